@@ -1,0 +1,19 @@
+"""A user's mistake is one clear line and exit code 2, never a traceback."""
+import sys
+from typing import Callable, NoReturn
+
+
+class UserError(Exception):
+    """Bad input: the message is one line naming the file or key, what was expected, what was found."""
+
+
+def run_main(main: Callable[[], int | None]) -> NoReturn:
+    """Run a program's `main`; report a UserError on stderr and exit with 2, Ctrl-C with 130."""
+    try:
+        sys.exit(main() or 0)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
