@@ -1,0 +1,121 @@
+"""Every option once, with its published value; a YAML file holds only what differs."""
+from pathlib import Path
+
+import yaml
+from yacs.config import CfgNode as CN
+
+from utils.errors import UserError
+
+_C = CN()
+
+_C.DEVICE = "auto"  # "auto": the GPU where there is one, else the CPU; or "cpu", "cuda", "cuda:1"
+_C.SEED = 1
+_C.OUTPUT_DIR = "runs/run"  # config, checkpoints, TensorBoard, pictures, results of this run
+
+_C.INPUT = CN()
+_C.INPUT.DATASET = "CUHK-SYSU"  # "CUHK-SYSU" or "PRW": the layout of DATA_ROOT
+_C.INPUT.DATA_ROOT = "data/CUHK-SYSU"
+_C.INPUT.MIN_SIZE = 900  # the shorter side after resizing, pixels
+_C.INPUT.MAX_SIZE = 1500  # the longer side never exceeds this
+_C.INPUT.BATCH_SIZE_TRAIN = 5
+_C.INPUT.BATCH_SIZE_TEST = 1
+_C.INPUT.NUM_WORKERS = 5  # processes that decode images, in training and in evaluation
+_C.INPUT.SKIP_DAMAGED = False  # skip and count images that cannot be decoded, instead of stopping
+
+_C.BACKBONE = CN()
+_C.BACKBONE.NAME = "resnet50"  # resnet50, resnet18, resnet18_x05, mobilenet_v2
+_C.BACKBONE.WEIGHTS = "imagenet"  # "imagenet" (downloaded), "" (random), or a state dict's path
+_C.BACKBONE.FROZEN_BN = False  # FrozenBatchNorm in place of BatchNorm
+_C.BACKBONE.FREEZE = True  # no gradients for the first convolution and its norm
+
+_C.MODEL = CN()
+_C.MODEL.FPN_CHANNELS = 256
+_C.MODEL.FC_SIZE = 1024  # width of the two fully connected layers of each branch
+_C.MODEL.EMBEDDING_SIZE = 256  # length of a person's re-id embedding, even
+_C.MODEL.ANCHOR_SIZES = [32, 64, 128, 256, 512]  # one for each of the five FPN levels, pixels
+_C.MODEL.RPN = CN()
+_C.MODEL.RPN.BATCH_SIZE = 256  # anchors per image in the RPN losses, half of them positive
+_C.MODEL.RPN.PRE_NMS_TOP_N = [2000, 1000]  # in training, in test
+_C.MODEL.RPN.POST_NMS_TOP_N = [2000, 1000]  # in training, in test
+_C.MODEL.RPN.NMS_THRESH = 0.7
+_C.MODEL.RPN.SCORE_THRESH = 0.0
+_C.MODEL.ROI = CN()
+_C.MODEL.ROI.BATCH_SIZE = 512  # regions per image in each of the two samplings
+_C.MODEL.ROI.POSITIVE_FRACTION = 0.25  # at most this share of them is people
+_C.MODEL.ROI.SCORE_THRESH = 0.05  # detections under it are dropped
+_C.MODEL.ROI.NMS_THRESH = 0.5
+_C.MODEL.ROI.DETECTIONS_PER_IMAGE = 100
+_C.MODEL.OIM = CN()
+_C.MODEL.OIM.QUEUE_SIZE = 5000  # embeddings of unlabelled people kept as negatives
+_C.MODEL.OIM.MOMENTUM = 0.5
+_C.MODEL.OIM.SCALE = 30.0
+
+_C.SOLVER = CN()
+_C.SOLVER.MAX_EPOCHS = 20
+_C.SOLVER.BASE_LR = 0.003  # lr ∝ batch: 0.0006 per CUHK-SYSU image
+_C.SOLVER.MOMENTUM = 0.9
+_C.SOLVER.WEIGHT_DECAY = 5e-4
+_C.SOLVER.WARMUP_FACTOR = 1e-3  # lr starts at this share and rises linearly during the first epoch
+_C.SOLVER.MILESTONES = [16]  # epochs after which lr is multiplied by GAMMA
+_C.SOLVER.GAMMA = 0.1
+_C.SOLVER.CLIP_GRADIENTS = 10.0  # largest gradient norm; 0 does not clip
+_C.SOLVER.LOSS_WEIGHTS = CN()
+_C.SOLVER.LOSS_WEIGHTS.RPN_CLS = 1.0
+_C.SOLVER.LOSS_WEIGHTS.RPN_REG = 1.0
+_C.SOLVER.LOSS_WEIGHTS.PROPOSAL_CLS = 1.0
+_C.SOLVER.LOSS_WEIGHTS.PROPOSAL_REG = 10.0
+_C.SOLVER.LOSS_WEIGHTS.OIM = 1.0
+_C.SOLVER.CKPT_KEEP = 2  # newest checkpoints kept, beside the best by mAP
+_C.SOLVER.EVAL_PERIOD = 1  # epochs between evaluations; the last epoch always evaluates
+
+# Each term is the file models/distill/<name>.py; its options stand here, its WEIGHT scales its loss.
+_C.DISTILLER = CN()
+_C.DISTILLER.TEACHER_CKPT = ""  # the teacher's checkpoint; its own config comes with it
+_C.DISTILLER.TERMS = ["dfd", "ld", "cd"]
+_C.DISTILLER.INIT_STUDENT = False  # start the student with the teacher's parts of the same shape
+#TERMS
+
+_C.EVAL_GALLERY_SIZE = 100  # CUHK-SYSU: 50, 100, 500, 1000, 2000, 4000, or -1 for every image
+_C.EVAL_USE_CBGM = False  # re-rank by context bipartite graph matching
+_C.EVAL_CBGM_K1 = 10  # images re-ranked for each query (published for PRW: 30)
+_C.EVAL_CBGM_K2 = 3  # people of the query image taken as context, the query with them (PRW: 4)
+_C.EVAL_USE_GT = False  # ground-truth boxes in place of detections: the upper bound
+_C.EVAL_USE_CACHE = False  # score OUTPUT_DIR/eval_cache.pth again; no image or checkpoint is read
+_C.EVAL_CROSS_CAMERA = False  # PRW: only frames of other cameras
+
+
+def get_cfg() -> CN:
+    """A fresh copy of the defaults."""
+    return _C.clone()
+
+
+def _merge(cfg: CN, values: CN, where: str) -> None:
+    try:
+        cfg.merge_from_other_cfg(values)
+    except (KeyError, ValueError, AssertionError) as error:
+        raise UserError(f"{where}: {str(error.args[0]).splitlines()[0]}") from None
+
+
+def load_cfg(path: str | None, overrides: list[str] = ()) -> CN:
+    """Defaults, then the YAML file at `path`, then `KEY VALUE ...` pairs; frozen.
+
+    Raises UserError for a missing or unreadable file, an unknown key or a value of a wrong type.
+    """
+    cfg = get_cfg()
+    if path is not None:
+        if not Path(path).is_file():
+            raise UserError(f"--cfg {path}: no such file")
+        try:
+            values = CN.load_cfg(Path(path).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError, AttributeError, AssertionError) as error:
+            raise UserError(f"--cfg {path}: not a YAML config ({str(error).splitlines()[0]})") from None
+        _merge(cfg, values, f"--cfg {path}")
+    if len(overrides) % 2:
+        raise UserError(f"overrides come as KEY VALUE pairs; found {' '.join(overrides)}")
+    for key, value in zip(overrides[::2], overrides[1::2]):
+        try:
+            cfg.merge_from_list([key, value])
+        except (KeyError, ValueError, AssertionError, AttributeError) as error:
+            raise UserError(f"override {key}: {str(error.args[0]).splitlines()[0]}") from None
+    cfg.freeze()
+    return cfg

@@ -1,0 +1,118 @@
+"""Backbones under an FPN, from torchvision's parts."""
+import urllib.error
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+import torch
+from torch import nn
+from torchvision.models import get_model_weights, mobilenet_v2, resnet18, resnet50
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.ops import FrozenBatchNorm2d
+
+from utils.errors import UserError
+
+
+def resnet18_x05(norm_layer: Callable[..., nn.Module] = nn.BatchNorm2d) -> ResNet:
+    """ResNet-18 with every width halved: 32, 64, 128, 256."""
+    net = ResNet(BasicBlock, [2, 2, 2, 2], norm_layer=norm_layer)
+    net.inplanes = 32
+    net.conv1, net.bn1 = nn.Conv2d(3, 32, 7, 2, 3, bias=False), norm_layer(32)
+    for i in range(4):
+        layer = net._make_layer(BasicBlock, 32 << i, 2, stride=1 if i == 0 else 2)
+        setattr(net, f"layer{i + 1}", layer)
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return net
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """How to make one: its constructor, the layers that feed the FPN, their channels, its stem
+    (what FREEZE stops), and whether torchvision has ImageNet weights for it."""
+
+    make: Callable[..., nn.Module]
+    layers: tuple[str, ...]
+    channels: tuple[int, ...]
+    stem: tuple[str, ...]
+    imagenet: bool = True
+
+
+_RESNET = dict(layers=("layer1", "layer2", "layer3", "layer4"), stem=("conv1", "bn1"))
+BACKBONES = {
+    "resnet50": Backbone(resnet50, channels=(256, 512, 1024, 2048), **_RESNET),
+    "resnet18": Backbone(resnet18, channels=(64, 128, 256, 512), **_RESNET),
+    "resnet18_x05": Backbone(
+        resnet18_x05, channels=(32, 64, 128, 256), imagenet=False, **_RESNET
+    ),
+    "mobilenet_v2": Backbone(
+        lambda norm_layer: mobilenet_v2(norm_layer=norm_layer).features,
+        layers=("3", "6", "13", "17"), channels=(24, 32, 96, 320), stem=("0",),
+    ),
+}
+
+
+def _imagenet_state(name: str) -> dict[str, torch.Tensor]:
+    if not BACKBONES[name].imagenet:
+        raise UserError(
+            f"BACKBONE.WEIGHTS imagenet: there are none for {name}; expected '' or a file's path"
+        )
+    weights = get_model_weights(name)["IMAGENET1K_V1"]
+    try:
+        return weights.get_state_dict(progress=True, check_hash=True)
+    except (urllib.error.URLError, OSError) as error:
+        raise UserError(
+            f"BACKBONE.WEIGHTS imagenet: cannot download {weights.url} ({error}); expected a "
+            "network, or BACKBONE.WEIGHTS with the path of that file, or '' for random weights"
+        ) from None
+
+
+def _file_state(path: str) -> dict[str, torch.Tensor]:
+    if not Path(path).is_file():
+        raise UserError(f"BACKBONE.WEIGHTS {path}: no such file; expected 'imagenet', '' or a file")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
+    except Exception as error:  # torch.load raises many kinds for a file that is not its own
+        reason = str(error).splitlines()[0]
+        raise UserError(f"BACKBONE.WEIGHTS {path}: not a state dict of tensors ({reason})") from None
+
+
+def _load_weights(body: nn.Module, name: str, source: str) -> None:
+    state = _imagenet_state(name) if source == "imagenet" else _file_state(source)
+    state = {key.removeprefix("features."): value for key, value in state.items()}
+    wanted = body.state_dict()
+    wrong = [
+        key for key, value in wanted.items()
+        if not key.endswith("num_batches_tracked") and not key.startswith(("fc.", "18."))
+        and (key not in state or state[key].shape != value.shape)
+    ]
+    if wrong:
+        raise UserError(
+            f"BACKBONE.WEIGHTS {source}: not weights of {name}; {len(wrong)} of {len(wanted)} "
+            f"tensors are missing or of another shape, the first is {wrong[0]}"
+        )
+    body.load_state_dict({k: v for k, v in state.items() if k in wanted}, strict=False)
+
+
+def make_backbone(
+    name: str, weights: str, frozen_bn: bool, freeze: bool, fpn_channels: int
+) -> BackboneWithFPN:
+    """Backbone and FPN; the levels come out as "0".."3" and "pool", strides 4 to 64.
+
+    weights: "imagenet", "" for random ones, or the path of a state dict in torchvision's naming.
+    Raises UserError for an unknown name or weights that do not fit.
+    """
+    if name not in BACKBONES:
+        raise UserError(f"BACKBONE.NAME: expected one of {', '.join(BACKBONES)}; found {name}")
+    spec = BACKBONES[name]
+    body = spec.make(norm_layer=FrozenBatchNorm2d if frozen_bn else nn.BatchNorm2d)
+    if weights:
+        _load_weights(body, name, weights)
+    if freeze:
+        for part in spec.stem:
+            getattr(body, part).requires_grad_(False)
+    levels = {layer: str(i) for i, layer in enumerate(spec.layers)}
+    return BackboneWithFPN(body, levels, list(spec.channels), fpn_channels)

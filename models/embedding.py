@@ -1,0 +1,29 @@
+"""Norm-aware embedding (NAE; Chen et al., CVPR 2020), as SeqNet uses it."""
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def _projector(in_features: int, out_features: int) -> nn.Sequential:
+    projector = nn.Sequential(nn.Linear(in_features, out_features), nn.BatchNorm1d(out_features))
+    for layer in projector:
+        nn.init.normal_(layer.weight, std=0.01)
+        nn.init.zeros_(layer.bias)
+    return projector
+
+
+class NormAwareEmbedding(nn.Module):
+    """Two views of a region, each projected to half of the embedding, joined and L2-normalised."""
+
+    def __init__(self, pooled_size: int, fc_size: int, embedding_size: int):
+        super().__init__()
+        self.pooled = _projector(pooled_size, embedding_size // 2)
+        self.fc = _projector(fc_size, embedding_size - embedding_size // 2)
+        # Released checkpoints hold the norm's statistics. No score and no loss reads the norm, so
+        # no gradient can reach these two weights.
+        self.norm = nn.BatchNorm1d(1).requires_grad_(False)
+
+    def forward(self, pooled: Tensor, fc: Tensor) -> tuple[Tensor, Tensor]:
+        """pooled [R, C·7·7], fc [R, FC] -> unit embeddings [R, D], rescaled norms [R]."""
+        joined = torch.cat([self.pooled(pooled), self.fc(fc)], dim=1)
+        return F.normalize(joined), self.norm(joined.norm(dim=1, keepdim=True)).squeeze(1)

@@ -1,0 +1,123 @@
+"""The two branches over pooled regions: detection and re-identification."""
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.ops import boxes as box_ops
+
+from models.embedding import NormAwareEmbedding
+from models.oim import OIM
+from models.outputs import Detections, Regions, Trace
+
+PERSON = 1  # class index in the detection branch's two outputs
+
+
+def detection_losses(
+    class_logits: Tensor, box_deltas: Tensor, labels: Tensor, targets: Tensor
+) -> dict[str, Tensor]:
+    """class_logits [R, 2], box_deltas [R, 8], person labels [R], regression targets [R, 4].
+
+    Cross-entropy over person and background; smooth L1 (beta 1) of the person deltas, summed over
+    positives and divided by R (Fast R-CNN, Girshick 2015, eq. 1-3).
+    """
+    is_person = labels > 0
+    positives = torch.where(is_person)[0]
+    deltas = box_deltas.reshape(-1, 2, 4)[positives, PERSON]
+    regression = F.smooth_l1_loss(deltas, targets[positives], beta=1.0, reduction="sum")
+    return {
+        "proposal_cls": F.cross_entropy(class_logits, is_person.long()),
+        "proposal_reg": regression / max(len(labels), 1),
+    }
+
+
+class PersonSearchHeads(RoIHeads):
+    """Detection branch, re-id branch and OIM over RoI-pooled features.
+
+    torchvision's RoIHeads gives the sampler of training regions and the box coder; the branches,
+    their losses and their inference are person search's (spec: SeqNet with one regression).
+    """
+
+    def __init__(
+        self, box_roi_pool: nn.Module, channels: int, fc_size: int, embedding_size: int, oim: OIM,
+        batch_size: int, positive_fraction: float, score_thresh: float, nms_thresh: float,
+        detections_per_image: int,
+    ):
+        pooled = channels * box_roi_pool.output_size[0] * box_roi_pool.output_size[1]
+        super().__init__(
+            box_roi_pool, TwoMLPHead(pooled, fc_size), FastRCNNPredictor(fc_size, 2),
+            fg_iou_thresh=0.5, bg_iou_thresh=0.5, batch_size_per_image=batch_size,
+            positive_fraction=positive_fraction, bbox_reg_weights=(10.0, 10.0, 5.0, 5.0),
+            score_thresh=score_thresh, nms_thresh=nms_thresh,
+            detections_per_img=detections_per_image,
+        )
+        self.reid_head = TwoMLPHead(pooled, fc_size)
+        self.embedding_head = NormAwareEmbedding(pooled, fc_size, embedding_size)
+        self.oim = oim
+
+    def classify(self, features: dict[str, Tensor], boxes: list[Tensor], sizes) -> tuple[Tensor, Tensor]:
+        """Detection branch: boxes per image [n_i, 4] -> class logits [R, 2], box deltas [R, 8]."""
+        return self.box_predictor(self.box_head(self.box_roi_pool(features, boxes, sizes)))
+
+    def embed(self, features: dict[str, Tensor], boxes: list[Tensor], sizes) -> Tensor:
+        """Re-id branch: boxes per image [n_i, 4] -> unit embeddings [R, D]."""
+        pooled = self.box_roi_pool(features, boxes, sizes)
+        return self.embedding_head(pooled.flatten(1), self.reid_head(pooled))[0]
+
+    def _person_boxes(self, deltas: Tensor, boxes: list[Tensor], sizes) -> list[Tensor]:
+        """The boxes that the deltas [R, 8] move `boxes` to, per image, clipped to it."""
+        decoded = self.box_coder.decode(deltas, boxes)[:, PERSON].split([len(b) for b in boxes])
+        return [box_ops.clip_boxes_to_image(b, size) for b, size in zip(decoded, sizes)]
+
+    def trace(self, features: dict[str, Tensor], proposals: list[Tensor], images, targets) -> Trace:
+        """A training pass: sample, classify, move, sample again, embed; losses unweighted."""
+        sizes = images.image_sizes
+        boxes, _, labels, regression_targets = self.select_training_samples(proposals, targets)
+        class_logits, deltas = self.classify(features, boxes, sizes)
+        losses = detection_losses(
+            class_logits, deltas, torch.cat(labels), torch.cat(regression_targets)
+        )
+        moved = [b.detach() for b in self._person_boxes(deltas, boxes, sizes)]
+        people, _, identities, _ = self.select_training_samples(moved, targets)
+        embeddings = self.embed(features, people, sizes)
+        losses["oim"] = self.oim(embeddings, torch.cat(identities))
+        return Trace(
+            images, targets, features, Regions(boxes, labels), class_logits,
+            Regions(people, identities), embeddings, self.oim, losses,
+        )
+
+    def keep_best(self, boxes: Tensor, scores: Tensor) -> Tensor:
+        """boxes [n, 4], scores [n] -> indices kept, by falling score: over the threshold, of some
+        area, after NMS, at most detections_per_img."""
+        keep = torch.where(scores > self.score_thresh)[0]
+        keep = keep[box_ops.remove_small_boxes(boxes[keep], min_size=1e-2)]
+        keep = keep[box_ops.nms(boxes[keep], scores[keep], self.nms_thresh)]
+        return keep[: self.detections_per_img]
+
+    def detect(
+        self, features: dict[str, Tensor], proposals: list[Tensor], sizes,
+        given: list[Tensor] | None = None,
+    ) -> list[Detections]:
+        """Detections per image in resized pixels, best first.
+
+        given None: embeddings are scaled by the score (confidence-weighted similarity). given: a
+        box [4] per image, which comes first with score 1, suppresses what overlaps it, and all
+        embeddings stay unit (the query image seen as a gallery image, for CBGM).
+        """
+        logits, deltas = self.classify(features, proposals, sizes)
+        scores = F.softmax(logits, -1)[:, PERSON].split([len(p) for p in proposals])
+        boxes = self._person_boxes(deltas, proposals, sizes)
+        kept = [self.keep_best(b, s) for b, s in zip(boxes, scores)]
+        boxes = [b[k] for b, k in zip(boxes, kept)]
+        scores = [s[k] for s, k in zip(scores, kept)]
+        if given is not None:
+            # Two, not one: the given box wins over a detection whose score rounds to 1.
+            boxes = [torch.cat([g[None], b]) for g, b in zip(given, boxes)]
+            scores = [torch.cat([s.new_tensor([2.0]), s]) for s in scores]
+            kept = [self.keep_best(b, s) for b, s in zip(boxes, scores)]
+            boxes = [b[k] for b, k in zip(boxes, kept)]
+            scores = [s[k].clamp(max=1) for s, k in zip(scores, kept)]
+        embeddings = self.embed(features, boxes, sizes).split([len(b) for b in boxes])
+        if given is None:
+            embeddings = [e * s[:, None] for e, s in zip(embeddings, scores)]
+        return [Detections(*parts) for parts in zip(boxes, scores, embeddings)]

@@ -1,0 +1,105 @@
+"""The person search network: find every person, and embed each."""
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
+
+from models.outputs import Detections, Step, Trace
+from models.roi_heads import PersonSearchHeads
+
+
+class SearchNet(nn.Module):
+    """Faster R-CNN with a re-id branch and OIM (SeqNet's frame, one regression).
+
+    Images are lists of [3, H, W] float tensors in 0..1; boxes are x1 y1 x2 y2 in their pixels.
+    """
+
+    def __init__(
+        self, transform: GeneralizedRCNNTransform, backbone: nn.Module, rpn: RegionProposalNetwork,
+        roi_heads: PersonSearchHeads,
+    ):
+        super().__init__()
+        self.transform = transform
+        self.backbone = backbone
+        self.rpn = rpn
+        self.roi_heads = roi_heads
+
+    @property
+    def oim(self) -> nn.Module:
+        return self.roi_heads.oim
+
+    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Step:
+        """Losses of one batch. targets: "boxes" [n, 4], "labels" [n] (1..N or UNLABELED)."""
+        return self.step(self.trace(images, targets))
+
+    def step(self, trace: Trace) -> Step:
+        return Step(trace.losses, trace.embeddings.detach(), torch.cat(trace.people.labels))
+
+    def trace(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Trace:
+        """A training pass with all it saw; needs train mode."""
+        images, targets = self.transform(images, targets)
+        features = self.backbone(images.tensors)
+        proposals, rpn_losses = self.rpn(images, features, targets)
+        trace = self.roi_heads.trace(features, proposals, images, targets)
+        trace.losses = {
+            "rpn_cls": rpn_losses["loss_objectness"], "rpn_reg": rpn_losses["loss_rpn_box_reg"],
+        } | trace.losses
+        return trace
+
+    def replay(self, seen: Trace) -> Trace:
+        """This network on another's transformed images and sampled regions (the teacher's part)."""
+        sizes = seen.images.image_sizes
+        features = self.backbone(seen.images.tensors)
+        class_logits, _ = self.roi_heads.classify(features, seen.proposals.boxes, sizes)
+        embeddings = self.roi_heads.embed(features, seen.people.boxes, sizes)
+        return Trace(
+            seen.images, seen.targets, features, seen.proposals, class_logits, seen.people,
+            embeddings, self.oim,
+        )
+
+    def _resize(self, images: list[Tensor], boxes: Sequence[Tensor]):
+        targets = [{"boxes": b.reshape(-1, 4)} for b in boxes]
+        resized, targets = self.transform(images, targets)
+        return resized, [t["boxes"] for t in targets]
+
+    def _restore(
+        self, found: list[Detections], resized: ImageList, images: list[Tensor]
+    ) -> list[Detections]:
+        return [
+            Detections(resize_boxes(d.boxes, size, image.shape[-2:]), d.scores, d.embeddings)
+            for d, size, image in zip(found, resized.image_sizes, images)
+        ]
+
+    @torch.inference_mode()
+    def detect(self, images: list[Tensor]) -> list[Detections]:
+        """Every person in each gallery image; embeddings are scaled by the score."""
+        resized, _ = self.transform(images)
+        features = self.backbone(resized.tensors)
+        proposals, _ = self.rpn(resized, features)
+        found = self.roi_heads.detect(features, proposals, resized.image_sizes)
+        return self._restore(found, resized, images)
+
+    @torch.inference_mode()
+    def embed(self, images: list[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
+        """Unit embeddings [n_i, D] of the given boxes [n_i, 4] of each image."""
+        resized, boxes = self._resize(images, boxes)
+        features = self.backbone(resized.tensors)
+        embeddings = self.roi_heads.embed(features, boxes, resized.image_sizes)
+        return list(embeddings.split([len(b) for b in boxes]))
+
+    @torch.inference_mode()
+    def detect_query(
+        self, images: list[Tensor], boxes: Sequence[Tensor]
+    ) -> tuple[list[Tensor], list[Detections]]:
+        """One box [4] per query image -> its unit embedding [1, D], and everyone in the image:
+        the given box first with score 1, all embeddings unit. The backbone runs once."""
+        resized, given = self._resize(images, boxes)
+        features = self.backbone(resized.tensors)
+        sizes = resized.image_sizes
+        embeddings = self.roi_heads.embed(features, given, sizes)
+        proposals, _ = self.rpn(resized, features)
+        found = self.roi_heads.detect(features, proposals, sizes, [g[0] for g in given])
+        return list(embeddings.split(1)), self._restore(found, resized, images)
