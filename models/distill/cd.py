@@ -1,0 +1,133 @@
+"""CD, re-id distillation: how people relate to one another in the embedding space.
+
+DDPS, TMM 2024, the correlation form. The contrastive form is InfoNCE, van den Oord et al.,
+"Representation Learning with Contrastive Predictive Coding", 2018, equation 4, with the teacher's
+embeddings as keys.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import batched_nms, remove_small_boxes
+
+from datasets.base import UNLABELED
+from models.distill import check_choice
+from models.oim import OIM
+from models.outputs import Regions, Trace
+
+MIN_SIDE = 0.01  # pixels
+
+
+def correlation_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """0.01 * sum (S Sᵀ - T Tᵀ)² of embeddings [P, D] of the same people, as published.
+
+    It grows with P², so what a weight means depends on the batch size.
+    """
+    return 0.01 * ((student @ student.t() - teacher @ teacher.t()) ** 2).sum()
+
+
+def contrastive_loss(student: Tensor, teacher: Tensor, labels: Tensor, oim: OIM) -> Tensor:
+    """InfoNCE, mean over people, at the scale of the teacher's OIM.
+
+    Positives of a student's embedding: the teacher's of the same person (of the same box, for the
+    unlabelled); averaged. Negatives: those of other identities, in the batch and in the teacher's
+    tables. Two unlabelled people may or may not be the same, so they are neither.
+
+    Args:
+        student, teacher: [P, D] unit embeddings of the same people.
+        labels: [P] int64: 1..N, UNLABELED.
+    """
+    keys, key_labels = _keys(teacher, labels, oim)
+    logits = oim.scale * student @ keys.t()
+    negatives = logits.masked_fill(labels[:, None] == key_labels, -torch.inf).logsumexp(dim=1)
+    same = (labels[:, None] == labels) & (labels != UNLABELED)
+    same = same | torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    # -log(e^p / (e^p + sum e^n)) of each pair
+    pairs = F.softplus(negatives[:, None] - logits[:, : len(labels)])
+    return ((pairs * same).sum(dim=1) / same.sum(dim=1)).sum() / max(len(labels), 1)
+
+
+def _keys(teacher: Tensor, labels: Tensor, oim: OIM) -> tuple[Tensor, Tensor]:
+    """The teacher's embeddings [P, D] and all written rows of its tables, and their labels."""
+    rows = torch.cat([oim.lut, oim.cq])
+    row_labels = torch.arange(1, len(rows) + 1, device=rows.device)
+    row_labels[len(oim.lut) :] = UNLABELED
+    written = rows.any(dim=1)
+    return torch.cat([teacher, rows[written]]), torch.cat([labels, row_labels[written]])
+
+
+def confidence(embeddings: Tensor, labels: Tensor, oim: OIM) -> Tensor:
+    """[P]: probability of a person's own identity, for the unlabelled the best of the queue.
+
+    Args:
+        embeddings: [P, D] unit embeddings of the network that `oim` belongs to.
+        labels: [P] int64: 1..N, UNLABELED.
+    """
+    chances = oim.logits(embeddings).softmax(dim=1)
+    count = len(oim.lut)
+    own = chances.gather(1, labels.clamp(max=count)[:, None] - 1)[:, 0]
+    stranger = F.pad(chances[:, count:], (0, 1)).amax(dim=1)  # 0 without a queue
+    return torch.where(labels == UNLABELED, stranger, own)
+
+
+def thin_out(
+    boxes: Tensor, labels: Tensor, images: Tensor, scores: Tensor, iou_thresh: float
+) -> Tensor:
+    """Indices of the people that stay: NMS among the boxes of one identity in one image.
+
+    Args:
+        boxes: [P, 4] pixels; labels, images: [P] int64; scores: [P], who goes first.
+    """
+    large = remove_small_boxes(boxes, MIN_SIDE)
+    groups = torch.stack([images, labels], dim=1)[large].unique(dim=0, return_inverse=True)[1]
+    # batched_nms shifts the boxes of each group apart: small numbers and doubles keep IoUs exact
+    keep = batched_nms(boxes[large].double(), scores[large].double(), groups, iou_thresh)
+    return large[keep]
+
+
+class Term(nn.Module):
+    """Distillation of the embeddings of the sampled boxes that are people.
+
+    Args:
+        form: "correlation" (published) or "contrastive".
+        rank_by: whose box stays in NMS: "teacher", the one it is surest of, or "constant", the
+            first (as in the release, which loses the teacher's tables).
+        nms_thresh: IoU above which two boxes of one identity are one.
+    """
+
+    def __init__(
+        self,
+        *,
+        student_channels: int,
+        teacher_channels: int,
+        form: str,
+        rank_by: str,
+        nms_thresh: float,
+    ):
+        super().__init__()
+        self.form = check_choice("DISTILLER.CD.FORM", form, ("correlation", "contrastive"))
+        self.rank_by = check_choice("DISTILLER.CD.RANK_BY", rank_by, ("teacher", "constant"))
+        self.nms_thresh = nms_thresh
+
+    def forward(self, student: Trace, teacher: Trace) -> Tensor:
+        """Embeddings [R, D] of the same R sampled boxes -> scalar."""
+        labels = torch.cat(student.people.labels)
+        people = self._choose(student.people, labels, teacher)
+        ours, theirs = student.embeddings[people], teacher.embeddings[people]
+        if self.form == "correlation":
+            return correlation_loss(ours, theirs)
+        return contrastive_loss(ours, theirs, labels[people], teacher.oim)
+
+    @torch.no_grad()
+    def _choose(self, regions: Regions, labels: Tensor, teacher: Trace) -> Tensor:
+        """Indices into the R sampled boxes of the people to compare."""
+        counts = torch.tensor([len(boxes) for boxes in regions.boxes], device=labels.device)
+        images = torch.arange(len(counts), device=labels.device).repeat_interleave(counts)
+        people = labels.nonzero()[:, 0]
+        labels = labels[people]
+        if self.rank_by == "teacher":
+            scores = confidence(teacher.embeddings[people], labels, teacher.oim)
+        else:
+            scores = torch.ones(len(people), device=labels.device)
+        boxes = torch.cat(regions.boxes)[people]
+        return people[thin_out(boxes, labels, images[people], scores, self.nms_thresh)]

@@ -1,0 +1,168 @@
+"""DFD, disaggregated feature distillation: people and background apart, on the FPN maps.
+
+DDPS, TMM 2024; the form is that of Yang et al., "Focal and Global Knowledge Distillation for
+Detectors", CVPR 2022, equations 2 to 11.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from models.distill import FPN_LEVELS, align_channels, check_choice
+from models.outputs import Trace
+
+
+def spatial_attention(features: Tensor, temperature: float) -> Tensor:
+    """[N, C, H, W] -> [N, 1, H, W] of mean 1 (FGD equations 4 and 6)."""
+    strength = features.abs().mean(dim=1, keepdim=True)
+    shares = (strength / temperature).flatten(1).softmax(dim=1)
+    return (shares.shape[1] * shares).view_as(strength)
+
+
+def channel_attention(features: Tensor, temperature: float) -> Tensor:
+    """[N, C, H, W] -> [N, C, 1, 1] of mean 1 (FGD equations 5 and 7)."""
+    strength = features.abs().mean(dim=(2, 3), keepdim=True)
+    return features.shape[1] * (strength / temperature).softmax(dim=1)
+
+
+def foreground_mask(boxes: Tensor, image_size: tuple[int, int], map_size: tuple[int, int]) -> Tensor:
+    """[H, W]: 1 / cells of the box inside a box, the largest of them where boxes overlap, else 0.
+
+    Args:
+        boxes: [n, 4] x1 y1 x2 y2 in pixels of the image.
+        image_size: (h, w) in pixels that the map spans.
+        map_size: (H, W).
+    """
+    scale = boxes.new_tensor([map_size[1] / image_size[1], map_size[0] / image_size[0]])
+    low = (boxes[:, :2] * scale).floor()
+    high = (boxes[:, 2:] * scale).ceil()  # inclusive
+    x = torch.arange(map_size[1], device=boxes.device)
+    y = torch.arange(map_size[0], device=boxes.device)
+    in_x = (x >= low[:, :1]) & (x <= high[:, :1])
+    in_y = (y >= low[:, 1:]) & (y <= high[:, 1:])
+    value = 1 / (high + 1 - low).prod(dim=1)
+    masks = value[:, None, None] * (in_y[:, :, None] & in_x[:, None, :])
+    return torch.cat([masks, masks.new_zeros(1, *map_size)]).amax(dim=0)
+
+
+def background_mask(foreground: Tensor) -> Tensor:
+    """[N, H, W]: equal shares of 1 for the cells of an image outside every box, else 0."""
+    outside = (foreground == 0).to(foreground.dtype)
+    return outside / outside.sum(dim=(1, 2), keepdim=True).clamp(min=1)
+
+
+def masked_loss(student: Tensor, teacher: Tensor, mask: Tensor, temperature: float) -> Tensor:
+    """Squared error under a mask [N, H, W] and the teacher's attention (FGD equations 8 and 9)."""
+    attention = spatial_attention(teacher, temperature) * channel_attention(teacher, temperature)
+    return (mask[:, None] * attention * (student - teacher) ** 2).sum() / len(student)
+
+
+def attention_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Absolute difference of both attentions of [N, C, H, W] maps (FGD equation 10)."""
+    gaps = (
+        (attention(student, temperature) - attention(teacher, temperature)).abs().sum()
+        for attention in (spatial_attention, channel_attention)
+    )
+    return sum(gaps) / len(student)
+
+
+class ContextBlock(nn.Module):
+    """Adds what the whole map says about each channel to a map [N, C, H, W].
+
+    Cao et al., "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond", 2019.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.mask = nn.Conv2d(channels, 1, kernel_size=1)
+        self.transform = nn.Sequential(
+            nn.Conv2d(channels, channels // 2, kernel_size=1),
+            nn.LayerNorm([channels // 2, 1, 1]),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels // 2, channels, kernel_size=1),
+        )
+        nn.init.kaiming_normal_(self.mask.weight, mode="fan_in", nonlinearity="relu")
+        nn.init.zeros_(self.mask.bias)
+        nn.init.zeros_(self.transform[-1].weight)
+        nn.init.zeros_(self.transform[-1].bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        shares = self.mask(features).flatten(1).softmax(dim=1)
+        context = torch.einsum("ncp,np->nc", features.flatten(2), shares)
+        return features + self.transform(context[:, :, None, None])
+
+
+class LevelLoss(nn.Module):
+    """The four parts of DFD on one FPN level, with that level's parameters."""
+
+    def __init__(self, student_channels: int, teacher_channels: int, weights: dict[str, float]):
+        super().__init__()
+        self.weights = weights
+        self.align = align_channels(student_channels, teacher_channels)
+        self.student_context = ContextBlock(teacher_channels)
+        self.teacher_context = ContextBlock(teacher_channels)
+
+    def forward(
+        self, student: Tensor, teacher: Tensor, foreground: Tensor, temperature: float
+    ) -> Tensor:
+        """Maps [N, C, H, W] and the foreground mask [N, H, W] -> scalar (FGD equations 8 to 11)."""
+        student = self.align(student)
+        background = background_mask(foreground)
+        relation = (self.student_context(student) - self.teacher_context(teacher)) ** 2
+        return (
+            self.weights["fg"] * masked_loss(student, teacher, foreground, temperature)
+            + self.weights["bg"] * masked_loss(student, teacher, background, temperature)
+            + self.weights["attention"] * attention_loss(student, teacher, temperature)
+            + self.weights["relation"] * relation.sum() / len(student)
+        )
+
+
+class Term(nn.Module):
+    """Sum of `LevelLoss` over FPN levels 0 to 3.
+
+    Args:
+        fg_weight, bg_weight, attention_weight, relation_weight: of the four parts.
+        temperature: of both attentions.
+        scale_boxes_by: what size of the image the map is taken to span when boxes are scaled to
+            it: "image" (before padding, as published: beside the person in a batch of mixed
+            sizes) or "padded" (in place).
+    """
+
+    def __init__(
+        self,
+        *,
+        student_channels: int,
+        teacher_channels: int,
+        fg_weight: float,
+        bg_weight: float,
+        attention_weight: float,
+        relation_weight: float,
+        temperature: float,
+        scale_boxes_by: str,
+    ):
+        super().__init__()
+        choices = ("image", "padded")
+        self.scale_boxes_by = check_choice("DISTILLER.DFD.SCALE_BOXES_BY", scale_boxes_by, choices)
+        self.temperature = temperature
+        weights = {
+            "fg": fg_weight,
+            "bg": bg_weight,
+            "attention": attention_weight,
+            "relation": relation_weight,
+        }
+        self.levels = nn.ModuleDict(
+            {level: LevelLoss(student_channels, teacher_channels, weights) for level in FPN_LEVELS}
+        )
+
+    def forward(self, student: Trace, teacher: Trace) -> Tensor:
+        """Maps of the same images [N, C, H, W] per level -> scalar."""
+        boxes = [target["boxes"] for target in student.targets]
+        sizes = student.images.image_sizes
+        if self.scale_boxes_by == "padded":
+            sizes = [student.images.tensors.shape[-2:]] * len(boxes)
+        total = 0
+        for level, loss in self.levels.items():
+            maps = student.features[level], teacher.features[level]
+            map_size = maps[1].shape[-2:]
+            masks = [foreground_mask(b, size, map_size) for b, size in zip(boxes, sizes)]
+            total = total + loss(*maps, torch.stack(masks), self.temperature)
+        return total

@@ -1,0 +1,27 @@
+"""Hint: the student's maps, through a 1×1 regressor, learn to equal the teacher's.
+
+Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, equation 3, on the FPN maps.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.distill import FPN_LEVELS
+from models.outputs import Trace
+
+
+class Term(nn.Module):
+    """Mean squared error, summed over FPN levels 0 to 3, each with its own regressor."""
+
+    def __init__(self, *, student_channels: int, teacher_channels: int):
+        super().__init__()
+        self.regressors = nn.ModuleDict(
+            {level: nn.Conv2d(student_channels, teacher_channels, 1) for level in FPN_LEVELS}
+        )
+
+    def forward(self, student: Trace, teacher: Trace) -> Tensor:
+        """Maps of the same images [N, C, H, W] per level -> scalar."""
+        return sum(
+            F.mse_loss(regressor(student.features[level]), teacher.features[level])
+            for level, regressor in self.regressors.items()
+        )

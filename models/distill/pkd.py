@@ -1,0 +1,40 @@
+"""PKD: the teacher's maps up to scale and shift, by Pearson correlation.
+
+Cao et al., "PKD: General Distillation Framework for Object Detectors via Pearson Correlation
+Coefficient", NeurIPS 2022, equations 2 and 3.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.distill import FPN_LEVELS, align_channels
+from models.outputs import Trace
+
+
+def standardize(features: Tensor) -> Tensor:
+    """[N, C, H, W] with zero mean and unit standard deviation per channel over N, H and W."""
+    mean = features.mean(dim=(0, 2, 3), keepdim=True)
+    std = features.std(dim=(0, 2, 3), keepdim=True)
+    return (features - mean) / (std + 1e-6)
+
+
+def pkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Half the mean squared error of standardized maps: 1 - their mean correlation."""
+    return F.mse_loss(standardize(student), standardize(teacher)) / 2
+
+
+class Term(nn.Module):
+    """Sum of `pkd_loss` over FPN levels 0 to 3."""
+
+    def __init__(self, *, student_channels: int, teacher_channels: int):
+        super().__init__()
+        self.align = nn.ModuleDict(
+            {level: align_channels(student_channels, teacher_channels) for level in FPN_LEVELS}
+        )
+
+    def forward(self, student: Trace, teacher: Trace) -> Tensor:
+        """Maps of the same images [N, C, H, W] per level -> scalar."""
+        return sum(
+            pkd_loss(align(student.features[level]), teacher.features[level])
+            for level, align in self.align.items()
+        )

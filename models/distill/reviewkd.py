@@ -1,0 +1,79 @@
+"""ReviewKD: each of the student's maps, fused with the deeper ones, learns the teacher's.
+
+Chen et al., "Distilling Knowledge via Knowledge Review", CVPR 2021: the residual learning of
+equation 7 with its attention based fusion (ABF) and hierarchical context loss (HCL), figure 4.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.distill import FPN_LEVELS
+from models.outputs import Trace
+
+REVIEW_ORDER = ("pool", *reversed(FPN_LEVELS))  # from deep to shallow
+POOLED_SIDES = (4, 2, 1)
+
+
+def hierarchical_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Weighted mean of squared errors of [N, C, H, W] maps at full and at pooled sizes.
+
+    Full size has weight 1, then 4×4, 2×2 and 1×1 half of the one before, as far as the size is
+    smaller than the map.
+    """
+    total, weights = F.mse_loss(student, teacher), 1.0
+    sides = [side for side in POOLED_SIDES if side < min(student.shape[-2:])]
+    for step, side in enumerate(sides, start=1):
+        pooled = (F.adaptive_avg_pool2d(features, side) for features in (student, teacher))
+        total = total + F.mse_loss(*pooled) / 2**step
+        weights += 1 / 2**step
+    return total / weights
+
+
+def _conv(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
+    nn.init.kaiming_uniform_(conv.weight, a=1)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
+
+
+class Fusion(nn.Module):
+    """ABF: weighs, place by place, the student's map against the fused map of the deeper level.
+
+    The deepest level has nothing to weigh its map against.
+    """
+
+    def __init__(self, in_channels: int, channels: int, deepest: bool):
+        super().__init__()
+        self.reduce = _conv(in_channels, channels, 1)
+        self.attention = None if deepest else nn.Conv2d(2 * channels, 2, kernel_size=1)
+        self.out = _conv(channels, channels, 3)
+
+    def forward(self, features: Tensor, deeper: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Map [N, C, H, W], fused map of the deeper level -> (map like the teacher's, fused map)."""
+        fused = self.reduce(features)
+        if self.attention is not None:
+            deeper = F.interpolate(deeper, fused.shape[-2:], mode="nearest")
+            weights = self.attention(torch.cat([fused, deeper], dim=1)).sigmoid()
+            fused = fused * weights[:, :1] + deeper * weights[:, 1:]
+        return self.out(fused), fused
+
+
+class Term(nn.Module):
+    """Sum of `hierarchical_loss` over all five FPN levels, each through its fusion module."""
+
+    def __init__(self, *, student_channels: int, teacher_channels: int):
+        super().__init__()
+        self.fusions = nn.ModuleDict(
+            {
+                level: Fusion(student_channels, teacher_channels, deepest=level == "pool")
+                for level in REVIEW_ORDER
+            }
+        )
+
+    def forward(self, student: Trace, teacher: Trace) -> Tensor:
+        """Maps of the same images [N, C, H, W] per level -> scalar."""
+        total, fused = 0, None
+        for level, fusion in self.fusions.items():
+            reviewed, fused = fusion(student.features[level], fused)
+            total = total + hierarchical_loss(reviewed, teacher.features[level])
+        return total
