@@ -1,7 +1,7 @@
 """DFD, disaggregated feature distillation: people and background apart, on the FPN maps.
 
 DDPS, TMM 2024; the form is that of Yang et al., "Focal and Global Knowledge Distillation for
-Detectors", CVPR 2022, equations 2 to 11.
+Detectors", CVPR 2022, equations 2 to 12.
 """
 
 import torch
@@ -24,8 +24,12 @@ def channel_attention(features: Tensor, temperature: float) -> Tensor:
     return features.shape[1] * (strength / temperature).softmax(dim=1)
 
 
-def foreground_mask(boxes: Tensor, image_size: tuple[int, int], map_size: tuple[int, int]) -> Tensor:
+def foreground_mask(
+    boxes: Tensor, image_size: tuple[int, int], map_size: tuple[int, int]
+) -> Tensor:
     """[H, W]: 1 / cells of the box inside a box, the largest of them where boxes overlap, else 0.
+
+    FGD equations 2 and 3.
 
     Args:
         boxes: [n, 4] x1 y1 x2 y2 in pixels of the image.
@@ -51,13 +55,13 @@ def background_mask(foreground: Tensor) -> Tensor:
 
 
 def masked_loss(student: Tensor, teacher: Tensor, mask: Tensor, temperature: float) -> Tensor:
-    """Squared error under a mask [N, H, W] and the teacher's attention (FGD equations 8 and 9)."""
+    """Squared error under a mask [N, H, W] and the teacher's attention (FGD equation 8)."""
     attention = spatial_attention(teacher, temperature) * channel_attention(teacher, temperature)
     return (mask[:, None] * attention * (student - teacher) ** 2).sum() / len(student)
 
 
 def attention_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Absolute difference of both attentions of [N, C, H, W] maps (FGD equation 10)."""
+    """Absolute difference of both attentions of [N, C, H, W] maps (FGD equation 9)."""
     gaps = (
         (attention(student, temperature) - attention(teacher, temperature)).abs().sum()
         for attention in (spatial_attention, channel_attention)
@@ -66,7 +70,7 @@ def attention_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tens
 
 
 class ContextBlock(nn.Module):
-    """Adds what the whole map says about each channel to a map [N, C, H, W].
+    """Adds what the whole map says about each channel to a map [N, C, H, W] (FGD equation 12).
 
     Cao et al., "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond", 2019.
     """
@@ -104,7 +108,7 @@ class LevelLoss(nn.Module):
     def forward(
         self, student: Tensor, teacher: Tensor, foreground: Tensor, temperature: float
     ) -> Tensor:
-        """Maps [N, C, H, W] and the foreground mask [N, H, W] -> scalar (FGD equations 8 to 11)."""
+        """Maps [N, C, H, W] and the foreground mask [N, H, W] -> scalar (FGD equations 8 to 12)."""
         student = self.align(student)
         background = background_mask(foreground)
         relation = (self.student_context(student) - self.teacher_context(teacher)) ** 2

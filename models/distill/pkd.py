@@ -19,7 +19,7 @@ def standardize(features: Tensor) -> Tensor:
 
 
 def pkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Half the mean squared error of standardized maps: 1 - their mean correlation."""
+    """Half the mean squared error of standardized maps, in effect 1 - their mean correlation."""
     return F.mse_loss(standardize(student), standardize(teacher)) / 2
 
 

@@ -1,7 +1,7 @@
 """ReviewKD: each of the student's maps, fused with the deeper ones, learns the teacher's.
 
-Chen et al., "Distilling Knowledge via Knowledge Review", CVPR 2021: the residual learning of
-equation 7 with its attention based fusion (ABF) and hierarchical context loss (HCL), figure 4.
+Chen et al., "Distilling Knowledge via Knowledge Review", CVPR 2021: residual learning (section
+3.2, L_MKD_R) with attention based fusion and hierarchical context loss (section 3.3: ABF, HCL).
 """
 
 import torch
@@ -49,7 +49,7 @@ class Fusion(nn.Module):
         self.out = _conv(channels, channels, 3)
 
     def forward(self, features: Tensor, deeper: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Map [N, C, H, W], fused map of the deeper level -> (map like the teacher's, fused map)."""
+        """Map [N, C, H, W], fused map of the deeper level -> (map to compare, fused map)."""
         fused = self.reduce(features)
         if self.attention is not None:
             deeper = F.interpolate(deeper, fused.shape[-2:], mode="nearest")

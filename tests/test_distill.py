@@ -1,0 +1,381 @@
+"""Distillation terms and OIM: the release's numbers, hand-made cases, empty batches, gradients."""
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torchvision.models.detection.image_list import ImageList
+
+from datasets.base import UNLABELED
+from models.distill import cd, dfd, kd, ld, make_term, pkd, reviewkd
+from models.oim import OIM
+from models.outputs import Regions, Trace
+from tests.golden import named_weights
+from utils.errors import UserError
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "losses.json").read_text())
+DFD_WEIGHTS = dict(fg=5e-5, bg=2.5e-5, attention=5e-5, relation=5e-7)
+OPTIONS = {
+    "dfd": {f"{part}_weight": weight for part, weight in DFD_WEIGHTS.items()}
+    | dict(temperature=0.5, scale_boxes_by="image"),
+    "ld": dict(temperature=4.0, alpha=1.0, beta=0.5),
+    "cd": dict(form="correlation", rank_by="teacher", nms_thresh=0.7),
+    "kd": dict(temperature=4.0),
+    "hint": {},
+    "pkd": {},
+    "reviewkd": {},
+}
+CONTRASTIVE = OPTIONS["cd"] | dict(form="contrastive")
+U = UNLABELED
+
+
+def t(key: str, *shape: int) -> torch.Tensor:
+    """The inputs of the reference numbers, by name."""
+    random = np.random.RandomState(zlib.crc32(key.encode()))
+    return torch.from_numpy(random.standard_normal(shape).astype(np.float32))
+
+
+def close(value, expected):
+    assert torch.as_tensor(value).item() == pytest.approx(expected, rel=1e-5, abs=1e-7)
+
+
+# --- the release's numbers ---------------------------------------------------------------------
+
+
+def release_name(name: str) -> str:
+    side, part, rest = name.split(".", 2)
+    side = side[0]  # student_context, teacher_context
+    return f"conv_mask_{side}.{rest}" if part == "mask" else f"channel_add_conv_{side}.{rest}"
+
+
+def test_dfd_golden():
+    loss = dfd.LevelLoss(32, 32, DFD_WEIGHTS)
+    golden = GOLDEN["dfd"]
+    state = {
+        name: named_weights.value(f"dfd.{release_name(name)}", value.shape)
+        for name, value in loss.state_dict().items()
+    }
+    shapes = {release_name(name): list(value.shape) for name, value in state.items()}
+    assert shapes == golden["adapter_shapes"]
+    loss.load_state_dict(state)
+    boxes = [
+        torch.tensor([[10.0, 20, 60, 150], [100, 5, 160, 155]]),
+        torch.tensor([[200.5, 30.2, 239, 150.7]]),
+    ]
+    sizes = [(160, 240), (155, 240)]
+    masks = [dfd.foreground_mask(b, size, (20, 30)) for b, size in zip(boxes, sizes)]
+    student = t("dfd.s", 2, 32, 20, 30).requires_grad_()
+    value = loss(student, t("dfd.t", 2, 32, 20, 30), torch.stack(masks), 0.5)
+    value.backward()
+    close(value, golden["loss"])
+    close(student.grad.norm(), golden["grad_norm"])
+    assert student.grad.sum().item() == pytest.approx(golden["grad_sum"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name, key, classes, labels",
+    [
+        ("ld", "ld", 2, (t("ld.y", 24) > 0).long()),
+        ("ld_5class", "ld5", 5, (t("ld5.y", 24).abs() * 10).long() % 5),
+    ],
+)
+def test_ld_golden(name, key, classes, labels):
+    student = (t(f"{key}.s", 24, classes) * 3).requires_grad_()
+    value = ld.decoupled_loss(student, t(f"{key}.t", 24, classes) * 3, labels, 4, 1, 0.5)
+    value.backward()
+    close(value, GOLDEN[name]["loss"])
+    close(student.grad.norm(), GOLDEN[name]["grad_norm"])
+
+
+@pytest.mark.parametrize("update_first", [False, True])
+def test_oim_golden(update_first):
+    oim = OIM(40, 30, 256)
+    oim.lut.copy_(F.normalize(t("oim.lut", 40, 256)))
+    labels = torch.tensor([0, 1, 5, U, 7, 5, U, 0, 40, 12, U, 1])
+    for k, golden in enumerate(GOLDEN["oim"]):
+        x = F.normalize(t(f"oim.x{k}", 12, 256)).requires_grad_()
+        loss = oim(x, labels)
+        if update_first:
+            oim.update(x, labels)
+        loss.backward()
+        if not update_first:
+            oim.update(x, labels)
+        close(loss, golden["loss"])
+        close(x.grad.norm(), golden["grad_norm"])
+        close(oim.lut.sum(), golden["lut_sum"])
+        close(oim.cq.sum(), golden["cq_sum"])
+        assert int(oim.head) == golden["header"]
+
+
+def test_pkd_value():
+    student, teacher = t("pkd.s", 2, 32, 20, 30), t("pkd.t", 2, 32, 20, 30)
+    value = pkd.pkd_loss(student, teacher)
+    correlations = [
+        np.corrcoef(student[:, c].flatten(), teacher[:, c].flatten())[0, 1] for c in range(32)
+    ]
+    assert value.item() == pytest.approx((1 - np.mean(correlations)) * 1199 / 1200, rel=1e-5)
+    close(6 * value, 5.9557237)
+    close(pkd.pkd_loss(3 * teacher + 1, teacher), 0)
+
+
+# --- OIM ---------------------------------------------------------------------------------------
+
+
+def test_oim_updates_in_order():
+    oim, dim = OIM(3, 4, 8), 8
+    x = F.normalize(t("people", 9, dim))
+    labels = torch.tensor([2, U, 2, 0, U, U, 2, U, U])
+    expected = torch.zeros(dim)
+    for row in x[labels == 2]:
+        expected = F.normalize(0.5 * expected + 0.5 * row, dim=0)
+    oim.update(x, labels)
+    torch.testing.assert_close(oim.lut[1], expected)
+    assert not oim.lut[[0, 2]].any()
+    torch.testing.assert_close(oim.cq, x[[8, 4, 5, 7]])  # the fifth stranger overwrote the first
+    assert int(oim.head) == 1
+    assert set(oim.state_dict()) == {"lut", "cq", "head"}
+
+
+def test_oim_without_queue():
+    oim, x = OIM(3, 0, 8), F.normalize(t("people", 3, 8)).requires_grad_()
+    labels = torch.tensor([1, U, 3])
+    oim.update(x.flip(0), labels)
+    loss = oim(x, labels)
+    loss.backward()
+    assert loss > 0 and x.grad[0].any() and not x.grad[1].any()
+
+
+@pytest.mark.parametrize("labels", [[], [0, 0], [U, 0, U]])
+def test_oim_without_identity(labels):
+    oim, labels = OIM(3, 4, 8), torch.tensor(labels, dtype=torch.int64)
+    x = t("x", len(labels), 8).requires_grad_()
+    loss = oim(x, labels)
+    loss.backward()
+    oim.update(x, labels)
+    assert loss.item() == 0 and not x.grad.any() and not oim.lut.any()
+
+
+# --- parts of DFD ------------------------------------------------------------------------------
+
+
+def test_foreground_mask_by_hand():
+    boxes = torch.tensor([[2.0, 0, 5.9, 3.9], [4.0, 2, 4, 2]])
+    mask = dfd.foreground_mask(boxes, (8, 16), (4, 8))  # columns 1 to 3, rows 0 to 2; cell (1, 2)
+    expected = torch.zeros(4, 8)
+    expected[0:3, 1:4] = 1 / 9
+    expected[1, 2] = 1
+    torch.testing.assert_close(mask, expected)
+
+
+def test_masks_without_boxes_and_without_background():
+    empty = dfd.foreground_mask(torch.zeros(0, 4), (8, 16), (4, 8))
+    full = dfd.foreground_mask(torch.tensor([[0.0, 0, 16, 8]]), (8, 16), (4, 8))
+    background = dfd.background_mask(torch.stack([empty, full]))
+    assert not empty.any() and full.all()
+    torch.testing.assert_close(background[0], torch.full((4, 8), 1 / 32))
+    assert not background[1].any()
+
+
+# --- parts of CD -------------------------------------------------------------------------------
+
+
+def test_people_are_thinned_by_identity_and_image():
+    boxes = torch.tensor([[0.0, 0, 10, 10]]).repeat(9, 1)
+    boxes[8] = torch.tensor([3.0, 3, 3.005, 8])  # too narrow
+    labels = torch.tensor([5000, 5000, 7, U, U, 5000, U, U, 9])
+    images = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 1])
+    scores = torch.tensor([0.1, 0.9, 0.2, 0.8, 0.3, 0.5, 0.4, 0.6, 1.0])
+    boxes[7] += 500  # another stranger
+    keep = cd.thin_out(boxes, labels, images, scores, 0.7)
+    assert sorted(keep.tolist()) == [1, 2, 3, 5, 6, 7]
+
+
+def test_large_labels_do_not_blur_boxes():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 6.9], [0, 0, 10, 7.1], [0, 0, 4, 4]])
+    keep = cd.thin_out(boxes, torch.full((4,), U), torch.zeros(4).long(), torch.ones(4), 0.7)
+    assert sorted(keep.tolist()) == [0, 1, 3]
+
+
+def test_confidence_of_identities_and_strangers():
+    oim = make_oim()
+    x = F.normalize(t("confident", 3, 8))
+    chances = (30 * x @ torch.cat([oim.lut, oim.cq]).t()).softmax(dim=1)
+    found = cd.confidence(x, torch.tensor([2, U, 4]), oim)
+    expected = torch.stack([chances[0, 1], chances[1, 4:].max(), chances[2, 3]])
+    torch.testing.assert_close(found, expected)
+    without_queue = OIM(4, 0, 8)
+    assert cd.confidence(x, torch.tensor([2, U, 4]), without_queue)[1] == 0
+
+
+def test_correlation_by_hand():
+    student, teacher = torch.eye(2), torch.tensor([[1.0, 0], [0.6, 0.8]])
+    close(cd.correlation_loss(student, teacher), 0.01 * 2 * 0.6**2)
+
+
+def test_contrastive_by_hand():
+    """Two boxes of identity 1, one of identity 2, two strangers; table rows of both identities."""
+    oim = OIM(3, 2, 2, scale=1.0)
+    oim.lut[:2] = torch.tensor([[0.6, 0.8], [0.8, 0.6]])  # identity 3 was never seen
+    oim.cq[0] = torch.tensor([-1.0, 0])
+    labels = torch.tensor([1, 1, 2, U, U])
+    student, teacher = F.normalize(t("s", 5, 2)), F.normalize(t("t", 5, 2))
+    lut, cq = oim.lut, oim.cq
+    positives = [[0, 1], [0, 1], [2], [3], [4]]
+    first, second = teacher[:2], teacher[2:3]
+    strangers = torch.cat([teacher[3:], cq[:1]])
+    negatives = [torch.cat([second, lut[1:2], strangers])] * 2
+    negatives += [torch.cat([first, lut[:1], strangers])]
+    negatives += [torch.cat([first, second, lut[:2]])] * 2
+    losses = [
+        sum(
+            -F.log_softmax(torch.cat([teacher[p : p + 1], negatives[i]]) @ student[i], dim=0)[0]
+            for p in positives[i]
+        )
+        / len(positives[i])
+        for i in range(5)
+    ]
+    close(cd.contrastive_loss(student, teacher, labels, oim), float(sum(losses) / 5))
+
+
+def test_contrastive_prefers_the_teachers_embeddings():
+    oim, labels = make_oim(), torch.tensor([1, 2, 3, U, 1, 2])
+    teacher, other = F.normalize(t("a", 6, 8)), F.normalize(t("b", 6, 8))
+    same = cd.contrastive_loss(teacher, teacher, labels, oim)
+    assert same < cd.contrastive_loss(other, teacher, labels, oim)
+    alone = cd.contrastive_loss(teacher[3:4], teacher[3:4], labels[3:4], OIM(4, 3, 8))
+    assert alone.item() == 0  # nobody to tell apart
+
+
+# --- rivals ------------------------------------------------------------------------------------
+
+
+def test_hierarchical_loss_by_hand():
+    """A checkerboard of ±1 on 8×8: error 1 at full size, 0 once pooled, plus a constant 2."""
+    rows, columns = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
+    checkers = (1 - 2 * ((rows + columns) % 2)).float().expand(2, 3, 8, 8)
+    zeros = torch.zeros(2, 3, 8, 8)
+    close(reviewkd.hierarchical_loss(checkers, zeros), 1 / 1.875)
+    close(reviewkd.hierarchical_loss(checkers + 2, zeros), (5 + 4 / 2 + 4 / 4 + 4 / 8) / 1.875)
+    # on 4×4 there is no 4×4 pooling left
+    small = checkers[..., :4, :4] + 2, zeros[..., :4, :4]
+    close(reviewkd.hierarchical_loss(*small), (5 + 4 / 2 + 4 / 4) / 1.75)
+
+
+def test_kd_by_hand():
+    student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[2 * np.log(3), 0.0]])
+    kl = 0.75 * np.log(0.75 / 0.5) + 0.25 * np.log(0.25 / 0.5)
+    close(kd.kd_loss(student, teacher.float(), 2), 4 * kl)
+
+
+# --- every term, as the distiller calls it -----------------------------------------------------
+
+
+def make_oim() -> OIM:
+    oim = OIM(4, 3, 8)
+    oim.lut.copy_(F.normalize(t("lut", 4, 8)))
+    oim.cq.copy_(F.normalize(t("cq", 3, 8)))
+    return oim
+
+
+SAMPLED = [[1, 2, U, 0, 1], [U, 3, 0, 0, 4, 2]]
+
+
+def make_trace(
+    key: str, channels: int = 8, boxes: list[int] = (2, 1), sampled: list[list[int]] = SAMPLED
+) -> Trace:
+    """Two images of 96×128, padded to 128×128; `sampled` labels of the regions of each image."""
+
+    def people(name, count):
+        corners = 60 * torch.from_numpy(
+            np.random.RandomState(zlib.crc32(name.encode())).rand(count, 4).astype(np.float32)
+        )
+        corners[:, 2:] += corners[:, :2] + 5
+        return corners
+
+    labels = [torch.tensor(image, dtype=torch.int64) for image in sampled]
+    regions = Regions([people(f"region{i}", len(y)) for i, y in enumerate(labels)], labels)
+    count = sum(map(len, sampled))
+    sizes = {"0": 32, "1": 16, "2": 8, "3": 4, "pool": 2}
+    grad = key == "student"
+    return Trace(
+        images=ImageList(torch.zeros(2, 3, 128, 128), [(96, 128), (96, 120)]),
+        targets=[
+            {"boxes": people(f"gt{i}", n), "labels": torch.ones(n).long()}
+            for i, n in enumerate(boxes)
+        ],
+        features={
+            level: t(f"{key}{level}", 2, channels, size, size).requires_grad_(grad)
+            for level, size in sizes.items()
+        },
+        proposals=regions,
+        class_logits=t(f"{key}.logits", count, 2).requires_grad_(grad),
+        people=regions,
+        embeddings=F.normalize(t(f"{key}.x", count, 8)).requires_grad_(grad),
+        oim=make_oim(),
+    )
+
+
+def student_leaves(trace: Trace) -> list[torch.Tensor]:
+    return [*trace.features.values(), trace.class_logits, trace.embeddings]
+
+
+CASES = [*OPTIONS.items(), ("cd", CONTRASTIVE), ("cd", OPTIONS["cd"] | dict(rank_by="constant"))]
+
+
+@pytest.mark.parametrize("channels", [8, 6])
+@pytest.mark.parametrize("name, options", CASES)
+def test_gradients_reach_student_and_term(name, options, channels):
+    term = make_term(name, channels, 8, options)
+    student, teacher = make_trace("student", channels), make_trace("teacher")
+    loss = term(student, teacher)
+    loss.backward()
+    assert loss.shape == () and loss > 0
+    reached = [leaf for leaf in student_leaves(student) if leaf.grad is not None]
+    assert reached and all(leaf.grad.any() and leaf.grad.isfinite().all() for leaf in reached)
+    # the transforms behind a zero-initialised convolution wake up after one step
+    missing = [n for n, p in term.named_parameters() if p.grad is None]
+    assert not missing
+    assert term.state_dict().keys() >= dict(term.named_parameters()).keys()
+
+
+@pytest.mark.parametrize("boxes", [(0, 0), (0, 2)])
+@pytest.mark.parametrize("sampled", [[[], []], [[0, 0], [0]], [[U], []], [[0], [3]]])
+@pytest.mark.parametrize("name, options", CASES)
+def test_empty_batches(name, options, sampled, boxes):
+    term = make_term(name, 8, 8, options)
+    student = make_trace("student", 8, boxes, sampled)
+    loss = term(student, make_trace("teacher", 8, boxes, sampled))
+    assert loss.isfinite() and loss.requires_grad
+    loss.backward()
+    grads = [leaf.grad for leaf in student_leaves(student) if leaf.grad is not None]
+    assert all(grad.isfinite().all() for grad in grads)
+
+
+@pytest.mark.parametrize("name", ["dfd", "ld", "cd", "kd", "pkd"])
+def test_equal_networks_lose_nothing(name):
+    trace = make_trace("student")
+    assert make_term(name, 8, 8, OPTIONS[name])(trace, trace).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_boxes_by_padded_size_move_the_mask():
+    student, teacher = make_trace("student"), make_trace("teacher")
+    values = set()
+    for scale_boxes_by in ("image", "padded"):
+        term = make_term("dfd", 8, 8, OPTIONS["dfd"] | dict(scale_boxes_by=scale_boxes_by))
+        values.add(term(student, teacher).item())
+    assert len(values) == 2
+
+
+def test_unknown_names_and_choices():
+    with pytest.raises(UserError, match="cd, dfd, hint, kd, ld, pkd, reviewkd.*found fgd2"):
+        make_term("fgd2", 8, 8, {})
+    with pytest.raises(UserError, match="CD.FORM: .*found cosine"):
+        make_term("cd", 8, 8, OPTIONS["cd"] | dict(form="cosine"))
+    with pytest.raises(UserError, match="CD.RANK_BY"):
+        make_term("cd", 8, 8, OPTIONS["cd"] | dict(rank_by="score"))
+    with pytest.raises(UserError, match="DFD.SCALE_BOXES_BY"):
+        make_term("dfd", 8, 8, OPTIONS["dfd"] | dict(scale_boxes_by="map"))
