@@ -65,6 +65,7 @@ _C.SOLVER.LOSS_WEIGHTS.RPN_REG = 1.0
 _C.SOLVER.LOSS_WEIGHTS.PROPOSAL_CLS = 1.0
 _C.SOLVER.LOSS_WEIGHTS.PROPOSAL_REG = 10.0
 _C.SOLVER.LOSS_WEIGHTS.OIM = 1.0
+_C.SOLVER.CKPT_PERIOD_STEPS = 0  # also save every so many steps within an epoch; 0 does not
 _C.SOLVER.CKPT_KEEP = 2  # newest checkpoints kept, beside the best by mAP
 _C.SOLVER.EVAL_PERIOD = 1  # epochs between evaluations; the last epoch always evaluates
 

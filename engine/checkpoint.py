@@ -1,0 +1,171 @@
+"""Checkpoints: written beside and renamed, loaded without running code, strict about the model."""
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from yacs.config import CfgNode
+
+from configs.defaults import get_cfg
+from models.build import build_net
+from models.search_net import SearchNet
+from utils.errors import UserError
+
+# The keys that change which tensors a model has.
+MODEL_KEYS = (
+    "BACKBONE.NAME", "BACKBONE.FROZEN_BN", "MODEL.FPN_CHANNELS", "MODEL.FC_SIZE",
+    "MODEL.EMBEDDING_SIZE", "MODEL.OIM.QUEUE_SIZE",
+)
+BEST = "best.pth"
+
+
+def save_file(content: Any, path: Path) -> None:
+    """torch.save that never leaves half a file at `path`: written beside, flushed, renamed."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with open(part, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        part.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written ({str(error).splitlines()[0]}); "
+                        "earlier files are whole") from None
+
+
+def load_file(path: str | Path, what: str) -> dict:
+    """A dict saved by torch.save, on the CPU; UserError where it is missing, damaged or not data."""
+    if not Path(path).is_file():
+        raise UserError(f"{what} {path}: no such file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # many kinds: zip, pickle, EOF, torch's own
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{what} {path}: damaged, or not a file of tensors ({reason})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{what} {path}: expected a dict, found {type(content).__name__}")
+    return content
+
+
+def load_checkpoint(path: str | Path, what: str = "--ckpt") -> dict:
+    """A checkpoint of this project: a dict with at least "model" and "config"."""
+    checkpoint = load_file(path, what)
+    if not isinstance(checkpoint.get("model"), dict) or "config" not in checkpoint:
+        raise UserError(
+            f"{what} {path}: expected the keys model and config, found "
+            f"{', '.join(map(str, checkpoint)) or 'none'}; tools/convert_release.py converts "
+            "checkpoints of the published release"
+        )
+    return checkpoint
+
+
+def stored_cfg(checkpoint: dict) -> CfgNode:
+    """The config that a checkpoint was trained with, over today's defaults."""
+    cfg = get_cfg()
+    cfg.set_new_allowed(True)
+    cfg.merge_from_other_cfg(CfgNode.load_cfg(checkpoint["config"]))
+    return cfg
+
+
+def _get(cfg: CfgNode, key: str) -> Any:
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
+
+
+def check_same_model(checkpoint: dict, cfg: CfgNode, where: str) -> None:
+    """UserError naming every key by which the checkpoint's model differs from the config's."""
+    stored = stored_cfg(checkpoint)
+    differ = [
+        f"{key} is {_get(stored, key)!r} there and {_get(cfg, key)!r} in the config"
+        for key in MODEL_KEYS if _get(stored, key) != _get(cfg, key)
+    ]
+    if differ:
+        raise UserError(f"{where}: another model: {'; '.join(differ)}")
+
+
+def load_state(module: nn.Module, state: dict, where: str) -> None:
+    """Strict load_state_dict; the first misfit in one line."""
+    own = module.state_dict()
+    misfits = [f"{k} is missing" for k in own if k not in state]
+    misfits += [f"{k} is unknown" for k in state if k not in own]
+    misfits += [
+        f"{k} is {list(state[k].shape)} there and {list(own[k].shape)} in the model"
+        for k in own if k in state and state[k].shape != own[k].shape
+    ]
+    if misfits:
+        raise UserError(f"{where}: {len(misfits)} tensors do not fit, the first: {misfits[0]}")
+    module.load_state_dict(state)
+
+
+def _restore_net(checkpoint: dict, cfg: CfgNode, where: str, device: torch.device) -> SearchNet:
+    lut = checkpoint["model"].get("roi_heads.oim.lut")
+    if lut is None:
+        raise UserError(f"{where}: roi_heads.oim.lut is missing")
+    net = build_net(cfg, num_pids=len(lut), pretrained=False)
+    load_state(net, checkpoint["model"], where)
+    return net.to(device).eval()
+
+
+def load_net(cfg: CfgNode, path: str | Path, device: torch.device) -> SearchNet:
+    """The checkpoint's network in eval mode, OIM table included; it must be the config's model."""
+    checkpoint = load_checkpoint(path)
+    check_same_model(checkpoint, cfg, f"--ckpt {path}")
+    return _restore_net(checkpoint, cfg, f"--ckpt {path}", device)
+
+
+def load_teacher(path: str | Path, device: torch.device) -> tuple[SearchNet, CfgNode]:
+    """A teacher and its config, both out of its own checkpoint."""
+    if not path:
+        raise UserError("DISTILLER.TEACHER_CKPT: expected the checkpoint of a trained teacher, "
+                        "found none; train one with train_base.py")
+    checkpoint = load_checkpoint(path, "DISTILLER.TEACHER_CKPT")
+    cfg = stored_cfg(checkpoint)
+    return _restore_net(checkpoint, cfg, f"DISTILLER.TEACHER_CKPT {path}", device), cfg
+
+
+class CheckpointFolder:
+    """The checkpoints of one run: epoch_EE.pth at an epoch's end (the first is 00),
+    epoch_EE_step_SSSSSS.pth inside one, best.pth."""
+
+    def __init__(self, folder: Path, keep: int):
+        self.folder = folder
+        self.keep = keep
+
+    def newest_first(self) -> list[Path]:
+        """Checkpoints by progress; a finished epoch E comes after every step within it."""
+        def progress(path: Path) -> tuple[int, float]:
+            epoch, step = re.fullmatch(r"epoch_(\d+)(?:_step_(\d+))?", path.stem).groups()
+            return int(epoch), float("inf") if step is None else int(step)
+
+        found = [p for p in self.folder.glob("epoch_*.pth")
+                 if re.fullmatch(r"epoch_\d+(_step_\d+)?", p.stem)]
+        return sorted(found, key=progress, reverse=True)
+
+    def save(self, content: dict) -> Path:
+        """content["epoch"] epochs are finished and content["step"] steps of the next one."""
+        epoch, step = content["epoch"], content["step"]
+        name = f"epoch_{epoch:02d}_step_{step:06d}.pth" if step else f"epoch_{epoch - 1:02d}.pth"
+        save_file(content, self.folder / name)
+        for old in self.newest_first()[self.keep:]:
+            old.unlink()
+        return self.folder / name
+
+    def mark_best(self, path: Path) -> None:
+        """Copy a checkpoint to best.pth."""
+        part = self.folder / (BEST + ".part")
+        shutil.copyfile(path, part)
+        os.replace(part, self.folder / BEST)
+
+    def load_newest(self, say) -> tuple[Path, dict] | None:
+        """The newest whole checkpoint; `say` names each damaged one that is passed over."""
+        for path in self.newest_first():
+            try:
+                return path, load_checkpoint(path, "--resume")
+            except UserError as error:
+                say(f"{error}; trying the one before it")
+        return None

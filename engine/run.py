@@ -1,0 +1,57 @@
+"""What train_base.py and train_ddps.py share: they differ only in the model they build."""
+import argparse
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from yacs.config import CfgNode
+
+from configs.defaults import load_cfg
+from datasets import load_dataset
+from engine.checkpoint import load_net
+from engine.evaluate import evaluate
+from engine.train import Trainer, seed_everything
+from models.build import choose_device
+from models.search_net import SearchNet
+from utils.errors import UserError
+
+# From the config, the number of training identities and the device: the model whose forward
+# returns losses, and the network in it that is evaluated and saved.
+Build = Callable[[CfgNode, int, torch.device], tuple[nn.Module, SearchNet]]
+
+
+def parse_args(description: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML config")
+    parser.add_argument("--eval", action="store_true", help="evaluate --ckpt instead of training")
+    parser.add_argument("--resume", action="store_true",
+                        help="continue from --ckpt, or from the newest checkpoint in OUTPUT_DIR")
+    parser.add_argument("--ckpt", metavar="FILE", help="checkpoint to evaluate or to resume from")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE",
+                        help="config values, for example SOLVER.BASE_LR 0.01")
+    return parser.parse_intermixed_args()
+
+
+def run(description: str, build: Build) -> None:
+    """Parse the command line, then train, resume or evaluate."""
+    args = parse_args(description)
+    cfg = load_cfg(args.cfg, args.overrides)
+    if args.eval and args.resume:
+        raise UserError("--eval and --resume: expected one of them")
+    if args.ckpt and not (args.eval or args.resume):
+        raise UserError(f"--ckpt {args.ckpt}: expected --eval or --resume with it")
+    if args.eval and not args.ckpt and not cfg.EVAL_USE_CACHE:
+        raise UserError("--eval: expected --ckpt FILE, or EVAL_USE_CACHE True")
+    device = choose_device(cfg.DEVICE)
+    net = None
+    if args.eval and not cfg.EVAL_USE_CACHE:
+        net = load_net(cfg, args.ckpt, device)
+    dataset = load_dataset(cfg.INPUT.DATASET, cfg.INPUT.DATA_ROOT)
+    for reason, count in dataset.dropped.items():
+        print(f"{reason}: {count}")
+    if args.eval:
+        evaluate(net, dataset, cfg, device)
+        return
+    seed_everything(cfg.SEED)
+    model, net = build(cfg, dataset.num_pids, device)
+    Trainer(cfg, model, net, dataset, device).run(args.resume, args.ckpt)
