@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torchvision.models.detection.image_list import ImageList
 
+from configs.defaults import get_cfg, load_cfg
 from datasets.base import UNLABELED
+from models.build import build_distiller, build_net
 from models.distill import cd, dfd, kd, ld, make_term, pkd, reviewkd
 from models.oim import OIM
 from models.outputs import Regions, Trace
@@ -18,17 +20,12 @@ from tests.golden import named_weights
 from utils.errors import UserError
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "losses.json").read_text())
-DFD_WEIGHTS = dict(fg=5e-5, bg=2.5e-5, attention=5e-5, relation=5e-7)
 OPTIONS = {
-    "dfd": {f"{part}_weight": weight for part, weight in DFD_WEIGHTS.items()}
-    | dict(temperature=0.5, scale_boxes_by="image"),
-    "ld": dict(temperature=4.0, alpha=1.0, beta=0.5),
-    "cd": dict(form="correlation", rank_by="teacher", nms_thresh=0.7),
-    "kd": dict(temperature=4.0),
-    "hint": {},
-    "pkd": {},
-    "reviewkd": {},
+    name: {key.lower(): value for key, value in get_cfg().DISTILLER[name.upper()].items()}
+    for name in ("dfd", "ld", "cd", "kd", "hint", "pkd", "reviewkd")
 }
+WEIGHTS = {name: options.pop("weight") for name, options in OPTIONS.items()}
+DFD_PARTS = ("fg", "bg", "attention", "relation")
 CONTRASTIVE = OPTIONS["cd"] | dict(form="contrastive")
 U = UNLABELED
 
@@ -53,8 +50,9 @@ def release_name(name: str) -> str:
 
 
 def test_dfd_golden():
-    loss = dfd.LevelLoss(32, 32, DFD_WEIGHTS)
     golden = GOLDEN["dfd"]
+    weights = {part: OPTIONS["dfd"][f"{part}_weight"] for part in DFD_PARTS}
+    loss = dfd.LevelLoss(32, 32, weights)
     state = {
         name: named_weights.value(f"dfd.{release_name(name)}", value.shape)
         for name, value in loss.state_dict().items()
@@ -69,7 +67,8 @@ def test_dfd_golden():
     sizes = [(160, 240), (155, 240)]
     masks = [dfd.foreground_mask(b, size, (20, 30)) for b, size in zip(boxes, sizes)]
     student = t("dfd.s", 2, 32, 20, 30).requires_grad_()
-    value = loss(student, t("dfd.t", 2, 32, 20, 30), torch.stack(masks), 0.5)
+    teacher = t("dfd.t", 2, 32, 20, 30)
+    value = loss(student, teacher, torch.stack(masks), OPTIONS["dfd"]["temperature"])
     value.backward()
     close(value, golden["loss"])
     close(student.grad.norm(), golden["grad_norm"])
@@ -85,7 +84,8 @@ def test_dfd_golden():
 )
 def test_ld_golden(name, key, classes, labels):
     student = (t(f"{key}.s", 24, classes) * 3).requires_grad_()
-    value = ld.decoupled_loss(student, t(f"{key}.t", 24, classes) * 3, labels, 4, 1, 0.5)
+    teacher = t(f"{key}.t", 24, classes) * 3
+    value = ld.decoupled_loss(student, teacher, labels, **OPTIONS["ld"])
     value.backward()
     close(value, GOLDEN[name]["loss"])
     close(student.grad.norm(), GOLDEN[name]["grad_norm"])
@@ -118,7 +118,7 @@ def test_pkd_value():
         np.corrcoef(student[:, c].flatten(), teacher[:, c].flatten())[0, 1] for c in range(32)
     ]
     assert value.item() == pytest.approx((1 - np.mean(correlations)) * 1199 / 1200, rel=1e-5)
-    close(6 * value, 5.9557237)
+    close(WEIGHTS["pkd"] * value, 5.9557237)
     close(pkd.pkd_loss(3 * teacher + 1, teacher), 0)
 
 
@@ -359,6 +359,44 @@ def test_empty_batches(name, options, sampled, boxes):
 def test_equal_networks_lose_nothing(name):
     trace = make_trace("student")
     assert make_term(name, 8, 8, OPTIONS[name])(trace, trace).item() == pytest.approx(0, abs=1e-6)
+
+
+SMALL = {
+    "BACKBONE.WEIGHTS": "", "MODEL.FC_SIZE": "32", "MODEL.EMBEDDING_SIZE": "16",
+    "MODEL.OIM.QUEUE_SIZE": "8", "MODEL.ROI.BATCH_SIZE": "32", "INPUT.MIN_SIZE": "96",
+    "INPUT.MAX_SIZE": "128", "DISTILLER.TERMS": str(list(OPTIONS)),
+}
+
+
+def small_cfg(**options: str):
+    return load_cfg(None, [part for pair in (SMALL | options).items() for part in pair])
+
+
+def test_each_term_alone_trains_the_student_and_not_the_teacher():
+    torch.manual_seed(0)
+    cfg = small_cfg(**{"BACKBONE.NAME": "resnet18_x05", "MODEL.FPN_CHANNELS": "12"})
+    teacher_cfg = small_cfg(**{"BACKBONE.NAME": "resnet18", "MODEL.FPN_CHANNELS": "16"})
+    student, teacher = build_net(cfg, 4), build_net(teacher_cfg, 4)
+    distiller = build_distiller(cfg, student, teacher, teacher_cfg).train()
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    boxes = torch.tensor([[10.0, 10, 50, 90], [60, 20, 100, 90]])
+    targets = [
+        {"boxes": boxes, "labels": torch.tensor([1, U])},
+        {"boxes": boxes[:0], "labels": torch.zeros(0, dtype=torch.int64)},
+    ]
+    images = [t("image0", 3, 96, 128).sigmoid(), t("image1", 3, 96, 110).sigmoid()]
+    step = distiller(images, targets)
+    for name, term in distiller.terms.items():
+        distiller.zero_grad()
+        step.losses[name].backward(retain_graph=True)
+        reached = {n for n, p in student.named_parameters() if p.grad is not None and p.grad.any()}
+        branch = {"ld": "box_predictor", "kd": "box_predictor", "cd": "embedding_head"}.get(name)
+        assert branch is None or any(branch in n for n in reached)
+        assert any("backbone.body" in n for n in reached)
+        assert all(p.grad is not None for p in term.parameters())
+        assert all(p.grad is None for p in teacher.parameters())
+    torch.optim.SGD([p for p in distiller.parameters() if p.requires_grad], 0.1).step()
+    assert all(torch.equal(value, before[n]) for n, value in teacher.state_dict().items())
 
 
 def test_boxes_by_padded_size_move_the_mask():
