@@ -1,0 +1,221 @@
+"""Search a folder of pictures for one person: find everyone, rank them by similarity to the query,
+and draw the result."""
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from tabulate import tabulate
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+from tqdm import tqdm
+
+from configs.defaults import load_cfg
+from datasets.loaders import read_image
+from engine.checkpoint import load_net
+from engine.evaluate import SEARCH_SCORE
+from models.build import choose_device
+from models.search_net import SearchNet
+from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes, stack
+from utils.errors import UserError, run_main
+
+DEMO = Path(__file__).parent / "demo_imgs"
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+TOP = 8  # matches that get a rank
+SCENES_SHOWN = 12  # on the contact sheet, those with the best matches
+RANKED = Style((46, 204, 113), 1.0)  # the best match of its picture, among the TOP of all
+BEST = Style((255, 176, 32), 0.6)  # the best match of its picture, not among the TOP
+ALSO_RANKED = Style((46, 204, 113), 0.5)  # among the TOP, but another one here is better
+OTHER = Style((225, 232, 240), 0.0)
+QUERY = Style((64, 132, 255), 1.0)
+
+
+@dataclass(eq=False)
+class Found:
+    """The people found in one picture: boxes [n, 4] x1 y1 x2 y2 in pixels and similarities [n],
+    best first; ranks [n] among all pictures, from 1, 0 for none."""
+
+    path: Path
+    boxes: Tensor
+    similarities: Tensor
+    ranks: Tensor
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML config")
+    parser.add_argument("--ckpt", required=True, metavar="FILE", help="checkpoint of that config")
+    parser.add_argument("--query", type=Path, metavar="IMAGE",
+                        help="picture with the person to look for (default: demo_imgs/query.json)")
+    parser.add_argument("--box", type=float, nargs=4, metavar=("X1", "Y1", "X2", "Y2"),
+                        help="where the person stands in it, pixels")
+    parser.add_argument("--gallery", type=Path, default=DEMO, metavar="FOLDER",
+                        help="pictures to search (default: demo_imgs)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER",
+                        help="where the drawn pictures go (default: OUTPUT_DIR/demo)")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE",
+                        help="config values, for example DEVICE cpu")
+    return parser.parse_intermixed_args()
+
+
+def default_query() -> tuple[Path, list[float]]:
+    """The query that comes with the demo pictures."""
+    path = DEMO / "query.json"
+    if not path.is_file():
+        raise UserError(f"--query: expected IMAGE and --box X1 Y1 X2 Y2; there is no {path} either")
+    try:
+        query = json.loads(path.read_text(encoding="utf-8"))
+        x1, y1, x2, y2 = map(float, query["box"])
+        return DEMO / query["image"], [x1, y1, x2, y2]
+    except (ValueError, KeyError, TypeError):
+        expected = '{"image": NAME, "box": [X1, Y1, X2, Y2]}'
+        raise UserError(f"{path}: expected {expected}") from None
+
+
+def choose_query(path: Path | None, box: list[float] | None) -> tuple[Path, Tensor, Tensor]:
+    """The query's picture: its path, the image [3, H, W] and the box [4] in it, checked."""
+    if (path is None) != (box is None):
+        raise UserError("--query IMAGE and --box X1 Y1 X2 Y2: expected both or neither, found only "
+                        + ("--box" if path is None else f"--query {path}"))
+    if path is None:
+        path, box = default_query()
+    image = read_image(str(path))
+    (x1, y1, x2, y2), (height, width) = box, image.shape[1:]
+    if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
+        found = " ".join(f"{value:g}" for value in box)
+        raise UserError(f"--box {found}: expected x1 < x2 and y1 < y2 within {path}, which is "
+                        f"{width} x {height} pixels")
+    return path, image, torch.tensor(box)
+
+
+def gallery_images(folder: Path) -> list[Path]:
+    """The folder's pictures by name; each is opened once, so that a bad one stops nothing later."""
+    if not folder.is_dir():
+        raise UserError(f"--gallery {folder}: no such folder")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise UserError(f"--gallery {folder}: expected images ({' '.join(sorted(SUFFIXES))}), "
+                        "found none")
+    for path in paths:
+        read_image(str(path))
+    return paths
+
+
+def make_folder(folder: Path, gallery: Path) -> Path:
+    """Where the pictures go; not among those that are searched."""
+    if folder.resolve() == gallery.resolve():
+        raise UserError(f"--out {folder}: is the gallery; expected another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {folder}: cannot be made ({error.strerror})") from None
+    return folder
+
+
+def search(
+    net: SearchNet, device: torch.device, query: Tensor, box: Tensor, paths: list[Path],
+    batch_size: int,
+) -> list[Found]:
+    """Everyone in the pictures, with the similarity to the person in `box` of the query image:
+    inner product of the query's unit embedding with the confidence-weighted ones."""
+    wanted = net.embed([query.to(device)], [box[None].to(device)])[0][0]
+    found = []
+    with tqdm(total=len(paths), desc="search", unit="image") as bar:
+        for first in range(0, len(paths), batch_size):
+            batch = paths[first:first + batch_size]
+            detections = net.detect([read_image(str(path)).to(device) for path in batch])
+            for path, people in zip(batch, detections):
+                sure = people.scores >= SEARCH_SCORE
+                similarities, order = (people.embeddings[sure] @ wanted).sort(descending=True)
+                boxes = people.boxes[sure][order].cpu()
+                found.append(Found(path, boxes, similarities.cpu(), torch.zeros(len(boxes)).long()))
+            bar.update(len(batch))
+    return found
+
+
+def rank(found: list[Found]) -> list[tuple[Found, int]]:
+    """Give the TOP most similar people their ranks; returns them, best first."""
+    people = [(scene, i) for scene in found for i in range(len(scene.boxes))]
+    best = sorted(people, key=lambda one: -float(one[0].similarities[one[1]]))[:TOP]
+    for place, (scene, i) in enumerate(best, 1):
+        scene.ranks[i] = place
+    return best
+
+
+def draw_scene(scene: Found, query_box: Tensor | None, long_side: int | None = None) -> Image.Image:
+    """The picture with everyone in it; query_box: where the query stands, if it is her picture."""
+    boxes, captions, styles = scene.boxes, [], []
+    people = zip(scene.similarities.tolist(), scene.ranks.tolist())
+    for i, (similarity, place) in enumerate(people):
+        captions.append(f"#{place}   {similarity:.2f}" if place else f"{similarity:.2f}")
+        first = i == 0 and query_box is None
+        styles.append((RANKED if place else BEST) if first else ALSO_RANKED if place else OTHER)
+    if query_box is not None:
+        boxes = torch.cat([boxes, query_box[None]])
+        captions, styles = [*captions, "query"], [*styles, QUERY]
+    image = to_pil_image(read_image(str(scene.path)))
+    return draw_boxes(image, boxes.tolist(), captions, styles, long_side)
+
+
+def draw_sheet(
+    query: Tile, found: list[Found], best: list[tuple[Found, int]], pictures: list[Image.Image]
+) -> Image.Image:
+    """The query and its best matches, and under them the scenes with the best matches."""
+    tiles = [query]
+    for place, (scene, i) in enumerate(best, 1):
+        image = to_pil_image(read_image(str(scene.path)))
+        caption = f"#{place}   {scene.similarities[i]:.2f}\n{scene.path.stem[:14]}"
+        color = RANKED.color if i == 0 else None
+        tiles.append(Tile(cut_out(image, scene.boxes[i], aspect=0.5), caption, color))
+    return stack([
+        contact_sheet(tiles, TOP + 1, "Query and best matches"),
+        contact_sheet([Tile(p, s.path.name) for s, p in zip(found, pictures)], 3, "Scenes"),
+    ])
+
+
+def print_table(best: list[tuple[Found, int]]) -> None:
+    rows = [
+        [place, scene.path.name, " ".join(f"{value:.0f}" for value in scene.boxes[i].tolist()),
+         float(scene.similarities[i])] for place, (scene, i) in enumerate(best, 1)
+    ]
+    print(tabulate(rows, ["rank", "image", "box", "similarity"], floatfmt=".3f"))
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    try:
+        picture.save(path, quality=92)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_cfg(args.cfg, args.overrides)
+    query_path, query, box = choose_query(args.query, args.box)
+    paths = gallery_images(args.gallery)
+    device = choose_device(cfg.DEVICE)
+    net = load_net(cfg, args.ckpt, device)
+    out = make_folder(args.out or Path(cfg.OUTPUT_DIR) / "demo", args.gallery)
+
+    found = search(net, device, query, box, paths, cfg.INPUT.BATCH_SIZE_TEST)
+    own = [scene for scene in found if scene.path.samefile(query_path)]
+    others = [scene for scene in found if scene not in own]
+    best = rank(others)
+    for scene in found:
+        save(draw_scene(scene, box if scene in own else None), out / f"scene_{scene.path.name}")
+    others.sort(key=lambda scene: -max(scene.similarities.tolist(), default=-2))
+    shown = (others + own)[:SCENES_SHOWN]
+    thumbs = [draw_scene(scene, box if scene in own else None, 500) for scene in shown]
+    tile = Tile(cut_out(to_pil_image(query), box, 0.5), f"query\n{query_path.stem[:14]}", QUERY.color)
+    save(draw_sheet(tile, shown, best, thumbs), out / "contact_sheet.jpg")
+
+    print_table(best) if best else print(f"no person found in {len(others)} pictures")
+    if own:
+        print(f"{query_path.name} is the query's own picture: drawn, but not ranked")
+    print(f"{len(found)} pictures: {out}/scene_*\ncontact sheet: {out / 'contact_sheet.jpg'}")
+
+
+if __name__ == "__main__":
+    run_main(main)

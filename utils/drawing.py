@@ -1,0 +1,166 @@
+"""Boxes with captions on pictures, cut-outs, and sheets of pictures."""
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont
+
+Color = tuple[int, int, int]
+INK, PAPER, GREY = (24, 28, 34), (255, 255, 255), (96, 104, 116)
+SHOWN_AT = 1200  # pictures are looked at about this wide: lines and text are sized for it
+
+
+@dataclass(frozen=True)
+class Style:
+    """A box's colour, and its strength: 0 is a thin line with a small caption, 1 a strong one."""
+
+    color: Color
+    strength: float = 0.5
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture on a sheet with lines of caption under it and, if given a colour, a frame."""
+
+    image: Image.Image
+    caption: str
+    color: Color | None = None
+
+
+PLAIN = Style((90, 200, 250))
+
+
+def _text_color(background: Color) -> Color:
+    """Dark on light and light on dark (ITU-R 601 luma)."""
+    return INK if Image.new("RGB", (1, 1), background).convert("L").getpixel((0, 0)) > 140 else PAPER
+
+
+def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
+    """Area that two boxes share."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    return max(width, 0) * max(height, 0)
+
+
+def _place(
+    box: Sequence[float], size: tuple[float, float], canvas: tuple[int, int],
+    taken: list[tuple[float, ...]],
+) -> tuple[float, ...]:
+    """Where a label of this size covers the least of the `taken` areas: over the box, under it, at
+    its upper corners inside or beside it; always within the canvas."""
+    (x1, y1, x2, y2), (width, height) = box, size
+    corners = [(x1, y1 - height), (x2 - width, y1 - height), (x1, y2), (x2 - width, y2), (x1, y1),
+               (x2, y1), (x1 - width, y1)]
+    inside = [(min(max(x, 0), max(canvas[0] - width, 0)), min(max(y, 0), max(canvas[1] - height, 0)))
+              for x, y in corners]
+    labels = [(x, y, x + width, y + height) for x, y in inside]
+    return min(labels, key=lambda label: sum(_overlap(label, other) for other in taken))
+
+
+def draw_boxes(
+    image: Image.Image, boxes, captions: Sequence[str], styles: Style | Sequence[Style] = PLAIN,
+    long_side: int | None = None,
+) -> Image.Image:
+    """A copy of the image with its boxes ([n, 4] x1 y1 x2 y2 in pixels) and captions ("" for none).
+
+    long_side: of the result, pixels; by default the image's own, small images enlarged so that the
+    captions can be read. Strong boxes lie over weak ones, and their captions choose places first.
+    """
+    side = long_side or max(*image.size, SHOWN_AT)
+    scale = side / max(image.size)
+    size = tuple(max(round(length * scale), 1) for length in image.size)
+    picture = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    styles = [styles] * len(captions) if isinstance(styles, Style) else styles
+    items = sorted(
+        zip([[float(v) * scale for v in box] for box in boxes], captions, styles, strict=True),
+        key=lambda item: item[2].strength,
+    )
+    draw, unit = ImageDraw.Draw(picture, "RGBA"), max(side / SHOWN_AT, 0.6)
+    for box, _, style in items:
+        _draw_box(draw, box, style, unit)
+    labels, taken = [], []
+    for box, caption, style in reversed(items):
+        if caption:
+            font = ImageFont.load_default(unit * (15 + 9 * style.strength))
+            label = _place(box, _label_size(font, caption), size, taken)
+            taken.append(label)
+            labels.append((label, caption, style, font))
+    for label in reversed(labels):
+        _draw_label(draw, *label)
+    return picture
+
+
+def _draw_box(draw: ImageDraw.ImageDraw, box: list[float], style: Style, unit: float) -> None:
+    """The line, between two thin dark ones that set it off from light and dark ground."""
+    x1, y1, x2, y2 = map(round, box)
+    x2, y2 = max(x2, x1 + 1), max(y2, y1 + 1)
+    width, edge = max(round(unit * (1.5 + 3.5 * style.strength)), 1), max(round(unit), 1)
+    around = (x1 - edge, y1 - edge, x2 + edge, y2 + edge)
+    draw.rectangle(around, outline=(0, 0, 0, 120), width=width + 2 * edge)
+    draw.rectangle((x1, y1, x2, y2), outline=style.color, width=width)
+
+
+def _label_size(font: ImageFont.FreeTypeFont, caption: str) -> tuple[float, float]:
+    return font.getlength(caption) + 0.7 * font.size, 1.35 * font.size
+
+
+def _draw_label(draw, label: tuple[float, ...], caption: str, style: Style, font) -> None:
+    strong = style.strength >= 0.5
+    ground = style.color if strong else INK
+    draw.rounded_rectangle(label, radius=0.22 * font.size, fill=(*ground, 255 if strong else 175))
+    middle = ((label[0] + label[2]) / 2, (label[1] + label[3]) / 2)
+    draw.text(middle, caption, fill=_text_color(ground), font=font, anchor="mm")
+
+
+def cut_out(image: Image.Image, box, aspect: float, margin: float = 0.06) -> Image.Image:
+    """The box (x1 y1 x2 y2, pixels) with a margin, grown about its centre to `aspect` (width by
+    height) and moved into the image; what still sticks out is black."""
+    x1, y1, x2, y2 = (float(v) for v in box)
+    height = max((y2 - y1) * (1 + 2 * margin), (x2 - x1) * (1 + 2 * margin) / aspect, 2)
+    width = max(height * aspect, 1)
+    left = min(max((x1 + x2 - width) / 2, 0), max(image.width - width, 0))
+    top = min(max((y1 + y2 - height) / 2, 0), max(image.height - height, 0))
+    return image.crop(tuple(map(round, (left, top, left + width, top + height))))
+
+
+def contact_sheet(
+    tiles: Sequence[Tile], columns: int, title: str = "", width: int = 1600
+) -> Image.Image:
+    """Tiles in rows under a title, all as wide as the columns of a sheet of `width` pixels."""
+    gap, line, frame = 20, 19, 5
+    big, small = ImageFont.load_default(28), ImageFont.load_default(line)
+    tile_width = (width - gap) // columns - gap
+    images = [
+        tile.image.resize(
+            (tile_width, max(round(tile.image.height * tile_width / tile.image.width), 1)),
+            Image.Resampling.LANCZOS,
+        ) for tile in tiles
+    ]
+    top = gap + (44 if title else 0)
+    tops, heights = [], []
+    for first in range(0, len(tiles), columns):
+        row = slice(first, first + columns)
+        lines = max(tile.caption.count("\n") + 1 for tile in tiles[row])
+        tops.append(top)
+        heights.append(max(image.height for image in images[row]))
+        top += heights[-1] + round(lines * 1.3 * line) + gap
+    sheet = Image.new("RGB", (width, top), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((gap, gap), title, fill=INK, font=big)
+    for index, (tile, image) in enumerate(zip(tiles, images)):
+        row, column = divmod(index, columns)
+        x, y = gap + column * (tile_width + gap), tops[row]
+        sheet.paste(image, (x, y))
+        if tile.color:
+            draw.rectangle((x, y, x + tile_width - 1, y + image.height - 1), outline=tile.color,
+                           width=frame)
+        draw.multiline_text((x, y + image.height + 6), tile.caption, fill=INK, font=small, spacing=5)
+    return sheet
+
+
+def stack(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures one under the other, on white."""
+    result = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), PAPER)
+    top = 0
+    for picture in pictures:
+        result.paste(picture, (0, top))
+        top += picture.height
+    return result
