@@ -54,19 +54,22 @@ def background_mask(foreground: Tensor) -> Tensor:
     return outside / outside.sum(dim=(1, 2), keepdim=True).clamp(min=1)
 
 
-def masked_loss(student: Tensor, teacher: Tensor, mask: Tensor, temperature: float) -> Tensor:
-    """Squared error under a mask [N, H, W] and the teacher's attention (FGD equation 8)."""
-    attention = spatial_attention(teacher, temperature) * channel_attention(teacher, temperature)
-    return (mask[:, None] * attention * (student - teacher) ** 2).sum() / len(student)
+def attended_error(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Squared error of [N, C, H, W] maps under the teacher's attention, over C: [N, H, W].
+
+    FGD equation 8 without the masks.
+    """
+    channels = channel_attention(teacher, temperature).flatten(1)
+    error = torch.einsum("nchw,nc->nhw", (student - teacher) ** 2, channels)
+    return error * spatial_attention(teacher, temperature)[:, 0]
 
 
-def attention_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Absolute difference of both attentions of [N, C, H, W] maps (FGD equation 9)."""
-    gaps = (
+def attention_gap(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Absolute difference of both attentions of [N, C, H, W] maps, summed (FGD equation 9)."""
+    return sum(
         (attention(student, temperature) - attention(teacher, temperature)).abs().sum()
         for attention in (spatial_attention, channel_attention)
     )
-    return sum(gaps) / len(student)
 
 
 class ContextBlock(nn.Module):
@@ -110,14 +113,15 @@ class LevelLoss(nn.Module):
     ) -> Tensor:
         """Maps [N, C, H, W] and the foreground mask [N, H, W] -> scalar (FGD equations 8 to 12)."""
         student = self.align(student)
-        background = background_mask(foreground)
+        error = attended_error(student, teacher, temperature)
         relation = (self.student_context(student) - self.teacher_context(teacher)) ** 2
-        return (
-            self.weights["fg"] * masked_loss(student, teacher, foreground, temperature)
-            + self.weights["bg"] * masked_loss(student, teacher, background, temperature)
-            + self.weights["attention"] * attention_loss(student, teacher, temperature)
-            + self.weights["relation"] * relation.sum() / len(student)
+        total = (
+            self.weights["fg"] * (foreground * error).sum()
+            + self.weights["bg"] * (background_mask(foreground) * error).sum()
+            + self.weights["attention"] * attention_gap(student, teacher, temperature)
+            + self.weights["relation"] * relation.sum()
         )
+        return total / len(student)
 
 
 class Term(nn.Module):
