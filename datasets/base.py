@@ -1,0 +1,138 @@
+"""What a person search dataset is, and what reading its annotation files has in common.
+
+Labels: 0 is background, 1..N are the training identities in order, UNLABELED is everyone else.
+"""
+import os
+from abc import ABC, abstractmethod
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import scipy.io
+
+from datasets.protocol import Protocol
+from utils.errors import UserError
+
+UNLABELED = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One image of a split and the people in it."""
+    name: str
+    path: str
+    boxes: np.ndarray  # [n, 4] float32 x1 y1 x2 y2, pixels; clipped at 0 only, the size is unread
+    pids: np.ndarray   # [n] int64; training: 1..N or UNLABELED; test: raw identity or UNLABELED
+    camera: int        # PRW 1..6; CUHK-SYSU 0
+
+
+@dataclass(frozen=True)
+class Query:
+    """A person to look for; the query images are gallery images."""
+    scene: int       # index in the gallery
+    box: np.ndarray  # [4] float32 x1 y1 x2 y2, pixels
+    pid: int
+
+
+@dataclass
+class SearchDataset(ABC):
+    """A loaded dataset: training scenes, gallery scenes and queries, in the release's order."""
+    name: str
+    root: str
+    train: list[Scene]
+    gallery: list[Scene]
+    queries: list[Query]
+    num_pids: int                                    # training identities
+    dropped: Counter = field(default_factory=Counter)  # irregular annotations, by reason
+
+    @abstractmethod
+    def protocol(self, gallery_size: int | str = 100, cross_camera: bool = False,
+                 query_file: str = "") -> Protocol:
+        """Which images each query searches (spec: CUHK-SYSU sizes, PRW cameras, query lists)."""
+
+
+@contextmanager
+def reading(path: str):
+    """Whatever goes wrong while reading foreign data is the file's fault, said in one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing annotation file") from None
+    except Exception as error:  # scipy alone raises a dozen kinds on a damaged file
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(f"{path}: damaged, or not laid out as expected ({reason})") from None
+
+
+def load_mat(path: str, *variables: str) -> np.ndarray:
+    """The first of `variables` that the MATLAB v5 file holds."""
+    with reading(path):
+        content = scipy.io.loadmat(path)
+        for variable in variables:
+            if variable in content:
+                return content[variable]
+    found = ", ".join(k for k in content if not k.startswith("__")) or "nothing"
+    raise UserError(f"{path}: expected a variable {' or '.join(variables)}, found {found}")
+
+
+def text(cell: np.ndarray) -> str:
+    """A MATLAB string."""
+    value = np.ravel(cell)[0]
+    if not isinstance(value, str):
+        raise ValueError(f"expected a name, found {value!r}")
+    return str(value)
+
+
+def name_list(path: str, variable: str, dropped: Counter, suffix: str = "") -> list[str]:
+    """A cell array of image names, each once, in the file's order."""
+    cells = load_mat(path, variable).ravel()
+    with reading(path):
+        names = [text(cell).removesuffix(suffix) + suffix for cell in cells]
+    unique = list(dict.fromkeys(names))
+    count(dropped, f"{os.path.basename(path)}: image listed twice", len(names) - len(unique))
+    return unique
+
+
+def count(dropped: Counter, reason: str, number: int) -> None:
+    if number:
+        dropped[reason] += int(number)
+
+
+def check_root(dataset: str, root: str, needed: str) -> None:
+    """Say where the dataset was looked for and how to get one."""
+    if not os.path.isdir(os.path.join(root, needed)):
+        raise UserError(
+            f"{dataset}: no folder {needed}/ in {os.path.abspath(root)} (INPUT.DATA_ROOT); put the "
+            "dataset there (see README), or generate one: python tools/make_synthetic.py")
+
+
+def corners(xywh: np.ndarray) -> np.ndarray:
+    """[n, 4] x y w h -> [n, 4] float32 x1 y1 x2 y2, clipped at 0."""
+    return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1).clip(0).astype(np.float32)
+
+
+def has_area(xywh: np.ndarray) -> np.ndarray:
+    """[n, 4] x y w h -> [n] bool: finite, with width and height."""
+    return np.isfinite(xywh).all(1) & (xywh[:, 2:] > 0).all(1)
+
+
+def make_scenes(split: str, names: list[str], folder: str, xywh: list[np.ndarray],
+                pids: list[np.ndarray], cameras: list[int], dropped: Counter) -> list[Scene]:
+    """Scenes from each image's [n, 4] x y w h and [n] identities, without the unusable boxes."""
+    if not names:
+        return []
+    every = np.concatenate(xywh).reshape(-1, 4).astype(np.float64)
+    boxes = corners(every)
+    sized = has_area(every)
+    keep = sized & (boxes[:, 2:] > boxes[:, :2]).all(1)
+    count(dropped, f"{split}: box without area, dropped", (~sized).sum())
+    count(dropped, f"{split}: box outside the image, dropped", (sized & ~keep).sum())
+    count(dropped, f"{split}: negative corner, clipped", (every[keep, :2] < 0).any(1).sum())
+    ends = np.cumsum([len(x) for x in xywh])[:-1]
+    rows = np.split(np.arange(len(every)), ends)
+    labels = np.concatenate(pids).astype(np.int64)
+    kept = [r[keep[r]] for r in rows]
+    return [Scene(name, os.path.join(folder, name), boxes[r], labels[r], camera)
+            for name, r, camera in zip(names, kept, cameras)]

@@ -1,0 +1,208 @@
+"""CUHK-SYSU: `Image/SSM/*.jpg`, `annotation/{Images,pool}.mat`, `annotation/test/...`."""
+import os
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from datasets.base import (UNLABELED, Query, Scene, SearchDataset, check_root, corners, count, has_area,
+                           load_mat, make_scenes, name_list, reading, text)
+from datasets.protocol import Protocol, make_protocol
+from utils.errors import UserError
+
+SIZES = (50, 100, 500, 1000, 2000, 4000)
+PROTOCOLS = {size: (f"test/train_test/TestG{size}.mat", f"TestG{size}") for size in SIZES} | {
+    "Occlusion": ("test/subset/Occlusion.mat", "Occlusion1"),
+    "Resolution": ("test/subset/Resolution.mat", "Test_Size"),
+}
+Key = tuple[str, int, int, int, int]  # image and x y w h: how the files point at a box
+
+
+class CuhkSysu(SearchDataset):
+    def protocol(self, gallery_size: int | str = 100, cross_camera: bool = False,
+                 query_file: str = "") -> Protocol:
+        """Gallery size 50..4000, -1 for the whole gallery, "Occlusion" or "Resolution".
+
+        The whole gallery is the smallest protocol's matches (all sizes have the same ones) among
+        all images; the query's own image is left out unless the protocol itself lists it.
+        """
+        if cross_camera or query_file:
+            raise UserError("EVAL_CROSS_CAMERA and query files belong to PRW, not to CUHK-SYSU")
+        whole = gallery_size == -1
+        path, variable = find_protocol(self.root, smallest(self.root) if whole else gallery_size)
+        lists = read_lists(path, variable)
+        scene_of = {scene.name: i for i, scene in enumerate(self.gallery)}
+        image = np.array([lookup(scene_of, name, path) for name in lists.images], np.int64)
+        listed = np.zeros((len(lists.queries), len(self.gallery)), np.uint8)
+        np.add.at(listed, (lists.query, image), 1)
+        picked = self._pick(lists.queries, scene_of, path)
+        if whole:
+            own = [self.queries[i].scene for i in picked]
+            unlisted = listed == 0
+            unlisted[np.arange(len(own)), own] = False
+            listed[unlisted] = 1
+        name = "whole gallery" if whole else f"gallery {gallery_size}"
+        return make_protocol(f"CUHK-SYSU {name}", picked, listed, lists.query[lists.holding],
+                             image[lists.holding], np.arange(len(lists.holding)),
+                             corners(lists.xywh))
+
+    def _pick(self, keys: list[Key], scene_of: dict[str, int], path: str) -> np.ndarray:
+        """The dataset's queries that a protocol names."""
+        known = {(q.scene, *q.box.tolist()): i for i, q in enumerate(self.queries)}
+        picked = []
+        for name, *xywh in keys:
+            box = corners(np.array([xywh], np.float64))[0].tolist()
+            index = known.get((lookup(scene_of, name, path), *box))
+            if index is None:
+                raise UserError(f"{path}: query {name} {xywh} is not among the dataset's queries")
+            picked.append(index)
+        return np.array(picked, np.int64)
+
+
+@dataclass(frozen=True)
+class Lists:
+    """A protocol file as it stands, images by name: L listings, P of them hold the person."""
+    queries: list[Key]
+    query: np.ndarray    # [L] int64
+    images: list[str]    # [L]
+    holding: np.ndarray  # [P] int64: listings that hold the person
+    xywh: np.ndarray     # [P, 4]
+
+
+def read_lists(path: str, variable: str) -> Lists:
+    content = load_mat(path, variable).ravel()
+    with reading(path):
+        asked = [q.ravel()[0] for q in content["Query"]]
+        queries = keys([text(q["imname"]) for q in asked],
+                       stack_boxes([q["idlocate"] for q in asked]))
+        galleries = content["Gallery"]
+        images = [text(cell) for g in galleries for cell in g["imname"].flat]
+        boxes = stack_boxes([cell for g in galleries for cell in g["idlocate"].flat])
+    holding = np.flatnonzero(has_area(boxes))  # an empty idlocate became zeros
+    query = np.repeat(np.arange(len(queries)), [g.size for g in galleries])
+    return Lists(queries, query, images, holding, boxes[holding])
+
+
+def stack_boxes(cells: list[np.ndarray]) -> np.ndarray:
+    """`idlocate` cells, uint8 and uint16 mixed, -> [n, 4] float64; zeros for an empty one."""
+    sizes = np.array([cell.size for cell in cells], np.int64)
+    if not np.isin(sizes, (0, 4)).all():
+        raise ValueError("idlocate: expected x y w h or nothing, found another count of numbers")
+    boxes = np.zeros((len(cells), 4))
+    boxes[sizes == 4] = np.array([cell.ravel() for cell in cells if cell.size]).reshape(-1, 4)
+    return boxes
+
+
+def keys(names: list[str], xywh: np.ndarray) -> list[Key]:
+    return [(name, *box) for name, box in zip(names, np.rint(xywh).astype(np.int64).tolist())]
+
+
+def lookup(scene_of: dict[str, int], name: str, path: str) -> int:
+    if name not in scene_of:
+        raise UserError(f"{path}: {name} is not in the gallery (pool.mat)")
+    return scene_of[name]
+
+
+def find_protocol(root: str, gallery_size: int | str) -> tuple[str, str]:
+    if gallery_size not in PROTOCOLS:
+        raise UserError(f"EVAL_GALLERY_SIZE: expected one of {', '.join(map(str, PROTOCOLS))} or "
+                        f"-1 (whole gallery), found {gallery_size!r}")
+    file, variable = PROTOCOLS[gallery_size]
+    path = os.path.join(root, "annotation", file)
+    if not os.path.exists(path):
+        raise UserError(f"{path}: missing, and gallery size {gallery_size} needs it")
+    return path, variable
+
+
+def smallest(root: str) -> int:
+    """The smallest gallery there is a protocol for; it has all queries and their matches."""
+    for size in SIZES:
+        if os.path.exists(os.path.join(root, "annotation", PROTOCOLS[size][0])):
+            return size
+    raise UserError(f"{root}/annotation/test/train_test: no TestG50.mat or any other TestG file")
+
+
+def load(root: str) -> CuhkSysu:
+    check_root("CUHK-SYSU", root, "annotation")
+    folder = os.path.join(root, "annotation")
+    dropped: Counter = Counter()
+    boxes = read_images(os.path.join(folder, "Images.mat"))
+    gallery = name_list(os.path.join(folder, "pool.mat"), "pool", dropped)
+    for name in gallery:
+        if name not in boxes:
+            raise UserError(f"{folder}/pool.mat: {name} is not in Images.mat")
+    num_pids, trained = train_labels(os.path.join(folder, "test/train_test/Train.mat"))
+    lists = test_lists(root)
+    tested = query_labels(lists[0])
+
+    def scenes(split: str, names: list[str], people: dict[Key, int]) -> list[Scene]:
+        xywh = [boxes[name] for name in names]
+        pids, missing = label(names, xywh, people)
+        count(dropped, f"{split}: identity's box not in Images.mat, ignored", missing)
+        folder = os.path.join(root, "Image/SSM")
+        return make_scenes(split, names, folder, xywh, pids, [0] * len(names), dropped)
+
+    train = scenes("train", sorted(boxes.keys() - set(gallery)), trained)
+    test = scenes("test", gallery, tested)
+    scene_of = {name: i for i, name in enumerate(gallery)}
+    queries = make_queries(lists, tested, root, scene_of)
+    return CuhkSysu("CUHK-SYSU", root, train, test, queries, num_pids, dropped)
+
+
+def read_images(path: str) -> dict[str, np.ndarray]:
+    """Image name -> [n, 4] float64 x y w h of everyone in it."""
+    content = load_mat(path, "Img").ravel()
+    with reading(path):
+        names = [text(cell) for cell in content["imname"]]
+        people = [list(b["idlocate"].flat) if b.size else [] for b in content["box"]]
+        boxes = stack_boxes([cell for cells in people for cell in cells])
+        ends = np.cumsum([len(cells) for cells in people])[:-1]
+        return dict(zip(names, np.split(boxes, ends), strict=True))
+
+
+def train_labels(path: str) -> tuple[int, dict[Key, int]]:
+    """The number of training identities, and each labelled box's position in the list + 1."""
+    content = load_mat(path, "Train").ravel()
+    with reading(path):
+        scenes = [person.ravel()[0]["scene"] for person in content]
+        cells = [cell for s in scenes for cell in s["idlocate"].flat]
+        names = [text(cell) for s in scenes for cell in s["imname"].flat]
+        pids = np.repeat(np.arange(1, len(scenes) + 1), [s.size for s in scenes])
+        return len(scenes), dict(zip(keys(names, stack_boxes(cells)), pids.tolist(), strict=True))
+
+
+def test_lists(root: str) -> list[Lists]:
+    """The smallest protocol, then the subsets that are there (their queries may be others)."""
+    found = [find_protocol(root, smallest(root))]
+    for subset in ("Occlusion", "Resolution"):
+        if os.path.exists(os.path.join(root, "annotation", PROTOCOLS[subset][0])):
+            found.append(find_protocol(root, subset))
+    return [read_lists(*where) for where in found]
+
+
+def query_labels(lists: Lists) -> dict[Key, int]:
+    """Test identity i + 1 is query i's person, in its own image and in its gallery."""
+    holders = keys([lists.images[i] for i in lists.holding], lists.xywh)
+    pids = (lists.query[lists.holding] + 1).tolist()
+    return dict(zip(holders, pids)) | {key: i for i, key in enumerate(lists.queries, 1)}
+
+
+def label(names: list[str], xywh: list[np.ndarray], people: dict[Key, int]
+          ) -> tuple[list[np.ndarray], int]:
+    """Each box's identity, and how many identities' boxes were not found among them."""
+    found = [keys([name] * len(boxes), boxes) for name, boxes in zip(names, xywh)]
+    pids = [np.array([people.get(key, UNLABELED) for key in row], np.int64) for row in found]
+    return pids, len(people.keys() - {key for row in found for key in row})
+
+
+def make_queries(lists: list[Lists], people: dict[Key, int], root: str,
+                 scene_of: dict[str, int]) -> list[Query]:
+    """Every query once, those of the smallest protocol first."""
+    queries = []
+    for key in dict.fromkeys(key for one in lists for key in one.queries):
+        xywh = np.array([key[1:]], np.float64)
+        if not has_area(xywh)[0]:
+            raise UserError(f"{root}/annotation/test: query {key[0]} {list(key[1:])} has no area")
+        scene = lookup(scene_of, key[0], f"{root}/annotation/test")
+        queries.append(Query(scene, corners(xywh)[0], people.get(key, UNLABELED)))
+    return queries

@@ -1,0 +1,137 @@
+"""Scenes from disk to batches. Order and flips are pure functions of seed, epoch and index, so
+workers hold no random state and a resumed run sees the batches it would have seen."""
+import signal
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datasets.base import Scene
+from utils.errors import UserError
+
+Target = dict[str, Tensor]  # "boxes" [n, 4] float32 x1 y1 x2 y2 pixels, "labels" [n] int64
+
+
+def read_image(path: str) -> Tensor:
+    """[3, H, W] float32, RGB in 0..1; UserError naming an image that is missing or damaged."""
+    try:
+        with Image.open(path) as image:
+            pixels = np.array(image.convert("RGB"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing image") from None
+    except Exception as error:  # each of PIL's decoders has its own kinds
+        raise UserError(f"{path}: damaged image ({' '.join(str(error).split())})") from None
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float().div_(255)
+
+
+class SceneDataset(Dataset):
+    """(image [3, H, W] float32 0..1, target) of each scene.
+
+    With `train`, boxes are clipped to the image, those left without area are dropped, and half of
+    the images are mirrored. Otherwise boxes stay as annotated. `damaged` and `outside` fill up
+    while a loader runs: messages of the images skipped, and boxes dropped by image.
+    """
+
+    def __init__(self, scenes: list[Scene], train: bool = False, seed: int = 0,
+                 skip_damaged: bool = False):
+        self.scenes, self.train, self.seed, self.skip_damaged = scenes, train, seed, skip_damaged
+        self.damaged: dict[str, str] = {}
+        self.outside: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, Target]:
+        """Scene `index`, or (epoch, index); UserError where the image cannot be read."""
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        scene = self.scenes[index]
+        image = read_image(scene.path)
+        boxes, labels = torch.from_numpy(scene.boxes), torch.from_numpy(scene.pids)
+        if self.train:
+            height, width = image.shape[1:]
+            boxes = boxes.clamp(max=boxes.new_tensor([width, height, width, height]))
+            inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
+            boxes, labels = boxes[inside], labels[inside]
+            if np.random.default_rng([self.seed, epoch, index]).random() < 0.5:
+                image = image.flip(2)
+                boxes = torch.stack([width - boxes[:, 2], boxes[:, 1],
+                                     width - boxes[:, 0], boxes[:, 3]], 1)
+        return image, {"boxes": boxes, "labels": labels}
+
+
+class _Fetcher(Dataset):
+    """What runs in a worker. A damaged image comes back as a message, since an exception would
+    arrive wrapped in the worker's traceback; where it may be skipped, the next scene stands in."""
+
+    def __init__(self, data: SceneDataset):
+        self.data = data
+
+    def __getitem__(self, key: tuple[int, int]):
+        epoch, first = key
+        damaged = {}
+        for offset in range(len(self.data) if self.data.skip_damaged else 1):
+            index = (first + offset) % len(self.data)
+            try:
+                return index, self.data[epoch, index], damaged
+            except UserError as error:
+                damaged[self.data.scenes[index].name] = str(error)
+        return first, None, damaged
+
+
+class Loader:
+    """Batches (list of images, list of targets) of a dataset, in the order of `keys`."""
+
+    def __init__(self, data: SceneDataset, keys: list[list[tuple[int, int]]], workers: int):
+        self.data = data
+        self.loader = DataLoader(
+            _Fetcher(data), batch_sampler=keys, num_workers=workers, collate_fn=list,
+            worker_init_fn=_leave_signals, pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # else each start draws from the global generator
+        )
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[tuple[list[Tensor], list[Target]]]:
+        for batch in self.loader:
+            for index, item, damaged in batch:
+                self._note(index, item, damaged)
+            images, targets = zip(*(item for _, item, _ in batch))
+            yield list(images), list(targets)
+
+    def _note(self, index: int, item: tuple[Tensor, Target] | None, damaged: dict[str, str]):
+        if item is None:
+            more = f" (and {len(damaged) - 1} more: every image)" if len(damaged) > 1 else ""
+            raise UserError(next(iter(damaged.values())) + more)
+        self.data.damaged |= damaged
+        scene = self.data.scenes[index]
+        if len(item[1]["boxes"]) < len(scene.boxes):
+            self.data.outside[scene.name] = len(scene.boxes) - len(item[1]["boxes"])
+
+
+def _leave_signals(worker: int) -> None:
+    """Ctrl-C and SIGTERM are the main process's to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def epoch_batches(scenes: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """All scenes in the epoch's order, cut into batches; the last one may be smaller."""
+    order = np.random.default_rng([seed, epoch]).permutation(scenes).tolist()
+    return [order[i:i + batch_size] for i in range(0, scenes, batch_size)]
+
+
+def train_loader(data: SceneDataset, batch_size: int, workers: int, seed: int, epoch: int,
+                 start_step: int = 0) -> Loader:
+    """One epoch's batches from `start_step` on."""
+    batches = epoch_batches(len(data), batch_size, seed, epoch)[start_step:]
+    return Loader(data, [[(epoch, i) for i in batch] for batch in batches], workers)
+
+
+def eval_loader(scenes: list[Scene], batch_size: int, workers: int) -> Loader:
+    """All scenes in their order; boxes as annotated."""
+    batches = [range(i, min(i + batch_size, len(scenes))) for i in range(0, len(scenes), batch_size)]
+    return Loader(SceneDataset(scenes), [[(0, i) for i in batch] for batch in batches], workers)

@@ -1,0 +1,127 @@
+"""PRW: `frames/*.jpg`, `annotations/*.jpg.mat`, `frame_{train,test}.mat`, `query_info.txt`."""
+import os
+import re
+from collections import Counter
+
+import numpy as np
+
+from datasets.base import (UNLABELED, Query, Scene, SearchDataset, check_root, corners, has_area,
+                           load_mat, make_scenes, name_list, reading)
+from datasets.protocol import Protocol, make_protocol
+from utils.errors import UserError
+
+BOX_VARIABLES = ("box_new", "anno_file", "anno_previous")  # the real files use all three
+
+
+class PRW(SearchDataset):
+    def protocol(self, gallery_size: int | str = 100, cross_camera: bool = False,
+                 query_file: str = "") -> Protocol:
+        """Every test frame but the query's own; `cross_camera`: frames of other cameras only.
+
+        `query_file` (in the dataset's folder, laid out as query_info.txt) picks some of the
+        queries, as the 30-query mini set does. PRW has one gallery: `gallery_size` is CUHK-SYSU's.
+        """
+        picked = self._pick(query_file) if query_file else np.arange(len(self.queries))
+        queries = [self.queries[i] for i in picked]
+        own = np.array([q.scene for q in queries])
+        listed = np.ones((len(queries), len(self.gallery)), np.uint8)
+        listed[np.arange(len(own)), own] = 0
+        if cross_camera:
+            cameras = np.array([s.camera for s in self.gallery])
+            listed[cameras[own][:, None] == cameras] = 0
+        name = "PRW cross-camera" if cross_camera else "PRW"
+        name += f" {os.path.basename(query_file)}" if query_file else ""
+        return make_protocol(name, picked, listed, *self._matches(queries, listed))
+
+    def _matches(self, queries: list[Query], listed: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Each query's own identity in its listed frames: query, image, box_entry, boxes."""
+        boxes = np.concatenate([s.boxes for s in self.gallery])
+        pids = np.concatenate([s.pids for s in self.gallery])
+        frames = np.repeat(np.arange(len(self.gallery)), [len(s.pids) for s in self.gallery])
+        order = np.argsort(pids, kind="stable")
+        wanted = np.array([q.pid for q in queries])
+        first, last = (np.searchsorted(pids[order], wanted, side) for side in ("left", "right"))
+        query = np.repeat(np.arange(len(queries)), last - first)
+        box = order[np.concatenate([np.arange(a, b) for a, b in zip(first, last)])]
+        keep = listed[query, frames[box]] > 0
+        query, box = query[keep], box[keep]
+        entries, box_entry = np.unique(query * len(self.gallery) + frames[box], return_inverse=True)
+        return *np.divmod(entries, len(self.gallery)), box_entry, boxes[box]
+
+    def _pick(self, query_file: str) -> np.ndarray:
+        path = os.path.join(self.root, query_file)
+        known = {(q.scene, q.pid): i for i, q in enumerate(self.queries)}
+        queries = read_queries(path, self.gallery)
+        for q in queries:
+            if (q.scene, q.pid) not in known:
+                raise UserError(f"{path}: person {q.pid} in {self.gallery[q.scene].name} "
+                                "is not among the queries of query_info.txt")
+        return np.array([known[q.scene, q.pid] for q in queries])
+
+
+def load(root: str) -> PRW:
+    check_root("PRW", root, "annotations")
+    dropped: Counter = Counter()
+    train = load_split(root, "train", dropped)
+    gallery = load_split(root, "test", dropped)
+    queries = read_queries(os.path.join(root, "query_info.txt"), gallery)
+    train, num_pids = number_identities(train)
+    return PRW("PRW", root, train, gallery, queries, num_pids, dropped)
+
+
+def load_split(root: str, split: str, dropped: Counter) -> list[Scene]:
+    names = name_list(os.path.join(root, f"frame_{split}.mat"), f"img_index_{split}",
+                      dropped, ".jpg")
+    rows = [read_boxes(os.path.join(root, "annotations", f"{name}.mat")) for name in names]
+    pids = [np.where(r[:, 0] < 0, UNLABELED, r[:, 0]) for r in rows]
+    return make_scenes(split, names, os.path.join(root, "frames"), [r[:, 1:] for r in rows], pids,
+                       [camera_of(name, root) for name in names], dropped)
+
+
+def read_boxes(path: str) -> np.ndarray:
+    """One frame's [k, 5] float64 id x y w h."""
+    rows = load_mat(path, *BOX_VARIABLES)
+    with reading(path):
+        rows = rows.astype(np.float64).reshape(-1, 5) if rows.size else np.zeros((0, 5))
+        if not np.isfinite(rows[:, 0]).all():
+            raise ValueError("an identity is not a number")
+    return rows
+
+
+def camera_of(name: str, root: str) -> int:
+    match = re.match(r"c(\d+)", name)
+    if not match:
+        raise UserError(f"{root}: frame {name}: expected a name that starts with its camera, c1...")
+    return int(match.group(1))
+
+
+def number_identities(scenes: list[Scene]) -> tuple[list[Scene], int]:
+    """Raw training identities (1-478, 480-483, 932 in PRW) -> 1..N in their order."""
+    pids = [s.pids for s in scenes]
+    raw = np.unique(np.concatenate(pids)) if pids else np.zeros(0, np.int64)
+    raw = raw[raw != UNLABELED]
+    numbered = [np.where(p == UNLABELED, UNLABELED, np.searchsorted(raw, p) + 1) for p in pids]
+    return [Scene(s.name, s.path, s.boxes, p, s.camera) for s, p in zip(scenes, numbered)], len(raw)
+
+
+def read_queries(path: str, gallery: list[Scene]) -> list[Query]:
+    """Lines `id x y w h name`, with either line end; corners may be negative."""
+    scene_of = {scene.name: i for i, scene in enumerate(gallery)}
+    with reading(path):
+        with open(path, encoding="utf-8") as file:
+            lines = [line.split() for line in file]
+    queries = []
+    for number, words in enumerate(lines, 1):
+        if not words:
+            continue
+        with reading(f"{path}, line {number}"):
+            pid, *numbers, name = words
+            xywh = np.array([numbers], np.float64).reshape(1, 4)
+            pid = int(pid)
+            if not has_area(xywh)[0]:
+                raise ValueError("a box without area")
+        name = name.removesuffix(".jpg") + ".jpg"
+        if name not in scene_of:
+            raise UserError(f"{path}, line {number}: {name} is not in the gallery (frame_test.mat)")
+        queries.append(Query(scene_of[name], corners(xywh)[0], pid))
+    return queries
