@@ -1,0 +1,77 @@
+"""Context bipartite graph matching (Li & Miao, AAAI 2021): companions help to find a person."""
+from dataclasses import dataclass
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from engine.gallery import Gallery
+
+EDGE_CHUNK = 1 << 15  # detections matched at once: bounds the memory of their gathered features
+
+
+@dataclass(frozen=True)
+class CBGM:
+    """Settings, and the features [m, D] of each query image's people, the query itself first."""
+    people: list[Tensor]
+    k1: int  # best detections of a query, whose images are matched
+    k2: int  # first people of the query image that take part
+
+
+def rematch(sims: Tensor, index: Tensor | None, weights: Tensor, gallery: Gallery,
+            people: list[Tensor], k1: int, k2: int) -> None:
+    """The detection matched to a query takes the largest edge of the matching, in place.
+
+    sims: [c, N] similarities of c queries to all detections. index, weights: see
+    `gallery.listing`. people: of the c queries. The matching maximises the total similarity
+    (scipy); of equal detections at the k1-th place, those earlier in the gallery come first.
+    """
+    row, image = _best_images(sims, index, weights, gallery, k1)
+    width = int(gallery.counts[image].max()) if len(image) else 1
+    for some in torch.arange(len(row)).split(max(1, EDGE_CHUNK // width)):
+        _match_pairs(sims, row[some], image[some], gallery, people, k2)
+
+
+def _best_images(sims, index, weights, gallery, k1) -> tuple[Tensor, Tensor]:
+    """Pairs (row, image) [P] each: the images that hold the k1 best listings of each query."""
+    values = sims if index is None else sims.gather(1, index)
+    values = values.masked_fill(weights == 0, -torch.inf)
+    if not values.numel():
+        return torch.zeros(2, 0, dtype=torch.long).unbind()
+    kth = values.topk(min(k1, values.shape[1]), dim=1).values[:, -1:]
+    row, column = ((values >= kth) & (weights > 0)).nonzero(as_tuple=True)
+    order = torch.argsort(values[row, column], descending=True, stable=True)
+    order = order[torch.argsort(row[order], stable=True)]
+    row, column = row[order], column[order]
+    places = weights[row, column].long()  # an image named twice takes two places per detection
+    before = places.cumsum(0) - places
+    taken = before - before[torch.searchsorted(row, row)] < k1
+    row, column = row[taken], column[taken]
+    image = gallery.image[column if index is None else index[row, column]]
+    pairs = torch.unique(row * len(gallery.counts) + image)
+    return pairs // len(gallery.counts), pairs % len(gallery.counts)
+
+
+def _match_pairs(sims, row, image, gallery, people, k2) -> None:
+    """Match each pair (row, image) and write the new similarities into sims."""
+    start, count = gallery.starts[image], gallery.counts[image]
+    detection = start[:, None] + torch.arange(int(count.max()))
+    detection = detection.clamp(max=len(gallery.image) - 1)  # beyond an image's own: cut off below
+    rows, of_pair = torch.unique(row, return_inverse=True)
+    company = [people[r][:k2] for r in rows.tolist()]
+    sizes = torch.tensor([len(c) for c in company])[of_pair]
+    company = torch.nn.utils.rnn.pad_sequence(company, batch_first=True)
+    edges = company[of_pair] @ gallery.feats[detection].transpose(1, 2)  # [p, k2, n]
+    edges[:, 0] = sims[row[:, None], detection]  # the query's own edges, to the bit
+    pairs = zip(edges.numpy(), sizes.tolist(), count.tolist())
+    matched = torch.tensor([_match(edge[:m, :n]) for edge, m, n in pairs], dtype=torch.float64)
+    hit = matched[:, 0] >= 0
+    sims[row[hit], start[hit] + matched[hit, 0].long()] = matched[hit, 1].to(sims.dtype)
+
+
+def _match(edges) -> tuple[int, float]:
+    """edges [m, n] -> the column matched to row 0 (-1: none), the largest edge of the matching."""
+    people, columns = linear_sum_assignment(edges, maximize=True)
+    if not len(people) or people[0] != 0:  # scipy returns the rows in order
+        return -1, 0.0
+    return int(columns[0]), float(edges[people, columns].max())

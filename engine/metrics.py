@@ -1,0 +1,197 @@
+"""Detection and search scores as tensor operations: tensors in, numbers out, nothing printed.
+
+Equal similarities: average precision follows scikit-learn (equal scores are one threshold); for
+top-k, wrong detections stand before right ones of the same similarity. So no score depends on the
+order of files or detections, and a network to which all people look alike gains nothing from it.
+"""
+from dataclasses import dataclass
+from typing import NamedTuple, Sequence
+
+import numpy as np
+import torch
+from sklearn.metrics import average_precision_score
+from torch import Tensor
+
+from datasets.protocol import Protocol
+from engine.cbgm import CBGM, rematch
+from engine.gallery import Gallery, join, listing, pair_iou, row_of_each, spread
+
+TOP = (1, 5, 10)
+CHUNK = 64  # queries scored at once: [64, 140k] similarities are 36 MB
+
+
+def detection(gt_boxes: Sequence[Tensor], dets: Sequence[Tensor], score_thr: float,
+              iou_thr: float = 0.5, labeled: Sequence[Tensor] | None = None) -> dict[str, float]:
+    """Recall, and average precision over all detections times recall, of a gallery.
+
+    gt_boxes: [n, 4] and dets: [m, 5] (x1 y1 x2 y2 score) per image. Detections count from
+    `score_thr` on. Each keeps its best ground truth, each ground truth its best detection (the
+    first of equals); matched are those that agree, with IoU >= iou_thr. labeled: bool [n] per
+    image: only these ground truths count, and images without any are left out.
+    """
+    if labeled is not None:
+        gt_boxes = [boxes[keep] for boxes, keep in zip(gt_boxes, labeled)]
+        dets = [d if len(boxes) else d[:0] for d, boxes in zip(dets, gt_boxes)]
+    found, truth, image = Gallery.above(dets, None, score_thr), join(gt_boxes, 4), row_of_each(gt_boxes)
+    gt, det = spread(found.starts[image], found.counts[image])
+    iou = pair_iou(truth[gt].double(), found.boxes[det])
+    matched = (iou >= iou_thr) & _best(iou, gt, len(truth)) & _best(iou, det, len(found.image))
+    if not matched.any():
+        return {"recall": 0.0, "ap": 0.0}
+    right = torch.zeros(len(found.image), dtype=torch.bool)
+    right[det[matched]] = True
+    recall = int(matched.sum()) / len(truth)
+    return {"recall": recall, "ap": float(average_precision_score(right, found.scores)) * recall}
+
+
+def _best(iou: Tensor, owner: Tensor, owners: int) -> Tensor:
+    """iou, owner: [P] -> bool [P]: the first of the pairs with their owner's largest IoU."""
+    best = torch.zeros(owners, dtype=iou.dtype).scatter_reduce(0, owner, iou, "amax")
+    pair = torch.arange(len(iou)).masked_fill(iou < best[owner], len(iou))
+    first = torch.full((owners,), len(iou)).scatter_reduce(0, owner, pair, "amin")
+    return pair == first[owner]
+
+
+def search(dets: Sequence[Tensor], feats: Sequence[Tensor], query_feats: Tensor, protocol: Protocol,
+           score_thr: float = 0.5, cbgm: CBGM | None = None) -> dict:
+    """Scores of one protocol, see `search_many`."""
+    return search_many(dets, feats, query_feats, [protocol], score_thr, cbgm)[0]
+
+
+def search_many(dets: Sequence[Tensor], feats: Sequence[Tensor], query_feats: Tensor,
+                protocols: Sequence[Protocol], score_thr: float = 0.5,
+                cbgm: CBGM | None = None) -> list[dict]:
+    """Search scores of several protocols in one pass over the features.
+
+    dets: [n, 5] and feats: [n, D] per gallery image; query_feats: [queries of the dataset, D].
+    Returns per protocol mAP, top1, top5, top10 and, for its Q queries, "ap" [Q] float64 and
+    "first_hit" [Q] int64: the rank of the first right detection, 1 is best, 0 is never found.
+    """
+    gallery = Gallery.above(dets, feats, score_thr)
+    truths = [_Truth.of(gallery, protocol) for protocol in protocols]
+    results = [(torch.zeros(len(p.queries), dtype=torch.float64),
+                torch.zeros(len(p.queries), dtype=torch.long)) for p in protocols]
+    for chunk in torch.arange(len(query_feats)).split(CHUNK):
+        sims = query_feats[chunk] @ gallery.feats.T
+        for protocol, truth, (ap, first_hit) in zip(protocols, truths, results):
+            queries = torch.from_numpy(protocol.queries)
+            rows = ((queries >= chunk[0]) & (queries <= chunk[-1])).nonzero()[:, 0]
+            if len(rows):
+                own, index, weights = _rank(sims[queries[rows] - chunk[0]], rows, gallery, protocol, cbgm)
+                ap[rows], first_hit[rows] = _score(own, index, weights, truth, rows)
+    return [_summary(ap, first_hit) for ap, first_hit in results]
+
+
+def _rank(sims, rows, gallery, protocol, cbgm) -> tuple[Tensor, Tensor | None, Tensor]:
+    """sims: [c, N] of the protocol's queries `rows` -> with CBGM, if wanted; and their listing."""
+    index, weights = listing(torch.from_numpy(protocol.listed[rows.numpy()]), gallery)
+    if cbgm:
+        people = [cbgm.people[q] for q in protocol.queries[rows.numpy()]]
+        rematch(sims, index, weights, gallery, people, cbgm.k1, cbgm.k2)
+    return sims, index, weights
+
+
+@dataclass(frozen=True)
+class _Truth:
+    """Which detections would be right: C candidates (detections well placed on a query's person)."""
+    present: Tensor    # [Q] int64: listings of images that hold the person
+    query: Tensor      # [C] int64, ascending
+    slot: Tensor       # [C] int64: number of the candidate's listing among the query's
+    detection: Tensor  # [C] int64
+
+    @staticmethod
+    def of(gallery: Gallery, protocol: Protocol) -> "_Truth":
+        """IoU >= min(0.5, wh / ((w + 10)(h + 10))), which forgives a few pixels on tiny people."""
+        entry, boxes = torch.from_numpy(protocol.box_entry), torch.from_numpy(protocol.boxes).double()
+        query, image = torch.from_numpy(protocol.query), torch.from_numpy(protocol.image)[entry]
+        box, detection = spread(gallery.starts[image], gallery.counts[image])
+        size = boxes[:, 2:] - boxes[:, :2]
+        needed = (size.prod(1) / (size + 10).prod(1)).clamp(max=0.5)
+        good = pair_iou(boxes[box], gallery.boxes[detection]) >= needed[box]
+        entry, detection = entry[box[good]], detection[good]
+        present = torch.bincount(query, minlength=len(protocol.queries))
+        slot = torch.empty_like(query)
+        order = torch.argsort(query, stable=True)
+        slot[order] = torch.arange(len(query)) - (present.cumsum(0) - present)[query[order]]
+        order = torch.argsort(query[entry], stable=True)
+        entry = entry[order]
+        return _Truth(present, query[entry], slot[entry], detection[order])
+
+    def best(self, sims: Tensor, rows: Tensor) -> Tensor:
+        """sims: [c, N] of the queries rows [c] -> similarity of each true positive [c, T], or -inf."""
+        row, candidate = spread(*self._candidates(rows))
+        slots = max(1, int(self.present[rows].max()))
+        best = torch.full((len(rows) * slots,), -torch.inf)
+        value = sims[row, self.detection[candidate]]
+        return best.scatter_reduce(0, row * slots + self.slot[candidate], value, "amax").view(-1, slots)
+
+    def right(self, sims: Tensor, row: Tensor) -> Tensor:
+        """sims: [N] of one query -> its true positives: of each listing the first of the most similar."""
+        start, count = self._candidates(row)
+        slot, detection = self.slot[start:start + count], self.detection[start:start + count]
+        order = np.lexsort((detection, -sims[detection], slot))
+        first = np.unique(slot[order], return_index=True)[1]
+        return detection[order][first]
+
+    def _candidates(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        first, end = torch.searchsorted(self.query, rows), torch.searchsorted(self.query, rows, right=True)
+        return first, end - first
+
+
+def _score(sims, index, weights, truth, rows) -> tuple[Tensor, Tensor]:
+    """Average precision x found / present [c] and the rank of the first hit [c].
+
+    Nothing is sorted but the few true positives of a query. With s the similarity of one of them,
+    its precision is (true positives >= s) / (detections >= s), and scikit-learn's average
+    precision is the mean of these over the true positives found.
+    """
+    hits = truth.best(sims, rows).sort(dim=1).values
+    values = sims if index is None else sims.gather(1, index)
+    above = _count_above(values, weights, hits)
+    hits_above = hits.shape[1] - torch.searchsorted(hits, hits)
+    found = hits > -torch.inf
+    precision = torch.where(found, hits_above / above.double(), 0.0)
+    ap = precision.sum(1) / truth.present[rows].clamp(min=1)
+    first_hit = (above - hits_above)[:, -1] + 1
+    return ap, torch.where(found[:, -1], first_hit, 0)
+
+
+def _count_above(values: Tensor, weights: Tensor, levels: Tensor) -> Tensor:
+    """Weight of the values [c, L] that reach each of the ascending levels [c, T]: int64 [c, T]."""
+    reached = torch.searchsorted(levels, values.contiguous(), right=True)
+    count = torch.zeros(len(levels), levels.shape[1] + 1).scatter_add(1, reached, weights)
+    return count.long().flip(1).cumsum(1).flip(1)[:, 1:]
+    # levels that are equal: a value that reaches one reaches all, so their counts agree
+
+
+def _summary(ap: Tensor, first_hit: Tensor) -> dict:
+    top = {f"top{k}": float(((first_hit > 0) & (first_hit <= k)).double().mean()) for k in TOP}
+    return {"mAP": float(ap.mean()), **top, "ap": ap, "first_hit": first_hit}
+
+
+class Match(NamedTuple):
+    """One place in a query's list of matches."""
+    image: int         # number of the gallery image
+    box: Tensor        # [4] x1 y1 x2 y2, pixels
+    similarity: float
+    right: bool        # the one true positive of its image
+
+
+def top_matches(dets: Sequence[Tensor], feats: Sequence[Tensor], query_feats: Tensor,
+                protocol: Protocol, rows: Sequence[int], k: int = 10, score_thr: float = 0.5,
+                cbgm: CBGM | None = None) -> list[list[Match]]:
+    """The k best matches, best first, of each query in `rows` (positions in the protocol)."""
+    gallery, rows = Gallery.above(dets, feats, score_thr), torch.as_tensor(rows, dtype=torch.long)
+    truth = _Truth.of(gallery, protocol)
+    sims = query_feats[torch.from_numpy(protocol.queries)[rows]] @ gallery.feats.T
+    sims, index, weights = _rank(sims, rows, gallery, protocol, cbgm)
+    lists = []
+    for r, row in enumerate(rows):
+        detection = weights[r].nonzero()[:, 0] if index is None else index[r][weights[r] > 0]
+        right = torch.isin(detection, truth.right(sims[r], row))
+        order = np.lexsort((detection, right, -sims[r, detection]))
+        times = weights[r][weights[r] > 0].long()[order]
+        best = detection[order].repeat_interleave(times)[:k], right[order].repeat_interleave(times)[:k]
+        lists.append([Match(int(gallery.image[d]), gallery.boxes[d].float(), float(sims[r, d]), bool(y))
+                      for d, y in zip(*best)])
+    return lists

@@ -1,0 +1,91 @@
+"""Search and detection scores as plain loops over queries, images and boxes: what metrics.py must equal.
+
+Written from the definitions alone and shares no code with engine/. Slow: PRW takes minutes.
+"""
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import average_precision_score
+
+
+def iou(a, b):
+    w = min(a[2], b[2]) - max(a[0], b[0])
+    h = min(a[3], b[3]) - max(a[1], b[1])
+    if w <= 0 or h <= 0:
+        return 0.0
+    return w * h / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - w * h)
+
+
+def detection(gt_boxes, dets, score_thr, iou_thr=0.5, labeled=None):
+    y_true, y_score, matched, total = [], [], 0, 0
+    for i, (gts, det) in enumerate(zip(gt_boxes, dets)):
+        gts, det = gts.double().tolist(), det[det[:, 4] >= score_thr]
+        if labeled is not None:
+            gts = [gt for gt, keep in zip(gts, labeled[i].tolist()) if keep]
+            if not gts:
+                continue
+        scores, det = det[:, 4].tolist(), det[:, :4].double().tolist()
+        total += len(gts)
+        table = np.array([[iou(gt, d) for d in det] for gt in gts]).reshape(len(gts), len(det))
+        for d in range(len(det)):
+            hit = False
+            if gts:
+                g = table[:, d].argmax()
+                hit = table[g].argmax() == d and table[g, d] >= iou_thr
+            matched += hit
+            y_true.append(hit)
+            y_score.append(scores[d])
+    if not matched:
+        return {"recall": 0.0, "ap": 0.0}
+    recall = matched / total
+    return {"recall": recall, "ap": average_precision_score(y_true, y_score) * recall}
+
+
+def search(dets, feats, query_feats, protocol, score_thr=0.5, cbgm=None):
+    """As `metrics.search`; `lists` holds each query's ranking: (-similarity, right, image, detection)."""
+    keep = [d[:, 4] >= score_thr for d in dets]
+    boxes = [d[k, :4].double().tolist() for d, k in zip(dets, keep)]
+    feats = [f[k].numpy() for f, k in zip(feats, keep)]
+    aps, first_hits, lists = [], [], []
+    for row, query in enumerate(protocol.queries):
+        sims = [f @ query_feats[query].numpy() for f in feats]
+        if cbgm:
+            _context(sims, feats, protocol.listed[row], cbgm, query)
+        ranking, present, found = [], 0, 0
+        for image, times in enumerate(protocol.listed[row]):
+            entries = [e for e in range(len(protocol.query))
+                       if protocol.query[e] == row and protocol.image[e] == image]
+            assert len(entries) in (0, times)
+            present += len(entries)
+            right = _true_positive(sims[image], boxes[image], protocol, entries[0]) if entries else None
+            for _ in range(times):
+                found += right is not None
+                ranking += [(-float(s), d == right, image, d) for d, s in enumerate(sims[image])]
+        ranking.sort()  # of equal similarities, wrong ones first
+        y_score, y_true = [-r[0] for r in ranking], [r[1] for r in ranking]
+        aps.append(average_precision_score(y_true, y_score) * found / present if found else 0.0)
+        first_hits.append(y_true.index(True) + 1 if found else 0)
+        lists.append(ranking)
+    first = np.array(first_hits)
+    top = {f"top{k}": np.mean((first > 0) & (first <= k)) for k in (1, 5, 10)}
+    return {"mAP": np.mean(aps), **top, "ap": np.array(aps), "first_hit": first, "lists": lists}
+
+
+def _true_positive(sims, boxes, protocol, entry):
+    for d in sorted(range(len(boxes)), key=lambda d: -sims[d]):
+        for gt in protocol.boxes[protocol.box_entry == entry].astype(float):
+            w, h = gt[2] - gt[0], gt[3] - gt[1]
+            if iou(boxes[d], gt) >= min(0.5, w * h / ((w + 10) * (h + 10))):
+                return d
+    return None
+
+
+def _context(sims, feats, listed, cbgm, query):
+    ranking = [(-s, image, d) for image, times in enumerate(listed) for d, s in enumerate(sims[image])
+               for _ in range(times)]
+    people = cbgm.people[query][:cbgm.k2].numpy()
+    for image in {image for _, image, _ in sorted(ranking)[:cbgm.k1]}:
+        edges = people @ feats[image].T
+        person, matched = linear_sum_assignment(edges, maximize=True)
+        for p, d in zip(person, matched):
+            if p == 0:
+                sims[image][d] = edges[person, matched].max()
