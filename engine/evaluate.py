@@ -111,12 +111,13 @@ def score(cache: dict[str, list[Tensor]], dataset: SearchDataset, cfg: CfgNode) 
     )
     boxes = [torch.from_numpy(scene.boxes) for scene in dataset.gallery]
     labeled = [torch.from_numpy(scene.pids != UNLABELED) for scene in dataset.gallery]
-    people = [b[known] for b, known in zip(boxes, labeled)]
     detection = metrics.detection(boxes, cache["gallery_dets"], DETECTION_SCORE)
     return {
         "detection": {name: detection[name] for name in ("recall", "ap")},
         "detection_labeled": {
-            "recall": metrics.detection(people, cache["gallery_dets"], DETECTION_SCORE)["recall"]
+            "recall": metrics.detection(
+                boxes, cache["gallery_dets"], DETECTION_SCORE, labeled=labeled
+            )["recall"]
         },
         "search": {name: search[name] for name in ("mAP", "top1", "top5", "top10")},
         "protocol": {

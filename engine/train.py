@@ -176,6 +176,8 @@ class Trainer:
         elif self.checkpoints.newest_first():
             raise UserError(f"OUTPUT_DIR {self.folder}: holds checkpoints of an earlier run; "
                             "give --resume to continue it, or another OUTPUT_DIR")
+        else:
+            self.evaluations.unlink(missing_ok=True)
         (self.folder / "config.yaml").write_text(self.cfg.dump(), encoding="utf-8")
         done = self.epoch * self.steps_per_epoch + self.step
         with noting_signals() as signals, SummaryWriter(self.folder, purge_step=done) as writer:
@@ -213,6 +215,9 @@ class Trainer:
                 period = self.cfg.SOLVER.CKPT_PERIOD_STEPS
                 if period and self.step % period == 0 and self.step < self.steps_per_epoch:
                     self.checkpoints.save(self.state())
+        if self.scenes.damaged:
+            print(f"damaged images skipped so far: {len(self.scenes.damaged)}, the last: "
+                  f"{list(self.scenes.damaged.values())[-1]}")
         if self.step == self.steps_per_epoch:
             self.epoch, self.step = self.epoch + 1, 0
 
@@ -239,7 +244,8 @@ class Trainer:
         """Evaluations of this run so far, each {"epoch", "recall", "ap", "mAP", ...}."""
         if not self.evaluations.is_file():
             return []
-        return [json.loads(line) for line in self.evaluations.read_text().splitlines()]
+        lines = self.evaluations.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def evaluate(self, writer: SummaryWriter) -> None:
         """Evaluate the finished epoch if it is due and has not been; keep the best by mAP."""

@@ -1,6 +1,4 @@
 """A student, its teacher, and the terms between them."""
-from typing import Self
-
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +19,7 @@ class Distiller(nn.Module):
         self.teacher = teacher.requires_grad_(False).eval()
         self.terms = nn.ModuleDict(terms)
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "Distiller":
         super().train(mode)
         self.teacher.eval()
         return self
