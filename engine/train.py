@@ -140,8 +140,10 @@ class Trainer:
 
     # --- one step ---
 
-    def train_step(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Step:
-        """Forward, backward, clip, update of weights and of the OIM table."""
+    def train_step(
+        self, images: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> dict[str, float]:
+        """Forward, backward, clip, update of weights and of the OIM table; the losses' values."""
         self.set_learning_rate()
         out: Step = self.model(images, targets)
         total = weighted_sum(
@@ -153,8 +155,7 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.parameters, self.cfg.SOLVER.CLIP_GRADIENTS)
         self.optimizer.step()
         self.net.oim.update(out.embeddings, out.labels)
-        out.losses["total"] = total
-        return out
+        return {name: loss.item() for name, loss in (out.losses | {"total": total}).items()}
 
     def set_learning_rate(self) -> None:
         solver = self.cfg.SOLVER
@@ -204,11 +205,11 @@ class Trainer:
                   mininterval=1, dynamic_ncols=True) as bar:
             start = time.perf_counter()
             for images, targets in loader:
-                losses = self.train_step(*self.to_device(images, targets)).losses
+                losses = self.train_step(*self.to_device(images, targets))
                 self.step += 1
                 start, seconds = time.perf_counter(), time.perf_counter() - start
                 self.log(writer, losses, seconds, len(images))
-                bar.set_postfix(loss=f"{float(losses['total']):.3f}", refresh=False)
+                bar.set_postfix(loss=f"{losses['total']:.3f}", refresh=False)
                 bar.update()
                 if signals:
                     break
@@ -228,12 +229,12 @@ class Trainer:
         )
 
     def log(
-        self, writer: SummaryWriter, losses: dict[str, Tensor], seconds: float, images: int
+        self, writer: SummaryWriter, losses: dict[str, float], seconds: float, images: int
     ) -> None:
         """TensorBoard scalars of one step: losses (unweighted), total, rate, speed."""
         done = self.epoch * self.steps_per_epoch + self.step
         for name, loss in losses.items():
-            writer.add_scalar(f"loss/{name}", float(loss), done)
+            writer.add_scalar(f"loss/{name}", loss, done)
         writer.add_scalar("train/learning_rate", self.optimizer.param_groups[0]["lr"], done)
         writer.add_scalar("train/seconds_per_step", seconds, done)
         writer.add_scalar("train/images_per_second", images / seconds, done)
