@@ -5,12 +5,11 @@ Labels: 0 is background, 1..N are the training identities in order, UNLABELED is
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
-import scipy.io
 
+from datasets.mat import load_mat, reading, text
 from datasets.protocol import Protocol
 from utils.errors import UserError
 
@@ -50,39 +49,6 @@ class SearchDataset(ABC):
     def protocol(self, gallery_size: int | str = 100, cross_camera: bool = False,
                  query_file: str = "") -> Protocol:
         """Which images each query searches (spec: CUHK-SYSU sizes, PRW cameras, query lists)."""
-
-
-@contextmanager
-def reading(path: str):
-    """Whatever goes wrong while reading foreign data is the file's fault, said in one line."""
-    try:
-        yield
-    except UserError:
-        raise
-    except FileNotFoundError:
-        raise UserError(f"{path}: missing annotation file") from None
-    except Exception as error:  # scipy alone raises a dozen kinds on a damaged file
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise UserError(f"{path}: damaged, or not laid out as expected ({reason})") from None
-
-
-def load_mat(path: str, *variables: str) -> np.ndarray:
-    """The first of `variables` that the MATLAB v5 file holds."""
-    with reading(path):
-        content = scipy.io.loadmat(path)
-        for variable in variables:
-            if variable in content:
-                return content[variable]
-    found = ", ".join(k for k in content if not k.startswith("__")) or "nothing"
-    raise UserError(f"{path}: expected a variable {' or '.join(variables)}, found {found}")
-
-
-def text(cell: np.ndarray) -> str:
-    """A MATLAB string."""
-    value = np.ravel(cell)[0]
-    if not isinstance(value, str):
-        raise ValueError(f"expected a name, found {value!r}")
-    return str(value)
 
 
 def name_list(path: str, variable: str, dropped: Counter, suffix: str = "") -> list[str]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets.base import (UNLABELED, Query, Scene, SearchDataset, check_root, corners, count, has_area,
-                           load_mat, make_scenes, name_list, reading, text)
+                           make_scenes, name_list)
+from datasets.mat import load_mat, load_structs, reading, text
 from datasets.protocol import Protocol, make_protocol
 from utils.errors import UserError
 
@@ -32,7 +33,7 @@ class CuhkSysu(SearchDataset):
         path, variable = find_protocol(self.root, smallest(self.root) if whole else gallery_size)
         lists = read_lists(path, variable)
         scene_of = {scene.name: i for i, scene in enumerate(self.gallery)}
-        image = np.array([lookup(scene_of, name, path) for name in lists.images], np.int64)
+        image = np.array([lookup(scene_of, n, path) for n in lists.names], np.int64)[lists.image]
         listed = np.zeros((len(lists.queries), len(self.gallery)), np.uint8)
         np.add.at(listed, (lists.query, image), 1)
         picked = self._pick(lists.queries, scene_of, path)
@@ -61,26 +62,32 @@ class CuhkSysu(SearchDataset):
 
 @dataclass(frozen=True)
 class Lists:
-    """A protocol file as it stands, images by name: L listings, P of them hold the person."""
-    queries: list[Key]
+    """A protocol file as it stands: Q queries, L listings of D images, P hold the person."""
+    queries: list[Key]   # [Q]
+    names: list[str]     # [D] distinct images
     query: np.ndarray    # [L] int64
-    images: list[str]    # [L]
+    image: np.ndarray    # [L] int64: index in `names`
     holding: np.ndarray  # [P] int64: listings that hold the person
     xywh: np.ndarray     # [P, 4]
 
 
 def read_lists(path: str, variable: str) -> Lists:
-    content = load_mat(path, variable).ravel()
+    """A `TestG...` variable: [1, q] struct of Query [1, 1] and Gallery [1, g]."""
+    names, images, cells, asked = {}, [], [], []
+    for record in load_structs(path, variable):
+        with reading(path):
+            asked.append(record["Query"].ravel()[0])
+            gallery = record["Gallery"].ravel()
+            listed = [names.setdefault(text(cell), len(names)) for cell in gallery["imname"]]
+            images.append(np.array(listed, np.int64))
+            cells.append(stack_boxes(gallery["idlocate"]))
     with reading(path):
-        asked = [q.ravel()[0] for q in content["Query"]]
         queries = keys([text(q["imname"]) for q in asked],
                        stack_boxes([q["idlocate"] for q in asked]))
-        galleries = content["Gallery"]
-        images = [text(cell) for g in galleries for cell in g["imname"].flat]
-        boxes = stack_boxes([cell for g in galleries for cell in g["idlocate"].flat])
+        boxes = np.concatenate(cells)
+        query = np.repeat(np.arange(len(queries)), [len(listed) for listed in images])
     holding = np.flatnonzero(has_area(boxes))  # an empty idlocate became zeros
-    query = np.repeat(np.arange(len(queries)), [g.size for g in galleries])
-    return Lists(queries, query, images, holding, boxes[holding])
+    return Lists(queries, list(names), query, np.concatenate(images), holding, boxes[holding])
 
 
 def stack_boxes(cells: list[np.ndarray]) -> np.ndarray:
@@ -182,7 +189,7 @@ def test_lists(root: str) -> list[Lists]:
 
 def query_labels(lists: Lists) -> dict[Key, int]:
     """Test identity i + 1 is query i's person, in its own image and in its gallery."""
-    holders = keys([lists.images[i] for i in lists.holding], lists.xywh)
+    holders = keys([lists.names[i] for i in lists.image[lists.holding]], lists.xywh)
     pids = (lists.query[lists.holding] + 1).tolist()
     return dict(zip(holders, pids)) | {key: i for i, key in enumerate(lists.queries, 1)}
 

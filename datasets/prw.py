@@ -6,7 +6,8 @@ from collections import Counter
 import numpy as np
 
 from datasets.base import (UNLABELED, Query, Scene, SearchDataset, check_root, corners, has_area,
-                           load_mat, make_scenes, name_list, reading)
+                           make_scenes, name_list)
+from datasets.mat import load_mat, reading
 from datasets.protocol import Protocol, make_protocol
 from utils.errors import UserError
 
