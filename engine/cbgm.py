@@ -27,9 +27,10 @@ def rematch(sims: Tensor, index: Tensor | None, weights: Tensor, gallery: Galler
     (scipy); of equal detections at the k1-th place, those earlier in the gallery come first.
     """
     row, image = _best_images(sims, index, weights, gallery, k1)
-    width = int(gallery.counts[image].max()) if len(image) else 1
-    for some in torch.arange(len(row)).split(max(1, EDGE_CHUNK // width)):
-        _match_pairs(sims, row[some], image[some], gallery, people, k2)
+    if len(row):
+        step = max(1, EDGE_CHUNK // int(gallery.counts[image].max()))
+        for some in zip(row.split(step), image.split(step)):
+            _match_pairs(sims, *some, gallery, people, k2)
 
 
 def _best_images(sims, index, weights, gallery, k1) -> tuple[Tensor, Tensor]:

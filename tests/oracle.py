@@ -41,7 +41,7 @@ def detection(gt_boxes, dets, score_thr, iou_thr=0.5, labeled=None):
 
 
 def search(dets, feats, query_feats, protocol, score_thr=0.5, cbgm=None):
-    """As `metrics.search`; `lists` holds each query's ranking: (-similarity, right, image, detection)."""
+    """As `metrics.search`; `lists` holds each query's ranking: (similarity, right, image)."""
     keep = [d[:, 4] >= score_thr for d in dets]
     boxes = [d[k, :4].double().tolist() for d, k in zip(dets, keep)]
     feats = [f[k].numpy() for f, k in zip(feats, keep)]
@@ -50,21 +50,25 @@ def search(dets, feats, query_feats, protocol, score_thr=0.5, cbgm=None):
         sims = [f @ query_feats[query].numpy() for f in feats]
         if cbgm:
             _context(sims, feats, protocol.listed[row], cbgm, query)
-        ranking, present, found = [], 0, 0
+        entries = {}  # image -> one entry for each time that it is listed
+        for entry in np.flatnonzero(protocol.query == row):
+            entries.setdefault(protocol.image[entry], []).append(entry)
+        y_score, y_true, where, found = [], [], [], 0
         for image, times in enumerate(protocol.listed[row]):
-            entries = [e for e in range(len(protocol.query))
-                       if protocol.query[e] == row and protocol.image[e] == image]
-            assert len(entries) in (0, times)
-            present += len(entries)
-            right = _true_positive(sims[image], boxes[image], protocol, entries[0]) if entries else None
+            right = None
+            if image in entries:
+                assert len(entries[image]) == times
+                right = _true_positive(sims[image], boxes[image], protocol, entries[image][0])
             for _ in range(times):
                 found += right is not None
-                ranking += [(-float(s), d == right, image, d) for d, s in enumerate(sims[image])]
-        ranking.sort()  # of equal similarities, wrong ones first
-        y_score, y_true = [-r[0] for r in ranking], [r[1] for r in ranking]
+                y_score.extend(sims[image])
+                y_true.extend(d == right for d in range(len(sims[image])))
+                where.extend([image] * len(sims[image]))
+        present = sum(len(e) for e in entries.values())
         aps.append(average_precision_score(y_true, y_score) * found / present if found else 0.0)
-        first_hits.append(y_true.index(True) + 1 if found else 0)
-        lists.append(ranking)
+        order = np.lexsort((y_true, -np.array(y_score)))  # of equal similarities, wrong ones first
+        first_hits.append(int(np.array(y_true)[order].argmax()) + 1 if found else 0)
+        lists.append([(y_score[i], y_true[i], where[i]) for i in order[:10]])
     first = np.array(first_hits)
     top = {f"top{k}": np.mean((first > 0) & (first <= k)) for k in (1, 5, 10)}
     return {"mAP": np.mean(aps), **top, "ap": np.array(aps), "first_hit": first, "lists": lists}
