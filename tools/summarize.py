@@ -1,9 +1,12 @@
 """One table of finished runs: python tools/summarize.py TITLE=FOLDER [TITLE=FOLDER ...]"""
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from tabulate import tabulate
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from configs.defaults import load_cfg
 from models.build import build_net

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# The whole job on synthetic scenes: teacher, student alone, student with DDPS, demo, one table.
+# Run again, it continues where it stopped. KEY VALUE pairs override all three configs.
+set -euo pipefail
+source "$(dirname "$0")/tools/environment.sh"
+configs=configs/synthetic
+teacher=runs/synthetic_resnet18_base
+student=runs/synthetic_resnet18_x05_base
+ddps=runs/synthetic_resnet18_x05_ddps
+
+echo "== 1/5 synthetic dataset"
+python tools/make_synthetic.py --out data/synthetic --layout cuhk
+echo "== 2/5 teacher: ResNet-18"
+python train_base.py --cfg $configs/resnet18_base.yaml --resume "$@"
+echo "== 3/5 student alone: ResNet-18(x0.5)"
+python train_base.py --cfg $configs/resnet18_x05_base.yaml --resume "$@"
+echo "== 4/5 student with DDPS"
+python train_ddps.py --cfg $configs/resnet18_x05_ddps.yaml --resume "$@"
+echo "== 5/5 demo with the distilled student"
+python demo.py --cfg $configs/resnet18_x05_ddps.yaml --ckpt $ddps/best.pth --out $ddps/demo
+echo
+python tools/summarize.py "teacher=$teacher" "student=$student" "student with DDPS=$ddps"
