@@ -1,0 +1,71 @@
+"""Who appears in which synthetic frame: decided once, before anything is drawn."""
+from dataclasses import dataclass
+
+import numpy as np
+
+from datasets.synthetic.people import Look, make_looks
+from datasets.synthetic.scenes import PEOPLE, UNLABELED, Frame
+from utils.errors import UserError
+
+PLAN = 4                # stream of random numbers
+GALLERY_SHARE = 0.2     # of the frames
+TEST_SHARE = 1 / 3      # of the identities
+CAMERAS = 6
+
+
+@dataclass(frozen=True)
+class Plan:
+    looks: list[Look]                # of identity 1..N: training identities, then test identities
+    train: list[Frame]
+    gallery: list[Frame]
+    queries: list[tuple[int, int]]   # (index in the gallery, place among the frame's people)
+
+
+def _frames(first: int, count: int, pids: np.ndarray, rng: np.random.Generator) -> list[Frame]:
+    """Frames whose people come from a pack of all identities, shuffled anew whenever it is used up."""
+    cameras = rng.permutation(np.arange(count) % CAMERAS) + 1
+    frames, pack = [], []
+    for index in range(count):
+        wanted = min(int(rng.choice([0, 1, 2, 3, 4], p=[0.04, 0.14, 0.28, 0.34, 0.2])), len(pids))
+        people: list[int] = []
+        while len(people) < wanted:
+            pack = pack or rng.permutation(pids).tolist()
+            new = next((k for k, pid in enumerate(pack) if pid not in people), None)
+            if new is None:  # only those already here are left in the pack
+                pack += rng.permutation(pids).tolist()
+                continue
+            people.append(int(pack.pop(new)))
+        strangers = int(rng.choice([0, 1, 2], p=[0.4, 0.4, 0.2])) or int(wanted == 0)
+        frames.append(Frame(first + index, int(cameras[index]), (*people, *[UNLABELED] * strangers)))
+    return frames
+
+
+def _queries(gallery: list[Frame], count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """`count` appearances of people that other frames, of other cameras too, show again; each identity once,
+    then each a second time, and so on."""
+    seen: dict[int, list[tuple[int, int]]] = {}
+    for g, frame in enumerate(gallery):
+        for k, pid in enumerate(frame.people):
+            if pid != UNLABELED:
+                seen.setdefault(pid, []).append((g, k))
+    found = [places for places in seen.values() if len({gallery[g].camera for g, _ in places}) > 1]
+    found = [[places[i] for i in rng.permutation(len(places))] for places in found]
+    rounds = max((len(places) for places in found), default=0)
+    order = [places[r] for r in range(rounds) for places in found if r < len(places)]
+    if len(order) < count:
+        raise UserError(f"queries: expected at most {len(order)}, which is what {len(gallery)} gallery frames "
+                        f"hold, found {count}; use more frames or fewer identities")
+    return order[:count]
+
+
+def make_plan(identities: int, frames: int, queries: int, seed: int, alike: float) -> Plan:
+    """Training and gallery frames with disjoint identities; `alike` is the share of look-alikes."""
+    for name, value, least in (("identities", identities, 3), ("frames", frames, 10), ("queries", queries, 1)):
+        if value < least:
+            raise UserError(f"{name}: expected at least {least}, found {value}")
+    rng = np.random.default_rng([seed, PLAN])
+    test, shown = max(1, round(identities * TEST_SHARE)), max(2, round(frames * GALLERY_SHARE))
+    looks = make_looks(identities, np.random.default_rng([seed, PEOPLE]), alike)
+    train = _frames(0, frames - shown, np.arange(1, identities - test + 1), rng)
+    gallery = _frames(frames - shown, shown, np.arange(identities - test + 1, identities + 1), rng)
+    return Plan(looks, train, gallery, _queries(gallery, queries, rng))

@@ -1,0 +1,121 @@
+"""One synthetic scene: a place, things, people, and the camera that saw them."""
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from datasets.synthetic.people import Look, draw_person, make_looks, random_pose
+from datasets.synthetic.places import FITTING, PLACES, THINGS, Stage
+
+UNLABELED = -2    # as in PRW's files
+OVERSAMPLE = 2    # scenes are drawn this much larger, then reduced
+PEOPLE, FRAME, CAMERA = 1, 2, 3  # streams of random numbers, so that a frame depends on seed and index alone
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a scene must show: who is in it (1..N or UNLABELED), through which camera (1..6)."""
+    index: int
+    camera: int
+    people: tuple[int, ...]
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Share of box a (x1 y1 x2 y2) that box b covers."""
+    side = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None)
+    return float(side.prod() / max(np.prod(a[2:] - a[:2]), 1e-6))
+
+
+def _stand(rng: np.random.Generator, stage: Stage, half: float, tall: float, placed: list, most: float) -> tuple:
+    """A foot point (x, y) and person height p there, hiding no one placed before beyond a share `most`."""
+    best = None
+    for _ in range(25):
+        far = stage.ground + 0.1 * stage.h
+        y = far + (stage.h * 1.1 - far) * rng.beta(1.2, 1.7)
+        p = (y - stage.horizon) * 0.78
+        x = rng.uniform(0.01, 0.99) * stage.w
+        box = np.array([x - half * p, y - tall * p, x + half * p, y])
+        inside = np.clip(box, 0, [stage.w, stage.h, stage.w, stage.h])
+        cut = 1 - _overlap(box, inside)
+        nearer = [_overlap(box, b) if b[3] > y else _overlap(b, box) for b in placed]
+        worst = max([cut * 1.6, *nearer])
+        if best is None or worst < best[0]:
+            best = (worst, x, y, p, box)
+        if worst < most:
+            break
+    return best
+
+
+def _shadow(stage: Stage, x: float, y: float, p: float, light: float) -> None:
+    w, h = int(p * 0.75) + 2, int(p * 0.16) + 2
+    mask = Image.new("L", (w, h))
+    ImageDraw.Draw(mask).ellipse([w * 0.15, h * 0.2, w * 0.85, h * 0.8], 120)
+    mask = mask.filter(ImageFilter.GaussianBlur(p * 0.025 + 1))
+    stage.image.paste((30, 30, 36), (int(x - w / 2 - light * 0.14 * p), int(y - h / 2)), mask)
+
+
+def _camera(rgb: np.ndarray, scale: float, seed: int, camera: int, rng: np.random.Generator, hard: float) -> Image.Image:
+    """Colours, light, lens and noise of a camera; rgb [h, w, 3] float32 0..255, `hard` scales every effect."""
+    own = np.random.default_rng([seed, CAMERA, camera])
+    hue = 2 * np.pi * (camera / 6 + own.uniform(-0.06, 0.06))  # casts lie evenly round the colour circle
+    white = own.uniform(0.16, 0.26) * hard * np.cos(hue + np.array([0, 2, 4]) * np.pi / 3)
+    contrast, colourful, focus = own.uniform(0.75, 1.15), own.uniform(0.6, 1.1), own.uniform(0.0, 0.6)
+    h, w = rgb.shape[:2]
+    gain = np.exp(white + rng.normal(0, 0.06, 3) * hard + rng.normal(0, 0.22) * hard)
+    out = rgb * np.float32(gain)
+    slope = rng.normal(0, 0.22, 2) * hard          # the light falls off across the picture
+    yy, xx = np.linspace(-1, 1, h)[:, None], np.linspace(-1, 1, w)[None]
+    out *= np.float32(np.exp(slope[0] * xx + 0.5 * slope[1] * yy - 0.12 * (xx**2 + yy**2)))[..., None]
+    grey = out.mean(2, keepdims=True)
+    out = grey + (out - grey) * np.float32(1 + (colourful * rng.uniform(0.85, 1.15) - 1) * hard)
+    out = 122 + (out - 122) * np.float32(1 + (contrast - 1) * hard) + np.float32(rng.normal(0, 9) * hard)
+    out = np.where(out > 190, 255 - 65 * np.exp((190 - out) / 65), out)  # soft highlights
+    image = Image.fromarray(np.clip(out, 0, 255).astype(np.uint8))
+    blur = (focus + rng.exponential(0.3)) * hard * scale
+    image = image.filter(ImageFilter.GaussianBlur(min(blur, 1.6 * scale)))
+    noise = rng.normal(0, 1, (h, w, 3)).astype(np.float32) * np.float32(rng.uniform(2, 8) * hard)
+    return Image.fromarray(np.clip(np.asarray(image, np.float32) + noise, 0, 255).astype(np.uint8))
+
+
+def draw_scene(frame: Frame, looks: list[Look], size: tuple[int, int], seed: int, hard: float = 1.0):
+    """The picture of a frame and the boxes [n, 4] (float, x1 y1 x2 y2 pixels) of frame.people in their order.
+
+    `looks[pid - 1]` is identity pid; the unlabelled are strangers of the same kind. Boxes go round the
+    whole figure, hidden parts included, up to the edge of the picture.
+    """
+    rng = np.random.default_rng([seed, FRAME, frame.index])
+    own = np.random.default_rng([seed, CAMERA, frame.camera, 1])
+    w, h = size[0] * OVERSAMPLE, size[1] * OVERSAMPLE
+    stage = Stage(w, h, own.uniform(0.14, 0.26) + rng.uniform(-0.02, 0.02), rng)
+    PLACES[frame.camera - 1](stage)
+    light = float(rng.uniform(-1, 1))
+
+    placed, boxes, queue = [], np.zeros((len(frame.people), 4)), []
+    for k, pid in enumerate(frame.people):
+        look = looks[pid - 1] if pid > 0 else make_looks(1, rng, 0)[0]
+        _, x, y, p, box = _stand(rng, stage, 0.22, 1.0, placed, 0.45)
+        placed.append(box)
+        queue.append((y, k, (look, random_pose(rng, light), x, p)))
+    for _ in range(int(rng.integers(2, 7))):
+        fitting = FITTING[frame.camera - 1]
+        thing, half, tall = THINGS[fitting[int(rng.integers(len(fitting)))]]
+        worst, x, y, p, _ = _stand(rng, stage, half, tall, placed, 0.35)
+        if worst < 0.35:
+            queue.append((y, -1, (thing, x, p)))
+
+    for y, k, what in sorted(queue, key=lambda item: item[0]):
+        if k < 0:
+            thing, x, p = what
+            _shadow(stage, x, y, p, light)
+            thing(stage, x, y, p)
+            continue
+        look, pose, x, p = what
+        _shadow(stage, x, y, p, light)
+        figure, (fx, fy) = draw_person(look, pose, p * look.height)
+        corner = np.array([int(x - fx), int(y - fy)])
+        stage.image.paste(figure, tuple(int(v) for v in corner), figure)
+        seen = figure.getchannel("A").point(lambda a: 255 * (a > 90)).getbbox()
+        boxes[k] = (np.array(seen) + np.tile(corner, 2)) / OVERSAMPLE
+    rgb = np.asarray(stage.image.reduce(OVERSAMPLE), np.float32)
+    image = _camera(rgb, size[1] / 256, seed, frame.camera, rng, hard)
+    return image, np.clip(boxes, 0, np.tile(size, 2)).astype(np.float32)
