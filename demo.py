@@ -3,12 +3,14 @@ and draw the result."""
 import argparse
 import json
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 
 import torch
 from PIL import Image
 from tabulate import tabulate
 from torch import Tensor
+from torchvision.ops import box_iou
 from torchvision.transforms.functional import to_pil_image
 from tqdm import tqdm
 
@@ -24,10 +26,11 @@ from utils.errors import UserError, run_main
 DEMO = Path(__file__).parent / "demo_imgs"
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 TOP = 8  # matches that get a rank
+CUT_OUT = (160, 320)  # size of a person on the contact sheet, pixels
 SCENES_SHOWN = 12  # on the contact sheet, those with the best matches
 RANKED = Style((46, 204, 113), 1.0)  # the best match of its picture, among the TOP of all
 BEST = Style((255, 176, 32), 0.6)  # the best match of its picture, not among the TOP
-ALSO_RANKED = Style((46, 204, 113), 0.5)  # among the TOP, but another one here is better
+ALSO_RANKED = Style((225, 232, 240), 0.5)  # among the TOP, but another one here is better
 OTHER = Style((225, 232, 240), 0.0)
 QUERY = Style((64, 132, 255), 1.0)
 
@@ -146,17 +149,18 @@ def rank(found: list[Found]) -> list[tuple[Found, int]]:
 
 def draw_scene(scene: Found, query_box: Tensor | None, long_side: int | None = None) -> Image.Image:
     """The picture with everyone in it; query_box: where the query stands, if it is her picture."""
-    boxes, captions, styles = scene.boxes, [], []
-    people = zip(scene.similarities.tolist(), scene.ranks.tolist())
-    for i, (similarity, place) in enumerate(people):
+    boxes, captions, styles = scene.boxes.tolist(), [], []
+    for i, (similarity, place) in enumerate(zip(scene.similarities.tolist(), scene.ranks.tolist())):
         captions.append(f"#{place}   {similarity:.2f}" if place else f"{similarity:.2f}")
         first = i == 0 and query_box is None
         styles.append((RANKED if place else BEST) if first else ALSO_RANKED if place else OTHER)
     if query_box is not None:
-        boxes = torch.cat([boxes, query_box[None]])
-        captions, styles = [*captions, "query"], [*styles, QUERY]
+        others = (box_iou(scene.boxes, query_box[None])[:, 0] < 0.5).tolist()
+        boxes = [*compress(boxes, others), query_box.tolist()]
+        captions = [*compress(captions, others), "query"]
+        styles = [*compress(styles, others), QUERY]
     image = to_pil_image(read_image(str(scene.path)))
-    return draw_boxes(image, boxes.tolist(), captions, styles, long_side)
+    return draw_boxes(image, boxes, captions, styles, long_side)
 
 
 def draw_sheet(
@@ -166,20 +170,21 @@ def draw_sheet(
     tiles = [query]
     for place, (scene, i) in enumerate(best, 1):
         image = to_pil_image(read_image(str(scene.path)))
-        caption = f"#{place}   {scene.similarities[i]:.2f}\n{scene.path.stem[:14]}"
+        caption = f"#{place}   {scene.similarities[i]:.2f}\n{scene.path.stem[:12]}"
         color = RANKED.color if i == 0 else None
-        tiles.append(Tile(cut_out(image, scene.boxes[i], aspect=0.5), caption, color))
+        tiles.append(Tile(cut_out(image, scene.boxes[i], CUT_OUT), caption, color))
+    scenes = [Tile(picture, scene.path.name) for scene, picture in zip(found, pictures)]
     return stack([
         contact_sheet(tiles, TOP + 1, "Query and best matches"),
-        contact_sheet([Tile(p, s.path.name) for s, p in zip(found, pictures)], 3, "Scenes"),
+        contact_sheet(scenes, 3, "Scenes, best match first"),
     ])
 
 
 def print_table(best: list[tuple[Found, int]]) -> None:
-    rows = [
-        [place, scene.path.name, " ".join(f"{value:.0f}" for value in scene.boxes[i].tolist()),
-         float(scene.similarities[i])] for place, (scene, i) in enumerate(best, 1)
-    ]
+    rows = []
+    for place, (scene, i) in enumerate(best, 1):
+        box = " ".join(f"{value:.0f}" for value in scene.boxes[i].tolist())
+        rows.append([place, scene.path.name, box, float(scene.similarities[i])])
     print(tabulate(rows, ["rank", "image", "box", "similarity"], floatfmt=".3f"))
 
 
@@ -208,7 +213,8 @@ def main() -> None:
     others.sort(key=lambda scene: -max(scene.similarities.tolist(), default=-2))
     shown = (others + own)[:SCENES_SHOWN]
     thumbs = [draw_scene(scene, box if scene in own else None, 500) for scene in shown]
-    tile = Tile(cut_out(to_pil_image(query), box, 0.5), f"query\n{query_path.stem[:14]}", QUERY.color)
+    person = cut_out(to_pil_image(query), box, CUT_OUT)
+    tile = Tile(person, f"query\n{query_path.stem[:12]}", QUERY.color)
     save(draw_sheet(tile, shown, best, thumbs), out / "contact_sheet.jpg")
 
     print_table(best) if best else print(f"no person found in {len(others)} pictures")

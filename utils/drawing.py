@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFont
 
 Color = tuple[int, int, int]
-INK, PAPER, GREY = (24, 28, 34), (255, 255, 255), (96, 104, 116)
+INK, PAPER = (24, 28, 34), (255, 255, 255)
 SHOWN_AT = 1200  # pictures are looked at about this wide: lines and text are sized for it
 
 
@@ -31,7 +31,8 @@ PLAIN = Style((90, 200, 250))
 
 def _text_color(background: Color) -> Color:
     """Dark on light and light on dark (ITU-R 601 luma)."""
-    return INK if Image.new("RGB", (1, 1), background).convert("L").getpixel((0, 0)) > 140 else PAPER
+    luma = Image.new("RGB", (1, 1), background).convert("L").getpixel((0, 0))
+    return INK if luma > 140 else PAPER
 
 
 def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
@@ -49,8 +50,8 @@ def _place(
     (x1, y1, x2, y2), (width, height) = box, size
     corners = [(x1, y1 - height), (x2 - width, y1 - height), (x1, y2), (x2 - width, y2), (x1, y1),
                (x2, y1), (x1 - width, y1)]
-    inside = [(min(max(x, 0), max(canvas[0] - width, 0)), min(max(y, 0), max(canvas[1] - height, 0)))
-              for x, y in corners]
+    right, low = max(canvas[0] - width, 0), max(canvas[1] - height, 0)
+    inside = [(min(max(x, 0), right), min(max(y, 0), low)) for x, y in corners]
     labels = [(x, y, x + width, y + height) for x, y in inside]
     return min(labels, key=lambda label: sum(_overlap(label, other) for other in taken))
 
@@ -73,10 +74,11 @@ def draw_boxes(
         zip([[float(v) * scale for v in box] for box in boxes], captions, styles, strict=True),
         key=lambda item: item[2].strength,
     )
-    draw, unit = ImageDraw.Draw(picture, "RGBA"), max(side / SHOWN_AT, 0.6)
+    draw, unit = ImageDraw.Draw(picture, "RGBA"), max(side / SHOWN_AT, 0.8)
     for box, _, style in items:
         _draw_box(draw, box, style, unit)
-    labels, taken = [], []
+    taken = [(x1, y1, x2, y1 + 0.3 * (y2 - y1)) for (x1, y1, x2, y2), _, _ in items]  # upper parts
+    labels = []
     for box, caption, style in reversed(items):
         if caption:
             font = ImageFont.load_default(unit * (15 + 9 * style.strength))
@@ -110,23 +112,25 @@ def _draw_label(draw, label: tuple[float, ...], caption: str, style: Style, font
     draw.text(middle, caption, fill=_text_color(ground), font=font, anchor="mm")
 
 
-def cut_out(image: Image.Image, box, aspect: float, margin: float = 0.06) -> Image.Image:
-    """The box (x1 y1 x2 y2, pixels) with a margin, grown about its centre to `aspect` (width by
-    height) and moved into the image; what still sticks out is black."""
+def cut_out(image: Image.Image, box, size: tuple[int, int], margin: float = 0.06) -> Image.Image:
+    """The box (x1 y1 x2 y2, pixels) with a margin, grown about its centre to the shape of `size`
+    (width, height), moved into the image and resized; what still sticks out is black."""
+    aspect = size[0] / size[1]
     x1, y1, x2, y2 = (float(v) for v in box)
     height = max((y2 - y1) * (1 + 2 * margin), (x2 - x1) * (1 + 2 * margin) / aspect, 2)
     width = max(height * aspect, 1)
     left = min(max((x1 + x2 - width) / 2, 0), max(image.width - width, 0))
     top = min(max((y1 + y2 - height) / 2, 0), max(image.height - height, 0))
-    return image.crop(tuple(map(round, (left, top, left + width, top + height))))
+    crop = image.crop(tuple(map(round, (left, top, left + width, top + height))))
+    return crop.resize(size, Image.Resampling.LANCZOS)
 
 
 def contact_sheet(
     tiles: Sequence[Tile], columns: int, title: str = "", width: int = 1600
 ) -> Image.Image:
     """Tiles in rows under a title, all as wide as the columns of a sheet of `width` pixels."""
-    gap, line, frame = 20, 19, 5
-    big, small = ImageFont.load_default(28), ImageFont.load_default(line)
+    gap, line, frame = 20, 22, 5
+    big, small = ImageFont.load_default(32), ImageFont.load_default(line)
     tile_width = (width - gap) // columns - gap
     images = [
         tile.image.resize(
@@ -134,7 +138,7 @@ def contact_sheet(
             Image.Resampling.LANCZOS,
         ) for tile in tiles
     ]
-    top = gap + (44 if title else 0)
+    top = gap + (52 if title else 0)
     tops, heights = [], []
     for first in range(0, len(tiles), columns):
         row = slice(first, first + columns)
@@ -152,13 +156,15 @@ def contact_sheet(
         if tile.color:
             draw.rectangle((x, y, x + tile_width - 1, y + image.height - 1), outline=tile.color,
                            width=frame)
-        draw.multiline_text((x, y + image.height + 6), tile.caption, fill=INK, font=small, spacing=5)
+        below = (x, y + image.height + 8)
+        draw.multiline_text(below, tile.caption, fill=INK, font=small, spacing=5)
     return sheet
 
 
 def stack(pictures: Sequence[Image.Image]) -> Image.Image:
     """Pictures one under the other, on white."""
-    result = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), PAPER)
+    size = max(p.width for p in pictures), sum(p.height for p in pictures)
+    result = Image.new("RGB", size, PAPER)
     top = 0
     for picture in pictures:
         result.paste(picture, (0, top))
