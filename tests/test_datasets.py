@@ -1,0 +1,245 @@
+"""Loaders, protocols and batches, on tiny files with every irregularity of the real ones."""
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datasets import UNLABELED, load_dataset
+from datasets.base import Scene
+from datasets.loaders import SceneDataset, epoch_batches, eval_loader, train_loader
+from tests.annotations import write_cuhk, write_image, write_protocol, write_prw
+from utils.errors import UserError
+
+A, B, C = (5, 6, 20, 30), (300, 10, 12, 40), (200, 250, 100, 20)  # uint8 and uint16; C overflows
+
+
+@pytest.fixture
+def cuhk(tmp_path):
+    images = {"s3.jpg": [A, (9, 9, 0, 5)], "s1.jpg": [B, A], "s2.jpg": [C],
+              "g1.jpg": [A, B], "g2.jpg": [B, C], "g3.jpg": [A], "g4.jpg": [(1, 1, 4, 4)]}
+    queries = [("g1.jpg", A, [("g2.jpg", C), ("g4.jpg", None)]),
+               ("g2.jpg", B, [("g3.jpg", A), ("g3.jpg", A), ("g2.jpg", B)])]
+    write_cuhk(tmp_path, images, ["g4.jpg", "g1.jpg", "g2.jpg", "g3.jpg"],
+               [[("s3.jpg", A)], [("s1.jpg", A), ("s2.jpg", C)]], {50: queries})
+    return tmp_path
+
+
+@pytest.fixture
+def prw(tmp_path):
+    train = {"c1s1_1": [(-2, 1, 1, 9, 9), (932, 2, 2, 9, 9)], "c2s1_1": [(5, -3.5, 2, 9, 9)],
+             "c6s1_1": [(-1, 3, 3, 8, 0), (480, 1, 1, 9, 9), (5, 1, 2, 8, 9)]}
+    test = {"c1s1_2": [(7, 1, 2, 10, 20)], "c1s1_3": [(7, 3, 3, 9, 9), (7, 20, 3, 9, 9)],
+            "c2s1_2": [(7, 4, 4, 9, 9), (8, 5, 5, 9, 9), (-2, 1, 1, 5, 5)], "c3s1_2": []}
+    queries = [(7, "-1.7", 2, 10, 20, "c1s1_2"), (8, 5, 5, 9, 9, "c2s1_2"),
+               (7, 4, 4, 9, 9, "c2s1_2")]
+    write_prw(tmp_path, train, test, queries)
+    return tmp_path
+
+
+def test_cuhk_labels_and_order(cuhk):
+    data = load_dataset("CUHK-SYSU", str(cuhk))
+    assert [s.name for s in data.train] == ["s1.jpg", "s2.jpg", "s3.jpg"]
+    assert [s.pids.tolist() for s in data.train] == [[UNLABELED, 2], [2], [1]]
+    assert data.train[1].boxes.tolist() == [[200, 250, 300, 270]]
+    assert data.num_pids == 2
+    assert data.dropped == {"train: box without area, dropped": 1}
+    assert [s.name for s in data.gallery] == ["g4.jpg", "g1.jpg", "g2.jpg", "g3.jpg"]
+    assert [s.pids.tolist() for s in data.gallery] == [[UNLABELED], [1, UNLABELED], [2, 1], [2]]
+    assert [(q.scene, q.pid, q.box.tolist()) for q in data.queries] == [
+        (1, 1, [5, 6, 25, 36]), (2, 2, [300, 10, 312, 50])]
+
+
+def test_cuhk_protocols(cuhk):
+    data = load_dataset("CUHK-SYSU", str(cuhk))
+    lists = data.protocol(50)
+    assert lists.listed.tolist() == [[1, 0, 1, 0], [0, 0, 1, 2]]
+    assert lists.query.tolist() == [0, 1, 1, 1] and lists.image.tolist() == [2, 3, 3, 2]
+    assert lists.boxes[0].tolist() == [200, 250, 300, 270]
+    assert lists.box_entry.tolist() == [0, 1, 2, 3] and lists.queries.tolist() == [0, 1]
+    whole = data.protocol(-1)  # a query's own image only where it is listed
+    assert whole.listed.tolist() == [[1, 0, 1, 1], [1, 1, 1, 2]]
+    assert whole.query.tolist() == lists.query.tolist()
+
+
+def test_cuhk_subset_with_a_query_of_its_own(cuhk):
+    write_protocol(cuhk / "annotation/test/subset/Occlusion.mat", "Occlusion1", [
+        ("g2.jpg", B, [("g3.jpg", A)]), ("g3.jpg", A, [("g2.jpg", B), ("g1.jpg", None)])])
+    data = load_dataset("CUHK-SYSU", str(cuhk))
+    assert len(data.queries) == 3 and data.queries[2].pid == 2
+    assert data.protocol("Occlusion").queries.tolist() == [1, 2]
+    assert data.protocol(50).queries.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("size, said", [(77, "EVAL_GALLERY_SIZE"), (100, "TestG100.mat")])
+def test_cuhk_protocol_that_is_not_there(cuhk, size, said):
+    with pytest.raises(UserError, match=said):
+        load_dataset("CUHK-SYSU", str(cuhk)).protocol(size)
+
+
+def test_cuhk_protocol_names_an_unknown_image(cuhk):
+    path = cuhk / "annotation/test/train_test/TestG100.mat"
+    write_protocol(path, "TestG100", [("g1.jpg", A, [("nowhere.jpg", A)])])
+    with pytest.raises(UserError, match="TestG100.mat: nowhere.jpg is not in the gallery"):
+        load_dataset("CUHK-SYSU", str(cuhk)).protocol(100)
+
+
+def test_cuhk_query_image_outside_the_gallery(cuhk):
+    path = cuhk / "annotation/test/train_test/TestG50.mat"
+    write_protocol(path, "TestG50", [("s1.jpg", A, [("g1.jpg", A)])])
+    with pytest.raises(UserError, match="s1.jpg is not in the gallery"):
+        load_dataset("CUHK-SYSU", str(cuhk))
+
+
+def test_prw_labels(prw):
+    data = load_dataset("PRW", str(prw))
+    assert [s.pids.tolist() for s in data.train] == [[UNLABELED, 3], [1], [2, 1]]
+    assert data.num_pids == 3 and [s.camera for s in data.train] == [1, 2, 6]
+    assert data.train[1].boxes.tolist() == [[0, 2, 5.5, 11]]
+    assert data.dropped == {"train: box without area, dropped": 1,
+                            "train: negative corner, clipped": 1}
+    assert [s.pids.tolist() for s in data.gallery] == [[7], [7, 7], [7, 8, UNLABELED], []]
+    np.testing.assert_allclose(data.queries[0].box, [0, 2, 8.3, 22], rtol=1e-6)
+
+
+def test_prw_protocols(prw):
+    data = load_dataset("PRW", str(prw))
+    every = data.protocol()
+    assert every.queries.tolist() == [0, 2]  # person 8 stands nowhere else
+    assert every.listed.tolist() == [[0, 1, 1, 1], [1, 1, 0, 1]]
+    assert (every.query.tolist(), every.image.tolist()) == ([0, 0, 1, 1], [1, 2, 0, 1])
+    boxes = [every.boxes[every.box_entry == e, 0].tolist() for e in range(4)]
+    assert boxes == [[3, 20], [4], [1], [3, 20]]  # either of two boxes is right
+    other = data.protocol(cross_camera=True)
+    assert other.listed.tolist() == [[0, 0, 1, 1], [1, 1, 0, 1]]
+    assert (other.query.tolist(), other.image.tolist()) == ([0, 1, 1], [2, 0, 1])
+
+
+def test_prw_query_file_with_unix_line_ends(prw):
+    (prw / "mini.txt").write_text("7 4 4 9 9 c2s1_2\n")
+    data = load_dataset("PRW", str(prw))
+    assert data.protocol(query_file="mini.txt").queries.tolist() == [2]
+    (prw / "mini.txt").write_text("9 4 4 9 9 c2s1_2\n")
+    with pytest.raises(UserError, match="person 9 in c2s1_2.jpg"):
+        data.protocol(query_file="mini.txt")
+
+
+@pytest.mark.parametrize("line, said", [
+    ("7 1 2 3 c1s1_2", "line 1"), ("7 1 2 x 4 c1s1_2", "line 1"), ("7 1 2 0 4 c1s1_2", "area"),
+    ("7 1 2 3 4 c9", "c9.jpg is not in the gallery")])
+def test_prw_bad_query(prw, line, said):
+    (prw / "query_info.txt").write_text(line)
+    with pytest.raises(UserError, match=said):
+        load_dataset("PRW", str(prw))
+
+
+@pytest.mark.parametrize("name", ["CUHK-SYSU", "PRW"])
+def test_no_dataset_says_where_and_how(name, tmp_path):
+    with pytest.raises(UserError, match=f"{tmp_path}.*make_synthetic"):
+        load_dataset(name, str(tmp_path))
+
+
+@pytest.mark.parametrize("file", ["Images.mat", "pool.mat", "test/train_test/Train.mat",
+                                  "test/train_test/TestG50.mat"])
+@pytest.mark.parametrize("damage", ["missing", "cut", "text"])
+def test_damaged_annotation_file_is_named(cuhk, file, damage):
+    path = cuhk / "annotation" / file
+    whole = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes(whole[:len(whole) // 2] if damage == "cut" else b"not MATLAB" * 99)
+    with pytest.raises(UserError, match=file.split("/")[-1]) as error:
+        load_dataset("CUHK-SYSU", str(cuhk))
+    assert "\n" not in str(error.value)
+
+
+def test_missing_prw_annotation_is_named(prw):
+    (prw / "annotations/c2s1_1.jpg.mat").unlink()
+    with pytest.raises(UserError, match="c2s1_1.jpg.mat: missing"):
+        load_dataset("PRW", str(prw))
+
+
+def scenes_in(folder, count, boxes=((1, 2, 30, 40), (60, 40, 99, 99), (70, 1, 90, 9))):
+    for i in range(count):
+        write_image(folder / f"{i}.png")
+    array = np.array(boxes, np.float32)
+    return [Scene(f"{i}.png", str(folder / f"{i}.png"), array, np.arange(len(array)), 0)
+            for i in range(count)]
+
+
+def test_training_item_is_clipped_and_mirrored(tmp_path):
+    scene, = scenes_in(tmp_path, 1)
+    as_is = SceneDataset([scene])[0]
+    assert as_is[0].shape == (3, 48, 64) and as_is[0].dtype == torch.float32
+    assert len(as_is[1]["boxes"]) == 3
+    seen = {}
+    for epoch in range(20):
+        image, target = SceneDataset([scene], train=True, seed=3)[epoch, 0]
+        assert target["labels"].tolist() == [0, 1]  # the third box lies outside the 64 x 48 image
+        mirrored = target["boxes"].tolist() == [[34, 2, 63, 40], [0, 40, 4, 48]]
+        assert mirrored or target["boxes"].tolist() == [[1, 2, 30, 40], [60, 40, 64, 48]]
+        assert torch.equal(image, as_is[0].flip(2) if mirrored else as_is[0])
+        seen[mirrored] = True
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_depend_on_seed_and_epoch_alone(tmp_path, workers):
+    data = SceneDataset(scenes_in(tmp_path, 7), train=True, seed=1)
+    before = torch.get_rng_state()
+    whole = list(train_loader(data, 2, 0, seed=1, epoch=4))
+    rest = list(train_loader(data, 2, workers, seed=1, epoch=4, start_step=2))
+    assert torch.equal(before, torch.get_rng_state())
+    assert [len(images) for images, _ in whole] == [2, 2, 2, 1] and len(rest) == 2
+    for (images, targets), (again, targets_again) in zip(whole[2:], rest):
+        assert all(map(torch.equal, images, again))
+        assert all(torch.equal(t["boxes"], u["boxes"]) for t, u in zip(targets, targets_again))
+    assert epoch_batches(7, 2, 1, 4) != epoch_batches(7, 2, 1, 5)
+    assert sorted(sum(epoch_batches(7, 2, 1, 4), [])) == list(range(7))
+    assert data.outside == {f"{i}.png": 1 for i in range(7)}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_damaged_image(tmp_path, workers, damage):
+    scenes = scenes_in(tmp_path, 4)
+    path = tmp_path / "2.png"
+    whole = path.read_bytes()
+    path.unlink()
+    if damage == "cut":
+        path.write_bytes(whole[:len(whole) // 2])
+    for loader in (train_loader(SceneDataset(scenes, train=True), 2, workers, 0, 0),
+                   eval_loader(scenes, 3, workers)):
+        with pytest.raises(UserError, match=f"^{path}: [^\n]*$"):
+            list(loader)
+    data = SceneDataset(scenes, train=True, skip_damaged=True)
+    batches = list(train_loader(data, 2, workers, 0, 0))
+    assert [len(images) for images, _ in batches] == [2, 2]  # another scene stands in
+    assert list(data.damaged) == ["2.png"] and str(path) in data.damaged["2.png"]
+
+
+def test_all_images_damaged(tmp_path):
+    data = SceneDataset(scenes_in(tmp_path / "a", 3), train=True, skip_damaged=True)
+    for scene in data.scenes:
+        Image.new("RGB", (4, 4)).save(scene.path)
+        open(scene.path, "wb").close()
+    with pytest.raises(UserError, match="2 more: every image"):
+        list(train_loader(data, 2, 0, 0, 0))
+
+
+def test_eval_loader_keeps_order(tmp_path):
+    scenes = scenes_in(tmp_path, 5)
+    loader = eval_loader(scenes, 2, 0)
+    batches = list(loader)
+    assert len(loader) == 3 and [len(images) for images, _ in batches] == [2, 2, 1]
+    images = [image for batch, _ in batches for image in batch]
+    assert all(torch.equal(a, SceneDataset(scenes)[i][0]) for i, a in enumerate(images))
+
+
+def test_golden_counts():
+    for name, root in (("CUHK-SYSU", "cuhk"), ("PRW", "prw")):
+        data = load_dataset(name, str(Path(__file__).parent / "golden/eval" / root))
+        assert (len(data.train), len(data.gallery), len(data.queries)) == (30, 120, 30)
+        assert data.num_pids == 26 and sum(len(s.boxes) for s in data.gallery) == 426
+        assert len(data.protocol().query) == 195
