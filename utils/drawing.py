@@ -53,7 +53,8 @@ def _place(
     right, low = max(canvas[0] - width, 0), max(canvas[1] - height, 0)
     inside = [(min(max(x, 0), right), min(max(y, 0), low)) for x, y in corners]
     labels = [(x, y, x + width, y + height) for x, y in inside]
-    return min(labels, key=lambda label: sum(_overlap(label, other) for other in taken))
+    # Whole pixels: rounding errors at touching edges must not decide.
+    return min(labels, key=lambda label: round(sum(_overlap(label, other) for other in taken)))
 
 
 def draw_boxes(
