@@ -1,9 +1,10 @@
 """Synthetic person search data in the layouts of CUHK-SYSU and PRW, determined by a seed alone.
 
-people: who they are and how they look · places: where · scenes: both through a camera · plan: who
-appears when · layouts: the annotation files. Frames depend on seed and index only, so the number of
-workers and their order do not matter.
+looks: who the people are · figures (on a sketch): how they look from any side · places and things
+(on a stage): where they are · scenes: all of it through a camera · plan: who appears when ·
+layouts: the annotation files. A frame depends on seed and index only, not on workers or order.
 """
+
 import functools
 import json
 import os
@@ -13,25 +14,35 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.synthetic.layouts import cuhk_name, prw_name, write_cuhk, write_prw
-from datasets.synthetic.people import Look
+from datasets.synthetic.looks import Look
 from datasets.synthetic.plan import make_plan
 from datasets.synthetic.scenes import FRAME, Frame, draw_scene
 from utils.errors import UserError
 
-VERSION = 1   # rises when the same parameters would give other images
+VERSION = 1  # rises when the same parameters would give other images
 RECORD = "synthetic.json"
 FOLDERS = {"cuhk": ("CUHK-SYSU", "Image/SSM", cuhk_name), "prw": ("PRW", "frames", prw_name)}
 
 
-def write_dataset(out: str, layout: str = "cuhk", identities: int = 150, frames: int = 500, queries: int = 50,
-                  size: tuple[int, int] = (416, 256), seed: int = 0, difficulty: float = 1.0,
-                  workers: int | None = None, progress: bool = True) -> bool:
+def write_dataset(
+    out: str,
+    layout: str = "cuhk",
+    identities: int = 150,
+    frames: int = 500,
+    queries: int = 50,
+    size: tuple[int, int] = (416, 256),
+    seed: int = 0,
+    difficulty: float = 1.0,
+    workers: int | None = None,
+    progress: bool = True,
+) -> bool:
     """Draw a dataset into folder `out`; False where it already lies there, finished, as asked for.
 
-    layout: "cuhk", "prw", or "both" (the same scenes in out/CUHK-SYSU and out/PRW). A third of the identities
-    and a fifth of the frames are for the test. size: width, height in pixels. difficulty scales the cameras'
-    effects and the share of look-alikes; 1 is meant for training from scratch, 0 has neither.
-    What an interrupted run left is drawn anew. UserError: a folder with other content, numbers that do not go together.
+    layout: "cuhk" (out/CUHK-SYSU), "prw" (out/PRW) or "both" (the same scenes in both). A third of
+    the identities and a fifth of the frames are for the test. size: width, height in pixels.
+    difficulty scales the cameras' effects and the share of look-alikes; 1 is meant for training
+    from scratch, 0 has neither. What an interrupted run left is drawn anew.
+    UserError: a folder with other content, numbers that do not go together.
     """
     layouts = {"both": ("cuhk", "prw")}.get(layout, (layout,))
     if not set(layouts) <= FOLDERS.keys():
@@ -41,17 +52,29 @@ def write_dataset(out: str, layout: str = "cuhk", identities: int = 150, frames:
     if not 0 <= difficulty <= 1.5:
         raise UserError(f"difficulty: expected 0 to 1.5, found {difficulty}")
     plan = make_plan(identities, frames, queries, seed, alike=0.55 * difficulty)
-    asked = {"version": VERSION, "layout": layout, "identities": identities, "frames": frames, "queries": queries,
-             "size": list(size), "seed": seed, "difficulty": difficulty}
+    asked = {
+        "version": VERSION,
+        "layout": layout,
+        "identities": identities,
+        "frames": frames,
+        "queries": queries,
+        "size": list(size),
+        "seed": seed,
+        "difficulty": difficulty,
+    }
     if _finished(out, asked):
         return False
-    roots = {name: os.path.join(out, FOLDERS[name][0]) if layout == "both" else out for name in layouts}
+    roots = {name: os.path.join(out, FOLDERS[name][0]) for name in layouts}
     for name, root in roots.items():
         os.makedirs(os.path.join(root, FOLDERS[name][1]), exist_ok=True)
     _record(out, asked, finished=False)
     every = plan.train + plan.gallery
-    draw = functools.partial(_draw, looks=plan.looks, size=tuple(size), seed=seed, hard=difficulty, roots=roots)
-    boxes = list(tqdm(_parallel(draw, every, workers), "drawing scenes", len(every), disable=not progress))
+    draw = functools.partial(
+        _draw, looks=plan.looks, size=tuple(size), seed=seed, hard=difficulty, roots=roots
+    )
+    boxes = list(
+        tqdm(_parallel(draw, every, workers), "drawing scenes", len(every), disable=not progress)
+    )
     if "cuhk" in roots:
         write_cuhk(roots["cuhk"], plan, boxes, seed)
     if "prw" in roots:
@@ -75,8 +98,10 @@ def _finished(out: str, asked: dict) -> bool:
         raise UserError(f"{path}: damaged; delete the folder {out}") from None
     for key in asked | found:
         if found.get(key) != asked.get(key):
-            raise UserError(f"{out}: holds a dataset with {key} {found.get(key)}, asked for {asked.get(key)}; "
-                            "delete it or choose another folder")
+            raise UserError(
+                f"{out}: holds a dataset with {key} {found.get(key)}, asked for {asked.get(key)}; "
+                "delete it or choose another folder"
+            )
     return finished
 
 
@@ -89,7 +114,9 @@ def _record(out: str, asked: dict, finished: bool) -> None:
 
 def _parallel(draw, frames: list[Frame], workers: int | None):
     """Results in order, from as many processes as there are cores to use."""
-    workers = workers or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    workers = workers or (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    )
     if workers == 1:
         yield from map(draw, frames)
         return
@@ -97,8 +124,14 @@ def _parallel(draw, frames: list[Frame], workers: int | None):
         yield from pool.imap(draw, frames, chunksize=4)
 
 
-def _draw(frame: Frame, looks: list[Look], size: tuple[int, int], seed: int, hard: float,
-          roots: dict[str, str]) -> np.ndarray:
+def _draw(
+    frame: Frame,
+    looks: list[Look],
+    size: tuple[int, int],
+    seed: int,
+    hard: float,
+    roots: dict[str, str],
+) -> np.ndarray:
     """Draw and save one frame; its boxes [n, 4]."""
     image, boxes = draw_scene(frame, looks, size, seed, hard)
     quality = int(np.random.default_rng([seed, FRAME, frame.index, 1]).integers(76, 93))

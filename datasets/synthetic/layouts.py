@@ -1,4 +1,5 @@
 """Annotation files of CUHK-SYSU and PRW, with the nesting and number types of the real ones."""
+
 import os
 
 import numpy as np
@@ -8,7 +9,7 @@ from datasets.synthetic.plan import Plan
 from datasets.synthetic.scenes import UNLABELED, Frame
 
 GALLERY_SIZES = (50, 100, 500, 1000, 2000, 4000)
-GALLERY = 5             # stream of random numbers
+GALLERY = 5  # stream of random numbers
 Boxes = list[np.ndarray]  # one [n, 4] x1 y1 x2 y2 for each frame, in order of Frame.index
 
 
@@ -39,7 +40,9 @@ def _save(folder: str, name: str, value: np.ndarray, variable: str = "") -> None
     path = os.path.join(folder, name)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     savemat(path, {variable or os.path.basename(name).removesuffix(".mat"): value})
-    with open(path, "r+b") as file:  # scipy's header tells the time; the same seed gives the same bytes
+    with open(
+        path, "r+b"
+    ) as file:  # scipy's header tells the time; the same seed gives the same bytes
         file.write(b"MATLAB 5.0 MAT-file, synthetic".ljust(116))
 
 
@@ -60,9 +63,16 @@ def _at(frame: Frame, box: np.ndarray) -> dict:
 
 def write_cuhk(folder: str, plan: Plan, boxes: Boxes, seed: int) -> None:
     folder = os.path.join(folder, "annotation")
-    images = [{"imname": cuhk_name(f), "nAppear": _number(len(f.people)),
-               "box": _struct([{"idlocate": _locate(b), "ishard": _number(0)} for b in boxes[f.index]])}
-              for f in plan.train + plan.gallery]
+    images = [
+        {
+            "imname": cuhk_name(f),
+            "nAppear": _number(len(f.people)),
+            "box": _struct(
+                [{"idlocate": _locate(b), "ishard": _number(0)} for b in boxes[f.index]]
+            ),
+        }
+        for f in plan.train + plan.gallery
+    ]
     _save(folder, "Images.mat", _struct(images), "Img")
     _save(folder, "pool.mat", _cell([cuhk_name(f) for f in plan.gallery]))
     scenes: dict[int, list[dict]] = {}
@@ -70,8 +80,10 @@ def write_cuhk(folder: str, plan: Plan, boxes: Boxes, seed: int) -> None:
         for pid, box in zip(frame.people, boxes[frame.index]):
             if pid != UNLABELED:
                 scenes.setdefault(pid, []).append(_at(frame, box))
-    train = [_struct([{"idname": f"p{pid}", "nAppear": _number(len(found)), "scene": _struct(found)}])
-             for pid, found in sorted(scenes.items())]
+    train = [
+        _struct([{"idname": f"p{pid}", "nAppear": _number(len(found)), "scene": _struct(found)}])
+        for pid, found in sorted(scenes.items())
+    ]
     _save(folder, "test/train_test/Train.mat", _cell(train))
     for size in GALLERY_SIZES:
         if size <= max(len(plan.gallery), GALLERY_SIZES[0]):
@@ -79,17 +91,24 @@ def write_cuhk(folder: str, plan: Plan, boxes: Boxes, seed: int) -> None:
 
 
 def _test(plan: Plan, boxes: Boxes, size: int, seed: int) -> np.ndarray:
-    """Queries with galleries of `size`, or as many as there are: all matches first, then distractors."""
+    """Queries with galleries of `size`, or of all there are: matches first, then distractors."""
     rows, nothing = [], np.zeros((1, 0))
     for q, (own, place) in enumerate(plan.queries):
         rng = np.random.default_rng([seed, GALLERY, q])  # larger galleries contain the smaller ones
         pid = plan.gallery[own].people[place]
         others = [plan.gallery[g] for g in rng.permutation(len(plan.gallery)) if g != own]
         hits = [_at(f, boxes[f.index][f.people.index(pid)]) for f in others if pid in f.people]
-        misses = [{"imname": cuhk_name(f), "idlocate": nothing, "ishard": nothing}
-                  for f in others if pid not in f.people]
-        query = _at(plan.gallery[own], boxes[plan.gallery[own].index][place]) | {"idname": f"p{pid}"}
-        rows.append({"Query": _struct([query]), "Gallery": _struct((hits + misses)[:max(size, len(hits))])})
+        misses = [
+            {"imname": cuhk_name(f), "idlocate": nothing, "ishard": nothing}
+            for f in others
+            if pid not in f.people
+        ]
+        query = _at(plan.gallery[own], boxes[plan.gallery[own].index][place]) | {
+            "idname": f"p{pid}"
+        }
+        rows.append(
+            {"Query": _struct([query]), "Gallery": _struct((hits + misses)[: max(size, len(hits))])}
+        )
     return _struct(rows)
 
 
@@ -107,6 +126,10 @@ def write_prw(folder: str, plan: Plan, boxes: Boxes) -> None:
     for own, place in plan.queries:
         frame = plan.gallery[own]
         pid, *xywh = rows(frame)[place]
-        lines.append(" ".join([f"{pid:.0f}", *(f"{v:.8f}" for v in xywh), prw_name(frame).removesuffix(".jpg")]))
+        lines.append(
+            " ".join(
+                [f"{pid:.0f}", *(f"{v:.8f}" for v in xywh), prw_name(frame).removesuffix(".jpg")]
+            )
+        )
     with open(os.path.join(folder, "query_info.txt"), "w", newline="") as file:
         file.write("".join(line + "\r\n" for line in lines))

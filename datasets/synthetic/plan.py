@@ -1,28 +1,29 @@
 """Who appears in which synthetic frame: decided once, before anything is drawn."""
+
 from dataclasses import dataclass
 
 import numpy as np
 
-from datasets.synthetic.people import Look, make_looks
+from datasets.synthetic.looks import Look, make_looks
 from datasets.synthetic.scenes import PEOPLE, UNLABELED, Frame
 from utils.errors import UserError
 
-PLAN = 4                # stream of random numbers
-GALLERY_SHARE = 0.2     # of the frames
-TEST_SHARE = 1 / 3      # of the identities
+PLAN = 4  # stream of random numbers
+GALLERY_SHARE = 0.2  # of the frames
+TEST_SHARE = 1 / 3  # of the identities
 CAMERAS = 6
 
 
 @dataclass(frozen=True)
 class Plan:
-    looks: list[Look]                # of identity 1..N: training identities, then test identities
+    looks: list[Look]  # of identity 1..N: training identities, then test identities
     train: list[Frame]
     gallery: list[Frame]
-    queries: list[tuple[int, int]]   # (index in the gallery, place among the frame's people)
+    queries: list[tuple[int, int]]  # (index in the gallery, place among the frame's people)
 
 
 def _frames(first: int, count: int, pids: np.ndarray, rng: np.random.Generator) -> list[Frame]:
-    """Frames whose people come from a pack of all identities, shuffled anew whenever it is used up."""
+    """Frames whose people come from a pack of all identities, shuffled anew when it is used up."""
     cameras = rng.permutation(np.arange(count) % CAMERAS) + 1
     frames, pack = [], []
     for index in range(count):
@@ -36,13 +37,17 @@ def _frames(first: int, count: int, pids: np.ndarray, rng: np.random.Generator) 
                 continue
             people.append(int(pack.pop(new)))
         strangers = int(rng.choice([0, 1, 2], p=[0.4, 0.4, 0.2])) or int(wanted == 0)
-        frames.append(Frame(first + index, int(cameras[index]), (*people, *[UNLABELED] * strangers)))
+        frames.append(
+            Frame(first + index, int(cameras[index]), (*people, *[UNLABELED] * strangers))
+        )
     return frames
 
 
 def _queries(gallery: list[Frame], count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
-    """`count` appearances of people that other frames, of other cameras too, show again; each identity once,
-    then each a second time, and so on."""
+    """`count` appearances of people that other frames, of other cameras too, show again.
+
+    Each identity once, then each a second time, and so on.
+    """
     seen: dict[int, list[tuple[int, int]]] = {}
     for g, frame in enumerate(gallery):
         for k, pid in enumerate(frame.people):
@@ -53,14 +58,20 @@ def _queries(gallery: list[Frame], count: int, rng: np.random.Generator) -> list
     rounds = max((len(places) for places in found), default=0)
     order = [places[r] for r in range(rounds) for places in found if r < len(places)]
     if len(order) < count:
-        raise UserError(f"queries: expected at most {len(order)}, which is what {len(gallery)} gallery frames "
-                        f"hold, found {count}; use more frames or fewer identities")
+        raise UserError(
+            f"queries: expected at most {len(order)}, which is what {len(gallery)} gallery frames "
+            f"hold, found {count}; use more frames or fewer identities"
+        )
     return order[:count]
 
 
 def make_plan(identities: int, frames: int, queries: int, seed: int, alike: float) -> Plan:
     """Training and gallery frames with disjoint identities; `alike` is the share of look-alikes."""
-    for name, value, least in (("identities", identities, 3), ("frames", frames, 10), ("queries", queries, 1)):
+    for name, value, least in (
+        ("identities", identities, 3),
+        ("frames", frames, 10),
+        ("queries", queries, 1),
+    ):
         if value < least:
             raise UserError(f"{name}: expected at least {least}, found {value}")
     rng = np.random.default_rng([seed, PLAN])

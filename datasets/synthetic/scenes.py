@@ -1,20 +1,29 @@
 """One synthetic scene: a place, things, people, and the camera that saw them."""
+
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from datasets.synthetic.people import Look, draw_person, make_looks, random_pose
-from datasets.synthetic.places import FITTING, PLACES, THINGS, Stage
+from datasets.synthetic.figures import draw_person
+from datasets.synthetic.looks import Look, make_looks, random_pose
+from datasets.synthetic.places import PLACES
+from datasets.synthetic.stage import Stage
+from datasets.synthetic.things import FITTING, THINGS
 
-UNLABELED = -2    # as in PRW's files
-OVERSAMPLE = 2    # scenes are drawn this much larger, then reduced
-PEOPLE, FRAME, CAMERA = 1, 2, 3  # streams of random numbers, so that a frame depends on seed and index alone
+UNLABELED = -2  # as in PRW's files
+OVERSAMPLE = 2  # scenes are drawn this much larger, then reduced
+PEOPLE, FRAME, CAMERA = (
+    1,
+    2,
+    3,
+)  # streams of random numbers, so that a frame depends on seed and index alone
 
 
 @dataclass(frozen=True)
 class Frame:
     """What a scene must show: who is in it (1..N or UNLABELED), through which camera (1..6)."""
+
     index: int
     camera: int
     people: tuple[int, ...]
@@ -26,8 +35,10 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> float:
     return float(side.prod() / max(np.prod(a[2:] - a[:2]), 1e-6))
 
 
-def _stand(rng: np.random.Generator, stage: Stage, half: float, tall: float, placed: list, most: float) -> tuple:
-    """A foot point (x, y) and person height p there, hiding no one placed before beyond a share `most`."""
+def _stand(
+    rng: np.random.Generator, stage: Stage, half: float, tall: float, placed: list, most: float
+) -> tuple:
+    """A foot point (x, y) and person height p there, hiding no one beyond a share `most`."""
     best = None
     for _ in range(25):
         far = stage.ground + 0.1 * stage.h
@@ -54,21 +65,35 @@ def _shadow(stage: Stage, x: float, y: float, p: float, light: float) -> None:
     stage.image.paste((30, 30, 36), (int(x - w / 2 - light * 0.14 * p), int(y - h / 2)), mask)
 
 
-def _camera(rgb: np.ndarray, scale: float, seed: int, camera: int, rng: np.random.Generator, hard: float) -> Image.Image:
-    """Colours, light, lens and noise of a camera; rgb [h, w, 3] float32 0..255, `hard` scales every effect."""
+def _camera(
+    rgb: np.ndarray, scale: float, seed: int, camera: int, rng: np.random.Generator, hard: float
+) -> Image.Image:
+    """What a camera makes of rgb [h, w, 3] (float32 0..255); `hard` scales every effect."""
     own = np.random.default_rng([seed, CAMERA, camera])
-    hue = 2 * np.pi * (camera / 6 + own.uniform(-0.06, 0.06))  # casts lie evenly round the colour circle
+    hue = (
+        2 * np.pi * (camera / 6 + own.uniform(-0.06, 0.06))
+    )  # casts lie evenly round the colour circle
     white = own.uniform(0.16, 0.26) * hard * np.cos(hue + np.array([0, 2, 4]) * np.pi / 3)
-    contrast, colourful, focus = own.uniform(0.75, 1.15), own.uniform(0.6, 1.1), own.uniform(0.0, 0.6)
+    contrast, colourful, focus = (
+        own.uniform(0.75, 1.15),
+        own.uniform(0.6, 1.1),
+        own.uniform(0.0, 0.6),
+    )
     h, w = rgb.shape[:2]
     gain = np.exp(white + rng.normal(0, 0.06, 3) * hard + rng.normal(0, 0.22) * hard)
     out = rgb * np.float32(gain)
-    slope = rng.normal(0, 0.22, 2) * hard          # the light falls off across the picture
+    slope = rng.normal(0, 0.22, 2) * hard  # the light falls off across the picture
     yy, xx = np.linspace(-1, 1, h)[:, None], np.linspace(-1, 1, w)[None]
-    out *= np.float32(np.exp(slope[0] * xx + 0.5 * slope[1] * yy - 0.12 * (xx**2 + yy**2)))[..., None]
+    out *= np.float32(np.exp(slope[0] * xx + 0.5 * slope[1] * yy - 0.12 * (xx**2 + yy**2)))[
+        ..., None
+    ]
     grey = out.mean(2, keepdims=True)
     out = grey + (out - grey) * np.float32(1 + (colourful * rng.uniform(0.85, 1.15) - 1) * hard)
-    out = 122 + (out - 122) * np.float32(1 + (contrast - 1) * hard) + np.float32(rng.normal(0, 9) * hard)
+    out = (
+        122
+        + (out - 122) * np.float32(1 + (contrast - 1) * hard)
+        + np.float32(rng.normal(0, 9) * hard)
+    )
     out = np.where(out > 190, 255 - 65 * np.exp((190 - out) / 65), out)  # soft highlights
     image = Image.fromarray(np.clip(out, 0, 255).astype(np.uint8))
     blur = (focus + rng.exponential(0.3)) * hard * scale
@@ -77,11 +102,13 @@ def _camera(rgb: np.ndarray, scale: float, seed: int, camera: int, rng: np.rando
     return Image.fromarray(np.clip(np.asarray(image, np.float32) + noise, 0, 255).astype(np.uint8))
 
 
-def draw_scene(frame: Frame, looks: list[Look], size: tuple[int, int], seed: int, hard: float = 1.0):
-    """The picture of a frame and the boxes [n, 4] (float, x1 y1 x2 y2 pixels) of frame.people in their order.
+def draw_scene(
+    frame: Frame, looks: list[Look], size: tuple[int, int], seed: int, hard: float = 1.0
+):
+    """The picture of a frame and the boxes [n, 4] (x1 y1 x2 y2 pixels) of frame.people in order.
 
-    `looks[pid - 1]` is identity pid; the unlabelled are strangers of the same kind. Boxes go round the
-    whole figure, hidden parts included, up to the edge of the picture.
+    `looks[pid - 1]` is identity pid; the unlabelled are strangers of the same kind. Boxes go round
+    the whole figure, hidden parts included, up to the edge of the picture.
     """
     rng = np.random.default_rng([seed, FRAME, frame.index])
     own = np.random.default_rng([seed, CAMERA, frame.camera, 1])
