@@ -2,6 +2,7 @@
 workers hold no random state and a resumed run sees the batches it would have seen."""
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -15,15 +16,22 @@ from utils.errors import UserError
 Target = dict[str, Tensor]  # "boxes" [n, 4] float32 x1 y1 x2 y2 pixels, "labels" [n] int64
 
 
-def read_image(path: str) -> Tensor:
-    """[3, H, W] float32, RGB in 0..1; UserError naming an image that is missing or damaged."""
+@contextmanager
+def open_image(path: str) -> Iterator[Image.Image]:
+    """UserError naming an image that is missing or damaged, if it is decoded within."""
     try:
         with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB"))
+            yield image
     except FileNotFoundError:
         raise UserError(f"{path}: missing image") from None
     except Exception as error:  # each of PIL's decoders has its own kinds
         raise UserError(f"{path}: damaged image ({' '.join(str(error).split())})") from None
+
+
+def read_image(path: str) -> Tensor:
+    """[3, H, W] float32, RGB in 0..1."""
+    with open_image(path) as image:
+        pixels = np.array(image.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float().div_(255)
 
 
