@@ -127,9 +127,11 @@ def test_mat_files_are_nested_like_the_reference(root, ours, golden):
 def test_galleries_name_matches_first_and_leave_distractors_empty(root):
     path = os.path.join(root, "CUHK-SYSU/annotation/test/train_test/TestG50.mat")
     for row in loadmat(path)["TestG50"][0]:
-        sizes = [cell.size for cell in row["Gallery"]["idlocate"][0]]
-        assert sizes[0] == 4 and sizes == sorted(sizes, reverse=True)
-        assert row["Gallery"]["idlocate"][0, -1].shape == (1, 0)
+        boxes = row["Gallery"]["idlocate"][0]
+        assert boxes[0].shape == (1, 4)
+        sizes = [box.size for box in boxes]
+        assert sizes == sorted(sizes, reverse=True)
+        assert all(box.shape == (1, 0) for box in boxes if not box.size)
 
 
 def test_prw_files_end_lines_and_mark_strangers_as_the_real_ones(root):
