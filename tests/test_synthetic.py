@@ -56,7 +56,8 @@ def test_a_finished_folder_is_left_alone_and_an_unfinished_one_completed(root, t
     [({"seed": 2}, "seed 1, asked for 2"), ({"layout": "prw"}, "layout both, asked for prw"),
      ({"layout": "coco"}, "expected cuhk, prw or both"), ({"queries": 999}, "expected at most"),
      ({"identities": 1}, "identities: expected at least 3"), ({"size": (208, 0)}, "size"),
-     ({"difficulty": 9.0}, "difficulty")],
+     ({"difficulty": 9.0}, "difficulty"), ({"seed": -1}, "seed: expected at least 0"),
+     ({"workers": 0}, "workers")],
 )
 def test_bad_input_is_one_clear_line(root, change, words):
     with pytest.raises(UserError, match=words):

@@ -49,6 +49,8 @@ def write_dataset(
         raise UserError(f"layout: expected cuhk, prw or both, found {layout!r}")
     if min(size) < 64:
         raise UserError(f"size: expected at least 64 x 64 pixels, found {size[0]} x {size[1]}")
+    if workers is not None and workers < 1:
+        raise UserError(f"workers: expected at least 1, found {workers}")
     if not 0 <= difficulty <= 1.5:
         raise UserError(f"difficulty: expected 0 to 1.5, found {difficulty}")
     plan = make_plan(identities, frames, queries, seed, alike=0.55 * difficulty)

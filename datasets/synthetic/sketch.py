@@ -31,7 +31,7 @@ class Sketch:
         mask = Image.new("L", (int(right - left), int(low - top)))
         draw(ImageDraw.Draw(mask), points - (left, top))
         glow = mask.filter(ImageFilter.GaussianBlur(soft * self.s))
-        shift = int(round(self.light * soft * self.s * 0.8))
+        shift = round(self.light * soft * self.s * 0.8)
         glow = np.roll(np.asarray(glow, np.float32) / 255, shift, 1)[..., None]
         area = np.s_[top:low, left:right]
         if callable(fill):
