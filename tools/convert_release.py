@@ -1,29 +1,203 @@
-"""Turn a checkpoint of the published release into this project's."""
-import re
+"""Turn a checkpoint of the published release, and its config, into this project's.
 
-from torch import Tensor
+The network's sizes come from the tensors, everything that the release keeps in its code from this
+project's config for the same dataset and backbone, the rest from the release's config.
+"""
+import argparse
+import sys
+from pathlib import Path
 
-# Release key (torchvision 0.12 naming) -> ours, in order; the unused regressor goes first because
-# the release calls it by the name that the detection branch's predictor has here.
-UNUSED = "roi_heads.box_predictor."
-RENAMES = [
-    (r"^backbone\.fpn\.(inner|layer)_blocks\.(\d)\.(weight|bias)$", r"backbone.fpn.\1_blocks.\2.0.\3"),
-    (r"^rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1"),
-    (r"^roi_heads\.faster_rcnn_predictor\.", "roi_heads.box_predictor."),
-    (r"^roi_heads\.embedding_head\.projectors\.feat_beFC\.", "roi_heads.embedding_head.pooled."),
-    (r"^roi_heads\.embedding_head\.projectors\.feat_afFC\.", "roi_heads.embedding_head.fc."),
-    (r"^roi_heads\.embedding_head\.rescaler\.", "roi_heads.embedding_head.norm."),
-    (r"^roi_heads\.reid_loss\.", "roi_heads.oim."),
-]
+import torch
+import yaml
+from torch import Tensor, nn
+from yacs.config import CfgNode
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from configs.defaults import load_cfg  # noqa: E402
+from engine.checkpoint import load_file, save_file  # noqa: E402
+from models.backbones import BACKBONES  # noqa: E402
+from models.build import build_net, build_terms  # noqa: E402
+from tools.release_format import CONFIG_KEYS, convert_state, rename_adapter  # noqa: E402
+from utils.errors import UserError, run_main  # noqa: E402
+
+DATASET_FOLDERS = {"CUHK-SYSU": "cuhk_sysu", "PRW": "prw"}
+HEAD = "roi_heads.oim.head"  # position in the queue
 
 
-def rename(key: str) -> str:
-    """A release key -> our key."""
-    for pattern, replacement in RENAMES:
-        key = re.sub(pattern, replacement, key)
-    return key
+def split_model(content: dict, where: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A release checkpoint -> the network's state dict and the terms', in our naming.
+
+    Takes {"model": state dict} and {"model": {"student": state dict, "fgd": {level: state dict}}}.
+    """
+    model = content.get("model")
+    if "config" in content or not isinstance(model, dict):
+        raise UserError(f"{where}: expected a checkpoint of the release, a dict with model and "
+                        f"without config; found {', '.join(map(str, content)) or 'nothing'}")
+    fgd = {}
+    if "student" in model:
+        model = dict(model)
+        state, fgd = model.pop("student"), model.pop("fgd", {})
+        if model:
+            raise UserError(f"{where}: no place for {', '.join(map(str, model))} beside student "
+                            "and fgd")
+        model = state
+    parts = {"the network": model} | {f"fgd {level}": adapter for level, adapter in fgd.items()}
+    for name, part in parts.items():
+        if not isinstance(part, dict) or not all(isinstance(v, Tensor) for v in part.values()):
+            raise UserError(f"{where}: {name}: expected a state dict of tensors")
+    terms = {
+        f"dfd.levels.{level}.{rename_adapter(key)}": value
+        for level, adapter in fgd.items() for key, value in adapter.items()
+    }
+    return convert_state(model), terms
 
 
-def convert_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A released network's state dict in our naming, without the regressor that nothing uses."""
-    return {rename(key): value for key, value in state.items() if not key.startswith(UNUSED)}
+def model_sizes(state: dict[str, Tensor], where: str) -> dict[str, object]:
+    """The config values that the tensors' shapes tell: backbone, norm, and widths."""
+    try:
+        channels = tuple(
+            state[f"backbone.fpn.inner_blocks.{i}.0.weight"].shape[1] for i in range(4)
+        )
+        heads = [state[f"roi_heads.embedding_head.{part}.0.weight"] for part in ("pooled", "fc")]
+        sizes = {
+            "BACKBONE.FROZEN_BN": not any(
+                k.startswith("backbone.body.") and k.endswith("num_batches_tracked") for k in state
+            ),
+            "MODEL.FPN_CHANNELS": state["backbone.fpn.inner_blocks.0.0.weight"].shape[0],
+            "MODEL.FC_SIZE": state["roi_heads.box_head.fc6.weight"].shape[0],
+            "MODEL.EMBEDDING_SIZE": sum(head.shape[0] for head in heads),
+            "MODEL.OIM.QUEUE_SIZE": state["roi_heads.oim.cq"].shape[0],
+        }
+        state["roi_heads.oim.lut"].shape[0]
+    except (KeyError, IndexError) as error:
+        raise UserError(f"{where}: not a person search network of the release; missing or of "
+                        f"another form: {error.args[0]}") from None
+    names = [name for name, spec in BACKBONES.items() if spec.channels == channels]
+    if not names:
+        known = ", ".join(f"{name} {spec.channels}" for name, spec in BACKBONES.items())
+        raise UserError(f"{where}: expected FPN inputs of one of {known}; found {channels}")
+    return {"BACKBONE.NAME": names[0]} | sizes
+
+
+def flatten(node: dict, prefix: str = "") -> dict[str, object]:
+    """A nested dict as {"A.B.C": value}."""
+    flat = {}
+    for key, value in node.items():
+        inner = isinstance(value, dict)
+        flat |= flatten(value, f"{prefix}{key}.") if inner else {prefix + key: value}
+    return flat
+
+
+def read_release_config(path: str) -> dict[str, object]:
+    """The release's YAML config as {"A.B.C": value}."""
+    if not Path(path).is_file():
+        raise UserError(f"--cfg {path}: no such file")
+    try:
+        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"--cfg {path}: not a YAML config ({reason})") from None
+    if not isinstance(config, dict):
+        raise UserError(f"--cfg {path}: expected KEY: value lines; found {type(config).__name__}")
+    return flatten(config)
+
+
+def make_config(
+    release: dict[str, object], sizes: dict[str, object], distilled: bool, out: str, where: str
+) -> CfgNode:
+    """This project's config for the dataset and backbone, with the release's values over it."""
+    dataset = release.get("INPUT.DATASET", "CUHK-SYSU")  # the release's default
+    if dataset not in DATASET_FOLDERS:
+        raise UserError(f"{where}: INPUT.DATASET: expected {' or '.join(DATASET_FOLDERS)}; "
+                        f"found {dataset}")
+    folder = Path(__file__).resolve().parents[1] / "configs" / DATASET_FOLDERS[dataset]
+    base, ddps = (folder / f"{sizes['BACKBONE.NAME']}_{kind}.yaml" for kind in ("base", "ddps"))
+    cfg = load_cfg(str(ddps if distilled and ddps.is_file() else base))
+    cfg.defrost()
+    values = {ours: release[key] for key, ours in CONFIG_KEYS.items() if key in release}
+    for key, value in (values | sizes | {"OUTPUT_DIR": out}).items():
+        node, _, leaf = key.rpartition(".")
+        old = eval_node(cfg, node)[leaf]
+        try:  # YAML reads 10 as int and 1e-3 as text where a float is meant
+            cfg.merge_from_list([key, float(value) if isinstance(old, float) else value])
+        except (TypeError, ValueError):
+            raise UserError(f"{where}: {key}: expected {type(old).__name__}; "
+                            f"found {value!r}") from None
+    return cfg
+
+
+def eval_node(cfg: CfgNode, path: str) -> CfgNode:
+    """The node at "A.B" of a config."""
+    for part in filter(None, path.split(".")):
+        cfg = cfg[part]
+    return cfg
+
+
+def misfits(module: nn.Module, state: dict[str, Tensor]) -> list[str]:
+    """What keeps `state` from loading into `module`, tensor by tensor."""
+    own = module.state_dict()
+    return (
+        [f"{key} is missing" for key in own.keys() - state.keys()]
+        + [f"{key} has no place" for key in state.keys() - own.keys()]
+        + [f"{key} is {list(state[key].shape)}, expected {list(own[key].shape)}"
+           for key in own.keys() & state.keys() if state[key].shape != own[key].shape]
+    )
+
+
+def check_fit(cfg: CfgNode, state: dict[str, Tensor], terms: dict[str, Tensor], where: str) -> None:
+    """UserError listing every tensor that does not fit the config's network and terms."""
+    with torch.device("meta"):  # shapes alone
+        wrong = misfits(build_net(cfg, len(state["roi_heads.oim.lut"]), pretrained=False), state)
+        if terms:
+            masks = [v for k, v in terms.items() if k.endswith("student_context.mask.weight")]
+            teacher = cfg.clone()
+            teacher.MODEL.FPN_CHANNELS = masks[0].shape[1] if masks else cfg.MODEL.FPN_CHANNELS
+            wrong += misfits(nn.ModuleDict(build_terms(cfg, teacher)), terms)
+    if wrong:
+        raise UserError(f"{where}: {len(wrong)} tensors do not fit: {'; '.join(sorted(wrong))}")
+
+
+def convert(cfg_path: str, ckpt_path: str, out: str) -> None:
+    """Write out/config.yaml and out/<name of ckpt_path>; prints what was done."""
+    where, folder = f"--ckpt {ckpt_path}", Path(out)
+    release = read_release_config(cfg_path)
+    targets = folder / "config.yaml", folder / Path(ckpt_path).with_suffix(".pth").name
+    for source in (cfg_path, ckpt_path):
+        if Path(source).resolve() in [target.resolve() for target in targets]:
+            raise UserError(f"--out {out}: expected another folder; {source} would be overwritten")
+    content = load_file(ckpt_path, "--ckpt")
+    state, terms = split_model(content, where)
+    sizes = model_sizes(state, where)
+    state.setdefault(HEAD, torch.zeros((), dtype=torch.int64))
+    cfg = make_config(release, sizes, "student" in content["model"], out, f"--cfg {cfg_path}")
+    check_fit(cfg, state, terms, where)
+    checkpoint = {"model": state, "terms": terms, "config": cfg.dump(), "step": 0}
+    if isinstance(content.get("epoch"), int):  # the last epoch's index -> finished epochs
+        checkpoint["epoch"] = content["epoch"] + 1
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        targets[0].write_text(cfg.dump(), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror})") from None
+    save_file(checkpoint, targets[1])
+    ignored = [key for key in release if key not in CONFIG_KEYS]
+    if ignored:
+        print(f"ignored in {cfg_path}: {', '.join(ignored)}")
+    print("the release keeps no position in the OIM queue: it starts at 0")
+    print(f"{cfg.BACKBONE.NAME}: {len(state)} tensors of the network, {len(terms)} of the DFD term, "
+          f"{len(state['roi_heads.oim.lut'])} identities, a queue of {cfg.MODEL.OIM.QUEUE_SIZE}")
+    print(f"wrote {targets[0]} and {targets[1]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="the release's config.yaml")
+    parser.add_argument("--ckpt", required=True, metavar="FILE", help="the release's checkpoint")
+    parser.add_argument("--out", required=True, metavar="FOLDER",
+                        help="where config.yaml and the checkpoint go")
+    args = parser.parse_args()
+    convert(args.cfg, args.ckpt, args.out)
+
+
+if __name__ == "__main__":
+    run_main(main)

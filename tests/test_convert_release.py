@@ -1,0 +1,182 @@
+"""Checkpoints in the release's exact naming become ours, or are refused."""
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from torchvision.transforms.functional import to_tensor
+
+from configs.defaults import load_cfg
+from engine.checkpoint import load_checkpoint, load_net, load_state, load_teacher, stored_cfg
+from models.backbones import BACKBONES
+from models.build import build_terms
+from tests.golden import named_weights
+from tools.convert_release import convert
+from utils.errors import UserError
+
+GOLDEN = Path(__file__).parent / "golden"
+SHAPES = json.loads((GOLDEN / "official_shapes.json").read_text())
+ADAPTER = json.loads((GOLDEN / "losses.json").read_text())["dfd"]["adapter_shapes"]
+CONFIG = {
+    "OUTPUT_DIR": "exp_cuhk", "DEVICE": "cuda", "SEED": 1,
+    "INPUT": {"DATASET": "CUHK-SYSU", "DATA_ROOT": "data/CUHK-SYSU", "MIN_SIZE": 256,
+              "MAX_SIZE": 416, "BATCH_SIZE_TRAIN": 4, "NUM_WORKERS_TRAIN": 3},
+    "SOLVER": {"BASE_LR": 0.0024, "LR_DECAY_MILESTONES": [12], "CLIP_GRADIENTS": 10,
+               "WARMUP_FACTOR": "1e-3", "GAMMA": 0.5},
+    "MODEL": {"RPN": {"PRE_NMS_TOPN_TEST": 6000}, "LOSS": {"LUT_SIZE": 40, "CQ_SIZE": 1}},
+    "FGD": {"ALPHA": 1}, "GRAPHRELA": {},
+}
+
+
+def adapters(channels: int = 256) -> dict:
+    """FGD modules of four levels, scaled from the reference's 32 channels."""
+    scaled = {32: channels, 16: channels // 2}
+    shapes = {k: [scaled.get(size, size) for size in shape] for k, shape in ADAPTER.items()}
+    return {
+        str(level): {k: named_weights.value(f"fgd.{level}.{k}", s) for k, s in shapes.items()}
+        for level in range(4)
+    }
+
+
+def write_release(folder: Path, model: dict, config: dict = CONFIG) -> tuple[str, str]:
+    """config.yaml and epoch_19.pth with what the release saves beside the model."""
+    folder.mkdir(exist_ok=True)
+    cfg, ckpt = folder / "config.yaml", folder / "epoch_19.pth"
+    cfg.write_text(yaml.safe_dump(config))
+    weight = torch.nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.SGD([weight], lr=0.003, momentum=0.9)
+    weight.sum().backward()
+    optimizer.step()
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[16])
+    torch.save({"model": model, "optimizer": optimizer.state_dict(), "epoch": 19,
+                "lr_scheduler": scheduler.state_dict()}, ckpt)
+    return str(cfg), str(ckpt)
+
+
+@pytest.fixture(scope="module")
+def resnet18() -> dict:
+    return named_weights.fill(SHAPES["resnet18"])
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_tensor_of_a_release_network_is_placed(backbone, tmp_path, capsys):
+    weights = named_weights.fill(SHAPES[backbone])
+    convert(*write_release(tmp_path / "release", weights), str(tmp_path / "ours"))
+    assert "position in the OIM queue" in capsys.readouterr().out
+    cfg = load_cfg(str(tmp_path / "ours/config.yaml"))
+    assert cfg.BACKBONE.NAME == backbone
+    assert cfg.BACKBONE.FROZEN_BN == (backbone == "resnet18")
+    assert cfg.MODEL.OIM.QUEUE_SIZE == 30
+    net = load_net(cfg, tmp_path / "ours/epoch_19.pth", torch.device("cpu"))
+    assert torch.equal(net.oim.lut, weights["roi_heads.reid_loss.lut"])
+    assert torch.equal(net.oim.cq, weights["roi_heads.reid_loss.cq"])
+    unused = sum(key.startswith("roi_heads.box_predictor.") for key in weights)
+    assert len(net.state_dict()) == len(weights) - unused + 1
+
+
+def test_distilled_resnet18_finds_and_embeds_as_the_release_does(tmp_path, resnet18, capsys):
+    model = {"student": resnet18, "fgd": adapters()}
+    convert(*write_release(tmp_path / "release", model), str(tmp_path / "ours"))
+    path = tmp_path / "ours/epoch_19.pth"
+    net = load_net(load_cfg(str(tmp_path / "ours/config.yaml")), path, torch.device("cpu"))
+    expected = np.load(GOLDEN / "model_resnet18.npz")
+    image = to_tensor(Image.open(GOLDEN / "image_0.png").convert("RGB"))
+    found = net.detect([image])[0]
+    np.testing.assert_allclose(found.boxes, expected["boxes"], atol=1e-3)
+    np.testing.assert_allclose(found.scores, expected["scores"], atol=1e-3)
+    np.testing.assert_allclose(found.embeddings, expected["emb"], atol=1e-4)
+    embedding = net.embed([image], [torch.tensor([[20.0, 30, 80, 200]])])[0]
+    np.testing.assert_allclose(embedding, expected["q"], atol=1e-4)
+
+    checkpoint = load_checkpoint(path)
+    terms = torch.nn.ModuleDict(build_terms(stored_cfg(checkpoint), stored_cfg(checkpoint)))
+    load_state(terms, checkpoint["terms"], "terms")
+    context = terms["dfd"].levels["2"].teacher_context.transform[3].weight
+    assert torch.equal(context, model["fgd"]["2"]["channel_add_conv_t.3.weight"])
+    load_teacher(path, torch.device("cpu"))
+
+
+def test_config_values_are_carried_and_the_rest_is_named(tmp_path, resnet18, capsys):
+    cfg, ckpt = write_release(tmp_path / "release", {"student": resnet18, "fgd": {}})
+    convert(cfg, ckpt, str(tmp_path / "ours"))
+    ours = load_cfg(str(tmp_path / "ours/config.yaml"))
+    assert ours.INPUT.MIN_SIZE == 256 and ours.INPUT.NUM_WORKERS == 3
+    assert ours.SOLVER.BASE_LR == 0.0024 and ours.SOLVER.MILESTONES == [12]
+    assert ours.SOLVER.CLIP_GRADIENTS == 10.0 and ours.SOLVER.WARMUP_FACTOR == 1e-3
+    assert ours.SOLVER.GAMMA == 0.1  # the release never reads its own
+    assert ours.OUTPUT_DIR == str(tmp_path / "ours")
+    assert ours.DISTILLER.TEACHER_CKPT == "runs/cuhk_sysu_resnet50_base/epoch_19.pth"
+    ignored = [line for line in capsys.readouterr().out.splitlines() if line.startswith("ignored")]
+    assert len(ignored) == 1
+    for key in ("OUTPUT_DIR", "DEVICE", "SOLVER.GAMMA", "FGD.ALPHA", "MODEL.RPN.PRE_NMS_TOPN_TEST"):
+        assert key in ignored[0]
+    assert load_checkpoint(tmp_path / "ours/epoch_19.pth")["epoch"] == 20
+
+
+def test_mobilenet_keeps_its_rpn_threshold(tmp_path, capsys):
+    weights = named_weights.fill(SHAPES["mobilenet_v2"])
+    convert(*write_release(tmp_path / "release", weights), str(tmp_path / "ours"))
+    assert load_cfg(str(tmp_path / "ours/config.yaml")).MODEL.RPN.SCORE_THRESH == 0.05
+
+
+class Harmful:
+    def __reduce__(self):
+        return os.system, ("touch harm",)
+
+
+LUT, FC = "roi_heads.reid_loss.lut", "roi_heads.reid_head.fc7.bias"
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda w: {k: v for k, v in w.items() if k != FC}, f"1 tensors do not fit: {FC} is missing"),
+    (lambda w: w | {"more.weight": torch.zeros(1)}, "more.weight has no place"),
+    (lambda w: w | {FC: torch.zeros(3)}, rf"{FC} is \[3\], expected \[1024\]"),
+    (lambda w: {k: v for k, v in w.items() if k != LUT}, "roi_heads.oim.lut"),
+    (lambda w: {"student": w, "fgd": adapters(32)}, "8 tensors.*dfd.levels.0.align.weight is missing"),
+    (lambda w: {"student": w, "fgd": {"7": adapters()["0"]}}, "dfd.levels.7.*has no place"),
+    (lambda w: {"student": w, "abf": {"a": torch.zeros(1)}}, "no place for abf"),
+    (lambda w: {"student": w, "fgd": {"0": 3}}, "fgd 0: expected a state dict"),
+    (lambda w: {"a": 1}, "expected a state dict of tensors"),
+    (lambda w: Harmful(), "epoch_19.pth: damaged, or not a file of tensors"),
+])
+def test_what_does_not_fit_is_listed_and_nothing_written(
+    change, message, tmp_path, resnet18, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    cfg, ckpt = write_release(tmp_path / "release", change(resnet18))
+    with pytest.raises(UserError, match=message) as caught:
+        convert(cfg, ckpt, str(tmp_path / "ours"))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "harm").exists() and not (tmp_path / "ours").exists()
+
+
+@pytest.mark.parametrize("text, message", [
+    ("a: [1", "not a YAML config"),
+    ("- 1", "expected KEY: value lines; found list"),
+    ("INPUT: {DATASET: market}", "INPUT.DATASET: expected CUHK-SYSU or PRW; found market"),
+    ("INPUT: {MIN_SIZE: tall}", "INPUT.MIN_SIZE: expected int; found 'tall'"),
+    ("SOLVER: {BASE_LR: fast}", "SOLVER.BASE_LR: expected float; found 'fast'"),
+])
+def test_bad_release_config_is_one_line(text, message, tmp_path, resnet18, capsys):
+    cfg, ckpt = write_release(tmp_path / "release", resnet18)
+    Path(cfg).write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        convert(cfg, ckpt, str(tmp_path / "ours"))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_releases_own_files_are_not_overwritten(tmp_path, resnet18):
+    cfg, ckpt = write_release(tmp_path / "release", resnet18)
+    with pytest.raises(UserError, match="would be overwritten"):
+        convert(cfg, ckpt, str(tmp_path / "release"))
+
+
+def test_converting_twice_is_refused(tmp_path, resnet18, capsys):
+    cfg, ckpt = write_release(tmp_path / "release", resnet18)
+    convert(cfg, ckpt, str(tmp_path / "ours"))
+    with pytest.raises(UserError, match="expected a checkpoint of the release"):
+        convert(cfg, str(tmp_path / "ours/epoch_19.pth"), str(tmp_path / "again"))

@@ -1,0 +1,57 @@
+"""Names in checkpoints and configs of the published release, and ours for them."""
+import re
+
+from torch import Tensor
+
+# Release key (torchvision 0.12 naming) -> ours, in order; the unused regressor goes first because
+# the release calls it by the name that the detection branch's predictor has here.
+UNUSED = "roi_heads.box_predictor."
+RENAMES = [
+    (r"^backbone\.fpn\.(inner|layer)_blocks\.(\d)\.(weight|bias)$",
+     r"backbone.fpn.\1_blocks.\2.0.\3"),
+    (r"^rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1"),
+    (r"^roi_heads\.faster_rcnn_predictor\.", "roi_heads.box_predictor."),
+    (r"^roi_heads\.embedding_head\.projectors\.feat_beFC\.", "roi_heads.embedding_head.pooled."),
+    (r"^roi_heads\.embedding_head\.projectors\.feat_afFC\.", "roi_heads.embedding_head.fc."),
+    (r"^roi_heads\.embedding_head\.rescaler\.", "roi_heads.embedding_head.norm."),
+    (r"^roi_heads\.reid_loss\.", "roi_heads.oim."),
+]
+# The release's FGD module of one level -> the DFD term's.
+SIDES = {"s": "student_context", "t": "teacher_context"}
+
+# Release config key -> ours. The release never reads a good part of its keys, so those that would
+# change what a network finds (RPN, RoI heads) come from this project's configs, as published.
+CONFIG_KEYS = {
+    **{f"INPUT.{key}": f"INPUT.{key}" for key in (
+        "DATASET", "DATA_ROOT", "MIN_SIZE", "MAX_SIZE", "BATCH_SIZE_TRAIN", "BATCH_SIZE_TEST")},
+    "INPUT.NUM_WORKERS_TRAIN": "INPUT.NUM_WORKERS",
+    **{f"SOLVER.{key}": f"SOLVER.{key}" for key in (
+        "MAX_EPOCHS", "BASE_LR", "WARMUP_FACTOR", "WEIGHT_DECAY", "CLIP_GRADIENTS")},
+    "SOLVER.SGD_MOMENTUM": "SOLVER.MOMENTUM",
+    "SOLVER.LR_DECAY_MILESTONES": "SOLVER.MILESTONES",
+    **{f"SOLVER.LW_{key}": f"SOLVER.LOSS_WEIGHTS.{key}" for key in (
+        "RPN_CLS", "RPN_REG", "PROPOSAL_CLS", "PROPOSAL_REG")},
+    "SOLVER.LW_BOX_REID": "SOLVER.LOSS_WEIGHTS.OIM",
+    "MODEL.LOSS.OIM_MOMENTUM": "MODEL.OIM.MOMENTUM",
+    "MODEL.LOSS.OIM_SCALAR": "MODEL.OIM.SCALE",
+    "EVAL_PERIOD": "SOLVER.EVAL_PERIOD",
+    "EVAL_GALLERY_SIZE": "EVAL_GALLERY_SIZE", "EVAL_USE_CBGM": "EVAL_USE_CBGM", "SEED": "SEED",
+}
+
+
+def rename(key: str) -> str:
+    """A release key -> our key."""
+    for pattern, replacement in RENAMES:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def convert_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A released network's state dict in our naming, without the regressor that nothing uses."""
+    return {rename(key): value for key, value in state.items() if not key.startswith(UNUSED)}
+
+
+def rename_adapter(key: str) -> str:
+    """A key of the release's FGD module -> the DFD term's, within one level."""
+    key = re.sub(r"^conv_mask_([st])\.", lambda m: f"{SIDES[m[1]]}.mask.", key)
+    return re.sub(r"^channel_add_conv_([st])\.", lambda m: f"{SIDES[m[1]]}.transform.", key)
