@@ -19,18 +19,20 @@ class CBGM:
 
 
 def rematch(sims: Tensor, index: Tensor | None, weights: Tensor, gallery: Gallery,
-            people: list[Tensor], k1: int, k2: int) -> None:
-    """The detection matched to a query takes the largest edge of the matching, in place.
+            people: list[Tensor], k1: int, k2: int) -> Tensor:
+    """The similarities [c, N], where the detection matched to a query has the matching's largest edge.
 
     sims: [c, N] similarities of c queries to all detections. index, weights: see
     `gallery.listing`. people: of the c queries. The matching maximises the total similarity
     (scipy); of equal detections at the k1-th place, those earlier in the gallery come first.
     """
     row, image = _best_images(sims, index, weights, gallery, k1)
+    sims = sims.clone()
     if len(row):
         step = max(1, EDGE_CHUNK // int(gallery.counts[image].max()))
         for some in zip(row.split(step), image.split(step)):
             _match_pairs(sims, *some, gallery, people, k2)
+    return sims
 
 
 def _best_images(sims, index, weights, gallery, k1) -> tuple[Tensor, Tensor]:
@@ -40,7 +42,7 @@ def _best_images(sims, index, weights, gallery, k1) -> tuple[Tensor, Tensor]:
     if not values.numel():
         return torch.zeros(2, 0, dtype=torch.long).unbind()
     kth = values.topk(min(k1, values.shape[1]), dim=1).values[:, -1:]
-    row, column = ((values >= kth) & (weights > 0)).nonzero(as_tuple=True)
+    row, column = (values >= kth.clamp(min=torch.finfo().min)).nonzero(as_tuple=True)
     order = torch.argsort(values[row, column], descending=True, stable=True)
     order = order[torch.argsort(row[order], stable=True)]
     row, column = row[order], column[order]

@@ -60,9 +60,9 @@ def listing(listed: Tensor, gallery: Gallery) -> tuple[Tensor | None, Tensor]:
     number; columns that fill up a shorter list weigh 0. Short lists are gathered, so that a gallery
     of 100 images does not cost one of 7,000; long ones take every detection as it lies.
     """
+    if 4 * int(listed.count_nonzero()) > listed.numel():
+        return None, listed.float().index_select(1, gallery.image)
     row, image = listed.nonzero(as_tuple=True)
-    if 4 * len(row) > listed.numel():
-        return None, listed[:, gallery.image].float()
     owner, detection = spread(gallery.starts[image], gallery.counts[image])
     row, weight = row[owner], listed[row, image][owner].float()
     lengths = torch.bincount(row, minlength=len(listed))

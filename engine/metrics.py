@@ -77,8 +77,10 @@ def search_many(dets: Sequence[Tensor], feats: Sequence[Tensor], query_feats: Te
             queries = torch.from_numpy(protocol.queries)
             rows = ((queries >= chunk[0]) & (queries <= chunk[-1])).nonzero()[:, 0]
             if len(rows):
-                own, index, weights = _rank(sims[queries[rows] - chunk[0]], rows, gallery, protocol, cbgm)
-                ap[rows], first_hit[rows] = _score(own, index, weights, truth, rows)
+                at = queries[rows] - chunk[0]
+                own = sims if torch.equal(at, torch.arange(len(sims))) else sims[at]
+                ranked = _rank(own, rows, gallery, protocol, cbgm)
+                ap[rows], first_hit[rows] = _score(*ranked, truth, rows)
     return [_summary(ap, first_hit) for ap, first_hit in results]
 
 
@@ -87,7 +89,7 @@ def _rank(sims, rows, gallery, protocol, cbgm) -> tuple[Tensor, Tensor | None, T
     index, weights = listing(torch.from_numpy(protocol.listed[rows.numpy()]), gallery)
     if cbgm:
         people = [cbgm.people[q] for q in protocol.queries[rows.numpy()]]
-        rematch(sims, index, weights, gallery, people, cbgm.k1, cbgm.k2)
+        sims = rematch(sims, index, weights, gallery, people, cbgm.k1, cbgm.k2)
     return sims, index, weights
 
 

@@ -42,19 +42,27 @@ def detection(gt_boxes, dets, score_thr, iou_thr=0.5, labeled=None):
 
 def search(dets, feats, query_feats, protocol, score_thr=0.5, cbgm=None):
     """As `metrics.search`; `lists` holds each query's ranking: (similarity, right, image)."""
+    return rank(*above(dets, feats, score_thr), query_feats, protocol, cbgm)
+
+
+def above(dets, feats, score_thr):
     keep = [d[:, 4] >= score_thr for d in dets]
     boxes = [d[k, :4].double().tolist() for d, k in zip(dets, keep)]
-    feats = [f[k].numpy() for f, k in zip(feats, keep)]
+    return boxes, [f[k].numpy() for f, k in zip(feats, keep)]
+
+
+def rank(boxes, feats, query_feats, protocol, cbgm=None):
     aps, first_hits, lists = [], [], []
     for row, query in enumerate(protocol.queries):
-        sims = [f @ query_feats[query].numpy() for f in feats]
+        listed = {image: times for image, times in enumerate(protocol.listed[row].tolist()) if times}
+        sims = {image: feats[image] @ query_feats[query].numpy() for image in listed}
         if cbgm:
-            _context(sims, feats, protocol.listed[row], cbgm, query)
+            _context(sims, feats, listed, cbgm, query)
         entries = {}  # image -> one entry for each time that it is listed
         for entry in np.flatnonzero(protocol.query == row):
             entries.setdefault(protocol.image[entry], []).append(entry)
         y_score, y_true, where, found = [], [], [], 0
-        for image, times in enumerate(protocol.listed[row]):
+        for image, times in listed.items():
             right = None
             if image in entries:
                 assert len(entries[image]) == times
@@ -84,8 +92,8 @@ def _true_positive(sims, boxes, protocol, entry):
 
 
 def _context(sims, feats, listed, cbgm, query):
-    ranking = [(-s, image, d) for image, times in enumerate(listed) for d, s in enumerate(sims[image])
-               for _ in range(times)]
+    ranking = [(-s, image, d) for image, times in listed.items()
+               for d, s in enumerate(sims[image]) for _ in range(times)]
     people = cbgm.people[query][:cbgm.k2].numpy()
     for image in {image for _, image, _ in sorted(ranking)[:cbgm.k1]}:
         edges = people @ feats[image].T
