@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from datasets.mat import load_mat, reading, text
+from datasets.mat import cells, load, reading, text
 from datasets.protocol import Protocol
 from utils.errors import UserError
 
@@ -53,9 +53,8 @@ class SearchDataset(ABC):
 
 def name_list(path: str, variable: str, dropped: Counter, suffix: str = "") -> list[str]:
     """A cell array of image names, each once, in the file's order."""
-    cells = load_mat(path, variable).ravel()
     with reading(path):
-        names = [text(cell).removesuffix(suffix) + suffix for cell in cells]
+        names = [text(c).removesuffix(suffix) + suffix for c in cells(load(path, variable))]
     unique = list(dict.fromkeys(names))
     count(dropped, f"{os.path.basename(path)}: image listed twice", len(names) - len(unique))
     return unique
@@ -80,8 +79,8 @@ def corners(xywh: np.ndarray) -> np.ndarray:
 
 
 def has_area(xywh: np.ndarray) -> np.ndarray:
-    """[n, 4] x y w h -> [n] bool: finite, with width and height."""
-    return np.isfinite(xywh).all(1) & (xywh[:, 2:] > 0).all(1)
+    """[n, 4] x y w h -> [n] bool."""
+    return (xywh[:, 2:] > 0).all(1)
 
 
 def make_scenes(split: str, names: list[str], folder: str, xywh: list[np.ndarray],

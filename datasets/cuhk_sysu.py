@@ -7,7 +7,8 @@ import numpy as np
 
 from datasets.base import (UNLABELED, Query, Scene, SearchDataset, check_root, corners, count, has_area,
                            make_scenes, name_list)
-from datasets.mat import load_mat, load_structs, reading, text
+from datasets.mat import cells, fields, load_structs, numbers, reading, text
+from datasets.mat import load as load_mat
 from datasets.protocol import Protocol, make_protocol
 from utils.errors import UserError
 
@@ -73,31 +74,33 @@ class Lists:
 
 def read_lists(path: str, variable: str) -> Lists:
     """A `TestG...` variable: [1, q] struct of Query [1, 1] and Gallery [1, g]."""
-    names, images, cells, asked = {}, [], [], []
+    names, images, boxes, asked, places = {}, [], [], [], []
     for record in load_structs(path, variable):
         with reading(path):
-            asked.append(record["Query"].ravel()[0])
-            gallery = record["Gallery"].ravel()
-            listed = [names.setdefault(text(cell), len(names)) for cell in gallery["imname"]]
+            query, gallery = fields(record["Query"]), fields(record["Gallery"])
+            asked.append(query["imname"][0])
+            places.append(query["idlocate"][0])
+            # equal names are equal bytes, so each is read once
+            listed = [names.setdefault(name, len(names)) for name in gallery["imname"]]
             images.append(np.array(listed, np.int64))
-            cells.append(stack_boxes(gallery["idlocate"]))
+            boxes.append(stack_boxes(gallery["idlocate"]))
     with reading(path):
-        queries = keys([text(q["imname"]) for q in asked],
-                       stack_boxes([q["idlocate"] for q in asked]))
-        boxes = np.concatenate(cells)
+        queries = keys([text(name) for name in asked], stack_boxes(places))
+        boxes = np.concatenate(boxes)
         query = np.repeat(np.arange(len(queries)), [len(listed) for listed in images])
-    holding = np.flatnonzero(has_area(boxes))  # an empty idlocate became zeros
-    return Lists(queries, list(names), query, np.concatenate(images), holding, boxes[holding])
+        holding = np.flatnonzero(has_area(boxes))  # an empty idlocate became zeros
+        return Lists(queries, [text(name) for name in names], query, np.concatenate(images),
+                     holding, boxes[holding])
 
 
-def stack_boxes(cells: list[np.ndarray]) -> np.ndarray:
-    """`idlocate` cells, uint8 and uint16 mixed, -> [n, 4] float64; zeros for an empty one."""
-    sizes = np.array([cell.size for cell in cells], np.int64)
-    if not np.isin(sizes, (0, 4)).all():
+def stack_boxes(places: list[bytes]) -> np.ndarray:
+    """`idlocate` matrices, uint8 and uint16 mixed, -> [n, 4] float64; zeros for an empty one."""
+    found = {place: numbers(place) for place in set(places)}
+    if not {len(box) for box in found.values()} <= {0, 4}:
         raise ValueError("idlocate: expected x y w h or nothing, found another count of numbers")
-    boxes = np.zeros((len(cells), 4))
-    boxes[sizes == 4] = np.array([cell.ravel() for cell in cells if cell.size]).reshape(-1, 4)
-    return boxes
+    nothing = np.zeros(4)
+    rows = [box if len(box := found[place]) else nothing for place in places]
+    return np.array(rows).reshape(-1, 4)
 
 
 def keys(names: list[str], xywh: np.ndarray) -> list[Key]:
@@ -158,24 +161,24 @@ def load(root: str) -> CuhkSysu:
 
 def read_images(path: str) -> dict[str, np.ndarray]:
     """Image name -> [n, 4] float64 x y w h of everyone in it."""
-    content = load_mat(path, "Img").ravel()
     with reading(path):
-        names = [text(cell) for cell in content["imname"]]
-        people = [list(b["idlocate"].flat) if b.size else [] for b in content["box"]]
-        boxes = stack_boxes([cell for cells in people for cell in cells])
-        ends = np.cumsum([len(cells) for cells in people])[:-1]
+        content = fields(load_mat(path, "Img"))
+        names = [text(name) for name in content["imname"]]
+        people = [fields(box).get("idlocate", []) for box in content["box"]]
+        boxes = stack_boxes([place for places in people for place in places])
+        ends = np.cumsum([len(places) for places in people])[:-1]
         return dict(zip(names, np.split(boxes, ends), strict=True))
 
 
 def train_labels(path: str) -> tuple[int, dict[Key, int]]:
     """The number of training identities, and each labelled box's position in the list + 1."""
-    content = load_mat(path, "Train").ravel()
     with reading(path):
-        scenes = [person.ravel()[0]["scene"] for person in content]
-        cells = [cell for s in scenes for cell in s["idlocate"].flat]
-        names = [text(cell) for s in scenes for cell in s["imname"].flat]
-        pids = np.repeat(np.arange(1, len(scenes) + 1), [s.size for s in scenes])
-        return len(scenes), dict(zip(keys(names, stack_boxes(cells)), pids.tolist(), strict=True))
+        people = [fields(person) for person in cells(load_mat(path, "Train"))]
+        scenes = [fields(person["scene"][0]) for person in people]
+        names = [text(name) for s in scenes for name in s["imname"]]
+        places = [place for s in scenes for place in s["idlocate"]]
+        pids = np.repeat(np.arange(1, len(scenes) + 1), [len(s["imname"]) for s in scenes])
+        return len(scenes), dict(zip(keys(names, stack_boxes(places)), pids.tolist(), strict=True))
 
 
 def test_lists(root: str) -> list[Lists]:

@@ -7,7 +7,8 @@ import numpy as np
 
 from datasets.base import (UNLABELED, Query, Scene, SearchDataset, check_root, corners, has_area,
                            make_scenes, name_list)
-from datasets.mat import load_mat, reading
+from datasets.mat import load as load_mat
+from datasets.mat import LARGEST, numbers, reading
 from datasets.protocol import Protocol, make_protocol
 from utils.errors import UserError
 
@@ -81,11 +82,10 @@ def load_split(root: str, split: str, dropped: Counter) -> list[Scene]:
 
 def read_boxes(path: str) -> np.ndarray:
     """One frame's [k, 5] float64 id x y w h."""
-    rows = load_mat(path, *BOX_VARIABLES)
     with reading(path):
-        rows = rows.astype(np.float64).reshape(-1, 5) if rows.size else np.zeros((0, 5))
-        if not np.isfinite(rows[:, 0]).all():
-            raise ValueError("an identity is not a number")
+        rows = numbers(load_mat(path, *BOX_VARIABLES)).reshape(5, -1).T
+        if (rows[:, 0] % 1).any():
+            raise ValueError(f"identities {rows[:, 0].tolist()}")
     return rows
 
 
@@ -119,10 +119,12 @@ def read_queries(path: str, gallery: list[Scene]) -> list[Query]:
             pid, *numbers, name = words
             xywh = np.array([numbers], np.float64).reshape(1, 4)
             pid = int(pid)
-            if not has_area(xywh)[0]:
-                raise ValueError("a box without area")
+            if not has_area(xywh)[0] or not (np.abs(xywh) < LARGEST).all():
+                raise ValueError(f"box {xywh[0].tolist()}")
         name = name.removesuffix(".jpg") + ".jpg"
         if name not in scene_of:
             raise UserError(f"{path}, line {number}: {name} is not in the gallery (frame_test.mat)")
         queries.append(Query(scene_of[name], corners(xywh)[0], pid))
+    if not queries:
+        raise UserError(f"{path}: expected lines `id x y w h name`, found none")
     return queries
