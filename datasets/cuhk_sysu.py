@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datasets.base import (UNLABELED, Query, Scene, SearchDataset, check_root, corners, count, has_area,
-                           make_scenes, name_list)
+from datasets.base import (UNLABELED, Query, Scene, SearchDataset, check_root, corners, count,
+                           has_area, make_scenes, name_list)
 from datasets.mat import cells, fields, load_structs, numbers, reading, text
 from datasets.mat import load as load_mat
 from datasets.protocol import Protocol, make_protocol
@@ -133,6 +133,7 @@ def smallest(root: str) -> int:
 
 
 def load(root: str) -> CuhkSysu:
+    """The dataset at `root`; training images are all but the gallery, in order of their names."""
     check_root("CUHK-SYSU", root, "annotation")
     folder = os.path.join(root, "annotation")
     dropped: Counter = Counter()

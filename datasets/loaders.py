@@ -141,5 +141,6 @@ def train_loader(data: SceneDataset, batch_size: int, workers: int, seed: int, e
 
 def eval_loader(scenes: list[Scene], batch_size: int, workers: int) -> Loader:
     """All scenes in their order; boxes as annotated."""
-    batches = [range(i, min(i + batch_size, len(scenes))) for i in range(0, len(scenes), batch_size)]
-    return Loader(SceneDataset(scenes), [[(0, i) for i in batch] for batch in batches], workers)
+    keys = [(0, i) for i in range(len(scenes))]
+    batches = [keys[i:i + batch_size] for i in range(0, len(keys), batch_size)]
+    return Loader(SceneDataset(scenes), batches, workers)

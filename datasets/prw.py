@@ -62,6 +62,7 @@ class PRW(SearchDataset):
 
 
 def load(root: str) -> PRW:
+    """The dataset at `root`, frames in the order of the frame lists."""
     check_root("PRW", root, "annotations")
     dropped: Counter = Counter()
     train = load_split(root, "train", dropped)
@@ -72,6 +73,7 @@ def load(root: str) -> PRW:
 
 
 def load_split(root: str, split: str, dropped: Counter) -> list[Scene]:
+    """The frames of "train" or "test", identities raw."""
     names = name_list(os.path.join(root, f"frame_{split}.mat"), f"img_index_{split}",
                       dropped, ".jpg")
     rows = [read_boxes(os.path.join(root, "annotations", f"{name}.mat")) for name in names]

@@ -126,7 +126,8 @@ def test_prw_query_file_with_unix_line_ends(prw):
 
 
 @pytest.mark.parametrize("line, said", [
-    ("7 1 2 3 c1s1_2", "line 1"), ("7 1 2 x 4 c1s1_2", "line 1"), ("7 1 2 0 4 c1s1_2", "line 1"), ("", "found none"),
+    ("7 1 2 3 c1s1_2", "line 1"), ("7 1 2 x 4 c1s1_2", "line 1"),
+    ("7 1 2 0 4 c1s1_2", "line 1"), ("", "found none"),
     ("7 nan 2 3 4 c1s1_2", "line 1"),
     ("7 1 2 3 4 c9", "c9.jpg is not in the gallery")])
 def test_prw_bad_query(prw, line, said):

@@ -48,8 +48,9 @@ def test_golden_protocol_equals_scipys():
     assert len(ours) == len(theirs)
     for record, expected in zip(ours, theirs):
         gallery = fields(record["Gallery"])
-        assert [text(n) for n in gallery["imname"]] == [n[0] for n in expected["Gallery"]["imname"][0]]
-        for place, box in zip(gallery["idlocate"], expected["Gallery"]["idlocate"][0]):
+        names, boxes = (expected["Gallery"][field][0] for field in ("imname", "idlocate"))
+        assert [text(name) for name in gallery["imname"]] == [name[0] for name in names]
+        for place, box in zip(gallery["idlocate"], boxes):
             assert numbers(place).tolist() == box.ravel().tolist()
 
 
@@ -79,7 +80,8 @@ def test_damaged_files_end_in_one_clear_line(roots, data):
         changed = whole[:data.draw(places)]
     elif damage == "flip":
         changed = bytearray(whole)
-        for place, value in data.draw(st.dictionaries(places, st.integers(0, 255), max_size=4)).items():
+        flips = st.dictionaries(places, st.integers(0, 255), max_size=4)
+        for place, value in data.draw(flips).items():
             changed[place] = value
     else:
         changed = data.draw(st.sampled_from(files)).read_bytes()
