@@ -136,7 +136,7 @@ LUT, FC = "roi_heads.reid_loss.lut", "roi_heads.reid_head.fc7.bias"
     (lambda w: w | {"more.weight": torch.zeros(1)}, "more.weight has no place"),
     (lambda w: w | {FC: torch.zeros(3)}, rf"{FC} is \[3\], expected \[1024\]"),
     (lambda w: {k: v for k, v in w.items() if k != LUT}, "roi_heads.oim.lut"),
-    (lambda w: {"student": w, "fgd": adapters(32)}, "8 tensors.*dfd.levels.0.align.weight is missing"),
+    (lambda w: {"student": w, "fgd": adapters(32)}, "8 tensors.*levels.0.align.weight is missing"),
     (lambda w: {"student": w, "fgd": {"7": adapters()["0"]}}, "dfd.levels.7.*has no place"),
     (lambda w: {"student": w, "abf": {"a": torch.zeros(1)}}, "no place for abf"),
     (lambda w: {"student": w, "fgd": {"0": 3}}, "fgd 0: expected a state dict"),

@@ -184,7 +184,7 @@ def convert(cfg_path: str, ckpt_path: str, out: str) -> None:
     if ignored:
         print(f"ignored in {cfg_path}: {', '.join(ignored)}")
     print("the release keeps no position in the OIM queue: it starts at 0")
-    print(f"{cfg.BACKBONE.NAME}: {len(state)} tensors of the network, {len(terms)} of the DFD term, "
+    print(f"{cfg.BACKBONE.NAME}: {len(state)} tensors of the network, {len(terms)} of DFD, "
           f"{len(state['roi_heads.oim.lut'])} identities, a queue of {cfg.MODEL.OIM.QUEUE_SIZE}")
     print(f"wrote {targets[0]} and {targets[1]}")
 

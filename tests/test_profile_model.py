@@ -1,0 +1,59 @@
+"""The profiler's numbers against counts by hand."""
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from configs.defaults import load_cfg
+from models.backbones import BACKBONES
+from models.build import build_net
+from tests.test_model import PARAMETERS, UNUSED_REGRESSOR
+from tools import profile_model
+
+FOLDER = Path(__file__).parents[1] / "configs/cuhk_sysu"
+SMALL = ["INPUT.MIN_SIZE", "64", "INPUT.MAX_SIZE", "96", "MODEL.FPN_CHANNELS", "16",
+         "MODEL.EMBEDDING_SIZE", "8", "MODEL.RPN.POST_NMS_TOP_N", "[20, 20]",
+         "MODEL.ROI.DETECTIONS_PER_IMAGE", "5", "DEVICE", "cpu"]
+CONFIG = str(FOLDER / "resnet18_x05_base.yaml")
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_parts_add_up_to_the_published_counts(backbone):
+    with torch.device("meta"):
+        net = build_net(load_cfg(str(FOLDER / f"{backbone}_base.yaml")), 1, pretrained=False)
+    counts = profile_model.parameters(net)
+    total = counts.pop("all")
+    assert total == sum(counts.values()) == PARAMETERS[backbone] - UNUSED_REGRESSOR
+
+
+def test_flops_grow_by_what_wider_layers_cost():
+    small, wide = (
+        profile_model.measure(CONFIG, [*SMALL, "MODEL.FC_SIZE", str(size)], [1], 1)
+        for size in (16, 40)
+    )
+    assert (small["proposals"], small["people"]) == (wide["proposals"], wide["people"]) == (20, 5)
+    pooled, predictions, half = 16 * 7 * 7, 2 + 8, 4
+
+    def weights(fc: int, outputs: int) -> int:  # of fc6, fc7 and what reads fc7
+        return pooled * fc + fc * fc + fc * outputs
+
+    grown = 20 * (weights(40, predictions) - weights(16, predictions))
+    grown += 5 * (weights(40, half) - weights(16, half))
+    assert wide["flops"] - small["flops"] == 2 * grown
+
+
+def test_models_stand_side_by_side(monkeypatch, capsys):
+    teacher = str(FOLDER / "resnet50_base.yaml")
+    arguments = ["--cfg", teacher, "--cfg", CONFIG, "--batch", "2,1", "--repeats", "1",
+                 *SMALL, "MODEL.FC_SIZE", "16"]
+    monkeypatch.setattr(sys, "argv", ["profile_model.py", *arguments])
+    profile_model.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert "torch" in lines[0]
+    assert lines[2].split() == ["cuhk_sysu/resnet50_base", "cuhk_sysu/resnet18_x05_base"]
+    rows = {line[:28].strip(): line[28:].replace(",", "").split() for line in lines[4:-2]}
+    for name in ("parameters, backbone", "GFLOPs per image", "peak MiB, batch 1"):
+        ours, theirs = (float(value) for value in rows[name])
+        assert 0 < theirs < ours
+    assert {"images/s, batch 1", "images/s, batch 2"} <= rows.keys()
