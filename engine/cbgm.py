@@ -20,7 +20,7 @@ class CBGM:
 
 def rematch(sims: Tensor, index: Tensor | None, weights: Tensor, gallery: Gallery,
             people: list[Tensor], k1: int, k2: int) -> Tensor:
-    """The similarities [c, N], where the detection matched to a query has the matching's largest edge.
+    """Similarities [c, N] in which a query's match has the largest edge of the matching.
 
     sims: [c, N] similarities of c queries to all detections. index, weights: see
     `gallery.listing`. people: of the c queries. The matching maximises the total similarity

@@ -17,7 +17,8 @@ class Gallery:
     starts: Tensor        # [I] int64: its first one
 
     @staticmethod
-    def above(dets: Sequence[Tensor], feats: Sequence[Tensor] | None, score_thr: float) -> "Gallery":
+    def above(dets: Sequence[Tensor], feats: Sequence[Tensor] | None,
+              score_thr: float) -> "Gallery":
         """dets: [n, 5] per image, feats: [n, D] per image -> those with a score >= score_thr."""
         flat = join(dets, 5)
         keep = flat[:, 4] >= score_thr
@@ -54,11 +55,11 @@ def pair_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def listing(listed: Tensor, gallery: Gallery) -> tuple[Tensor | None, Tensor]:
-    """The detections that c queries search: (index [c, L] or None for all N in order, weights [c, L]).
+    """The detections that c queries search: index [c, L], or None for all N in order; weights [c, L].
 
     listed: [c, I] uint8, how often an image stands in a list. The weight of a detection is that
-    number; columns that fill up a shorter list weigh 0. Short lists are gathered, so that a gallery
-    of 100 images does not cost one of 7,000; long ones take every detection as it lies.
+    number; columns that fill up a shorter list weigh 0. Short lists are gathered, so that ranking
+    100 images does not cost as much as 7,000; long ones take every detection as it lies.
     """
     if 4 * int(listed.count_nonzero()) > listed.numel():
         return None, listed.float().index_select(1, gallery.image)

@@ -32,7 +32,8 @@ def detection(gt_boxes: Sequence[Tensor], dets: Sequence[Tensor], score_thr: flo
     if labeled is not None:
         gt_boxes = [boxes[keep] for boxes, keep in zip(gt_boxes, labeled)]
         dets = [d if len(boxes) else d[:0] for d, boxes in zip(dets, gt_boxes)]
-    found, truth, image = Gallery.above(dets, None, score_thr), join(gt_boxes, 4), row_of_each(gt_boxes)
+    found, truth = Gallery.above(dets, None, score_thr), join(gt_boxes, 4)
+    image = row_of_each(gt_boxes)
     gt, det = spread(found.starts[image], found.counts[image])
     iou = pair_iou(truth[gt].double(), found.boxes[det])
     matched = (iou >= iou_thr) & _best(iou, gt, len(truth)) & _best(iou, det, len(found.image))
@@ -71,13 +72,14 @@ def search_many(dets: Sequence[Tensor], feats: Sequence[Tensor], query_feats: Te
     truths = [_Truth.of(gallery, protocol) for protocol in protocols]
     results = [(torch.zeros(len(p.queries), dtype=torch.float64),
                 torch.zeros(len(p.queries), dtype=torch.long)) for p in protocols]
-    for chunk in torch.arange(len(query_feats)).split(CHUNK):
+    wanted = torch.unique(torch.from_numpy(np.concatenate([p.queries for p in protocols])))
+    for chunk in wanted.split(CHUNK):
         sims = query_feats[chunk] @ gallery.feats.T
         for protocol, truth, (ap, first_hit) in zip(protocols, truths, results):
             queries = torch.from_numpy(protocol.queries)
-            rows = ((queries >= chunk[0]) & (queries <= chunk[-1])).nonzero()[:, 0]
+            rows = torch.isin(queries, chunk).nonzero()[:, 0]
             if len(rows):
-                at = queries[rows] - chunk[0]
+                at = torch.searchsorted(chunk, queries[rows])
                 own = sims if torch.equal(at, torch.arange(len(sims))) else sims[at]
                 ranked = _rank(own, rows, gallery, protocol, cbgm)
                 ap[rows], first_hit[rows] = _score(*ranked, truth, rows)
@@ -95,7 +97,7 @@ def _rank(sims, rows, gallery, protocol, cbgm) -> tuple[Tensor, Tensor | None, T
 
 @dataclass(frozen=True)
 class _Truth:
-    """Which detections would be right: C candidates (detections well placed on a query's person)."""
+    """Which detections may be right: C candidates, each well placed on its query's person."""
     present: Tensor    # [Q] int64: listings of images that hold the person
     query: Tensor      # [C] int64, ascending
     slot: Tensor       # [C] int64: number of the candidate's listing among the query's
@@ -104,8 +106,8 @@ class _Truth:
     @staticmethod
     def of(gallery: Gallery, protocol: Protocol) -> "_Truth":
         """IoU >= min(0.5, wh / ((w + 10)(h + 10))), which forgives a few pixels on tiny people."""
-        entry, boxes = torch.from_numpy(protocol.box_entry), torch.from_numpy(protocol.boxes).double()
-        query, image = torch.from_numpy(protocol.query), torch.from_numpy(protocol.image)[entry]
+        entry, query = torch.from_numpy(protocol.box_entry), torch.from_numpy(protocol.query)
+        boxes, image = torch.from_numpy(protocol.boxes).double(), torch.from_numpy(protocol.image)[entry]
         box, detection = spread(gallery.starts[image], gallery.counts[image])
         size = boxes[:, 2:] - boxes[:, :2]
         needed = (size.prod(1) / (size + 10).prod(1)).clamp(max=0.5)
@@ -120,15 +122,15 @@ class _Truth:
         return _Truth(present, query[entry], slot[entry], detection[order])
 
     def best(self, sims: Tensor, rows: Tensor) -> Tensor:
-        """sims: [c, N] of the queries rows [c] -> similarity of each true positive [c, T], or -inf."""
+        """sims: [c, N] of the queries rows [c] -> similarities [c, T] of true positives, or -inf."""
         row, candidate = spread(*self._candidates(rows))
         slots = max(1, int(self.present[rows].max()))
-        best = torch.full((len(rows) * slots,), -torch.inf)
-        value = sims[row, self.detection[candidate]]
-        return best.scatter_reduce(0, row * slots + self.slot[candidate], value, "amax").view(-1, slots)
+        cell, value = row * slots + self.slot[candidate], sims[row, self.detection[candidate]]
+        best = torch.full((len(rows) * slots,), -torch.inf).scatter_reduce(0, cell, value, "amax")
+        return best.view(-1, slots)
 
     def right(self, sims: Tensor, row: Tensor) -> Tensor:
-        """sims: [N] of one query -> its true positives: of each listing the first of the most similar."""
+        """sims: [N] of one query -> its true positives, of equal ones the first in the gallery."""
         start, count = self._candidates(row)
         slot, detection = self.slot[start:start + count], self.detection[start:start + count]
         order = np.lexsort((detection, -sims[detection], slot))
@@ -136,8 +138,8 @@ class _Truth:
         return detection[order][first]
 
     def _candidates(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        first, end = torch.searchsorted(self.query, rows), torch.searchsorted(self.query, rows, right=True)
-        return first, end - first
+        first = torch.searchsorted(self.query, rows)
+        return first, torch.searchsorted(self.query, rows, right=True) - first
 
 
 def _score(sims, index, weights, truth, rows) -> tuple[Tensor, Tensor]:
@@ -159,11 +161,10 @@ def _score(sims, index, weights, truth, rows) -> tuple[Tensor, Tensor]:
 
 
 def _count_above(values: Tensor, weights: Tensor, levels: Tensor) -> Tensor:
-    """Weight of the values [c, L] that reach each of the ascending levels [c, T]: int64 [c, T]."""
+    """Weight of the values [c, L] that reach each of the levels [c, T], ascending: int64 [c, T]."""
     reached = torch.searchsorted(levels, values.contiguous(), right=True)
     count = torch.zeros(len(levels), levels.shape[1] + 1).scatter_add(1, reached, weights)
     return count.long().flip(1).cumsum(1).flip(1)[:, 1:]
-    # levels that are equal: a value that reaches one reaches all, so their counts agree
 
 
 def _summary(ap: Tensor, first_hit: Tensor) -> dict:
@@ -192,8 +193,7 @@ def top_matches(dets: Sequence[Tensor], feats: Sequence[Tensor], query_feats: Te
         detection = weights[r].nonzero()[:, 0] if index is None else index[r][weights[r] > 0]
         right = torch.isin(detection, truth.right(sims[r], row))
         order = np.lexsort((detection, right, -sims[r, detection]))
-        times = weights[r][weights[r] > 0].long()[order]
-        best = detection[order].repeat_interleave(times)[:k], right[order].repeat_interleave(times)[:k]
+        order = torch.from_numpy(order).repeat_interleave(weights[r][weights[r] > 0].long()[order])[:k]
         lists.append([Match(int(gallery.image[d]), gallery.boxes[d].float(), float(sims[r, d]), bool(y))
-                      for d, y in zip(*best)])
+                      for d, y in zip(detection[order], right[order])])
     return lists
