@@ -1,0 +1,192 @@
+"""The main job as a user runs it: teacher, student, evaluation, cache; and what bad input says."""
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import train_base
+import train_ddps
+from datasets.synthetic import write_dataset
+from engine.run import run
+from utils.errors import run_main
+
+ROOT = Path(__file__).parent.parent
+TINY = """
+DEVICE: cpu
+INPUT: {MIN_SIZE: 64, MAX_SIZE: 104, BATCH_SIZE_TRAIN: 4, BATCH_SIZE_TEST: 3, NUM_WORKERS: 0}
+BACKBONE: {NAME: resnet18_x05, WEIGHTS: "", FREEZE: False}
+MODEL:
+  FPN_CHANNELS: 16
+  FC_SIZE: 32
+  EMBEDDING_SIZE: 16
+  ANCHOR_SIZES: [8, 16, 24, 32, 48]
+  RPN: {PRE_NMS_TOP_N: [100, 50], POST_NMS_TOP_N: [50, 20]}
+  ROI: {BATCH_SIZE: 16, DETECTIONS_PER_IMAGE: 10}
+  OIM: {QUEUE_SIZE: 8}
+SOLVER: {MAX_EPOCHS: 2, MILESTONES: [1]}
+"""
+
+
+def train(program: str, base: Path, out: str, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, program, "--cfg", base / "tiny.yaml", *arguments,
+               "OUTPUT_DIR", base / out, "INPUT.DATA_ROOT", base / "data" / "CUHK-SYSU"]
+    return subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A folder with data, a config, a teacher's run and the run of a student under it."""
+    folder = tmp_path_factory.mktemp("programs")
+    write_dataset(str(folder / "data"), identities=9, frames=20, queries=3, size=(104, 64),
+                  workers=1, progress=False)
+    (folder / "tiny.yaml").write_text(TINY)
+    teacher = train("train_base.py", folder, "teacher")
+    assert teacher.returncode == 0, teacher.stderr
+    student = train("train_ddps.py", folder, "student", "DISTILLER.TEACHER_CKPT",
+                    str(folder / "teacher" / "best.pth"))
+    assert student.returncode == 0, student.stderr
+    return folder
+
+
+def results(folder: Path) -> dict:
+    found = json.loads((folder / "results.json").read_text())
+    found["protocol"].pop("seconds_per_image", None)
+    return found
+
+
+def test_a_run_leaves_all_that_it_should(base):
+    for name in ("teacher", "student"):
+        files = {path.name.split(".")[0] for path in (base / name).iterdir()}
+        assert files >= {"config", "epoch_00", "epoch_01", "best", "events", "results",
+                         "eval_cache", "evaluations"}
+        found = results(base / name)
+        assert set(found["detection"]) == {"recall", "ap"}
+        assert set(found["search"]) == {"mAP", "top1", "top5", "top10"}
+    lines = (base / "student" / "evaluations.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+
+
+def test_tensorboard_holds_each_loss_and_a_picture(base):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(base / "student"), {"scalars": 0, "images": 0}).Reload()
+    scalars = events.Tags()["scalars"]
+    losses = {tag.removeprefix("loss/") for tag in scalars if tag.startswith("loss/")}
+    assert losses == {"rpn_cls", "rpn_reg", "proposal_cls", "proposal_reg", "oim", "dfd", "ld",
+                      "cd", "total"}
+    assert {"train/learning_rate", "train/seconds_per_step", "train/images_per_second",
+            "eval/search/mAP"} <= set(scalars)
+    assert [e.step for e in events.Scalars("loss/total")] == list(range(1, 9))
+    assert events.Images("detections")[0].width >= 104
+
+
+def test_eval_gives_the_last_training_evaluation(base, tmp_path):
+    wanted = results(base / "student")
+    done = train("train_ddps.py", base, str(tmp_path), "--eval", "--ckpt",
+                 str(base / "student" / "epoch_01.pth"))
+    assert done.returncode == 0, done.stderr
+    assert results(tmp_path) == wanted
+
+
+def test_cache_needs_neither_images_nor_checkpoint(base, tmp_path):
+    shutil.copytree(base / "data" / "CUHK-SYSU" / "annotation", tmp_path / "data" / "annotation")
+    (tmp_path / "data" / "Image" / "SSM").mkdir(parents=True)
+    (tmp_path / "out").mkdir()
+    shutil.copy(base / "student" / "eval_cache.pth", tmp_path / "out")
+    done = train("train_ddps.py", base, str(tmp_path / "out"), "--eval", "EVAL_USE_CACHE", "True")
+    assert done.returncode == 0, done.stderr
+
+
+def test_teacher_is_whole_and_alone(base):
+    """The student's checkpoint holds no teacher and no feature maps."""
+    student = torch.load(base / "student" / "epoch_01.pth", weights_only=True)
+    teacher = torch.load(base / "teacher" / "best.pth", weights_only=True)
+    assert student["model"].keys() == teacher["model"].keys()
+    assert all(key.startswith(("backbone", "rpn", "roi_heads")) for key in student["model"])
+    assert {key.split(".")[0] for key in student["terms"]} == {"dfd"}
+
+
+# --- bad input: (program, arguments, what the one line says); {0} is the folder of the runs ---
+
+BAD = {
+    "no dataset": ("base", "INPUT.DATA_ROOT {0}/nowhere", ["{0}/nowhere", "make_synthetic"]),
+    "unknown key": ("base", "SOLVER.EPOCHS 3", ["SOLVER.EPOCHS"]),
+    "wrong type": ("base", "SOLVER.MAX_EPOCHS many", ["SOLVER.MAX_EPOCHS", "many"]),
+    "key without value": ("base", "SOLVER.MAX_EPOCHS", ["KEY VALUE", "SOLVER.MAX_EPOCHS"]),
+    "unknown dataset": ("base", "INPUT.DATASET MARS", ["INPUT.DATASET", "MARS", "PRW"]),
+    "unknown backbone": ("base", "BACKBONE.NAME vgg16", ["BACKBONE.NAME", "vgg16", "resnet18"]),
+    "missing weights": ("base", "BACKBONE.WEIGHTS {0}/no.pth", ["BACKBONE.WEIGHTS", "{0}/no.pth"]),
+    "missing device": ("base", "DEVICE cuda:7", ["DEVICE", "cuda:7"]),
+    "unknown device": ("base", "DEVICE gpu", ["DEVICE", "gpu"]),
+    "missing config": ("base", "--cfg {0}/no.yaml", ["{0}/no.yaml"]),
+    "run is there": ("base", "OUTPUT_DIR {0}/teacher", ["{0}/teacher", "--resume"]),
+    "eval of nothing": ("base", "--eval", ["--eval", "--ckpt"]),
+    "missing checkpoint": ("base", "--eval --ckpt {0}/no.pth", ["{0}/no.pth"]),
+    "not a checkpoint": ("base", "--eval --ckpt {0}/tiny.yaml", ["{0}/tiny.yaml"]),
+    "another backbone": ("base", "--eval --ckpt {0}/teacher/best.pth BACKBONE.NAME resnet18",
+                         ["BACKBONE.NAME", "'resnet18'", "'resnet18_x05'"]),
+    "no teacher": ("ddps", "", ["DISTILLER.TEACHER_CKPT", "train_base.py"]),
+    "lost teacher": ("ddps", "DISTILLER.TEACHER_CKPT {0}/no.pth",
+                     ["DISTILLER.TEACHER_CKPT", "{0}/no.pth"]),
+    "unknown term": ("ddps", "DISTILLER.TEACHER_CKPT {0}/teacher/best.pth DISTILLER.TERMS ['xyz']",
+                     ["DISTILLER.TERMS", "xyz", "dfd"]),
+    "no cache": ("base", "--eval EVAL_USE_CACHE True OUTPUT_DIR {0}/new", ["eval_cache.pth"]),
+}
+PROGRAMS = {"base": train_base, "ddps": train_ddps}
+
+
+@pytest.fixture
+def refuse(base, tmp_path, monkeypatch, capsys):
+    """Run a program in this process; the one line that it ends with."""
+    def call(program: str, *arguments: str) -> str:
+        module = PROGRAMS[program]
+        given = ["--cfg", base / "tiny.yaml", "INPUT.DATA_ROOT", base / "data" / "CUHK-SYSU",
+                 "OUTPUT_DIR", tmp_path / "out", *arguments]
+        monkeypatch.setattr(sys, "argv", [f"train_{program}.py", *map(str, given)])
+        with pytest.raises(SystemExit) as stop:
+            run_main(lambda: run(module.__doc__, module.build))
+        errors = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+        assert stop.value.code == 2 and len(errors) == 1
+        return errors[0]
+
+    return call
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line(base, refuse, case):
+    program, arguments, parts = BAD[case]
+    line = refuse(program, *arguments.format(base).split())
+    assert all(part.format(base) in line for part in parts), line
+
+
+@pytest.fixture
+def copy(base, tmp_path):
+    return shutil.copytree(base / "data" / "CUHK-SYSU", tmp_path / "copy")
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+@pytest.mark.parametrize("damage", ["missing", "cut short"])
+def test_damaged_image_is_named(refuse, copy, damage, workers):
+    for path in copy.glob("Image/SSM/*.jpg"):
+        if damage == "missing":
+            path.unlink()
+        else:
+            path.write_bytes(path.read_bytes()[:300])
+    line = refuse("base", "INPUT.DATA_ROOT", copy, "INPUT.NUM_WORKERS", workers)
+    assert str(copy / "Image" / "SSM") in line and ".jpg" in line
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut short"])
+@pytest.mark.parametrize("name", ["annotation/Images.mat", "annotation/test/train_test/Train.mat",
+                                  "annotation/test/train_test/TestG100.mat"])
+def test_damaged_annotation_is_named(refuse, copy, name, damage):
+    path = copy / name
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:200])
+    assert str(path) in refuse("base", "INPUT.DATA_ROOT", copy)
