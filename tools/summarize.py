@@ -4,15 +4,26 @@ import json
 import sys
 from pathlib import Path
 
+import torch
 from tabulate import tabulate
+from yacs.config import CfgNode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from configs.defaults import load_cfg  # noqa: E402
+from engine.evaluate import flat_metrics  # noqa: E402
+from models.build import build_net  # noqa: E402
+from utils.errors import UserError, run_main  # noqa: E402
 
-from configs.defaults import load_cfg
-from models.build import build_net
-from utils.errors import UserError, run_main
+# Column -> its name among the metrics of an evaluation, fractions of 1.
+SCORES = {"recall": "detection/recall", "AP": "detection/ap", "mAP": "search/mAP",
+          "top-1": "search/top1"}
 
-COLUMNS = {"recall": "detection", "ap": "detection", "mAP": "search", "top1": "search"}
+
+def count_parameters(cfg: CfgNode) -> int:
+    """Of the config's network; buffers do not count."""
+    with torch.device("meta"):  # shapes alone
+        net = build_net(cfg, num_pids=1, pretrained=False)
+    return sum(p.numel() for p in net.parameters())
 
 
 def summarize(title: str, folder: Path) -> list:
@@ -20,20 +31,20 @@ def summarize(title: str, folder: Path) -> list:
     path = folder / "results.json"
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
-        scores = [100 * results[group][name] for name, group in COLUMNS.items()]
-    except (OSError, ValueError, KeyError) as error:
+        metrics = flat_metrics(results)
+        scores = [100 * metrics[name] for name in SCORES.values()]
+        seconds = results["protocol"].get("seconds_per_image", float("nan"))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{path}: expected the results of an evaluation ({error!r})") from None
-    net = build_net(load_cfg(str(folder / "config.yaml")), num_pids=1, pretrained=False)
-    millions = sum(p.numel() for p in net.parameters()) / 1e6
-    seconds = results["protocol"].get("seconds_per_image", float("nan"))
-    return [title, *scores, f"{millions:.2f} M", f"{seconds:.3f}"]
+    parameters = count_parameters(load_cfg(str(folder / "config.yaml")))
+    return [title, *scores, f"{parameters / 1e6:.2f} M", f"{seconds:.3f}"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="TITLE=FOLDER")
     runs = [run.partition("=")[::2] for run in parser.parse_args().runs]
-    headers = ["", "recall", "AP", "mAP", "top-1", "parameters", "s/image"]
+    headers = ["", *SCORES, "parameters", "s/image"]
     print(tabulate([summarize(title, Path(folder)) for title, folder in runs], headers,
                    floatfmt=".2f", colalign=("left",) + ("right",) * 6))
 

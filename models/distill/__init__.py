@@ -15,6 +15,11 @@ from utils.errors import UserError
 FPN_LEVELS = ("0", "1", "2", "3")  # without the extra "pool", which only repeats every other "3"
 
 
+def known_terms() -> list[str]:
+    """The names that DISTILLER.TERMS may hold: the files beside this one."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
 def make_term(name: str, student_channels: int, teacher_channels: int, options: dict) -> nn.Module:
     """The term of `models/distill/<name>.py`.
 
@@ -26,9 +31,10 @@ def make_term(name: str, student_channels: int, teacher_channels: int, options: 
     Raises:
         UserError: no such term.
     """
-    known = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    if name not in known:
-        raise UserError(f"DISTILLER.TERMS: expected names out of {', '.join(known)}, found {name}")
+    if name not in known_terms():
+        raise UserError(
+            f"DISTILLER.TERMS: expected names out of {', '.join(known_terms())}, found {name}"
+        )
     module = import_module(f"{__name__}.{name}")
     return module.Term(
         student_channels=student_channels, teacher_channels=teacher_channels, **options

@@ -1,0 +1,154 @@
+"""Comparison of methods: real runs on tiny data, stopped and repeated; the table's arithmetic."""
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from configs.defaults import load_cfg
+from datasets.synthetic import write_dataset
+from engine.checkpoint import load_checkpoint, save_file
+from models.build import build_net
+from tests.test_programs import TINY
+from tools import compare
+from tools.comparison import SECONDS, make_rows, markdown
+from utils.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    """A folder with data, a teacher of random weights and a student's config."""
+    folder = tmp_path_factory.mktemp("compare")
+    write_dataset(str(folder / "data"), identities=9, frames=20, queries=3, size=(104, 64),
+                  workers=1, progress=False)
+    config, teacher = folder / "tiny.yaml", folder / "teacher.pth"
+    config.write_text(f"{TINY}EVAL_GALLERY_SIZE: 50\nOUTPUT_DIR: {folder / 'out'}\n"
+                      f"DISTILLER: {{TEACHER_CKPT: {teacher}, DFD: {{SCALE_BOXES_BY: map}}}}\n")
+    cfg = load_cfg(str(config))
+    save_file({"model": build_net(cfg, 6).state_dict(), "config": cfg.dump()}, teacher)
+    return folder
+
+
+@pytest.fixture
+def call(base, monkeypatch):
+    """compare.py's main with the words of its command line after --methods."""
+    def main(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", command(base, *arguments)[1:])
+        return compare.main()
+
+    return main
+
+
+def command(base: Path, *arguments: str) -> list[str]:
+    return [sys.executable, str(ROOT / "tools/compare.py"), "--cfg", str(base / "tiny.yaml"),
+            "--methods", *arguments, "INPUT.DATA_ROOT", str(base / "data/CUHK-SYSU")]
+
+
+def test_runs_fail_alone_and_are_not_repeated(base, call, capsys):
+    methods, once = ("dfd", "none", "reviewkd"), ("SOLVER.MAX_EPOCHS", "1")
+    assert call(*methods, "--seeds", "7", *once) == 1
+    out, said = base / "out", capsys.readouterr().out
+    reason = "DISTILLER.DFD.SCALE_BOXES_BY: expected image or padded, found map"
+    assert f"[1/3] dfd_seed7: failed: {reason}\n" in said
+    assert reason in (out / "dfd_seed7/log.txt").read_text()
+    assert "reviewkd_seed7: finished: mAP" in said
+    content = json.loads((out / "comparison.json").read_text())
+    assert content["failed"] == [{"method": "dfd", "seed": 7, "reason": reason,
+                                  "log": str(out / "dfd_seed7/log.txt")}]
+    none, review = content["methods"]
+    evaluated = json.loads((out / "none_seed7/evaluations.jsonl").read_text())
+    assert none["mAP"] == 100 * evaluated["search/mAP"] and none["mAP gain"] == 0
+    assert none["mAP std"] is None and none[SECONDS] > 0
+    assert review["recall"] == content["runs"]["reviewkd"][0]["recall"]
+    table = (out / "comparison.md").read_text()
+    assert table.startswith("| method") and f"Failed: dfd, seed 7: {reason}" in table
+    rows = list(csv.DictReader((out / "comparison.csv").open()))
+    assert [row["method"] for row in rows] == ["none", "reviewkd"] and rows[0]["mAP std"] == ""
+    assert (out / "comparison.png").stat().st_size > 5000
+    assert load_checkpoint(out / "reviewkd_seed7/epoch_00.pth")["terms"]
+
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/*.pth")}
+    padded = "DISTILLER.DFD.SCALE_BOXES_BY", "padded"
+    assert call(*methods, "fgd", "--seeds", "7", *once, *padded) == 0
+    assert "[2/3] none_seed7: was finished: mAP" in capsys.readouterr().out
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
+    rows = json.loads((out / "comparison.json").read_text())["methods"]
+    assert [row["method"] for row in rows] == [*methods, "fgd"]
+    assert rows[0] | {"method": "fgd"} == rows[3]  # one run under both names
+
+
+def test_ctrl_c_saves_and_the_next_call_goes_on(base, call):
+    run = base / "out/none_seed8"
+    arguments = "none", "--seeds", "8", "SOLVER.MAX_EPOCHS", "6", "SOLVER.EVAL_PERIOD", "6"
+    process = subprocess.Popen(command(base, *arguments), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(run.glob("epoch_*.pth")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert errors == "stopped; the same command goes on from here\n"
+    assert "continue with --resume" in (run / "log.txt").read_text()
+    assert call(*arguments) == 0
+    assert "resumed from" in (run / "log.txt").read_text()
+
+
+def test_another_config_is_refused(base):
+    run = base / "out/none_seed9"
+    run.mkdir(parents=True)
+    cfg = load_cfg(str(base / "tiny.yaml"), ["SEED", "9", "DISTILLER.INIT_STUDENT", "True"])
+    (run / "config.yaml").write_text(cfg.dump())
+    with pytest.raises(UserError, match="none_seed9: holds a run with OUTPUT_DIR"):
+        compare.make_run(str(base / "tiny.yaml"), [], "none", 9)
+    cfg.defrost()
+    cfg.OUTPUT_DIR, cfg.DISTILLER.TERMS, cfg.DEVICE = str(run), [], "auto"
+    (run / "config.yaml").write_text(cfg.dump())
+    compare.make_run(str(base / "tiny.yaml"), [], "none", 9)  # DEVICE and DISTILLER do not matter
+    with pytest.raises(UserError, match="SOLVER.BASE_LR 0.003, asked for 0.1; expected another"):
+        compare.make_run(str(base / "tiny.yaml"), ["SOLVER.BASE_LR", "0.1"], "none", 9)
+
+
+@pytest.mark.parametrize("method, name, terms, options", [
+    ("ddps", "dfd+ld+cd", ["dfd", "ld", "cd"], {}),
+    ("dkd", "ld", ["ld"], {}),
+    ("pkd+ld+cd_contrastive", "pkd+ld+cd_contrastive", ["pkd", "ld", "cd"], {"FORM": "contrastive"}),
+    ("none", "none", [], {}),
+])
+def test_methods(base, method, name, terms, options):
+    run = compare.make_run(str(base / "tiny.yaml"), ["DISTILLER.CD.WEIGHT", "2."], method, 3)
+    assert (run.name, run.terms, run.cfg.SEED) == (name, terms, 3)
+    assert run.folder == base / f"out/{name}_seed3" and run.cfg.DISTILLER.TERMS == terms
+    assert options.items() <= run.cfg.DISTILLER.CD.items() and run.cfg.DISTILLER.CD.WEIGHT == 2
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["none", "fgd2"], "--methods fgd2: expected .*pkd.*ddps.*; found fgd2"),
+    (["none", "--seeds", "one"], "--seeds: expected whole numbers, found one"),
+    (["none", "SEED", "3"], "override SEED: expected --seeds in its place"),
+    (["pkd", "DISTILLER.TEACHER_CKPT", "no.pth"], "DISTILLER.TEACHER_CKPT no.pth"),
+    (["none", "SOLVER.LR", "3"], "override SOLVER.LR"),
+])
+def test_mistakes_before_any_run(call, arguments, message):
+    with pytest.raises(UserError, match=message):
+        call(*arguments)
+
+
+def test_rows_by_hand():
+    def run(value: float, seconds: float) -> dict:
+        return dict.fromkeys(("recall", "AP", "mAP", "top-1"), value) | {SECONDS: seconds}
+
+    scores = {"none": [run(40, 60)], "pkd": [run(41, 3000), run(45, 4200)]}
+    none, pkd = make_rows(scores, parameters=2_000_000)
+    assert none["mAP gain"] == 0 and none["mAP std"] is None
+    assert (pkd["mAP"], pkd["mAP gain"], pkd[SECONDS]) == (43, 3, 3600)
+    assert pkd["mAP std"] == pytest.approx(8**0.5)
+    line = markdown([none, pkd], []).splitlines()[3].split("|")
+    assert [cell.strip() for cell in line[1:-1]] == [
+        "pkd", "2", *["43.00 ± 2.83"] * 4, "+3.00", "+3.00", "2.00 M", "1:00:00"]
+    assert make_rows({"pkd": scores["pkd"]}, 1)[0]["mAP gain"] is None

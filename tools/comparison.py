@@ -1,0 +1,94 @@
+"""The table and the plot that tools/compare.py writes. A run's scores are a dict: every column of
+SCORES in per cent, SECONDS, and its seed."""
+import csv
+import json
+import statistics
+from datetime import timedelta
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from tabulate import tabulate
+
+from tools.summarize import SCORES
+
+GAINS = ("mAP", "top-1")  # shown against the student alone, and plotted
+SECONDS = "training seconds"
+ALONE = "none"  # the method that is the student without a teacher
+NOTE = ("Per cent; mean ± sample standard deviation over seeds. Gain: over the student alone "
+        f"(`{ALONE}`). Parameters: the student's. Training: h:mm:ss, without evaluations.")
+
+
+def make_rows(scores: dict[str, list[dict]], parameters: int) -> list[dict]:
+    """Mean and standard deviation of every method over its finished runs, and the difference of
+    its means to those of ALONE; None where there is one seed, or no student alone."""
+    alone = scores.get(ALONE)
+    rows = []
+    for method, runs in scores.items():
+        row = {"method": method, "seeds": len(runs), "parameters": parameters}
+        for name in (*SCORES, SECONDS):
+            values = [run[name] for run in runs]
+            row[name] = statistics.mean(values)
+            row[f"{name} std"] = statistics.stdev(values) if len(values) > 1 else None
+        for name in GAINS:
+            base = statistics.mean(run[name] for run in alone) if alone else None
+            row[f"{name} gain"] = row[name] - base if alone else None
+        rows.append(row)
+    return rows
+
+
+def markdown(rows: list[dict], failed: list[dict]) -> str:
+    """The table for people, and what failed."""
+    def show(value: float | None, form: str) -> str:
+        return "" if value is None else form.format(value)
+
+    lines = [
+        {"method": row["method"], "seeds": row["seeds"]}
+        | {n: show(row[n], "{:.2f}") + show(row[f"{n} std"], " ± {:.2f}") for n in SCORES}
+        | {f"{n} gain": show(row[f"{n} gain"], "{:+.2f}") for n in GAINS}
+        | {"parameters": f"{row['parameters'] / 1e6:.2f} M",
+           "training": str(timedelta(seconds=round(row[SECONDS])))}
+        for row in rows
+    ]
+    notes = [f"- Failed: {run['method']}, seed {run['seed']}: {run['reason']} ({run['log']})"
+             for run in failed]
+    table = tabulate(lines, "keys", "github", disable_numparse=True)
+    return "\n".join([table, "", NOTE, *([""] if notes else []), *notes, ""])
+
+
+def plot(rows: list[dict], scores: dict[str, list[dict]], path: Path) -> None:
+    """mAP and top-1 of every method: the seeds as dots, their mean and standard deviation as a
+    bar, the student alone as a line through all."""
+    figure = Figure(figsize=(9, 1.2 + 0.35 * len(rows)), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 2, sharey=True), GAINS):
+        for place, row in enumerate(rows):
+            values = [run[name] for run in scores[row["method"]]]
+            axes.errorbar(row[name], place, xerr=row[f"{name} std"] or 0, fmt="o", capsize=4,
+                          color="tab:blue")
+            axes.plot(values, [place] * len(values), ".", color="tab:gray")
+            if row["method"] == ALONE:
+                axes.axvline(row[name], color="tab:orange", linestyle="--", linewidth=1)
+        axes.set_yticks(range(len(rows)), [row["method"] for row in rows])
+        axes.set_xlabel(f"{name}, per cent")
+        axes.grid(axis="x", alpha=0.3)
+    axes.invert_yaxis()  # the first method on top; both share the axis
+    figure.savefig(path, dpi=150)
+
+
+def write(
+    folder: Path, scores: dict[str, list[dict]], failed: list[dict], parameters: int
+) -> str:
+    """folder/comparison.{md,csv,json,png} from the scores of each method's finished runs; returns
+    the table as Markdown."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = make_rows(scores, parameters)
+    content = {"methods": rows, "runs": scores, "failed": failed}
+    (folder / "comparison.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    text = markdown(rows, failed)
+    (folder / "comparison.md").write_text(text, encoding="utf-8")
+    if rows:
+        with open(folder / "comparison.csv", "w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, rows[0].keys())
+            table.writeheader()
+            table.writerows(rows)
+        plot(rows, scores, folder / "comparison.png")
+    return text
