@@ -2,9 +2,26 @@
 from pathlib import Path
 
 import yaml
-from yacs.config import CfgNode as CN
+from yacs.config import CfgNode
 
 from utils.errors import UserError
+
+
+class CN(CfgNode):
+    """yacs keeps the type of a value; EVAL_GALLERY_SIZE is a number, a name, or a list of them."""
+
+    def merge_from_other_cfg(self, other: CfgNode) -> None:
+        self._free(other)
+        super().merge_from_other_cfg(other)
+
+    def merge_from_list(self, pairs: list) -> None:
+        self._free(pairs[::2])
+        super().merge_from_list(pairs)
+
+    def _free(self, keys) -> None:
+        if "EVAL_GALLERY_SIZE" in keys:
+            self.EVAL_GALLERY_SIZE = None  # which yacs lets any type follow
+
 
 _C = CN()
 
@@ -102,13 +119,17 @@ _C.DISTILLER.KD.TEMPERATURE = 4.0
 _C.DISTILLER.HINT = CN()  # FitNet's regression of features
 _C.DISTILLER.HINT.WEIGHT = 1.0
 
-_C.EVAL_GALLERY_SIZE = 100  # CUHK-SYSU: 50, 100, 500, 1000, 2000, 4000, or -1 for every image
+# CUHK-SYSU: 50, 100, 500, 1000, 2000, 4000, -1 for every image, "Occlusion", "Resolution", or a list
+# of them, scored in one pass: one table and one curve. PRW has one gallery.
+_C.EVAL_GALLERY_SIZE = 100
+_C.EVAL_QUERY_FILE = ""  # PRW: a file in DATA_ROOT with some of the queries, as the mini set has
+_C.EVAL_CROSS_CAMERA = False  # PRW: only frames of other cameras
 _C.EVAL_USE_CBGM = False  # re-rank by context bipartite graph matching
 _C.EVAL_CBGM_K1 = 10  # images re-ranked for each query (published for PRW: 30)
 _C.EVAL_CBGM_K2 = 3  # people of the query image taken as context, the query with them (PRW: 4)
 _C.EVAL_USE_GT = False  # ground-truth boxes in place of detections: the upper bound
+_C.EVAL_AMP = ""  # precision of the backbone in evaluation: "" (float32), "bf16" or "fp16"
 _C.EVAL_USE_CACHE = False  # score OUTPUT_DIR/eval_cache.pth again; no image or checkpoint is read
-_C.EVAL_CROSS_CAMERA = False  # PRW: only frames of other cameras
 
 
 def get_cfg() -> CN:

@@ -1,175 +1,175 @@
-"""From a network to numbers: extract detections and embeddings, keep them, score them."""
+"""From a network, or a features cache, to numbers: extract, score, print, write."""
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from tabulate import tabulate
-from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
-from tqdm import tqdm
 from yacs.config import CfgNode
 
-from datasets.base import UNLABELED, Query, Scene, SearchDataset
-from datasets.loaders import SceneDataset, eval_loader
+from datasets.base import UNLABELED, SearchDataset
+from datasets.loaders import SceneDataset
+from datasets.protocol import Protocol
 from engine import metrics
-from engine.checkpoint import load_file, save_file
-from models.outputs import Detections
+from engine.cache import CACHE, Cache, check_cache, load_cache, made_from
+from engine.checkpoint import save_file
+from engine.extract import AMP, collect, extract
 from models.search_net import SearchNet
 from utils.drawing import draw_boxes
 from utils.errors import UserError
+from utils.plots import save_curves
 
-CACHE = "eval_cache.pth"
 DETECTION_SCORE = 0.01  # detections from this score on count in recall and AP
 SEARCH_SCORE = 0.5  # detections from this score on are ranked against queries
-CACHE_KEYS = ("gallery_dets", "gallery_feats", "query_dets", "query_feats", "query_box_feats")
+NUMBERS = ("mAP", "top1", "top5", "top10")
 
 
-def _pack(found: Detections) -> tuple[Tensor, Tensor]:
-    """Detections -> [n, 5] x1 y1 x2 y2 score and [n, D], float32 on the CPU."""
-    dets = torch.cat([found.boxes, found.scores[:, None]], dim=1)
-    return dets.float().cpu(), found.embeddings.float().cpu()
+def gallery_sizes(cfg: CfgNode) -> list[int | str]:
+    """EVAL_GALLERY_SIZE, one or several; which of them there are is the dataset's to say."""
+    value = cfg.EVAL_GALLERY_SIZE
+    sizes = list(value) if isinstance(value, (list, tuple)) else [value]
+    if not sizes or not all(type(size) in (int, str) for size in sizes):
+        raise UserError("EVAL_GALLERY_SIZE: expected a size, a subset's name, or a list of them "
+                        f"such as [50, 100, 500], found {value!r}")
+    return sizes
 
 
-def _ground_truth(net: SearchNet, images: list[Tensor], boxes: list[Tensor]) -> list[Detections]:
-    """Annotated boxes in place of detections, with score 1."""
-    embeddings = net.embed(images, boxes)
-    return [Detections(b, b.new_ones(len(b)), e) for b, e in zip(boxes, embeddings)]
+def protocols_of(dataset: SearchDataset, cfg: CfgNode) -> list[Protocol]:
+    """One protocol for each of EVAL_GALLERY_SIZE."""
+    return [dataset.protocol(size, cfg.EVAL_CROSS_CAMERA, cfg.EVAL_QUERY_FILE)
+            for size in gallery_sizes(cfg)]
 
 
-def query_scenes(dataset: SearchDataset) -> list[Scene]:
-    """Each query as a scene that holds only its own box."""
-    def alone(query: Query) -> Scene:
-        scene = dataset.gallery[query.scene]
-        return Scene(scene.name, scene.path, query.box[None], np.array([query.pid]), scene.camera)
-
-    return [alone(query) for query in dataset.queries]
+def context_of(cache: Cache, cfg: CfgNode) -> metrics.CBGM | None:
+    """CBGM with each query's company, if the config asks for it."""
+    if not cfg.EVAL_USE_CBGM:
+        return None
+    return metrics.CBGM(cache["query_feats"], cfg.EVAL_CBGM_K1, cfg.EVAL_CBGM_K2)
 
 
-def extract(
-    net: SearchNet, dataset: SearchDataset, device: torch.device, batch_size: int, workers: int,
-    use_gt: bool = False, context: bool = False,
-) -> dict[str, list[Tensor]]:
-    """Run the network over gallery and queries; the features cache, in dataset order.
-
-    gallery_dets [n, 5] and gallery_feats [n, D] per gallery image; query_box_feats [D] per query;
-    query_dets and query_feats per query image, the query's own box first, and only it unless
-    `context` asks for the others too (CBGM does).
-    """
-    net.eval()
-    cache = {key: [] for key in CACHE_KEYS}
-
-    def batches(scenes: list[Scene], title: str):
-        loader = eval_loader(scenes, batch_size, workers)
-        for images, targets in tqdm(loader, desc=title, unit="batch", mininterval=1):
-            yield [i.to(device) for i in images], [t["boxes"].to(device) for t in targets]
-
-    for images, boxes in batches(dataset.gallery, "gallery"):
-        found = _ground_truth(net, images, boxes) if use_gt else net.detect(images)
-        for dets, feats in map(_pack, found):
-            cache["gallery_dets"].append(dets)
-            cache["gallery_feats"].append(feats)
-    for images, boxes in batches(query_scenes(dataset), "queries"):
-        if context:
-            embeddings, found = net.detect_query(images, [b[0] for b in boxes])
-        else:
-            found = _ground_truth(net, images, boxes)
-            embeddings = [f.embeddings for f in found]
-        for embedding, (dets, feats) in zip(embeddings, map(_pack, found)):
-            cache["query_box_feats"].append(embedding[0].float().cpu())
-            cache["query_dets"].append(dets)
-            cache["query_feats"].append(feats)
-    return cache
-
-
-def load_cache(path: Path, dataset: SearchDataset) -> dict[str, list[Tensor]]:
-    """The features cache; UserError where it is missing, damaged or of another dataset."""
-    cache = load_file(path, "EVAL_USE_CACHE")
-    missing = [key for key in CACHE_KEYS if not isinstance(cache.get(key), list)]
-    if missing:
-        raise UserError(f"EVAL_USE_CACHE {path}: expected lists {', '.join(CACHE_KEYS)}; "
-                        f"without {', '.join(missing)}")
-    for key in CACHE_KEYS:
-        wanted = len(dataset.gallery) if key.startswith("gallery") else len(dataset.queries)
-        if len(cache[key]) != wanted:
-            raise UserError(f"EVAL_USE_CACHE {path}: {key} has {len(cache[key])} entries, "
-                            f"{dataset.name} in {dataset.root} needs {wanted}")
-    return cache
-
-
-def score(cache: dict[str, list[Tensor]], dataset: SearchDataset, cfg: CfgNode) -> dict:
-    """Detection and search results (fractions of 1) of a features cache."""
-    protocol = dataset.protocol(cfg.EVAL_GALLERY_SIZE, cfg.EVAL_CROSS_CAMERA)
-    cbgm = None
-    if cfg.EVAL_USE_CBGM:
-        cbgm = metrics.CBGM(cache["query_feats"], cfg.EVAL_CBGM_K1, cfg.EVAL_CBGM_K2)
-    search = metrics.search(
-        cache["gallery_dets"], cache["gallery_feats"], torch.stack(cache["query_box_feats"]),
-        protocol, SEARCH_SCORE, cbgm,
+def score(
+    cache: Cache, dataset: SearchDataset, protocols: Sequence[Protocol], cfg: CfgNode
+) -> dict:
+    """Results (fractions of 1) of a features cache; "search" and "queries" are the first
+    protocol's, "galleries" has a line for each."""
+    dets = cache["gallery_dets"]
+    searches = metrics.search_many(
+        dets, cache["gallery_feats"], torch.stack(cache["query_box_feats"]), protocols,
+        SEARCH_SCORE, context_of(cache, cfg),
     )
     boxes = [torch.from_numpy(scene.boxes) for scene in dataset.gallery]
     labeled = [torch.from_numpy(scene.pids != UNLABELED) for scene in dataset.gallery]
-    detection = metrics.detection(boxes, cache["gallery_dets"], DETECTION_SCORE)
+    known = metrics.detection(boxes, dets, DETECTION_SCORE, labeled=labeled)
+    numbers = [{name: search[name] for name in NUMBERS} for search in searches]
     return {
-        "detection": {name: detection[name] for name in ("recall", "ap")},
-        "detection_labeled": {
-            "recall": metrics.detection(
-                boxes, cache["gallery_dets"], DETECTION_SCORE, labeled=labeled
-            )["recall"]
-        },
-        "search": {name: search[name] for name in ("mAP", "top1", "top5", "top10")},
+        "detection": metrics.detection(boxes, dets, DETECTION_SCORE),
+        "detection_labeled": {"recall": known["recall"]},
+        "search": numbers[0],
         "protocol": {
-            "dataset": dataset.name, "name": protocol.name, "queries": len(protocol.queries),
-            "gallery_images": len(dataset.gallery), "cbgm": bool(cfg.EVAL_USE_CBGM),
-            "ground_truth_boxes": bool(cfg.EVAL_USE_GT), "detection_score": DETECTION_SCORE,
-            "search_score": SEARCH_SCORE,
+            "dataset": dataset.name, "name": protocols[0].name,
+            "queries": len(protocols[0].queries), "gallery_images": len(dataset.gallery),
+            "cbgm": cfg.EVAL_USE_CBGM, "ground_truth_boxes": cfg.EVAL_USE_GT,
+            "detection_score": DETECTION_SCORE, "search_score": SEARCH_SCORE,
         },
+        "detection_errors": metrics.detection_errors(boxes, dets, SEARCH_SCORE, DETECTION_SCORE),
+        "galleries": [
+            {"gallery_size": size, "name": protocol.name, "queries": len(protocol.queries)} | values
+            for size, protocol, values in zip(gallery_sizes(cfg), protocols, numbers)
+        ],
+        "queries": per_query(dataset, protocols[0], searches[0]),
     }
+
+
+def per_query(dataset: SearchDataset, protocol: Protocol, search: dict) -> list[dict]:
+    """For each query its number in the dataset, image, box, average precision, the rank of the
+    first right match (0: none) and the number of listed images that hold the person."""
+    present = np.bincount(protocol.query, minlength=len(protocol.queries)).tolist()
+    rows = zip(protocol.queries.tolist(), search["ap"].tolist(), search["first_hit"].tolist(), present)
+    return [
+        {"query": q, "image": dataset.gallery[dataset.queries[q].scene].name,
+         "box": dataset.queries[q].box.tolist(), "ap": ap, "first_hit": first, "present": number}
+        for q, ap, first, number in rows
+    ]
 
 
 def flat_metrics(results: dict) -> dict[str, float]:
-    """{"detection/recall": ..., "search/mAP": ..., ...} without the protocol."""
-    return {
-        f"{group}/{name}": value for group, values in results.items() if group != "protocol"
-        for name, value in values.items()
-    }
+    """{"detection/recall": ..., "search/mAP": ..., ...}: the main numbers alone."""
+    return {f"{group}/{name}": value for group in ("detection", "detection_labeled", "search")
+            for name, value in results[group].items()}
 
 
 def print_results(results: dict) -> None:
-    """The table that every evaluation ends with, in per cent."""
-    detection, search = results["detection"], results["search"]
+    """The tables that every evaluation ends with, in per cent."""
+    detection, search, errors = (results[k] for k in ("detection", "search", "detection_errors"))
     row = [detection["recall"], detection["ap"], results["detection_labeled"]["recall"]]
-    row += [search[name] for name in ("mAP", "top1", "top5", "top10")]
-    headers = ["recall", "AP", "labelled recall", "mAP", "top-1", "top-5", "top-10"]
+    row += [search[name] for name in NUMBERS]
+    top = ["mAP", "top-1", "top-5", "top-10"]
     print(results["protocol"]["name"])
-    print(tabulate([[100 * value for value in row]], headers, floatfmt=".2f"), flush=True)
+    print(tabulate([[100 * value for value in row]], ["recall", "AP", "labelled recall", *top],
+                   floatfmt=".2f"))
+    share = {name: f"{100 * value:.2f}%" for name, value in errors.items() if name != "people"}
+    print(f"of {errors['people']} people: {share['found']} found, {share['low_score']} with a score "
+          f"under {SEARCH_SCORE}, {share['poorly_placed']} poorly placed, {share['missed']} missed",
+          flush=True)
+    if len(results["galleries"]) > 1:
+        rows = [[g["name"], *(100 * g[name] for name in NUMBERS)] for g in results["galleries"]]
+        print(tabulate(rows, ["", *top], floatfmt=".2f"), flush=True)
+
+
+def draw_sizes(results: dict, path: Path) -> None:
+    """mAP and top-1 over the gallery sizes, where there are several; subsets have no size."""
+    whole = results["protocol"]["gallery_images"]
+    sized = {whole if g["gallery_size"] == -1 else g["gallery_size"]: g
+             for g in results["galleries"] if isinstance(g["gallery_size"], int)}
+    if len(sized) > 1:
+        curves = {"mAP": "mAP", "top-1": "top1"}
+        curves = {title: [g[name] for g in sized.values()] for title, name in curves.items()}
+        title = results["protocol"]["dataset"] + (" + CBGM" if results["protocol"]["cbgm"] else "")
+        save_curves(path, title, "gallery size (images)", list(sized), curves)
 
 
 def evaluate(
     net: SearchNet | None, dataset: SearchDataset, cfg: CfgNode, device: torch.device
 ) -> dict:
     """Extract (or read the cache, then `net` may be None), score, print, and write
-    OUTPUT_DIR/results.json; returns what it wrote."""
-    folder = Path(cfg.OUTPUT_DIR)
+    OUTPUT_DIR/results.json; returns what it wrote. Bad settings are found before the work."""
+    folder, seconds = Path(cfg.OUTPUT_DIR), None
     folder.mkdir(parents=True, exist_ok=True)
+    protocols = protocols_of(dataset, cfg)
     if cfg.EVAL_USE_CACHE:
-        cache, seconds = load_cache(folder / CACHE, dataset), None
+        cache = load_cache(folder / CACHE, dataset, cfg.EVAL_USE_GT, cfg.EVAL_USE_CBGM)
     else:
         start = time.perf_counter()
-        cache = extract(
-            net, dataset, device, cfg.INPUT.BATCH_SIZE_TEST, cfg.INPUT.NUM_WORKERS,
-            cfg.EVAL_USE_GT, context=cfg.EVAL_USE_CBGM,
-        )
-        seconds = (time.perf_counter() - start) / (len(dataset.gallery) + len(dataset.queries))
-        save_file(cache, folder / CACHE)
-    results = score(cache, dataset, cfg)
+        cache = make_cache(net, dataset, cfg, device)
+        seconds = (time.perf_counter() - start) / len(dataset.gallery)
+    results = score(cache, dataset, protocols, cfg)
     if seconds is not None:
         results["protocol"]["seconds_per_image"] = seconds
     print_results(results)
+    draw_sizes(results, folder / "gallery_sizes.png")
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return results
+
+
+def make_cache(
+    net: SearchNet, dataset: SearchDataset, cfg: CfgNode, device: torch.device
+) -> Cache:
+    """Run the network; the cache, which also lies in OUTPUT_DIR then."""
+    if cfg.EVAL_AMP not in AMP:
+        raise UserError(f"EVAL_AMP: expected {' or '.join(map(repr, AMP))}, found {cfg.EVAL_AMP!r}")
+    path = Path(cfg.OUTPUT_DIR) / CACHE
+    part = path.with_suffix(".part0")
+    extract(net, dataset, device, part, cfg.INPUT.BATCH_SIZE_TEST, cfg.INPUT.NUM_WORKERS,
+            AMP[cfg.EVAL_AMP], cfg.EVAL_USE_GT, context=cfg.EVAL_USE_CBGM)
+    cache = collect([part], dataset)
+    check_cache(cache, dataset, "features of this network")
+    save_file(cache | {"made": made_from(dataset, cfg.EVAL_USE_GT, cfg.EVAL_USE_CBGM)}, path)
+    part.unlink()
+    return cache
 
 
 def draw_scene(net: SearchNet, dataset: SearchDataset, device: torch.device) -> np.ndarray:

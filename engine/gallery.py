@@ -24,7 +24,8 @@ class Gallery:
         keep = flat[:, 4] >= score_thr
         image = row_of_each(dets)[keep]
         counts = torch.bincount(image, minlength=len(dets))
-        feats = None if feats is None else torch.cat(list(feats))[keep]
+        if feats is not None:  # image by image: only those kept are copied
+            feats = torch.cat([f[d[:, 4] >= score_thr] for d, f in zip(dets, feats)])
         return Gallery(flat[keep, :4].double(), flat[keep, 4], feats, image, counts,
                        counts.cumsum(0) - counts)
 

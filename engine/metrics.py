@@ -32,17 +32,57 @@ def detection(gt_boxes: Sequence[Tensor], dets: Sequence[Tensor], score_thr: flo
     if labeled is not None:
         gt_boxes = [boxes[keep] for boxes, keep in zip(gt_boxes, labeled)]
         dets = [d if len(boxes) else d[:0] for d, boxes in zip(dets, gt_boxes)]
-    found, truth = Gallery.above(dets, None, score_thr), join(gt_boxes, 4)
-    image = row_of_each(gt_boxes)
-    gt, det = spread(found.starts[image], found.counts[image])
-    iou = pair_iou(truth[gt].double(), found.boxes[det])
-    matched = (iou >= iou_thr) & _best(iou, gt, len(truth)) & _best(iou, det, len(found.image))
-    if not matched.any():
+    pairs = _Pairs.of(gt_boxes, dets, score_thr, iou_thr)
+    if not pairs.matched.any():
         return {"recall": 0.0, "ap": 0.0}
-    right = torch.zeros(len(found.image), dtype=torch.bool)
-    right[det[matched]] = True
-    recall = int(matched.sum()) / len(truth)
-    return {"recall": recall, "ap": float(average_precision_score(right, found.scores)) * recall}
+    right = torch.zeros(len(pairs.scores), dtype=torch.bool)
+    right[pairs.det[pairs.matched]] = True
+    recall = int(pairs.matched.sum()) / pairs.people
+    return {"recall": recall, "ap": float(average_precision_score(right, pairs.scores)) * recall}
+
+
+def detection_errors(gt_boxes: Sequence[Tensor], dets: Sequence[Tensor], sure_thr: float,
+                     score_thr: float, iou_thr: float = 0.5, near_thr: float = 0.1) -> dict:
+    """What became of each annotated person, as fractions that sum to 1, and their number "people".
+
+    found: matched (as in `detection`) among the detections from sure_thr on; low_score: only among
+    those from score_thr on; poorly_placed: not matched, but the best ground truth of a detection
+    with IoU >= near_thr; missed: the rest. (After TIDE, Bolya et al., ECCV 2020.)
+    """
+    sure = _Pairs.of(gt_boxes, dets, sure_thr, iou_thr)
+    every = _Pairs.of(gt_boxes, dets, score_thr, iou_thr)
+    near = every.is_best_gt & (every.iou >= near_thr)
+    state = torch.full((every.people,), 3)
+    for number, people in ((2, every.gt[near]), (1, every.gt[every.matched]),
+                           (0, sure.gt[sure.matched])):
+        state[people] = number
+    names = ("found", "low_score", "poorly_placed", "missed")
+    counts = torch.bincount(state, minlength=len(names)).tolist()
+    share = {name: n / max(every.people, 1) for name, n in zip(names, counts)}
+    return {"people": every.people} | share
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """The P pairs of a ground truth and a detection in the same image, G and N of them in all."""
+    people: int         # G
+    scores: Tensor      # [N]
+    gt: Tensor          # [P] int64
+    det: Tensor         # [P] int64
+    iou: Tensor         # [P]
+    is_best_gt: Tensor  # [P] bool: of its detection
+    matched: Tensor     # [P] bool: and it is its ground truth's best detection, with IoU enough
+
+    @staticmethod
+    def of(gt_boxes: Sequence[Tensor], dets: Sequence[Tensor], score_thr: float,
+           iou_thr: float) -> "_Pairs":
+        found, truth = Gallery.above(dets, None, score_thr), join(gt_boxes, 4)
+        image = row_of_each(gt_boxes)
+        gt, det = spread(found.starts[image], found.counts[image])
+        iou = pair_iou(truth[gt].double(), found.boxes[det])
+        is_best_gt = _best(iou, det, len(found.image))
+        matched = (iou >= iou_thr) & _best(iou, gt, len(truth)) & is_best_gt
+        return _Pairs(len(truth), found.scores, gt, det, iou, is_best_gt, matched)
 
 
 def _best(iou: Tensor, owner: Tensor, owners: int) -> Tensor:

@@ -18,6 +18,13 @@ class Detections:
     scores: Tensor
     embeddings: Tensor
 
+    def __getitem__(self, keep: Tensor | slice) -> "Detections":
+        return Detections(self.boxes[keep], self.scores[keep], self.embeddings[keep])
+
+    def weighted(self) -> "Detections":
+        """Unit embeddings scaled by the score: confidence-weighted similarity (NAE, CVPR 2020)."""
+        return Detections(self.boxes, self.scores, self.embeddings * self.scores[:, None])
+
 
 @dataclass
 class Regions:

@@ -94,30 +94,21 @@ class PersonSearchHeads(RoIHeads):
         keep = keep[box_ops.nms(boxes[keep], scores[keep], self.nms_thresh)]
         return keep[: self.detections_per_img]
 
-    def detect(
-        self, features: dict[str, Tensor], proposals: list[Tensor], sizes,
-        given: list[Tensor] | None = None,
-    ) -> list[Detections]:
-        """Detections per image in resized pixels, best first.
-
-        given None: embeddings are scaled by the score (confidence-weighted similarity). given: a
-        box [4] per image, which comes first with score 1, suppresses what overlaps it, and all
-        embeddings stay unit (the query image seen as a gallery image, for CBGM).
-        """
+    def find(
+        self, features: dict[str, Tensor], proposals: list[Tensor], sizes
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Per image, best first: boxes [n, 4] in resized pixels, scores [n]."""
         logits, deltas = self.classify(features, proposals, sizes)
         scores = F.softmax(logits, -1)[:, PERSON].split([len(p) for p in proposals])
         boxes = self._person_boxes(deltas, proposals, sizes)
         kept = [self.keep_best(b, s) for b, s in zip(boxes, scores)]
-        boxes = [b[k] for b, k in zip(boxes, kept)]
-        scores = [s[k] for s, k in zip(scores, kept)]
-        if given is not None:
-            # Two, not one: the given box wins over a detection whose score rounds to 1.
-            boxes = [torch.cat([g[None], b]) for g, b in zip(given, boxes)]
-            scores = [torch.cat([s.new_tensor([2.0]), s]) for s in scores]
-            kept = [self.keep_best(b, s) for b, s in zip(boxes, scores)]
-            boxes = [b[k] for b, k in zip(boxes, kept)]
-            scores = [s[k].clamp(max=1) for s, k in zip(scores, kept)]
-        embeddings = self.embed(features, boxes, sizes).split([len(b) for b in boxes])
-        if given is None:
-            embeddings = [e * s[:, None] for e, s in zip(embeddings, scores)]
-        return [Detections(*parts) for parts in zip(boxes, scores, embeddings)]
+        return [b[k] for b, k in zip(boxes, kept)], [s[k] for s, k in zip(scores, kept)]
+
+    def put_first(self, own: Detections, found: Detections) -> Detections:
+        """A query's image seen as a gallery image (for CBGM): the query, `own` [1], comes first
+        with score 1, and suppresses what overlaps it."""
+        boxes = torch.cat([own.boxes, found.boxes])
+        # Two, not one: the query wins over a detection whose score rounds to 1.
+        scores = torch.cat([own.scores + 1, found.scores])
+        everyone = Detections(boxes, scores.clamp(max=1), torch.cat([own.embeddings, found.embeddings]))
+        return everyone[self.keep_best(boxes, scores)]

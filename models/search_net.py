@@ -3,7 +3,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
@@ -65,22 +64,33 @@ class SearchNet(nn.Module):
         resized, targets = self.transform(images, targets)
         return resized, [t["boxes"] for t in targets]
 
-    def _restore(
-        self, found: list[Detections], resized: ImageList, images: list[Tensor]
-    ) -> list[Detections]:
-        return [
-            Detections(resize_boxes(d.boxes, size, image.shape[-2:]), d.scores, d.embeddings)
-            for d, size, image in zip(found, resized.image_sizes, images)
-        ]
-
     @torch.inference_mode()
+    def look(
+        self, images: list[Tensor], boxes: Sequence[Tensor], amp: torch.dtype | None = None
+    ) -> tuple[list[Detections], list[Tensor]]:
+        """Everyone in each image, and each image's given boxes [m_i, 4] embedded [m_i, D], in one
+        pass; all embeddings unit. amp: the backbone's precision; boxes and scores stay float32,
+        since a corner in bfloat16 is off by pixels."""
+        resized, given = self._resize(images, boxes)
+        with torch.autocast(resized.tensors.device.type, amp, enabled=amp is not None):
+            features = self.backbone(resized.tensors)
+        features, sizes = {k: f.float() for k, f in features.items()}, resized.image_sizes
+        proposals, _ = self.rpn(resized, features)
+        found, scores = self.roi_heads.find(features, proposals, sizes)
+        everyone = [torch.cat([f, g]) for f, g in zip(found, given)]
+        embeddings = self.roi_heads.embed(features, everyone, sizes)
+        counts = [len(part) for pair in zip(found, given) for part in pair]
+        embeddings = embeddings.split(counts)
+        found = [
+            Detections(resize_boxes(b, size, image.shape[-2:]), s, e)
+            for b, size, image, s, e in zip(found, sizes, images, scores, embeddings[::2])
+        ]
+        return found, list(embeddings[1::2])
+
     def detect(self, images: list[Tensor]) -> list[Detections]:
         """Every person in each gallery image; embeddings are scaled by the score."""
-        resized, _ = self.transform(images)
-        features = self.backbone(resized.tensors)
-        proposals, _ = self.rpn(resized, features)
-        found = self.roi_heads.detect(features, proposals, resized.image_sizes)
-        return self._restore(found, resized, images)
+        found, _ = self.look(images, [image.new_zeros(0, 4) for image in images])
+        return [people.weighted() for people in found]
 
     @torch.inference_mode()
     def embed(self, images: list[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
@@ -89,17 +99,3 @@ class SearchNet(nn.Module):
         features = self.backbone(resized.tensors)
         embeddings = self.roi_heads.embed(features, boxes, resized.image_sizes)
         return list(embeddings.split([len(b) for b in boxes]))
-
-    @torch.inference_mode()
-    def detect_query(
-        self, images: list[Tensor], boxes: Sequence[Tensor]
-    ) -> tuple[list[Tensor], list[Detections]]:
-        """One box [4] per query image -> its unit embedding [1, D], and everyone in the image:
-        the given box first with score 1, all embeddings unit. The backbone runs once."""
-        resized, given = self._resize(images, boxes)
-        features = self.backbone(resized.tensors)
-        sizes = resized.image_sizes
-        embeddings = self.roi_heads.embed(features, given, sizes)
-        proposals, _ = self.rpn(resized, features)
-        found = self.roi_heads.detect(features, proposals, sizes, [g[0] for g in given])
-        return list(embeddings.split(1)), self._restore(found, resized, images)

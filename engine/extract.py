@@ -1,0 +1,122 @@
+"""From a network to the features cache: gallery and queries in one pass, written as it goes."""
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from datasets.base import SearchDataset
+from datasets.loaders import Loader, SceneDataset, open_image
+from engine.cache import Cache
+from models.outputs import Detections
+from models.search_net import SearchNet
+from utils.errors import UserError
+
+AMP = {"": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+KINDS = ("gallery", "query")  # of the records in a part
+
+
+def extract(
+    net: SearchNet, dataset: SearchDataset, device: torch.device, path: Path, batch_size: int,
+    workers: int, amp: torch.dtype | None = None, use_gt: bool = False, context: bool = False,
+    part: tuple[int, int] = (0, 1),
+) -> None:
+    """Write to `path` what the network finds in the gallery images r, r + n, r + 2n, ... of part
+    (r, n) and in the queries that stand in them; `collect` makes a cache of all parts.
+
+    Query images are gallery images: the backbone runs once over an image, however many queries it
+    holds. use_gt: annotated boxes in place of detections. context: with each query, everyone in
+    its image (detected, with use_gt too, as in the release).
+    """
+    net.eval()
+    scenes, asked = dataset.gallery, queries_of(dataset)
+    batches = batches_of_one_size(dataset, asked, range(part[0], len(scenes), part[1]), batch_size)
+    loader = Loader(SceneDataset(scenes), [[(0, i) for i in batch] for batch in batches], workers)
+    bar = tqdm(loader, "gallery", unit="batch", mininterval=1, disable=part[0] > 0)
+    with _writing(path) as file:
+        for batch, (images, targets) in zip(batches, bar):
+            people = [t["boxes"] if use_gt else t["boxes"][:0] for t in targets]
+            given = [torch.cat([p, _boxes(dataset, asked[i])]) for p, i in zip(people, batch)]
+            given = [boxes.to(device) for boxes in given]
+            found, embeddings = net.look([image.to(device) for image in images], given, amp)
+            for i, seen, boxes, vectors in zip(batch, found, given, embeddings):
+                first = len(boxes) - len(asked[i])
+                truth = Detections(boxes, boxes.new_ones(len(boxes)), vectors)
+                _write(file, "gallery", i, truth[:first] if use_gt else seen.weighted())
+                for row, query in enumerate(asked[i], first):
+                    own = truth[row:row + 1]
+                    own = net.roi_heads.put_first(own, seen) if context else own
+                    _write(file, "query", query, own)
+
+
+def collect(paths: Iterable[Path], dataset: SearchDataset) -> Cache:
+    """The cache that the parts at `paths` hold together, in the dataset's order."""
+    sizes = {"gallery": len(dataset.gallery), "query": len(dataset.queries)}
+    cache = {f"{kind}_{name}": [None] * sizes[kind] for kind in KINDS for name in ("dets", "feats")}
+    for path in paths:
+        for kind, index, rows in _read(path):
+            cache[f"{kind}_dets"][index] = rows[:, :5].clone()  # a view would save all of `rows`
+            cache[f"{kind}_feats"][index] = rows[:, 5:].clone()
+    return cache | {"query_box_feats": [feats[0].clone() for feats in cache["query_feats"]]}
+
+
+def queries_of(dataset: SearchDataset) -> dict[int, list[int]]:
+    """Gallery image -> numbers of the queries in it."""
+    asked = defaultdict(list)
+    for number, query in enumerate(dataset.queries):
+        asked[query.scene].append(number)
+    return asked
+
+
+def _boxes(dataset: SearchDataset, queries: list[int]) -> Tensor:
+    """[m, 4]"""
+    boxes = [dataset.queries[query].box for query in queries]
+    return torch.from_numpy(np.array(boxes, np.float32).reshape(-1, 4))
+
+
+def batches_of_one_size(
+    dataset: SearchDataset, asked: dict[int, list[int]], indices: Iterable[int], batch_size: int
+) -> list[list[int]]:
+    """Batches of gallery images of the same size: beside a larger one an image would be padded,
+    and the convolutions would see that at its edge. Query boxes outside their image are refused."""
+    groups = defaultdict(list)
+    for i in indices:
+        with open_image(dataset.gallery[i].path) as image:  # reads the header alone
+            width, height = image.size
+        groups[width, height].append(i)
+        for x1, y1, x2, y2 in _boxes(dataset, asked.get(i, [])).tolist():
+            if not (x1 < min(x2, width) and y1 < min(y2, height)):
+                raise UserError(
+                    f"{dataset.gallery[i].path}: query box {x1:g} {y1:g} {x2:g} {y2:g}: expected "
+                    f"one within the image, which is {width} x {height} pixels")
+    return [some[k:k + batch_size] for some in groups.values()
+            for k in range(0, len(some), batch_size)]
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with open(path, "wb") as file:
+            yield file
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def _write(file: BinaryIO, kind: str, index: int, found: Detections) -> None:
+    """One record: kind and index, then [n, 5 + D] x1 y1 x2 y2 score embedding."""
+    rows = torch.cat([found.boxes, found.scores[:, None], found.embeddings], 1)
+    np.save(file, np.array([KINDS.index(kind), index]))
+    np.save(file, rows.float().cpu().numpy())
+
+
+def _read(path: Path) -> Iterator[tuple[str, int, Tensor]]:
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        while file.tell() < size:
+            kind, index = np.load(file).tolist()
+            yield KINDS[kind], index, torch.from_numpy(np.load(file))
