@@ -132,10 +132,17 @@ def epoch_batches(scenes: int, batch_size: int, seed: int, epoch: int) -> list[l
     return [order[i:i + batch_size] for i in range(0, scenes, batch_size)]
 
 
+def part_of(count: int, number: int, parts: int) -> slice:
+    """The number-th of `parts` even cuts of `count` things; all cuts in a row are the things."""
+    return slice(count * number // parts, count * (number + 1) // parts)
+
+
 def train_loader(data: SceneDataset, batch_size: int, workers: int, seed: int, epoch: int,
-                 start_step: int = 0) -> Loader:
-    """One epoch's batches from `start_step` on."""
+                 start_step: int = 0, part: tuple[int, int] = (0, 1)) -> Loader:
+    """One epoch's batches from `start_step` on; of each, the r-th part of n for part (r, n), or
+    its first image where a small batch leaves nothing to this part."""
     batches = epoch_batches(len(data), batch_size, seed, epoch)[start_step:]
+    batches = [batch[part_of(len(batch), *part)] or batch[:1] for batch in batches]
     return Loader(data, [[(epoch, i) for i in batch] for batch in batches], workers)
 
 

@@ -2,10 +2,14 @@
 import os
 import re
 import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+import yaml
 from torch import nn
 from yacs.config import CfgNode
 
@@ -14,20 +18,21 @@ from models.build import build_net
 from models.search_net import SearchNet
 from utils.errors import UserError
 
-# The keys that change which tensors a model has.
+# The keys that change which tensors a model has, or what they mean.
 MODEL_KEYS = (
     "BACKBONE.NAME", "BACKBONE.FROZEN_BN", "MODEL.FPN_CHANNELS", "MODEL.FC_SIZE",
-    "MODEL.EMBEDDING_SIZE", "MODEL.OIM.QUEUE_SIZE",
+    "MODEL.EMBEDDING_SIZE", "MODEL.ANCHOR_SIZES", "MODEL.OIM.QUEUE_SIZE",
 )
 BEST = "best.pth"
 
 
-def save_file(content: Any, path: Path) -> None:
-    """torch.save that never leaves half a file at `path`: written beside, flushed, renamed."""
+@contextmanager
+def written_beside(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes `path`'s place once it is written whole and lies on the disk."""
     part = path.with_name(path.name + ".part")
     try:
         with open(part, "wb") as file:
-            torch.save(content, file)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -37,14 +42,25 @@ def save_file(content: Any, path: Path) -> None:
                         "earlier files are whole") from None
 
 
+def save_file(content: Any, path: Path) -> None:
+    """torch.save that never leaves half a file at `path`."""
+    with written_beside(path) as file:
+        torch.save(content, file)
+
+
 def load_file(path: str | Path, what: str) -> dict:
     """A dict saved by torch.save, on the CPU; UserError where it is missing, damaged or not data."""
     if not Path(path).is_file():
         raise UserError(f"{what} {path}: no such file")
     try:
+        if zipfile.is_zipfile(path):  # torch does not look at its files' checksums
+            with zipfile.ZipFile(path) as archive:
+                if damaged := archive.testzip():
+                    raise ValueError(f"the checksum of {damaged} is another")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # many kinds: zip, pickle, EOF, torch's own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        said = re.search(r"(?<=WeightsUnpickler error: ).+", str(error))
+        reason = said.group() if said else next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"{what} {path}: damaged, or not a file of tensors ({reason})") from None
     if not isinstance(content, dict):
         raise UserError(f"{what} {path}: expected a dict, found {type(content).__name__}")
@@ -63,12 +79,29 @@ def load_checkpoint(path: str | Path, what: str = "--ckpt") -> dict:
     return checkpoint
 
 
-def stored_cfg(checkpoint: dict) -> CfgNode:
+def stored_cfg(checkpoint: dict, where: str = "checkpoint") -> CfgNode:
     """The config that a checkpoint was trained with, over today's defaults."""
     cfg = get_cfg()
     cfg.set_new_allowed(True)
-    cfg.merge_from_other_cfg(CfgNode.load_cfg(checkpoint["config"]))
+    try:
+        cfg.merge_from_other_cfg(CfgNode.load_cfg(checkpoint["config"]))
+    except (yaml.YAMLError, AttributeError, AssertionError, KeyError, TypeError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{where}: its config cannot be read ({reason})") from None
     return cfg
+
+
+def compare_configs(checkpoint: dict, cfg: CfgNode, where: str) -> list[str]:
+    """Each key that differs, "KEY was ..., is ..."; UserError where the model would be another."""
+    check_same_model(checkpoint, cfg, where)
+    was, now = _flat(stored_cfg(checkpoint, where)), _flat(cfg)
+    return [f"{key} was {was[key]!r}, is {now[key]!r}" for key in now if was[key] != now[key]]
+
+
+def _flat(cfg: CfgNode) -> dict[str, Any]:
+    """Values by "A.B" keys."""
+    below = {key: _flat(v) if isinstance(v, CfgNode) else {"": v} for key, v in cfg.items()}
+    return {f"{key}.{k}".rstrip("."): v for key, some in below.items() for k, v in some.items()}
 
 
 def _get(cfg: CfgNode, key: str) -> Any:
@@ -79,7 +112,7 @@ def _get(cfg: CfgNode, key: str) -> Any:
 
 def check_same_model(checkpoint: dict, cfg: CfgNode, where: str) -> None:
     """UserError naming every key by which the checkpoint's model differs from the config's."""
-    stored = stored_cfg(checkpoint)
+    stored = stored_cfg(checkpoint, where)
     differ = [
         f"{key} is {_get(stored, key)!r} there and {_get(cfg, key)!r} in the config"
         for key in MODEL_KEYS if _get(stored, key) != _get(cfg, key)
@@ -100,6 +133,14 @@ def load_state(module: nn.Module, state: dict, where: str) -> None:
     if misfits:
         raise UserError(f"{where}: {len(misfits)} tensors do not fit, the first: {misfits[0]}")
     module.load_state_dict(state)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict, where: str) -> None:
+    """load_state_dict; UserError where the state is of other parameters."""
+    try:
+        optimizer.load_state_dict(state)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{where}: the optimizer's state is of other parameters ({error})") from None
 
 
 def _restore_net(checkpoint: dict, cfg: CfgNode, where: str, device: torch.device) -> SearchNet:
@@ -124,7 +165,7 @@ def load_teacher(path: str | Path, device: torch.device) -> tuple[SearchNet, Cfg
         raise UserError("DISTILLER.TEACHER_CKPT: expected the checkpoint of a trained teacher, "
                         "found none; train one with train_base.py")
     checkpoint = load_checkpoint(path, "DISTILLER.TEACHER_CKPT")
-    cfg = stored_cfg(checkpoint)
+    cfg = stored_cfg(checkpoint, f"DISTILLER.TEACHER_CKPT {path}")
     return _restore_net(checkpoint, cfg, f"DISTILLER.TEACHER_CKPT {path}", device), cfg
 
 
@@ -157,15 +198,16 @@ class CheckpointFolder:
 
     def mark_best(self, path: Path) -> None:
         """Copy a checkpoint to best.pth."""
-        part = self.folder / (BEST + ".part")
-        shutil.copyfile(path, part)
-        os.replace(part, self.folder / BEST)
+        with open(path, "rb") as source, written_beside(self.folder / BEST) as target:
+            shutil.copyfileobj(source, target)
 
-    def load_newest(self, say) -> tuple[Path, dict] | None:
-        """The newest whole checkpoint; `say` names each damaged one that is passed over."""
+    def load_newest(self, say: Callable[[str], None]) -> tuple[Path, dict] | None:
+        """The newest whole checkpoint; `say` names each damaged one, which is put aside as
+        NAME.damaged."""
         for path in self.newest_first():
             try:
                 return path, load_checkpoint(path, "--resume")
             except UserError as error:
-                say(f"{error}; trying the one before it")
+                aside = path.rename(path.with_name(path.name + ".damaged"))
+                say(f"{error}; put aside as {aside.name}, trying the one before it")
         return None

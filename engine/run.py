@@ -9,8 +9,10 @@ from yacs.config import CfgNode
 from configs.defaults import load_cfg
 from datasets import load_dataset
 from engine.checkpoint import load_net
+from engine.distributed import own_device, process_group, rank
 from engine.evaluate import evaluate
-from engine.train import Trainer, seed_everything
+from engine.generators import seed_everything
+from engine.train import Trainer
 from models.build import choose_device
 from models.search_net import SearchNet
 from utils.errors import UserError
@@ -33,8 +35,13 @@ def parse_args(description: str) -> argparse.Namespace:
 
 
 def run(description: str, build: Build) -> None:
-    """Parse the command line, then train, resume or evaluate."""
+    """Parse the command line, then train, resume or evaluate, on all ranks that torchrun starts."""
     args = parse_args(description)
+    with process_group():
+        work(args, build)
+
+
+def work(args: argparse.Namespace, build: Build) -> None:
     cfg = load_cfg(args.cfg, args.overrides)
     if args.eval and args.resume:
         raise UserError("--eval and --resume: expected one of them")
@@ -42,7 +49,7 @@ def run(description: str, build: Build) -> None:
         raise UserError(f"--ckpt {args.ckpt}: expected --eval or --resume with it")
     if args.eval and not args.ckpt and not cfg.EVAL_USE_CACHE:
         raise UserError("--eval: expected --ckpt FILE, or EVAL_USE_CACHE True")
-    device = choose_device(cfg.DEVICE)
+    device = own_device(choose_device(cfg.DEVICE))
     net = None
     if args.eval and not cfg.EVAL_USE_CACHE:
         net = load_net(cfg, args.ckpt, device)
@@ -54,4 +61,6 @@ def run(description: str, build: Build) -> None:
         return
     seed_everything(cfg.SEED)
     model, net = build(cfg, dataset.num_pids, device)
+    if rank():  # models start equal; each rank then draws regions of its own images
+        seed_everything(cfg.SEED + rank())
     Trainer(cfg, model, net, dataset, device).run(args.resume, args.ckpt)

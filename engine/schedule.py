@@ -1,6 +1,17 @@
 """The learning rate as a function of the step: no state to save, none to lose."""
 
 
+def scaled_lr(base_lr: float, base_batch: int, batch: int) -> float:
+    """base_lr is meant for batches of base_batch images; lr grows with the batch (Goyal et al.,
+    "Accurate, Large Minibatch SGD", 2017). base_batch 0: base_lr as it is."""
+    if not base_batch:
+        return base_lr
+    rate = base_lr * batch / base_batch
+    print(f"learning rate {rate:g}: SOLVER.BASE_LR {base_lr:g} x batch {batch} / "
+          f"SOLVER.BASE_LR_BATCH {base_batch}")
+    return rate
+
+
 def learning_rate(
     step: int, steps_per_epoch: int, base_lr: float, warmup_factor: float,
     milestones: list[int], gamma: float,

@@ -1,81 +1,42 @@
 """The training loop, the same for a teacher and for a student under its distiller."""
 import json
-import random
 import signal
 import sys
 import time
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 from yacs.config import CfgNode
 
 from datasets.base import SearchDataset
-from datasets.loaders import SceneDataset, train_loader
-from engine.checkpoint import CheckpointFolder, check_same_model, load_checkpoint, load_state
+from datasets.loaders import SceneDataset, part_of, train_loader
+from engine.checkpoint import (
+    CheckpointFolder, compare_configs, load_checkpoint, load_optimizer, load_state, written_beside,
+)
+from engine.distributed import from_all, from_first, rank, ranks, same_buffers
 from engine.evaluate import draw_scene, evaluate, flat_metrics
-from engine.schedule import learning_rate
-from models.build import loss_weights
-from models.outputs import Step
+from engine.generators import generator_states, restore_generators
+from engine.schedule import learning_rate, scaled_lr
+from engine.step import Learner
 from models.search_net import SearchNet
 from utils.errors import UserError
 
 
-def seed_everything(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
-def generator_states() -> dict:
-    """Every random generator, as tensors and plain numbers (loadable with weights_only)."""
-    version, internal, gauss = random.getstate()
-    name, keys, *rest = np.random.get_state()
-    return {
-        "python": [version, list(internal), gauss],
-        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def restore_generators(states: dict) -> None:
-    version, internal, gauss = states["python"]
-    random.setstate((version, tuple(internal), gauss))
-    name, keys, *rest = states["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(states["torch"])
-    if len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])
-
-
 @contextmanager
-def noting_signals():
-    """Yields a list that Ctrl-C and SIGTERM append to, so that the loop can save and leave."""
-    received: list[int] = []
-    previous = {
-        number: signal.signal(number, lambda number, _: received.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+def on_signals(act: Callable[[int], None]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM call `act` with their number."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(number, lambda number, _: act(number)) for number in numbers]
     try:
-        yield received
+        yield
     finally:
-        for number, handler in previous.items():
+        for number, handler in zip(numbers, previous):
             signal.signal(number, handler)
-
-
-def weighted_sum(losses: dict[str, Tensor], weights: dict[str, float], where: str) -> Tensor:
-    """Σ weight · loss; UserError naming the terms that are not finite, and all values."""
-    values = torch.stack([loss.detach().float() for loss in losses.values()])
-    if not values.isfinite().all():
-        bad = [n for n, ok in zip(losses, values.isfinite().tolist()) if not ok]
-        all_values = ", ".join(f"{n} {v:.4g}" for n, v in zip(losses, values.tolist()))
-        raise UserError(f"loss not finite: {', '.join(bad)} at {where} ({all_values})")
-    return sum(weights[name] * loss for name, loss in losses.items())
 
 
 class Trainer:
@@ -90,176 +51,218 @@ class Trainer:
         self.scenes = SceneDataset(
             dataset.train, train=True, seed=cfg.SEED, skip_damaged=cfg.INPUT.SKIP_DAMAGED
         )
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        solver = cfg.SOLVER
-        self.optimizer = torch.optim.SGD(
-            self.parameters, solver.BASE_LR, solver.MOMENTUM, weight_decay=solver.WEIGHT_DECAY
-        )
-        self.weights = loss_weights(cfg)
+        self.learner = Learner(cfg, model, net, device)
+        self.base_lr = scaled_lr(cfg.SOLVER.BASE_LR, cfg.SOLVER.BASE_LR_BATCH,
+                                 cfg.INPUT.BATCH_SIZE_TRAIN)
         self.folder = Path(cfg.OUTPUT_DIR)
-        self.checkpoints = CheckpointFolder(self.folder, solver.CKPT_KEEP)
+        self.checkpoints = CheckpointFolder(self.folder, cfg.SOLVER.CKPT_KEEP)
         self.evaluations = self.folder / "evaluations.jsonl"
         self.steps_per_epoch = -(-len(self.scenes) // cfg.INPUT.BATCH_SIZE_TRAIN)
         self.epoch = self.step = 0  # finished epochs, and finished steps of the next one
+        self.signals: list[int] = []
+
+    @property
+    def done(self) -> int:
+        """Finished steps of the whole run."""
+        return self.epoch * self.steps_per_epoch + self.step
 
     # --- state ---
 
-    def state(self) -> dict:
+    def save(self) -> Path:
+        """Rank 0 writes; every rank must come here, since each has random generators."""
         terms = getattr(self.model, "terms", None)
-        return {
+        state = {
             "model": self.net.state_dict(),
             "terms": terms.state_dict() if terms is not None else {},
-            "optimizer": self.optimizer.state_dict(),
-            "generators": generator_states(),
+            "optimizer": self.learner.optimizer.state_dict(),
+            "scaler": self.learner.scaler.state_dict(),
+            "generators": from_all(generator_states()),
             "epoch": self.epoch, "step": self.step, "config": self.cfg.dump(),
         }
+        return from_first(lambda: self.checkpoints.save(state))
 
     def resume(self, path: str | None) -> None:
         """Go on from `path`, or from the newest whole checkpoint of OUTPUT_DIR, or from the start
         where there is none."""
-        if path:
-            found = Path(path), load_checkpoint(path)
-        else:
-            found = self.checkpoints.load_newest(tqdm.write)
+        found = from_first(lambda: self.find(path))
         if found is None:
             print(f"no checkpoint in {self.folder}; starting from the beginning")
             return
         path, saved = found
-        missing = {"terms", "optimizer", "generators", "epoch", "step"} - set(saved)
+        kinds = {"terms": dict, "optimizer": dict, "scaler": dict, "generators": list,
+                 "epoch": int, "step": int}
+        missing = [key for key, kind in kinds.items() if not isinstance(saved.get(key), kind)]
         if missing:
-            raise UserError(f"{path}: cannot be resumed, without {', '.join(sorted(missing))}")
-        check_same_model(saved, self.cfg, str(path))
+            raise UserError(f"{path}: cannot be resumed, without {', '.join(missing)}")
+        for change in compare_configs(saved, self.cfg, str(path)):
+            print(f"config changed since {path}: {change}")
+            if saved["step"] and change.startswith(("INPUT.BATCH_SIZE_TRAIN", "SEED")):
+                raise UserError(f"{path}: lies within an epoch, whose order is another: {change}")
         load_state(self.net, saved["model"], str(path))
-        if saved["terms"] or hasattr(self.model, "terms"):
-            terms = getattr(self.model, "terms", nn.ModuleDict())
-            load_state(terms, saved["terms"], f"{path} (distillation terms)")
-        self.optimizer.load_state_dict(saved["optimizer"])
-        restore_generators(saved["generators"])
+        terms = getattr(self.model, "terms", nn.ModuleDict())
+        load_state(terms, saved["terms"], f"{path} (distillation terms)")
+        load_optimizer(self.learner.optimizer, saved["optimizer"], str(path))
+        if saved["scaler"]:
+            self.learner.scaler.load_state_dict(saved["scaler"])
+        if len(saved["generators"]) != ranks():
+            print(f"{path}: written by {len(saved['generators'])} ranks, going on with {ranks()}: "
+                  "other random regions will be drawn")
+        if rank() < len(saved["generators"]):
+            restore_generators(saved["generators"][rank()])
         self.epoch, self.step = saved["epoch"], saved["step"]
         print(f"resumed from {path}: {self.epoch} epochs and {self.step} steps done")
 
-    # --- one step ---
-
-    def train_step(
-        self, images: list[Tensor], targets: list[dict[str, Tensor]]
-    ) -> dict[str, float]:
-        """Forward, backward, clip, update of weights and of the OIM table; the losses' values."""
-        self.set_learning_rate()
-        out: Step = self.model(images, targets)
-        total = weighted_sum(
-            out.losses, self.weights, f"epoch {self.epoch + 1}, step {self.step + 1}"
-        )
-        self.optimizer.zero_grad()
-        total.backward()
-        if self.cfg.SOLVER.CLIP_GRADIENTS > 0:
-            nn.utils.clip_grad_norm_(self.parameters, self.cfg.SOLVER.CLIP_GRADIENTS)
-        self.optimizer.step()
-        self.net.oim.update(out.embeddings, out.labels)
-        return {name: loss.item() for name, loss in (out.losses | {"total": total}).items()}
-
-    def set_learning_rate(self) -> None:
-        solver = self.cfg.SOLVER
-        rate = learning_rate(
-            self.epoch * self.steps_per_epoch + self.step, self.steps_per_epoch, solver.BASE_LR,
-            solver.WARMUP_FACTOR, solver.MILESTONES, solver.GAMMA,
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+    def find(self, path: str | None) -> tuple[Path, dict] | None:
+        """The checkpoint to go on from."""
+        if not path:
+            return self.checkpoints.load_newest(tqdm.write)
+        newest = self.checkpoints.newest_first()[:1]
+        if newest and newest[0].resolve() != Path(path).resolve():
+            raise UserError(f"--ckpt {path}: OUTPUT_DIR {self.folder} holds {newest[0].name}, which "
+                            "it would lead to or past; move that away, or give another OUTPUT_DIR")
+        return Path(path), load_checkpoint(path)
 
     # --- the run ---
 
     def run(self, resume: bool, checkpoint: str | None) -> None:
         """Train to SOLVER.MAX_EPOCHS, evaluating and saving after epochs; leaves with 128 + signal
         after saving when Ctrl-C or SIGTERM comes."""
+        try:
+            from_first(lambda: self.prepare(resume))
+            if resume:
+                self.resume(checkpoint)
+            from_first(self.tidy)
+            with on_signals(self.signals.append), self.writer() as writer:
+                if self.epoch and not self.step:
+                    self.evaluate(writer)
+                while self.epoch < self.cfg.SOLVER.MAX_EPOCHS:
+                    self.train_epoch(writer)
+                    path, stop = self.save(), self.stop()
+                    if stop:
+                        self.leave(stop, f"saved {path}")
+                    self.evaluate(writer)
+        except OSError as error:  # of TensorBoard, mostly; checkpoints have errors of their own
+            raise UserError(f"OUTPUT_DIR {self.folder}: cannot be written ({error.strerror or error})"
+                            "; checkpoints there are whole, continue with --resume") from None
+
+    def prepare(self, resume: bool) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        if resume:
-            self.resume(checkpoint)
-        elif self.checkpoints.newest_first():
+        if not resume and self.checkpoints.newest_first():
             raise UserError(f"OUTPUT_DIR {self.folder}: holds checkpoints of an earlier run; "
                             "give --resume to continue it, or another OUTPUT_DIR")
-        else:
+        for part in self.folder.glob("*.part"):  # of a run that was killed while it wrote
+            part.unlink()
+
+    def tidy(self) -> None:
+        if not self.done:
             self.evaluations.unlink(missing_ok=True)
         (self.folder / "config.yaml").write_text(self.cfg.dump(), encoding="utf-8")
-        done = self.epoch * self.steps_per_epoch + self.step
-        with noting_signals() as signals, SummaryWriter(self.folder, purge_step=done) as writer:
-            if self.epoch and not self.step:
-                self.evaluate(writer)
-            while self.epoch < self.cfg.SOLVER.MAX_EPOCHS:
-                self.train_epoch(writer, signals)
-                path = self.checkpoints.save(self.state())
-                if signals:
-                    name = signal.Signals(signals[0]).name
-                    print(f"{name}: saved {path}; continue with --resume", file=sys.stderr)
-                    sys.exit(128 + signals[0])
-                self.evaluate(writer)
 
-    def train_epoch(self, writer: SummaryWriter, signals: list[int]) -> None:
+    def writer(self):
+        return nullcontext() if rank() else SummaryWriter(self.folder, purge_step=self.done)
+
+    def stop(self) -> int:
+        """The signal that any rank has received, 0 for none: the same answer on all of them."""
+        mine = self.signals[0] if self.signals else 0
+        return max(from_all(mine)) if ranks() > 1 else mine
+
+    def leave(self, number: int, what: str) -> None:
+        name = signal.Signals(number).name
+        print(f"{name}: {what}; continue with --resume", file=sys.stderr)
+        sys.exit(128 + number)
+
+    def train_epoch(self, writer: SummaryWriter | None) -> None:
         """The rest of one epoch, or until a signal comes."""
         self.model.train()
         loader = train_loader(
             self.scenes, self.cfg.INPUT.BATCH_SIZE_TRAIN, self.cfg.INPUT.NUM_WORKERS,
-            seed=self.cfg.SEED, epoch=self.epoch, start_step=self.step,
+            seed=self.cfg.SEED, epoch=self.epoch, start_step=self.step, part=(rank(), ranks()),
         )
         title = f"epoch {self.epoch + 1}/{self.cfg.SOLVER.MAX_EPOCHS}"
         with tqdm(total=self.steps_per_epoch, initial=self.step, desc=title, unit="step",
                   mininterval=1, dynamic_ncols=True) as bar:
             start = time.perf_counter()
             for images, targets in loader:
-                losses = self.train_step(*self.to_device(images, targets))
+                losses = self.train_step(images, targets)
                 self.step += 1
                 start, seconds = time.perf_counter(), time.perf_counter() - start
-                self.log(writer, losses, seconds, len(images))
+                self.log(writer, losses, seconds)
                 bar.set_postfix(loss=f"{losses['total']:.3f}", refresh=False)
                 bar.update()
-                if signals:
+                if self.stop():
                     break
                 period = self.cfg.SOLVER.CKPT_PERIOD_STEPS
                 if period and self.step % period == 0 and self.step < self.steps_per_epoch:
-                    self.checkpoints.save(self.state())
-        if self.scenes.damaged:
-            print(f"damaged images skipped so far: {len(self.scenes.damaged)}, the last: "
-                  f"{list(self.scenes.damaged.values())[-1]}")
+                    self.save()
+        damaged = {name: text for some in from_all(self.scenes.damaged) for name, text in some.items()}
+        if damaged:
+            print(f"damaged images skipped so far: {len(damaged)}, the last: "
+                  f"{list(damaged.values())[-1]}")
         if self.step == self.steps_per_epoch:
             self.epoch, self.step = self.epoch + 1, 0
 
-    def to_device(self, images, targets) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-        return (
-            [image.to(self.device, non_blocking=True) for image in images],
-            [{key: value.to(self.device) for key, value in t.items()} for t in targets],
-        )
+    def batch_size(self) -> int:
+        """Images of the step to come, on all ranks; an epoch's last batch may be smaller."""
+        size = self.cfg.INPUT.BATCH_SIZE_TRAIN
+        return min(size, len(self.scenes) - self.step * size)
 
-    def log(
-        self, writer: SummaryWriter, losses: dict[str, float], seconds: float, images: int
-    ) -> None:
-        """TensorBoard scalars of one step: losses (unweighted), total, rate, speed."""
-        done = self.epoch * self.steps_per_epoch + self.step
+    def train_step(self, images: list, targets: list) -> dict[str, float]:
+        solver = self.cfg.SOLVER
+        rate = learning_rate(self.done, self.steps_per_epoch, self.base_lr, solver.WARMUP_FACTOR,
+                             solver.MILESTONES, solver.GAMMA)
+        mine = part_of(self.batch_size(), rank(), ranks())
+        where = f"epoch {self.epoch + 1}, step {self.step + 1}"
+        return self.learner.step(images, targets, mine.stop - mine.start, rate, where)
+
+    def log(self, writer: SummaryWriter | None, losses: dict[str, float], seconds: float) -> None:
+        """TensorBoard scalars of the step just done: losses (unweighted), total, rate, speed."""
+        if writer is None:
+            return
         for name, loss in losses.items():
-            writer.add_scalar(f"loss/{name}", loss, done)
-        writer.add_scalar("train/learning_rate", self.optimizer.param_groups[0]["lr"], done)
-        writer.add_scalar("train/seconds_per_step", seconds, done)
-        writer.add_scalar("train/images_per_second", images / seconds, done)
+            writer.add_scalar(f"loss/{name}", loss, self.done)
+        rate = self.learner.optimizer.param_groups[0]["lr"]
+        writer.add_scalar("train/learning_rate", rate, self.done)
+        writer.add_scalar("train/seconds_per_step", seconds, self.done)
+        writer.add_scalar("train/images_per_second",
+                          self.cfg.INPUT.BATCH_SIZE_TRAIN / seconds, self.done)
 
     # --- evaluation ---
 
     def recorded(self) -> list[dict]:
-        """Evaluations of this run so far, each {"epoch", "recall", "ap", "mAP", ...}."""
+        """Evaluations of this run so far, each {"epoch", "recall", "ap", "mAP", ...}; a last line
+        that a killed run has not finished does not count."""
         if not self.evaluations.is_file():
             return []
-        lines = self.evaluations.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        lines = self.evaluations.read_bytes().splitlines(keepends=True)
+        try:
+            past = [json.loads(line) for line in lines if line.endswith(b"\n")]
+            if all(past_one.keys() >= {"epoch", "search/mAP"} for past_one in past):
+                return past
+        except (ValueError, AttributeError):
+            pass
+        raise UserError(f"{self.evaluations}: expected lines of JSON, each with epoch and "
+                        "search/mAP; found others") from None
 
-    def evaluate(self, writer: SummaryWriter) -> None:
-        """Evaluate the finished epoch if it is due and has not been; keep the best by mAP."""
-        solver, past = self.cfg.SOLVER, self.recorded()
+    def evaluate(self, writer: SummaryWriter | None) -> None:
+        """Evaluate the finished epoch if it is due and has not been; keep the best by mAP. Its
+        checkpoint is there, so a signal ends the run at once."""
+        solver = self.cfg.SOLVER
+        past = from_first(self.recorded)
         due = self.epoch % solver.EVAL_PERIOD == 0 or self.epoch == solver.MAX_EPOCHS
         if not due or any(past_one["epoch"] == self.epoch for past_one in past):
             return
-        metrics = flat_metrics(evaluate(self.net, self.dataset, self.cfg, self.device))
+        same_buffers(self.net)
+        with on_signals(lambda number: self.leave(number, "stopped evaluating")):
+            results = evaluate(self.net, self.dataset, self.cfg, self.device)
+            if rank():
+                return
+            metrics = flat_metrics(results)
+            picture = draw_scene(self.net, self.dataset, self.device)
         for name, value in metrics.items():
             writer.add_scalar(f"eval/{name}", value, self.epoch)
-        writer.add_image("detections", draw_scene(self.net, self.dataset, self.device), self.epoch,
-                         dataformats="HWC")
+        writer.add_image("detections", picture, self.epoch, dataformats="HWC")
         if all(metrics["search/mAP"] > past_one["search/mAP"] for past_one in past):
             self.checkpoints.mark_best(self.checkpoints.newest_first()[0])
-        with open(self.evaluations, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"epoch": self.epoch} | metrics) + "\n")
+        lines = [json.dumps(one) for one in [*past, {"epoch": self.epoch} | metrics]]
+        with written_beside(self.evaluations) as file:
+            file.write(("\n".join(lines) + "\n").encode())

@@ -1,13 +1,18 @@
 """Backbones under an FPN, from torchvision's parts."""
 import urllib.error
+from collections import OrderedDict
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 from torchvision.models import get_model_weights, mobilenet_v2, resnet18, resnet50
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -97,12 +102,47 @@ def _load_weights(body: nn.Module, name: str, source: str) -> None:
     body.load_state_dict({k: v for k, v in state.items() if k in wanted}, strict=False)
 
 
+@contextmanager
+def still_norms(module: nn.Module):
+    """Norms in it use the statistics of what they see and do not remember them: for a second pass
+    over what they have seen, or will see."""
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, (momentum, batches) in zip(norms, before):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(batches)
+
+
+class CheckpointedLayers(IntermediateLayerGetter):
+    """Layers that keep only their blocks' inputs for the backward pass, which computes the rest a
+    second time (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016)."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        levels = OrderedDict()
+        for name, layer in self.items():
+            for block in layer if name.startswith("layer") else [layer]:
+                x = checkpoint(
+                    block, x, use_reentrant=False, preserve_rng_state=False,
+                    context_fn=lambda block=block: (nullcontext(), still_norms(block)),
+                )
+            if name in self.return_layers:
+                levels[self.return_layers[name]] = x
+        return levels
+
+
 def make_backbone(
-    name: str, weights: str, frozen_bn: bool, freeze: bool, fpn_channels: int
+    name: str, weights: str, frozen_bn: bool, freeze: bool, fpn_channels: int,
+    checkpointed: bool = False,
 ) -> BackboneWithFPN:
     """Backbone and FPN; the levels come out as "0".."3" and "pool", strides 4 to 64.
 
     weights: "imagenet", "" for random ones, or the path of a state dict in torchvision's naming.
+    checkpointed: activations inside the backbone's blocks are computed twice instead of kept.
     Raises UserError for an unknown name or weights that do not fit.
     """
     if name not in BACKBONES:
@@ -115,4 +155,7 @@ def make_backbone(
         for part in spec.stem:
             getattr(body, part).requires_grad_(False)
     levels = {layer: str(i) for i, layer in enumerate(spec.layers)}
-    return BackboneWithFPN(body, levels, list(spec.channels), fpn_channels)
+    net = BackboneWithFPN(body, levels, list(spec.channels), fpn_channels)
+    if checkpointed:
+        net.body = CheckpointedLayers(body, levels)
+    return net

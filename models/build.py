@@ -1,6 +1,6 @@
 """From a config to modules; the only place where models meet the config."""
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
@@ -18,6 +18,14 @@ from utils.errors import UserError
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
+class Float32RPNHead(RPNHead):
+    """Boxes come out in float32 under mixed precision too: half of it misses corners by pixels."""
+
+    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        objectness, deltas = super().forward(features)
+        return [level.float() for level in objectness], [level.float() for level in deltas]
+
+
 def _make_rpn(cfg: CfgNode, channels: int) -> RegionProposalNetwork:
     if len(cfg.MODEL.ANCHOR_SIZES) != 5:
         found = cfg.MODEL.ANCHOR_SIZES
@@ -27,7 +35,7 @@ def _make_rpn(cfg: CfgNode, channels: int) -> RegionProposalNetwork:
     )
     rpn = cfg.MODEL.RPN
     return RegionProposalNetwork(
-        anchors, RPNHead(channels, anchors.num_anchors_per_location()[0]),
+        anchors, Float32RPNHead(channels, anchors.num_anchors_per_location()[0]),
         fg_iou_thresh=0.7, bg_iou_thresh=0.3,
         batch_size_per_image=rpn.BATCH_SIZE, positive_fraction=0.5,
         pre_nms_top_n=dict(zip(("training", "testing"), rpn.PRE_NMS_TOP_N)),
@@ -42,7 +50,8 @@ def build_net(cfg: CfgNode, num_pids: int, pretrained: bool = True) -> SearchNet
     model, channels = cfg.MODEL, cfg.MODEL.FPN_CHANNELS
     weights = cfg.BACKBONE.WEIGHTS if pretrained else ""
     backbone = make_backbone(
-        cfg.BACKBONE.NAME, weights, cfg.BACKBONE.FROZEN_BN, cfg.BACKBONE.FREEZE, channels
+        cfg.BACKBONE.NAME, weights, cfg.BACKBONE.FROZEN_BN, cfg.BACKBONE.FREEZE, channels,
+        cfg.BACKBONE.CHECKPOINT,
     )
     heads = PersonSearchHeads(
         MultiScaleRoIAlign(["0", "1", "2", "3"], output_size=7, sampling_ratio=2),

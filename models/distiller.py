@@ -1,14 +1,17 @@
 """A student, its teacher, and the terms between them."""
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
-from models.outputs import Step
+from models.outputs import Step, Trace
 from models.search_net import SearchNet
 
 
 class Distiller(nn.Module):
     """One pass of the student, one of the teacher on the same images and regions, then a list of
-    terms, each a module `(student: Trace, teacher: Trace) -> scalar`.
+    terms, each a module `(student: Trace, teacher: Trace) -> scalar`, in float32: they sum over
+    whole maps.
 
     The teacher is frozen and stays in eval mode. Terms with weights train beside the student.
     """
@@ -29,6 +32,12 @@ class Distiller(nn.Module):
         student = self.student.trace(images, targets)
         with torch.no_grad():
             teacher = self.teacher.replay(student)
-        for name, term in self.terms.items():
-            student.losses[name] = term(student, teacher)
+        ours, theirs = (_float32(trace) for trace in (student, teacher))
+        with torch.autocast(student.class_logits.device.type, enabled=False):
+            for name, term in self.terms.items():
+                student.losses[name] = term(ours, theirs)
         return self.student.step(student)
+
+
+def _float32(trace: Trace) -> Trace:
+    return replace(trace, features={name: level.float() for name, level in trace.features.items()})

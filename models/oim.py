@@ -11,6 +11,11 @@ from torch import Tensor, nn
 from datasets.base import UNLABELED
 
 
+def is_labelled(labels: Tensor) -> Tensor:
+    """[R] bool: people with an identity, 1..N."""
+    return (labels > 0) & (labels != UNLABELED)
+
+
 class OIM(nn.Module):
     """Look-up table of identities 1..N (row label - 1) and circular queue of unlabelled people.
 
@@ -36,9 +41,11 @@ class OIM(nn.Module):
         self.register_buffer("head", torch.zeros((), dtype=torch.int64))
 
     def logits(self, embeddings: Tensor) -> Tensor:
-        """Scaled similarities [R, N + queue] of embeddings [R, D] to the rows of both tables."""
-        # cat copies: writing into the tables before backward is safe
-        return self.scale * embeddings @ torch.cat([self.lut, self.cq]).t()
+        """Scaled similarities [R, N + queue] of embeddings [R, D] to the rows of both tables, in
+        float32 under mixed precision too."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            # cat copies: writing into the tables before backward is safe
+            return self.scale * embeddings.to(self.lut.dtype) @ torch.cat([self.lut, self.cq]).t()
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy, mean over labelled people; zero, with a graph, where there are none.
@@ -47,7 +54,7 @@ class OIM(nn.Module):
             embeddings: [R, D], unit rows.
             labels: [R] int64: 0 background, 1..N, UNLABELED.
         """
-        labeled = (labels > 0) & (labels != UNLABELED)
+        labeled = is_labelled(labels)
         logits = self.logits(embeddings[labeled])
         total = F.cross_entropy(logits, labels[labeled] - 1, reduction="sum")
         return total / labeled.sum().clamp(min=1)
@@ -59,7 +66,7 @@ class OIM(nn.Module):
         Args: as in `forward`.
         """
         embeddings = embeddings.to(self.lut.dtype)
-        labeled = (labels > 0) & (labels != UNLABELED)
+        labeled = is_labelled(labels)
         self._blend(embeddings[labeled], labels[labeled] - 1)
         self._enqueue(embeddings[labels == UNLABELED])
 

@@ -58,9 +58,11 @@ class Trace:
 
 @dataclass
 class Step:
-    """One training step's losses by name (unweighted), and what the OIM table learns from it after
-    the gradient: embeddings [P, D] without graph, labels [P]."""
+    """One training step's losses by name (unweighted), what the OIM table learns from it after
+    the gradient: embeddings [P, D] without graph, labels [P], and how many images, proposals and
+    labelled people the losses are means over."""
 
     losses: dict[str, Tensor]
     embeddings: Tensor
     labels: Tensor
+    counts: dict[str, Tensor]

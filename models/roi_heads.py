@@ -57,12 +57,16 @@ class PersonSearchHeads(RoIHeads):
 
     def classify(self, features: dict[str, Tensor], boxes: list[Tensor], sizes) -> tuple[Tensor, Tensor]:
         """Detection branch: boxes per image [n_i, 4] -> class logits [R, 2], box deltas [R, 8]."""
-        return self.box_predictor(self.box_head(self.box_roi_pool(features, boxes, sizes)))
+        logits, deltas = self.box_predictor(self.box_head(self.box_roi_pool(features, boxes, sizes)))
+        return logits.float(), deltas.float()
 
     def embed(self, features: dict[str, Tensor], boxes: list[Tensor], sizes) -> Tensor:
-        """Re-id branch: boxes per image [n_i, 4] -> unit embeddings [R, D]."""
+        """Re-id branch: boxes per image [n_i, 4] -> unit embeddings [R, D], float32 under mixed
+        precision too."""
         pooled = self.box_roi_pool(features, boxes, sizes)
-        return self.embedding_head(pooled.flatten(1), self.reid_head(pooled))[0]
+        fc = self.reid_head(pooled)
+        with torch.autocast(fc.device.type, enabled=False):
+            return self.embedding_head(pooled.float().flatten(1), fc.float())[0]
 
     def _person_boxes(self, deltas: Tensor, boxes: list[Tensor], sizes) -> list[Tensor]:
         """The boxes that the deltas [R, 8] move `boxes` to, per image, clipped to it."""

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
+from models.oim import is_labelled
 from models.outputs import Detections, Step, Trace
 from models.roi_heads import PersonSearchHeads
 
@@ -35,7 +36,13 @@ class SearchNet(nn.Module):
         return self.step(self.trace(images, targets))
 
     def step(self, trace: Trace) -> Step:
-        return Step(trace.losses, trace.embeddings.detach(), torch.cat(trace.people.labels))
+        labels = torch.cat(trace.people.labels)
+        counts = {
+            "images": labels.new_tensor(len(trace.targets)),
+            "proposals": labels.new_tensor(len(trace.class_logits)),
+            "labelled": is_labelled(labels).sum(),
+        }
+        return Step(trace.losses, trace.embeddings.detach(), labels, counts)
 
     def trace(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Trace:
         """A training pass with all it saw; needs train mode."""

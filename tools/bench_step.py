@@ -12,7 +12,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from configs.defaults import load_cfg
-from engine.train import seed_everything
+from engine.generators import seed_everything
 from models.build import build_distiller, build_net, choose_device, loss_weights
 from utils.errors import run_main
 

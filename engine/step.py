@@ -1,0 +1,146 @@
+"""One training step: the gradient of a whole batch, in as many parts as ranks and memory ask for."""
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from yacs.config import CfgNode
+
+from datasets.loaders import part_of
+from engine.distributed import gather_rows, ranks, total
+from models.backbones import still_norms
+from models.build import loss_weights
+from models.outputs import Step
+from models.search_net import SearchNet
+from utils.errors import UserError
+
+AMP = {"": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Which of Step.counts a loss is a mean over, where that is not images.
+MEAN_OVER = {
+    "proposal_cls": "proposals", "proposal_reg": "proposals", "ld": "proposals", "kd": "proposals",
+    "oim": "labelled",
+}
+
+
+def check_finite(losses: dict[str, Tensor], where: str) -> None:
+    """UserError naming the terms that are not finite, and all values."""
+    values = torch.stack([loss.detach().float() for loss in losses.values()])
+    if not values.isfinite().all():
+        bad = [n for n, ok in zip(losses, values.isfinite().tolist()) if not ok]
+        all_values = ", ".join(f"{n} {v:.4g}" for n, v in zip(losses, values.tolist()))
+        raise UserError(f"loss not finite: {', '.join(bad)} at {where} ({all_values})")
+
+
+class Learner:
+    """A model, its optimizer, and the step that moves both and the OIM table.
+
+    `model` returns losses (the network itself, or a Distiller around it); `net` is the network in
+    it that is trained. However the batch is cut (ranks, SOLVER.ACCUMULATE), each part's loss counts
+    by its share of the images, regions or labelled people that the loss is a mean over, so that the
+    parts' gradients add up to the whole batch's. What no cut can give: BatchNorm's statistics are
+    of one part (of all ranks' with SOLVER.SYNC_BN), and CD relates the people of one part.
+    """
+
+    def __init__(self, cfg: CfgNode, model: nn.Module, net: SearchNet, device: torch.device):
+        self.solver, self.model, self.net, self.device = cfg.SOLVER, model, net, device
+        if self.solver.AMP not in AMP:
+            raise UserError(f"SOLVER.AMP: expected '', bf16 or fp16; found {self.solver.AMP}")
+        cuts = ranks() * self.solver.ACCUMULATE
+        if not 1 <= cuts <= cfg.INPUT.BATCH_SIZE_TRAIN:
+            raise UserError(
+                f"INPUT.BATCH_SIZE_TRAIN: expected an image for each of {ranks()} ranks times "
+                f"SOLVER.ACCUMULATE {self.solver.ACCUMULATE}; found {cfg.INPUT.BATCH_SIZE_TRAIN}")
+        if self.solver.SYNC_BN:
+            if device.type == "cpu":
+                raise UserError("SOLVER.SYNC_BN: PyTorch's SyncBatchNorm needs GPUs; found the CPU")
+            nn.SyncBatchNorm.convert_sync_batchnorm(net)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.SGD(
+            self.parameters, self.solver.BASE_LR, self.solver.MOMENTUM,
+            weight_decay=self.solver.WEIGHT_DECAY,
+        )
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.solver.AMP == "fp16")
+        self.weights = loss_weights(cfg)
+        self.parallel = model
+        if ranks() > 1:  # buffers stay: OIM's are equal by their updates, norms' are rank 0's
+            self.parallel = DistributedDataParallel(model, broadcast_buffers=False)
+
+    def step(
+        self, images: list[Tensor], targets: list[dict[str, Tensor]], live: int, rate: float,
+        where: str,
+    ) -> dict[str, float]:
+        """Forward, backward, clip, update of weights and of the OIM table; the whole batch's
+        losses.
+
+        images, targets: this rank's part of the batch. live: how many of them count; where it is
+        0, one image stands in, since every rank must take part. where: the step, in words.
+        """
+        pieces = list(self._pieces(images, targets, live))
+        whole = self._count(pieces) if len(pieces) > 1 else None
+        self.optimizer.zero_grad()
+        sums, people, labels = 0, [], []
+        for number, (images, targets, alive) in enumerate(pieces, 1):
+            last = number == len(pieces) or ranks() == 1
+            with nullcontext() if last else self.parallel.no_sync():
+                out = self._forward(self.parallel, images, targets)
+                check_finite(out.losses, where)
+                whole = whole or {name: total(n * alive) for name, n in out.counts.items()}
+                share = {n: out.counts[n] * alive / whole[n].clamp(min=1) for n in whole}
+                parts = {
+                    name: loss * share[MEAN_OVER.get(name, "images")]
+                    for name, loss in out.losses.items()
+                }
+                loss = sum(self.weights[name] * part for name, part in parts.items())
+                parts["total"] = loss
+                # DistributedDataParallel takes the mean over ranks; the parts want the sum
+                self.scaler.scale(loss * ranks()).backward()
+            sums = sums + torch.stack([part.detach().float() for part in parts.values()])
+            people.append(out.embeddings)
+            labels.append(out.labels * alive)
+        self._update(torch.cat(people), torch.cat(labels), rate)
+        return dict(zip(parts, total(sums).tolist()))
+
+    def _pieces(
+        self, images: list[Tensor], targets: list[dict[str, Tensor]], live: int
+    ) -> Iterator[tuple[list[Tensor], list[dict[str, Tensor]], bool]]:
+        """The parts that go through the network at a time, on its device; the last value: whether
+        it counts, or stands in for an empty part."""
+        parts = self.solver.ACCUMULATE
+        for cut in (part_of(live, number, parts) for number in range(parts)):
+            alive = cut.stop > cut.start
+            cut = cut if alive else slice(1)
+            yield (
+                [image.to(self.device, non_blocking=True) for image in images[cut]],
+                [{k: v.to(self.device) for k, v in target.items()} for target in targets[cut]],
+                alive,
+            )
+
+    def _forward(self, model: nn.Module, images: list[Tensor], targets: list) -> Step:
+        dtype = AMP[self.solver.AMP]
+        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+            return model(images, targets)
+
+    @torch.no_grad()
+    def _count(self, pieces: list) -> dict[str, Tensor]:
+        """What the whole batch's losses are means over, before any part of it is trained: the
+        sampled regions decide, so the network alone runs ahead with the same random numbers."""
+        sums = {}
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), still_norms(self.net):
+            for images, targets, alive in pieces:
+                for name, count in self._forward(self.net, images, targets).counts.items():
+                    sums[name] = sums.get(name, 0) + count * alive
+        return {name: total(count) for name, count in sums.items()}
+
+    def _update(self, people: Tensor, labels: Tensor, rate: float) -> None:
+        """The gradient's step, then OIM's: every rank writes all ranks' people in one order."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.scaler.unscale_(self.optimizer)
+        if self.solver.CLIP_GRADIENTS > 0:
+            nn.utils.clip_grad_norm_(self.parameters, self.solver.CLIP_GRADIENTS)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        known = labels > 0
+        self.net.oim.update(gather_rows(people[known]), gather_rows(labels[known]))
