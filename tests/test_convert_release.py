@@ -21,6 +21,7 @@ from utils.errors import UserError
 GOLDEN = Path(__file__).parent / "golden"
 SHAPES = json.loads((GOLDEN / "official_shapes.json").read_text())
 ADAPTER = json.loads((GOLDEN / "losses.json").read_text())["dfd"]["adapter_shapes"]
+LUT = "roi_heads.reid_loss.lut"
 CONFIG = {
     "OUTPUT_DIR": "exp_cuhk", "DEVICE": "cuda", "SEED": 1,
     "INPUT": {"DATASET": "CUHK-SYSU", "DATA_ROOT": "data/CUHK-SYSU", "MIN_SIZE": 256,
@@ -117,10 +118,23 @@ def test_config_values_are_carried_and_the_rest_is_named(tmp_path, resnet18, cap
     assert load_checkpoint(tmp_path / "ours/epoch_19.pth")["epoch"] == 20
 
 
-def test_mobilenet_keeps_its_rpn_threshold(tmp_path, capsys):
+def test_plain_mobilenet_keeps_its_rpn_threshold(tmp_path, capsys):
     weights = named_weights.fill(SHAPES["mobilenet_v2"])
-    convert(*write_release(tmp_path / "release", weights), str(tmp_path / "ours"))
+    cfg, ckpt = write_release(tmp_path / "release", weights)
+    torch.save({"model": weights}, ckpt)  # a baseline, and nothing beside it
+    convert(cfg, ckpt, str(tmp_path / "ours"))
     assert load_cfg(str(tmp_path / "ours/config.yaml")).MODEL.RPN.SCORE_THRESH == 0.05
+    assert "epoch" not in load_checkpoint(tmp_path / "ours/epoch_19.pth")
+
+
+def test_prw_table_follows_our_labels(tmp_path, resnet18, capsys):
+    table = torch.arange(482.0)[:, None].expand(482, 256) + 1  # a row is its raw identity
+    cfg, ckpt = write_release(tmp_path / "release", resnet18 | {LUT: table.clone()},
+                              CONFIG | {"INPUT": {"DATASET": "PRW"}})
+    convert(cfg, ckpt, str(tmp_path / "ours"))
+    ours = load_checkpoint(tmp_path / "ours/epoch_19.pth")["model"]["roi_heads.oim.lut"]
+    assert ours[:, 0].tolist() == [*range(1, 479), 480, 481, 482, 0, 0]
+    assert "483 and 932" in capsys.readouterr().out
 
 
 class Harmful:
@@ -128,7 +142,7 @@ class Harmful:
         return os.system, ("touch harm",)
 
 
-LUT, FC = "roi_heads.reid_loss.lut", "roi_heads.reid_head.fc7.bias"
+FC = "roi_heads.reid_head.fc7.bias"
 
 
 @pytest.mark.parametrize("change, message", [

@@ -17,10 +17,13 @@ from configs.defaults import load_cfg  # noqa: E402
 from engine.checkpoint import load_file, save_file  # noqa: E402
 from models.backbones import BACKBONES  # noqa: E402
 from models.build import build_net, build_terms  # noqa: E402
-from tools.release_format import CONFIG_KEYS, convert_state, rename_adapter  # noqa: E402
+from tools.release_format import (  # noqa: E402
+    CONFIG_KEYS, PRW_TABLE, convert_state, rename_adapter, renumber_prw,
+)
 from utils.errors import UserError, run_main  # noqa: E402
 
 DATASET_FOLDERS = {"CUHK-SYSU": "cuhk_sysu", "PRW": "prw"}
+LUT = "roi_heads.oim.lut"
 HEAD = "roi_heads.oim.head"  # position in the queue
 
 
@@ -68,7 +71,7 @@ def model_sizes(state: dict[str, Tensor], where: str) -> dict[str, object]:
             "MODEL.EMBEDDING_SIZE": sum(head.shape[0] for head in heads),
             "MODEL.OIM.QUEUE_SIZE": state["roi_heads.oim.cq"].shape[0],
         }
-        state["roi_heads.oim.lut"].shape[0]
+        state[LUT].shape[0]
     except (KeyError, IndexError) as error:
         raise UserError(f"{where}: not a person search network of the release; missing or of "
                         f"another form: {error.args[0]}") from None
@@ -147,7 +150,7 @@ def misfits(module: nn.Module, state: dict[str, Tensor]) -> list[str]:
 def check_fit(cfg: CfgNode, state: dict[str, Tensor], terms: dict[str, Tensor], where: str) -> None:
     """UserError listing every tensor that does not fit the config's network and terms."""
     with torch.device("meta"):  # shapes alone
-        wrong = misfits(build_net(cfg, len(state["roi_heads.oim.lut"]), pretrained=False), state)
+        wrong = misfits(build_net(cfg, len(state[LUT]), pretrained=False), state)
         if terms:
             masks = [v for k, v in terms.items() if k.endswith("student_context.mask.weight")]
             teacher = cfg.clone()
@@ -170,6 +173,10 @@ def convert(cfg_path: str, ckpt_path: str, out: str) -> None:
     sizes = model_sizes(state, where)
     state.setdefault(HEAD, torch.zeros((), dtype=torch.int64))
     cfg = make_config(release, sizes, "student" in content["model"], out, f"--cfg {cfg_path}")
+    if cfg.INPUT.DATASET == "PRW" and len(state[LUT]) == PRW_TABLE:
+        state[LUT] = renumber_prw(state[LUT])
+        print("PRW: the table's rows follow this project's labels; identities 483 and 932, which "
+              "have none in the release, start empty")
     check_fit(cfg, state, terms, where)
     checkpoint = {"model": state, "terms": terms, "config": cfg.dump(), "step": 0}
     if isinstance(content.get("epoch"), int):  # the last epoch's index -> finished epochs

@@ -2,6 +2,7 @@
 import re
 
 from torch import Tensor
+from torch.nn import functional as F
 
 # Release key (torchvision 0.12 naming) -> ours, in order; the unused regressor goes first because
 # the release calls it by the name that the detection branch's predictor has here.
@@ -18,6 +19,10 @@ RENAMES = [
 ]
 # The release's FGD module of one level -> the DFD term's.
 SIDES = {"s": "student_context", "t": "teacher_context"}
+
+# PRW's training identities are 1-478, 480-483 and 932; the release's row of a raw id is id - 1.
+PRW_ROWS = [*range(478), *range(479, 482)]  # 483 and 932 are beyond its 482 rows
+PRW_TABLE = 482
 
 # Release config key -> ours. The release never reads a good part of its keys, so those that would
 # change what a network finds (RPN, RoI heads) come from this project's configs, as published.
@@ -49,6 +54,12 @@ def rename(key: str) -> str:
 def convert_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A released network's state dict in our naming, without the regressor that nothing uses."""
     return {rename(key): value for key, value in state.items() if not key.startswith(UNUSED)}
+
+
+def renumber_prw(lut: Tensor) -> Tensor:
+    """The release's PRW table [482, D] -> [483, D], in the order of our labels 1..483; the last
+    two people, which the release trains towards slots of the queue, have empty rows."""
+    return F.pad(lut[PRW_ROWS], (0, 0, 0, 2))
 
 
 def rename_adapter(key: str) -> str:

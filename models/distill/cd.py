@@ -14,6 +14,7 @@ from datasets.base import UNLABELED
 from models.distill import check_choice
 from models.oim import OIM
 from models.outputs import Regions, Trace
+from utils.errors import UserError
 
 MIN_SIDE = 0.01  # pixels
 
@@ -85,6 +86,13 @@ def thin_out(
     return large[keep]
 
 
+def check_tables(student: OIM, teacher: OIM) -> None:
+    """UserError where the same label is not the same person to both."""
+    if len(student.lut) != len(teacher.lut):
+        raise UserError(f"DISTILLER.TERMS cd: expected a teacher of the same {len(student.lut)} "
+                        f"identities, found one of {len(teacher.lut)}")
+
+
 class Term(nn.Module):
     """Distillation of the embeddings of the sampled boxes that are people.
 
@@ -111,6 +119,7 @@ class Term(nn.Module):
 
     def forward(self, student: Trace, teacher: Trace) -> Tensor:
         """Embeddings [R, D] of the same R sampled boxes -> scalar."""
+        check_tables(student.oim, teacher.oim)
         labels = torch.cat(student.people.labels)
         people = self._choose(student.people, labels, teacher)
         ours, theirs = student.embeddings[people], teacher.embeddings[people]

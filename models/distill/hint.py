@@ -1,6 +1,7 @@
 """Hint: the student's maps, through a 1×1 regressor, learn to equal the teacher's.
 
-Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, equation 3, on the FPN maps.
+Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, equation 3, on the FPN maps, as a
+mean, and beside the other losses instead of in a stage before them.
 """
 
 import torch.nn.functional as F
