@@ -29,7 +29,8 @@ class CuhkSysu(SearchDataset):
         all images; the query's own image is left out unless the protocol itself lists it.
         """
         if cross_camera or query_file:
-            raise UserError("EVAL_CROSS_CAMERA and query files belong to PRW, not to CUHK-SYSU")
+            raise UserError("EVAL_CROSS_CAMERA and EVAL_QUERY_FILE: PRW's, expected neither with "
+                            "CUHK-SYSU")
         whole = gallery_size == -1
         path, variable = find_protocol(self.root, smallest(self.root) if whole else gallery_size)
         lists = read_lists(path, variable)

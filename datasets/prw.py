@@ -21,8 +21,12 @@ class PRW(SearchDataset):
         """Every test frame but the query's own; `cross_camera`: frames of other cameras only.
 
         `query_file` (in the dataset's folder, laid out as query_info.txt) picks some of the
-        queries, as the 30-query mini set does. PRW has one gallery: `gallery_size` is CUHK-SYSU's.
+        queries, as the 30-query mini set does. PRW has one gallery: `gallery_size` is -1, or the
+        default.
         """
+        if gallery_size not in (-1, 100):
+            raise UserError("EVAL_GALLERY_SIZE: PRW has one gallery, every test frame but the "
+                            f"query's own; expected -1, found {gallery_size!r}")
         picked = self._pick(query_file) if query_file else np.arange(len(self.queries))
         queries = [self.queries[i] for i in picked]
         own = np.array([q.scene for q in queries])

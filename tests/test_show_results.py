@@ -1,0 +1,92 @@
+"""The page of queries and matches: what it shows, where it goes, its bad input."""
+import base64
+import io
+import json
+import re
+import shutil
+import sys
+
+import pytest
+from PIL import Image
+
+from configs.defaults import load_cfg
+from engine import evaluate as ev
+from engine.cache import CACHE
+from tests.test_evaluate import CPU, TINY, dataset, net, root  # noqa: F401 (fixtures)
+from tools import show_results
+from utils.errors import run_main
+
+
+@pytest.fixture(scope="module")
+def evaluated(net, dataset, root, tmp_path_factory):  # noqa: F811
+    """OUTPUT_DIR of an evaluation with annotated boxes: everyone is found."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    cfg = load_cfg(None, TINY + ["OUTPUT_DIR", str(folder), "INPUT.DATA_ROOT", str(root),
+                                 "EVAL_USE_GT", "True", "EVAL_GALLERY_SIZE", "50"])
+    ev.evaluate(net, dataset, cfg, CPU)
+    (folder / "config.yaml").write_text(cfg.dump())
+    return folder
+
+
+@pytest.fixture
+def show(evaluated, monkeypatch, capsys):
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["show_results", "--cfg", str(evaluated / "config.yaml"),
+                                          *map(str, args)])
+        with pytest.raises(SystemExit) as end:
+            run_main(show_results.main)
+        return end.value.code, *capsys.readouterr()
+    return call
+
+
+def test_the_page_shows_what_the_results_say(evaluated, show):
+    assert show("--show", "worst")[0] == 0
+    page = (evaluated / "queries.html").read_text()
+    results = json.loads((evaluated / "results.json").read_text())
+    by_ap = sorted(results["queries"], key=lambda q: q["ap"])
+    assert re.findall(r"Query (\d+)", page) == [str(q["query"]) for q in by_ap]
+    for query, section in zip(by_ap, page.split("<section>")[1:]):
+        assert f"AP {100 * query['ap']:.1f} %" in section
+        assert f"first right match at rank {query['first_hit']}" in section
+        colors = re.findall("border-color:(#[0-9a-f]+)", section)
+        assert colors[0] == show_results.css(show_results.BLUE)
+        right = [c == show_results.css(show_results.GREEN) for c in colors[1:]]
+        assert right.index(True) + 1 == query["first_hit"]
+        assert sum(right) == query["present"]
+    pictures = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+    assert len(pictures) == 2 * page.count("<figure>")
+    assert {Image.open(io.BytesIO(base64.b64decode(p))).format for p in pictures} == {"JPEG"}
+    assert "http" not in page  # self-contained
+
+
+def test_best_random_and_given_queries(show, evaluated, tmp_path):
+    order = {}
+    for kind in ("worst", "best", "random"):
+        show("--show", kind, "--count", 3, "--out", tmp_path / "x.html")
+        order[kind] = re.findall(r"Query (\d+)", (tmp_path / "x.html").read_text())
+    assert sorted(order["random"]) == sorted(order["best"]) == sorted(order["worst"])
+    show("--query", 2, 0, "--out", tmp_path / "x.html")
+    assert re.findall(r"Query (\d+)", (tmp_path / "x.html").read_text()) == ["2", "0"]
+
+
+def test_a_sheet(show, tmp_path):
+    code, out, _ = show("--count", 2, "--out", tmp_path / "sheet.png")
+    assert code == 0 and "sheet.png" in out
+    assert Image.open(tmp_path / "sheet.png").width == 1900
+
+
+@pytest.mark.parametrize("args, said", [
+    (["--out", "x.pdf"], "ends in .html or .png"), (["--count", "0"], "--count 0"),
+    (["--query", "7"], "--query 7: expected one of"), (["--out", "/nowhere/x.png"], "/nowhere/x.png"),
+    (["EVAL_USE_CBGM", "True"], "EVAL_USE_CBGM"), (["EVAL_USE_GT", "False"], "EVAL_USE_GT"),
+    (["OUTPUT_DIR", "/nowhere"], f"/nowhere/{CACHE}: no such file")])
+def test_bad_input(show, args, said):
+    code, _, err = show(*args)
+    assert code == 2 and said in err and err.count("\n") == 1
+
+
+def test_a_missing_image_is_named(show, evaluated, root, tmp_path):  # noqa: F811
+    shutil.copytree(root, tmp_path / "data")
+    (tmp_path / "data/Image/SSM/g1.jpg").unlink()
+    code, _, err = show("INPUT.DATA_ROOT", tmp_path / "data")
+    assert code == 2 and "g1.jpg: missing image" in err

@@ -1,0 +1,208 @@
+"""Queries with their ten best matches, right ones framed green and wrong ones red, as one HTML page
+or PNG sheet: python tools/show_results.py --cfg FILE [--show worst] [--count 12] [--out PAGE.html]
+
+Reads OUTPUT_DIR/eval_cache.pth of an evaluation and the dataset's images.
+"""
+import argparse
+import base64
+import functools
+import html
+import io
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from configs.defaults import load_cfg
+from datasets import Scene, load_dataset
+from datasets.loaders import open_image
+from engine import metrics
+from engine.cache import CACHE, load_cache
+from engine.evaluate import SEARCH_SCORE, context_of, protocols_of
+from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes
+from utils.errors import UserError, run_main
+
+TOP = 10
+GREEN, RED, BLUE = (22, 160, 90), (214, 54, 54), (52, 108, 216)
+CROP, SCENE = (128, 256), 300  # size of a cut-out person, long side of a scene, pixels
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A person in a scene: the query, or a match of it."""
+    scene: Scene
+    box: np.ndarray
+    color: tuple[int, int, int]
+    title: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A query and its best matches."""
+    title: str
+    details: str
+    pictures: list[Picture]
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="config of the evaluation")
+    parser.add_argument("--show", default="worst", choices=("worst", "best", "random"),
+                        help="which queries, by average precision")
+    parser.add_argument("--count", type=int, default=12, metavar="N", help="so many of them")
+    parser.add_argument("--query", type=int, nargs="+", metavar="N",
+                        help="these queries instead, by their number in results.json")
+    parser.add_argument("--seed", type=int, default=0, help="of --show random")
+    parser.add_argument("--out", type=Path, metavar="FILE",
+                        help=".html or .png (default: OUTPUT_DIR/queries.html)")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE",
+                        help="config values, for example EVAL_GALLERY_SIZE 50")
+    return parser.parse_intermixed_args()
+
+
+def choose(ap: torch.Tensor, queries: np.ndarray, args: argparse.Namespace) -> list[int]:
+    """Positions in the protocol. ap [Q]; queries [Q]: numbers in the dataset."""
+    if args.query:
+        place = {query: i for i, query in enumerate(queries.tolist())}
+        for query in args.query:
+            if query not in place:
+                raise UserError(f"--query {query}: expected one of the protocol's {len(place)} "
+                                f"queries, numbers {min(place)} to {max(place)}")
+        return [place[query] for query in args.query]
+    if args.count < 1:
+        raise UserError(f"--count {args.count}: expected at least 1")
+    order = np.random.default_rng(args.seed).permutation(len(ap))
+    if args.show != "random":
+        order = np.argsort(ap.numpy() if args.show == "worst" else -ap.numpy(), kind="stable")
+    return order[:args.count].tolist()
+
+
+def rows_of(dataset, cache, protocol, cfg, args) -> tuple[str, list[Row]]:
+    """What the page says in its head, and the chosen queries."""
+    data = cache["gallery_dets"], cache["gallery_feats"], torch.stack(cache["query_box_feats"])
+    cbgm = context_of(cache, cfg)
+    search = metrics.search(*data, protocol, SEARCH_SCORE, cbgm)
+    chosen = choose(search["ap"], protocol.queries, args)
+    matches = metrics.top_matches(*data, protocol, chosen, TOP, SEARCH_SCORE, cbgm)
+    present = np.bincount(protocol.query, minlength=len(protocol.queries))
+    rows = []
+    for row, best in zip(chosen, matches):
+        number = int(protocol.queries[row])
+        query, first = dataset.queries[number], int(search["first_hit"][row])
+        hit = f"first right match at rank {first}" if first else "never found"
+        images = "1 image holds" if present[row] == 1 else f"{present[row]} images hold"
+        asked = Picture(dataset.gallery[query.scene], query.box, BLUE, "query")
+        shown = [Picture(dataset.gallery[m.image], m.box.numpy(), GREEN if m.right else RED,
+                         f"{rank} · {m.similarity:.2f}") for rank, m in enumerate(best, 1)]
+        rows.append(Row(f"Query {number}", f"AP {100 * search['ap'][row]:.1f} % · {hit} · {images} "
+                        "this person", [asked, *shown]))
+    kind = "chosen" if args.query else args.show
+    return (f"{protocol.name}{' + CBGM' if cbgm else ''} · mAP {100 * search['mAP']:.2f} % · top-1 "
+            f"{100 * search['top1']:.2f} % · {len(rows)} {kind} of {len(search['ap'])} queries"), rows
+
+
+@functools.lru_cache(maxsize=64)
+def read(path: str) -> Image.Image:
+    with open_image(path) as image:
+        return image.convert("RGB")
+
+
+def person(picture: Picture) -> Image.Image:
+    return cut_out(read(picture.scene.path), picture.box, CROP)
+
+
+def whole(picture: Picture) -> Image.Image:
+    style = Style(picture.color, 0.9)
+    large = draw_boxes(read(picture.scene.path), [picture.box], [""], style, 4 * SCENE)
+    large.thumbnail((SCENE, SCENE))
+    return large
+
+
+def sheet(title: str, rows: list[Row]) -> Image.Image:
+    """A line of cut-outs for each query, under one title."""
+    tiles = []
+    for row in rows:
+        head = "\n".join([row.title, *row.details.split(" · ")[:2]]).replace("first right match", "hit")
+        captions = [head] + [f"{p.title}\n{p.scene.name[:14]}" for p in row.pictures[1:]]
+        line = [Tile(person(p), c, p.color) for p, c in zip(row.pictures, captions)]
+        blank = Tile(Image.new("RGB", CROP, (255, 255, 255)), "")
+        tiles += line + [blank] * (TOP + 1 - len(line))
+    return contact_sheet(tiles, TOP + 1, title, width=1900)
+
+
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
+body {{ font: 15px/1.4 system-ui, sans-serif; margin: 24px; background: #f4f5f7; color: #181c22; }}
+h1 {{ font-size: 20px; margin: 0 0 4px; }} p {{ margin: 0 0 20px; color: #555; }}
+section {{ background: #fff; border-radius: 8px; padding: 14px 16px; margin: 0 0 18px;
+  box-shadow: 0 1px 3px #0002; }}
+h2 {{ font-size: 16px; margin: 0 0 10px; }} h2 small {{ font-weight: 400; color: #555; }}
+.row {{ display: flex; gap: 10px; overflow-x: auto; }}
+figure {{ margin: 0; flex: 0 0 136px; }} figure:first-child {{ margin-right: 14px; }}
+figure > img:first-child {{ display: block; width: 128px; border: 4px solid; border-radius: 4px; }}
+.scene {{ display: block; width: 136px; margin-top: 6px; border-radius: 3px; }}
+.scene:hover {{ outline: 2px solid #346cd8; }}
+dialog {{ border: 0; padding: 0; background: none; max-width: none; }}
+dialog img {{ width: min(92vw, 1000px); image-rendering: auto; }}
+figcaption {{ font-variant-numeric: tabular-nums; padding-top: 4px; overflow-wrap: anywhere; }}
+figcaption small {{ display: block; color: #777; }}
+</style></head><body><h1>{title}</h1>
+<p><b style="color:{blue}">Query</b>, then its ten best matches: <b style="color:{green}">right</b>
+or <b style="color:{red}">wrong</b>; rank · similarity, image. Under each person the whole scene.</p>
+{sections}</body></html>
+"""
+
+
+def page(title: str, rows: list[Row]) -> str:
+    """One self-contained HTML page."""
+    sections = []
+    for row in rows:
+        figures = "".join(
+            f'<figure><img src="{inline(person(p))}" style="border-color:{css(p.color)}" alt="">'
+            f"<figcaption>{html.escape(p.title)}<small>{html.escape(p.scene.name)}</small>"
+            f'</figcaption><img class="scene" src="{inline(whole(p))}" alt=""></figure>'
+            for p in row.pictures)
+        sections.append(f'<section><h2>{row.title} <small>· {row.details}</small></h2>'
+                        f'<div class="row">{figures}</div></section>\n')
+    colors = {"blue": css(BLUE), "green": css(GREEN), "red": css(RED)}
+    return PAGE.format(title=html.escape(title), sections="".join(sections), **colors)
+
+
+def css(color: tuple[int, int, int]) -> str:
+    return "#" + bytes(color).hex()
+
+
+def inline(image: Image.Image) -> str:
+    """The picture as a data URL."""
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_cfg(args.cfg, args.overrides)
+    out = args.out or Path(cfg.OUTPUT_DIR) / "queries.html"
+    if out.suffix not in (".html", ".png"):
+        raise UserError(f"--out {out}: expected a name that ends in .html or .png")
+    dataset = load_dataset(cfg.INPUT.DATASET, cfg.INPUT.DATA_ROOT)
+    protocol = protocols_of(dataset, cfg)[0]
+    cache = load_cache(Path(cfg.OUTPUT_DIR) / CACHE, dataset, cfg.EVAL_USE_GT, cfg.EVAL_USE_CBGM)
+    title, rows = rows_of(dataset, cache, protocol, cfg, args)
+    try:
+        if out.suffix == ".png":
+            sheet(title, rows).save(out)
+        else:
+            out.write_text(page(title, rows), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror or error})") from None
+    print(f"{title}\n{out}")
+
+
+if __name__ == "__main__":
+    run_main(main)
