@@ -17,6 +17,7 @@ from datasets.protocol import Protocol
 from engine import metrics
 from engine.cache import CACHE, Cache, check_cache, load_cache, made_from
 from engine.checkpoint import save_file
+from engine.distributed import from_all, from_first, rank, ranks
 from engine.extract import AMP, collect, extract
 from models.search_net import SearchNet
 from utils.drawing import draw_boxes
@@ -136,16 +137,20 @@ def evaluate(
     net: SearchNet | None, dataset: SearchDataset, cfg: CfgNode, device: torch.device
 ) -> dict:
     """Extract (or read the cache, then `net` may be None), score, print, and write
-    OUTPUT_DIR/results.json; returns what it wrote. Bad settings are found before the work."""
+    OUTPUT_DIR/results.json; returns what it wrote. Bad settings are found before the work. Every
+    rank extracts its part of the gallery; rank 0 does all else, the others return {}."""
     folder, seconds = Path(cfg.OUTPUT_DIR), None
-    folder.mkdir(parents=True, exist_ok=True)
+    from_first(lambda: folder.mkdir(parents=True, exist_ok=True))
     protocols = protocols_of(dataset, cfg)
     if cfg.EVAL_USE_CACHE:
-        cache = load_cache(folder / CACHE, dataset, cfg.EVAL_USE_GT, cfg.EVAL_USE_CBGM)
+        cache = {} if rank() else load_cache(
+            folder / CACHE, dataset, cfg.EVAL_USE_GT, cfg.EVAL_USE_CBGM)
     else:
         start = time.perf_counter()
         cache = make_cache(net, dataset, cfg, device)
         seconds = (time.perf_counter() - start) / len(dataset.gallery)
+    if rank():
+        return {}
     results = score(cache, dataset, protocols, cfg)
     if seconds is not None:
         results["protocol"]["seconds_per_image"] = seconds
@@ -158,17 +163,22 @@ def evaluate(
 def make_cache(
     net: SearchNet, dataset: SearchDataset, cfg: CfgNode, device: torch.device
 ) -> Cache:
-    """Run the network; the cache, which also lies in OUTPUT_DIR then."""
+    """Run the network; the cache, which also lies in OUTPUT_DIR then. Several ranks share the
+    images, through a folder that all of them see; only rank 0 gets the cache."""
     if cfg.EVAL_AMP not in AMP:
         raise UserError(f"EVAL_AMP: expected {' or '.join(map(repr, AMP))}, found {cfg.EVAL_AMP!r}")
     path = Path(cfg.OUTPUT_DIR) / CACHE
-    part = path.with_suffix(".part0")
+    part = path.with_suffix(f".part{rank()}")
     extract(net, dataset, device, part, cfg.INPUT.BATCH_SIZE_TEST, cfg.INPUT.NUM_WORKERS,
-            AMP[cfg.EVAL_AMP], cfg.EVAL_USE_GT, context=cfg.EVAL_USE_CBGM)
-    cache = collect([part], dataset)
+            AMP[cfg.EVAL_AMP], cfg.EVAL_USE_GT, context=cfg.EVAL_USE_CBGM, part=(rank(), ranks()))
+    parts = from_all(part)
+    if rank():
+        return {}
+    cache = collect(parts, dataset)
     check_cache(cache, dataset, "features of this network")
     save_file(cache | {"made": made_from(dataset, cfg.EVAL_USE_GT, cfg.EVAL_USE_CBGM)}, path)
-    part.unlink()
+    for part in parts:
+        part.unlink()
     return cache
 
 

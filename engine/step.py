@@ -9,13 +9,13 @@ from yacs.config import CfgNode
 
 from datasets.loaders import part_of
 from engine.distributed import gather_rows, ranks, total
+from engine.extract import AMP
 from models.backbones import still_norms
 from models.build import loss_weights
 from models.outputs import Step
 from models.search_net import SearchNet
 from utils.errors import UserError
 
-AMP = {"": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Which of Step.counts a loss is a mean over, where that is not images.
 MEAN_OVER = {
     "proposal_cls": "proposals", "proposal_reg": "proposals", "ld": "proposals", "kd": "proposals",
@@ -30,6 +30,17 @@ def check_finite(losses: dict[str, Tensor], where: str) -> None:
         bad = [n for n, ok in zip(losses, values.isfinite().tolist()) if not ok]
         all_values = ", ".join(f"{n} {v:.4g}" for n, v in zip(losses, values.tolist()))
         raise UserError(f"loss not finite: {', '.join(bad)} at {where} ({all_values})")
+
+
+def make_optimizer(cfg: CfgNode, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """SGD as published, or AdamW."""
+    name, rate, decay = cfg.SOLVER.OPTIMIZER, cfg.SOLVER.BASE_LR, cfg.SOLVER.WEIGHT_DECAY
+    if name == "sgd":
+        return torch.optim.SGD(parameters, rate, cfg.SOLVER.MOMENTUM, weight_decay=decay)
+    if name == "adamw":
+        betas = (cfg.SOLVER.MOMENTUM, 0.999)
+        return torch.optim.AdamW(parameters, rate, betas, weight_decay=decay)
+    raise UserError(f"SOLVER.OPTIMIZER: expected sgd or adamw, found {name}")
 
 
 class Learner:
@@ -56,10 +67,7 @@ class Learner:
                 raise UserError("SOLVER.SYNC_BN: PyTorch's SyncBatchNorm needs GPUs; found the CPU")
             nn.SyncBatchNorm.convert_sync_batchnorm(net)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.SGD(
-            self.parameters, self.solver.BASE_LR, self.solver.MOMENTUM,
-            weight_decay=self.solver.WEIGHT_DECAY,
-        )
+        self.optimizer = make_optimizer(cfg, self.parameters)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.solver.AMP == "fp16")
         self.weights = loss_weights(cfg)
         self.parallel = model

@@ -2,9 +2,10 @@
 import json
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -59,6 +60,7 @@ class Trainer:
         self.evaluations = self.folder / "evaluations.jsonl"
         self.steps_per_epoch = -(-len(self.scenes) // cfg.INPUT.BATCH_SIZE_TRAIN)
         self.epoch = self.step = 0  # finished epochs, and finished steps of the next one
+        self.checkpoint: Path | None = None  # that holds the state of finished epochs and steps
         self.signals: list[int] = []
 
     @property
@@ -68,7 +70,7 @@ class Trainer:
 
     # --- state ---
 
-    def save(self) -> Path:
+    def save(self) -> None:
         """Rank 0 writes; every rank must come here, since each has random generators."""
         terms = getattr(self.model, "terms", None)
         state = {
@@ -79,7 +81,7 @@ class Trainer:
             "generators": from_all(generator_states()),
             "epoch": self.epoch, "step": self.step, "config": self.cfg.dump(),
         }
-        return from_first(lambda: self.checkpoints.save(state))
+        self.checkpoint = from_first(lambda: self.checkpoints.save(state))
 
     def resume(self, path: str | None) -> None:
         """Go on from `path`, or from the newest whole checkpoint of OUTPUT_DIR, or from the start
@@ -94,8 +96,10 @@ class Trainer:
         missing = [key for key, kind in kinds.items() if not isinstance(saved.get(key), kind)]
         if missing:
             raise UserError(f"{path}: cannot be resumed, without {', '.join(missing)}")
-        for change in compare_configs(saved, self.cfg, str(path)):
-            print(f"config changed since {path}: {change}")
+        changes = compare_configs(saved, self.cfg, str(path))
+        if changes:
+            print(f"config changed since {path}: {'; '.join(changes)}")
+        for change in changes:
             if saved["step"] and change.startswith(("INPUT.BATCH_SIZE_TRAIN", "SEED")):
                 raise UserError(f"{path}: lies within an epoch, whose order is another: {change}")
         load_state(self.net, saved["model"], str(path))
@@ -109,7 +113,7 @@ class Trainer:
                   "other random regions will be drawn")
         if rank() < len(saved["generators"]):
             restore_generators(saved["generators"][rank()])
-        self.epoch, self.step = saved["epoch"], saved["step"]
+        self.epoch, self.step, self.checkpoint = saved["epoch"], saved["step"], path
         print(f"resumed from {path}: {self.epoch} epochs and {self.step} steps done")
 
     def find(self, path: str | None) -> tuple[Path, dict] | None:
@@ -137,9 +141,9 @@ class Trainer:
                     self.evaluate(writer)
                 while self.epoch < self.cfg.SOLVER.MAX_EPOCHS:
                     self.train_epoch(writer)
-                    path, stop = self.save(), self.stop()
-                    if stop:
-                        self.leave(stop, f"saved {path}")
+                    self.save()
+                    if stop := self.stop():
+                        self.leave(stop, f"saved {self.checkpoint}")
                     self.evaluate(writer)
         except OSError as error:  # of TensorBoard, mostly; checkpoints have errors of their own
             raise UserError(f"OUTPUT_DIR {self.folder}: cannot be written ({error.strerror or error})"
@@ -150,7 +154,7 @@ class Trainer:
         if not resume and self.checkpoints.newest_first():
             raise UserError(f"OUTPUT_DIR {self.folder}: holds checkpoints of an earlier run; "
                             "give --resume to continue it, or another OUTPUT_DIR")
-        for part in self.folder.glob("*.part"):  # of a run that was killed while it wrote
+        for part in self.folder.glob("*.part*"):  # of a run that was killed while it wrote
             part.unlink()
 
     def tidy(self) -> None:
@@ -158,8 +162,20 @@ class Trainer:
             self.evaluations.unlink(missing_ok=True)
         (self.folder / "config.yaml").write_text(self.cfg.dump(), encoding="utf-8")
 
-    def writer(self):
-        return nullcontext() if rank() else SummaryWriter(self.folder, purge_step=self.done)
+    @contextmanager
+    def writer(self) -> Iterator[SummaryWriter | None]:
+        """TensorBoard's, on rank 0. What it cannot write is raised again with the next scalar, so
+        its thread need not print a traceback."""
+        if rank():
+            yield None
+            return
+        before = threading.excepthook
+        threading.excepthook = lambda args: issubclass(args.exc_type, OSError) or before(args)
+        try:
+            with SummaryWriter(self.folder, purge_step=self.done + 1) as writer:
+                yield writer
+        finally:
+            threading.excepthook = before
 
     def stop(self) -> int:
         """The signal that any rank has received, 0 for none: the same answer on all of them."""
@@ -262,7 +278,7 @@ class Trainer:
             writer.add_scalar(f"eval/{name}", value, self.epoch)
         writer.add_image("detections", picture, self.epoch, dataformats="HWC")
         if all(metrics["search/mAP"] > past_one["search/mAP"] for past_one in past):
-            self.checkpoints.mark_best(self.checkpoints.newest_first()[0])
+            self.checkpoints.mark_best(self.checkpoint)
         lines = [json.dumps(one) for one in [*past, {"epoch": self.epoch} | metrics]]
         with written_beside(self.evaluations) as file:
             file.write(("\n".join(lines) + "\n").encode())

@@ -1,0 +1,259 @@
+"""A run that is killed and resumed is, to the bit, the run that was never stopped."""
+import os
+import resource
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import engine.checkpoint
+import engine.evaluate
+import engine.train
+from engine.step import Learner
+from tests.training import Run, die, differences, evaluations, make_data, state
+
+PERIOD = ("SOLVER.CKPT_PERIOD_STEPS", "3")  # within the epochs of four steps
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A folder with data, a config, and runs that were never stopped."""
+    folder = tmp_path_factory.mktemp("resume")
+    make_data(folder)
+    run = Run(folder, "whole")
+    assert run.wait() == 0, run.text
+    run = Run(folder, "ddps", *DDPS(folder), program="ddps")
+    assert run.wait() == 0, run.text
+    return folder
+
+
+def DDPS(folder: Path) -> tuple[str, ...]:
+    return "DISTILLER.TEACHER_CKPT", str(folder / "whole" / "best.pth"), "DISTILLER.TERMS", \
+        "['dfd','ld','cd','reviewkd']"
+
+
+# --- ways to die, each in the n-th call of something (they travel to the process by name) ---
+
+class At:
+    """Replace `owner.name` so that its n-th call ends in `act`, before, amid or after its work."""
+
+    def __init__(self, owner: str, name: str, n: int, when: str):
+        self.owner, self.name, self.n, self.when = owner, name, n, when
+
+    def __call__(self) -> None:
+        owner = OWNERS[self.owner]
+        work, calls = getattr(owner, self.name), iter(range(1, 1000))
+
+        def replaced(*args, **kwargs):
+            last = next(calls) == self.n
+            if last and self.when == "before":
+                die()
+            result = work(*args, **kwargs)
+            if last:
+                die()
+            return result
+
+        setattr(owner, self.name, replaced)
+
+
+class InWrite:
+    """Die when the n-th checkpoint is half written."""
+
+    def __init__(self, n: int):
+        self.n = n
+
+    def __call__(self) -> None:
+        save, calls = torch.save, iter(range(1, 1000))
+
+        def half(content, file):
+            if next(calls) == self.n:
+                file.write(b"x" * 10_000)
+                file.flush()
+                die()
+            save(content, file)
+
+        torch.save = half
+
+
+OWNERS = {
+    "learner": Learner, "trainer": engine.train.Trainer, "train": engine.train,
+    "checkpoints": engine.checkpoint.CheckpointFolder, "os": os, "eval": engine.evaluate,
+    "sgd": torch.optim.SGD,
+}
+# torch.save and os.replace also write the evaluation's cache: an epoch makes 3 calls of each
+# (checkpoint, cache, best), evaluations.jsonl one more os.replace
+KILLS = {
+    "first step": At("learner", "step", 1, "before"),
+    "step, after the gradient": At("sgd", "step", 6, "after"),
+    "step, before OIM": At("learner", "_update", 7, "before"),
+    "save, file half written": InWrite(1),
+    "second save, file half written": InWrite(3),
+    "save, before the rename": At("os", "replace", 1, "before"),
+    "second save, before the rename": At("os", "replace", 5, "before"),
+    "epoch's end, after the save": At("checkpoints", "save", 1, "after"),
+    "run's end, after the save": At("checkpoints", "save", 2, "after"),
+    "evaluation, at its start": At("train", "evaluate", 1, "before"),
+    "evaluation, cache half written": InWrite(2),
+    "evaluation, scored": At("eval", "score", 1, "after"),
+    "evaluation, written": At("train", "evaluate", 2, "after"),
+    "before best.pth": At("checkpoints", "mark_best", 1, "before"),
+    "best.pth half made": At("os", "replace", 3, "before"),
+    "after best.pth": At("checkpoints", "mark_best", 1, "after"),
+    "before evaluations.jsonl": At("os", "replace", 4, "before"),
+    "after evaluations.jsonl": At("os", "replace", 4, "after"),
+}
+
+
+@pytest.mark.parametrize("moment", KILLS)
+def test_killed_and_resumed(base, tmp_path, moment):
+    run = Run(base, tmp_path, sabotage=KILLS[moment])
+    assert run.wait() == -signal.SIGKILL, run.text
+    run = Run(base, tmp_path, "--resume")
+    assert run.wait() == 0, run.text
+    assert differences(tmp_path, base / "whole") == []
+    assert not list(tmp_path.glob("*.part*"))
+
+
+def test_checkpoints_within_an_epoch_and_workers(base, tmp_path):
+    """Killed twice, resumed with another number of workers; terms with weights of their own."""
+    options = *DDPS(base), *PERIOD, "INPUT.NUM_WORKERS"
+    for workers, n, arguments in (("1", 4, ()), ("2", 5, ("--resume",))):
+        sabotage = At("learner", "step", n, "before")
+        run = Run(base, tmp_path, *options, workers, *arguments, program="ddps", sabotage=sabotage)
+        assert run.wait() == -signal.SIGKILL, run.text
+    assert "epoch_00_step_000003.pth: 0 epochs and 3 steps done" in run.text
+    run = Run(base, tmp_path, "--resume", *options, "0", program="ddps")
+    assert run.wait() == 0, run.text
+    assert "epoch_01_step_000003.pth: 1 epochs and 3 steps done" in run.text
+    assert differences(tmp_path, base / "ddps") == []
+
+
+class Signal:
+    """Send a signal in the n-th step, or in the n-th evaluation."""
+
+    def __init__(self, number: int, owner: str, name: str, n: int):
+        self.number, self.owner, self.name, self.n = number, owner, name, n
+
+    def __call__(self) -> None:
+        owner = OWNERS[self.owner]
+        work, calls = getattr(owner, self.name), iter(range(1, 1000))
+
+        def replaced(*args, **kwargs):
+            if next(calls) == self.n:
+                os.kill(os.getpid(), self.number)
+            return work(*args, **kwargs)
+
+        setattr(owner, self.name, replaced)
+
+
+@pytest.mark.parametrize("number, place, said", [
+    (signal.SIGTERM, ("learner", "step", 2), "SIGTERM: saved {}/epoch_00_step_000002.pth"),
+    (signal.SIGINT, ("learner", "step", 4), "SIGINT: saved {}/epoch_00.pth"),
+    (signal.SIGTERM, ("eval", "score", 1), "SIGTERM: stopped evaluating"),
+])
+def test_signals_save_and_leave(base, tmp_path, number, place, said):
+    run = Run(base, tmp_path, sabotage=Signal(number, *place))
+    assert run.wait() == 128 + number, run.text
+    assert said.format(tmp_path) + "; continue with --resume" in run.text
+    assert "Traceback" not in run.text
+    run = Run(base, tmp_path, "--resume")
+    assert run.wait() == 0, run.text
+    assert differences(tmp_path, base / "whole") == []
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def flip_a_weight(path: Path) -> None:
+    """A bit in the middle of the weights, which torch itself would load."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_a_weight])
+def test_damaged_newest_is_named_and_passed_over(base, tmp_path, damage):
+    run = Run(base, tmp_path, sabotage=KILLS["evaluation, written"])
+    assert run.wait() == -signal.SIGKILL, run.text
+    damage(tmp_path / "epoch_01.pth")
+    with open(tmp_path / "evaluations.jsonl", "a") as file:
+        file.write('{"epoch": 2, "sea')  # a last line cut short
+    run = Run(base, tmp_path, "--resume", "SOLVER.CKPT_KEEP", "1")
+    assert run.wait() == 0, run.text
+    assert f"{tmp_path}/epoch_01.pth: damaged" in run.text
+    assert "resumed from" in run.text and "epoch_00.pth" in run.text
+    assert differences(tmp_path, base / "whole") == []
+    assert {path.name for path in tmp_path.glob("*.pth*")} == {
+        "epoch_01.pth", "epoch_01.pth.damaged", "best.pth", "eval_cache.pth"}
+
+
+def limit_files() -> None:
+    """A disk that takes half of a checkpoint, once the first one lies there."""
+    save, calls = engine.checkpoint.CheckpointFolder.save, iter(range(1, 1000))
+
+    def replaced(self, content):
+        if next(calls) == 2:
+            size = (self.folder / "epoch_00.pth").stat().st_size
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
+        return save(self, content)
+
+    engine.checkpoint.CheckpointFolder.save = replaced
+
+
+def limit_events() -> None:
+    """A disk that is full when TensorBoard writes in the second epoch, after its picture."""
+    step, calls = Learner.step, iter(range(1, 1000))
+
+    def replaced(self, *args):
+        if next(calls) == 6:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        return step(self, *args)
+
+    Learner.step = replaced
+
+
+@pytest.mark.parametrize("full", [limit_files, limit_events])
+def test_full_disk_is_one_line_and_costs_no_checkpoint(base, tmp_path, full):
+    run = Run(base, tmp_path, sabotage=full)
+    assert run.wait() == 2, run.text
+    errors = [line for line in run.text.splitlines() if "rror" in line]
+    assert len(errors) == 1 and errors[0].startswith(f"error: ") and str(tmp_path) in errors[0]
+    assert "Traceback" not in run.text
+    assert not list(tmp_path.glob("*.part"))
+    run = Run(base, tmp_path, "--resume")
+    assert run.wait() == 0, run.text
+    assert differences(tmp_path, base / "whole") == []
+
+
+def test_only_the_newest_and_the_best_stay(base):
+    names = {path.name for path in (base / "whole").glob("*.pth")}
+    assert names == {"epoch_00.pth", "epoch_01.pth", "best.pth", "eval_cache.pth"}
+    scores = {one["epoch"]: one["search/mAP"] for one in evaluations(base / "whole")}
+    best = max(scores, key=scores.get)
+    assert state(base / "whole" / "best.pth")["epoch"] == best
+
+
+def test_an_older_checkpoint_does_not_mix_with_newer_ones(base, tmp_path):
+    run = Run(base, "whole", "--resume", "--ckpt", base / "whole" / "epoch_00.pth")
+    assert run.wait() == 2 and "holds epoch_01.pth" in run.text
+    run = Run(base, tmp_path, "--resume", "--ckpt", base / "whole" / "epoch_00.pth")
+    assert run.wait() == 0, run.text
+    assert not [d for d in differences(tmp_path, base / "whole") if d == "last checkpoint"]
+
+
+def test_changed_configs_are_named(base, tmp_path):
+    first = base / "whole" / "epoch_00.pth"
+    run = Run(base, tmp_path, "--resume", "--ckpt", first, "MODEL.ANCHOR_SIZES",
+              "[8,16,24,32,64]", "MODEL.FC_SIZE", "16")
+    assert run.wait() == 2
+    assert "MODEL.FC_SIZE is 32 there and 16 in the config; MODEL.ANCHOR_SIZES is" in run.text
+    run = Run(base, tmp_path, "--resume", "--ckpt", first, "SOLVER.MAX_EPOCHS", "1",
+              "SOLVER.GAMMA", "0.5", "EVAL_USE_GT", "False")
+    assert run.wait() == 0, run.text
+    assert "SOLVER.GAMMA was 0.1, is 0.5" in run.text

@@ -1,0 +1,124 @@
+"""Tiny trainings in processes of their own, to be killed, and what they leave behind."""
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import train_base
+import train_ddps
+from datasets.synthetic import write_dataset
+from engine.run import run
+from utils.errors import run_main
+
+CONFIG = """
+DEVICE: cpu
+INPUT: {MIN_SIZE: 64, MAX_SIZE: 112, BATCH_SIZE_TRAIN: 3, BATCH_SIZE_TEST: 2, NUM_WORKERS: 0}
+BACKBONE: {NAME: resnet18_x05, WEIGHTS: "", FREEZE: False}
+MODEL:
+  FPN_CHANNELS: 16
+  FC_SIZE: 32
+  EMBEDDING_SIZE: 16
+  ANCHOR_SIZES: [8, 16, 24, 32, 48]
+  RPN: {PRE_NMS_TOP_N: [100, 50], POST_NMS_TOP_N: [50, 20]}
+  ROI: {BATCH_SIZE: 16, DETECTIONS_PER_IMAGE: 10}
+  OIM: {QUEUE_SIZE: 8}
+SOLVER: {MAX_EPOCHS: 2, MILESTONES: [1], BASE_LR: 0.02}
+EVAL_USE_GT: True
+"""
+PROGRAMS = {"base": train_base, "ddps": train_ddps}
+# Children start from a server that has imported everything and computed nothing: fast and safe.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["tests.training"])
+
+
+def make_data(folder: Path, frames: int = 15) -> Path:
+    """Four fifths of the frames are for training. Returns the root; a config lies beside it."""
+    write_dataset(str(folder / "data"), identities=9, frames=frames, queries=3, size=(112, 64),
+                  workers=1, progress=False)
+    (folder / "tiny.yaml").write_text(CONFIG)
+    return folder / "data" / "CUHK-SYSU"
+
+
+class Run:
+    """One start of a program; `sabotage` runs before it, in its process."""
+
+    def __init__(self, folder: Path, out: str | Path, *arguments: str, program: str = "base",
+                 sabotage: Callable[[], None] | None = None, root: Path | None = None):
+        self.said = folder / "said.txt"
+        self.out = folder / out
+        root = root or folder / "data" / "CUHK-SYSU"
+        command = ["train", "--cfg", folder / "tiny.yaml", *arguments,
+                   "INPUT.DATA_ROOT", root, "OUTPUT_DIR", self.out]
+        self.process = FORKS.Process(
+            target=_main, args=(program, [str(c) for c in command], self.said, sabotage))
+        self.process.start()
+
+    def wait(self) -> int:
+        """The exit code, negative for a signal's number."""
+        self.process.join(120)
+        assert self.process.exitcode is not None, "it hangs"
+        return self.process.exitcode
+
+    @property
+    def text(self) -> str:
+        return self.said.read_text()
+
+
+def _main(program: str, command: list[str], said: Path, sabotage: Callable | None) -> None:
+    with open(said, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # as outside: the server's would stay
+    sys.argv = command
+    if sabotage:
+        sabotage()
+    module = PROGRAMS[program]
+    run_main(lambda: run(module.__doc__, module.build))
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def scalars(out: Path) -> dict[str, dict[int, float]]:
+    """Every TensorBoard curve but the times; a later run of a step stands for it."""
+    events = EventAccumulator(str(out), {"scalars": 0}).Reload()
+    return {tag: {e.step: e.value for e in events.Scalars(tag)}
+            for tag in events.Tags()["scalars"] if "per_" not in tag}
+
+
+def evaluations(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "evaluations.jsonl").read_text().splitlines()]
+
+
+def same(a, b) -> bool:
+    """Nested dicts and lists of tensors and numbers are equal to the bit."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def state(path: Path) -> dict:
+    """All that a checkpoint holds but the folder's name."""
+    saved = torch.load(path, weights_only=True)
+    return {key: value for key, value in saved.items() if key != "config"}
+
+
+def differences(a: Path, b: Path, last: str = "epoch_01.pth") -> list[str]:
+    """What two finished runs left that is not the same."""
+    checks = {
+        "last checkpoint": lambda out: state(out / last),
+        "best checkpoint": lambda out: state(out / "best.pth"),
+        "curves": scalars,
+        "evaluations": evaluations,
+    }
+    return [name for name, of in checks.items() if not same(of(a), of(b))]
