@@ -40,6 +40,29 @@ def detection(gt_boxes, dets, score_thr, iou_thr=0.5, labeled=None):
     return {"recall": recall, "ap": average_precision_score(y_true, y_score) * recall}
 
 
+def errors(gt_boxes, dets, sure_thr, score_thr):
+    """People by what became of them, see `metrics.detection_errors`."""
+    count = {"found": 0, "low_score": 0, "poorly_placed": 0, "missed": 0}
+    for gts, det in zip(gt_boxes, dets):
+        gts = gts.double().tolist()
+        states = []
+        for threshold in (sure_thr, score_thr):
+            boxes = det[det[:, 4] >= threshold, :4].double().tolist()
+            table = np.array([[iou(gt, d) for d in boxes] for gt in gts]).reshape(len(gts), len(boxes))
+            best = table.argmax(0) if len(gts) and boxes else []
+            matched = [bool(boxes) and best[table[g].argmax()] == g and table[g].max() >= 0.5
+                       for g in range(len(gts))]
+            near = [any(b == g and table[g, d] >= 0.1 for d, b in enumerate(best))
+                    for g in range(len(gts))]
+            states.append((matched, near))
+        for g in range(len(gts)):
+            kind = ("found" if states[0][0][g] else "low_score" if states[1][0][g] else
+                    "poorly_placed" if states[1][1][g] else "missed")
+            count[kind] += 1
+    people = sum(count.values())
+    return {"people": people} | {kind: n / max(people, 1) for kind, n in count.items()}
+
+
 def search(dets, feats, query_feats, protocol, score_thr=0.5, cbgm=None):
     """As `metrics.search`; `lists` holds each query's ranking: (similarity, right, image)."""
     return rank(*above(dets, feats, score_thr), query_feats, protocol, cbgm)

@@ -13,6 +13,7 @@ from engine import evaluate as ev
 from engine.cache import CACHE, LISTS, load_cache, made_from
 from engine.extract import AMP, collect, extract
 from models.build import build_net
+from tests import oracle
 from tests.annotations import write_cuhk, write_image, write_protocol, write_prw
 from utils.errors import UserError
 
@@ -35,7 +36,7 @@ def root(tmp_path_factory):
               "g5.jpg": [(1, 1, 0, 4)], "g6.jpg": [A]}
     queries = [("g1.jpg", A, [("g2.jpg", C), ("g3.jpg", A), ("g5.jpg", None)]),
                ("g1.jpg", B, [("g3.jpg", B), ("g6.jpg", None)]),
-               ("g2.jpg", C, [("g4.jpg", C), ("g1.jpg", None), ("g5.jpg", None)])]
+               ("g2.jpg", C, [("g4.jpg", C), ("g2.jpg", C), ("g1.jpg", None), ("g5.jpg", None)])]
     longer = [(name, box, [*listed, ("g6.jpg", None)]) for name, box, listed in queries]
     write_cuhk(path, images, list(SIZES), [[("s1.jpg", A)]], {50: queries, 100: longer})
     write_protocol(path / "annotation/test/subset/Occlusion.mat", "Occlusion1", queries[1:2])
@@ -144,11 +145,23 @@ def test_several_galleries_give_a_table_and_a_curve(net, dataset, config, capsys
     assert "CUHK-SYSU gallery Occlusion" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("use_cbgm", [False, True])
+def test_every_protocol_equals_the_loops(dataset, made, use_cbgm):
+    cfg = load_cfg(None, ["EVAL_GALLERY_SIZE", "[50, 100, -1, 'Occlusion']", "EVAL_USE_CBGM",
+                          str(use_cbgm)])
+    cache, protocols = load_cache(made / CACHE, dataset, False, True), ev.protocols_of(dataset, cfg)
+    data = cache["gallery_dets"], cache["gallery_feats"], torch.stack(cache["query_box_feats"])
+    results = ev.score(cache, dataset, protocols, cfg)
+    for gallery, protocol in zip(results["galleries"], protocols):
+        want = oracle.search(*data, protocol, cbgm=ev.context_of(cache, cfg))
+        assert {n: gallery[n] for n in ev.NUMBERS} == pytest.approx({n: want[n] for n in ev.NUMBERS})
+
+
 def test_results_say_what_became_of_each_query_and_each_person(net, dataset, config):
     results = ev.evaluate(net, dataset, config(EVAL_USE_GT=True), CPU)
     queries = results["queries"]
     assert [(q["query"], q["image"], q["present"]) for q in queries] == [
-        (0, "g1.jpg", 2), (1, "g1.jpg", 1), (2, "g2.jpg", 1)]
+        (0, "g1.jpg", 2), (1, "g1.jpg", 1), (2, "g2.jpg", 2)]  # its own image is in its list
     assert np.mean([q["ap"] for q in queries]) == pytest.approx(results["search"]["mAP"])
     assert np.mean([q["first_hit"] == 1 for q in queries]) == results["search"]["top1"]
     assert all(q["first_hit"] > 0 for q in queries)  # every person stands there

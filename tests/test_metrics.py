@@ -140,6 +140,35 @@ def test_detection_equals_loops(gallery, threshold, data):
         oracle.detection(truth, dets, threshold, labeled=labeled), abs=1e-6)
 
 
+@settings(max_examples=300, deadline=None)
+@given(galleries(), st.sampled_from([0.5, 0.75, 0.9]), st.sampled_from([0.01, 0.5]))
+def test_detection_errors_equal_loops(gallery, sure, threshold):
+    truth, dets, _ = gallery
+    got = metrics.detection_errors(truth, dets, sure, threshold)
+    assert got == pytest.approx(oracle.errors(truth, dets, sure, threshold))
+
+
+def test_each_kind_of_detection_error():
+    truth = [tensor([(100 * i, 0, 100 * i + 50, 100) for i in range(4)], 4)]
+    dets = [tensor([(0, 0, 50, 90, 0.9), (100, 0, 150, 90, 0.4), (200, 0, 250, 30, 0.9),
+                    (310, 0, 320, 5, 0.9)], 5)]
+    assert metrics.detection_errors(truth, dets, 0.5, 0.01) == {
+        "people": 4, "found": 0.25, "low_score": 0.25, "poorly_placed": 0.25, "missed": 0.25}
+
+
+@pytest.mark.parametrize("cbgm", [None, CBGM([torch.ones(2, 3)], 10, 3)])
+@pytest.mark.parametrize("count", [0, 2])
+def test_no_detection_anywhere_that_counts(count, cbgm):
+    dets = [torch.tensor([[0, 0, 9, 9, 0.4]]).repeat(count, 1) for _ in range(3)]
+    feats = [torch.ones(count, 3) for _ in dets]
+    protocol = Protocol("none", np.array([0]), np.ones((1, 3), np.uint8), np.array([0]), np.array([1]),
+                        np.array([0]), np.array([[0, 0, 9, 9]], np.float32))
+    result = metrics.search(dets, feats, torch.ones(1, 3), protocol, 0.5, cbgm)
+    assert [result[name] for name in NUMBERS] == [0] * 4 and result["first_hit"].tolist() == [0]
+    truth = [torch.zeros(0, 4), torch.tensor([[0, 0, 9, 9.0]]), torch.zeros(0, 4)]
+    assert metrics.detection(truth, dets, 0.5) == {"recall": 0, "ap": 0}
+
+
 def one_image_search(boxes, sims, truth, times=1, scores=None):
     """Search of one query in one gallery image, whose detections have the given similarities."""
     count = len(boxes)

@@ -28,7 +28,7 @@ from utils.errors import UserError, run_main
 
 TOP = 10
 GREEN, RED, BLUE = (22, 160, 90), (214, 54, 54), (52, 108, 216)
-CROP, SCENE = (128, 256), 300  # size of a cut-out person, long side of a scene, pixels
+CROP, SCENE = (128, 256), 408  # size of a cut-out person, long side of a scene, pixels
 
 
 @dataclass(frozen=True)
@@ -117,10 +117,7 @@ def person(picture: Picture) -> Image.Image:
 
 
 def whole(picture: Picture) -> Image.Image:
-    style = Style(picture.color, 0.9)
-    large = draw_boxes(read(picture.scene.path), [picture.box], [""], style, 4 * SCENE)
-    large.thumbnail((SCENE, SCENE))
-    return large
+    return draw_boxes(read(picture.scene.path), [picture.box], [""], Style(picture.color, 1), SCENE)
 
 
 def sheet(title: str, rows: list[Row]) -> Image.Image:
@@ -142,18 +139,17 @@ h1 {{ font-size: 20px; margin: 0 0 4px; }} p {{ margin: 0 0 20px; color: #555; }
 section {{ background: #fff; border-radius: 8px; padding: 14px 16px; margin: 0 0 18px;
   box-shadow: 0 1px 3px #0002; }}
 h2 {{ font-size: 16px; margin: 0 0 10px; }} h2 small {{ font-weight: 400; color: #555; }}
-.row {{ display: flex; gap: 10px; overflow-x: auto; }}
-figure {{ margin: 0; flex: 0 0 136px; }} figure:first-child {{ margin-right: 14px; }}
+.row {{ display: flex; flex-wrap: wrap; gap: 10px; }}
+figure {{ margin: 0; width: 136px; }} figure:first-child {{ margin-right: 14px; }}
 figure > img:first-child {{ display: block; width: 128px; border: 4px solid; border-radius: 4px; }}
-.scene {{ display: block; width: 136px; margin-top: 6px; border-radius: 3px; }}
-.scene:hover {{ outline: 2px solid #346cd8; }}
-dialog {{ border: 0; padding: 0; background: none; max-width: none; }}
-dialog img {{ width: min(92vw, 1000px); image-rendering: auto; }}
+.scene {{ display: block; width: 136px; margin-top: 6px; border-radius: 3px;
+  transform-origin: bottom; transition: transform 0.1s; }}
+.scene:hover {{ transform: scale(3); position: relative; box-shadow: 0 1px 6px #0006; }}
 figcaption {{ font-variant-numeric: tabular-nums; padding-top: 4px; overflow-wrap: anywhere; }}
 figcaption small {{ display: block; color: #777; }}
 </style></head><body><h1>{title}</h1>
 <p><b style="color:{blue}">Query</b>, then its ten best matches: <b style="color:{green}">right</b>
-or <b style="color:{red}">wrong</b>; rank · similarity, image. Under each person the whole scene.</p>
+or <b style="color:{red}">wrong</b>; rank · similarity, image. Point at a scene to enlarge it.</p>
 {sections}</body></html>
 """
 
