@@ -83,20 +83,24 @@ def test_runs_fail_alone_and_are_not_repeated(base, call, capsys):
     assert rows[0] | {"method": "fgd"} == rows[3]  # one run under both names
 
 
-def test_ctrl_c_saves_and_the_next_call_goes_on(base, call):
-    run = base / "out/none_seed8"
-    arguments = "none", "--seeds", "8", "SOLVER.MAX_EPOCHS", "6", "SOLVER.EVAL_PERIOD", "6"
+def test_ctrl_c_saves_and_the_next_call_goes_on_with_the_terms(base, call):
+    run = base / "out/reviewkd+hint_seed8"
+    arguments = ("reviewkd+hint", "--seeds", "8", "SOLVER.MAX_EPOCHS", "6",
+                 "SOLVER.EVAL_PERIOD", "6")
     process = subprocess.Popen(command(base, *arguments), stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not list(run.glob("epoch_*.pth")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGINT
     assert errors == "stopped; the same command goes on from here\n"
     assert "continue with --resume" in (run / "log.txt").read_text()
     assert call(*arguments) == 0
     assert "resumed from" in (run / "log.txt").read_text()
+    before, after = (load_checkpoint(run / f"epoch_0{epoch}.pth")["terms"] for epoch in (4, 5))
+    for name in ("reviewkd.fusions.0.out.0.weight", "hint.regressors.3.weight"):
+        assert not before[name].equal(after[name])
 
 
 def test_another_config_is_refused(base):

@@ -9,10 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torchvision.models.detection.image_list import ImageList
+from yacs.config import CfgNode
 
+import train_ddps
 from configs.defaults import get_cfg, load_cfg
 from datasets.base import UNLABELED
-from models.build import build_distiller, build_net
+from engine.checkpoint import save_file
+from models import distill
+from models.build import build_distiller, build_net, build_terms, inherit, loss_weights
 from models.distill import cd, dfd, kd, ld, make_term, pkd, reviewkd
 from models.oim import OIM
 from models.outputs import Regions, Trace
@@ -372,6 +376,16 @@ def small_cfg(**options: str):
     return load_cfg(None, [part for pair in (SMALL | options).items() for part in pair])
 
 
+def teacher_of(teacher, folder: Path, **options: str):
+    """A student's config with that teacher, saved in the folder."""
+    config = small_cfg(**{"BACKBONE.NAME": "resnet18"}).dump()
+    save_file({"model": teacher.state_dict(), "config": config}, folder / "teacher.pth")
+    cfg = small_cfg(**options).clone()
+    cfg.defrost()
+    cfg.DISTILLER.TEACHER_CKPT = str(folder / "teacher.pth")
+    return cfg
+
+
 def test_each_term_alone_trains_the_student_and_not_the_teacher():
     torch.manual_seed(0)
     cfg = small_cfg(**{"BACKBONE.NAME": "resnet18_x05", "MODEL.FPN_CHANNELS": "12"})
@@ -406,6 +420,64 @@ def test_boxes_by_padded_size_move_the_mask():
         term = make_term("dfd", 8, 8, OPTIONS["dfd"] | dict(scale_boxes_by=scale_boxes_by))
         values.add(term(student, teacher).item())
     assert len(values) == 2
+
+
+def test_a_student_inherits_heads_rpn_and_fpn_outputs_and_says_so(tmp_path, capsys):
+    teacher = build_net(small_cfg(**{"BACKBONE.NAME": "resnet18"}), 4)
+    cfg = teacher_of(teacher, tmp_path, **{"BACKBONE.NAME": "resnet18_x05"})
+    cfg.DISTILLER.INIT_STUDENT = True
+    student = train_ddps.build(cfg, 4, torch.device("cpu"))[1].state_dict()
+    said = capsys.readouterr().out
+    names = said.partition("of the teacher: ")[2].strip().split(", ")
+    assert f"starts with {len(names)} tensors" in said
+    theirs = teacher.state_dict()
+    assert all(student[name].equal(theirs[name]) for name in names)
+    wanted = ("rpn.", "backbone.fpn.layer_blocks.", "roi_heads.box_head.", "roi_heads.reid_head.",
+              "roi_heads.box_predictor.", "roi_heads.embedding_head.")
+    assert set(names) == {name for name in theirs if name.startswith(wanted)}
+
+    cfg.DISTILLER.INIT_STUDENT = False
+    student = train_ddps.build(cfg, 4, torch.device("cpu"))[1].state_dict()
+    assert not capsys.readouterr().out
+    assert not student["rpn.head.conv.0.0.weight"].equal(theirs["rpn.head.conv.0.0.weight"])
+
+
+def test_a_student_inherits_only_what_has_its_shape(tmp_path, capsys):
+    teacher = build_net(small_cfg(**{"BACKBONE.NAME": "resnet18"}), 4)
+    cfg = teacher_of(teacher, tmp_path, **{"BACKBONE.NAME": "resnet18", "MODEL.FC_SIZE": "16"})
+    copied = inherit(build_net(cfg, 4), teacher)
+    assert "roi_heads.embedding_head.pooled.0.weight" in copied
+    assert not any(name.startswith("roi_heads.reid_head.") for name in copied)
+
+
+def test_cd_needs_a_teacher_of_the_same_identities():
+    student, teacher = make_trace("student"), make_trace("teacher")
+    teacher.oim = OIM(5, 3, 8)
+    with pytest.raises(UserError, match="the same 4 identities, found one of 5"):
+        make_term("cd", 8, 8, OPTIONS["cd"])(student, teacher)
+
+
+def test_a_method_is_one_file(tmp_path, monkeypatch):
+    (tmp_path / "sign.py").write_text("""
+from torch import nn
+
+class Term(nn.Module):
+    def __init__(self, *, student_channels, teacher_channels, power):
+        super().__init__()
+        self.power = power
+
+    def forward(self, student, teacher):
+        gap = student.embeddings.sign() - teacher.embeddings.sign()
+        return gap.abs().mean() ** self.power
+""")
+    monkeypatch.setattr(distill, "__path__", [*distill.__path__, str(tmp_path)])
+    cfg = get_cfg()
+    cfg.DISTILLER.SIGN = CfgNode({"WEIGHT": 3.0, "POWER": 2})  # the one line of configs/defaults.py
+    cfg.DISTILLER.TERMS = ["sign", "ld"]
+    terms = build_terms(cfg, cfg)
+    value = terms["sign"](make_trace("student"), make_trace("teacher"))
+    assert list(terms) == ["sign", "ld"] and 0 < value < 4
+    assert loss_weights(cfg)["sign"] == 3
 
 
 def test_unknown_names_and_choices():
