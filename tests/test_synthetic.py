@@ -85,7 +85,7 @@ def test_both_layouts_go_through_the_loaders(root, name):
         assert (scene.boxes <= np.array([208, 128, 208, 128])).all()
     for query in data.queries:  # the query's box is a box of its scene
         assert (data.gallery[query.scene].boxes == query.box).all(1).any()
-    protocol = data.protocol(50)
+    protocol = data.protocol()
     assert (np.bincount(protocol.query, minlength=4) >= 1).all()
     assert protocol.listed.sum(1).tolist() == [4] * 4  # every image but the query's own
 

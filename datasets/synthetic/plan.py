@@ -12,6 +12,7 @@ PLAN = 4  # stream of random numbers
 GALLERY_SHARE = 0.2  # of the frames
 TEST_SHARE = 1 / 3  # of the identities
 CAMERAS = 6
+CROWD = (0.03, 0.06, 0.11, 0.18, 0.2, 0.2, 0.13, 0.09)  # of frames with 0, 1, ... identities
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ def _frames(first: int, count: int, pids: np.ndarray, rng: np.random.Generator) 
     cameras = rng.permutation(np.arange(count) % CAMERAS) + 1
     frames, pack = [], []
     for index in range(count):
-        wanted = min(int(rng.choice([0, 1, 2, 3, 4], p=[0.04, 0.14, 0.28, 0.34, 0.2])), len(pids))
+        wanted = min(int(rng.choice(len(CROWD), p=CROWD)), len(pids))
         people: list[int] = []
         while len(people) < wanted:
             pack = pack or rng.permutation(pids).tolist()
