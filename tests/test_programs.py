@@ -44,7 +44,7 @@ def base(tmp_path_factory):
     write_dataset(str(folder / "data"), identities=9, frames=20, queries=3, size=(104, 64),
                   workers=1, progress=False)
     (folder / "tiny.yaml").write_text(TINY)
-    teacher = train("train_base.py", folder, "teacher")
+    teacher = train("train_base.py", folder, "teacher", "SOLVER.OPTIMIZER", "adamw")
     assert teacher.returncode == 0, teacher.stderr
     student = train("train_ddps.py", folder, "student", "DISTILLER.TEACHER_CKPT",
                     str(folder / "teacher" / "best.pth"))
@@ -118,6 +118,7 @@ BAD = {
     "wrong type": ("base", "SOLVER.MAX_EPOCHS many", ["SOLVER.MAX_EPOCHS", "many"]),
     "key without value": ("base", "SOLVER.MAX_EPOCHS", ["KEY VALUE", "SOLVER.MAX_EPOCHS"]),
     "unknown dataset": ("base", "INPUT.DATASET MARS", ["INPUT.DATASET", "MARS", "PRW"]),
+    "unknown optimizer": ("base", "SOLVER.OPTIMIZER lion", ["SOLVER.OPTIMIZER", "lion", "adamw"]),
     "unknown backbone": ("base", "BACKBONE.NAME vgg16", ["BACKBONE.NAME", "vgg16", "resnet18"]),
     "missing weights": ("base", "BACKBONE.WEIGHTS {0}/no.pth", ["BACKBONE.WEIGHTS", "{0}/no.pth"]),
     "missing device": ("base", "DEVICE cuda:7", ["DEVICE", "cuda:7"]),
