@@ -1,4 +1,5 @@
 """One training step: the gradient of a whole batch, in as many parts as ranks and memory ask for."""
+import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 
@@ -72,7 +73,8 @@ class Learner:
         self.weights = loss_weights(cfg)
         self.parallel = model
         if ranks() > 1:  # buffers stay: OIM's are equal by their updates, norms' are rank 0's
-            self.parallel = DistributedDataParallel(model, broadcast_buffers=False)
+            with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of its name
+                self.parallel = DistributedDataParallel(model, broadcast_buffers=False)
 
     def step(
         self, images: list[Tensor], targets: list[dict[str, Tensor]], live: int, rate: float,

@@ -3,6 +3,7 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -46,17 +47,18 @@ def make_data(folder: Path, frames: int = 15) -> Path:
 
 
 class Run:
-    """One start of a program; `sabotage` runs before it, in its process."""
+    """One start of a program; `sabotage` runs before it, in its process; env: for the process."""
 
     def __init__(self, folder: Path, out: str | Path, *arguments: str, program: str = "base",
-                 sabotage: Callable[[], None] | None = None, root: Path | None = None):
-        self.said = folder / "said.txt"
+                 sabotage: Callable[[], None] | None = None, root: Path | None = None,
+                 env: dict[str, str] | None = None):
+        self.said = folder / f"said_{(env or {}).get('RANK', '0')}.txt"
         self.out = folder / out
         root = root or folder / "data" / "CUHK-SYSU"
         command = ["train", "--cfg", folder / "tiny.yaml", *arguments,
                    "INPUT.DATA_ROOT", root, "OUTPUT_DIR", self.out]
         self.process = FORKS.Process(
-            target=_main, args=(program, [str(c) for c in command], self.said, sabotage))
+            target=_main, args=(program, [str(c) for c in command], self.said, sabotage, env or {}))
         self.process.start()
 
     def wait(self) -> int:
@@ -70,7 +72,22 @@ class Run:
         return self.said.read_text()
 
 
-def _main(program: str, command: list[str], said: Path, sabotage: Callable | None) -> None:
+def run_ranks(count: int, *args, **options) -> list[Run]:
+    """The same run on several ranks that find each other as those of torchrun do; finished."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    runs = [Run(*args, env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, **options)
+            for rank in range(count)]
+    for run in runs:
+        run.wait()
+    return runs
+
+
+def _main(program: str, command: list[str], said: Path, sabotage: Callable | None,
+          env: dict[str, str]) -> None:
+    os.environ.update(env)
     with open(said, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

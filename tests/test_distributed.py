@@ -1,0 +1,218 @@
+"""Several ranks, and batches in parts: both follow one rank with the whole batch."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from configs.defaults import load_cfg
+from datasets import load_dataset
+from datasets.loaders import SceneDataset, train_loader
+from engine import run as program
+from engine.distributed import rank
+from engine.generators import seed_everything
+from engine.schedule import scaled_lr
+from engine.step import Learner
+from models.build import build_distiller, build_net
+from tests.training import Run, differences, make_data, run_ranks, same
+from utils.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+CPU = torch.device("cpu")
+ODD = ("INPUT.BATCH_SIZE_TRAIN", "5", "SOLVER.BASE_LR", "0.005")  # parts of 2 and 3, then 1 and 0
+
+
+def fix_regions() -> None:
+    """No chance and no statistics of a part: all that cutting a batch cannot keep."""
+    torch.randperm = lambda n, **options: torch.arange(n, **options)
+    _BatchNorm.train = lambda self, mode=True: nn.Module.train(self, False)
+
+
+def fixed_and_told() -> None:
+    """fix_regions, and each rank's network is written down when the run is over."""
+    fix_regions()
+    work = program.Trainer.run
+
+    def replaced(self, *args):
+        work(self, *args)
+        torch.save(self.net.state_dict(), self.folder / f"rank{rank()}.pt")
+
+    program.Trainer.run = replaced
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A folder with data, a config, and a run of one rank with fixed regions."""
+    folder = tmp_path_factory.mktemp("distributed")
+    root = make_data(folder, frames=20)
+    assert len(load_dataset("CUHK-SYSU", str(root)).train) % 5 == 1
+    run = Run(folder, "one", *ODD, sabotage=fixed_and_told)
+    assert run.wait() == 0, run.text
+    return folder
+
+
+def far(a: dict, b: dict) -> float:
+    """The largest difference of two state dicts, relative to the tensor's largest value."""
+    return max(float((a[k] - b[k]).abs().max() / a[k].abs().max().clamp(min=1e-3))
+               for k in a if a[k].is_floating_point() and a[k].numel())
+
+
+def ddps(base: Path) -> tuple[str, ...]:
+    return "DISTILLER.TEACHER_CKPT", str(base / "one" / "epoch_01.pth"), "DISTILLER.TERMS", \
+        "['dfd','ld']"
+
+
+@pytest.mark.parametrize("kind", ["base", "ddps"])
+def test_two_ranks_follow_one(base, tmp_path, kind):
+    """Weights, OIM table, queue and head after two epochs, evaluations, and what they print."""
+    options = (*ODD, *ddps(base)) if kind == "ddps" else ODD
+    one = base / "one"
+    if kind == "ddps":
+        one = tmp_path / "one"
+        run = Run(base, one, *options, program=kind, sabotage=fixed_and_told)
+        assert run.wait() == 0, run.text
+    runs = run_ranks(2, base, tmp_path / "two", *options, program=kind, sabotage=fixed_and_told)
+    assert [run.wait() for run in runs] == [0, 0], runs[0].text + runs[1].text
+    whole = torch.load(one / "rank0.pt")
+    first, second = (torch.load(tmp_path / "two" / f"rank{r}.pt") for r in (0, 1))
+    assert same(first, second)
+    assert torch.equal(whole["roi_heads.oim.head"], first["roi_heads.oim.head"])
+    print(kind, "two ranks against one:", far(whole, first))
+    assert far(whole, first) < 1e-5
+    assert "mAP" in runs[0].text and runs[1].text == ""
+    expected, found = (json.loads((out / "results.json").read_text())
+                       for out in (one, tmp_path / "two"))
+    assert expected["search"] == pytest.approx(found["search"], abs=1e-5)
+    assert expected["protocol"]["gallery_images"] == found["protocol"]["gallery_images"]
+    saved = torch.load(tmp_path / "two" / "eval_cache.pth", weights_only=True)
+    alone = torch.load(one / "eval_cache.pth", weights_only=True)
+    for key in ("gallery_dets", "gallery_feats", "query_box_feats"):  # each image once, in order
+        for a, b in zip(alone[key], saved[key], strict=True):
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def torchrun(base: Path, out: Path, *arguments: str, sabotage: str = "") -> tuple[int, str]:
+    """Two ranks of the real torchrun; sabotage: Python that runs first in each."""
+    code = f"import torch; torch.set_num_threads(1)\n{sabotage}\n" \
+        "import train_base; from engine.run import run; from utils.errors import run_main\n" \
+        "run_main(lambda: run('', train_base.build))"
+    script = base / "script.py"
+    script.write_text(code)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+               script, "--cfg", base / "tiny.yaml", "INPUT.DATA_ROOT", base / "data" / "CUHK-SYSU",
+               *arguments, "OUTPUT_DIR", out]
+    done = subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True,
+                          text=True, timeout=180, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    return done.returncode, done.stdout + done.stderr
+
+
+IN_STEP = """
+import os, signal
+from engine.step import Learner
+step, calls = Learner.step, iter(range(1, 1000))
+def replaced(self, *args):
+    if next(calls) == {n} and os.environ["RANK"] == "1":
+        os.kill({pid}, signal.{name})
+    return step(self, *args)
+Learner.step = replaced
+"""
+
+
+def test_a_dead_rank_ends_the_run_which_resumes(base, tmp_path):
+    """One rank is killed; resumed, torchrun is told to stop; resumed, it equals the run that no
+    one stopped, to the bit: each rank's random regions too."""
+    runs = run_ranks(2, base, tmp_path / "whole", "SOLVER.CKPT_PERIOD_STEPS", "2")
+    assert [run.wait() for run in runs] == [0, 0], runs[0].text + runs[1].text
+    out = tmp_path / "stopped"
+    options = out, "SOLVER.CKPT_PERIOD_STEPS", "2"
+    code, text = torchrun(base, *options,
+                          sabotage=IN_STEP.format(n=4, pid="os.getpid()", name="SIGKILL"))
+    assert code != 0 and "SIGKILL" in text and "lost another rank" in text
+    assert "RuntimeError" not in text
+    code, text = torchrun(base, *options, "--resume",
+                          sabotage=IN_STEP.format(n=1, pid="os.getppid()", name="SIGTERM"))
+    assert code != 0 and "epoch_00_step_000002.pth: 0 epochs and 2 steps" in text
+    assert text.count("SIGTERM: saved") == 1
+    runs = run_ranks(2, base, *options, "--resume")
+    assert [run.wait() for run in runs] == [0, 0], runs[0].text + runs[1].text
+    assert differences(out, tmp_path / "whole") == []
+    one = Run(base, out, "--resume", "SOLVER.MAX_EPOCHS", "3")  # another number of ranks
+    assert one.wait() == 0 and "written by 2 ranks, going on with 1" in one.text
+
+
+def test_a_rank_that_finds_an_error_says_it_once(base, tmp_path):
+    copy = shutil.copytree(base / "data" / "CUHK-SYSU", tmp_path / "data")
+    for image in load_dataset("CUHK-SYSU", str(copy)).train[:2]:
+        Path(image.path).write_bytes(b"damaged")
+    for options in (("INPUT.DATA_ROOT", str(copy)), ("BACKBONE.NAME", "vgg")):
+        code, text = torchrun(base, tmp_path / "out", *options)
+        assert code != 0 and text.count("error: ") == 1, text
+        assert "damaged image" in text or "BACKBONE.NAME" in text
+
+
+# --- parts of a batch on one rank ---
+
+@pytest.fixture(scope="module")
+def world(base):
+    """A config, two batches, and a way to learn from them in a given manner."""
+    data = load_dataset("CUHK-SYSU", str(base / "data" / "CUHK-SYSU"))
+    loader = train_loader(SceneDataset(data.train, train=True), 6, 0, seed=1, epoch=0)
+    batches = [batch for batch, _ in zip(loader, range(2))]
+
+    def learn(*options: str, distill: bool = False) -> tuple[list[dict], dict]:
+        cfg = load_cfg(base / "tiny.yaml", ["INPUT.BATCH_SIZE_TRAIN", "6", *options])
+        seed_everything(1)
+        net = build_net(cfg, data.num_pids)
+        model = net
+        if distill:
+            model = build_distiller(cfg, net, build_net(cfg, data.num_pids), cfg)
+        learner = Learner(cfg, model.train(), net, CPU)
+        losses = [learner.step(images, targets, len(images), 0.02, "a test")
+                  for images, targets in batches]
+        return losses, net.state_dict()
+
+    return learn
+
+
+@pytest.fixture
+def fixed(monkeypatch):
+    monkeypatch.setattr(torch, "randperm", lambda n, **options: torch.arange(n, **options))
+    monkeypatch.setattr(_BatchNorm, "train", lambda self, mode=True: nn.Module.train(self, False))
+
+
+@pytest.mark.parametrize("parts", ["2", "3", "6"])
+def test_accumulated_parts_equal_the_whole_batch(world, fixed, parts):
+    options = ("DISTILLER.TERMS", "['dfd','ld']")
+    losses, whole = world(*options, distill=True)
+    others, cut = world(*options, "SOLVER.ACCUMULATE", parts, distill=True)
+    for expected, found in zip(losses, others):
+        assert found == pytest.approx(expected, rel=1e-4)
+    assert far(whole, cut) < 1e-5
+
+
+def test_batches_without_labelled_people_and_parts(world, fixed, monkeypatch):
+    monkeypatch.setattr("models.search_net.is_labelled", lambda labels: labels < 0)
+    losses, _ = world("SOLVER.ACCUMULATE", "3")
+    assert all(one["oim"] == 0 for one in losses)
+
+
+def test_too_small_a_batch_says_so(world):
+    with pytest.raises(UserError, match="BATCH_SIZE_TRAIN.*1 ranks times SOLVER.ACCUMULATE 7"):
+        world("SOLVER.ACCUMULATE", "7")
+
+
+def test_sync_bn_needs_gpus(world):
+    with pytest.raises(UserError, match="SOLVER.SYNC_BN"):
+        world("SOLVER.SYNC_BN", "True")
+
+
+def test_learning_rate_scales_and_says_so(capsys):
+    assert scaled_lr(0.003, 0, 20) == 0.003 and capsys.readouterr().out == ""
+    assert scaled_lr(0.003, 5, 20) == pytest.approx(0.012)
+    assert "learning rate 0.012: SOLVER.BASE_LR 0.003 x batch 20" in capsys.readouterr().out
