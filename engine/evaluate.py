@@ -45,6 +45,18 @@ def protocols_of(dataset: SearchDataset, cfg: CfgNode) -> list[Protocol]:
             for size in gallery_sizes(cfg)]
 
 
+def check_settings(dataset: SearchDataset, cfg: CfgNode) -> list[Protocol]:
+    """The protocols; UserError where EVAL_... values do not fit, before hours of work."""
+    if cfg.EVAL_AMP not in AMP:
+        raise UserError(f"EVAL_AMP: expected {' or '.join(map(repr, AMP))}, found {cfg.EVAL_AMP!r}")
+    least_one = {"EVAL_CBGM_K1": cfg.EVAL_CBGM_K1, "EVAL_CBGM_K2": cfg.EVAL_CBGM_K2,
+                 "INPUT.BATCH_SIZE_TEST": cfg.INPUT.BATCH_SIZE_TEST}
+    for key, value in least_one.items():
+        if value < 1:
+            raise UserError(f"{key}: expected at least 1, found {value}")
+    return protocols_of(dataset, cfg)
+
+
 def context_of(cache: Cache, cfg: CfgNode) -> metrics.CBGM | None:
     """CBGM with each query's company, if the config asks for it."""
     if not cfg.EVAL_USE_CBGM:
@@ -141,7 +153,7 @@ def evaluate(
     rank extracts its part of the gallery; rank 0 does all else, the others return {}."""
     folder, seconds = Path(cfg.OUTPUT_DIR), None
     from_first(lambda: folder.mkdir(parents=True, exist_ok=True))
-    protocols = protocols_of(dataset, cfg)
+    protocols = check_settings(dataset, cfg)
     if cfg.EVAL_USE_CACHE:
         cache = {} if rank() else load_cache(
             folder / CACHE, dataset, cfg.EVAL_USE_GT, cfg.EVAL_USE_CBGM)
@@ -165,8 +177,6 @@ def make_cache(
 ) -> Cache:
     """Run the network; the cache, which also lies in OUTPUT_DIR then. Several ranks share the
     images, through a folder that all of them see; only rank 0 gets the cache."""
-    if cfg.EVAL_AMP not in AMP:
-        raise UserError(f"EVAL_AMP: expected {' or '.join(map(repr, AMP))}, found {cfg.EVAL_AMP!r}")
     path = Path(cfg.OUTPUT_DIR) / CACHE
     part = path.with_suffix(f".part{rank()}")
     extract(net, dataset, device, part, cfg.INPUT.BATCH_SIZE_TEST, cfg.INPUT.NUM_WORKERS,

@@ -10,7 +10,7 @@ from configs.defaults import load_cfg
 from datasets import load_dataset
 from engine.checkpoint import load_net
 from engine.distributed import own_device, process_group, rank
-from engine.evaluate import evaluate
+from engine.evaluate import check_settings, evaluate
 from engine.generators import seed_everything
 from engine.train import Trainer
 from models.build import choose_device
@@ -59,6 +59,7 @@ def work(args: argparse.Namespace, build: Build) -> None:
     if args.eval:
         evaluate(net, dataset, cfg, device)
         return
+    check_settings(dataset, cfg)
     seed_everything(cfg.SEED)
     model, net = build(cfg, dataset.num_pids, device)
     if rank():  # models start equal; each rank then draws regions of its own images

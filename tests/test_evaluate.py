@@ -181,6 +181,8 @@ def test_results_say_what_became_of_each_query_and_each_person(net, dataset, con
     ({"EVAL_GALLERY_SIZE": "[50, [100]]"}, "EVAL_GALLERY_SIZE: expected a size"),
     ({"EVAL_GALLERY_SIZE": "50.5"}, "EVAL_GALLERY_SIZE: expected a size"),
     ({"EVAL_GALLERY_SIZE": "None"}, "EVAL_GALLERY_SIZE: expected a size"),
+    ({"INPUT.BATCH_SIZE_TEST": "0"}, "INPUT.BATCH_SIZE_TEST: expected at least 1, found 0"),
+    ({"EVAL_CBGM_K1": "0"}, "EVAL_CBGM_K1: expected at least 1"),
     ({"EVAL_AMP": "int4"}, "EVAL_AMP: expected .*'int4'"),
     ({"EVAL_CROSS_CAMERA": "True"}, "EVAL_CROSS_CAMERA"),
     ({"EVAL_QUERY_FILE": "mini.txt"}, "EVAL_QUERY_FILE"),
