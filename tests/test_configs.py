@@ -8,6 +8,7 @@ import yaml
 from configs.defaults import get_cfg, load_cfg
 from models.backbones import BACKBONES
 from models.build import build_net, build_terms, loss_weights
+from tools.convert_release import flatten
 
 FOLDER = Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(FOLDER.glob("*/*.yaml"))
@@ -19,15 +20,6 @@ RIVALS = {
     "pkd": ["pkd"], "reviewkd": ["reviewkd"], "pkd_ld_cd": ["pkd", "ld", "cd"],
     "reviewkd_ld_cd": ["reviewkd", "ld", "cd"], "kd": ["kd"], "hint": ["hint"],
 }
-
-
-def leaves(node: dict, prefix: str = "") -> dict:
-    """A nested dict as {"A.B.C": value}."""
-    flat = {}
-    for key, value in node.items():
-        inner = leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {}
-        flat |= inner or {prefix + key: value}
-    return flat
 
 
 def test_every_model_and_rival_has_a_config_for_both_datasets():
@@ -43,7 +35,7 @@ def name(path: Path) -> str:
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=name)
 def test_config_holds_only_differences(path):
-    defaults, given = leaves(get_cfg()), leaves(yaml.safe_load(path.read_text()))
+    defaults, given = flatten(get_cfg()), flatten(yaml.safe_load(path.read_text()))
     assert [key for key, value in given.items() if defaults[key] == value] == []
 
 

@@ -97,12 +97,16 @@ def check_same_run(run: Run) -> None:
 def read_scores(run: Run) -> dict[str, float] | None:
     """Scores of the last epoch, seed and training seconds; None for an unfinished run."""
     path = run.folder / "evaluations.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-    whole = [json.loads(line) for line in lines if line.endswith("\n")]
-    if not whole or whole[-1]["epoch"] != run.cfg.SOLVER.MAX_EPOCHS:
+    if not path.is_file():
         return None
-    scores = {column: 100 * whole[-1][name] for column, name in SCORES.items()}
-    return scores | {"seed": run.seed, SECONDS: training_seconds(run.folder)}
+    try:
+        last = json.loads(path.read_bytes().splitlines()[-1])
+        if last["epoch"] != run.cfg.SOLVER.MAX_EPOCHS:
+            return None
+        scores = {column: 100 * last[name] for column, name in SCORES.items()}
+        return scores | {"seed": run.seed, SECONDS: training_seconds(run.folder)}
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise UserError(f"{path}: expected the evaluations of a training ({error!r})") from None
 
 
 def training_seconds(folder: Path) -> float:
@@ -209,8 +213,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of every resumed run
+    seeds = dict.fromkeys(map(int, args.seeds))
     methods = {
-        method: [make_run(args.cfg, args.overrides, method, int(seed)) for seed in dict.fromkeys(args.seeds)]
+        method: [make_run(args.cfg, args.overrides, method, seed) for seed in seeds]
         for method in args.methods
     }
     return compare(args.cfg, methods, Path(load_cfg(args.cfg, args.overrides).OUTPUT_DIR))
