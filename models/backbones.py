@@ -126,6 +126,9 @@ class CheckpointedLayers(IntermediateLayerGetter):
         levels = OrderedDict()
         for name, layer in self.items():
             for block in layer if name.startswith("layer") else [layer]:
+                if not list(block.children()):  # a convolution, norm or activation of the stem
+                    x = block(x)
+                    continue
                 x = checkpoint(
                     block, x, use_reentrant=False, preserve_rng_state=False,
                     context_fn=lambda block=block: (nullcontext(), still_norms(block)),

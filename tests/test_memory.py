@@ -1,0 +1,155 @@
+"""What saves memory changes the training not at all, or hardly."""
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from configs.defaults import load_cfg
+from engine.generators import generator_states, restore_generators, seed_everything
+from engine.step import Learner
+from models.backbones import BACKBONES, make_backbone, still_norms
+from models.build import build_distiller, build_net
+from tests.training import CONFIG, same
+from utils.errors import UserError
+
+CPU = torch.device("cpu")
+BOXES = torch.tensor([[10.0, 10, 40, 60], [60, 5, 80, 50]])
+
+
+@pytest.fixture
+def learn(tmp_path):
+    """Two steps under given options: their losses, and the network."""
+    (tmp_path / "tiny.yaml").write_text(CONFIG)
+
+    def steps(
+        *options: str, distill: bool = True, rate: float = 0.01
+    ) -> tuple[list[dict], nn.Module, Learner]:
+        cfg = load_cfg(tmp_path / "tiny.yaml", ["DISTILLER.TERMS", "['dfd','ld','cd']", *options])
+        seed_everything(1)
+        net = build_net(cfg, num_pids=5)
+        model = build_distiller(cfg, net, build_net(cfg, num_pids=5), cfg) if distill else net
+        learner = Learner(cfg, model.train(), net, CPU)
+        images = [torch.rand(3, 64, 112) for _ in range(3)]
+        targets = [{"boxes": BOXES, "labels": torch.tensor([1 + i, 2 + i])} for i in range(3)]
+        return [learner.step(images, targets, 3, rate, "a test") for _ in range(2)], net, learner
+
+    return steps
+
+
+def test_checkpointed_backbone_is_the_same_to_the_bit(learn):
+    losses, net, _ = learn()
+    others, checkpointed, _ = learn("BACKBONE.CHECKPOINT", "True")
+    assert losses == others
+    assert same(net.state_dict(), checkpointed.state_dict())  # running statistics among them
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_checkpointed_backbone_keeps_less(name):
+    """Bytes that the backward pass is kept waiting for, beside the weights; equal gradients."""
+    torch.manual_seed(0)
+    plain = make_backbone(name, "", frozen_bn=False, freeze=False, fpn_channels=16)
+    torch.manual_seed(0)
+    frugal = make_backbone(name, "", False, False, 16, checkpointed=True)
+    image, kept, gradients = torch.rand(1, 3, 128, 192), [], []
+    for net in (plain.train(), frugal.train()):
+        weights = {p.data_ptr() for p in net.parameters()}
+        storages = {}
+
+        def keep(tensor):
+            if tensor.data_ptr() not in weights:
+                storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = sum(level.square().mean() for level in net(image).values())
+        kept.append(sum(storages.values()))
+        loss.backward()
+        gradients.append([p.grad for p in net.parameters()])
+    assert same(*gradients)
+    assert same(plain.state_dict(), frugal.state_dict())
+    print(name, [f"{size / 2**20:.1f} MiB" for size in kept])
+    assert kept[1] < 0.6 * kept[0]
+
+
+@pytest.mark.parametrize("kind", ["bf16", "fp16"])
+def test_mixed_precision_is_near(learn, kind):
+    losses, _, _ = learn(rate=1e-4)
+    others, net, learner = learn("SOLVER.AMP", kind, rate=1e-4)
+    for expected, found in zip(losses, others):
+        print(kind, {k: (round(v, 4), round(found[k], 4)) for k, v in expected.items()})
+        for name in expected:  # other regions are drawn, which OIM depends on once it has rows
+            slack = 0.15 if name in ("oim", "total") else 0.02
+            assert found[name] == pytest.approx(expected[name], rel=0.1, abs=slack), name
+    assert losses != others
+    assert all(value.dtype in (torch.float32, torch.int64) for value in net.state_dict().values())
+    assert torch.allclose(net.oim.lut.norm(dim=1), net.oim.lut.any(dim=1).float(), atol=1e-6)
+    assert bool(learner.scaler.state_dict()) == (kind == "fp16")
+
+
+def test_what_needs_float32_gets_it(learn):
+    """Under mixed precision: class logits, box deltas, embeddings, and all that a term sees."""
+    seen = {}
+
+    class Spy(nn.Module):
+        def forward(self, student, teacher):
+            for trace in (student, teacher):
+                seen["features"] = {level.dtype for level in trace.features.values()}
+                seen["others"] = {trace.class_logits.dtype, trace.embeddings.dtype}
+            seen["autocast"] = torch.is_autocast_enabled("cpu")
+            return student.embeddings.sum()
+
+    _, _, learner = learn("SOLVER.AMP", "bf16")
+    learner.model.terms["ld"] = Spy()
+    dtypes = []
+    for module in (learner.net.rpn.head, learner.net.roi_heads.box_head):
+        module.register_forward_hook(lambda m, args, out: dtypes.append(
+            (out if isinstance(out, torch.Tensor) else out[1][0]).dtype))
+    images = [torch.rand(3, 64, 112)] * 3
+    targets = [{"boxes": BOXES, "labels": torch.tensor([1, 2])}] * 3
+    learner.step(images, targets, 3, 0.01, "a test")
+    assert seen == {"features": {torch.float32}, "others": {torch.float32}, "autocast": False}
+    assert dtypes == [torch.float32, torch.bfloat16]  # the branches themselves are in half
+
+
+def test_half_precision_survives_an_overflow(learn):
+    """The scaler halves its scale and leaves the weights where a gradient is infinite."""
+    _, net, learner = learn("SOLVER.AMP", "fp16", distill=False)
+    before, scale = copy.deepcopy(net.state_dict()), learner.scaler.get_scale()
+    learner.weights["rpn_cls"] = 1e36
+    images = [torch.rand(3, 64, 112)] * 3
+    targets = [{"boxes": BOXES, "labels": torch.tensor([1, 2])}] * 3
+    learner.step(images, targets, 3, 0.01, "a test")
+    assert learner.scaler.get_scale() == scale / 2
+    after = net.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name, _ in net.named_parameters())
+
+
+def test_unknown_precision_says_so(learn):
+    with pytest.raises(UserError, match="SOLVER.AMP: expected '', bf16 or fp16; found half"):
+        learn("SOLVER.AMP", "half")
+
+
+def test_all_measures_go_together(learn):
+    losses, _, _ = learn("SOLVER.AMP", "bf16", "SOLVER.ACCUMULATE", "3", "BACKBONE.CHECKPOINT",
+                         "True")
+    assert all(torch.tensor(list(one.values())).isfinite().all() for one in losses)
+
+
+def test_counting_ahead_leaves_no_trace(learn):
+    """Statistics of norms, and random numbers, as if the network had not run ahead."""
+    _, net, learner = learn()
+    before, states = copy.deepcopy(net.state_dict()), generator_states()
+    images, targets = [torch.rand(3, 64, 112)], [{"boxes": BOXES, "labels": torch.tensor([1, 2])}]
+    states = generator_states()
+    counts = learner._count([(images, targets, True), (images, targets, False)])
+    assert same(before, net.state_dict()) and same(states, generator_states())
+    restore_generators(states)
+    assert counts["images"] == 1 and counts["proposals"] <= 16 and counts["labelled"] >= 2
+
+
+def test_still_norms():
+    norm = nn.BatchNorm1d(2)
+    with still_norms(norm):
+        norm(torch.rand(4, 2))
+    assert same(norm.state_dict(), nn.BatchNorm1d(2).state_dict()) and norm.momentum == 0.1
