@@ -125,8 +125,8 @@ _C.DISTILLER.KD.TEMPERATURE = 4.0
 _C.DISTILLER.HINT = CN()  # FitNet's regression of features
 _C.DISTILLER.HINT.WEIGHT = 1.0
 
-# CUHK-SYSU: 50, 100, 500, 1000, 2000, 4000, -1 for every image, "Occlusion", "Resolution", or a list
-# of them, scored in one pass: one table and one curve. PRW has one gallery.
+# CUHK-SYSU: 50, 100, 500, 1000, 2000, 4000, -1 for every image, "Occlusion", "Resolution", or a
+# list of them, scored in one pass: one table and one curve. PRW has one gallery.
 _C.EVAL_GALLERY_SIZE = 100
 _C.EVAL_QUERY_FILE = ""  # PRW: a file in DATA_ROOT with some of the queries, as the mini set has
 _C.EVAL_CROSS_CAMERA = False  # PRW: only frames of other cameras

@@ -74,7 +74,8 @@ def _expect(value, shape: tuple[int | str, ...], what: str) -> None:
         if all(want in ("n", size) for want, size in zip(shape, value.shape)):
             if value.isfinite().all():
                 return
-            raise UserError(f"{what}: expected finite numbers, found {int((~value.isfinite()).sum())} "
-                            "that are not")
-    found = f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise UserError(f"{what}: expected finite numbers, found others among them")
+    found = type(value).__name__
+    if isinstance(value, Tensor):
+        found = f"{value.dtype} {list(value.shape)}"
     raise UserError(f"{what}: expected torch.float32 [{', '.join(map(str, shape))}], found {found}")

@@ -101,7 +101,8 @@ def per_query(dataset: SearchDataset, protocol: Protocol, search: dict) -> list[
     """For each query its number in the dataset, image, box, average precision, the rank of the
     first right match (0: none) and the number of listed images that hold the person."""
     present = np.bincount(protocol.query, minlength=len(protocol.queries)).tolist()
-    rows = zip(protocol.queries.tolist(), search["ap"].tolist(), search["first_hit"].tolist(), present)
+    found = search["ap"].tolist(), search["first_hit"].tolist()
+    rows = zip(protocol.queries.tolist(), *found, present)
     return [
         {"query": q, "image": dataset.gallery[dataset.queries[q].scene].name,
          "box": dataset.queries[q].box.tolist(), "ap": ap, "first_hit": first, "present": number}

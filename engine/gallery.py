@@ -56,7 +56,7 @@ def pair_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def listing(listed: Tensor, gallery: Gallery) -> tuple[Tensor | None, Tensor]:
-    """The detections that c queries search: index [c, L], or None for all N in order; weights [c, L].
+    """The detections that c queries search: index [c, L], None for all N in order; weights [c, L].
 
     listed: [c, I] uint8, how often an image stands in a list. The weight of a detection is that
     number; columns that fill up a shorter list weigh 0. Short lists are gathered, so that ranking

@@ -147,7 +147,8 @@ class _Truth:
     def of(gallery: Gallery, protocol: Protocol) -> "_Truth":
         """IoU >= min(0.5, wh / ((w + 10)(h + 10))), which forgives a few pixels on tiny people."""
         entry, query = torch.from_numpy(protocol.box_entry), torch.from_numpy(protocol.query)
-        boxes, image = torch.from_numpy(protocol.boxes).double(), torch.from_numpy(protocol.image)[entry]
+        boxes = torch.from_numpy(protocol.boxes).double()
+        image = torch.from_numpy(protocol.image)[entry]
         box, detection = spread(gallery.starts[image], gallery.counts[image])
         size = boxes[:, 2:] - boxes[:, :2]
         needed = (size.prod(1) / (size + 10).prod(1)).clamp(max=0.5)
@@ -162,7 +163,7 @@ class _Truth:
         return _Truth(present, query[entry], slot[entry], detection[order])
 
     def best(self, sims: Tensor, rows: Tensor) -> Tensor:
-        """sims: [c, N] of the queries rows [c] -> similarities [c, T] of true positives, or -inf."""
+        """sims: [c, N] of queries rows [c] -> similarities [c, T] of true positives, or -inf."""
         row, candidate = spread(*self._candidates(rows))
         slots = max(1, int(self.present[rows].max()))
         cell, value = row * slots + self.slot[candidate], sims[row, self.detection[candidate]]
@@ -233,7 +234,10 @@ def top_matches(dets: Sequence[Tensor], feats: Sequence[Tensor], query_feats: Te
         detection = weights[r].nonzero()[:, 0] if index is None else index[r][weights[r] > 0]
         right = torch.isin(detection, truth.right(sims[r], row))
         order = np.lexsort((detection, right, -sims[r, detection]))
-        order = torch.from_numpy(order).repeat_interleave(weights[r][weights[r] > 0].long()[order])[:k]
-        lists.append([Match(int(gallery.image[d]), gallery.boxes[d].float(), float(sims[r, d]), bool(y))
-                      for d, y in zip(detection[order], right[order])])
+        times = weights[r][weights[r] > 0].long()[order]
+        order = torch.from_numpy(order).repeat_interleave(times)[:k]
+        lists.append([
+            Match(int(gallery.image[d]), gallery.boxes[d].float(), float(sims[r, d]), bool(y))
+            for d, y in zip(detection[order], right[order])
+        ])
     return lists

@@ -114,5 +114,5 @@ class PersonSearchHeads(RoIHeads):
         boxes = torch.cat([own.boxes, found.boxes])
         # Two, not one: the query wins over a detection whose score rounds to 1.
         scores = torch.cat([own.scores + 1, found.scores])
-        everyone = Detections(boxes, scores.clamp(max=1), torch.cat([own.embeddings, found.embeddings]))
-        return everyone[self.keep_best(boxes, scores)]
+        embeddings = torch.cat([own.embeddings, found.embeddings])
+        return Detections(boxes, scores.clamp(max=1), embeddings)[self.keep_best(boxes, scores)]

@@ -1,6 +1,6 @@
-"""Search and detection scores as plain loops over queries, images and boxes: what metrics.py must equal.
-
-Written from the definitions alone and shares no code with engine/. Slow: PRW takes minutes.
+"""Search and detection scores as plain loops over queries, images and boxes: what
+engine/metrics.py must equal. Written from the definitions alone; shares no code with engine/.
+Slow: PRW takes minutes.
 """
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -48,7 +48,8 @@ def errors(gt_boxes, dets, sure_thr, score_thr):
         states = []
         for threshold in (sure_thr, score_thr):
             boxes = det[det[:, 4] >= threshold, :4].double().tolist()
-            table = np.array([[iou(gt, d) for d in boxes] for gt in gts]).reshape(len(gts), len(boxes))
+            table = np.array([[iou(gt, d) for d in boxes] for gt in gts])
+            table = table.reshape(len(gts), len(boxes))
             best = table.argmax(0) if len(gts) and boxes else []
             matched = [bool(boxes) and best[table[g].argmax()] == g and table[g].max() >= 0.5
                        for g in range(len(gts))]
@@ -77,7 +78,7 @@ def above(dets, feats, score_thr):
 def rank(boxes, feats, query_feats, protocol, cbgm=None):
     aps, first_hits, lists = [], [], []
     for row, query in enumerate(protocol.queries):
-        listed = {image: times for image, times in enumerate(protocol.listed[row].tolist()) if times}
+        listed = {image: n for image, n in enumerate(protocol.listed[row].tolist()) if n}
         sims = {image: feats[image] @ query_feats[query].numpy() for image in listed}
         if cbgm:
             _context(sims, feats, listed, cbgm, query)

@@ -77,7 +77,7 @@ def test_a_sheet(show, tmp_path):
 
 @pytest.mark.parametrize("args, said", [
     (["--out", "x.pdf"], "ends in .html or .png"), (["--count", "0"], "--count 0"),
-    (["--query", "7"], "--query 7: expected one of"), (["--out", "/nowhere/x.png"], "/nowhere/x.png"),
+    (["--query", "7"], "--query 7: expected one of"), (["--out", "/nowhere/x.png"], "/nowhere/x"),
     (["EVAL_USE_CBGM", "True"], "EVAL_USE_CBGM"), (["EVAL_USE_GT", "False"], "EVAL_USE_GT"),
     (["OUTPUT_DIR", "/nowhere"], f"/nowhere/{CACHE}: no such file")])
 def test_bad_input(show, args, said):

@@ -6,6 +6,7 @@ Detections and features are drawn from the seed: about 20 detections per image, 
 person's features around a centre of their own. Loop times are measured on a few queries (detection:
 on a tenth of the images) and scaled; both must agree to 1e-6 on those.
 """
+
 import argparse
 import os
 import platform
@@ -31,6 +32,7 @@ CUHK_SIZES = (50, 100, 500, 1000, 2000, 4000, -1)
 @dataclass
 class Case:
     """A gallery, its queries, and where their people stand."""
+
     name: str
     truth: list
     dets: list
@@ -38,7 +40,7 @@ class Case:
     query_feats: torch.Tensor
     cbgm: CBGM
     matches: list  # per query: images that hold its person
-    places: list   # per query: the person's boxes there [m, 4]
+    places: list  # per query: the person's boxes there [m, 4]
 
 
 def draw(name: str, images: int, queries: int, matches: int, k1: int, k2: int, seed: int) -> Case:
@@ -63,10 +65,25 @@ def draw(name: str, images: int, queries: int, matches: int, k1: int, k2: int, s
     query_feats /= np.linalg.norm(query_feats, axis=1, keepdims=True)
     dets = torch.from_numpy(np.concatenate([boxes, scores], 1)).split(counts.tolist())
     truth = [d[:6, :4] + 3 for d in dets]
-    people = [torch.cat([torch.from_numpy(query_feats[q:q + 1]), torch.from_numpy(feats[rng.integers(
-        0, len(feats), 5)])]) for q in range(queries)]
-    return Case(name, truth, list(dets), list(torch.from_numpy(feats).split(counts.tolist())),
-                torch.from_numpy(query_feats), CBGM(people, k1, k2), held, places)
+    people = [
+        torch.cat(
+            [
+                torch.from_numpy(query_feats[q : q + 1]),
+                torch.from_numpy(feats[rng.integers(0, len(feats), 5)]),
+            ]
+        )
+        for q in range(queries)
+    ]
+    return Case(
+        name,
+        truth,
+        list(dets),
+        list(torch.from_numpy(feats).split(counts.tolist())),
+        torch.from_numpy(query_feats),
+        CBGM(people, k1, k2),
+        held,
+        places,
+    )
 
 
 def protocol_of(case: Case, size: int, seed: int) -> Protocol:
@@ -78,18 +95,30 @@ def protocol_of(case: Case, size: int, seed: int) -> Protocol:
             listed[row, rng.choice(images, max(0, size - len(own)), replace=False)] = 1
         listed[row, own] = 1
     lengths = [len(own) for own in case.matches]
-    return Protocol(f"gallery {size}" if size > 0 else "whole gallery", np.arange(len(lengths)), listed,
-                    np.repeat(np.arange(len(lengths)), lengths), np.concatenate(case.matches),
-                    np.arange(sum(lengths)), np.concatenate(case.places))
+    return Protocol(
+        f"gallery {size}" if size > 0 else "whole gallery",
+        np.arange(len(lengths)),
+        listed,
+        np.repeat(np.arange(len(lengths)), lengths),
+        np.concatenate(case.matches),
+        np.arange(sum(lengths)),
+        np.concatenate(case.places),
+    )
 
 
 def some_queries(case: Case, protocol: Protocol, count: int) -> Protocol:
     """The protocol of evenly spread queries only, for the loop."""
     rows = np.linspace(0, len(protocol.queries) - 1, count).astype(int)
     keep = np.isin(protocol.query, rows)
-    return replace(protocol, queries=protocol.queries[rows], listed=protocol.listed[rows],
-                   query=np.searchsorted(rows, protocol.query[keep]), image=protocol.image[keep],
-                   box_entry=np.arange(keep.sum()), boxes=protocol.boxes[keep])
+    return replace(
+        protocol,
+        queries=protocol.queries[rows],
+        listed=protocol.listed[rows],
+        query=np.searchsorted(rows, protocol.query[keep]),
+        image=protocol.image[keep],
+        box_entry=np.arange(keep.sum()),
+        boxes=protocol.boxes[keep],
+    )
 
 
 def seconds(function, *args) -> tuple[float, object]:
@@ -109,23 +138,41 @@ def detection_row(case: Case) -> list:
     some = len(case.dets) // 10
     loop, want = seconds(oracle.detection, case.truth[:some], case.dets[:some], 0.5)
     got = metrics.detection(case.truth[:some], case.dets[:some], 0.5)
-    return [f"{case.name} detection", took, 10 * loop, 10 * loop / took, abs(got["ap"] - want["ap"]), gib()]
+    return [
+        f"{case.name} detection",
+        took,
+        10 * loop,
+        10 * loop / took,
+        abs(got["ap"] - want["ap"]),
+        gib(),
+    ]
 
 
 def search_row(case: Case, protocol: Protocol, cbgm: CBGM | None, count: int) -> list:
-    """The loop is timed on `count` queries; choosing the detections above the threshold is left out."""
+    """The loop is timed on `count` queries; choosing detections by score is left out."""
     data = case.dets, case.feats, case.query_feats
     took, got = seconds(metrics.search, *data, protocol, 0.5, cbgm)
     kept = oracle.above(case.dets, case.feats, 0.5)
-    loop, want = seconds(oracle.rank, *kept, case.query_feats, some_queries(case, protocol, count), cbgm)
+    loop, want = seconds(
+        oracle.rank, *kept, case.query_feats, some_queries(case, protocol, count), cbgm
+    )
     loop *= len(case.matches) / count
     rows = np.linspace(0, len(case.matches) - 1, count).astype(int)
     name = f"{case.name} {protocol.name}{' + CBGM' if cbgm else ''}"
-    return [name, took, loop, loop / took, np.abs(got["ap"].numpy()[rows] - want["ap"]).max(), gib()]
+    return [
+        name,
+        took,
+        loop,
+        loop / took,
+        np.abs(got["ap"].numpy()[rows] - want["ap"]).max(),
+        gib(),
+    ]
 
 
 def together_row(case: Case, protocols: list[Protocol], cbgm: CBGM | None) -> list:
-    took, _ = seconds(metrics.search_many, case.dets, case.feats, case.query_feats, protocols, 0.5, cbgm)
+    took, _ = seconds(
+        metrics.search_many, case.dets, case.feats, case.query_feats, protocols, 0.5, cbgm
+    )
     name = f"{case.name} these {len(protocols)} in one pass{' + CBGM' if cbgm else ''}"
     return [name, took, None, None, None, gib()]
 
@@ -133,26 +180,46 @@ def together_row(case: Case, protocols: list[Protocol], cbgm: CBGM | None) -> li
 def growth_row(images: int, queries: int, seed: int) -> list:
     case = draw("PRW", images, queries, 40, 30, 4, seed)
     protocol = protocol_of(case, -1, seed)
-    plain, context = (seconds(metrics.search, case.dets, case.feats, case.query_feats, protocol, 0.5,
-                              cbgm)[0] for cbgm in (None, case.cbgm))
+    plain, context = (
+        seconds(metrics.search, case.dets, case.feats, case.query_feats, protocol, 0.5, cbgm)[0]
+        for cbgm in (None, case.cbgm)
+    )
     pairs = queries * sum(map(len, case.dets))
-    return [queries, images, pairs / 1e6, plain, plain / pairs * 1e9, context, context / pairs * 1e9]
+    return [
+        queries,
+        images,
+        pairs / 1e6,
+        plain,
+        plain / pairs * 1e9,
+        context,
+        context / pairs * 1e9,
+    ]
 
 
 def machine() -> str:
     with open("/proc/cpuinfo") as file:
-        model = next((line.split(":")[1].strip() for line in file if "model name" in line), "unknown CPU")
+        model = next(
+            (line.split(":")[1].strip() for line in file if "model name" in line), "unknown CPU"
+        )
     load = ", ".join(f"{x:.1f}" for x in os.getloadavg())
-    return (f"{model}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, load {load}, "
-            f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}")
+    return (
+        f"{model}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, load {load}, "
+        f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--loop-queries", type=int, default=10, help="queries that the loop is timed on")
-    parser.add_argument("--scale", type=float, default=1.0, help="fraction of the real number of images, queries")
+    parser.add_argument(
+        "--loop-queries", type=int, default=10, help="queries that the loop is timed on"
+    )
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="fraction of the real number of images, queries"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(f"{machine()}, seed {args.seed}")
@@ -164,20 +231,51 @@ def main() -> None:
         table.append(search_row(prw, protocol_of(prw, -1, args.seed), cbgm, args.loop_queries))
     del prw
     cuhk = draw("CUHK-SYSU", int(6978 * args.scale), int(2900 * args.scale), 2, 10, 3, args.seed)
-    protocols = [protocol_of(cuhk, size, args.seed) for size in CUHK_SIZES if size <= len(cuhk.dets)]
+    protocols = [
+        protocol_of(cuhk, size, args.seed) for size in CUHK_SIZES if size <= len(cuhk.dets)
+    ]
     table.append(detection_row(cuhk))
     for cbgm in (None, cuhk.cbgm):
         table += [search_row(cuhk, protocol, cbgm, args.loop_queries) for protocol in protocols]
         table.append(together_row(cuhk, protocols, cbgm))
-    print(tabulate(table, headers=["", "seconds", "loop (scaled) s", "times faster", "AP differs by",
-                                   "peak GiB so far"], floatfmt=("", ".2f", ".0f", ".0f", ".0e", ".2f")))
+    print(
+        tabulate(
+            table,
+            headers=[
+                "",
+                "seconds",
+                "loop (scaled) s",
+                "times faster",
+                "AP differs by",
+                "peak GiB so far",
+            ],
+            floatfmt=("", ".2f", ".0f", ".0f", ".0e", ".2f"),
+        )
+    )
     del cuhk, protocols
-    sizes = [(images, queries // 2), (images // 2, queries), (images, queries), (images, 2 * queries),
-             (2 * images, queries)]
+    sizes = [
+        (images, queries // 2),
+        (images // 2, queries),
+        (images, queries),
+        (images, 2 * queries),
+        (2 * images, queries),
+    ]
     print("\nPRW whole gallery, half and double sizes:")
-    print(tabulate([growth_row(*size, args.seed) for size in sizes], floatfmt=".1f",
-                   headers=["queries", "images", "million pairs", "seconds", "ns per pair", "+ CBGM s",
-                            "ns per pair"]))
+    print(
+        tabulate(
+            [growth_row(*size, args.seed) for size in sizes],
+            floatfmt=".1f",
+            headers=[
+                "queries",
+                "images",
+                "million pairs",
+                "seconds",
+                "ns per pair",
+                "+ CBGM s",
+                "ns per pair",
+            ],
+        )
+    )
     print(f"load at the end {os.getloadavg()[0]:.1f}")
 
 

@@ -124,7 +124,7 @@ def sheet(title: str, rows: list[Row]) -> Image.Image:
     """A line of cut-outs for each query, under one title."""
     tiles = []
     for row in rows:
-        head = "\n".join([row.title, *row.details.split(" · ")[:2]]).replace("first right match", "hit")
+        head = "\n".join([row.title, *row.details.replace("first right match", "hit").split(" · ")[:2]])
         captions = [head] + [f"{p.title}\n{p.scene.name[:14]}" for p in row.pictures[1:]]
         line = [Tile(person(p), c, p.color) for p, c in zip(row.pictures, captions)]
         blank = Tile(Image.new("RGB", CROP, (255, 255, 255)), "")
