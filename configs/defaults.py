@@ -4,6 +4,7 @@ from pathlib import Path
 import yaml
 from yacs.config import CfgNode
 
+from configs.ranges import check_ranges
 from utils.errors import UserError
 
 
@@ -146,14 +147,15 @@ def get_cfg() -> CN:
 def _merge(cfg: CN, values: CN, where: str) -> None:
     try:
         cfg.merge_from_other_cfg(values)
-    except (KeyError, ValueError, AssertionError) as error:
+    except (KeyError, ValueError, AssertionError, TypeError) as error:
         raise UserError(f"{where}: {str(error.args[0]).splitlines()[0]}") from None
 
 
 def load_cfg(path: str | None, overrides: list[str] = ()) -> CN:
     """Defaults, then the YAML file at `path`, then `KEY VALUE ...` pairs; frozen.
 
-    Raises UserError for a missing or unreadable file, an unknown key or a value of a wrong type.
+    Raises UserError for a missing or unreadable file, an unknown key, a value of a wrong type or
+    out of its range.
     """
     cfg = get_cfg()
     if path is not None:
@@ -169,7 +171,8 @@ def load_cfg(path: str | None, overrides: list[str] = ()) -> CN:
     for key, value in zip(overrides[::2], overrides[1::2]):
         try:
             cfg.merge_from_list([key, value])
-        except (KeyError, ValueError, AssertionError, AttributeError) as error:
+        except (KeyError, ValueError, AssertionError, AttributeError, TypeError) as error:
             raise UserError(f"override {key}: {str(error.args[0]).splitlines()[0]}") from None
+    check_ranges(cfg)
     cfg.freeze()
     return cfg

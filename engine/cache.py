@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from datasets.base import SearchDataset
-from engine.checkpoint import load_file
 from utils.errors import UserError
+from utils.files import load_file
 
 CACHE = "eval_cache.pth"
 LISTS = ("gallery_dets", "gallery_feats", "query_dets", "query_feats", "query_box_feats")
@@ -37,6 +37,8 @@ def load_cache(path: Path, dataset: SearchDataset, use_gt: bool, cbgm: bool) -> 
     other settings. Only what is recorded is compared: a cache of the five lists alone will do."""
     cache, where = load_file(path, "EVAL_USE_CACHE"), f"EVAL_USE_CACHE {path}"
     made, wanted = cache.get("made", {}), made_from(dataset, use_gt, cbgm)
+    if not isinstance(made, dict):
+        raise UserError(f"{where}: made: expected a dict, found {type(made).__name__}")
     for key, value in wanted.items():
         enough = key == "EVAL_USE_CBGM" and made.get(key)  # the people around do no harm
         if made.get(key, value) != value and not enough:

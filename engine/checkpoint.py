@@ -1,12 +1,9 @@
-"""Checkpoints: written beside and renamed, loaded without running code, strict about the model."""
-import os
+"""Checkpoints: strict about the model, and about where a run goes on."""
 import re
 import shutil
-import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 import yaml
@@ -14,9 +11,11 @@ from torch import nn
 from yacs.config import CfgNode
 
 from configs.defaults import get_cfg
+from configs.ranges import check_ranges, leaves
 from models.build import build_net
 from models.search_net import SearchNet
 from utils.errors import UserError
+from utils.files import load_file, save_file, written_beside
 
 # The keys that change which tensors a model has, or what they mean.
 MODEL_KEYS = (
@@ -24,47 +23,6 @@ MODEL_KEYS = (
     "MODEL.EMBEDDING_SIZE", "MODEL.ANCHOR_SIZES", "MODEL.OIM.QUEUE_SIZE",
 )
 BEST = "best.pth"
-
-
-@contextmanager
-def written_beside(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes `path`'s place once it is written whole and lies on the disk."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with open(part, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        part.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written ({str(error).splitlines()[0]}); "
-                        "earlier files are whole") from None
-
-
-def save_file(content: Any, path: Path) -> None:
-    """torch.save that never leaves half a file at `path`."""
-    with written_beside(path) as file:
-        torch.save(content, file)
-
-
-def load_file(path: str | Path, what: str) -> dict:
-    """A dict saved by torch.save, on the CPU; UserError where it is missing, damaged or not data."""
-    if not Path(path).is_file():
-        raise UserError(f"{what} {path}: no such file")
-    try:
-        if zipfile.is_zipfile(path):  # torch does not look at its files' checksums
-            with zipfile.ZipFile(path) as archive:
-                if damaged := archive.testzip():
-                    raise ValueError(f"the checksum of {damaged} is another")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # many kinds: zip, pickle, EOF, torch's own
-        said = re.search(r"(?<=WeightsUnpickler error: ).+", str(error))
-        reason = said.group() if said else next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"{what} {path}: damaged, or not a file of tensors ({reason})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{what} {path}: expected a dict, found {type(content).__name__}")
-    return content
 
 
 def load_checkpoint(path: str | Path, what: str = "--ckpt") -> dict:
@@ -85,7 +43,9 @@ def stored_cfg(checkpoint: dict, where: str = "checkpoint") -> CfgNode:
     cfg.set_new_allowed(True)
     try:
         cfg.merge_from_other_cfg(CfgNode.load_cfg(checkpoint["config"]))
-    except (yaml.YAMLError, AttributeError, AssertionError, KeyError, TypeError, ValueError) as error:
+        check_ranges(cfg)
+    except (UserError, yaml.YAMLError, AttributeError, AssertionError, KeyError, TypeError,
+            ValueError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"{where}: its config cannot be read ({reason})") from None
     return cfg
@@ -94,14 +54,9 @@ def stored_cfg(checkpoint: dict, where: str = "checkpoint") -> CfgNode:
 def compare_configs(checkpoint: dict, cfg: CfgNode, where: str) -> list[str]:
     """Each key that differs, "KEY was ..., is ..."; UserError where the model would be another."""
     check_same_model(checkpoint, cfg, where)
-    was, now = _flat(stored_cfg(checkpoint, where)), _flat(cfg)
-    return [f"{key} was {was[key]!r}, is {now[key]!r}" for key in now if was[key] != now[key]]
-
-
-def _flat(cfg: CfgNode) -> dict[str, Any]:
-    """Values by "A.B" keys."""
-    below = {key: _flat(v) if isinstance(v, CfgNode) else {"": v} for key, v in cfg.items()}
-    return {f"{key}.{k}".rstrip("."): v for key, some in below.items() for k, v in some.items()}
+    was = dict(leaves(stored_cfg(checkpoint, where)))
+    return [f"{key} was {was[key]!r}, is {value!r}" for key, value in leaves(cfg)
+            if was[key] != value]
 
 
 def _get(cfg: CfgNode, key: str) -> Any:

@@ -16,12 +16,12 @@ from datasets.loaders import SceneDataset
 from datasets.protocol import Protocol
 from engine import metrics
 from engine.cache import CACHE, Cache, check_cache, load_cache, made_from
-from engine.checkpoint import save_file
 from engine.distributed import from_all, from_first, rank, ranks
 from engine.extract import AMP, collect, extract
 from models.search_net import SearchNet
 from utils.drawing import draw_boxes
 from utils.errors import UserError
+from utils.files import save_file
 from utils.plots import save_curves
 
 DETECTION_SCORE = 0.01  # detections from this score on count in recall and AP

@@ -73,7 +73,8 @@ class Learner:
         self.weights = loss_weights(cfg)
         self.parallel = model
         if ranks() > 1:  # buffers stay: OIM's are equal by their updates, norms' are rank 0's
-            with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of its name
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # of the argument's next name
                 self.parallel = DistributedDataParallel(model, broadcast_buffers=False)
 
     def step(

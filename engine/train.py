@@ -17,7 +17,7 @@ from yacs.config import CfgNode
 from datasets.base import SearchDataset
 from datasets.loaders import SceneDataset, part_of, train_loader
 from engine.checkpoint import (
-    CheckpointFolder, compare_configs, load_checkpoint, load_optimizer, load_state, written_beside,
+    CheckpointFolder, compare_configs, load_checkpoint, load_optimizer, load_state,
 )
 from engine.distributed import from_all, from_first, rank, ranks, same_buffers
 from engine.evaluate import draw_scene, evaluate, flat_metrics
@@ -26,6 +26,7 @@ from engine.schedule import learning_rate, scaled_lr
 from engine.step import Learner
 from models.search_net import SearchNet
 from utils.errors import UserError
+from utils.files import written_beside
 
 
 @contextmanager
@@ -102,6 +103,8 @@ class Trainer:
         for change in changes:
             if saved["step"] and change.startswith(("INPUT.BATCH_SIZE_TRAIN", "SEED")):
                 raise UserError(f"{path}: lies within an epoch, whose order is another: {change}")
+            if change.startswith("SOLVER.OPTIMIZER"):
+                raise UserError(f"{path}: its optimizer's state is of another kind: {change}")
         load_state(self.net, saved["model"], str(path))
         terms = getattr(self.model, "terms", nn.ModuleDict())
         load_state(terms, saved["terms"], f"{path} (distillation terms)")

@@ -3,7 +3,6 @@ import urllib.error
 from collections import OrderedDict
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Callable
 
 import torch
@@ -17,6 +16,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 
 from utils.errors import UserError
+from utils.files import load_file
 
 
 def resnet18_x05(norm_layer: Callable[..., nn.Module] = nn.BatchNorm2d) -> ResNet:
@@ -75,14 +75,8 @@ def _imagenet_state(name: str) -> dict[str, torch.Tensor]:
 
 
 def _file_state(path: str) -> dict[str, torch.Tensor]:
-    if not Path(path).is_file():
-        raise UserError(f"BACKBONE.WEIGHTS {path}: no such file; expected 'imagenet', '' or a file")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
-    except Exception as error:  # torch.load raises many kinds for a file that is not its own
-        reason = str(error).splitlines()[0]
-        raise UserError(f"BACKBONE.WEIGHTS {path}: not a state dict of tensors ({reason})") from None
+    state = load_file(path, "BACKBONE.WEIGHTS")
+    return {str(key): value for key, value in state.items() if isinstance(value, torch.Tensor)}
 
 
 def _load_weights(body: nn.Module, name: str, source: str) -> None:

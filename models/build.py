@@ -27,9 +27,6 @@ class Float32RPNHead(RPNHead):
 
 
 def _make_rpn(cfg: CfgNode, channels: int) -> RegionProposalNetwork:
-    if len(cfg.MODEL.ANCHOR_SIZES) != 5:
-        found = cfg.MODEL.ANCHOR_SIZES
-        raise UserError(f"MODEL.ANCHOR_SIZES: expected 5, one for each FPN level; found {found}")
     anchors = AnchorGenerator(
         tuple((size,) for size in cfg.MODEL.ANCHOR_SIZES), ((0.5, 1.0, 2.0),) * 5
     )

@@ -11,12 +11,13 @@ import pytest
 
 from configs.defaults import load_cfg
 from datasets.synthetic import write_dataset
-from engine.checkpoint import load_checkpoint, save_file
+from engine.checkpoint import load_checkpoint
 from models.build import build_net
 from tests.test_programs import TINY
 from tools import compare
 from tools.comparison import SECONDS, make_rows, markdown
 from utils.errors import UserError
+from utils.files import save_file
 
 ROOT = Path(__file__).parents[1]
 

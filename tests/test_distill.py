@@ -14,7 +14,6 @@ from yacs.config import CfgNode
 import train_ddps
 from configs.defaults import get_cfg, load_cfg
 from datasets.base import UNLABELED
-from engine.checkpoint import save_file
 from models import distill
 from models.build import build_distiller, build_net, build_terms, inherit, loss_weights
 from models.distill import cd, dfd, kd, ld, make_term, pkd, reviewkd
@@ -22,6 +21,7 @@ from models.oim import OIM
 from models.outputs import Regions, Trace
 from tests.golden import named_weights
 from utils.errors import UserError
+from utils.files import save_file
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "losses.json").read_text())
 OPTIONS = {

@@ -1,10 +1,7 @@
 """A run that is killed and resumed is, to the bit, the run that was never stopped."""
 import os
 import resource
-import shutil
 import signal
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -223,7 +220,7 @@ def test_full_disk_is_one_line_and_costs_no_checkpoint(base, tmp_path, full):
     run = Run(base, tmp_path, sabotage=full)
     assert run.wait() == 2, run.text
     errors = [line for line in run.text.splitlines() if "rror" in line]
-    assert len(errors) == 1 and errors[0].startswith(f"error: ") and str(tmp_path) in errors[0]
+    assert len(errors) == 1 and errors[0].startswith("error: ") and str(tmp_path) in errors[0]
     assert "Traceback" not in run.text
     assert not list(tmp_path.glob("*.part"))
     run = Run(base, tmp_path, "--resume")

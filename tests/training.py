@@ -80,8 +80,8 @@ def run_ranks(count: int, *args, **options) -> list[Run]:
     shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     runs = [Run(*args, env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, **options)
             for rank in range(count)]
-    for run in runs:
-        run.wait()
+    for started in runs:
+        started.wait()
     return runs
 
 

@@ -14,13 +14,13 @@ from yacs.config import CfgNode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from configs.defaults import load_cfg  # noqa: E402
-from engine.checkpoint import load_file, save_file  # noqa: E402
 from models.backbones import BACKBONES  # noqa: E402
 from models.build import build_net, build_terms  # noqa: E402
 from tools.release_format import (  # noqa: E402
     CONFIG_KEYS, PRW_TABLE, convert_state, rename_adapter, renumber_prw,
 )
 from utils.errors import UserError, run_main  # noqa: E402
+from utils.files import load_file, save_file  # noqa: E402
 
 DATASET_FOLDERS = {"CUHK-SYSU": "cuhk_sysu", "PRW": "prw"}
 LUT = "roi_heads.oim.lut"

@@ -1,0 +1,65 @@
+"""What a config's numbers must be, beyond their types: others break a run hours later, or spoil it."""
+from collections.abc import Iterator
+from typing import Any
+
+from yacs.config import CfgNode
+
+from utils.errors import UserError
+
+LEAST = {
+    "SEED": 0, "INPUT.MIN_SIZE": 1, "INPUT.MAX_SIZE": 1, "INPUT.BATCH_SIZE_TRAIN": 1,
+    "INPUT.NUM_WORKERS": 0, "MODEL.FPN_CHANNELS": 1,
+    "MODEL.FC_SIZE": 1, "MODEL.EMBEDDING_SIZE": 2, "MODEL.RPN.BATCH_SIZE": 1,
+    "MODEL.ROI.BATCH_SIZE": 1, "MODEL.ROI.DETECTIONS_PER_IMAGE": 1, "MODEL.OIM.QUEUE_SIZE": 0,
+    "MODEL.OIM.SCALE": 0, "SOLVER.MAX_EPOCHS": 0, "SOLVER.BASE_LR": 0, "SOLVER.BASE_LR_BATCH": 0,
+    "SOLVER.WEIGHT_DECAY": 0, "SOLVER.GAMMA": 0, "SOLVER.CLIP_GRADIENTS": 0,
+    "SOLVER.ACCUMULATE": 1, "SOLVER.CKPT_PERIOD_STEPS": 0, "SOLVER.CKPT_KEEP": 1,
+    "SOLVER.EVAL_PERIOD": 1,
+}
+SHARES = (  # within 0 and 1
+    "MODEL.RPN.NMS_THRESH", "MODEL.RPN.SCORE_THRESH", "MODEL.ROI.POSITIVE_FRACTION",
+    "MODEL.ROI.SCORE_THRESH", "MODEL.ROI.NMS_THRESH", "MODEL.OIM.MOMENTUM", "SOLVER.MOMENTUM",
+    "SOLVER.WARMUP_FACTOR", "DISTILLER.CD.NMS_THRESH",
+)
+LISTS = {  # what the items are, and how many
+    "MODEL.ANCHOR_SIZES": (int, 5), "MODEL.RPN.PRE_NMS_TOP_N": (int, 2),
+    "MODEL.RPN.POST_NMS_TOP_N": (int, 2), "SOLVER.MILESTONES": (int, None),
+    "DISTILLER.TERMS": (str, None),
+}
+
+
+def leaves(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """("A.B", value) of every value."""
+    for key, value in cfg.items():
+        if isinstance(value, CfgNode):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def check_ranges(cfg: CfgNode) -> None:
+    """UserError naming the first key whose value cannot be; what only evaluations read is checked
+    by engine.evaluate.check_settings, which knows the dataset."""
+    for key, value in leaves(cfg):
+        expected = ""
+        if value is None and key != "EVAL_GALLERY_SIZE":  # yacs lets it stand for any type
+            expected = "a value"
+        elif isinstance(value, float) and abs(value) == float("inf"):
+            expected = "a finite number"
+        elif key in LEAST and not value >= LEAST[key]:
+            expected = f"at least {LEAST[key]}"
+        elif key in SHARES and not 0 <= value <= 1:
+            expected = "0 to 1"
+        elif key in LISTS:
+            kind, count = LISTS[key]
+            if count not in (None, len(value)) or not all(type(item) is kind for item in value):
+                expected = f"{count or 'a list of'} {kind.__name__} values"
+            elif kind is int and not all(item > 0 for item in value):
+                expected = "numbers above 0"
+        if expected:
+            raise UserError(f"{key}: expected {expected}, found {value!r}")
+    if cfg.MODEL.EMBEDDING_SIZE % 2:
+        raise UserError(f"MODEL.EMBEDDING_SIZE: expected an even number, found "
+                        f"{cfg.MODEL.EMBEDDING_SIZE}")
+    if len(set(cfg.DISTILLER.TERMS)) < len(cfg.DISTILLER.TERMS):
+        raise UserError(f"DISTILLER.TERMS: expected each once, found {cfg.DISTILLER.TERMS}")

@@ -1,0 +1,298 @@
+"""Files cut, flipped and swapped at random: each ends in one clear line or in a right result.
+
+Annotation files are in test_mat.py; here configs, images, checkpoints, caches, records.
+"""
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from configs.defaults import get_cfg, load_cfg
+from configs.ranges import leaves
+from datasets import load_dataset
+from datasets.loaders import SceneDataset, read_image, train_loader
+from engine.cache import CACHE, load_cache
+from engine.checkpoint import (
+    CheckpointFolder, compare_configs, load_checkpoint, load_net, load_optimizer, load_teacher,
+)
+from engine.step import Learner
+from engine.train import Trainer
+from models.backbones import make_backbone
+from models.build import build_net
+from tests.training import Run, make_data, same
+from utils.errors import UserError
+from utils.files import save_file
+
+CPU = torch.device("cpu")
+QUIET = dict(deadline=None, derandomize=True, database=None,
+             suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A folder with data, a config and a run."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    make_data(folder)
+    run = Run(folder, "run", "SOLVER.MAX_EPOCHS", "1")
+    assert run.wait() == 0, run.text
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(base):
+    return load_dataset("CUHK-SYSU", str(base / "data" / "CUHK-SYSU"))
+
+
+def damage(data, whole: bytes, others: list[bytes]) -> bytes:
+    """Cut, with bytes flipped, or another file altogether."""
+    places = st.integers(0, len(whole) - 1)
+    kind = data.draw(st.sampled_from(["cut", "flip", "swap", "shift"]))
+    if kind == "cut":
+        return whole[:data.draw(places)]
+    if kind == "swap":
+        return data.draw(st.sampled_from(others))
+    if kind == "shift":
+        at, size = data.draw(places), data.draw(st.integers(1, 50))
+        return whole[:at] + whole[at + size:]
+    changed = bytearray(whole)
+    for place in data.draw(st.sets(places, min_size=1, max_size=4)):
+        changed[place] ^= data.draw(st.integers(1, 255))
+    return bytes(changed)
+
+
+def one_line(error: UserError) -> bool:
+    return "\n" not in str(error) and len(str(error)) > 20
+
+
+# --- configs ---
+
+@settings(max_examples=150, **QUIET)
+@given(st.data())
+def test_damaged_configs(base, tmp_path, data):
+    whole = (base / "tiny.yaml").read_bytes()
+    path = tmp_path / "a.yaml"
+    path.write_bytes(damage(data, whole, [b"", b"\0", b"- 1", b"3", (base / "run/best.pth").read_bytes(),
+                                          b"INPUT: 3", b"SOLVER: {LOSS_WEIGHTS: []}"]))
+    try:
+        cfg = load_cfg(str(path))
+        known = dict(leaves(get_cfg()))
+        assert {key: type(value) for key, value in leaves(cfg) if key != "EVAL_GALLERY_SIZE"} == \
+            {key: type(value) for key, value in known.items() if key != "EVAL_GALLERY_SIZE"}
+    except UserError as error:
+        assert one_line(error)
+
+
+ODD = st.sampled_from(["0", "-1", "1", "2", "3", "7", "0.5", "-0.5", "2.5", ".nan", "nan", "1e40",
+                       "1e400", "-1e400", "x", "''", "None", "True", "[]", "[0]", "[1,2]", "[-3,4]",
+                       "['a','a']", "[None]", "{}", "{1: 2}", "(", "lambda: 0", "[[1]]", "[1,'a']",
+                       "[1,2,3,4,5]", "é", "__import__('os')"])
+KEYS = sorted(key for key, _ in leaves(get_cfg())
+              if key.startswith(("INPUT.M", "INPUT.B", "BACKBONE", "MODEL", "SOLVER")))
+
+
+@settings(max_examples=150, **QUIET)
+@given(st.dictionaries(st.sampled_from(KEYS), ODD, min_size=1, max_size=2))
+def test_odd_values_stop_at_once_or_train(base, dataset, changes):
+    """Through a step on real images: a UserError, or finite losses."""
+    pairs = [part for pair in changes.items() for part in pair]
+    try:
+        cfg = load_cfg(base / "tiny.yaml", pairs)
+        net = build_net(cfg, dataset.num_pids)
+        learner = Learner(cfg, net.train(), net, CPU)
+        loader = train_loader(SceneDataset(dataset.train, train=True), 2, 0, 0, 0)
+        images, targets = next(iter(loader))
+        losses = learner.step(images, targets, len(images), cfg.SOLVER.BASE_LR, "a test")
+        assert np.isfinite(list(losses.values())).all()
+    except UserError as error:
+        assert one_line(error)
+
+
+def test_unknown_and_half_keys():
+    for pairs in (["SOLVER", "3"], ["SOLVER.", "3"], ["", "3"], [".", "1"], ["SOLVER.BASE_LR.X", "1"],
+                  ["MODEL.OIM", "{'SCALE': 3.0}"], ["NEW.KEY", "1"]):
+        with pytest.raises(UserError):
+            load_cfg(None, pairs)
+
+
+# --- images ---
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """The same picture in several formats, and its pixels."""
+    folder = tmp_path_factory.mktemp("pictures")
+    pixels = np.random.default_rng(0).integers(0, 255, (24, 40, 3), dtype=np.uint8)
+    for kind in ("jpg", "png", "bmp", "gif", "tiff", "webp"):
+        Image.fromarray(pixels).save(folder / f"a.{kind}")
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@settings(max_examples=200, **QUIET)
+@given(st.data())
+def test_damaged_images(pictures, tmp_path, data):
+    source = data.draw(st.sampled_from(pictures))
+    path = tmp_path / "a.jpg"
+    path.write_bytes(damage(data, source.read_bytes(), [b"", b"\xff\xd8", b"x" * 999]))
+    try:
+        image = read_image(str(path))
+        assert image.ndim == 3 and image.shape[0] == 3 and 0 <= image.min() and image.max() <= 1
+    except UserError as error:
+        assert one_line(error) and str(path) in str(error)
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_damaged_images_are_skipped_counted_and_reported(base, tmp_path, dataset, workers):
+    copy = shutil.copytree(base / "data" / "CUHK-SYSU", tmp_path / "data")
+    names = [scene.name for scene in dataset.train[:3]]
+    for name in names:
+        (copy / "Image" / "SSM" / name).write_bytes(b"\xff\xd8 not much")
+    options = "SOLVER.MAX_EPOCHS", "1", "INPUT.NUM_WORKERS", workers
+    run = Run(base, tmp_path / "stops", *options, root=copy)
+    assert run.wait() == 2 and "Traceback" not in run.text
+    assert any(f"{name}: damaged image" in run.text for name in names)
+    run = Run(base, tmp_path / "skips", *options, "INPUT.SKIP_DAMAGED", "True", root=copy)
+    assert run.wait() == 0, run.text
+    assert "damaged images skipped so far: 3, the last: " in run.text
+
+
+# --- checkpoints ---
+
+@settings(max_examples=150, **QUIET)
+@given(st.data())
+def test_damaged_checkpoints(base, tmp_path, data):
+    """Whole to the bit, or refused with the file's name; never other weights."""
+    source = base / "run" / "epoch_00.pth"
+    others = [(base / "run" / CACHE).read_bytes(), b"", (base / "tiny.yaml").read_bytes()]
+    path = tmp_path / "epoch_00.pth"
+    path.write_bytes(damage(data, source.read_bytes(), others))
+    try:
+        assert same(load_checkpoint(path), torch.load(source, weights_only=True))
+    except UserError as error:
+        assert one_line(error) and str(path) in str(error)
+
+
+VALUES = st.one_of(st.none(), st.integers(-3, 3), st.text(max_size=5), st.floats(), st.just([]),
+                   st.just({}), st.just(torch.zeros(2)), st.just({"param_groups": [], "state": {}}),
+                   st.just("BACKBONE: 3"), st.just("- 1"), st.just("MODEL: {FC_SIZE: no}"),
+                   st.just("MODEL: {FC_SIZE: -5}"), st.just("{"))
+PARTS = ["model", "terms", "optimizer", "scaler", "generators", "epoch", "step", "config"]
+
+
+@settings(max_examples=60, **QUIET)
+@given(st.dictionaries(st.sampled_from(PARTS), VALUES, min_size=1, max_size=2), st.booleans())
+def test_checkpoints_with_other_content(base, tmp_path, changes, leave_out):
+    """Whole files of wrong parts, at each place that reads them."""
+    saved = torch.load(base / "run" / "epoch_00.pth", weights_only=True)
+    for part, value in changes.items():
+        saved[part] = value
+        if leave_out:
+            del saved[part]
+    path = tmp_path / "a.pth"
+    save_file(saved, path)
+    cfg = load_cfg(base / "tiny.yaml", ["INPUT.DATA_ROOT", str(base / "data" / "CUHK-SYSU"),
+                                        "OUTPUT_DIR", str(tmp_path / "none")])
+    for read in (lambda: load_net(cfg, path, CPU), lambda: load_teacher(path, CPU)):
+        try:
+            read()
+        except UserError as error:
+            assert one_line(error) and str(path) in str(error)
+    dataset = load_dataset("CUHK-SYSU", cfg.INPUT.DATA_ROOT)
+    net = build_net(cfg, dataset.num_pids)
+    trainer = Trainer(cfg, net, net, dataset, CPU)
+    try:
+        trainer.resume(str(path))
+        assert 0 <= trainer.epoch and 0 <= trainer.step < trainer.steps_per_epoch
+    except UserError as error:
+        assert one_line(error) and str(path) in str(error)
+
+
+class Code:
+    """A pickle that runs code when it is loaded."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_pickle_that_runs_code_is_refused(base, dataset, tmp_path, protocol):
+    ran, path = tmp_path / "ran", tmp_path / "epoch_00.pth"
+    content = {"model": {"x": Code(ran)}, "config": "", "gallery_dets": [Code(ran)]}
+    zipped = lambda: torch.save(content, path)  # noqa: E731
+    plain = lambda: path.write_bytes(pickle.dumps(content, protocol=protocol))  # noqa: E731
+    for write in (zipped, plain):
+        write()
+        for read in (
+            lambda: load_checkpoint(path), lambda: load_teacher(path, CPU),
+            lambda: load_net(get_cfg(), path, CPU), lambda: load_cache(path, dataset, False, False),
+            lambda: make_backbone("resnet18", str(path), False, False, 16),
+        ):
+            with pytest.raises(UserError) as error:
+                read()
+            assert one_line(error.value) and "weights_only" not in str(error.value)
+        assert CheckpointFolder(tmp_path, 2).load_newest(print) is None
+    assert not ran.exists()
+
+
+# --- caches and records ---
+
+@settings(max_examples=100, **QUIET)
+@given(st.data())
+def test_damaged_caches(base, dataset, tmp_path, data):
+    whole = base / "run" / CACHE
+    path = tmp_path / CACHE
+    others = [(base / "run" / "best.pth").read_bytes(), b""]
+    path.write_bytes(damage(data, whole.read_bytes(), others))
+    try:
+        found = load_cache(path, dataset, True, False)
+        assert same(found, torch.load(whole, weights_only=True))
+    except UserError as error:
+        assert one_line(error) and str(path) in str(error)
+
+
+@settings(max_examples=60, **QUIET)
+@given(st.dictionaries(st.sampled_from(["made", "gallery_dets", "gallery_feats", "query_dets",
+                                        "query_feats", "query_box_feats"]), VALUES, min_size=1))
+def test_caches_with_other_content(base, dataset, tmp_path, changes):
+    path = tmp_path / CACHE
+    save_file(torch.load(base / "run" / CACHE, weights_only=True) | changes, path)
+    try:
+        load_cache(path, dataset, True, False)
+    except UserError as error:
+        assert one_line(error) and str(path) in str(error)
+
+
+@settings(max_examples=100, **QUIET)
+@given(st.data())
+def test_damaged_records_of_evaluations(base, dataset, tmp_path, data):
+    cfg = load_cfg(base / "tiny.yaml", ["OUTPUT_DIR", str(tmp_path)])
+    trainer = Trainer.__new__(Trainer)
+    trainer.evaluations = Path(cfg.OUTPUT_DIR) / "evaluations.jsonl"
+    whole = (base / "run" / "evaluations.jsonl").read_bytes() * 2
+    trainer.evaluations.write_bytes(damage(data, whole, [b"", b"\xff\n", b"[]\n", b"3\n", b"\n"]))
+    try:
+        for one in trainer.recorded():
+            assert json.dumps(one["epoch"]) and float(one["search/mAP"]) >= 0
+    except UserError as error:
+        assert one_line(error)
+
+
+def test_optimizer_of_other_parameters():
+    ours = torch.optim.SGD([torch.zeros(2)], 0.1)
+    theirs = torch.optim.SGD([torch.zeros(2), torch.zeros(2)], 0.1)
+    with pytest.raises(UserError, match="here: the optimizer's state is of other parameters"):
+        load_optimizer(ours, theirs.state_dict(), "here")
+
+
+def test_config_differences_are_complete():
+    cfg, saved = load_cfg(None, ["SOLVER.GAMMA", "0.5"]), {"config": get_cfg().dump()}
+    assert compare_configs(saved, cfg, "here") == ["SOLVER.GAMMA was 0.1, is 0.5"]

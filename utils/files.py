@@ -1,0 +1,53 @@
+"""Files of tensors: written beside and renamed, loaded without running code from them."""
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from utils.errors import UserError
+
+
+@contextmanager
+def written_beside(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes `path`'s place once it is written whole and lies on the disk."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with open(part, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        part.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written ({str(error).splitlines()[0]}); "
+                        "earlier files are whole") from None
+
+
+def save_file(content: Any, path: Path) -> None:
+    """torch.save that never leaves half a file at `path`."""
+    with written_beside(path) as file:
+        torch.save(content, file)
+
+
+def load_file(path: str | Path, what: str) -> dict:
+    """A dict saved by torch.save, on the CPU; UserError where it is missing, damaged or not data."""
+    if not Path(path).is_file():
+        raise UserError(f"{what} {path}: no such file")
+    try:
+        if zipfile.is_zipfile(path):  # torch does not look at its files' checksums
+            with zipfile.ZipFile(path) as archive:
+                if damaged := archive.testzip():
+                    raise ValueError(f"the checksum of {damaged} is another")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # many kinds: zip, pickle, EOF, torch's own
+        said = re.search(r"Unsupported [^\n]+?(?= was not|\n|$)", str(error))  # by the safe loader
+        reason = said.group() if said else next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{what} {path}: damaged, or not a file of tensors ({reason})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{what} {path}: expected a dict, found {type(content).__name__}")
+    return content
