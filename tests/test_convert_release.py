@@ -3,18 +3,16 @@ import json
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
-from torchvision.transforms.functional import to_tensor
 
 from configs.defaults import load_cfg
 from engine.checkpoint import load_checkpoint, load_net, load_state, load_teacher, stored_cfg
 from models.backbones import BACKBONES
 from models.build import build_terms
 from tests.golden import named_weights
+from tests.test_model import finds_and_embeds_as_the_release_does
 from tools.convert_release import convert
 from utils.errors import UserError
 
@@ -84,14 +82,7 @@ def test_distilled_resnet18_finds_and_embeds_as_the_release_does(tmp_path, resne
     convert(*write_release(tmp_path / "release", model), str(tmp_path / "ours"))
     path = tmp_path / "ours/epoch_19.pth"
     net = load_net(load_cfg(str(tmp_path / "ours/config.yaml")), path, torch.device("cpu"))
-    expected = np.load(GOLDEN / "model_resnet18.npz")
-    image = to_tensor(Image.open(GOLDEN / "image_0.png").convert("RGB"))
-    found = net.detect([image])[0]
-    np.testing.assert_allclose(found.boxes, expected["boxes"], atol=1e-3)
-    np.testing.assert_allclose(found.scores, expected["scores"], atol=1e-3)
-    np.testing.assert_allclose(found.embeddings, expected["emb"], atol=1e-4)
-    embedding = net.embed([image], [torch.tensor([[20.0, 30, 80, 200]])])[0]
-    np.testing.assert_allclose(embedding, expected["q"], atol=1e-4)
+    finds_and_embeds_as_the_release_does(net)
 
     checkpoint = load_checkpoint(path)
     terms = torch.nn.ModuleDict(build_terms(stored_cfg(checkpoint), stored_cfg(checkpoint)))

@@ -44,11 +44,9 @@ def test_parameters_and_keys_are_the_releases(backbone):
     load_named_weights(golden_net(backbone), backbone)
 
 
-def test_resnet18_finds_and_embeds_as_the_release_does():
+def finds_and_embeds_as_the_release_does(net):
+    """With golden weights: boxes and scores to 1e-3, embeddings to 1e-4."""
     expected = np.load(GOLDEN / "model_resnet18.npz")
-    net = golden_net("resnet18", **{"INPUT.MIN_SIZE": "256", "INPUT.MAX_SIZE": "416"})
-    load_named_weights(net, "resnet18")
-    net.eval()
     image = to_tensor(Image.open(GOLDEN / "image_0.png").convert("RGB"))
     found = net.detect([image])[0]
     np.testing.assert_allclose(found.boxes, expected["boxes"], atol=1e-3)
@@ -56,3 +54,9 @@ def test_resnet18_finds_and_embeds_as_the_release_does():
     np.testing.assert_allclose(found.embeddings, expected["emb"], atol=1e-4)
     embedding = net.embed([image], [torch.tensor([[20.0, 30, 80, 200]])])[0]
     np.testing.assert_allclose(embedding, expected["q"], atol=1e-4)
+
+
+def test_resnet18_finds_and_embeds_as_the_release_does():
+    net = golden_net("resnet18", **{"INPUT.MIN_SIZE": "256", "INPUT.MAX_SIZE": "416"})
+    load_named_weights(net, "resnet18")
+    finds_and_embeds_as_the_release_does(net.eval())

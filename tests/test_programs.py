@@ -10,25 +10,11 @@ import torch
 
 import train_base
 import train_ddps
-from datasets.synthetic import write_dataset
 from engine.run import run
+from tests.training import CONFIG, make_data
 from utils.errors import run_main
 
 ROOT = Path(__file__).parent.parent
-TINY = """
-DEVICE: cpu
-INPUT: {MIN_SIZE: 64, MAX_SIZE: 104, BATCH_SIZE_TRAIN: 4, BATCH_SIZE_TEST: 3, NUM_WORKERS: 0}
-BACKBONE: {NAME: resnet18_x05, WEIGHTS: "", FREEZE: False}
-MODEL:
-  FPN_CHANNELS: 16
-  FC_SIZE: 32
-  EMBEDDING_SIZE: 16
-  ANCHOR_SIZES: [8, 16, 24, 32, 48]
-  RPN: {PRE_NMS_TOP_N: [100, 50], POST_NMS_TOP_N: [50, 20]}
-  ROI: {BATCH_SIZE: 16, DETECTIONS_PER_IMAGE: 10}
-  OIM: {QUEUE_SIZE: 8}
-SOLVER: {MAX_EPOCHS: 2, MILESTONES: [1]}
-"""
 
 
 def train(program: str, base: Path, out: str, *arguments: str) -> subprocess.CompletedProcess:
@@ -41,9 +27,8 @@ def train(program: str, base: Path, out: str, *arguments: str) -> subprocess.Com
 def base(tmp_path_factory):
     """A folder with data, a config, a teacher's run and the run of a student under it."""
     folder = tmp_path_factory.mktemp("programs")
-    write_dataset(str(folder / "data"), identities=9, frames=20, queries=3, size=(104, 64),
-                  workers=1, progress=False)
-    (folder / "tiny.yaml").write_text(TINY)
+    make_data(folder, frames=20)
+    (folder / "tiny.yaml").write_text(CONFIG.replace("EVAL_USE_GT: True", "EVAL_USE_GT: False"))
     teacher = train("train_base.py", folder, "teacher", "SOLVER.OPTIMIZER", "adamw")
     assert teacher.returncode == 0, teacher.stderr
     student = train("train_ddps.py", folder, "student", "DISTILLER.TEACHER_CKPT",
@@ -80,8 +65,8 @@ def test_tensorboard_holds_each_loss_and_a_picture(base):
                       "cd", "total"}
     assert {"train/learning_rate", "train/seconds_per_step", "train/images_per_second",
             "eval/search/mAP"} <= set(scalars)
-    assert [e.step for e in events.Scalars("loss/total")] == list(range(1, 9))
-    assert events.Images("detections")[0].width >= 104
+    assert [e.step for e in events.Scalars("loss/total")] == list(range(1, 13))
+    assert events.Images("detections")[0].width >= 112
 
 
 def test_eval_gives_the_last_training_evaluation(base, tmp_path):
