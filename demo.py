@@ -176,7 +176,8 @@ def draw_sheet(
     scenes = [Tile(picture, scene.path.name) for scene, picture in zip(found, pictures)]
     return stack([
         contact_sheet(tiles, TOP + 1, "Query and best matches"),
-        contact_sheet(scenes, 3, "Scenes, best match first"),
+        contact_sheet(scenes, 3, "Scenes, best match first; the best of each is green with a rank, "
+                                 "orange without"),
     ])
 
 

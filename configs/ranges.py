@@ -1,5 +1,4 @@
 """What a config's numbers must be, beyond their types: others break a run hours later, or spoil it."""
-from collections.abc import Iterator
 from typing import Any
 
 from yacs.config import CfgNode
@@ -28,19 +27,19 @@ LISTS = {  # what the items are, and how many
 }
 
 
-def leaves(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """("A.B", value) of every value."""
-    for key, value in cfg.items():
-        if isinstance(value, CfgNode):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+def flatten(node: dict, prefix: str = "") -> dict[str, Any]:
+    """A nested dict, as a config is, as {"A.B.C": value}."""
+    flat = {}
+    for key, value in node.items():
+        inner = isinstance(value, dict)
+        flat |= flatten(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return flat
 
 
 def check_ranges(cfg: CfgNode) -> None:
     """UserError naming the first key whose value cannot be; what only evaluations read is checked
     by engine.evaluate.check_settings, which knows the dataset."""
-    for key, value in leaves(cfg):
+    for key, value in flatten(cfg).items():
         expected = ""
         if value is None and key != "EVAL_GALLERY_SIZE":  # yacs lets it stand for any type
             expected = "a value"

@@ -11,7 +11,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from configs.defaults import get_cfg
-from configs.ranges import check_ranges, leaves
+from configs.ranges import check_ranges, flatten
 from models.build import build_net
 from models.search_net import SearchNet
 from utils.errors import UserError
@@ -54,8 +54,8 @@ def stored_cfg(checkpoint: dict, where: str = "checkpoint") -> CfgNode:
 def compare_configs(checkpoint: dict, cfg: CfgNode, where: str) -> list[str]:
     """Each key that differs, "KEY was ..., is ..."; UserError where the model would be another."""
     check_same_model(checkpoint, cfg, where)
-    was = dict(leaves(stored_cfg(checkpoint, where)))
-    return [f"{key} was {was[key]!r}, is {value!r}" for key, value in leaves(cfg)
+    was = flatten(stored_cfg(checkpoint, where))
+    return [f"{key} was {was[key]!r}, is {value!r}" for key, value in flatten(cfg).items()
             if was[key] != value]
 
 

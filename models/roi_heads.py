@@ -70,7 +70,8 @@ class PersonSearchHeads(RoIHeads):
 
     def _person_boxes(self, deltas: Tensor, boxes: list[Tensor], sizes) -> list[Tensor]:
         """The boxes that the deltas [R, 8] move `boxes` to, per image, clipped to it."""
-        decoded = self.box_coder.decode(deltas, boxes)[:, PERSON].split([len(b) for b in boxes])
+        decoded = self.box_coder.decode(deltas, boxes).reshape(-1, 2, 4)[:, PERSON]  # of none, too
+        decoded = decoded.split([len(b) for b in boxes])
         return [box_ops.clip_boxes_to_image(b, size) for b, size in zip(decoded, sizes)]
 
     def trace(self, features: dict[str, Tensor], proposals: list[Tensor], images, targets) -> Trace:

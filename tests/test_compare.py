@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from configs.defaults import load_cfg
-from datasets.synthetic import write_dataset
 from engine.checkpoint import load_checkpoint
 from models.build import build_net
-from tests.test_programs import TINY
+from tests.training import CONFIG, make_data
 from tools import compare
 from tools.comparison import SECONDS, make_rows, markdown
 from utils.errors import UserError
@@ -26,10 +25,9 @@ ROOT = Path(__file__).parents[1]
 def base(tmp_path_factory) -> Path:
     """A folder with data, a teacher of random weights and a student's config."""
     folder = tmp_path_factory.mktemp("compare")
-    write_dataset(str(folder / "data"), identities=9, frames=20, queries=3, size=(104, 64),
-                  workers=1, progress=False)
+    make_data(folder, frames=20)
     config, teacher = folder / "tiny.yaml", folder / "teacher.pth"
-    config.write_text(f"{TINY}EVAL_GALLERY_SIZE: 50\nOUTPUT_DIR: {folder / 'out'}\n"
+    config.write_text(f"{CONFIG}EVAL_GALLERY_SIZE: 50\nOUTPUT_DIR: {folder / 'out'}\n"
                       f"DISTILLER: {{TEACHER_CKPT: {teacher}, DFD: {{SCALE_BOXES_BY: map}}}}\n")
     cfg = load_cfg(str(config))
     save_file({"model": build_net(cfg, 6).state_dict(), "config": cfg.dump()}, teacher)
@@ -115,7 +113,7 @@ def test_another_config_is_refused(base):
     cfg.OUTPUT_DIR, cfg.DISTILLER.TERMS, cfg.DEVICE = str(run), [], "auto"
     (run / "config.yaml").write_text(cfg.dump())
     compare.make_run(str(base / "tiny.yaml"), [], "none", 9)  # DEVICE and DISTILLER do not matter
-    with pytest.raises(UserError, match="SOLVER.BASE_LR 0.003, asked for 0.1; expected another"):
+    with pytest.raises(UserError, match="SOLVER.BASE_LR 0.02, asked for 0.1; expected another"):
         compare.make_run(str(base / "tiny.yaml"), ["SOLVER.BASE_LR", "0.1"], "none", 9)
 
 

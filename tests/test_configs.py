@@ -6,9 +6,9 @@ import torch
 import yaml
 
 from configs.defaults import get_cfg, load_cfg
+from configs.ranges import flatten
 from models.backbones import BACKBONES
 from models.build import build_net, build_terms, loss_weights
-from tools.convert_release import flatten
 
 FOLDER = Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(FOLDER.glob("*/*.yaml"))

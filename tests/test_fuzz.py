@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from configs.defaults import get_cfg, load_cfg
-from configs.ranges import leaves
+from configs.ranges import flatten
 from datasets import load_dataset
 from datasets.loaders import SceneDataset, read_image, train_loader
 from engine.cache import CACHE, load_cache
@@ -82,8 +82,8 @@ def test_damaged_configs(base, tmp_path, data):
                                           b"INPUT: 3", b"SOLVER: {LOSS_WEIGHTS: []}"]))
     try:
         cfg = load_cfg(str(path))
-        known = dict(leaves(get_cfg()))
-        assert {key: type(value) for key, value in leaves(cfg) if key != "EVAL_GALLERY_SIZE"} == \
+        known = flatten(get_cfg())
+        assert {key: type(value) for key, value in flatten(cfg).items() if key != "EVAL_GALLERY_SIZE"} == \
             {key: type(value) for key, value in known.items() if key != "EVAL_GALLERY_SIZE"}
     except UserError as error:
         assert one_line(error)
@@ -93,7 +93,7 @@ ODD = st.sampled_from(["0", "-1", "1", "2", "3", "7", "0.5", "-0.5", "2.5", ".na
                        "1e400", "-1e400", "x", "''", "None", "True", "[]", "[0]", "[1,2]", "[-3,4]",
                        "['a','a']", "[None]", "{}", "{1: 2}", "(", "lambda: 0", "[[1]]", "[1,'a']",
                        "[1,2,3,4,5]", "é", "__import__('os')"])
-KEYS = sorted(key for key, _ in leaves(get_cfg())
+KEYS = sorted(key for key in flatten(get_cfg())
               if key.startswith(("INPUT.M", "INPUT.B", "BACKBONE", "MODEL", "SOLVER")))
 
 

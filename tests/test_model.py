@@ -60,3 +60,21 @@ def test_resnet18_finds_and_embeds_as_the_release_does():
     net = golden_net("resnet18", **{"INPUT.MIN_SIZE": "256", "INPUT.MAX_SIZE": "416"})
     load_named_weights(net, "resnet18")
     finds_and_embeds_as_the_release_does(net.eval())
+
+
+def test_no_proposals_and_no_people():
+    """Nothing found is an empty answer; a batch without anyone trains the detector alone."""
+    net = golden_net("resnet18_x05", **{"INPUT.MIN_SIZE": "64", "INPUT.MAX_SIZE": "96",
+                                        "MODEL.RPN.SCORE_THRESH": "1.0"})
+    images = [torch.rand(3, 64, 96), torch.rand(3, 60, 80)]
+    for found in net.eval().detect(images):
+        assert found.boxes.shape == (0, 4) and found.embeddings.shape == (0, 256)
+    found, given = net.look(images, [torch.tensor([[5.0, 5, 20, 50]]), torch.zeros(0, 4)])
+    assert [len(one.boxes) for one in found] == [0, 0] and [len(one) for one in given] == [1, 0]
+    net.rpn.score_thresh = 0.0
+    nobody = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    losses = net.train()(images, [nobody, nobody]).losses
+    assert losses["oim"] == losses["proposal_reg"] == losses["rpn_reg"] == 0
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    assert net.backbone.fpn.layer_blocks[0][0].weight.grad.abs().sum() > 0

@@ -29,7 +29,8 @@ def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("programs")
     make_data(folder, frames=20)
     (folder / "tiny.yaml").write_text(CONFIG.replace("EVAL_USE_GT: True", "EVAL_USE_GT: False"))
-    teacher = train("train_base.py", folder, "teacher", "SOLVER.OPTIMIZER", "adamw")
+    teacher = train("train_base.py", folder, "teacher", "SOLVER.OPTIMIZER", "adamw",
+                    "SOLVER.BASE_LR", "0.001")
     assert teacher.returncode == 0, teacher.stderr
     student = train("train_ddps.py", folder, "student", "DISTILLER.TEACHER_CKPT",
                     str(folder / "teacher" / "best.pth"))

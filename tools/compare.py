@@ -22,9 +22,9 @@ from yacs.config import CfgNode
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from configs.defaults import load_cfg  # noqa: E402
+from configs.ranges import flatten  # noqa: E402
 from models.distill import known_terms  # noqa: E402
 from tools.comparison import ALONE, GAINS, SECONDS, write  # noqa: E402
-from tools.convert_release import flatten  # noqa: E402
 from tools.summarize import SCORES, count_parameters  # noqa: E402
 from utils.errors import UserError, run_main  # noqa: E402
 

@@ -14,6 +14,7 @@ from yacs.config import CfgNode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from configs.defaults import load_cfg  # noqa: E402
+from configs.ranges import flatten  # noqa: E402
 from models.backbones import BACKBONES  # noqa: E402
 from models.build import build_net, build_terms  # noqa: E402
 from tools.release_format import (  # noqa: E402
@@ -80,15 +81,6 @@ def model_sizes(state: dict[str, Tensor], where: str) -> dict[str, object]:
         known = ", ".join(f"{name} {spec.channels}" for name, spec in BACKBONES.items())
         raise UserError(f"{where}: expected FPN inputs of one of {known}; found {channels}")
     return {"BACKBONE.NAME": names[0]} | sizes
-
-
-def flatten(node: dict, prefix: str = "") -> dict[str, object]:
-    """A nested dict as {"A.B.C": value}."""
-    flat = {}
-    for key, value in node.items():
-        inner = isinstance(value, dict)
-        flat |= flatten(value, f"{prefix}{key}.") if inner else {prefix + key: value}
-    return flat
 
 
 def read_release_config(path: str) -> dict[str, object]:
