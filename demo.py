@@ -22,6 +22,7 @@ from models.build import choose_device
 from models.search_net import SearchNet
 from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes, stack
 from utils.errors import UserError, run_main
+from utils.files import make_folder
 
 DEMO = Path(__file__).parent / "demo_imgs"
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
@@ -106,35 +107,20 @@ def gallery_images(folder: Path) -> list[Path]:
     return paths
 
 
-def make_folder(folder: Path, gallery: Path) -> Path:
-    """Where the pictures go; not among those that are searched."""
-    if folder.resolve() == gallery.resolve():
-        raise UserError(f"--out {folder}: is the gallery; expected another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {folder}: cannot be made ({error.strerror})") from None
-    return folder
-
-
 def search(
-    net: SearchNet, device: torch.device, query: Tensor, box: Tensor, paths: list[Path],
-    batch_size: int,
+    net: SearchNet, device: torch.device, query: Tensor, box: Tensor, paths: list[Path]
 ) -> list[Found]:
     """Everyone in the pictures, with the similarity to the person in `box` of the query image:
-    inner product of the query's unit embedding with the confidence-weighted ones."""
+    inner product of the query's unit embedding with the confidence-weighted ones. Each picture
+    goes alone: beside a larger one it would be padded, which its edge would show."""
     wanted = net.embed([query.to(device)], [box[None].to(device)])[0][0]
     found = []
-    with tqdm(total=len(paths), desc="search", unit="image") as bar:
-        for first in range(0, len(paths), batch_size):
-            batch = paths[first:first + batch_size]
-            detections = net.detect([read_image(str(path)).to(device) for path in batch])
-            for path, people in zip(batch, detections):
-                sure = people.scores >= SEARCH_SCORE
-                similarities, order = (people.embeddings[sure] @ wanted).sort(descending=True)
-                boxes = people.boxes[sure][order].cpu()
-                found.append(Found(path, boxes, similarities.cpu(), torch.zeros(len(boxes)).long()))
-            bar.update(len(batch))
+    for path in tqdm(paths, "search", unit="image"):
+        people = net.detect([read_image(str(path)).to(device)])[0]
+        sure = people.scores >= SEARCH_SCORE
+        similarities, order = (people.embeddings[sure] @ wanted).sort(descending=True)
+        boxes = people.boxes[sure][order].cpu()
+        found.append(Found(path, boxes, similarities.cpu(), torch.zeros(len(boxes)).long()))
     return found
 
 
@@ -203,9 +189,12 @@ def main() -> None:
     paths = gallery_images(args.gallery)
     device = choose_device(cfg.DEVICE)
     net = load_net(cfg, args.ckpt, device)
-    out = make_folder(args.out or Path(cfg.OUTPUT_DIR) / "demo", args.gallery)
+    out = args.out or Path(cfg.OUTPUT_DIR) / "demo"
+    if out.resolve() == args.gallery.resolve():
+        raise UserError(f"--out {out}: is the gallery; expected another folder")
+    make_folder(out, "--out")
 
-    found = search(net, device, query, box, paths, cfg.INPUT.BATCH_SIZE_TEST)
+    found = search(net, device, query, box, paths)
     own = [scene for scene in found if scene.path.samefile(query_path)]
     others = [scene for scene in found if scene not in own]
     best = rank(others)

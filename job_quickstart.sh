@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole job on synthetic scenes: teacher, student alone, student with DDPS, demo, one table.
-# Run again, it continues where it stopped. KEY VALUE pairs override all three configs.
+# Run again, it continues where it stopped. KEY VALUE pairs override values of all three configs.
 set -euo pipefail
 source "$(dirname "$0")/tools/environment.sh"
 configs=configs/synthetic
@@ -17,6 +17,6 @@ python train_base.py --cfg $configs/resnet18_x05_base.yaml --resume "$@"
 echo "== 4/5 student with DDPS"
 python train_ddps.py --cfg $configs/resnet18_x05_ddps.yaml --resume "$@"
 echo "== 5/5 demo with the distilled student"
-python demo.py --cfg $configs/resnet18_x05_ddps.yaml --ckpt $ddps/best.pth --out $ddps/demo
+python demo.py --cfg $configs/resnet18_x05_ddps.yaml --ckpt $ddps/best.pth --out $ddps/demo "$@"
 echo
 python tools/summarize.py "teacher=$teacher" "student=$student" "student with DDPS=$ddps"

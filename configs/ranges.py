@@ -7,17 +7,17 @@ from utils.errors import UserError
 
 LEAST = {
     "SEED": 0, "INPUT.MIN_SIZE": 1, "INPUT.MAX_SIZE": 1, "INPUT.BATCH_SIZE_TRAIN": 1,
-    "INPUT.NUM_WORKERS": 0, "MODEL.FPN_CHANNELS": 1,
+    "INPUT.BATCH_SIZE_TEST": 1,    "INPUT.NUM_WORKERS": 0, "MODEL.FPN_CHANNELS": 1,
     "MODEL.FC_SIZE": 1, "MODEL.EMBEDDING_SIZE": 2, "MODEL.RPN.BATCH_SIZE": 1,
-    "MODEL.ROI.BATCH_SIZE": 1, "MODEL.ROI.DETECTIONS_PER_IMAGE": 1, "MODEL.OIM.QUEUE_SIZE": 0,
+    "MODEL.ROI.BATCH_SIZE": 2, "MODEL.ROI.DETECTIONS_PER_IMAGE": 1, "MODEL.OIM.QUEUE_SIZE": 0,
     "MODEL.OIM.SCALE": 0, "SOLVER.MAX_EPOCHS": 0, "SOLVER.BASE_LR": 0, "SOLVER.BASE_LR_BATCH": 0,
     "SOLVER.WEIGHT_DECAY": 0, "SOLVER.GAMMA": 0, "SOLVER.CLIP_GRADIENTS": 0,
     "SOLVER.ACCUMULATE": 1, "SOLVER.CKPT_PERIOD_STEPS": 0, "SOLVER.CKPT_KEEP": 1,
-    "SOLVER.EVAL_PERIOD": 1,
+    "SOLVER.EVAL_PERIOD": 1, "EVAL_CBGM_K1": 1, "EVAL_CBGM_K2": 1,
 }
 SHARES = (  # within 0 and 1
     "MODEL.RPN.NMS_THRESH", "MODEL.RPN.SCORE_THRESH", "MODEL.ROI.POSITIVE_FRACTION",
-    "MODEL.ROI.SCORE_THRESH", "MODEL.ROI.NMS_THRESH", "MODEL.OIM.MOMENTUM", "SOLVER.MOMENTUM",
+    "MODEL.ROI.SCORE_THRESH", "MODEL.ROI.NMS_THRESH", "MODEL.OIM.MOMENTUM",
     "SOLVER.WARMUP_FACTOR", "DISTILLER.CD.NMS_THRESH",
 )
 LISTS = {  # what the items are, and how many
@@ -37,8 +37,8 @@ def flatten(node: dict, prefix: str = "") -> dict[str, Any]:
 
 
 def check_ranges(cfg: CfgNode) -> None:
-    """UserError naming the first key whose value cannot be; what only evaluations read is checked
-    by engine.evaluate.check_settings, which knows the dataset."""
+    """UserError naming the first key whose value cannot be; what depends on the dataset is checked
+    by engine.evaluate.check_settings, names of things where the things are."""
     for key, value in flatten(cfg).items():
         expected = ""
         if value is None and key != "EVAL_GALLERY_SIZE":  # yacs lets it stand for any type
@@ -49,6 +49,12 @@ def check_ranges(cfg: CfgNode) -> None:
             expected = f"at least {LEAST[key]}"
         elif key in SHARES and not 0 <= value <= 1:
             expected = "0 to 1"
+        elif key == "SOLVER.MOMENTUM" and not 0 <= value < 1:
+            expected = "at least 0 and below 1"
+        elif key.endswith("TEMPERATURE") and not value > 0:
+            expected = "a number above 0"
+        elif ("LOSS_WEIGHTS" in key or key.endswith("WEIGHT")) and not value >= 0:
+            expected = "at least 0"
         elif key in LISTS:
             kind, count = LISTS[key]
             if count not in (None, len(value)) or not all(type(item) is kind for item in value):

@@ -45,9 +45,9 @@ class CuhkSysu(SearchDataset):
             unlisted[np.arange(len(own)), own] = False
             listed[unlisted] = 1
         name = "whole gallery" if whole else f"gallery {gallery_size}"
-        return make_protocol(f"CUHK-SYSU {name}", picked, listed, lists.query[lists.holding],
-                             image[lists.holding], np.arange(len(lists.holding)),
-                             corners(lists.xywh))
+        return make_protocol(f"CUHK-SYSU {name}", gallery_size, picked, listed,
+                             lists.query[lists.holding], image[lists.holding],
+                             np.arange(len(lists.holding)), corners(lists.xywh))
 
     def _pick(self, keys: list[Key], scene_of: dict[str, int], path: str) -> np.ndarray:
         """The dataset's queries that a protocol names."""

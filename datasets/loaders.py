@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from datasets.base import Scene
 from utils.errors import UserError
 
+LONGEST = 50  # an image is at most so many times as long as wide
 Target = dict[str, Tensor]  # "boxes" [n, 4] float32 x1 y1 x2 y2 pixels, "labels" [n] int64
 
 
@@ -32,6 +33,10 @@ def read_image(path: str) -> Tensor:
     """[3, H, W] float32, RGB in 0..1."""
     with open_image(path) as image:
         pixels = np.array(image.convert("RGB"))
+    height, width = pixels.shape[:2]
+    if max(height, width) > LONGEST * min(height, width):
+        raise UserError(f"{path}: expected a picture of people, found {width} x {height} pixels, "
+                        "whose shorter side would vanish")
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float().div_(255)
 
 
@@ -144,10 +149,3 @@ def train_loader(data: SceneDataset, batch_size: int, workers: int, seed: int, e
     batches = epoch_batches(len(data), batch_size, seed, epoch)[start_step:]
     batches = [batch[part_of(len(batch), *part)] or batch[:1] for batch in batches]
     return Loader(data, [[(epoch, i) for i in batch] for batch in batches], workers)
-
-
-def eval_loader(scenes: list[Scene], batch_size: int, workers: int) -> Loader:
-    """All scenes in their order; boxes as annotated."""
-    keys = [(0, i) for i in range(len(scenes))]
-    batches = [keys[i:i + batch_size] for i in range(0, len(keys), batch_size)]
-    return Loader(SceneDataset(scenes), batches, workers)

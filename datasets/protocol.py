@@ -21,10 +21,13 @@ class Protocol:
     image: np.ndarray      # [E] int64: column of `listed`
     box_entry: np.ndarray  # [B] int64: the entry of each box
     boxes: np.ndarray      # [B, 4] float32 x1 y1 x2 y2, pixels
+    size: int | str = -1   # as EVAL_GALLERY_SIZE names it; -1 is the whole gallery
+    unmatched: int = 0     # queries left out, since none of their images holds the person
 
 
-def make_protocol(name: str, queries: np.ndarray, listed: np.ndarray, query: np.ndarray,
-                  image: np.ndarray, box_entry: np.ndarray, boxes: np.ndarray) -> Protocol:
+def make_protocol(name: str, size: int | str, queries: np.ndarray, listed: np.ndarray,
+                  query: np.ndarray, image: np.ndarray, box_entry: np.ndarray,
+                  boxes: np.ndarray) -> Protocol:
     """A protocol without the queries that have no match: their average precision is undefined."""
     matched = np.bincount(query, minlength=len(queries)) > 0
     if not matched.any():
@@ -32,4 +35,5 @@ def make_protocol(name: str, queries: np.ndarray, listed: np.ndarray, query: np.
     if not matched.all():  # every entry belongs to a matched query, so only rows are renumbered
         query = (np.cumsum(matched) - 1)[query]
         queries, listed = queries[matched], listed[matched]
-    return Protocol(name, queries, listed, query, image, box_entry, boxes)
+    return Protocol(name, queries, listed, query, image, box_entry, boxes, size,
+                    int((~matched).sum()))

@@ -37,7 +37,7 @@ class PRW(SearchDataset):
             listed[cameras[own][:, None] == cameras] = 0
         name = "PRW cross-camera" if cross_camera else "PRW"
         name += f" {os.path.basename(query_file)}" if query_file else ""
-        return make_protocol(name, picked, listed, *self._matches(queries, listed))
+        return make_protocol(name, -1, picked, listed, *self._matches(queries, listed))
 
     def _matches(self, queries: list[Query], listed: np.ndarray) -> tuple[np.ndarray, ...]:
         """Each query's own identity in its listed frames: query, image, box_entry, boxes."""

@@ -58,7 +58,7 @@ def check_cache(cache: dict, dataset: SearchDataset, where: str) -> None:
         if len(cache[key]) != wanted:
             raise UserError(f"{where}: {key}: expected {wanted} entries for {dataset.name} in "
                             f"{dataset.root}, found {len(cache[key])}")
-    width = getattr(cache["query_box_feats"][0], "shape", ["D"])[-1]
+    width = next(iter(getattr(cache["query_box_feats"][0], "shape", ())), "D")
     for i, feat in enumerate(cache["query_box_feats"]):
         _expect(feat, (width,), f"{where}: query_box_feats[{i}]")
     for kind in ("gallery", "query"):

@@ -3,7 +3,6 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -59,34 +58,30 @@ def compare_configs(checkpoint: dict, cfg: CfgNode, where: str) -> list[str]:
             if was[key] != value]
 
 
-def _get(cfg: CfgNode, key: str) -> Any:
-    for part in key.split("."):
-        cfg = cfg[part]
-    return cfg
-
-
 def check_same_model(checkpoint: dict, cfg: CfgNode, where: str) -> None:
     """UserError naming every key by which the checkpoint's model differs from the config's."""
-    stored = stored_cfg(checkpoint, where)
-    differ = [
-        f"{key} is {_get(stored, key)!r} there and {_get(cfg, key)!r} in the config"
-        for key in MODEL_KEYS if _get(stored, key) != _get(cfg, key)
-    ]
+    stored, given = flatten(stored_cfg(checkpoint, where)), flatten(cfg)
+    differ = [f"{key} is {stored[key]!r} there and {given[key]!r} in the config"
+              for key in MODEL_KEYS if stored[key] != given[key]]
     if differ:
         raise UserError(f"{where}: another model: {'; '.join(differ)}")
 
 
-def load_state(module: nn.Module, state: dict, where: str) -> None:
-    """Strict load_state_dict; the first misfit in one line."""
+def misfits(module: nn.Module, state: dict) -> list[str]:
+    """What keeps `state` from loading into `module`, tensor by tensor."""
     own = module.state_dict()
-    misfits = [f"{k} is missing" for k in own if k not in state]
-    misfits += [f"{k} is unknown" for k in state if k not in own]
-    misfits += [
+    wrong = [f"{k} is missing" for k in own if k not in state]
+    wrong += [f"{k} is unknown" for k in state if k not in own]
+    return wrong + [
         f"{k} is {list(state[k].shape)} there and {list(own[k].shape)} in the model"
         for k in own if k in state and state[k].shape != own[k].shape
     ]
-    if misfits:
-        raise UserError(f"{where}: {len(misfits)} tensors do not fit, the first: {misfits[0]}")
+
+
+def load_state(module: nn.Module, state: dict, where: str) -> None:
+    """Strict load_state_dict; the first misfit in one line."""
+    if wrong := misfits(module, state):
+        raise UserError(f"{where}: {len(wrong)} tensors do not fit, the first: {wrong[0]}")
     module.load_state_dict(state)
 
 

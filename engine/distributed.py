@@ -56,9 +56,15 @@ def process_group() -> Iterator[None]:
 
 
 def own_device(device: torch.device) -> torch.device:
-    """The GPU of this rank, where the config asks for GPUs."""
-    if device.type == "cpu" or ranks() == 1:
+    """The GPU of this rank, where the config asks for GPUs; random numbers are its own then."""
+    if device.type == "cpu":
         return device
+    if ranks() == 1:
+        torch.cuda.set_device(device)
+        return device
+    if device.index is not None:
+        raise UserError(f"DEVICE {device}: expected auto or cuda with torchrun, where each rank "
+                        "has a GPU of its own")
     local, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if local >= count:
         raise UserError(f"torchrun --nproc_per_node: expected at most {count}, one rank for each "

@@ -21,7 +21,7 @@ from engine.extract import AMP, collect, extract
 from models.search_net import SearchNet
 from utils.drawing import draw_boxes
 from utils.errors import UserError
-from utils.files import save_file
+from utils.files import make_folder, save_file, write_text
 from utils.plots import save_curves
 
 DETECTION_SCORE = 0.01  # detections from this score on count in recall and AP
@@ -40,20 +40,16 @@ def gallery_sizes(cfg: CfgNode) -> list[int | str]:
 
 
 def protocols_of(dataset: SearchDataset, cfg: CfgNode) -> list[Protocol]:
-    """One protocol for each of EVAL_GALLERY_SIZE."""
-    return [dataset.protocol(size, cfg.EVAL_CROSS_CAMERA, cfg.EVAL_QUERY_FILE)
-            for size in gallery_sizes(cfg)]
+    """One protocol for each of EVAL_GALLERY_SIZE, none twice."""
+    protocols = [dataset.protocol(size, cfg.EVAL_CROSS_CAMERA, cfg.EVAL_QUERY_FILE)
+                 for size in gallery_sizes(cfg)]
+    return list({protocol.size: protocol for protocol in protocols}.values())
 
 
 def check_settings(dataset: SearchDataset, cfg: CfgNode) -> list[Protocol]:
     """The protocols; UserError where EVAL_... values do not fit, before hours of work."""
     if cfg.EVAL_AMP not in AMP:
         raise UserError(f"EVAL_AMP: expected {' or '.join(map(repr, AMP))}, found {cfg.EVAL_AMP!r}")
-    least_one = {"EVAL_CBGM_K1": cfg.EVAL_CBGM_K1, "EVAL_CBGM_K2": cfg.EVAL_CBGM_K2,
-                 "INPUT.BATCH_SIZE_TEST": cfg.INPUT.BATCH_SIZE_TEST}
-    for key, value in least_one.items():
-        if value < 1:
-            raise UserError(f"{key}: expected at least 1, found {value}")
     return protocols_of(dataset, cfg)
 
 
@@ -84,14 +80,16 @@ def score(
         "search": numbers[0],
         "protocol": {
             "dataset": dataset.name, "name": protocols[0].name,
-            "queries": len(protocols[0].queries), "gallery_images": len(dataset.gallery),
+            "queries": len(protocols[0].queries), "queries_unmatched": protocols[0].unmatched,
+            "gallery_images": len(dataset.gallery),
             "cbgm": cfg.EVAL_USE_CBGM, "ground_truth_boxes": cfg.EVAL_USE_GT,
             "detection_score": DETECTION_SCORE, "search_score": SEARCH_SCORE,
         },
         "detection_errors": metrics.detection_errors(boxes, dets, SEARCH_SCORE, DETECTION_SCORE),
         "galleries": [
-            {"gallery_size": size, "name": protocol.name, "queries": len(protocol.queries)} | values
-            for size, protocol, values in zip(gallery_sizes(cfg), protocols, numbers)
+            {"gallery_size": protocol.size, "name": protocol.name,
+             "queries": len(protocol.queries)} | values
+            for protocol, values in zip(protocols, numbers)
         ],
         "queries": per_query(dataset, protocols[0], searches[0]),
     }
@@ -129,6 +127,8 @@ def print_results(results: dict) -> None:
     print(f"of {errors['people']} people: {share['found']} found, {share['low_score']} with a score "
           f"under {SEARCH_SCORE}, {share['poorly_placed']} poorly placed, {share['missed']} missed",
           flush=True)
+    if unmatched := results["protocol"]["queries_unmatched"]:
+        print(f"left out: {unmatched} queries that none of their images matches")
     if len(results["galleries"]) > 1:
         rows = [[g["name"], *(100 * g[name] for name in NUMBERS)] for g in results["galleries"]]
         print(tabulate(rows, ["", *top], floatfmt=".2f"), flush=True)
@@ -153,8 +153,8 @@ def evaluate(
     OUTPUT_DIR/results.json; returns what it wrote. Bad settings are found before the work. Every
     rank extracts its part of the gallery; rank 0 does all else, the others return {}."""
     folder, seconds = Path(cfg.OUTPUT_DIR), None
-    from_first(lambda: folder.mkdir(parents=True, exist_ok=True))
     protocols = check_settings(dataset, cfg)
+    from_first(lambda: make_folder(folder, "OUTPUT_DIR"))
     if cfg.EVAL_USE_CACHE:
         cache = {} if rank() else load_cache(
             folder / CACHE, dataset, cfg.EVAL_USE_GT, cfg.EVAL_USE_CBGM)
@@ -169,7 +169,7 @@ def evaluate(
         results["protocol"]["seconds_per_image"] = seconds
     print_results(results)
     draw_sizes(results, folder / "gallery_sizes.png")
-    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_text(json.dumps(results, indent=2) + "\n", folder / "results.json")
     return results
 
 

@@ -49,6 +49,9 @@ def work(args: argparse.Namespace, build: Build) -> None:
         raise UserError(f"--ckpt {args.ckpt}: expected --eval or --resume with it")
     if args.eval and not args.ckpt and not cfg.EVAL_USE_CACHE:
         raise UserError("--eval: expected --ckpt FILE, or EVAL_USE_CACHE True")
+    if cfg.EVAL_USE_CACHE and (args.ckpt or not args.eval):
+        raise UserError("EVAL_USE_CACHE True: scores what an evaluation has left, with --eval and "
+                        f"without --ckpt; found {f'--ckpt {args.ckpt}' if args.ckpt else 'training'}")
     device = own_device(choose_device(cfg.DEVICE))
     net = None
     if args.eval and not cfg.EVAL_USE_CACHE:
@@ -60,6 +63,9 @@ def work(args: argparse.Namespace, build: Build) -> None:
         evaluate(net, dataset, cfg, device)
         return
     check_settings(dataset, cfg)
+    if not dataset.train or not dataset.num_pids:
+        raise UserError(f"{dataset.name} in {dataset.root}: expected training images of identities, "
+                        f"found {len(dataset.train)} images and {dataset.num_pids} identities")
     seed_everything(cfg.SEED)
     model, net = build(cfg, dataset.num_pids, device)
     if rank():  # models start equal; each rank then draws regions of its own images

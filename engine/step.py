@@ -67,6 +67,7 @@ class Learner:
             if device.type == "cpu":
                 raise UserError("SOLVER.SYNC_BN: PyTorch's SyncBatchNorm needs GPUs; found the CPU")
             nn.SyncBatchNorm.convert_sync_batchnorm(net)
+            nn.SyncBatchNorm.convert_sync_batchnorm(getattr(model, "terms", nn.ModuleDict()))
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(cfg, self.parameters)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.solver.AMP == "fp16")

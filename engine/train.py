@@ -26,7 +26,7 @@ from engine.schedule import learning_rate, scaled_lr
 from engine.step import Learner
 from models.search_net import SearchNet
 from utils.errors import UserError
-from utils.files import written_beside
+from utils.files import make_folder, write_text
 
 
 @contextmanager
@@ -153,7 +153,7 @@ class Trainer:
                             "; checkpoints there are whole, continue with --resume") from None
 
     def prepare(self, resume: bool) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder, "OUTPUT_DIR")
         if not resume and self.checkpoints.newest_first():
             raise UserError(f"OUTPUT_DIR {self.folder}: holds checkpoints of an earlier run; "
                             "give --resume to continue it, or another OUTPUT_DIR")
@@ -163,7 +163,7 @@ class Trainer:
     def tidy(self) -> None:
         if not self.done:
             self.evaluations.unlink(missing_ok=True)
-        (self.folder / "config.yaml").write_text(self.cfg.dump(), encoding="utf-8")
+        write_text(self.cfg.dump(), self.folder / "config.yaml")
 
     @contextmanager
     def writer(self) -> Iterator[SummaryWriter | None]:
@@ -202,10 +202,9 @@ class Trainer:
                   mininterval=1, dynamic_ncols=True) as bar:
             start = time.perf_counter()
             for images, targets in loader:
-                losses = self.train_step(images, targets)
+                size, losses = self.batch_size(), self.train_step(images, targets)
                 self.step += 1
-                start, seconds = time.perf_counter(), time.perf_counter() - start
-                self.log(writer, losses, seconds)
+                self.log(writer, losses, size, time.perf_counter() - start)
                 bar.set_postfix(loss=f"{losses['total']:.3f}", refresh=False)
                 bar.update()
                 if self.stop():
@@ -213,12 +212,23 @@ class Trainer:
                 period = self.cfg.SOLVER.CKPT_PERIOD_STEPS
                 if period and self.step % period == 0 and self.step < self.steps_per_epoch:
                     self.save()
-        damaged = {name: text for some in from_all(self.scenes.damaged) for name, text in some.items()}
+                start = time.perf_counter()
+        self.report_data()
+        if self.step == self.steps_per_epoch:
+            self.epoch, self.step = self.epoch + 1, 0
+
+    def report_data(self) -> None:
+        """What the images read so far, on all ranks, had that training does not see."""
+        damaged, outside = {}, {}
+        for images, boxes in from_all((self.scenes.damaged, self.scenes.outside)):
+            damaged |= images
+            outside |= boxes
         if damaged:
             print(f"damaged images skipped so far: {len(damaged)}, the last: "
                   f"{list(damaged.values())[-1]}")
-        if self.step == self.steps_per_epoch:
-            self.epoch, self.step = self.epoch + 1, 0
+        if outside:
+            print(f"boxes outside their image dropped so far: {sum(outside.values())}, in "
+                  f"{len(outside)} images, the last {list(outside)[-1]}")
 
     def batch_size(self) -> int:
         """Images of the step to come, on all ranks; an epoch's last batch may be smaller."""
@@ -233,8 +243,11 @@ class Trainer:
         where = f"epoch {self.epoch + 1}, step {self.step + 1}"
         return self.learner.step(images, targets, mine.stop - mine.start, rate, where)
 
-    def log(self, writer: SummaryWriter | None, losses: dict[str, float], seconds: float) -> None:
-        """TensorBoard scalars of the step just done: losses (unweighted), total, rate, speed."""
+    def log(
+        self, writer: SummaryWriter | None, losses: dict[str, float], size: int, seconds: float
+    ) -> None:
+        """TensorBoard scalars of the step just done, on `size` images: losses (unweighted), total,
+        rate, speed."""
         if writer is None:
             return
         for name, loss in losses.items():
@@ -242,8 +255,7 @@ class Trainer:
         rate = self.learner.optimizer.param_groups[0]["lr"]
         writer.add_scalar("train/learning_rate", rate, self.done)
         writer.add_scalar("train/seconds_per_step", seconds, self.done)
-        writer.add_scalar("train/images_per_second",
-                          self.cfg.INPUT.BATCH_SIZE_TRAIN / seconds, self.done)
+        writer.add_scalar("train/images_per_second", size / seconds, self.done)
 
     # --- evaluation ---
 
@@ -283,5 +295,4 @@ class Trainer:
         if all(metrics["search/mAP"] > past_one["search/mAP"] for past_one in past):
             self.checkpoints.mark_best(self.checkpoint)
         lines = [json.dumps(one) for one in [*past, {"epoch": self.epoch} | metrics]]
-        with written_beside(self.evaluations) as file:
-            file.write(("\n".join(lines) + "\n").encode())
+        write_text("\n".join(lines) + "\n", self.evaluations)

@@ -2,6 +2,7 @@
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
@@ -18,6 +19,13 @@ from utils.errors import UserError
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
+class Float32Anchors(AnchorGenerator):
+    """Anchors in float32 under mixed precision too: beyond 256 bfloat16 knows no odd numbers."""
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        return super().forward(image_list, [level[:1, :1].float() for level in feature_maps])
+
+
 class Float32RPNHead(RPNHead):
     """Boxes come out in float32 under mixed precision too: half of it misses corners by pixels."""
 
@@ -27,7 +35,7 @@ class Float32RPNHead(RPNHead):
 
 
 def _make_rpn(cfg: CfgNode, channels: int) -> RegionProposalNetwork:
-    anchors = AnchorGenerator(
+    anchors = Float32Anchors(
         tuple((size,) for size in cfg.MODEL.ANCHOR_SIZES), ((0.5, 1.0, 2.0),) * 5
     )
     rpn = cfg.MODEL.RPN
@@ -109,6 +117,8 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError(f"of another kind: {device.type}")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         found = f"{torch.cuda.device_count()} GPUs" if torch.cuda.is_available() else "no GPU"

@@ -25,5 +25,7 @@ class NormAwareEmbedding(nn.Module):
 
     def forward(self, pooled: Tensor, fc: Tensor) -> tuple[Tensor, Tensor]:
         """pooled [R, C·7·7], fc [R, FC] -> unit embeddings [R, D], rescaled norms [R]."""
+        if self.training and len(pooled) == 1:  # which alone has no variance: norms refuse it
+            return tuple(part[:1] for part in self(pooled.repeat(2, 1), fc.repeat(2, 1)))
         joined = torch.cat([self.pooled(pooled), self.fc(fc)], dim=1)
         return F.normalize(joined), self.norm(joined.norm(dim=1, keepdim=True)).squeeze(1)

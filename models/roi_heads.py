@@ -16,7 +16,8 @@ PERSON = 1  # class index in the detection branch's two outputs
 def detection_losses(
     class_logits: Tensor, box_deltas: Tensor, labels: Tensor, targets: Tensor
 ) -> dict[str, Tensor]:
-    """class_logits [R, 2], box_deltas [R, 8], person labels [R], regression targets [R, 4].
+    """class_logits [R, 2], box_deltas [R, 8], person labels [R], regression targets [R, 4]; R may
+    be 0.
 
     Cross-entropy over person and background; smooth L1 (beta 1) of the person deltas, summed over
     positives and divided by R (Fast R-CNN, Girshick 2015, eq. 1-3).
@@ -24,10 +25,12 @@ def detection_losses(
     is_person = labels > 0
     positives = torch.where(is_person)[0]
     deltas = box_deltas.reshape(-1, 2, 4)[positives, PERSON]
-    regression = F.smooth_l1_loss(deltas, targets[positives], beta=1.0, reduction="sum")
+    regions = max(len(labels), 1)
     return {
-        "proposal_cls": F.cross_entropy(class_logits, is_person.long()),
-        "proposal_reg": regression / max(len(labels), 1),
+        "proposal_cls":
+            F.cross_entropy(class_logits, is_person.long(), reduction="sum") / regions,
+        "proposal_reg":
+            F.smooth_l1_loss(deltas, targets[positives], beta=1.0, reduction="sum") / regions,
     }
 
 

@@ -102,6 +102,17 @@ def test_ctrl_c_saves_and_the_next_call_goes_on_with_the_terms(base, call):
         assert not before[name].equal(after[name])
 
 
+def test_a_damaged_run_does_not_stop_the_others(base, call, capsys):
+    for method in ("none", "hint"):
+        assert call(method, "--seeds", "6", "SOLVER.MAX_EPOCHS", "1") == 0
+    damaged = base / "out/none_seed6/evaluations.jsonl"
+    damaged.write_text("rubbish\n")
+    assert call("none", "hint", "--seeds", "6", "SOLVER.MAX_EPOCHS", "1") == 1
+    said = capsys.readouterr().out
+    assert f"none_seed6: failed: {damaged}: expected" in said
+    assert "hint_seed6: was finished" in said
+
+
 def test_another_config_is_refused(base):
     run = base / "out/none_seed9"
     run.mkdir(parents=True)

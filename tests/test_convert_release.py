@@ -138,11 +138,11 @@ FC = "roi_heads.reid_head.fc7.bias"
 
 @pytest.mark.parametrize("change, message", [
     (lambda w: {k: v for k, v in w.items() if k != FC}, f"1 tensors do not fit: {FC} is missing"),
-    (lambda w: w | {"more.weight": torch.zeros(1)}, "more.weight has no place"),
-    (lambda w: w | {FC: torch.zeros(3)}, rf"{FC} is \[3\], expected \[1024\]"),
+    (lambda w: w | {"more.weight": torch.zeros(1)}, "more.weight is unknown"),
+    (lambda w: w | {FC: torch.zeros(3)}, rf"{FC} is \[3\] there and \[1024\] in"),
     (lambda w: {k: v for k, v in w.items() if k != LUT}, "roi_heads.oim.lut"),
     (lambda w: {"student": w, "fgd": adapters(32)}, "8 tensors.*levels.0.align.weight is missing"),
-    (lambda w: {"student": w, "fgd": {"7": adapters()["0"]}}, "dfd.levels.7.*has no place"),
+    (lambda w: {"student": w, "fgd": {"7": adapters()["0"]}}, "dfd.levels.7.*is unknown"),
     (lambda w: {"student": w, "abf": {"a": torch.zeros(1)}}, "no place for abf"),
     (lambda w: {"student": w, "fgd": {"0": 3}}, "fgd 0: expected a state dict"),
     (lambda w: {"a": 1}, "expected a state dict of tensors"),
@@ -163,6 +163,9 @@ def test_what_does_not_fit_is_listed_and_nothing_written(
     ("a: [1", "not a YAML config"),
     ("- 1", "expected KEY: value lines; found list"),
     ("INPUT: {DATASET: market}", "INPUT.DATASET: expected CUHK-SYSU or PRW; found market"),
+    ("INPUT: {DATASET: [PRW]}", "INPUT.DATASET: expected CUHK-SYSU or PRW; found"),
+    ("SOLVER: {MAX_EPOCHS: -3}", "SOLVER.MAX_EPOCHS: expected at least 0, found -3"),
+    ("SOLVER: {MAX_EPOCHS: null}", "SOLVER.MAX_EPOCHS: expected"),
     ("INPUT: {MIN_SIZE: tall}", "INPUT.MIN_SIZE: expected int; found 'tall'"),
     ("SOLVER: {BASE_LR: fast}", "SOLVER.BASE_LR: expected float; found 'fast'"),
 ])

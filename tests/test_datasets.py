@@ -8,7 +8,7 @@ from PIL import Image
 
 from datasets import UNLABELED, load_dataset
 from datasets.base import Scene
-from datasets.loaders import SceneDataset, epoch_batches, eval_loader, train_loader
+from datasets.loaders import SceneDataset, epoch_batches, read_image, train_loader
 from tests.annotations import write_cuhk, write_image, write_protocol, write_prw
 from utils.errors import UserError
 
@@ -211,10 +211,8 @@ def test_damaged_image(tmp_path, workers, damage):
     path.unlink()
     if damage == "cut":
         path.write_bytes(whole[:len(whole) // 2])
-    for loader in (train_loader(SceneDataset(scenes, train=True), 2, workers, 0, 0),
-                   eval_loader(scenes, 3, workers)):
-        with pytest.raises(UserError, match=f"^{path}: [^\n]*$"):
-            list(loader)
+    with pytest.raises(UserError, match=f"^{path}: [^\n]*$"):
+        list(train_loader(SceneDataset(scenes, train=True), 2, workers, 0, 0))
     data = SceneDataset(scenes, train=True, skip_damaged=True)
     batches = list(train_loader(data, 2, workers, 0, 0))
     assert [len(images) for images, _ in batches] == [2, 2]  # another scene stands in
@@ -230,13 +228,10 @@ def test_all_images_damaged(tmp_path):
         list(train_loader(data, 2, 0, 0, 0))
 
 
-def test_eval_loader_keeps_order(tmp_path):
-    scenes = scenes_in(tmp_path, 5)
-    loader = eval_loader(scenes, 2, 0)
-    batches = list(loader)
-    assert len(loader) == 3 and [len(images) for images, _ in batches] == [2, 2, 1]
-    images = [image for batch, _ in batches for image in batch]
-    assert all(torch.equal(a, SceneDataset(scenes)[i][0]) for i, a in enumerate(images))
+def test_a_thread_of_an_image_is_refused(tmp_path):
+    Image.new("RGB", (1, 60)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="a.png: expected a picture of people, found 1 x 60"):
+        read_image(str(tmp_path / "a.png"))
 
 
 def test_golden_counts():

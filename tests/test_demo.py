@@ -85,7 +85,7 @@ def test_similarity_is_the_query_embedding_with_each_weighted_one(base):
     net = load_net(load_cfg(None, TINY), base / "everyone.pth", torch.device("cpu"))
     paths = demo.gallery_images(base / "gallery")
     query, box = read_image(str(base / "query.jpg")), torch.tensor([10.0, 5, 40, 60])
-    alone = [demo.search(net, torch.device("cpu"), query, box, [p], 1)[0] for p in paths[:1]]
+    alone = demo.search(net, torch.device("cpu"), query, box, paths[:1])
     people = net.detect([read_image(str(paths[0]))])[0]
     wanted = net.embed([query], [box[None]])[0][0]
     expected = (people.embeddings @ wanted).sort(descending=True).values

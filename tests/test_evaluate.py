@@ -217,6 +217,8 @@ def test_prw_protocols_come_from_the_config(tmp_path):
     assert protocol("EVAL_CROSS_CAMERA", "True").listed.sum(1).tolist() == [1, 2]
     assert protocol("EVAL_QUERY_FILE", "mini.txt").queries.tolist() == [1]
     assert protocol("EVAL_GALLERY_SIZE", "-1").listed.sum(1).tolist() == [2, 2]
+    both = ev.protocols_of(data, load_cfg(None, ["EVAL_GALLERY_SIZE", "[100, -1]"]))
+    assert [one.size for one in both] == [-1]  # the one gallery, once
     with pytest.raises(UserError, match="EVAL_GALLERY_SIZE.*found 500"):
         protocol("EVAL_GALLERY_SIZE", "500")
     with pytest.raises(UserError, match="none.txt: missing"):
@@ -272,6 +274,7 @@ def changed(**entries):
     (changed(gallery_feats=(3, lambda t: t[:, :8])), r"gallery_feats\[3\]: .*found .*\[6, 8\]"),
     (changed(query_box_feats=(2, lambda t: t[:8])),
      r"query_box_feats\[2\]: .*\[16\], found .*\[8\]"),
+    (changed(query_box_feats=(0, lambda t: t[0])), r"query_box_feats\[0\]: .*found .*\[\]"),
     (changed(query_box_feats=(0, None)), r"query_box_feats\[0\]: .*found NoneType"),
     (changed(gallery_dets=(0, lambda t: t.double())), r"gallery_dets\[0\]: .*float64"),
     (changed(query_feats=(0, lambda t: t * torch.nan)), r"query_feats\[0\]: expected finite"),

@@ -4,6 +4,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torchvision.models.detection.image_list import ImageList
 
 from configs.defaults import load_cfg
 from engine.generators import generator_states, restore_generators, seed_everything
@@ -110,6 +111,16 @@ def test_what_needs_float32_gets_it(learn):
     learner.step(images, targets, 3, 0.01, "a test")
     assert seen == {"features": {torch.float32}, "others": {torch.float32}, "autocast": False}
     assert dtypes == [torch.float32, torch.bfloat16]  # the branches themselves are in half
+
+
+def test_anchors_are_exact():
+    """bfloat16 has 8 bits: at 1500 pixels it knows every eighth."""
+    rpn = build_net(load_cfg(None, ["BACKBONE.WEIGHTS", ""]), 5).rpn
+    images = ImageList(torch.zeros(1, 3, 64, 1504), [(64, 1500)])
+    levels = [torch.zeros(1, 2, 64 // stride, 1504 // stride) for stride in (4, 8, 16, 32)]
+    exact = rpn.anchor_generator(images, [*levels, levels[-1][..., ::2, ::2]])[0]
+    half = [level.bfloat16() for level in [*levels, levels[-1][..., ::2, ::2]]]
+    assert torch.equal(rpn.anchor_generator(images, half)[0], exact)
 
 
 def test_half_precision_survives_an_overflow(learn):

@@ -77,4 +77,10 @@ def test_no_proposals_and_no_people():
     assert losses["oim"] == losses["proposal_reg"] == losses["rpn_reg"] == 0
     sum(losses.values()).backward()
     assert all(loss.isfinite() for loss in losses.values())
+    net.rpn.score_thresh = 1.0  # one image without people or proposals; one with a single region
+    lost = net(images[:1], [nobody]).losses
+    one = {"boxes": torch.tensor([[5.0, 5, 20, 50]]), "labels": torch.tensor([3])}
+    found = net(images[:1], [one]).losses
+    assert all(loss.isfinite() for loss in (*lost.values(), *found.values()))
+    assert lost["proposal_cls"] == 0 and found["oim"] > 0
     assert net.backbone.fpn.layer_blocks[0][0].weight.grad.abs().sum() > 0

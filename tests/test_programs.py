@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from scipy.io import savemat
 
 import train_base
 import train_ddps
@@ -121,6 +123,18 @@ BAD = {
                      ["DISTILLER.TEACHER_CKPT", "{0}/no.pth"]),
     "unknown term": ("ddps", "DISTILLER.TEACHER_CKPT {0}/teacher/best.pth DISTILLER.TERMS ['xyz']",
                      ["DISTILLER.TERMS", "xyz", "dfd"]),
+    "training on a cache": ("base", "EVAL_USE_CACHE True", ["EVAL_USE_CACHE", "training"]),
+    "a cache and a checkpoint": ("base", "--eval --ckpt {0}/teacher/best.pth EVAL_USE_CACHE True",
+                                 ["EVAL_USE_CACHE", "{0}/teacher/best.pth"]),
+    "a file for a folder": ("base", "--eval --ckpt {0}/teacher/best.pth OUTPUT_DIR {0}/tiny.yaml",
+                            ["OUTPUT_DIR", "{0}/tiny.yaml"]),
+    "momentum of one": ("base", "SOLVER.OPTIMIZER adamw SOLVER.MOMENTUM 1.0", ["SOLVER.MOMENTUM"]),
+    "cold temperature": ("base", "DISTILLER.LD.TEMPERATURE 0.0", ["DISTILLER.LD.TEMPERATURE"]),
+    "negative weight": ("base", "SOLVER.LOSS_WEIGHTS.OIM -1.0", ["SOLVER.LOSS_WEIGHTS.OIM"]),
+    "other embeddings": ("ddps", "DISTILLER.TEACHER_CKPT {0}/teacher/best.pth DISTILLER.TERMS "
+                         "['cd'] DISTILLER.CD.FORM contrastive MODEL.EMBEDDING_SIZE 8",
+                         ["DISTILLER.CD.FORM", "16", "8"]),
+    "a device of no use": ("base", "DEVICE meta", ["DEVICE meta"]),
     "no cache": ("base", "--eval EVAL_USE_CACHE True OUTPUT_DIR {0}/new", ["eval_cache.pth"]),
 }
 PROGRAMS = {"base": train_base, "ddps": train_ddps}
@@ -177,3 +191,11 @@ def test_damaged_annotation_is_named(refuse, copy, name, damage):
     else:
         path.write_bytes(path.read_bytes()[:200])
     assert str(path) in refuse("base", "INPUT.DATA_ROOT", copy)
+
+
+def test_nothing_to_train_on_is_said(refuse, copy):
+    """Annotation files that are whole, and name no image for training."""
+    path = copy / "annotation/test/train_test/Train.mat"
+    savemat(path, {"Train": np.empty((0, 1), object)})
+    line = refuse("base", "INPUT.DATA_ROOT", copy)
+    assert "expected training images of identities" in line and str(copy) in line

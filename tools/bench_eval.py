@@ -9,7 +9,6 @@ on a tenth of the images) and scaled; both must agree to 1e-6 on those.
 
 import argparse
 import os
-import platform
 import resource
 import sys
 import time
@@ -24,6 +23,7 @@ from datasets.protocol import Protocol  # noqa: E402
 from engine import metrics  # noqa: E402
 from engine.cbgm import CBGM  # noqa: E402
 from tests import oracle  # noqa: E402
+from tools.profile_model import machine  # noqa: E402
 
 DIM, DETECTIONS = 256, 20
 CUHK_SIZES = (50, 100, 500, 1000, 2000, 4000, -1)
@@ -196,18 +196,6 @@ def growth_row(images: int, queries: int, seed: int) -> list:
     ]
 
 
-def machine() -> str:
-    with open("/proc/cpuinfo") as file:
-        model = next(
-            (line.split(":")[1].strip() for line in file if "model name" in line), "unknown CPU"
-        )
-    load = ", ".join(f"{x:.1f}" for x in os.getloadavg())
-    return (
-        f"{model}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, load {load}, "
-        f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}"
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -222,7 +210,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    print(f"{machine()}, seed {args.seed}")
+    print(f"{machine(torch.device('cpu'))}, seed {args.seed}")
     images, queries = int(6112 * args.scale), int(2057 * args.scale)
     table = []
     prw = draw("PRW", images, queries, 40, 30, 4, args.seed)

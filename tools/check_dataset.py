@@ -84,9 +84,8 @@ def check_protocols(dataset: SearchDataset, problems: list[str]) -> list[list]:
         except UserError as error:
             problems.append(str(error))
             continue
-        searched = len(dataset.queries) if dataset.name == "PRW" else len(protocol.queries)
-        matched = len(protocol.queries)
-        table.append([protocol.name, matched, searched - matched, len(protocol.query)])
+        table.append([protocol.name, len(protocol.queries), protocol.unmatched,
+                      len(protocol.query)])
     return table
 
 

@@ -14,7 +14,8 @@ from yacs.config import CfgNode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from configs.defaults import load_cfg  # noqa: E402
-from configs.ranges import flatten  # noqa: E402
+from configs.ranges import check_ranges, flatten  # noqa: E402
+from engine.checkpoint import misfits  # noqa: E402
 from models.backbones import BACKBONES  # noqa: E402
 from models.build import build_net, build_terms  # noqa: E402
 from tools.release_format import (  # noqa: E402
@@ -102,7 +103,7 @@ def make_config(
 ) -> CfgNode:
     """This project's config for the dataset and backbone, with the release's values over it."""
     dataset = release.get("INPUT.DATASET", "CUHK-SYSU")  # the release's default
-    if dataset not in DATASET_FOLDERS:
+    if not isinstance(dataset, str) or dataset not in DATASET_FOLDERS:
         raise UserError(f"{where}: INPUT.DATASET: expected {' or '.join(DATASET_FOLDERS)}; "
                         f"found {dataset}")
     folder = Path(__file__).resolve().parents[1] / "configs" / DATASET_FOLDERS[dataset]
@@ -111,32 +112,17 @@ def make_config(
     cfg.defrost()
     values = {ours: release[key] for key, ours in CONFIG_KEYS.items() if key in release}
     for key, value in (values | sizes | {"OUTPUT_DIR": out}).items():
-        node, _, leaf = key.rpartition(".")
-        old = eval_node(cfg, node)[leaf]
+        old = flatten(cfg)[key]
         try:  # YAML reads 10 as int and 1e-3 as text where a float is meant
             cfg.merge_from_list([key, float(value) if isinstance(old, float) else value])
         except (TypeError, ValueError):
             raise UserError(f"{where}: {key}: expected {type(old).__name__}; "
                             f"found {value!r}") from None
+    try:
+        check_ranges(cfg)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
     return cfg
-
-
-def eval_node(cfg: CfgNode, path: str) -> CfgNode:
-    """The node at "A.B" of a config."""
-    for part in filter(None, path.split(".")):
-        cfg = cfg[part]
-    return cfg
-
-
-def misfits(module: nn.Module, state: dict[str, Tensor]) -> list[str]:
-    """What keeps `state` from loading into `module`, tensor by tensor."""
-    own = module.state_dict()
-    return (
-        [f"{key} is missing" for key in own.keys() - state.keys()]
-        + [f"{key} has no place" for key in state.keys() - own.keys()]
-        + [f"{key} is {list(state[key].shape)}, expected {list(own[key].shape)}"
-           for key in own.keys() & state.keys() if state[key].shape != own[key].shape]
-    )
 
 
 def check_fit(cfg: CfgNode, state: dict[str, Tensor], terms: dict[str, Tensor], where: str) -> None:

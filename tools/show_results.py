@@ -22,7 +22,7 @@ from datasets import Scene, load_dataset
 from datasets.loaders import open_image
 from engine import metrics
 from engine.cache import CACHE, load_cache
-from engine.evaluate import SEARCH_SCORE, context_of, protocols_of
+from engine.evaluate import SEARCH_SCORE, context_of, check_settings
 from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes
 from utils.errors import UserError, run_main
 
@@ -187,7 +187,7 @@ def main() -> None:
     if out.suffix not in (".html", ".png"):
         raise UserError(f"--out {out}: expected a name that ends in .html or .png")
     dataset = load_dataset(cfg.INPUT.DATASET, cfg.INPUT.DATA_ROOT)
-    protocol = protocols_of(dataset, cfg)[0]
+    protocol = check_settings(dataset, cfg)[0]
     cache = load_cache(Path(cfg.OUTPUT_DIR) / CACHE, dataset, cfg.EVAL_USE_GT, cfg.EVAL_USE_CBGM)
     title, rows = rows_of(dataset, cache, protocol, cfg, args)
     try:

@@ -1,4 +1,4 @@
-"""Files of tensors: written beside and renamed, loaded without running code from them."""
+"""Files: written beside and renamed; those of tensors loaded without running code from them."""
 import os
 import re
 import zipfile
@@ -26,6 +26,21 @@ def written_beside(path: Path) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
         raise UserError(f"{path}: cannot be written ({str(error).splitlines()[0]}); "
                         "earlier files are whole") from None
+
+
+def write_text(text: str, path: Path) -> None:
+    """Text that takes the place of what `path` held once it is written whole."""
+    with written_beside(path) as file:
+        file.write(text.encode())
+
+
+def make_folder(folder: Path, key: str) -> Path:
+    """`folder`, made where it is not there; key: the option or config key that named it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{key} {folder}: cannot be made ({error.strerror or error})") from None
+    return folder
 
 
 def save_file(content: Any, path: Path) -> None:

@@ -9,6 +9,7 @@ import functools
 import json
 import os
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -18,6 +19,7 @@ from datasets.synthetic.looks import Look
 from datasets.synthetic.plan import make_plan
 from datasets.synthetic.scenes import FRAME, Frame, draw_scene
 from utils.errors import UserError
+from utils.files import make_folder
 
 VERSION = 1  # rises when the same parameters would give other images
 RECORD = "synthetic.json"
@@ -68,7 +70,7 @@ def write_dataset(
         return False
     roots = {name: os.path.join(out, FOLDERS[name][0]) for name in layouts}
     for name, root in roots.items():
-        os.makedirs(os.path.join(root, FOLDERS[name][1]), exist_ok=True)
+        make_folder(Path(root, FOLDERS[name][1]), "--out")
     _record(out, asked, finished=False)
     every = plan.train + plan.gallery
     draw = functools.partial(
