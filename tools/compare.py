@@ -173,11 +173,12 @@ def compare(cfg_path: str, methods: dict[str, list[Run]], out: Path) -> int:
     parameters = count_parameters(next(iter(runs.values())).cfg)
     done, failed, table = {}, [], ""
     for number, (folder, run) in enumerate(runs.items(), start=1):
+        title = f"[{number}/{len(runs)}] {folder.name}"
         try:
-            found, reason = finish(cfg_path, run, f"[{number}/{len(runs)}] {folder.name}")
+            found, reason = finish(cfg_path, run, title)
         except UserError as error:  # of what an earlier training left behind
             found, reason = None, str(error)
-            print(f"[{number}/{len(runs)}] {folder.name}: failed: {reason}", flush=True)
+            print(f"{title}: failed: {reason}", flush=True)
         if found:
             done[folder] = found
         else:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from tools.summarize import SCORES
+from utils.files import make_folder, write_text
 
 GAINS = ("mAP", "top-1")  # shown against the student alone, and plotted
 SECONDS = "training seconds"
@@ -79,12 +80,12 @@ def write(
 ) -> str:
     """folder/comparison.{md,csv,json,png} from the scores of each method's finished runs; returns
     the table as Markdown."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "OUTPUT_DIR")
     rows = make_rows(scores, parameters)
     content = {"methods": rows, "runs": scores, "failed": failed}
-    (folder / "comparison.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_text(json.dumps(content, indent=2) + "\n", folder / "comparison.json")
     text = markdown(rows, failed)
-    (folder / "comparison.md").write_text(text, encoding="utf-8")
+    write_text(text, folder / "comparison.md")
     if rows:
         with open(folder / "comparison.csv", "w", newline="", encoding="utf-8") as file:
             table = csv.DictWriter(file, rows[0].keys())

@@ -22,7 +22,7 @@ from tools.release_format import (  # noqa: E402
     CONFIG_KEYS, PRW_TABLE, convert_state, rename_adapter, renumber_prw,
 )
 from utils.errors import UserError, run_main  # noqa: E402
-from utils.files import load_file, save_file  # noqa: E402
+from utils.files import load_file, make_folder, save_file, write_text  # noqa: E402
 
 DATASET_FOLDERS = {"CUHK-SYSU": "cuhk_sysu", "PRW": "prw"}
 LUT = "roi_heads.oim.lut"
@@ -110,9 +110,10 @@ def make_config(
     base, ddps = (folder / f"{sizes['BACKBONE.NAME']}_{kind}.yaml" for kind in ("base", "ddps"))
     cfg = load_cfg(str(ddps if distilled and ddps.is_file() else base))
     cfg.defrost()
+    defaults = flatten(cfg)
     values = {ours: release[key] for key, ours in CONFIG_KEYS.items() if key in release}
     for key, value in (values | sizes | {"OUTPUT_DIR": out}).items():
-        old = flatten(cfg)[key]
+        old = defaults[key]
         try:  # YAML reads 10 as int and 1e-3 as text where a float is meant
             cfg.merge_from_list([key, float(value) if isinstance(old, float) else value])
         except (TypeError, ValueError):
@@ -159,11 +160,8 @@ def convert(cfg_path: str, ckpt_path: str, out: str) -> None:
     checkpoint = {"model": state, "terms": terms, "config": cfg.dump(), "step": 0}
     if isinstance(content.get("epoch"), int):  # the last epoch's index -> finished epochs
         checkpoint["epoch"] = content["epoch"] + 1
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        targets[0].write_text(cfg.dump(), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written ({error.strerror})") from None
+    make_folder(folder, "--out")
+    write_text(cfg.dump(), targets[0])
     save_file(checkpoint, targets[1])
     ignored = [key for key in release if key not in CONFIG_KEYS]
     if ignored:

@@ -96,9 +96,8 @@ def machine(device: torch.device) -> str:
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     cpu = models[0] if models else platform.processor() or platform.machine()
     gpu = f"{torch.cuda.get_device_name(device)}, " if device.type == "cuda" else ""
-    return (f"{gpu}{cpu}, {os.cpu_count()} CPU cores, "
-            f"{torch.get_num_threads()} threads, {platform.system()}, Python "
-            f"{platform.python_version()}, torch {torch.__version__}")
+    return (f"{gpu}{cpu}, {os.cpu_count()} CPU cores, {torch.get_num_threads()} threads, "
+            f"{platform.system()}, Python {platform.python_version()}, torch {torch.__version__}")
 
 
 def measure(path: str, overrides: list[str], batches: list[int], repeats: int) -> dict:

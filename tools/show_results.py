@@ -22,7 +22,7 @@ from datasets import Scene, load_dataset
 from datasets.loaders import open_image
 from engine import metrics
 from engine.cache import CACHE, load_cache
-from engine.evaluate import SEARCH_SCORE, context_of, check_settings
+from engine.evaluate import SEARCH_SCORE, check_settings, context_of
 from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes
 from utils.errors import UserError, run_main
 

@@ -34,13 +34,12 @@ def write_text(text: str, path: Path) -> None:
         file.write(text.encode())
 
 
-def make_folder(folder: Path, key: str) -> Path:
+def make_folder(folder: Path, key: str) -> None:
     """`folder`, made where it is not there; key: the option or config key that named it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{key} {folder}: cannot be made ({error.strerror or error})") from None
-    return folder
 
 
 def save_file(content: Any, path: Path) -> None:

@@ -19,7 +19,7 @@ from datasets.synthetic.looks import Look
 from datasets.synthetic.plan import make_plan
 from datasets.synthetic.scenes import FRAME, Frame, draw_scene
 from utils.errors import UserError
-from utils.files import make_folder
+from utils.files import make_folder, write_text
 
 VERSION = 1  # rises when the same parameters would give other images
 RECORD = "synthetic.json"
@@ -110,10 +110,7 @@ def _finished(out: str, asked: dict) -> bool:
 
 
 def _record(out: str, asked: dict, finished: bool) -> None:
-    path = os.path.join(out, RECORD)
-    with open(path + ".part", "w") as file:
-        json.dump(asked | {"finished": finished}, file, indent=1)
-    os.replace(path + ".part", path)
+    write_text(json.dumps(asked | {"finished": finished}, indent=1), Path(out, RECORD))
 
 
 def _parallel(draw, frames: list[Frame], workers: int | None):
