@@ -1,5 +1,6 @@
 """Search a folder of pictures for one person: find everyone, rank them by similarity to the query,
 and draw the result."""
+
 import argparse
 import json
 from dataclasses import dataclass
@@ -51,16 +52,35 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML config")
     parser.add_argument("--ckpt", required=True, metavar="FILE", help="checkpoint of that config")
-    parser.add_argument("--query", type=Path, metavar="IMAGE",
-                        help="picture with the person to look for (default: demo_imgs/query.json)")
-    parser.add_argument("--box", type=float, nargs=4, metavar=("X1", "Y1", "X2", "Y2"),
-                        help="where the person stands in it, pixels")
-    parser.add_argument("--gallery", type=Path, default=DEMO, metavar="FOLDER",
-                        help="pictures to search (default: demo_imgs)")
-    parser.add_argument("--out", type=Path, metavar="FOLDER",
-                        help="where the drawn pictures go (default: OUTPUT_DIR/demo)")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE",
-                        help="config values, for example DEVICE cpu")
+    parser.add_argument(
+        "--query",
+        type=Path,
+        metavar="IMAGE",
+        help="picture with the person to look for (default: demo_imgs/query.json)",
+    )
+    parser.add_argument(
+        "--box",
+        type=float,
+        nargs=4,
+        metavar=("X1", "Y1", "X2", "Y2"),
+        help="where the person stands in it, pixels",
+    )
+    parser.add_argument(
+        "--gallery",
+        type=Path,
+        default=DEMO,
+        metavar="FOLDER",
+        help="pictures to search (default: demo_imgs)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="where the drawn pictures go (default: OUTPUT_DIR/demo)",
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="config values, for example DEVICE cpu"
+    )
     return parser.parse_intermixed_args()
 
 
@@ -81,16 +101,20 @@ def default_query() -> tuple[Path, list[float]]:
 def choose_query(path: Path | None, box: list[float] | None) -> tuple[Path, Tensor, Tensor]:
     """The query's picture: its path, the image [3, H, W] and the box [4] in it, checked."""
     if (path is None) != (box is None):
-        raise UserError("--query IMAGE and --box X1 Y1 X2 Y2: expected both or neither, found only "
-                        + ("--box" if path is None else f"--query {path}"))
+        raise UserError(
+            "--query IMAGE and --box X1 Y1 X2 Y2: expected both or neither, found only "
+            + ("--box" if path is None else f"--query {path}")
+        )
     if path is None:
         path, box = default_query()
     image = read_image(str(path))
     (x1, y1, x2, y2), (height, width) = box, image.shape[1:]
     if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
         found = " ".join(f"{value:g}" for value in box)
-        raise UserError(f"--box {found}: expected x1 < x2 and y1 < y2 within {path}, which is "
-                        f"{width} x {height} pixels")
+        raise UserError(
+            f"--box {found}: expected x1 < x2 and y1 < y2 within {path}, which is "
+            f"{width} x {height} pixels"
+        )
     return path, image, torch.tensor(box)
 
 
@@ -100,8 +124,9 @@ def gallery_images(folder: Path) -> list[Path]:
         raise UserError(f"--gallery {folder}: no such folder")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not paths:
-        raise UserError(f"--gallery {folder}: expected images ({' '.join(sorted(SUFFIXES))}), "
-                        "found none")
+        raise UserError(
+            f"--gallery {folder}: expected images ({' '.join(sorted(SUFFIXES))}), found none"
+        )
     for path in paths:
         read_image(str(path))
     return paths
@@ -160,11 +185,16 @@ def draw_sheet(
         color = RANKED.color if i == 0 else None
         tiles.append(Tile(cut_out(image, scene.boxes[i], CUT_OUT), caption, color))
     scenes = [Tile(picture, scene.path.name) for scene, picture in zip(found, pictures)]
-    return stack([
-        contact_sheet(tiles, TOP + 1, "Query and best matches"),
-        contact_sheet(scenes, 3, "Scenes, best match first; the best of each is green with a rank, "
-                                 "orange without"),
-    ])
+    return stack(
+        [
+            contact_sheet(tiles, TOP + 1, "Query and best matches"),
+            contact_sheet(
+                scenes,
+                3,
+                "Scenes, best match first; the best of each is green with a rank, orange without",
+            ),
+        ]
+    )
 
 
 def print_table(best: list[tuple[Found, int]]) -> None:

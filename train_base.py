@@ -1,4 +1,5 @@
 """Train a network on its own: a teacher, or a student's baseline; or evaluate one."""
+
 from engine.run import run
 from models.build import build_net
 from utils.errors import run_main

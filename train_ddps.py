@@ -1,5 +1,6 @@
 """Train a student under a teacher by the terms of DISTILLER.TERMS (DDPS: dfd, ld, cd); or
 evaluate one."""
+
 from engine.checkpoint import load_teacher
 from engine.run import run
 from models.build import build_distiller, build_net, inherit

@@ -1,4 +1,5 @@
 """Every option once, with its published value; a YAML file holds only what differs."""
+
 from pathlib import Path
 
 import yaml
@@ -164,7 +165,9 @@ def load_cfg(path: str | None, overrides: list[str] = ()) -> CN:
         try:
             values = CN.load_cfg(Path(path).read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError, AttributeError, AssertionError) as error:
-            raise UserError(f"--cfg {path}: not a YAML config ({str(error).splitlines()[0]})") from None
+            raise UserError(
+                f"--cfg {path}: not a YAML config ({str(error).splitlines()[0]})"
+            ) from None
         _merge(cfg, values, f"--cfg {path}")
     if len(overrides) % 2:
         raise UserError(f"overrides come as KEY VALUE pairs; found {' '.join(overrides)}")

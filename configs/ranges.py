@@ -1,4 +1,5 @@
 """What a config's numbers must be, beyond their types: others break a run hours later, or spoil it."""
+
 from typing import Any
 
 from yacs.config import CfgNode
@@ -6,23 +7,48 @@ from yacs.config import CfgNode
 from utils.errors import UserError
 
 LEAST = {
-    "SEED": 0, "INPUT.MIN_SIZE": 1, "INPUT.MAX_SIZE": 1, "INPUT.BATCH_SIZE_TRAIN": 1,
-    "INPUT.BATCH_SIZE_TEST": 1, "INPUT.NUM_WORKERS": 0, "MODEL.FPN_CHANNELS": 1,
-    "MODEL.FC_SIZE": 1, "MODEL.EMBEDDING_SIZE": 2, "MODEL.RPN.BATCH_SIZE": 1,
-    "MODEL.ROI.BATCH_SIZE": 2, "MODEL.ROI.DETECTIONS_PER_IMAGE": 1, "MODEL.OIM.QUEUE_SIZE": 0,
-    "MODEL.OIM.SCALE": 0, "SOLVER.MAX_EPOCHS": 0, "SOLVER.BASE_LR": 0, "SOLVER.BASE_LR_BATCH": 0,
-    "SOLVER.WEIGHT_DECAY": 0, "SOLVER.GAMMA": 0, "SOLVER.CLIP_GRADIENTS": 0,
-    "SOLVER.ACCUMULATE": 1, "SOLVER.CKPT_PERIOD_STEPS": 0, "SOLVER.CKPT_KEEP": 1,
-    "SOLVER.EVAL_PERIOD": 1, "EVAL_CBGM_K1": 1, "EVAL_CBGM_K2": 1,
+    "SEED": 0,
+    "INPUT.MIN_SIZE": 1,
+    "INPUT.MAX_SIZE": 1,
+    "INPUT.BATCH_SIZE_TRAIN": 1,
+    "INPUT.BATCH_SIZE_TEST": 1,
+    "INPUT.NUM_WORKERS": 0,
+    "MODEL.FPN_CHANNELS": 1,
+    "MODEL.FC_SIZE": 1,
+    "MODEL.EMBEDDING_SIZE": 2,
+    "MODEL.RPN.BATCH_SIZE": 1,
+    "MODEL.ROI.BATCH_SIZE": 2,
+    "MODEL.ROI.DETECTIONS_PER_IMAGE": 1,
+    "MODEL.OIM.QUEUE_SIZE": 0,
+    "MODEL.OIM.SCALE": 0,
+    "SOLVER.MAX_EPOCHS": 0,
+    "SOLVER.BASE_LR": 0,
+    "SOLVER.BASE_LR_BATCH": 0,
+    "SOLVER.WEIGHT_DECAY": 0,
+    "SOLVER.GAMMA": 0,
+    "SOLVER.CLIP_GRADIENTS": 0,
+    "SOLVER.ACCUMULATE": 1,
+    "SOLVER.CKPT_PERIOD_STEPS": 0,
+    "SOLVER.CKPT_KEEP": 1,
+    "SOLVER.EVAL_PERIOD": 1,
+    "EVAL_CBGM_K1": 1,
+    "EVAL_CBGM_K2": 1,
 }
 SHARES = (  # within 0 and 1
-    "MODEL.RPN.NMS_THRESH", "MODEL.RPN.SCORE_THRESH", "MODEL.ROI.POSITIVE_FRACTION",
-    "MODEL.ROI.SCORE_THRESH", "MODEL.ROI.NMS_THRESH", "MODEL.OIM.MOMENTUM",
-    "SOLVER.WARMUP_FACTOR", "DISTILLER.CD.NMS_THRESH",
+    "MODEL.RPN.NMS_THRESH",
+    "MODEL.RPN.SCORE_THRESH",
+    "MODEL.ROI.POSITIVE_FRACTION",
+    "MODEL.ROI.SCORE_THRESH",
+    "MODEL.ROI.NMS_THRESH",
+    "MODEL.OIM.MOMENTUM",
+    "SOLVER.WARMUP_FACTOR",
+    "DISTILLER.CD.NMS_THRESH",
 )
 LISTS = {  # what the items are, and how many
-    "MODEL.ANCHOR_SIZES": (int, 5), "MODEL.RPN.PRE_NMS_TOP_N": (int, 2),
-    "MODEL.RPN.POST_NMS_TOP_N": (int, 2), "SOLVER.MILESTONES": (int, None),
+    "MODEL.ANCHOR_SIZES": (int, 5),
+    "MODEL.RPN.PRE_NMS_TOP_N": (int, 2),
+    "MODEL.RPN.POST_NMS_TOP_N": (int, 2),
+    "SOLVER.MILESTONES": (int, None),
     "DISTILLER.TERMS": (str, None),
 }
 
@@ -64,7 +90,8 @@ def check_ranges(cfg: CfgNode) -> None:
         if expected:
             raise UserError(f"{key}: expected {expected}, found {value!r}")
     if cfg.MODEL.EMBEDDING_SIZE % 2:
-        raise UserError(f"MODEL.EMBEDDING_SIZE: expected an even number, found "
-                        f"{cfg.MODEL.EMBEDDING_SIZE}")
+        raise UserError(
+            f"MODEL.EMBEDDING_SIZE: expected an even number, found {cfg.MODEL.EMBEDDING_SIZE}"
+        )
     if len(set(cfg.DISTILLER.TERMS)) < len(cfg.DISTILLER.TERMS):
         raise UserError(f"DISTILLER.TERMS: expected each once, found {cfg.DISTILLER.TERMS}")

@@ -1,4 +1,5 @@
 """Person search datasets; a new one is a module with a `load(root)` and a line here."""
+
 from datasets import cuhk_sysu, prw
 from datasets.base import UNLABELED, Query, Scene, SearchDataset
 from datasets.protocol import Protocol

@@ -2,6 +2,7 @@
 
 Labels: 0 is background, 1..N are the training identities in order, UNLABELED is everyone else.
 """
+
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -19,17 +20,19 @@ UNLABELED = 2**31 - 1
 @dataclass(frozen=True)
 class Scene:
     """One image of a split and the people in it."""
+
     name: str
     path: str
     boxes: np.ndarray  # [n, 4] float32 x1 y1 x2 y2, pixels; clipped at 0 only, the size is unread
-    pids: np.ndarray   # [n] int64; training: 1..N or UNLABELED; test: raw identity or UNLABELED
-    camera: int        # PRW 1..6; CUHK-SYSU 0
+    pids: np.ndarray  # [n] int64; training: 1..N or UNLABELED; test: raw identity or UNLABELED
+    camera: int  # PRW 1..6; CUHK-SYSU 0
 
 
 @dataclass(frozen=True)
 class Query:
     """A person to look for; the query images are gallery images."""
-    scene: int       # index in the gallery
+
+    scene: int  # index in the gallery
     box: np.ndarray  # [4] float32 x1 y1 x2 y2, pixels
     pid: int
 
@@ -37,17 +40,19 @@ class Query:
 @dataclass
 class SearchDataset(ABC):
     """A loaded dataset: training scenes, gallery scenes and queries, in the release's order."""
+
     name: str
     root: str
     train: list[Scene]
     gallery: list[Scene]
     queries: list[Query]
-    num_pids: int                                    # training identities
+    num_pids: int  # training identities
     dropped: Counter = field(default_factory=Counter)  # irregular annotations, by reason
 
     @abstractmethod
-    def protocol(self, gallery_size: int | str = 100, cross_camera: bool = False,
-                 query_file: str = "") -> Protocol:
+    def protocol(
+        self, gallery_size: int | str = 100, cross_camera: bool = False, query_file: str = ""
+    ) -> Protocol:
         """Which images each query searches (spec: CUHK-SYSU sizes, PRW cameras, query lists)."""
 
 
@@ -70,7 +75,8 @@ def check_root(dataset: str, root: str, needed: str) -> None:
     if not os.path.isdir(os.path.join(root, needed)):
         raise UserError(
             f"{dataset}: no folder {needed}/ in {os.path.abspath(root)} (INPUT.DATA_ROOT); put the "
-            "dataset there (see README), or generate one: python tools/make_synthetic.py")
+            "dataset there (see README), or generate one: python tools/make_synthetic.py"
+        )
 
 
 def corners(xywh: np.ndarray) -> np.ndarray:
@@ -83,8 +89,15 @@ def has_area(xywh: np.ndarray) -> np.ndarray:
     return (xywh[:, 2:] > 0).all(1)
 
 
-def make_scenes(split: str, names: list[str], folder: str, xywh: list[np.ndarray],
-                pids: list[np.ndarray], cameras: list[int], dropped: Counter) -> list[Scene]:
+def make_scenes(
+    split: str,
+    names: list[str],
+    folder: str,
+    xywh: list[np.ndarray],
+    pids: list[np.ndarray],
+    cameras: list[int],
+    dropped: Counter,
+) -> list[Scene]:
     """Scenes from each image's [n, 4] x y w h and [n] identities, without the unusable boxes."""
     if not names:
         return []
@@ -99,5 +112,7 @@ def make_scenes(split: str, names: list[str], folder: str, xywh: list[np.ndarray
     rows = np.split(np.arange(len(every)), ends)
     labels = np.concatenate(pids).astype(np.int64)
     kept = [r[keep[r]] for r in rows]
-    return [Scene(name, os.path.join(folder, name), boxes[r], labels[r], camera)
-            for name, r, camera in zip(names, kept, cameras)]
+    return [
+        Scene(name, os.path.join(folder, name), boxes[r], labels[r], camera)
+        for name, r, camera in zip(names, kept, cameras)
+    ]

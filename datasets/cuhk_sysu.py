@@ -1,12 +1,23 @@
 """CUHK-SYSU: `Image/SSM/*.jpg`, `annotation/{Images,pool}.mat`, `annotation/test/...`."""
+
 import os
 from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
-from datasets.base import (UNLABELED, Query, Scene, SearchDataset, check_root, corners, count,
-                           has_area, make_scenes, name_list)
+from datasets.base import (
+    UNLABELED,
+    Query,
+    Scene,
+    SearchDataset,
+    check_root,
+    corners,
+    count,
+    has_area,
+    make_scenes,
+    name_list,
+)
 from datasets.mat import cells, fields, load_structs, numbers, reading, text
 from datasets.mat import load as load_mat
 from datasets.protocol import Protocol, make_protocol
@@ -21,16 +32,18 @@ Key = tuple[str, int, int, int, int]  # image and x y w h: how the files point a
 
 
 class CuhkSysu(SearchDataset):
-    def protocol(self, gallery_size: int | str = 100, cross_camera: bool = False,
-                 query_file: str = "") -> Protocol:
+    def protocol(
+        self, gallery_size: int | str = 100, cross_camera: bool = False, query_file: str = ""
+    ) -> Protocol:
         """Gallery size 50..4000, -1 for the whole gallery, "Occlusion" or "Resolution".
 
         The whole gallery is the smallest protocol's matches (all sizes have the same ones) among
         all images; the query's own image is left out unless the protocol itself lists it.
         """
         if cross_camera or query_file:
-            raise UserError("EVAL_CROSS_CAMERA and EVAL_QUERY_FILE: PRW's, expected neither with "
-                            "CUHK-SYSU")
+            raise UserError(
+                "EVAL_CROSS_CAMERA and EVAL_QUERY_FILE: PRW's, expected neither with CUHK-SYSU"
+            )
         whole = gallery_size == -1
         path, variable = find_protocol(self.root, smallest(self.root) if whole else gallery_size)
         lists = read_lists(path, variable)
@@ -45,9 +58,16 @@ class CuhkSysu(SearchDataset):
             unlisted[np.arange(len(own)), own] = False
             listed[unlisted] = 1
         name = "whole gallery" if whole else f"gallery {gallery_size}"
-        return make_protocol(f"CUHK-SYSU {name}", gallery_size, picked, listed,
-                             lists.query[lists.holding], image[lists.holding],
-                             np.arange(len(lists.holding)), corners(lists.xywh))
+        return make_protocol(
+            f"CUHK-SYSU {name}",
+            gallery_size,
+            picked,
+            listed,
+            lists.query[lists.holding],
+            image[lists.holding],
+            np.arange(len(lists.holding)),
+            corners(lists.xywh),
+        )
 
     def _pick(self, keys: list[Key], scene_of: dict[str, int], path: str) -> np.ndarray:
         """The dataset's queries that a protocol names."""
@@ -65,12 +85,13 @@ class CuhkSysu(SearchDataset):
 @dataclass(frozen=True)
 class Lists:
     """A protocol file as it stands: Q queries, L listings of D images, P hold the person."""
-    queries: list[Key]   # [Q]
-    names: list[str]     # [D] distinct images
-    query: np.ndarray    # [L] int64
-    image: np.ndarray    # [L] int64: index in `names`
+
+    queries: list[Key]  # [Q]
+    names: list[str]  # [D] distinct images
+    query: np.ndarray  # [L] int64
+    image: np.ndarray  # [L] int64: index in `names`
     holding: np.ndarray  # [P] int64: listings that hold the person
-    xywh: np.ndarray     # [P, 4]
+    xywh: np.ndarray  # [P, 4]
 
 
 def read_lists(path: str, variable: str) -> Lists:
@@ -90,8 +111,14 @@ def read_lists(path: str, variable: str) -> Lists:
         boxes = np.concatenate(boxes)
         query = np.repeat(np.arange(len(queries)), [len(listed) for listed in images])
         holding = np.flatnonzero(has_area(boxes))  # an empty idlocate became zeros
-        return Lists(queries, [text(name) for name in names], query, np.concatenate(images),
-                     holding, boxes[holding])
+        return Lists(
+            queries,
+            [text(name) for name in names],
+            query,
+            np.concatenate(images),
+            holding,
+            boxes[holding],
+        )
 
 
 def stack_boxes(places: list[bytes]) -> np.ndarray:
@@ -116,8 +143,10 @@ def lookup(scene_of: dict[str, int], name: str, path: str) -> int:
 
 def find_protocol(root: str, gallery_size: int | str) -> tuple[str, str]:
     if gallery_size not in PROTOCOLS:
-        raise UserError(f"EVAL_GALLERY_SIZE: expected one of {', '.join(map(str, PROTOCOLS))} or "
-                        f"-1 (whole gallery), found {gallery_size!r}")
+        raise UserError(
+            f"EVAL_GALLERY_SIZE: expected one of {', '.join(map(str, PROTOCOLS))} or "
+            f"-1 (whole gallery), found {gallery_size!r}"
+        )
     file, variable = PROTOCOLS[gallery_size]
     path = os.path.join(root, "annotation", file)
     if not os.path.exists(path):
@@ -199,16 +228,18 @@ def query_labels(lists: Lists) -> dict[Key, int]:
     return dict(zip(holders, pids)) | {key: i for i, key in enumerate(lists.queries, 1)}
 
 
-def label(names: list[str], xywh: list[np.ndarray], people: dict[Key, int]
-          ) -> tuple[list[np.ndarray], int]:
+def label(
+    names: list[str], xywh: list[np.ndarray], people: dict[Key, int]
+) -> tuple[list[np.ndarray], int]:
     """Each box's identity, and how many identities' boxes were not found among them."""
     found = [keys([name] * len(boxes), boxes) for name, boxes in zip(names, xywh)]
     pids = [np.array([people.get(key, UNLABELED) for key in row], np.int64) for row in found]
     return pids, len(people.keys() - {key for row in found for key in row})
 
 
-def make_queries(lists: list[Lists], people: dict[Key, int], root: str,
-                 scene_of: dict[str, int]) -> list[Query]:
+def make_queries(
+    lists: list[Lists], people: dict[Key, int], root: str, scene_of: dict[str, int]
+) -> list[Query]:
     """Every query once, those of the smallest protocol first."""
     queries = []
     for key in dict.fromkeys(key for one in lists for key in one.queries):

@@ -1,5 +1,6 @@
 """Scenes from disk to batches. Order and flips are pure functions of seed, epoch and index, so
 workers hold no random state and a resumed run sees the batches it would have seen."""
+
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,8 +36,10 @@ def read_image(path: str) -> Tensor:
         pixels = np.array(image.convert("RGB"))
     height, width = pixels.shape[:2]
     if max(height, width) > LONGEST * min(height, width):
-        raise UserError(f"{path}: expected a picture of people, found {width} x {height} pixels, "
-                        "whose shorter side would vanish")
+        raise UserError(
+            f"{path}: expected a picture of people, found {width} x {height} pixels, "
+            "whose shorter side would vanish"
+        )
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float().div_(255)
 
 
@@ -48,8 +51,9 @@ class SceneDataset(Dataset):
     while a loader runs: messages of the images skipped, and boxes dropped by image.
     """
 
-    def __init__(self, scenes: list[Scene], train: bool = False, seed: int = 0,
-                 skip_damaged: bool = False):
+    def __init__(
+        self, scenes: list[Scene], train: bool = False, seed: int = 0, skip_damaged: bool = False
+    ):
         self.scenes, self.train, self.seed, self.skip_damaged = scenes, train, seed, skip_damaged
         self.damaged: dict[str, str] = {}
         self.outside: dict[str, int] = {}
@@ -70,8 +74,9 @@ class SceneDataset(Dataset):
             boxes, labels = boxes[inside], labels[inside]
             if np.random.default_rng([self.seed, epoch, index]).random() < 0.5:
                 image = image.flip(2)
-                boxes = torch.stack([width - boxes[:, 2], boxes[:, 1],
-                                     width - boxes[:, 0], boxes[:, 3]], 1)
+                boxes = torch.stack(
+                    [width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1
+                )
         return image, {"boxes": boxes, "labels": labels}
 
 
@@ -100,8 +105,12 @@ class Loader:
     def __init__(self, data: SceneDataset, keys: list[list[tuple[int, int]]], workers: int):
         self.data = data
         self.loader = DataLoader(
-            _Fetcher(data), batch_sampler=keys, num_workers=workers, collate_fn=list,
-            worker_init_fn=_leave_signals, pin_memory=torch.cuda.is_available(),
+            _Fetcher(data),
+            batch_sampler=keys,
+            num_workers=workers,
+            collate_fn=list,
+            worker_init_fn=_leave_signals,
+            pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # else each start draws from the global generator
         )
 
@@ -134,7 +143,7 @@ def _leave_signals(worker: int) -> None:
 def epoch_batches(scenes: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
     """All scenes in the epoch's order, cut into batches; the last one may be smaller."""
     order = np.random.default_rng([seed, epoch]).permutation(scenes).tolist()
-    return [order[i:i + batch_size] for i in range(0, scenes, batch_size)]
+    return [order[i : i + batch_size] for i in range(0, scenes, batch_size)]
 
 
 def part_of(count: int, number: int, parts: int) -> slice:
@@ -142,8 +151,15 @@ def part_of(count: int, number: int, parts: int) -> slice:
     return slice(count * number // parts, count * (number + 1) // parts)
 
 
-def train_loader(data: SceneDataset, batch_size: int, workers: int, seed: int, epoch: int,
-                 start_step: int = 0, part: tuple[int, int] = (0, 1)) -> Loader:
+def train_loader(
+    data: SceneDataset,
+    batch_size: int,
+    workers: int,
+    seed: int,
+    epoch: int,
+    start_step: int = 0,
+    part: tuple[int, int] = (0, 1),
+) -> Loader:
     """One epoch's batches from `start_step` on; of each, the r-th part of n for part (r, n), or
     its first image where a small batch leaves nothing to this part."""
     batches = epoch_batches(len(data), batch_size, seed, epoch)[start_step:]

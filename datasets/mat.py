@@ -5,6 +5,7 @@ minutes for CUHK-SYSU's TestG4000.mat. Here a matrix stays `bytes` until it is a
 whatever is wrong with a file is one clear line.
 Format: MathWorks, "MAT-File Level 5 File Format".
 """
+
 import io
 import math
 import struct
@@ -17,10 +18,26 @@ import numpy as np
 
 from utils.errors import UserError
 
-NUMBERS = {1: "<i1", 2: "<u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8",
-           12: "<i8", 13: "<u8"}  # storage type -> dtype
-LETTERS = {1: "latin-1", 2: "latin-1", 4: "utf-16-le", 16: "utf-8", 17: "utf-16-le",
-           18: "utf-32-le"}
+NUMBERS = {
+    1: "<i1",
+    2: "<u1",
+    3: "<i2",
+    4: "<u2",
+    5: "<i4",
+    6: "<u4",
+    7: "<f4",
+    9: "<f8",
+    12: "<i8",
+    13: "<u8",
+}  # storage type -> dtype
+LETTERS = {
+    1: "latin-1",
+    2: "latin-1",
+    4: "utf-16-le",
+    16: "utf-8",
+    17: "utf-16-le",
+    18: "utf-32-le",
+}
 MATRIX, COMPRESSED = 14, 15
 CELL, STRUCT, CHAR = 1, 2, 4  # classes of matrices; numeric ones are 6 to 15
 TAG = struct.Struct("<II")
@@ -50,8 +67,9 @@ def load(path: str, *names: str) -> bytes:
             found.append(_head(io.BytesIO(whole))[2])
             if found[-1] in names:
                 return whole
-        raise UserError(f"{path}: expected a variable {' or '.join(names)}, "
-                        f"found {', '.join(found) or 'none'}")
+        raise UserError(
+            f"{path}: expected a variable {' or '.join(names)}, found {', '.join(found) or 'none'}"
+        )
 
 
 def load_structs(path: str, name: str) -> Iterator[dict[str, bytes]]:
@@ -67,8 +85,9 @@ def load_structs(path: str, name: str) -> Iterator[dict[str, bytes]]:
                     yield {field: _element(stream)[1] for field in fields}
                 stream.read()  # to the checksum
                 return
-        raise UserError(f"{path}: expected a struct variable {name}, "
-                        f"found {', '.join(found) or 'none'}")
+        raise UserError(
+            f"{path}: expected a struct variable {name}, found {', '.join(found) or 'none'}"
+        )
 
 
 def fields(matrix: bytes) -> dict[str, list[bytes]]:
@@ -80,7 +99,7 @@ def fields(matrix: bytes) -> dict[str, list[bytes]]:
         raise ValueError("expected a struct")
     names = _field_names(stream)
     parts = _matrices(stream.read(), size * len(names))
-    return {name: parts[i::len(names)] for i, name in enumerate(names)}
+    return {name: parts[i :: len(names)] for i, name in enumerate(names)}
 
 
 def cells(matrix: bytes) -> list[bytes]:
@@ -140,7 +159,7 @@ class _Inflate:
     def __init__(self, data: bytes, step: int = 1 << 13):
         view = memoryview(data)
         self.inflate, self.ready = zlib.decompressobj(), b""
-        self.left = (view[i:i + step] for i in range(0, len(data), step))
+        self.left = (view[i : i + step] for i in range(0, len(data), step))
 
     def read(self, size: int | None = None) -> bytes:
         """`size` bytes, or all that are left."""
@@ -161,7 +180,7 @@ def _element(stream: "BinaryIO | _Inflate") -> tuple[int, bytes]:
     tag = stream.read(8)
     kind, size = TAG.unpack(tag)
     if kind >> 16:  # up to four bytes stand in the tag itself
-        return kind & 0xFFFF, tag[4:4 + (kind >> 16)]
+        return kind & 0xFFFF, tag[4 : 4 + (kind >> 16)]
     data = stream.read(size + -size % 8)
     if len(data) < size:
         raise EOFError("cut short")
@@ -186,8 +205,8 @@ def _open(matrix: bytes) -> tuple[int, int, BinaryIO]:
 
 def _field_names(stream: "BinaryIO | _Inflate") -> list[str]:
     (_, width), (_, names) = _element(stream), _element(stream)
-    width, = struct.unpack("<i", width)
-    return [names[i:i + width].split(b"\0")[0].decode() for i in range(0, len(names), width)]
+    (width,) = struct.unpack("<i", width)
+    return [names[i : i + width].split(b"\0")[0].decode() for i in range(0, len(names), width)]
 
 
 def _matrices(data: bytes, count: int) -> list[bytes]:
@@ -197,7 +216,7 @@ def _matrices(data: bytes, count: int) -> list[bytes]:
         kind, size = unpack(data, start)
         if kind != MATRIX:
             raise ValueError("expected a matrix")
-        found.append(data[start + 8:start + 8 + size])
+        found.append(data[start + 8 : start + 8 + size])
         start += 8 + size
     if len(found) != count or start > len(data):
         raise ValueError(f"expected {count} matrices, found {len(found)}")

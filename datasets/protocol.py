@@ -1,4 +1,5 @@
 """Which gallery images each query searches, and where its person stands in them."""
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,20 +15,28 @@ class Protocol:
     twice in four galleries); each listing counts, as in the release. An entry may have several
     boxes (PRW shows an identity twice in a few frames): any of them is right.
     """
-    name: str              # e.g. "CUHK-SYSU gallery 100"
-    queries: np.ndarray    # [Q] int64: indices into the dataset's queries
-    listed: np.ndarray     # [Q, I] uint8
-    query: np.ndarray      # [E] int64: row of `listed`
-    image: np.ndarray      # [E] int64: column of `listed`
+
+    name: str  # e.g. "CUHK-SYSU gallery 100"
+    queries: np.ndarray  # [Q] int64: indices into the dataset's queries
+    listed: np.ndarray  # [Q, I] uint8
+    query: np.ndarray  # [E] int64: row of `listed`
+    image: np.ndarray  # [E] int64: column of `listed`
     box_entry: np.ndarray  # [B] int64: the entry of each box
-    boxes: np.ndarray      # [B, 4] float32 x1 y1 x2 y2, pixels
-    size: int | str = -1   # as EVAL_GALLERY_SIZE names it; -1 is the whole gallery
-    unmatched: int = 0     # queries left out, since none of their images holds the person
+    boxes: np.ndarray  # [B, 4] float32 x1 y1 x2 y2, pixels
+    size: int | str = -1  # as EVAL_GALLERY_SIZE names it; -1 is the whole gallery
+    unmatched: int = 0  # queries left out, since none of their images holds the person
 
 
-def make_protocol(name: str, size: int | str, queries: np.ndarray, listed: np.ndarray,
-                  query: np.ndarray, image: np.ndarray, box_entry: np.ndarray,
-                  boxes: np.ndarray) -> Protocol:
+def make_protocol(
+    name: str,
+    size: int | str,
+    queries: np.ndarray,
+    listed: np.ndarray,
+    query: np.ndarray,
+    image: np.ndarray,
+    box_entry: np.ndarray,
+    boxes: np.ndarray,
+) -> Protocol:
     """A protocol without the queries that have no match: their average precision is undefined."""
     matched = np.bincount(query, minlength=len(queries)) > 0
     if not matched.any():
@@ -35,5 +44,6 @@ def make_protocol(name: str, size: int | str, queries: np.ndarray, listed: np.nd
     if not matched.all():  # every entry belongs to a matched query, so only rows are renumbered
         query = (np.cumsum(matched) - 1)[query]
         queries, listed = queries[matched], listed[matched]
-    return Protocol(name, queries, listed, query, image, box_entry, boxes, size,
-                    int((~matched).sum()))
+    return Protocol(
+        name, queries, listed, query, image, box_entry, boxes, size, int((~matched).sum())
+    )

@@ -1,12 +1,22 @@
 """PRW: `frames/*.jpg`, `annotations/*.jpg.mat`, `frame_{train,test}.mat`, `query_info.txt`."""
+
 import os
 import re
 from collections import Counter
 
 import numpy as np
 
-from datasets.base import (UNLABELED, Query, Scene, SearchDataset, check_root, corners, has_area,
-                           make_scenes, name_list)
+from datasets.base import (
+    UNLABELED,
+    Query,
+    Scene,
+    SearchDataset,
+    check_root,
+    corners,
+    has_area,
+    make_scenes,
+    name_list,
+)
 from datasets.mat import load as load_mat
 from datasets.mat import LARGEST, numbers, reading
 from datasets.protocol import Protocol, make_protocol
@@ -16,8 +26,9 @@ BOX_VARIABLES = ("box_new", "anno_file", "anno_previous")  # the real files use 
 
 
 class PRW(SearchDataset):
-    def protocol(self, gallery_size: int | str = 100, cross_camera: bool = False,
-                 query_file: str = "") -> Protocol:
+    def protocol(
+        self, gallery_size: int | str = 100, cross_camera: bool = False, query_file: str = ""
+    ) -> Protocol:
         """Every test frame but the query's own; `cross_camera`: frames of other cameras only.
 
         `query_file` (in the dataset's folder, laid out as query_info.txt) picks some of the
@@ -25,8 +36,10 @@ class PRW(SearchDataset):
         default.
         """
         if gallery_size not in (-1, 100):
-            raise UserError("EVAL_GALLERY_SIZE: PRW has one gallery, every test frame but the "
-                            f"query's own; expected -1, found {gallery_size!r}")
+            raise UserError(
+                "EVAL_GALLERY_SIZE: PRW has one gallery, every test frame but the "
+                f"query's own; expected -1, found {gallery_size!r}"
+            )
         picked = self._pick(query_file) if query_file else np.arange(len(self.queries))
         queries = [self.queries[i] for i in picked]
         own = np.array([q.scene for q in queries])
@@ -60,8 +73,10 @@ class PRW(SearchDataset):
         queries = read_queries(path, self.gallery)
         for q in queries:
             if (q.scene, q.pid) not in known:
-                raise UserError(f"{path}: person {q.pid} in {self.gallery[q.scene].name} "
-                                "is not among the queries of query_info.txt")
+                raise UserError(
+                    f"{path}: person {q.pid} in {self.gallery[q.scene].name} "
+                    "is not among the queries of query_info.txt"
+                )
         return np.array([known[q.scene, q.pid] for q in queries])
 
 
@@ -78,12 +93,20 @@ def load(root: str) -> PRW:
 
 def load_split(root: str, split: str, dropped: Counter) -> list[Scene]:
     """The frames of "train" or "test", identities raw."""
-    names = name_list(os.path.join(root, f"frame_{split}.mat"), f"img_index_{split}",
-                      dropped, ".jpg")
+    names = name_list(
+        os.path.join(root, f"frame_{split}.mat"), f"img_index_{split}", dropped, ".jpg"
+    )
     rows = [read_boxes(os.path.join(root, "annotations", f"{name}.mat")) for name in names]
     pids = [np.where(r[:, 0] < 0, UNLABELED, r[:, 0]) for r in rows]
-    return make_scenes(split, names, os.path.join(root, "frames"), [r[:, 1:] for r in rows], pids,
-                       [camera_of(name, root) for name in names], dropped)
+    return make_scenes(
+        split,
+        names,
+        os.path.join(root, "frames"),
+        [r[:, 1:] for r in rows],
+        pids,
+        [camera_of(name, root) for name in names],
+        dropped,
+    )
 
 
 def read_boxes(path: str) -> np.ndarray:

@@ -5,6 +5,7 @@ gallery_dets [n, 5] x1 y1 x2 y2 score and gallery_feats [n, D] (scaled by the sc
 image; query_box_feats [D], query_dets [n, 5] and query_feats [n, D] per query, its own box first,
 and only it unless CBGM asked for the people around. "made" says from what: see `made_from`.
 """
+
 import hashlib
 from pathlib import Path
 
@@ -27,8 +28,10 @@ def made_from(dataset: SearchDataset, use_gt: bool, cbgm: bool) -> dict[str, str
         digest.update(scene.name.encode() + scene.boxes.tobytes())
     for query in dataset.queries:
         digest.update(query.scene.to_bytes(4, "little") + query.box.tobytes())
-    mark = (f"{dataset.name} of {len(dataset.gallery)} gallery images, {len(dataset.queries)} "
-            f"queries, annotations {digest.hexdigest()[:10]}")
+    mark = (
+        f"{dataset.name} of {len(dataset.gallery)} gallery images, {len(dataset.queries)} "
+        f"queries, annotations {digest.hexdigest()[:10]}"
+    )
     return {"dataset": mark, "EVAL_USE_GT": use_gt, "EVAL_USE_CBGM": cbgm}
 
 
@@ -51,13 +54,16 @@ def check_cache(cache: dict, dataset: SearchDataset, where: str) -> None:
     """UserError naming the first list or tensor that does not fit."""
     missing = [key for key in LISTS if not isinstance(cache.get(key), list)]
     if missing:
-        raise UserError(f"{where}: expected lists {', '.join(LISTS)}; "
-                        f"found none for {', '.join(missing)}")
+        raise UserError(
+            f"{where}: expected lists {', '.join(LISTS)}; found none for {', '.join(missing)}"
+        )
     for key in LISTS:
         wanted = len(dataset.gallery) if key.startswith("gallery") else len(dataset.queries)
         if len(cache[key]) != wanted:
-            raise UserError(f"{where}: {key}: expected {wanted} entries for {dataset.name} in "
-                            f"{dataset.root}, found {len(cache[key])}")
+            raise UserError(
+                f"{where}: {key}: expected {wanted} entries for {dataset.name} in "
+                f"{dataset.root}, found {len(cache[key])}"
+            )
     width = next(iter(getattr(cache["query_box_feats"][0], "shape", ())), "D")
     for i, feat in enumerate(cache["query_box_feats"]):
         _expect(feat, (width,), f"{where}: query_box_feats[{i}]")
@@ -66,8 +72,9 @@ def check_cache(cache: dict, dataset: SearchDataset, where: str) -> None:
             _expect(dets, ("n", 5), f"{where}: {kind}_dets[{i}]")
             _expect(feats, (len(dets), width), f"{where}: {kind}_feats[{i}]")
             if kind == "query" and not len(dets):
-                raise UserError(f"{where}: query_dets[{i}]: expected the query's own box first, "
-                                "found nothing")
+                raise UserError(
+                    f"{where}: query_dets[{i}]: expected the query's own box first, found nothing"
+                )
 
 
 def _expect(value, shape: tuple[int | str, ...], what: str) -> None:

@@ -1,4 +1,5 @@
 """Context bipartite graph matching (Li & Miao, AAAI 2021): companions help to find a person."""
+
 from dataclasses import dataclass
 
 import torch
@@ -13,13 +14,21 @@ EDGE_CHUNK = 1 << 15  # detections matched at once: bounds the memory of their g
 @dataclass(frozen=True)
 class CBGM:
     """Settings, and the features [m, D] of each query image's people, the query itself first."""
+
     people: list[Tensor]
     k1: int  # best detections of a query, whose images are matched
     k2: int  # first people of the query image that take part
 
 
-def rematch(sims: Tensor, index: Tensor | None, weights: Tensor, gallery: Gallery,
-            people: list[Tensor], k1: int, k2: int) -> Tensor:
+def rematch(
+    sims: Tensor,
+    index: Tensor | None,
+    weights: Tensor,
+    gallery: Gallery,
+    people: list[Tensor],
+    k1: int,
+    k2: int,
+) -> Tensor:
     """Similarities [c, N] in which a query's match has the largest edge of the matching.
 
     sims: [c, N] similarities of c queries to all detections. index, weights: see

@@ -1,4 +1,5 @@
 """Checkpoints: strict about the model, and about where a run goes on."""
+
 import re
 import shutil
 from collections.abc import Callable
@@ -18,8 +19,13 @@ from utils.files import load_file, save_file, written_beside
 
 # The keys that change which tensors a model has, or what they mean.
 MODEL_KEYS = (
-    "BACKBONE.NAME", "BACKBONE.FROZEN_BN", "MODEL.FPN_CHANNELS", "MODEL.FC_SIZE",
-    "MODEL.EMBEDDING_SIZE", "MODEL.ANCHOR_SIZES", "MODEL.OIM.QUEUE_SIZE",
+    "BACKBONE.NAME",
+    "BACKBONE.FROZEN_BN",
+    "MODEL.FPN_CHANNELS",
+    "MODEL.FC_SIZE",
+    "MODEL.EMBEDDING_SIZE",
+    "MODEL.ANCHOR_SIZES",
+    "MODEL.OIM.QUEUE_SIZE",
 )
 BEST = "best.pth"
 
@@ -43,8 +49,15 @@ def stored_cfg(checkpoint: dict, where: str = "checkpoint") -> CfgNode:
     try:
         cfg.merge_from_other_cfg(CfgNode.load_cfg(checkpoint["config"]))
         check_ranges(cfg)
-    except (UserError, yaml.YAMLError, AttributeError, AssertionError, KeyError, TypeError,
-            ValueError) as error:
+    except (
+        UserError,
+        yaml.YAMLError,
+        AttributeError,
+        AssertionError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"{where}: its config cannot be read ({reason})") from None
     return cfg
@@ -54,15 +67,21 @@ def compare_configs(checkpoint: dict, cfg: CfgNode, where: str) -> list[str]:
     """Each key that differs, "KEY was ..., is ..."; UserError where the model would be another."""
     check_same_model(checkpoint, cfg, where)
     was = flatten(stored_cfg(checkpoint, where))
-    return [f"{key} was {was[key]!r}, is {value!r}" for key, value in flatten(cfg).items()
-            if was[key] != value]
+    return [
+        f"{key} was {was[key]!r}, is {value!r}"
+        for key, value in flatten(cfg).items()
+        if was[key] != value
+    ]
 
 
 def check_same_model(checkpoint: dict, cfg: CfgNode, where: str) -> None:
     """UserError naming every key by which the checkpoint's model differs from the config's."""
     stored, given = flatten(stored_cfg(checkpoint, where)), flatten(cfg)
-    differ = [f"{key} is {stored[key]!r} there and {given[key]!r} in the config"
-              for key in MODEL_KEYS if stored[key] != given[key]]
+    differ = [
+        f"{key} is {stored[key]!r} there and {given[key]!r} in the config"
+        for key in MODEL_KEYS
+        if stored[key] != given[key]
+    ]
     if differ:
         raise UserError(f"{where}: another model: {'; '.join(differ)}")
 
@@ -74,7 +93,8 @@ def misfits(module: nn.Module, state: dict) -> list[str]:
     wrong += [f"{k} is unknown" for k in state if k not in own]
     return wrong + [
         f"{k} is {list(state[k].shape)} there and {list(own[k].shape)} in the model"
-        for k in own if k in state and state[k].shape != own[k].shape
+        for k in own
+        if k in state and state[k].shape != own[k].shape
     ]
 
 
@@ -90,7 +110,9 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict, where: str) ->
     try:
         optimizer.load_state_dict(state)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{where}: the optimizer's state is of other parameters ({error})") from None
+        raise UserError(
+            f"{where}: the optimizer's state is of other parameters ({error})"
+        ) from None
 
 
 def _restore_net(checkpoint: dict, cfg: CfgNode, where: str, device: torch.device) -> SearchNet:
@@ -112,8 +134,10 @@ def load_net(cfg: CfgNode, path: str | Path, device: torch.device) -> SearchNet:
 def load_teacher(path: str | Path, device: torch.device) -> tuple[SearchNet, CfgNode]:
     """A teacher and its config, both out of its own checkpoint."""
     if not path:
-        raise UserError("DISTILLER.TEACHER_CKPT: expected the checkpoint of a trained teacher, "
-                        "found none; train one with train_base.py")
+        raise UserError(
+            "DISTILLER.TEACHER_CKPT: expected the checkpoint of a trained teacher, "
+            "found none; train one with train_base.py"
+        )
     checkpoint = load_checkpoint(path, "DISTILLER.TEACHER_CKPT")
     cfg = stored_cfg(checkpoint, f"DISTILLER.TEACHER_CKPT {path}")
     return _restore_net(checkpoint, cfg, f"DISTILLER.TEACHER_CKPT {path}", device), cfg
@@ -129,12 +153,16 @@ class CheckpointFolder:
 
     def newest_first(self) -> list[Path]:
         """Checkpoints by progress; a finished epoch E comes after every step within it."""
+
         def progress(path: Path) -> tuple[int, float]:
             epoch, step = re.fullmatch(r"epoch_(\d+)(?:_step_(\d+))?", path.stem).groups()
             return int(epoch), float("inf") if step is None else int(step)
 
-        found = [p for p in self.folder.glob("epoch_*.pth")
-                 if re.fullmatch(r"epoch_\d+(_step_\d+)?", p.stem)]
+        found = [
+            p
+            for p in self.folder.glob("epoch_*.pth")
+            if re.fullmatch(r"epoch_\d+(_step_\d+)?", p.stem)
+        ]
         return sorted(found, key=progress, reverse=True)
 
     def save(self, content: dict) -> Path:
@@ -142,7 +170,7 @@ class CheckpointFolder:
         epoch, step = content["epoch"], content["step"]
         name = f"epoch_{epoch:02d}_step_{step:06d}.pth" if step else f"epoch_{epoch - 1:02d}.pth"
         save_file(content, self.folder / name)
-        for old in self.newest_first()[self.keep:]:
+        for old in self.newest_first()[self.keep :]:
             old.unlink()
         return self.folder / name
 

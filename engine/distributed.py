@@ -1,5 +1,6 @@
 """Many ranks as one run: torchrun starts them, each takes its part of every batch. One process
 alone is rank 0 of 1, for which everything here is free."""
+
 import os
 import sys
 import time
@@ -49,8 +50,10 @@ def process_group() -> Iterator[None]:
             time.sleep(10)  # torchrun ends this rank; the first one to fail has said why
             sys.exit(2)
         if any(sign in str(error) for sign in LOST):
-            raise UserError(f"rank {number} lost another rank, which died or hangs: torchrun names "
-                            f"it below ({str(error).splitlines()[0]})") from None
+            raise UserError(
+                f"rank {number} lost another rank, which died or hangs: torchrun names "
+                f"it below ({str(error).splitlines()[0]})"
+            ) from None
         raise
     dist.destroy_process_group()
 
@@ -63,12 +66,16 @@ def own_device(device: torch.device) -> torch.device:
         torch.cuda.set_device(device)
         return device
     if device.index is not None:
-        raise UserError(f"DEVICE {device}: expected auto or cuda with torchrun, where each rank "
-                        "has a GPU of its own")
+        raise UserError(
+            f"DEVICE {device}: expected auto or cuda with torchrun, where each rank "
+            "has a GPU of its own"
+        )
     local, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if local >= count:
-        raise UserError(f"torchrun --nproc_per_node: expected at most {count}, one rank for each "
-                        f"GPU of this machine; found {os.environ['LOCAL_WORLD_SIZE']}")
+        raise UserError(
+            f"torchrun --nproc_per_node: expected at most {count}, one rank for each "
+            f"GPU of this machine; found {os.environ['LOCAL_WORLD_SIZE']}"
+        )
     torch.cuda.set_device(local)
     return torch.device("cuda", local)
 

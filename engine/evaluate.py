@@ -1,4 +1,5 @@
 """From a network, or a features cache, to numbers: extract, score, print, write."""
+
 import json
 import time
 from collections.abc import Sequence
@@ -34,15 +35,19 @@ def gallery_sizes(cfg: CfgNode) -> list[int | str]:
     value = cfg.EVAL_GALLERY_SIZE
     sizes = list(value) if isinstance(value, (list, tuple)) else [value]
     if not sizes or not all(type(size) in (int, str) for size in sizes):
-        raise UserError("EVAL_GALLERY_SIZE: expected a size, a subset's name, or a list of them "
-                        f"such as [50, 100, 500], found {value!r}")
+        raise UserError(
+            "EVAL_GALLERY_SIZE: expected a size, a subset's name, or a list of them "
+            f"such as [50, 100, 500], found {value!r}"
+        )
     return sizes
 
 
 def protocols_of(dataset: SearchDataset, cfg: CfgNode) -> list[Protocol]:
     """One protocol for each of EVAL_GALLERY_SIZE, none twice."""
-    protocols = [dataset.protocol(size, cfg.EVAL_CROSS_CAMERA, cfg.EVAL_QUERY_FILE)
-                 for size in gallery_sizes(cfg)]
+    protocols = [
+        dataset.protocol(size, cfg.EVAL_CROSS_CAMERA, cfg.EVAL_QUERY_FILE)
+        for size in gallery_sizes(cfg)
+    ]
     return list({protocol.size: protocol for protocol in protocols}.values())
 
 
@@ -67,8 +72,12 @@ def score(
     protocol's, "galleries" has a line for each."""
     dets = cache["gallery_dets"]
     searches = metrics.search_many(
-        dets, cache["gallery_feats"], torch.stack(cache["query_box_feats"]), protocols,
-        SEARCH_SCORE, context_of(cache, cfg),
+        dets,
+        cache["gallery_feats"],
+        torch.stack(cache["query_box_feats"]),
+        protocols,
+        SEARCH_SCORE,
+        context_of(cache, cfg),
     )
     boxes = [torch.from_numpy(scene.boxes) for scene in dataset.gallery]
     labeled = [torch.from_numpy(scene.pids != UNLABELED) for scene in dataset.gallery]
@@ -79,16 +88,20 @@ def score(
         "detection_labeled": {"recall": known["recall"]},
         "search": numbers[0],
         "protocol": {
-            "dataset": dataset.name, "name": protocols[0].name,
-            "queries": len(protocols[0].queries), "queries_unmatched": protocols[0].unmatched,
+            "dataset": dataset.name,
+            "name": protocols[0].name,
+            "queries": len(protocols[0].queries),
+            "queries_unmatched": protocols[0].unmatched,
             "gallery_images": len(dataset.gallery),
-            "cbgm": cfg.EVAL_USE_CBGM, "ground_truth_boxes": cfg.EVAL_USE_GT,
-            "detection_score": DETECTION_SCORE, "search_score": SEARCH_SCORE,
+            "cbgm": cfg.EVAL_USE_CBGM,
+            "ground_truth_boxes": cfg.EVAL_USE_GT,
+            "detection_score": DETECTION_SCORE,
+            "search_score": SEARCH_SCORE,
         },
         "detection_errors": metrics.detection_errors(boxes, dets, SEARCH_SCORE, DETECTION_SCORE),
         "galleries": [
-            {"gallery_size": protocol.size, "name": protocol.name,
-             "queries": len(protocol.queries)} | values
+            {"gallery_size": protocol.size, "name": protocol.name, "queries": len(protocol.queries)}
+            | values
             for protocol, values in zip(protocols, numbers)
         ],
         "queries": per_query(dataset, protocols[0], searches[0]),
@@ -102,16 +115,25 @@ def per_query(dataset: SearchDataset, protocol: Protocol, search: dict) -> list[
     found = search["ap"].tolist(), search["first_hit"].tolist()
     rows = zip(protocol.queries.tolist(), *found, present)
     return [
-        {"query": q, "image": dataset.gallery[dataset.queries[q].scene].name,
-         "box": dataset.queries[q].box.tolist(), "ap": ap, "first_hit": first, "present": number}
+        {
+            "query": q,
+            "image": dataset.gallery[dataset.queries[q].scene].name,
+            "box": dataset.queries[q].box.tolist(),
+            "ap": ap,
+            "first_hit": first,
+            "present": number,
+        }
         for q, ap, first, number in rows
     ]
 
 
 def flat_metrics(results: dict) -> dict[str, float]:
     """{"detection/recall": ..., "search/mAP": ..., ...}: the main numbers alone."""
-    return {f"{group}/{name}": value for group in ("detection", "detection_labeled", "search")
-            for name, value in results[group].items()}
+    return {
+        f"{group}/{name}": value
+        for group in ("detection", "detection_labeled", "search")
+        for name, value in results[group].items()
+    }
 
 
 def print_results(results: dict) -> None:
@@ -121,12 +143,19 @@ def print_results(results: dict) -> None:
     row += [search[name] for name in NUMBERS]
     top = ["mAP", "top-1", "top-5", "top-10"]
     print(results["protocol"]["name"])
-    print(tabulate([[100 * value for value in row]], ["recall", "AP", "labelled recall", *top],
-                   floatfmt=".2f"))
+    print(
+        tabulate(
+            [[100 * value for value in row]],
+            ["recall", "AP", "labelled recall", *top],
+            floatfmt=".2f",
+        )
+    )
     share = {name: f"{100 * value:.2f}%" for name, value in errors.items() if name != "people"}
-    print(f"of {errors['people']} people: {share['found']} found, {share['low_score']} with a score "
-          f"under {SEARCH_SCORE}, {share['poorly_placed']} poorly placed, {share['missed']} missed",
-          flush=True)
+    print(
+        f"of {errors['people']} people: {share['found']} found, {share['low_score']} with a score "
+        f"under {SEARCH_SCORE}, {share['poorly_placed']} poorly placed, {share['missed']} missed",
+        flush=True,
+    )
     if unmatched := results["protocol"]["queries_unmatched"]:
         print(f"left out: {unmatched} queries that none of their images matches")
     if len(results["galleries"]) > 1:
@@ -137,8 +166,11 @@ def print_results(results: dict) -> None:
 def draw_sizes(results: dict, path: Path) -> None:
     """mAP and top-1 over the gallery sizes, where there are several; subsets have no size."""
     whole = results["protocol"]["gallery_images"]
-    sized = {whole if g["gallery_size"] == -1 else g["gallery_size"]: g
-             for g in results["galleries"] if isinstance(g["gallery_size"], int)}
+    sized = {
+        whole if g["gallery_size"] == -1 else g["gallery_size"]: g
+        for g in results["galleries"]
+        if isinstance(g["gallery_size"], int)
+    }
     if len(sized) > 1:
         curves = {"mAP": "mAP", "top-1": "top1"}
         curves = {title: [g[name] for g in sized.values()] for title, name in curves.items()}
@@ -156,8 +188,11 @@ def evaluate(
     protocols = check_settings(dataset, cfg)
     from_first(lambda: make_folder(folder, "OUTPUT_DIR"))
     if cfg.EVAL_USE_CACHE:
-        cache = {} if rank() else load_cache(
-            folder / CACHE, dataset, cfg.EVAL_USE_GT, cfg.EVAL_USE_CBGM)
+        cache = (
+            {}
+            if rank()
+            else load_cache(folder / CACHE, dataset, cfg.EVAL_USE_GT, cfg.EVAL_USE_CBGM)
+        )
     else:
         start = time.perf_counter()
         cache = make_cache(net, dataset, cfg, device)
@@ -173,15 +208,23 @@ def evaluate(
     return results
 
 
-def make_cache(
-    net: SearchNet, dataset: SearchDataset, cfg: CfgNode, device: torch.device
-) -> Cache:
+def make_cache(net: SearchNet, dataset: SearchDataset, cfg: CfgNode, device: torch.device) -> Cache:
     """Run the network; the cache, which also lies in OUTPUT_DIR then. Several ranks share the
     images, through a folder that all of them see; only rank 0 gets the cache."""
     path = Path(cfg.OUTPUT_DIR) / CACHE
     part = path.with_suffix(f".part{rank()}")
-    extract(net, dataset, device, part, cfg.INPUT.BATCH_SIZE_TEST, cfg.INPUT.NUM_WORKERS,
-            AMP[cfg.EVAL_AMP], cfg.EVAL_USE_GT, context=cfg.EVAL_USE_CBGM, part=(rank(), ranks()))
+    extract(
+        net,
+        dataset,
+        device,
+        part,
+        cfg.INPUT.BATCH_SIZE_TEST,
+        cfg.INPUT.NUM_WORKERS,
+        AMP[cfg.EVAL_AMP],
+        cfg.EVAL_USE_GT,
+        context=cfg.EVAL_USE_CBGM,
+        part=(rank(), ranks()),
+    )
     parts = from_all(part)
     if rank():
         return {}

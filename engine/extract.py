@@ -1,4 +1,5 @@
 """From a network to the features cache: gallery and queries in one pass, written as it goes."""
+
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,8 +23,15 @@ KINDS = ("gallery", "query")  # of the records in a part
 
 
 def extract(
-    net: SearchNet, dataset: SearchDataset, device: torch.device, path: Path, batch_size: int,
-    workers: int, amp: torch.dtype | None = None, use_gt: bool = False, context: bool = False,
+    net: SearchNet,
+    dataset: SearchDataset,
+    device: torch.device,
+    path: Path,
+    batch_size: int,
+    workers: int,
+    amp: torch.dtype | None = None,
+    use_gt: bool = False,
+    context: bool = False,
     part: tuple[int, int] = (0, 1),
 ) -> None:
     """Write to `path` what the network finds in the gallery images r, r + n, r + 2n, ... of part
@@ -49,7 +57,7 @@ def extract(
                 truth = Detections(boxes, boxes.new_ones(len(boxes)), vectors)
                 _write(file, "gallery", i, truth[:first] if use_gt else seen.weighted())
                 for row, query in enumerate(asked[i], first):
-                    own = truth[row:row + 1]
+                    own = truth[row : row + 1]
                     own = net.roi_heads.put_first(own, seen) if context else own
                     _write(file, "query", query, own)
 
@@ -93,9 +101,13 @@ def batches_of_one_size(
             if not (x1 < min(x2, width) and y1 < min(y2, height)):
                 raise UserError(
                     f"{dataset.gallery[i].path}: query box {x1:g} {y1:g} {x2:g} {y2:g}: expected "
-                    f"one within the image, which is {width} x {height} pixels")
-    return [some[k:k + batch_size] for some in groups.values()
-            for k in range(0, len(some), batch_size)]
+                    f"one within the image, which is {width} x {height} pixels"
+                )
+    return [
+        some[k : k + batch_size]
+        for some in groups.values()
+        for k in range(0, len(some), batch_size)
+    ]
 
 
 @contextmanager

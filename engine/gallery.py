@@ -1,4 +1,5 @@
 """All detections of a gallery in one flat list, and which of them a query's list holds."""
+
 from dataclasses import dataclass
 from typing import Sequence
 
@@ -9,16 +10,18 @@ from torch import Tensor
 @dataclass(frozen=True)
 class Gallery:
     """N detections of I images, in gallery order."""
-    boxes: Tensor         # [N, 4] float64 x1 y1 x2 y2, pixels
-    scores: Tensor        # [N]
+
+    boxes: Tensor  # [N, 4] float64 x1 y1 x2 y2, pixels
+    scores: Tensor  # [N]
     feats: Tensor | None  # [N, D]
-    image: Tensor         # [N] int64
-    counts: Tensor        # [I] int64: detections of an image
-    starts: Tensor        # [I] int64: its first one
+    image: Tensor  # [N] int64
+    counts: Tensor  # [I] int64: detections of an image
+    starts: Tensor  # [I] int64: its first one
 
     @staticmethod
-    def above(dets: Sequence[Tensor], feats: Sequence[Tensor] | None,
-              score_thr: float) -> "Gallery":
+    def above(
+        dets: Sequence[Tensor], feats: Sequence[Tensor] | None, score_thr: float
+    ) -> "Gallery":
         """dets: [n, 5] per image, feats: [n, D] per image -> those with a score >= score_thr."""
         flat = join(dets, 5)
         keep = flat[:, 4] >= score_thr
@@ -26,8 +29,9 @@ class Gallery:
         counts = torch.bincount(image, minlength=len(dets))
         if feats is not None:  # image by image: only those kept are copied
             feats = torch.cat([f[d[:, 4] >= score_thr] for d, f in zip(dets, feats)])
-        return Gallery(flat[keep, :4].double(), flat[keep, 4], feats, image, counts,
-                       counts.cumsum(0) - counts)
+        return Gallery(
+            flat[keep, :4].double(), flat[keep, 4], feats, image, counts, counts.cumsum(0) - counts
+        )
 
 
 def join(parts: Sequence[Tensor], width: int) -> Tensor:

@@ -1,4 +1,5 @@
 """Every random generator: seeded, and saved so that a resumed run draws what it would have drawn."""
+
 import random
 
 import numpy as np

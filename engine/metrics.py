@@ -4,6 +4,7 @@ Equal similarities: average precision follows scikit-learn (equal scores are one
 top-k, wrong detections stand before right ones of the same similarity. So no score depends on the
 order of files or detections, and a network to which all people look alike gains nothing from it.
 """
+
 from dataclasses import dataclass
 from typing import NamedTuple, Sequence
 
@@ -20,8 +21,13 @@ TOP = (1, 5, 10)
 CHUNK = 64  # queries scored at once: [64, 140k] similarities are 36 MB
 
 
-def detection(gt_boxes: Sequence[Tensor], dets: Sequence[Tensor], score_thr: float,
-              iou_thr: float = 0.5, labeled: Sequence[Tensor] | None = None) -> dict[str, float]:
+def detection(
+    gt_boxes: Sequence[Tensor],
+    dets: Sequence[Tensor],
+    score_thr: float,
+    iou_thr: float = 0.5,
+    labeled: Sequence[Tensor] | None = None,
+) -> dict[str, float]:
     """Recall, and average precision over all detections times recall, of a gallery.
 
     gt_boxes: [n, 4] and dets: [m, 5] (x1 y1 x2 y2 score) per image. Detections count from
@@ -41,8 +47,14 @@ def detection(gt_boxes: Sequence[Tensor], dets: Sequence[Tensor], score_thr: flo
     return {"recall": recall, "ap": float(average_precision_score(right, pairs.scores)) * recall}
 
 
-def detection_errors(gt_boxes: Sequence[Tensor], dets: Sequence[Tensor], sure_thr: float,
-                     score_thr: float, iou_thr: float = 0.5, near_thr: float = 0.1) -> dict:
+def detection_errors(
+    gt_boxes: Sequence[Tensor],
+    dets: Sequence[Tensor],
+    sure_thr: float,
+    score_thr: float,
+    iou_thr: float = 0.5,
+    near_thr: float = 0.1,
+) -> dict:
     """What became of each annotated person, as fractions that sum to 1, and their number "people".
 
     found: matched (as in `detection`) among the detections from sure_thr on; low_score: only among
@@ -53,8 +65,11 @@ def detection_errors(gt_boxes: Sequence[Tensor], dets: Sequence[Tensor], sure_th
     every = _Pairs.of(gt_boxes, dets, score_thr, iou_thr)
     near = every.is_best_gt & (every.iou >= near_thr)
     state = torch.full((every.people,), 3)
-    for number, people in ((2, every.gt[near]), (1, every.gt[every.matched]),
-                           (0, sure.gt[sure.matched])):
+    for number, people in (
+        (2, every.gt[near]),
+        (1, every.gt[every.matched]),
+        (0, sure.gt[sure.matched]),
+    ):
         state[people] = number
     names = ("found", "low_score", "poorly_placed", "missed")
     counts = torch.bincount(state, minlength=len(names)).tolist()
@@ -65,17 +80,19 @@ def detection_errors(gt_boxes: Sequence[Tensor], dets: Sequence[Tensor], sure_th
 @dataclass(frozen=True)
 class _Pairs:
     """The P pairs of a ground truth and a detection in the same image, G and N of them in all."""
-    people: int         # G
-    scores: Tensor      # [N]
-    gt: Tensor          # [P] int64
-    det: Tensor         # [P] int64
-    iou: Tensor         # [P]
+
+    people: int  # G
+    scores: Tensor  # [N]
+    gt: Tensor  # [P] int64
+    det: Tensor  # [P] int64
+    iou: Tensor  # [P]
     is_best_gt: Tensor  # [P] bool: of its detection
-    matched: Tensor     # [P] bool: and it is its ground truth's best detection, with IoU enough
+    matched: Tensor  # [P] bool: and it is its ground truth's best detection, with IoU enough
 
     @staticmethod
-    def of(gt_boxes: Sequence[Tensor], dets: Sequence[Tensor], score_thr: float,
-           iou_thr: float) -> "_Pairs":
+    def of(
+        gt_boxes: Sequence[Tensor], dets: Sequence[Tensor], score_thr: float, iou_thr: float
+    ) -> "_Pairs":
         found, truth = Gallery.above(dets, None, score_thr), join(gt_boxes, 4)
         image = row_of_each(gt_boxes)
         gt, det = spread(found.starts[image], found.counts[image])
@@ -93,15 +110,26 @@ def _best(iou: Tensor, owner: Tensor, owners: int) -> Tensor:
     return pair == first[owner]
 
 
-def search(dets: Sequence[Tensor], feats: Sequence[Tensor], query_feats: Tensor, protocol: Protocol,
-           score_thr: float = 0.5, cbgm: CBGM | None = None) -> dict:
+def search(
+    dets: Sequence[Tensor],
+    feats: Sequence[Tensor],
+    query_feats: Tensor,
+    protocol: Protocol,
+    score_thr: float = 0.5,
+    cbgm: CBGM | None = None,
+) -> dict:
     """Scores of one protocol, see `search_many`."""
     return search_many(dets, feats, query_feats, [protocol], score_thr, cbgm)[0]
 
 
-def search_many(dets: Sequence[Tensor], feats: Sequence[Tensor], query_feats: Tensor,
-                protocols: Sequence[Protocol], score_thr: float = 0.5,
-                cbgm: CBGM | None = None) -> list[dict]:
+def search_many(
+    dets: Sequence[Tensor],
+    feats: Sequence[Tensor],
+    query_feats: Tensor,
+    protocols: Sequence[Protocol],
+    score_thr: float = 0.5,
+    cbgm: CBGM | None = None,
+) -> list[dict]:
     """Search scores of several protocols in one pass over the features.
 
     dets: [n, 5] and feats: [n, D] per gallery image; query_feats: [queries of the dataset, D].
@@ -110,8 +138,13 @@ def search_many(dets: Sequence[Tensor], feats: Sequence[Tensor], query_feats: Te
     """
     gallery = Gallery.above(dets, feats, score_thr)
     truths = [_Truth.of(gallery, protocol) for protocol in protocols]
-    results = [(torch.zeros(len(p.queries), dtype=torch.float64),
-                torch.zeros(len(p.queries), dtype=torch.long)) for p in protocols]
+    results = [
+        (
+            torch.zeros(len(p.queries), dtype=torch.float64),
+            torch.zeros(len(p.queries), dtype=torch.long),
+        )
+        for p in protocols
+    ]
     wanted = torch.unique(torch.from_numpy(np.concatenate([p.queries for p in protocols])))
     for chunk in wanted.split(CHUNK):
         sims = query_feats[chunk] @ gallery.feats.T
@@ -138,9 +171,10 @@ def _rank(sims, rows, gallery, protocol, cbgm) -> tuple[Tensor, Tensor | None, T
 @dataclass(frozen=True)
 class _Truth:
     """Which detections may be right: C candidates, each well placed on its query's person."""
-    present: Tensor    # [Q] int64: listings of images that hold the person
-    query: Tensor      # [C] int64, ascending
-    slot: Tensor       # [C] int64: number of the candidate's listing among the query's
+
+    present: Tensor  # [Q] int64: listings of images that hold the person
+    query: Tensor  # [C] int64, ascending
+    slot: Tensor  # [C] int64: number of the candidate's listing among the query's
     detection: Tensor  # [C] int64
 
     @staticmethod
@@ -173,7 +207,7 @@ class _Truth:
     def right(self, sims: Tensor, row: Tensor) -> Tensor:
         """sims: [N] of one query -> its true positives, of equal ones the first in the gallery."""
         start, count = self._candidates(row)
-        slot, detection = self.slot[start:start + count], self.detection[start:start + count]
+        slot, detection = self.slot[start : start + count], self.detection[start : start + count]
         order = np.lexsort((detection, -sims[detection], slot))
         first = np.unique(slot[order], return_index=True)[1]
         return detection[order][first]
@@ -215,15 +249,23 @@ def _summary(ap: Tensor, first_hit: Tensor) -> dict:
 
 class Match(NamedTuple):
     """One place in a query's list of matches."""
-    image: int         # number of the gallery image
-    box: Tensor        # [4] x1 y1 x2 y2, pixels
+
+    image: int  # number of the gallery image
+    box: Tensor  # [4] x1 y1 x2 y2, pixels
     similarity: float
-    right: bool        # the one true positive of its image
+    right: bool  # the one true positive of its image
 
 
-def top_matches(dets: Sequence[Tensor], feats: Sequence[Tensor], query_feats: Tensor,
-                protocol: Protocol, rows: Sequence[int], k: int = 10, score_thr: float = 0.5,
-                cbgm: CBGM | None = None) -> list[list[Match]]:
+def top_matches(
+    dets: Sequence[Tensor],
+    feats: Sequence[Tensor],
+    query_feats: Tensor,
+    protocol: Protocol,
+    rows: Sequence[int],
+    k: int = 10,
+    score_thr: float = 0.5,
+    cbgm: CBGM | None = None,
+) -> list[list[Match]]:
     """The k best matches, best first, of each query in `rows` (positions in the protocol)."""
     gallery, rows = Gallery.above(dets, feats, score_thr), torch.as_tensor(rows, dtype=torch.long)
     truth = _Truth.of(gallery, protocol)
@@ -236,8 +278,10 @@ def top_matches(dets: Sequence[Tensor], feats: Sequence[Tensor], query_feats: Te
         order = np.lexsort((detection, right, -sims[r, detection]))
         times = weights[r][weights[r] > 0].long()[order]
         order = torch.from_numpy(order).repeat_interleave(times)[:k]
-        lists.append([
-            Match(int(gallery.image[d]), gallery.boxes[d].float(), float(sims[r, d]), bool(y))
-            for d, y in zip(detection[order], right[order])
-        ])
+        lists.append(
+            [
+                Match(int(gallery.image[d]), gallery.boxes[d].float(), float(sims[r, d]), bool(y))
+                for d, y in zip(detection[order], right[order])
+            ]
+        )
     return lists

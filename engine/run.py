@@ -1,4 +1,5 @@
 """What train_base.py and train_ddps.py share: they differ only in the model they build."""
+
 import argparse
 from collections.abc import Callable
 
@@ -26,11 +27,18 @@ def parse_args(description: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML config")
     parser.add_argument("--eval", action="store_true", help="evaluate --ckpt instead of training")
-    parser.add_argument("--resume", action="store_true",
-                        help="continue from --ckpt, or from the newest checkpoint in OUTPUT_DIR")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue from --ckpt, or from the newest checkpoint in OUTPUT_DIR",
+    )
     parser.add_argument("--ckpt", metavar="FILE", help="checkpoint to evaluate or to resume from")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE",
-                        help="config values, for example SOLVER.BASE_LR 0.01")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY VALUE",
+        help="config values, for example SOLVER.BASE_LR 0.01",
+    )
     return parser.parse_intermixed_args()
 
 
@@ -50,8 +58,10 @@ def work(args: argparse.Namespace, build: Build) -> None:
     if args.eval and not args.ckpt and not cfg.EVAL_USE_CACHE:
         raise UserError("--eval: expected --ckpt FILE, or EVAL_USE_CACHE True")
     if cfg.EVAL_USE_CACHE and (args.ckpt or not args.eval):
-        raise UserError("EVAL_USE_CACHE True: scores what an evaluation has left, with --eval and "
-                        f"without --ckpt; found {f'--ckpt {args.ckpt}' if args.ckpt else 'training'}")
+        raise UserError(
+            "EVAL_USE_CACHE True: scores what an evaluation has left, with --eval and "
+            f"without --ckpt; found {f'--ckpt {args.ckpt}' if args.ckpt else 'training'}"
+        )
     device = own_device(choose_device(cfg.DEVICE))
     net = None
     if args.eval and not cfg.EVAL_USE_CACHE:
@@ -64,8 +74,10 @@ def work(args: argparse.Namespace, build: Build) -> None:
         return
     check_settings(dataset, cfg)
     if not dataset.train or not dataset.num_pids:
-        raise UserError(f"{dataset.name} in {dataset.root}: expected training images of identities, "
-                        f"found {len(dataset.train)} images and {dataset.num_pids} identities")
+        raise UserError(
+            f"{dataset.name} in {dataset.root}: expected training images of identities, "
+            f"found {len(dataset.train)} images and {dataset.num_pids} identities"
+        )
     seed_everything(cfg.SEED)
     model, net = build(cfg, dataset.num_pids, device)
     if rank():  # models start equal; each rank then draws regions of its own images

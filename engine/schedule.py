@@ -7,14 +7,20 @@ def scaled_lr(base_lr: float, base_batch: int, batch: int) -> float:
     if not base_batch:
         return base_lr
     rate = base_lr * batch / base_batch
-    print(f"learning rate {rate:g}: SOLVER.BASE_LR {base_lr:g} x batch {batch} / "
-          f"SOLVER.BASE_LR_BATCH {base_batch}")
+    print(
+        f"learning rate {rate:g}: SOLVER.BASE_LR {base_lr:g} x batch {batch} / "
+        f"SOLVER.BASE_LR_BATCH {base_batch}"
+    )
     return rate
 
 
 def learning_rate(
-    step: int, steps_per_epoch: int, base_lr: float, warmup_factor: float,
-    milestones: list[int], gamma: float,
+    step: int,
+    steps_per_epoch: int,
+    base_lr: float,
+    warmup_factor: float,
+    milestones: list[int],
+    gamma: float,
 ) -> float:
     """Linear warm-up from warmup_factor over the first epoch, then ×gamma at each milestone epoch.
 

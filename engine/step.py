@@ -1,4 +1,5 @@
 """One training step: the gradient of a whole batch, in as many parts as ranks and memory ask for."""
+
 import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -19,7 +20,10 @@ from utils.errors import UserError
 
 # Which of Step.counts a loss is a mean over, where that is not images.
 MEAN_OVER = {
-    "proposal_cls": "proposals", "proposal_reg": "proposals", "ld": "proposals", "kd": "proposals",
+    "proposal_cls": "proposals",
+    "proposal_reg": "proposals",
+    "ld": "proposals",
+    "kd": "proposals",
     "oim": "labelled",
 }
 
@@ -62,7 +66,8 @@ class Learner:
         if not 1 <= cuts <= cfg.INPUT.BATCH_SIZE_TRAIN:
             raise UserError(
                 f"INPUT.BATCH_SIZE_TRAIN: expected an image for each of {ranks()} ranks times "
-                f"SOLVER.ACCUMULATE {self.solver.ACCUMULATE}; found {cfg.INPUT.BATCH_SIZE_TRAIN}")
+                f"SOLVER.ACCUMULATE {self.solver.ACCUMULATE}; found {cfg.INPUT.BATCH_SIZE_TRAIN}"
+            )
         if self.solver.SYNC_BN:
             if device.type == "cpu":
                 raise UserError("SOLVER.SYNC_BN: PyTorch's SyncBatchNorm needs GPUs; found the CPU")
@@ -79,7 +84,11 @@ class Learner:
                 self.parallel = DistributedDataParallel(model, broadcast_buffers=False)
 
     def step(
-        self, images: list[Tensor], targets: list[dict[str, Tensor]], live: int, rate: float,
+        self,
+        images: list[Tensor],
+        targets: list[dict[str, Tensor]],
+        live: int,
+        rate: float,
         where: str,
     ) -> dict[str, float]:
         """Forward, backward, clip, update of weights and of the OIM table; the whole batch's

@@ -1,4 +1,5 @@
 """The training loop, the same for a teacher and for a student under its distiller."""
+
 import json
 import signal
 import sys
@@ -17,7 +18,11 @@ from yacs.config import CfgNode
 from datasets.base import SearchDataset
 from datasets.loaders import SceneDataset, part_of, train_loader
 from engine.checkpoint import (
-    CheckpointFolder, compare_configs, load_checkpoint, load_optimizer, load_state,
+    CheckpointFolder,
+    compare_configs,
+    load_checkpoint,
+    load_optimizer,
+    load_state,
 )
 from engine.distributed import from_all, from_first, rank, ranks, same_buffers
 from engine.evaluate import draw_scene, evaluate, flat_metrics
@@ -46,7 +51,11 @@ class Trainer:
     it), `net` is the network that is trained, evaluated and saved."""
 
     def __init__(
-        self, cfg: CfgNode, model: nn.Module, net: SearchNet, dataset: SearchDataset,
+        self,
+        cfg: CfgNode,
+        model: nn.Module,
+        net: SearchNet,
+        dataset: SearchDataset,
         device: torch.device,
     ):
         self.cfg, self.model, self.net, self.dataset, self.device = cfg, model, net, dataset, device
@@ -54,8 +63,9 @@ class Trainer:
             dataset.train, train=True, seed=cfg.SEED, skip_damaged=cfg.INPUT.SKIP_DAMAGED
         )
         self.learner = Learner(cfg, model, net, device)
-        self.base_lr = scaled_lr(cfg.SOLVER.BASE_LR, cfg.SOLVER.BASE_LR_BATCH,
-                                 cfg.INPUT.BATCH_SIZE_TRAIN)
+        self.base_lr = scaled_lr(
+            cfg.SOLVER.BASE_LR, cfg.SOLVER.BASE_LR_BATCH, cfg.INPUT.BATCH_SIZE_TRAIN
+        )
         self.folder = Path(cfg.OUTPUT_DIR)
         self.checkpoints = CheckpointFolder(self.folder, cfg.SOLVER.CKPT_KEEP)
         self.evaluations = self.folder / "evaluations.jsonl"
@@ -80,7 +90,9 @@ class Trainer:
             "optimizer": self.learner.optimizer.state_dict(),
             "scaler": self.learner.scaler.state_dict(),
             "generators": from_all(generator_states()),
-            "epoch": self.epoch, "step": self.step, "config": self.cfg.dump(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "config": self.cfg.dump(),
         }
         self.checkpoint = from_first(lambda: self.checkpoints.save(state))
 
@@ -92,8 +104,14 @@ class Trainer:
             print(f"no checkpoint in {self.folder}; starting from the beginning")
             return
         path, saved = found
-        kinds = {"terms": dict, "optimizer": dict, "scaler": dict, "generators": list,
-                 "epoch": int, "step": int}
+        kinds = {
+            "terms": dict,
+            "optimizer": dict,
+            "scaler": dict,
+            "generators": list,
+            "epoch": int,
+            "step": int,
+        }
         missing = [key for key, kind in kinds.items() if not isinstance(saved.get(key), kind)]
         if missing:
             raise UserError(f"{path}: cannot be resumed, without {', '.join(missing)}")
@@ -112,8 +130,10 @@ class Trainer:
         if saved["scaler"]:
             self.learner.scaler.load_state_dict(saved["scaler"])
         if len(saved["generators"]) != ranks():
-            print(f"{path}: written by {len(saved['generators'])} ranks, going on with {ranks()}: "
-                  "other random regions will be drawn")
+            print(
+                f"{path}: written by {len(saved['generators'])} ranks, going on with {ranks()}: "
+                "other random regions will be drawn"
+            )
         if rank() < len(saved["generators"]):
             restore_generators(saved["generators"][rank()])
         self.epoch, self.step, self.checkpoint = saved["epoch"], saved["step"], path
@@ -125,8 +145,10 @@ class Trainer:
             return self.checkpoints.load_newest(tqdm.write)
         newest = self.checkpoints.newest_first()[:1]
         if newest and newest[0].resolve() != Path(path).resolve():
-            raise UserError(f"--ckpt {path}: OUTPUT_DIR {self.folder} holds {newest[0].name}, which "
-                            "it would lead to or past; move that away, or give another OUTPUT_DIR")
+            raise UserError(
+                f"--ckpt {path}: OUTPUT_DIR {self.folder} holds {newest[0].name}, which "
+                "it would lead to or past; move that away, or give another OUTPUT_DIR"
+            )
         return Path(path), load_checkpoint(path)
 
     # --- the run ---
@@ -149,14 +171,18 @@ class Trainer:
                         self.leave(stop, f"saved {self.checkpoint}")
                     self.evaluate(writer)
         except OSError as error:  # of TensorBoard, mostly; checkpoints have errors of their own
-            raise UserError(f"OUTPUT_DIR {self.folder}: cannot be written ({error.strerror or error})"
-                            "; checkpoints there are whole, continue with --resume") from None
+            raise UserError(
+                f"OUTPUT_DIR {self.folder}: cannot be written ({error.strerror or error})"
+                "; checkpoints there are whole, continue with --resume"
+            ) from None
 
     def prepare(self, resume: bool) -> None:
         make_folder(self.folder, "OUTPUT_DIR")
         if not resume and self.checkpoints.newest_first():
-            raise UserError(f"OUTPUT_DIR {self.folder}: holds checkpoints of an earlier run; "
-                            "give --resume to continue it, or another OUTPUT_DIR")
+            raise UserError(
+                f"OUTPUT_DIR {self.folder}: holds checkpoints of an earlier run; "
+                "give --resume to continue it, or another OUTPUT_DIR"
+            )
         for part in self.folder.glob("*.part*"):  # of a run that was killed while it wrote
             part.unlink()
 
@@ -194,12 +220,23 @@ class Trainer:
         """The rest of one epoch, or until a signal comes."""
         self.model.train()
         loader = train_loader(
-            self.scenes, self.cfg.INPUT.BATCH_SIZE_TRAIN, self.cfg.INPUT.NUM_WORKERS,
-            seed=self.cfg.SEED, epoch=self.epoch, start_step=self.step, part=(rank(), ranks()),
+            self.scenes,
+            self.cfg.INPUT.BATCH_SIZE_TRAIN,
+            self.cfg.INPUT.NUM_WORKERS,
+            seed=self.cfg.SEED,
+            epoch=self.epoch,
+            start_step=self.step,
+            part=(rank(), ranks()),
         )
         title = f"epoch {self.epoch + 1}/{self.cfg.SOLVER.MAX_EPOCHS}"
-        with tqdm(total=self.steps_per_epoch, initial=self.step, desc=title, unit="step",
-                  mininterval=1, dynamic_ncols=True) as bar:
+        with tqdm(
+            total=self.steps_per_epoch,
+            initial=self.step,
+            desc=title,
+            unit="step",
+            mininterval=1,
+            dynamic_ncols=True,
+        ) as bar:
             start = time.perf_counter()
             for images, targets in loader:
                 size, losses = self.batch_size(), self.train_step(images, targets)
@@ -224,11 +261,15 @@ class Trainer:
             damaged |= images
             outside |= boxes
         if damaged:
-            print(f"damaged images skipped so far: {len(damaged)}, the last: "
-                  f"{list(damaged.values())[-1]}")
+            print(
+                f"damaged images skipped so far: {len(damaged)}, the last: "
+                f"{list(damaged.values())[-1]}"
+            )
         if outside:
-            print(f"boxes outside their image dropped so far: {sum(outside.values())}, in "
-                  f"{len(outside)} images, the last {list(outside)[-1]}")
+            print(
+                f"boxes outside their image dropped so far: {sum(outside.values())}, in "
+                f"{len(outside)} images, the last {list(outside)[-1]}"
+            )
 
     def batch_size(self) -> int:
         """Images of the step to come, on all ranks; an epoch's last batch may be smaller."""
@@ -237,8 +278,14 @@ class Trainer:
 
     def train_step(self, images: list, targets: list) -> dict[str, float]:
         solver = self.cfg.SOLVER
-        rate = learning_rate(self.done, self.steps_per_epoch, self.base_lr, solver.WARMUP_FACTOR,
-                             solver.MILESTONES, solver.GAMMA)
+        rate = learning_rate(
+            self.done,
+            self.steps_per_epoch,
+            self.base_lr,
+            solver.WARMUP_FACTOR,
+            solver.MILESTONES,
+            solver.GAMMA,
+        )
         mine = part_of(self.batch_size(), rank(), ranks())
         where = f"epoch {self.epoch + 1}, step {self.step + 1}"
         return self.learner.step(images, targets, mine.stop - mine.start, rate, where)
@@ -271,8 +318,10 @@ class Trainer:
                 return past
         except (ValueError, AttributeError):
             pass
-        raise UserError(f"{self.evaluations}: expected lines of JSON, each with epoch and "
-                        "search/mAP; found others") from None
+        raise UserError(
+            f"{self.evaluations}: expected lines of JSON, each with epoch and "
+            "search/mAP; found others"
+        ) from None
 
     def evaluate(self, writer: SummaryWriter | None) -> None:
         """Evaluate the finished epoch if it is due and has not been; keep the best by mAP. Its

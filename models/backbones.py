@@ -1,4 +1,5 @@
 """Backbones under an FPN, from torchvision's parts."""
+
 import urllib.error
 from collections import OrderedDict
 from contextlib import contextmanager, nullcontext
@@ -49,12 +50,12 @@ _RESNET = dict(layers=("layer1", "layer2", "layer3", "layer4"), stem=("conv1", "
 BACKBONES = {
     "resnet50": Backbone(resnet50, channels=(256, 512, 1024, 2048), **_RESNET),
     "resnet18": Backbone(resnet18, channels=(64, 128, 256, 512), **_RESNET),
-    "resnet18_x05": Backbone(
-        resnet18_x05, channels=(32, 64, 128, 256), imagenet=False, **_RESNET
-    ),
+    "resnet18_x05": Backbone(resnet18_x05, channels=(32, 64, 128, 256), imagenet=False, **_RESNET),
     "mobilenet_v2": Backbone(
         lambda norm_layer: mobilenet_v2(norm_layer=norm_layer).features,
-        layers=("3", "6", "13", "17"), channels=(24, 32, 96, 320), stem=("0",),
+        layers=("3", "6", "13", "17"),
+        channels=(24, 32, 96, 320),
+        stem=("0",),
     ),
 }
 
@@ -84,8 +85,10 @@ def _load_weights(body: nn.Module, name: str, source: str) -> None:
     state = {key.removeprefix("features."): value for key, value in state.items()}
     wanted = body.state_dict()
     wrong = [
-        key for key, value in wanted.items()
-        if not key.endswith("num_batches_tracked") and not key.startswith(("fc.", "18."))
+        key
+        for key, value in wanted.items()
+        if not key.endswith("num_batches_tracked")
+        and not key.startswith(("fc.", "18."))
         and (key not in state or state[key].shape != value.shape)
     ]
     if wrong:
@@ -124,7 +127,10 @@ class CheckpointedLayers(IntermediateLayerGetter):
                     x = block(x)
                     continue
                 x = checkpoint(
-                    block, x, use_reentrant=False, preserve_rng_state=False,
+                    block,
+                    x,
+                    use_reentrant=False,
+                    preserve_rng_state=False,
                     context_fn=lambda block=block: (nullcontext(), still_norms(block)),
                 )
             if name in self.return_layers:
@@ -133,7 +139,11 @@ class CheckpointedLayers(IntermediateLayerGetter):
 
 
 def make_backbone(
-    name: str, weights: str, frozen_bn: bool, freeze: bool, fpn_channels: int,
+    name: str,
+    weights: str,
+    frozen_bn: bool,
+    freeze: bool,
+    fpn_channels: int,
     checkpointed: bool = False,
 ) -> BackboneWithFPN:
     """Backbone and FPN; the levels come out as "0".."3" and "pool", strides 4 to 64.

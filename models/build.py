@@ -1,4 +1,5 @@
 """From a config to modules; the only place where models meet the config."""
+
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -40,12 +41,16 @@ def _make_rpn(cfg: CfgNode, channels: int) -> RegionProposalNetwork:
     )
     rpn = cfg.MODEL.RPN
     return RegionProposalNetwork(
-        anchors, Float32RPNHead(channels, anchors.num_anchors_per_location()[0]),
-        fg_iou_thresh=0.7, bg_iou_thresh=0.3,
-        batch_size_per_image=rpn.BATCH_SIZE, positive_fraction=0.5,
+        anchors,
+        Float32RPNHead(channels, anchors.num_anchors_per_location()[0]),
+        fg_iou_thresh=0.7,
+        bg_iou_thresh=0.3,
+        batch_size_per_image=rpn.BATCH_SIZE,
+        positive_fraction=0.5,
         pre_nms_top_n=dict(zip(("training", "testing"), rpn.PRE_NMS_TOP_N)),
         post_nms_top_n=dict(zip(("training", "testing"), rpn.POST_NMS_TOP_N)),
-        nms_thresh=rpn.NMS_THRESH, score_thresh=rpn.SCORE_THRESH,
+        nms_thresh=rpn.NMS_THRESH,
+        score_thresh=rpn.SCORE_THRESH,
     )
 
 
@@ -55,16 +60,29 @@ def build_net(cfg: CfgNode, num_pids: int, pretrained: bool = True) -> SearchNet
     model, channels = cfg.MODEL, cfg.MODEL.FPN_CHANNELS
     weights = cfg.BACKBONE.WEIGHTS if pretrained else ""
     backbone = make_backbone(
-        cfg.BACKBONE.NAME, weights, cfg.BACKBONE.FROZEN_BN, cfg.BACKBONE.FREEZE, channels,
+        cfg.BACKBONE.NAME,
+        weights,
+        cfg.BACKBONE.FROZEN_BN,
+        cfg.BACKBONE.FREEZE,
+        channels,
         cfg.BACKBONE.CHECKPOINT,
     )
     heads = PersonSearchHeads(
         MultiScaleRoIAlign(["0", "1", "2", "3"], output_size=7, sampling_ratio=2),
-        channels, model.FC_SIZE, model.EMBEDDING_SIZE,
-        OIM(num_pids, model.OIM.QUEUE_SIZE, model.EMBEDDING_SIZE, model.OIM.MOMENTUM,
-            model.OIM.SCALE),
-        batch_size=model.ROI.BATCH_SIZE, positive_fraction=model.ROI.POSITIVE_FRACTION,
-        score_thresh=model.ROI.SCORE_THRESH, nms_thresh=model.ROI.NMS_THRESH,
+        channels,
+        model.FC_SIZE,
+        model.EMBEDDING_SIZE,
+        OIM(
+            num_pids,
+            model.OIM.QUEUE_SIZE,
+            model.EMBEDDING_SIZE,
+            model.OIM.MOMENTUM,
+            model.OIM.SCALE,
+        ),
+        batch_size=model.ROI.BATCH_SIZE,
+        positive_fraction=model.ROI.POSITIVE_FRACTION,
+        score_thresh=model.ROI.SCORE_THRESH,
+        nms_thresh=model.ROI.NMS_THRESH,
         detections_per_image=model.ROI.DETECTIONS_PER_IMAGE,
     )
     transform = GeneralizedRCNNTransform(
@@ -122,6 +140,8 @@ def choose_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         found = f"{torch.cuda.device_count()} GPUs" if torch.cuda.is_available() else "no GPU"
-        raise UserError(f"DEVICE {name}: no such device; expected auto, cpu or cuda[:N]; found "
-                        f"{found} ({str(error).splitlines()[0]})") from None
+        raise UserError(
+            f"DEVICE {name}: no such device; expected auto, cpu or cuda[:N]; found "
+            f"{found} ({str(error).splitlines()[0]})"
+        ) from None
     return device

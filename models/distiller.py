@@ -1,4 +1,5 @@
 """A student, its teacher, and the terms between them."""
+
 from dataclasses import replace
 
 import torch

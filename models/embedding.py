@@ -1,4 +1,5 @@
 """Norm-aware embedding (NAE; Chen et al., CVPR 2020), as SeqNet uses it."""
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -1,4 +1,5 @@
 """What the network returns."""
+
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,5 @@
 """The two branches over pooled regions: detection and re-identification."""
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,10 +28,9 @@ def detection_losses(
     deltas = box_deltas.reshape(-1, 2, 4)[positives, PERSON]
     regions = max(len(labels), 1)
     return {
-        "proposal_cls":
-            F.cross_entropy(class_logits, is_person.long(), reduction="sum") / regions,
-        "proposal_reg":
-            F.smooth_l1_loss(deltas, targets[positives], beta=1.0, reduction="sum") / regions,
+        "proposal_cls": F.cross_entropy(class_logits, is_person.long(), reduction="sum") / regions,
+        "proposal_reg": F.smooth_l1_loss(deltas, targets[positives], beta=1.0, reduction="sum")
+        / regions,
     }
 
 
@@ -42,25 +42,43 @@ class PersonSearchHeads(RoIHeads):
     """
 
     def __init__(
-        self, box_roi_pool: nn.Module, channels: int, fc_size: int, embedding_size: int, oim: OIM,
-        batch_size: int, positive_fraction: float, score_thresh: float, nms_thresh: float,
+        self,
+        box_roi_pool: nn.Module,
+        channels: int,
+        fc_size: int,
+        embedding_size: int,
+        oim: OIM,
+        batch_size: int,
+        positive_fraction: float,
+        score_thresh: float,
+        nms_thresh: float,
         detections_per_image: int,
     ):
         pooled = channels * box_roi_pool.output_size[0] * box_roi_pool.output_size[1]
         super().__init__(
-            box_roi_pool, TwoMLPHead(pooled, fc_size), FastRCNNPredictor(fc_size, 2),
-            fg_iou_thresh=0.5, bg_iou_thresh=0.5, batch_size_per_image=batch_size,
-            positive_fraction=positive_fraction, bbox_reg_weights=(10.0, 10.0, 5.0, 5.0),
-            score_thresh=score_thresh, nms_thresh=nms_thresh,
+            box_roi_pool,
+            TwoMLPHead(pooled, fc_size),
+            FastRCNNPredictor(fc_size, 2),
+            fg_iou_thresh=0.5,
+            bg_iou_thresh=0.5,
+            batch_size_per_image=batch_size,
+            positive_fraction=positive_fraction,
+            bbox_reg_weights=(10.0, 10.0, 5.0, 5.0),
+            score_thresh=score_thresh,
+            nms_thresh=nms_thresh,
             detections_per_img=detections_per_image,
         )
         self.reid_head = TwoMLPHead(pooled, fc_size)
         self.embedding_head = NormAwareEmbedding(pooled, fc_size, embedding_size)
         self.oim = oim
 
-    def classify(self, features: dict[str, Tensor], boxes: list[Tensor], sizes) -> tuple[Tensor, Tensor]:
+    def classify(
+        self, features: dict[str, Tensor], boxes: list[Tensor], sizes
+    ) -> tuple[Tensor, Tensor]:
         """Detection branch: boxes per image [n_i, 4] -> class logits [R, 2], box deltas [R, 8]."""
-        logits, deltas = self.box_predictor(self.box_head(self.box_roi_pool(features, boxes, sizes)))
+        logits, deltas = self.box_predictor(
+            self.box_head(self.box_roi_pool(features, boxes, sizes))
+        )
         return logits.float(), deltas.float()
 
     def embed(self, features: dict[str, Tensor], boxes: list[Tensor], sizes) -> Tensor:
@@ -90,8 +108,15 @@ class PersonSearchHeads(RoIHeads):
         embeddings = self.embed(features, people, sizes)
         losses["oim"] = self.oim(embeddings, torch.cat(identities))
         return Trace(
-            images, targets, features, Regions(boxes, labels), class_logits,
-            Regions(people, identities), embeddings, self.oim, losses,
+            images,
+            targets,
+            features,
+            Regions(boxes, labels),
+            class_logits,
+            Regions(people, identities),
+            embeddings,
+            self.oim,
+            losses,
         )
 
     def keep_best(self, boxes: Tensor, scores: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
 """The person search network: find every person, and embed each."""
+
 from collections.abc import Sequence
 
 import torch
@@ -18,7 +19,10 @@ class SearchNet(nn.Module):
     """
 
     def __init__(
-        self, transform: GeneralizedRCNNTransform, backbone: nn.Module, rpn: RegionProposalNetwork,
+        self,
+        transform: GeneralizedRCNNTransform,
+        backbone: nn.Module,
+        rpn: RegionProposalNetwork,
         roi_heads: PersonSearchHeads,
     ):
         super().__init__()
@@ -51,7 +55,8 @@ class SearchNet(nn.Module):
         proposals, rpn_losses = self.rpn(images, features, targets)
         trace = self.roi_heads.trace(features, proposals, images, targets)
         trace.losses = {
-            "rpn_cls": rpn_losses["loss_objectness"], "rpn_reg": rpn_losses["loss_rpn_box_reg"],
+            "rpn_cls": rpn_losses["loss_objectness"],
+            "rpn_reg": rpn_losses["loss_rpn_box_reg"],
         } | trace.losses
         return trace
 
@@ -62,8 +67,14 @@ class SearchNet(nn.Module):
         class_logits, _ = self.roi_heads.classify(features, seen.proposals.boxes, sizes)
         embeddings = self.roi_heads.embed(features, seen.people.boxes, sizes)
         return Trace(
-            seen.images, seen.targets, features, seen.proposals, class_logits, seen.people,
-            embeddings, self.oim,
+            seen.images,
+            seen.targets,
+            features,
+            seen.proposals,
+            class_logits,
+            seen.people,
+            embeddings,
+            self.oim,
         )
 
     def _resize(self, images: list[Tensor], boxes: Sequence[Tensor]):

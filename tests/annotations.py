@@ -1,4 +1,5 @@
 """Tiny datasets in the real layouts, annotation files included, for tests."""
+
 from pathlib import Path
 
 import numpy as np
@@ -35,42 +36,91 @@ def write_image(path: Path, size: tuple[int, int] = (64, 48)) -> None:
     Image.effect_noise(size, 50).convert("RGB").save(path)
 
 
-def write_protocol(path: Path, variable: str,
-                   queries: list[tuple[str, Box, list[tuple[str, Box | None]]]]) -> None:
+def write_protocol(
+    path: Path, variable: str, queries: list[tuple[str, Box, list[tuple[str, Box | None]]]]
+) -> None:
     """Queries as (image, box, [(gallery image, box or None), ...])."""
     path.parent.mkdir(parents=True, exist_ok=True)
 
     def place(name, box, **more):
         return {"imname": name, "idlocate": located(box), "ishard": np.zeros((1, 1))} | more
 
-    savemat(path, {variable: struct([
-        {"Query": struct([place(name, box, idname="p")]),
-         "Gallery": struct([place(*listing) for listing in gallery])}
-        for name, box, gallery in queries])}, do_compression=True)
+    savemat(
+        path,
+        {
+            variable: struct(
+                [
+                    {
+                        "Query": struct([place(name, box, idname="p")]),
+                        "Gallery": struct([place(*listing) for listing in gallery]),
+                    }
+                    for name, box, gallery in queries
+                ]
+            )
+        },
+        do_compression=True,
+    )
 
 
-def write_cuhk(root: Path, images: dict[str, list[Box]], pool: list[str],
-               people: list[list[tuple[str, Box]]], protocols: dict[int, list]) -> None:
+def write_cuhk(
+    root: Path,
+    images: dict[str, list[Box]],
+    pool: list[str],
+    people: list[list[tuple[str, Box]]],
+    protocols: dict[int, list],
+) -> None:
     """`people`: each training identity's (image, box); `protocols`: size -> see write_protocol."""
     folder = root / "annotation"
     (folder / "test/train_test").mkdir(parents=True)
     for name in images:
         write_image(root / "Image/SSM" / name)
-    savemat(folder / "Images.mat", {"Img": struct([
-        {"imname": name, "nAppear": len(boxes),
-         "box": struct([{"idlocate": located(b), "ishard": 0} for b in boxes])}
-        for name, boxes in images.items()])})
+    savemat(
+        folder / "Images.mat",
+        {
+            "Img": struct(
+                [
+                    {
+                        "imname": name,
+                        "nAppear": len(boxes),
+                        "box": struct([{"idlocate": located(b), "ishard": 0} for b in boxes]),
+                    }
+                    for name, boxes in images.items()
+                ]
+            )
+        },
+    )
     savemat(folder / "pool.mat", {"pool": cell(pool)})
-    savemat(folder / "test/train_test/Train.mat", {"Train": cell([
-        struct([{"idname": f"p{i}", "nAppear": len(places), "scene": struct([
-            {"imname": name, "idlocate": located(box), "ishard": 0} for name, box in places])}])
-        for i, places in enumerate(people)])})
+    savemat(
+        folder / "test/train_test/Train.mat",
+        {
+            "Train": cell(
+                [
+                    struct(
+                        [
+                            {
+                                "idname": f"p{i}",
+                                "nAppear": len(places),
+                                "scene": struct(
+                                    [
+                                        {"imname": name, "idlocate": located(box), "ishard": 0}
+                                        for name, box in places
+                                    ]
+                                ),
+                            }
+                        ]
+                    )
+                    for i, places in enumerate(people)
+                ]
+            )
+        },
+    )
     for size, queries in protocols.items():
         write_protocol(folder / f"test/train_test/TestG{size}.mat", f"TestG{size}", queries)
 
 
-def write_prw(root: Path, train: dict[str, list], test: dict[str, list], queries: list,
-              newline: str = "\r\n") -> None:
+def write_prw(
+    root: Path, train: dict[str, list], test: dict[str, list], queries: list, newline: str = "\r\n"
+) -> None:
     """Frames (without .jpg) as lists of (id, x, y, w, h); queries as (id, x, y, w, h, frame)."""
     (root / "annotations").mkdir(parents=True)
     variables = ("box_new", "anno_file", "anno_previous")

@@ -2,6 +2,7 @@
 engine/metrics.py must equal. Written from the definitions alone; shares no code with engine/.
 Slow: PRW takes minutes.
 """
+
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import average_precision_score
@@ -51,14 +52,25 @@ def errors(gt_boxes, dets, sure_thr, score_thr):
             table = np.array([[iou(gt, d) for d in boxes] for gt in gts])
             table = table.reshape(len(gts), len(boxes))
             best = table.argmax(0) if len(gts) and boxes else []
-            matched = [bool(boxes) and best[table[g].argmax()] == g and table[g].max() >= 0.5
-                       for g in range(len(gts))]
-            near = [any(b == g and table[g, d] >= 0.1 for d, b in enumerate(best))
-                    for g in range(len(gts))]
+            matched = [
+                bool(boxes) and best[table[g].argmax()] == g and table[g].max() >= 0.5
+                for g in range(len(gts))
+            ]
+            near = [
+                any(b == g and table[g, d] >= 0.1 for d, b in enumerate(best))
+                for g in range(len(gts))
+            ]
             states.append((matched, near))
         for g in range(len(gts)):
-            kind = ("found" if states[0][0][g] else "low_score" if states[1][0][g] else
-                    "poorly_placed" if states[1][1][g] else "missed")
+            kind = (
+                "found"
+                if states[0][0][g]
+                else "low_score"
+                if states[1][0][g]
+                else "poorly_placed"
+                if states[1][1][g]
+                else "missed"
+            )
             count[kind] += 1
     people = sum(count.values())
     return {"people": people} | {kind: n / max(people, 1) for kind, n in count.items()}
@@ -116,10 +128,14 @@ def _true_positive(sims, boxes, protocol, entry):
 
 
 def _context(sims, feats, listed, cbgm, query):
-    ranking = [(-s, image, d) for image, times in listed.items()
-               for d, s in enumerate(sims[image]) for _ in range(times)]
-    people = cbgm.people[query][:cbgm.k2].numpy()
-    for image in {image for _, image, _ in sorted(ranking)[:cbgm.k1]}:
+    ranking = [
+        (-s, image, d)
+        for image, times in listed.items()
+        for d, s in enumerate(sims[image])
+        for _ in range(times)
+    ]
+    people = cbgm.people[query][: cbgm.k2].numpy()
+    for image in {image for _, image, _ in sorted(ranking)[: cbgm.k1]}:
         edges = people @ feats[image].T
         person, matched = linear_sum_assignment(edges, maximize=True)
         for p, d in zip(person, matched):

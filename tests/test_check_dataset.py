@@ -1,4 +1,5 @@
 """check_dataset finds what is wrong with a dataset before a run does."""
+
 import sys
 
 import pytest
@@ -10,19 +11,26 @@ from tools import check_dataset
 @pytest.fixture
 def check(tmp_path, monkeypatch, capsys):
     """Run the program on a small PRW, after `spoil(root)`: exit code and output."""
-    train = {"c1s1_1": [(1, 2, 2, 9, 9), (1, 2, 2, 9, 9), (-2, 1, 1, 5, 0)],
-             "c2s1_1": [(1, 3, 2, 9, 9), (2, 58, 2, 9, 9)], "c3s1_1": [(-2, 90, 2, 9, 9)]}
+    train = {
+        "c1s1_1": [(1, 2, 2, 9, 9), (1, 2, 2, 9, 9), (-2, 1, 1, 5, 0)],
+        "c2s1_1": [(1, 3, 2, 9, 9), (2, 58, 2, 9, 9)],
+        "c3s1_1": [(-2, 90, 2, 9, 9)],
+    }
     test = {"c1s1_2": [(7, 1, 2, 10, 20)], "c2s1_2": [(7, 3, 3, 9, 9), (8, 20, 3, 9, 9)]}
     queries = [(7, 1, 2, 10, 20, "c1s1_2"), (8, 20, 3, 9, 9, "c2s1_2")]
 
     def run(spoil=lambda root: None, *overrides):
         write_prw(tmp_path, train, test, queries)
         spoil(tmp_path)
-        monkeypatch.setattr(sys, "argv", [
-            "check_dataset", "INPUT.DATASET", "PRW", "INPUT.DATA_ROOT", str(tmp_path), *overrides])
+        monkeypatch.setattr(
+            sys,
+            "argv",
+            ["check_dataset", "INPUT.DATASET", "PRW", "INPUT.DATA_ROOT", str(tmp_path), *overrides],
+        )
         code = check_dataset.main()
         out, err = capsys.readouterr()
         return code, {" ".join(line.split()) for line in (out + err).splitlines()}
+
     return run
 
 
@@ -30,28 +38,42 @@ def test_counts(check):
     code, lines = check()
     assert code == 0
     assert {
-        "images 3 2", "boxes 5 3", "boxes unlabelled 1 0", "identities 2 2",
-        "identities in one image only 1 1", "images with an identity twice 1 0",
-        "images with unlabelled people only 1 0", "boxes listed twice 1 0",
-        "boxes over 1 px beyond the image edge 2 0", "boxes outside the image 1 0",
-        "images missing or damaged 0 0", "train: box without area, dropped 1", "PRW 1 1 1",
-        "PRW cross-camera 1 1 1", "nothing that would break a run"} <= lines
+        "images 3 2",
+        "boxes 5 3",
+        "boxes unlabelled 1 0",
+        "identities 2 2",
+        "identities in one image only 1 1",
+        "images with an identity twice 1 0",
+        "images with unlabelled people only 1 0",
+        "boxes listed twice 1 0",
+        "boxes over 1 px beyond the image edge 2 0",
+        "boxes outside the image 1 0",
+        "images missing or damaged 0 0",
+        "train: box without area, dropped 1",
+        "PRW 1 1 1",
+        "PRW cross-camera 1 1 1",
+        "nothing that would break a run",
+    } <= lines
 
 
 def cut(path):
     whole = path.read_bytes()
-    path.write_bytes(whole[:len(whole) // 2])
+    path.write_bytes(whole[: len(whole) // 2])
 
 
 def break_query(root):
     (root / "query_info.txt").write_text("7 1 2 10 20 c1s1_2\n7 70 3 9 9 c2s1_2")
 
 
-@pytest.mark.parametrize("spoil, said", [
-    (lambda root: (root / "frames/c1s1_2.jpg").unlink(), "c1s1_2.jpg: missing image"),
-    (lambda root: cut(root / "frames/c1s1_1.jpg"), "c1s1_1.jpg: damaged image"),
-    (lambda root: cut(root / "frame_test.mat"), "frame_test.mat: damaged"),
-    (break_query, "query 1: box [70.0, 3.0, 79.0, 12.0] lies outside c2s1_2.jpg")])
+@pytest.mark.parametrize(
+    "spoil, said",
+    [
+        (lambda root: (root / "frames/c1s1_2.jpg").unlink(), "c1s1_2.jpg: missing image"),
+        (lambda root: cut(root / "frames/c1s1_1.jpg"), "c1s1_1.jpg: damaged image"),
+        (lambda root: cut(root / "frame_test.mat"), "frame_test.mat: damaged"),
+        (break_query, "query 1: box [70.0, 3.0, 79.0, 12.0] lies outside c2s1_2.jpg"),
+    ],
+)
 def test_what_would_break_a_run(check, spoil, said):
     code, lines = check(spoil)
     assert code == 1

@@ -1,4 +1,5 @@
 """Comparison of methods: real runs on tiny data, stopped and repeated; the table's arithmetic."""
+
 import csv
 import json
 import signal
@@ -27,8 +28,10 @@ def base(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("compare")
     make_data(folder, frames=20)
     config, teacher = folder / "tiny.yaml", folder / "teacher.pth"
-    config.write_text(f"{CONFIG}EVAL_GALLERY_SIZE: 50\nOUTPUT_DIR: {folder / 'out'}\n"
-                      f"DISTILLER: {{TEACHER_CKPT: {teacher}, DFD: {{SCALE_BOXES_BY: map}}}}\n")
+    config.write_text(
+        f"{CONFIG}EVAL_GALLERY_SIZE: 50\nOUTPUT_DIR: {folder / 'out'}\n"
+        f"DISTILLER: {{TEACHER_CKPT: {teacher}, DFD: {{SCALE_BOXES_BY: map}}}}\n"
+    )
     cfg = load_cfg(str(config))
     save_file({"model": build_net(cfg, 6).state_dict(), "config": cfg.dump()}, teacher)
     return folder
@@ -37,6 +40,7 @@ def base(tmp_path_factory) -> Path:
 @pytest.fixture
 def call(base, monkeypatch):
     """compare.py's main with the words of its command line after --methods."""
+
     def main(*arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", command(base, *arguments)[1:])
         return compare.main()
@@ -45,8 +49,16 @@ def call(base, monkeypatch):
 
 
 def command(base: Path, *arguments: str) -> list[str]:
-    return [sys.executable, str(ROOT / "tools/compare.py"), "--cfg", str(base / "tiny.yaml"),
-            "--methods", *arguments, "INPUT.DATA_ROOT", str(base / "data/CUHK-SYSU")]
+    return [
+        sys.executable,
+        str(ROOT / "tools/compare.py"),
+        "--cfg",
+        str(base / "tiny.yaml"),
+        "--methods",
+        *arguments,
+        "INPUT.DATA_ROOT",
+        str(base / "data/CUHK-SYSU"),
+    ]
 
 
 def test_runs_fail_alone_and_are_not_repeated(base, call, capsys):
@@ -58,8 +70,9 @@ def test_runs_fail_alone_and_are_not_repeated(base, call, capsys):
     assert reason in (out / "dfd_seed7/log.txt").read_text()
     assert "reviewkd_seed7: finished: mAP" in said
     content = json.loads((out / "comparison.json").read_text())
-    assert content["failed"] == [{"method": "dfd", "seed": 7, "reason": reason,
-                                  "log": str(out / "dfd_seed7/log.txt")}]
+    assert content["failed"] == [
+        {"method": "dfd", "seed": 7, "reason": reason, "log": str(out / "dfd_seed7/log.txt")}
+    ]
     none, review = content["methods"]
     evaluated = json.loads((out / "none_seed7/evaluations.jsonl").read_text())
     assert none["mAP"] == 100 * evaluated["search/mAP"] and none["mAP gain"] == 0
@@ -84,8 +97,15 @@ def test_runs_fail_alone_and_are_not_repeated(base, call, capsys):
 
 def test_ctrl_c_saves_and_the_next_call_goes_on_with_the_terms(base, call):
     run = base / "out/reviewkd+hint_seed8"
-    arguments = ("reviewkd+hint", "--seeds", "8", "SOLVER.MAX_EPOCHS", "6",
-                 "SOLVER.EVAL_PERIOD", "6")
+    arguments = (
+        "reviewkd+hint",
+        "--seeds",
+        "8",
+        "SOLVER.MAX_EPOCHS",
+        "6",
+        "SOLVER.EVAL_PERIOD",
+        "6",
+    )
     process = subprocess.Popen(command(base, *arguments), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not list(run.glob("epoch_*.pth")) and time.monotonic() < deadline:
@@ -138,12 +158,15 @@ def test_damaged_evaluations_are_one_line(base, text):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("method, name, terms, options", [
-    ("ddps", "dfd+ld+cd", ["dfd", "ld", "cd"], {}),
-    ("dkd", "ld", ["ld"], {}),
-    ("ld+cd_contrastive", "ld+cd_contrastive", ["ld", "cd"], {"FORM": "contrastive"}),
-    ("none", "none", [], {}),
-])
+@pytest.mark.parametrize(
+    "method, name, terms, options",
+    [
+        ("ddps", "dfd+ld+cd", ["dfd", "ld", "cd"], {}),
+        ("dkd", "ld", ["ld"], {}),
+        ("ld+cd_contrastive", "ld+cd_contrastive", ["ld", "cd"], {"FORM": "contrastive"}),
+        ("none", "none", [], {}),
+    ],
+)
 def test_methods(base, method, name, terms, options):
     run = compare.make_run(str(base / "tiny.yaml"), ["DISTILLER.CD.WEIGHT", "2."], method, 3)
     assert (run.name, run.terms, run.cfg.SEED) == (name, terms, 3)
@@ -151,13 +174,16 @@ def test_methods(base, method, name, terms, options):
     assert options.items() <= run.cfg.DISTILLER.CD.items() and run.cfg.DISTILLER.CD.WEIGHT == 2
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["none", "fgd2"], "--methods fgd2: expected .*pkd.*ddps.*; found fgd2"),
-    (["none", "--seeds", "one"], "--seeds: expected whole numbers, found one"),
-    (["none", "SEED", "3"], "override SEED: expected --seeds in its place"),
-    (["pkd", "DISTILLER.TEACHER_CKPT", "no.pth"], "DISTILLER.TEACHER_CKPT no.pth"),
-    (["none", "SOLVER.LR", "3"], "override SOLVER.LR"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["none", "fgd2"], "--methods fgd2: expected .*pkd.*ddps.*; found fgd2"),
+        (["none", "--seeds", "one"], "--seeds: expected whole numbers, found one"),
+        (["none", "SEED", "3"], "override SEED: expected --seeds in its place"),
+        (["pkd", "DISTILLER.TEACHER_CKPT", "no.pth"], "DISTILLER.TEACHER_CKPT no.pth"),
+        (["none", "SOLVER.LR", "3"], "override SOLVER.LR"),
+    ],
+)
 def test_mistakes_before_any_run(call, arguments, message):
     with pytest.raises(UserError, match=message):
         call(*arguments)
@@ -174,5 +200,12 @@ def test_rows_by_hand():
     assert pkd["mAP std"] == pytest.approx(8**0.5)
     line = markdown([none, pkd], []).splitlines()[3].split("|")
     assert [cell.strip() for cell in line[1:-1]] == [
-        "pkd", "2", *["43.00 ± 2.83"] * 4, "+3.00", "+3.00", "2.00 M", "1:00:00"]
+        "pkd",
+        "2",
+        *["43.00 ± 2.83"] * 4,
+        "+3.00",
+        "+3.00",
+        "2.00 M",
+        "1:00:00",
+    ]
     assert make_rows({"pkd": scores["pkd"]}, 1)[0]["mAP gain"] is None

@@ -1,4 +1,5 @@
 """The shipped configs: they load, hold only differences from the defaults, and give networks."""
+
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,19 @@ CONFIGS = sorted(FOLDER.glob("*/*.yaml"))
 DATASETS = {"cuhk_sysu": "CUHK-SYSU", "prw": "PRW"}
 PUBLISHED = [path for path in CONFIGS if path.parent.name in DATASETS]
 RIVALS = {
-    "fgd": ["dfd"], "dkd": ["ld"], "cd": ["cd"], "cd_contrastive": ["cd"],
-    "dfd_ld": ["dfd", "ld"], "dfd_cd": ["dfd", "cd"], "ld_cd": ["ld", "cd"],
-    "pkd": ["pkd"], "reviewkd": ["reviewkd"], "pkd_ld_cd": ["pkd", "ld", "cd"],
-    "reviewkd_ld_cd": ["reviewkd", "ld", "cd"], "kd": ["kd"], "hint": ["hint"],
+    "fgd": ["dfd"],
+    "dkd": ["ld"],
+    "cd": ["cd"],
+    "cd_contrastive": ["cd"],
+    "dfd_ld": ["dfd", "ld"],
+    "dfd_cd": ["dfd", "cd"],
+    "ld_cd": ["ld", "cd"],
+    "pkd": ["pkd"],
+    "reviewkd": ["reviewkd"],
+    "pkd_ld_cd": ["pkd", "ld", "cd"],
+    "reviewkd_ld_cd": ["reviewkd", "ld", "cd"],
+    "kd": ["kd"],
+    "hint": ["hint"],
 }
 
 

@@ -1,4 +1,5 @@
 """Checkpoints in the release's exact naming become ours, or are refused."""
+
 import json
 import os
 from pathlib import Path
@@ -21,13 +22,27 @@ SHAPES = json.loads((GOLDEN / "official_shapes.json").read_text())
 ADAPTER = json.loads((GOLDEN / "losses.json").read_text())["dfd"]["adapter_shapes"]
 LUT = "roi_heads.reid_loss.lut"
 CONFIG = {
-    "OUTPUT_DIR": "exp_cuhk", "DEVICE": "cuda", "SEED": 1,
-    "INPUT": {"DATASET": "CUHK-SYSU", "DATA_ROOT": "data/CUHK-SYSU", "MIN_SIZE": 256,
-              "MAX_SIZE": 416, "BATCH_SIZE_TRAIN": 4, "NUM_WORKERS_TRAIN": 3},
-    "SOLVER": {"BASE_LR": 0.0024, "LR_DECAY_MILESTONES": [12], "CLIP_GRADIENTS": 10,
-               "WARMUP_FACTOR": "1e-3", "GAMMA": 0.5},
+    "OUTPUT_DIR": "exp_cuhk",
+    "DEVICE": "cuda",
+    "SEED": 1,
+    "INPUT": {
+        "DATASET": "CUHK-SYSU",
+        "DATA_ROOT": "data/CUHK-SYSU",
+        "MIN_SIZE": 256,
+        "MAX_SIZE": 416,
+        "BATCH_SIZE_TRAIN": 4,
+        "NUM_WORKERS_TRAIN": 3,
+    },
+    "SOLVER": {
+        "BASE_LR": 0.0024,
+        "LR_DECAY_MILESTONES": [12],
+        "CLIP_GRADIENTS": 10,
+        "WARMUP_FACTOR": "1e-3",
+        "GAMMA": 0.5,
+    },
     "MODEL": {"RPN": {"PRE_NMS_TOPN_TEST": 6000}, "LOSS": {"LUT_SIZE": 40, "CQ_SIZE": 1}},
-    "FGD": {"ALPHA": 1}, "GRAPHRELA": {},
+    "FGD": {"ALPHA": 1},
+    "GRAPHRELA": {},
 }
 
 
@@ -51,8 +66,15 @@ def write_release(folder: Path, model: dict, config: dict = CONFIG) -> tuple[str
     weight.sum().backward()
     optimizer.step()
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[16])
-    torch.save({"model": model, "optimizer": optimizer.state_dict(), "epoch": 19,
-                "lr_scheduler": scheduler.state_dict()}, ckpt)
+    torch.save(
+        {
+            "model": model,
+            "optimizer": optimizer.state_dict(),
+            "epoch": 19,
+            "lr_scheduler": scheduler.state_dict(),
+        },
+        ckpt,
+    )
     return str(cfg), str(ckpt)
 
 
@@ -120,8 +142,11 @@ def test_plain_mobilenet_keeps_its_rpn_threshold(tmp_path, capsys):
 
 def test_prw_table_follows_our_labels(tmp_path, resnet18, capsys):
     table = torch.arange(482.0)[:, None].expand(482, 256) + 1  # a row is its raw identity
-    cfg, ckpt = write_release(tmp_path / "release", resnet18 | {LUT: table.clone()},
-                              CONFIG | {"INPUT": {"DATASET": "PRW"}})
+    cfg, ckpt = write_release(
+        tmp_path / "release",
+        resnet18 | {LUT: table.clone()},
+        CONFIG | {"INPUT": {"DATASET": "PRW"}},
+    )
     convert(cfg, ckpt, str(tmp_path / "ours"))
     ours = load_checkpoint(tmp_path / "ours/epoch_19.pth")["model"]["roi_heads.oim.lut"]
     assert ours[:, 0].tolist() == [*range(1, 479), 480, 481, 482, 0, 0]
@@ -136,18 +161,27 @@ class Harmful:
 FC = "roi_heads.reid_head.fc7.bias"
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda w: {k: v for k, v in w.items() if k != FC}, f"1 tensors do not fit: {FC} is missing"),
-    (lambda w: w | {"more.weight": torch.zeros(1)}, "more.weight is unknown"),
-    (lambda w: w | {FC: torch.zeros(3)}, rf"{FC} is \[3\] there and \[1024\] in"),
-    (lambda w: {k: v for k, v in w.items() if k != LUT}, "roi_heads.oim.lut"),
-    (lambda w: {"student": w, "fgd": adapters(32)}, "8 tensors.*levels.0.align.weight is missing"),
-    (lambda w: {"student": w, "fgd": {"7": adapters()["0"]}}, "dfd.levels.7.*is unknown"),
-    (lambda w: {"student": w, "abf": {"a": torch.zeros(1)}}, "no place for abf"),
-    (lambda w: {"student": w, "fgd": {"0": 3}}, "fgd 0: expected a state dict"),
-    (lambda w: {"a": 1}, "expected a state dict of tensors"),
-    (lambda w: Harmful(), "epoch_19.pth: damaged, or not a file of tensors"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            lambda w: {k: v for k, v in w.items() if k != FC},
+            f"1 tensors do not fit: {FC} is missing",
+        ),
+        (lambda w: w | {"more.weight": torch.zeros(1)}, "more.weight is unknown"),
+        (lambda w: w | {FC: torch.zeros(3)}, rf"{FC} is \[3\] there and \[1024\] in"),
+        (lambda w: {k: v for k, v in w.items() if k != LUT}, "roi_heads.oim.lut"),
+        (
+            lambda w: {"student": w, "fgd": adapters(32)},
+            "8 tensors.*levels.0.align.weight is missing",
+        ),
+        (lambda w: {"student": w, "fgd": {"7": adapters()["0"]}}, "dfd.levels.7.*is unknown"),
+        (lambda w: {"student": w, "abf": {"a": torch.zeros(1)}}, "no place for abf"),
+        (lambda w: {"student": w, "fgd": {"0": 3}}, "fgd 0: expected a state dict"),
+        (lambda w: {"a": 1}, "expected a state dict of tensors"),
+        (lambda w: Harmful(), "epoch_19.pth: damaged, or not a file of tensors"),
+    ],
+)
 def test_what_does_not_fit_is_listed_and_nothing_written(
     change, message, tmp_path, resnet18, monkeypatch, capsys
 ):
@@ -159,16 +193,19 @@ def test_what_does_not_fit_is_listed_and_nothing_written(
     assert not (tmp_path / "harm").exists() and not (tmp_path / "ours").exists()
 
 
-@pytest.mark.parametrize("text, message", [
-    ("a: [1", "not a YAML config"),
-    ("- 1", "expected KEY: value lines; found list"),
-    ("INPUT: {DATASET: market}", "INPUT.DATASET: expected CUHK-SYSU or PRW; found market"),
-    ("INPUT: {DATASET: [PRW]}", "INPUT.DATASET: expected CUHK-SYSU or PRW; found"),
-    ("SOLVER: {MAX_EPOCHS: -3}", "SOLVER.MAX_EPOCHS: expected at least 0, found -3"),
-    ("SOLVER: {MAX_EPOCHS: null}", "SOLVER.MAX_EPOCHS: expected"),
-    ("INPUT: {MIN_SIZE: tall}", "INPUT.MIN_SIZE: expected int; found 'tall'"),
-    ("SOLVER: {BASE_LR: fast}", "SOLVER.BASE_LR: expected float; found 'fast'"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("a: [1", "not a YAML config"),
+        ("- 1", "expected KEY: value lines; found list"),
+        ("INPUT: {DATASET: market}", "INPUT.DATASET: expected CUHK-SYSU or PRW; found market"),
+        ("INPUT: {DATASET: [PRW]}", "INPUT.DATASET: expected CUHK-SYSU or PRW; found"),
+        ("SOLVER: {MAX_EPOCHS: -3}", "SOLVER.MAX_EPOCHS: expected at least 0, found -3"),
+        ("SOLVER: {MAX_EPOCHS: null}", "SOLVER.MAX_EPOCHS: expected"),
+        ("INPUT: {MIN_SIZE: tall}", "INPUT.MIN_SIZE: expected int; found 'tall'"),
+        ("SOLVER: {BASE_LR: fast}", "SOLVER.BASE_LR: expected float; found 'fast'"),
+    ],
+)
 def test_bad_release_config_is_one_line(text, message, tmp_path, resnet18, capsys):
     cfg, ckpt = write_release(tmp_path / "release", resnet18)
     Path(cfg).write_text(text)

@@ -1,4 +1,5 @@
 """Loaders, protocols and batches, on tiny files with every irregularity of the real ones."""
+
 from pathlib import Path
 
 import numpy as np
@@ -17,23 +18,47 @@ A, B, C = (5, 6, 20, 30), (300, 10, 12, 40), (200, 250, 100, 20)  # uint8 and ui
 
 @pytest.fixture
 def cuhk(tmp_path):
-    images = {"s3.jpg": [A, (9, 9, 0, 5)], "s1.jpg": [B, A], "s2.jpg": [C],
-              "g1.jpg": [A, B], "g2.jpg": [B, C], "g3.jpg": [A], "g4.jpg": [(1, 1, 4, 4)]}
-    queries = [("g1.jpg", A, [("g2.jpg", C), ("g4.jpg", None)]),
-               ("g2.jpg", B, [("g3.jpg", A), ("g3.jpg", A), ("g2.jpg", B)])]
-    write_cuhk(tmp_path, images, ["g4.jpg", "g1.jpg", "g2.jpg", "g3.jpg"],
-               [[("s3.jpg", A)], [("s1.jpg", A), ("s2.jpg", C)]], {50: queries})
+    images = {
+        "s3.jpg": [A, (9, 9, 0, 5)],
+        "s1.jpg": [B, A],
+        "s2.jpg": [C],
+        "g1.jpg": [A, B],
+        "g2.jpg": [B, C],
+        "g3.jpg": [A],
+        "g4.jpg": [(1, 1, 4, 4)],
+    }
+    queries = [
+        ("g1.jpg", A, [("g2.jpg", C), ("g4.jpg", None)]),
+        ("g2.jpg", B, [("g3.jpg", A), ("g3.jpg", A), ("g2.jpg", B)]),
+    ]
+    write_cuhk(
+        tmp_path,
+        images,
+        ["g4.jpg", "g1.jpg", "g2.jpg", "g3.jpg"],
+        [[("s3.jpg", A)], [("s1.jpg", A), ("s2.jpg", C)]],
+        {50: queries},
+    )
     return tmp_path
 
 
 @pytest.fixture
 def prw(tmp_path):
-    train = {"c1s1_1": [(-2, 1, 1, 9, 9), (932, 2, 2, 9, 9)], "c2s1_1": [(5, -3.5, 2, 9, 9)],
-             "c6s1_1": [(-1, 3, 3, 8, 0), (480, 1, 1, 9, 9), (5, 1, 2, 8, 9)]}
-    test = {"c1s1_2": [(7, 1, 2, 10, 20)], "c1s1_3": [(7, 3, 3, 9, 9), (7, 20, 3, 9, 9)],
-            "c2s1_2": [(7, 4, 4, 9, 9), (8, 5, 5, 9, 9), (-2, 1, 1, 5, 5)], "c3s1_2": []}
-    queries = [(7, "-1.7", 2, 10, 20, "c1s1_2"), (8, 5, 5, 9, 9, "c2s1_2"),
-               (7, 4, 4, 9, 9, "c2s1_2")]
+    train = {
+        "c1s1_1": [(-2, 1, 1, 9, 9), (932, 2, 2, 9, 9)],
+        "c2s1_1": [(5, -3.5, 2, 9, 9)],
+        "c6s1_1": [(-1, 3, 3, 8, 0), (480, 1, 1, 9, 9), (5, 1, 2, 8, 9)],
+    }
+    test = {
+        "c1s1_2": [(7, 1, 2, 10, 20)],
+        "c1s1_3": [(7, 3, 3, 9, 9), (7, 20, 3, 9, 9)],
+        "c2s1_2": [(7, 4, 4, 9, 9), (8, 5, 5, 9, 9), (-2, 1, 1, 5, 5)],
+        "c3s1_2": [],
+    }
+    queries = [
+        (7, "-1.7", 2, 10, 20, "c1s1_2"),
+        (8, 5, 5, 9, 9, "c2s1_2"),
+        (7, 4, 4, 9, 9, "c2s1_2"),
+    ]
     write_prw(tmp_path, train, test, queries)
     return tmp_path
 
@@ -48,7 +73,9 @@ def test_cuhk_labels_and_order(cuhk):
     assert [s.name for s in data.gallery] == ["g4.jpg", "g1.jpg", "g2.jpg", "g3.jpg"]
     assert [s.pids.tolist() for s in data.gallery] == [[UNLABELED], [1, UNLABELED], [2, 1], [2]]
     assert [(q.scene, q.pid, q.box.tolist()) for q in data.queries] == [
-        (1, 1, [5, 6, 25, 36]), (2, 2, [300, 10, 312, 50])]
+        (1, 1, [5, 6, 25, 36]),
+        (2, 2, [300, 10, 312, 50]),
+    ]
 
 
 def test_cuhk_protocols(cuhk):
@@ -64,8 +91,11 @@ def test_cuhk_protocols(cuhk):
 
 
 def test_cuhk_subset_with_a_query_of_its_own(cuhk):
-    write_protocol(cuhk / "annotation/test/subset/Occlusion.mat", "Occlusion1", [
-        ("g2.jpg", B, [("g3.jpg", A)]), ("g3.jpg", A, [("g2.jpg", B), ("g1.jpg", None)])])
+    write_protocol(
+        cuhk / "annotation/test/subset/Occlusion.mat",
+        "Occlusion1",
+        [("g2.jpg", B, [("g3.jpg", A)]), ("g3.jpg", A, [("g2.jpg", B), ("g1.jpg", None)])],
+    )
     data = load_dataset("CUHK-SYSU", str(cuhk))
     assert len(data.queries) == 3 and data.queries[2].pid == 2
     assert data.protocol("Occlusion").queries.tolist() == [1, 2]
@@ -97,8 +127,10 @@ def test_prw_labels(prw):
     assert [s.pids.tolist() for s in data.train] == [[UNLABELED, 3], [1], [2, 1]]
     assert data.num_pids == 3 and [s.camera for s in data.train] == [1, 2, 6]
     assert data.train[1].boxes.tolist() == [[0, 2, 5.5, 11]]
-    assert data.dropped == {"train: box without area, dropped": 1,
-                            "train: negative corner, clipped": 1}
+    assert data.dropped == {
+        "train: box without area, dropped": 1,
+        "train: negative corner, clipped": 1,
+    }
     assert [s.pids.tolist() for s in data.gallery] == [[7], [7, 7], [7, 8, UNLABELED], []]
     np.testing.assert_allclose(data.queries[0].box, [0, 2, 8.3, 22], rtol=1e-6)
 
@@ -125,11 +157,17 @@ def test_prw_query_file_with_unix_line_ends(prw):
         data.protocol(query_file="mini.txt")
 
 
-@pytest.mark.parametrize("line, said", [
-    ("7 1 2 3 c1s1_2", "line 1"), ("7 1 2 x 4 c1s1_2", "line 1"),
-    ("7 1 2 0 4 c1s1_2", "line 1"), ("", "found none"),
-    ("7 nan 2 3 4 c1s1_2", "line 1"),
-    ("7 1 2 3 4 c9", "c9.jpg is not in the gallery")])
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("7 1 2 3 c1s1_2", "line 1"),
+        ("7 1 2 x 4 c1s1_2", "line 1"),
+        ("7 1 2 0 4 c1s1_2", "line 1"),
+        ("", "found none"),
+        ("7 nan 2 3 4 c1s1_2", "line 1"),
+        ("7 1 2 3 4 c9", "c9.jpg is not in the gallery"),
+    ],
+)
 def test_prw_bad_query(prw, line, said):
     (prw / "query_info.txt").write_text(line)
     with pytest.raises(UserError, match=said):
@@ -142,15 +180,16 @@ def test_no_dataset_says_where_and_how(name, tmp_path):
         load_dataset(name, str(tmp_path))
 
 
-@pytest.mark.parametrize("file", ["Images.mat", "pool.mat", "test/train_test/Train.mat",
-                                  "test/train_test/TestG50.mat"])
+@pytest.mark.parametrize(
+    "file", ["Images.mat", "pool.mat", "test/train_test/Train.mat", "test/train_test/TestG50.mat"]
+)
 @pytest.mark.parametrize("damage", ["missing", "cut", "text"])
 def test_damaged_annotation_file_is_named(cuhk, file, damage):
     path = cuhk / "annotation" / file
     whole = path.read_bytes()
     path.unlink()
     if damage != "missing":
-        path.write_bytes(whole[:len(whole) // 2] if damage == "cut" else b"not MATLAB" * 99)
+        path.write_bytes(whole[: len(whole) // 2] if damage == "cut" else b"not MATLAB" * 99)
     with pytest.raises(UserError, match=file.split("/")[-1]) as error:
         load_dataset("CUHK-SYSU", str(cuhk))
     assert "\n" not in str(error.value)
@@ -166,12 +205,14 @@ def scenes_in(folder, count, boxes=((1, 2, 30, 40), (60, 40, 99, 99), (70, 1, 90
     for i in range(count):
         write_image(folder / f"{i}.png")
     array = np.array(boxes, np.float32)
-    return [Scene(f"{i}.png", str(folder / f"{i}.png"), array, np.arange(len(array)), 0)
-            for i in range(count)]
+    return [
+        Scene(f"{i}.png", str(folder / f"{i}.png"), array, np.arange(len(array)), 0)
+        for i in range(count)
+    ]
 
 
 def test_training_item_is_clipped_and_mirrored(tmp_path):
-    scene, = scenes_in(tmp_path, 1)
+    (scene,) = scenes_in(tmp_path, 1)
     as_is = SceneDataset([scene])[0]
     assert as_is[0].shape == (3, 48, 64) and as_is[0].dtype == torch.float32
     assert len(as_is[1]["boxes"]) == 3
@@ -210,7 +251,7 @@ def test_damaged_image(tmp_path, workers, damage):
     whole = path.read_bytes()
     path.unlink()
     if damage == "cut":
-        path.write_bytes(whole[:len(whole) // 2])
+        path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=f"^{path}: [^\n]*$"):
         list(train_loader(SceneDataset(scenes, train=True), 2, workers, 0, 0))
     data = SceneDataset(scenes, train=True, skip_damaged=True)

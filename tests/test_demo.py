@@ -1,4 +1,5 @@
 """The demo on a tiny random network, its bad input, and what it draws with."""
+
 import json
 import subprocess
 import sys
@@ -16,10 +17,30 @@ from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes
 from utils.errors import run_main
 
 ROOT = Path(__file__).parent.parent
-TINY = ["BACKBONE.NAME", "resnet18_x05", "BACKBONE.WEIGHTS", "", "MODEL.FPN_CHANNELS", "16",
-        "MODEL.FC_SIZE", "32", "MODEL.EMBEDDING_SIZE", "16", "MODEL.OIM.QUEUE_SIZE", "8",
-        "INPUT.MIN_SIZE", "64", "INPUT.MAX_SIZE", "96", "INPUT.BATCH_SIZE_TEST", "2",
-        "DEVICE", "cpu", "MODEL.ROI.DETECTIONS_PER_IMAGE", "5"]
+TINY = [
+    "BACKBONE.NAME",
+    "resnet18_x05",
+    "BACKBONE.WEIGHTS",
+    "",
+    "MODEL.FPN_CHANNELS",
+    "16",
+    "MODEL.FC_SIZE",
+    "32",
+    "MODEL.EMBEDDING_SIZE",
+    "16",
+    "MODEL.OIM.QUEUE_SIZE",
+    "8",
+    "INPUT.MIN_SIZE",
+    "64",
+    "INPUT.MAX_SIZE",
+    "96",
+    "INPUT.BATCH_SIZE_TEST",
+    "2",
+    "DEVICE",
+    "cpu",
+    "MODEL.ROI.DETECTIONS_PER_IMAGE",
+    "5",
+]
 
 
 def noise(path: Path, size: tuple[int, int], seed: int) -> None:
@@ -53,17 +74,28 @@ def base(tmp_path_factory):
 @pytest.fixture
 def run(base, tmp_path, monkeypatch, capsys):
     """Run the demo in this process; returns (exit code, stdout, stderr)."""
+
     def call(**options):
-        args = {"cfg": base / "cfg.yaml", "ckpt": base / "everyone.pth",
-                "query": base / "query.jpg", "box": "10 5 40 60", "gallery": base / "gallery",
-                "out": tmp_path / "out"} | options
+        args = {
+            "cfg": base / "cfg.yaml",
+            "ckpt": base / "everyone.pth",
+            "query": base / "query.jpg",
+            "box": "10 5 40 60",
+            "gallery": base / "gallery",
+            "out": tmp_path / "out",
+        } | options
         overrides = args.pop("overrides", "").split()
-        line = [part for key, value in args.items() if value is not None
-                for part in (f"--{key}", *(value.split() if key == "box" else [str(value)]))]
+        line = [
+            part
+            for key, value in args.items()
+            if value is not None
+            for part in (f"--{key}", *(value.split() if key == "box" else [str(value)]))
+        ]
         monkeypatch.setattr(sys, "argv", ["demo.py", *line, *overrides])
         with pytest.raises(SystemExit) as end:
             run_main(demo.main)
         return end.value.code, *capsys.readouterr()
+
     return call
 
 
@@ -73,7 +105,7 @@ def test_draws_every_scene_and_a_sheet(run, tmp_path):
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["contact_sheet.jpg", "scene_s0.jpg", "scene_s1.png", "scene_s2.png"]
     assert all(Image.open(tmp_path / "out" / name).size[0] >= 800 for name in names)
-    similarities = [float(row.split()[-1]) for row in out.splitlines()[2:2 + demo.TOP]]
+    similarities = [float(row.split()[-1]) for row in out.splitlines()[2 : 2 + demo.TOP]]
     assert similarities == sorted(similarities, reverse=True)
     assert str(tmp_path / "out" / "contact_sheet.jpg") in out
 
@@ -96,8 +128,9 @@ def test_similarity_is_the_query_embedding_with_each_weighted_one(base):
 def test_rank_goes_over_all_pictures():
     def found(*similarities):
         n = len(similarities)
-        return demo.Found(Path("x"), torch.zeros(n, 4), torch.tensor(similarities),
-                          torch.zeros(n).long())
+        return demo.Found(
+            Path("x"), torch.zeros(n, 4), torch.tensor(similarities), torch.zeros(n).long()
+        )
 
     scenes = [found(0.5, 0.2), found(), found(0.9, 0.4, 0.1)]
     best = demo.rank(scenes)
@@ -114,7 +147,7 @@ def test_nobody_found_still_draws(run, base, tmp_path):
 def test_the_querys_own_picture_is_drawn_but_not_ranked(run, base, tmp_path):
     code, out, _ = run(query=base / "gallery" / "s0.jpg")
     assert code == 0 and "own picture" in out
-    assert "s0.jpg" not in "".join(out.splitlines()[2:2 + demo.TOP])
+    assert "s0.jpg" not in "".join(out.splitlines()[2 : 2 + demo.TOP])
     assert (tmp_path / "out" / "scene_s0.jpg").is_file()
 
 
@@ -130,20 +163,23 @@ def test_the_query_of_the_demo_folder_is_the_default(run, base, tmp_path, monkey
     assert run(query=None, box=None)[0] == 0
 
 
-@pytest.mark.parametrize("options, says", [
-    ({"query": "missing.jpg"}, "missing.jpg"),
-    ({"box": None}, "--box"),
-    ({"query": None}, "--query"),
-    ({"box": "200 5 240 60"}, "96 x 64"),
-    ({"box": "10 5 400 60"}, "96 x 64"),
-    ({"box": "-10 5 40 60"}, "96 x 64"),
-    ({"box": "10 5 10 60"}, "x1 < x2"),
-    ({"box": "nan 5 40 60"}, "x1 < x2"),
-    ({"gallery": "missing"}, "--gallery missing"),
-    ({"ckpt": "missing.pth"}, "missing.pth"),
-    ({"overrides": "DEVICE cuda:77"}, "cuda:77"),
-    ({"overrides": "BACKBONE.NAME resnet18"}, "BACKBONE.NAME"),
-])
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        ({"query": "missing.jpg"}, "missing.jpg"),
+        ({"box": None}, "--box"),
+        ({"query": None}, "--query"),
+        ({"box": "200 5 240 60"}, "96 x 64"),
+        ({"box": "10 5 400 60"}, "96 x 64"),
+        ({"box": "-10 5 40 60"}, "96 x 64"),
+        ({"box": "10 5 10 60"}, "x1 < x2"),
+        ({"box": "nan 5 40 60"}, "x1 < x2"),
+        ({"gallery": "missing"}, "--gallery missing"),
+        ({"ckpt": "missing.pth"}, "missing.pth"),
+        ({"overrides": "DEVICE cuda:77"}, "cuda:77"),
+        ({"overrides": "BACKBONE.NAME resnet18"}, "BACKBONE.NAME"),
+    ],
+)
 def test_bad_input_is_one_line(run, tmp_path, options, says):
     code, _, err = run(**options)
     assert code == 2
@@ -206,6 +242,7 @@ def test_cut_out_and_contact_sheet():
     image = Image.new("RGB", (100, 50), (0, 200, 0))
     person = cut_out(image, [90, 10, 99, 40], (40, 80))
     assert person.size == (40, 80) and person.getpixel((39, 40)) == (0, 200, 0)
-    sheet = contact_sheet([Tile(image, "one\ntwo", (255, 0, 0))] * 5, columns=3, title="title",
-                          width=700)
+    sheet = contact_sheet(
+        [Tile(image, "one\ntwo", (255, 0, 0))] * 5, columns=3, title="title", width=700
+    )
     assert sheet.width == 700 and sheet.height > 2 * 50

@@ -366,9 +366,14 @@ def test_equal_networks_lose_nothing(name):
 
 
 SMALL = {
-    "BACKBONE.WEIGHTS": "", "MODEL.FC_SIZE": "32", "MODEL.EMBEDDING_SIZE": "16",
-    "MODEL.OIM.QUEUE_SIZE": "8", "MODEL.ROI.BATCH_SIZE": "32", "INPUT.MIN_SIZE": "96",
-    "INPUT.MAX_SIZE": "128", "DISTILLER.TERMS": str(list(OPTIONS)),
+    "BACKBONE.WEIGHTS": "",
+    "MODEL.FC_SIZE": "32",
+    "MODEL.EMBEDDING_SIZE": "16",
+    "MODEL.OIM.QUEUE_SIZE": "8",
+    "MODEL.ROI.BATCH_SIZE": "32",
+    "INPUT.MIN_SIZE": "96",
+    "INPUT.MAX_SIZE": "128",
+    "DISTILLER.TERMS": str(list(OPTIONS)),
 }
 
 
@@ -432,8 +437,14 @@ def test_a_student_inherits_heads_rpn_and_fpn_outputs_and_says_so(tmp_path, caps
     assert f"starts with {len(names)} tensors" in said
     theirs = teacher.state_dict()
     assert all(student[name].equal(theirs[name]) for name in names)
-    wanted = ("rpn.", "backbone.fpn.layer_blocks.", "roi_heads.box_head.", "roi_heads.reid_head.",
-              "roi_heads.box_predictor.", "roi_heads.embedding_head.")
+    wanted = (
+        "rpn.",
+        "backbone.fpn.layer_blocks.",
+        "roi_heads.box_head.",
+        "roi_heads.reid_head.",
+        "roi_heads.box_predictor.",
+        "roi_heads.embedding_head.",
+    )
     assert set(names) == {name for name in theirs if name.startswith(wanted)}
 
     cfg.DISTILLER.INIT_STUDENT = False

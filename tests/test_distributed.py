@@ -1,4 +1,5 @@
 """Several ranks, and batches in parts: both follow one rank with the whole batch."""
+
 import json
 import os
 import shutil
@@ -59,13 +60,20 @@ def base(tmp_path_factory):
 
 def far(a: dict, b: dict) -> float:
     """The largest difference of two state dicts, relative to the tensor's largest value."""
-    return max(float((a[k] - b[k]).abs().max() / a[k].abs().max().clamp(min=1e-3))
-               for k in a if a[k].is_floating_point() and a[k].numel())
+    return max(
+        float((a[k] - b[k]).abs().max() / a[k].abs().max().clamp(min=1e-3))
+        for k in a
+        if a[k].is_floating_point() and a[k].numel()
+    )
 
 
 def ddps(base: Path) -> tuple[str, ...]:
-    return "DISTILLER.TEACHER_CKPT", str(base / "one" / "epoch_01.pth"), "DISTILLER.TERMS", \
-        "['dfd','ld']"
+    return (
+        "DISTILLER.TEACHER_CKPT",
+        str(base / "one" / "epoch_01.pth"),
+        "DISTILLER.TERMS",
+        "['dfd','ld']",
+    )
 
 
 @pytest.mark.parametrize("kind", ["base", "ddps"])
@@ -86,8 +94,9 @@ def test_two_ranks_follow_one(base, tmp_path, kind):
     print(kind, "two ranks against one:", far(whole, first))
     assert far(whole, first) < 1e-5
     assert "mAP" in runs[0].text and runs[1].text == ""
-    expected, found = (json.loads((out / "results.json").read_text())
-                       for out in (one, tmp_path / "two"))
+    expected, found = (
+        json.loads((out / "results.json").read_text()) for out in (one, tmp_path / "two")
+    )
     assert expected["search"] == pytest.approx(found["search"], abs=1e-5)
     assert expected["protocol"]["gallery_images"] == found["protocol"]["gallery_images"]
     saved = torch.load(tmp_path / "two" / "eval_cache.pth", weights_only=True)
@@ -99,16 +108,36 @@ def test_two_ranks_follow_one(base, tmp_path, kind):
 
 def torchrun(base: Path, out: Path, *arguments: str, sabotage: str = "") -> tuple[int, str]:
     """Two ranks of the real torchrun; sabotage: Python that runs first in each."""
-    code = f"import torch; torch.set_num_threads(1)\n{sabotage}\n" \
-        "import train_base; from engine.run import run; from utils.errors import run_main\n" \
+    code = (
+        f"import torch; torch.set_num_threads(1)\n{sabotage}\n"
+        "import train_base; from engine.run import run; from utils.errors import run_main\n"
         "run_main(lambda: run('', train_base.build))"
+    )
     script = base / "script.py"
     script.write_text(code)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
-               script, "--cfg", base / "tiny.yaml", "INPUT.DATA_ROOT", base / "data" / "CUHK-SYSU",
-               *arguments, "OUTPUT_DIR", out]
-    done = subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True,
-                          text=True, timeout=180, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        script,
+        "--cfg",
+        base / "tiny.yaml",
+        "INPUT.DATA_ROOT",
+        base / "data" / "CUHK-SYSU",
+        *arguments,
+        "OUTPUT_DIR",
+        out,
+    ]
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     return done.returncode, done.stdout + done.stderr
 
 
@@ -131,12 +160,14 @@ def test_a_dead_rank_ends_the_run_which_resumes(base, tmp_path):
     assert [run.wait() for run in runs] == [0, 0], runs[0].text + runs[1].text
     out = tmp_path / "stopped"
     options = out, "SOLVER.CKPT_PERIOD_STEPS", "2"
-    code, text = torchrun(base, *options,
-                          sabotage=IN_STEP.format(n=4, pid="os.getpid()", name="SIGKILL"))
+    code, text = torchrun(
+        base, *options, sabotage=IN_STEP.format(n=4, pid="os.getpid()", name="SIGKILL")
+    )
     assert code != 0 and "SIGKILL" in text and "lost another rank" in text
     assert "RuntimeError" not in text
-    code, text = torchrun(base, *options, "--resume",
-                          sabotage=IN_STEP.format(n=1, pid="os.getppid()", name="SIGTERM"))
+    code, text = torchrun(
+        base, *options, "--resume", sabotage=IN_STEP.format(n=1, pid="os.getppid()", name="SIGTERM")
+    )
     assert code != 0 and "epoch_00_step_000002.pth: 0 epochs and 2 steps" in text
     assert text.count("SIGTERM: saved") == 1
     runs = run_ranks(2, base, *options, "--resume")
@@ -158,6 +189,7 @@ def test_a_rank_that_finds_an_error_says_it_once(base, tmp_path):
 
 # --- parts of a batch on one rank ---
 
+
 @pytest.fixture(scope="module")
 def world(base):
     """A config, two batches, and a way to learn from them in a given manner."""
@@ -173,8 +205,10 @@ def world(base):
         if distill:
             model = build_distiller(cfg, net, build_net(cfg, data.num_pids), cfg)
         learner = Learner(cfg, model.train(), net, CPU)
-        losses = [learner.step(images, targets, len(images), 0.02, "a test")
-                  for images, targets in batches]
+        losses = [
+            learner.step(images, targets, len(images), 0.02, "a test")
+            for images, targets in batches
+        ]
         return losses, net.state_dict()
 
     return learn

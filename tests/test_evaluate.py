@@ -1,4 +1,5 @@
 """Evaluation on a tiny dataset and a random network: extraction, the cache, results."""
+
 import json
 import shutil
 
@@ -18,25 +19,65 @@ from tests.annotations import write_cuhk, write_image, write_protocol, write_prw
 from utils.errors import UserError
 
 CPU = torch.device("cpu")
-TINY = ["BACKBONE.NAME", "resnet18_x05", "BACKBONE.WEIGHTS", "", "MODEL.FPN_CHANNELS", "16",
-        "MODEL.FC_SIZE", "32", "MODEL.EMBEDDING_SIZE", "16", "MODEL.OIM.QUEUE_SIZE", "8",
-        "INPUT.MIN_SIZE", "64", "INPUT.MAX_SIZE", "128", "INPUT.BATCH_SIZE_TEST", "3",
-        "INPUT.NUM_WORKERS", "0", "DEVICE", "cpu", "MODEL.ROI.DETECTIONS_PER_IMAGE", "6",
-        "MODEL.RPN.PRE_NMS_TOP_N", "[99, 40]", "MODEL.RPN.POST_NMS_TOP_N", "[99, 20]"]
+TINY = [
+    "BACKBONE.NAME",
+    "resnet18_x05",
+    "BACKBONE.WEIGHTS",
+    "",
+    "MODEL.FPN_CHANNELS",
+    "16",
+    "MODEL.FC_SIZE",
+    "32",
+    "MODEL.EMBEDDING_SIZE",
+    "16",
+    "MODEL.OIM.QUEUE_SIZE",
+    "8",
+    "INPUT.MIN_SIZE",
+    "64",
+    "INPUT.MAX_SIZE",
+    "128",
+    "INPUT.BATCH_SIZE_TEST",
+    "3",
+    "INPUT.NUM_WORKERS",
+    "0",
+    "DEVICE",
+    "cpu",
+    "MODEL.ROI.DETECTIONS_PER_IMAGE",
+    "6",
+    "MODEL.RPN.PRE_NMS_TOP_N",
+    "[99, 40]",
+    "MODEL.RPN.POST_NMS_TOP_N",
+    "[99, 20]",
+]
 A, B, C = (5, 6, 20, 30), (30, 8, 16, 30), (2, 2, 30, 40)
-SIZES = {"g1.jpg": (64, 48), "g2.jpg": (48, 64), "g3.jpg": (90, 48), "g4.jpg": (64, 48),
-         "g5.jpg": (64, 48), "g6.jpg": (48, 64)}
+SIZES = {
+    "g1.jpg": (64, 48),
+    "g2.jpg": (48, 64),
+    "g3.jpg": (90, 48),
+    "g4.jpg": (64, 48),
+    "g5.jpg": (64, 48),
+    "g6.jpg": (48, 64),
+}
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """Six gallery images of three sizes, one without people; three queries, two in one image."""
     path = tmp_path_factory.mktemp("cuhk")
-    images = {"s1.jpg": [A], "g1.jpg": [A, B], "g2.jpg": [C], "g3.jpg": [A, B], "g4.jpg": [C],
-              "g5.jpg": [(1, 1, 0, 4)], "g6.jpg": [A]}
-    queries = [("g1.jpg", A, [("g2.jpg", C), ("g3.jpg", A), ("g5.jpg", None)]),
-               ("g1.jpg", B, [("g3.jpg", B), ("g6.jpg", None)]),
-               ("g2.jpg", C, [("g4.jpg", C), ("g2.jpg", C), ("g1.jpg", None), ("g5.jpg", None)])]
+    images = {
+        "s1.jpg": [A],
+        "g1.jpg": [A, B],
+        "g2.jpg": [C],
+        "g3.jpg": [A, B],
+        "g4.jpg": [C],
+        "g5.jpg": [(1, 1, 0, 4)],
+        "g6.jpg": [A],
+    }
+    queries = [
+        ("g1.jpg", A, [("g2.jpg", C), ("g3.jpg", A), ("g5.jpg", None)]),
+        ("g1.jpg", B, [("g3.jpg", B), ("g6.jpg", None)]),
+        ("g2.jpg", C, [("g4.jpg", C), ("g2.jpg", C), ("g1.jpg", None), ("g5.jpg", None)]),
+    ]
     longer = [(name, box, [*listed, ("g6.jpg", None)]) for name, box, listed in queries]
     write_cuhk(path, images, list(SIZES), [[("s1.jpg", A)]], {50: queries, 100: longer})
     write_protocol(path / "annotation/test/subset/Occlusion.mat", "Occlusion1", queries[1:2])
@@ -60,8 +101,10 @@ def net():
 def config(root, tmp_path):
     def make(**options):
         pairs = [str(part) for pair in options.items() for part in pair]
-        return load_cfg(None, TINY + ["OUTPUT_DIR", str(tmp_path / "run"), "INPUT.DATA_ROOT",
-                                      str(root)] + pairs)
+        return load_cfg(
+            None, TINY + ["OUTPUT_DIR", str(tmp_path / "run"), "INPUT.DATA_ROOT", str(root)] + pairs
+        )
+
     return make
 
 
@@ -79,8 +122,9 @@ def check_same(one, other):
             torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("options", [{}, {"context": True}, {"use_gt": True},
-                                     {"context": True, "use_gt": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"context": True}, {"use_gt": True}, {"context": True, "use_gt": True}]
+)
 def test_batches_and_ranks_change_nothing(net, dataset, tmp_path, monkeypatch, options):
     one = run(net, dataset, tmp_path, **options)
     if not options:  # a threshold that some images have detections above, and some have not
@@ -98,8 +142,9 @@ def test_the_backbone_runs_once_per_image(net, dataset, tmp_path, monkeypatch):
     cache = run(net, dataset, tmp_path, batch_size=2, context=True)
     assert sum(seen) == len(dataset.gallery)
     assert [len(dets) > 1 for dets in cache["query_dets"]] == [True] * 3
-    for query, dets, feats, own in zip(dataset.queries, cache["query_dets"], cache["query_feats"],
-                                       cache["query_box_feats"]):
+    for query, dets, feats, own in zip(
+        dataset.queries, cache["query_dets"], cache["query_feats"], cache["query_box_feats"]
+    ):
         assert dets[0].tolist() == [*query.box, 1] and torch.equal(feats[0], own)
         torch.testing.assert_close(feats.norm(dim=1), torch.ones(len(feats)))
         image = ev.SceneDataset(dataset.gallery)[query.scene][0]
@@ -138,8 +183,12 @@ def test_several_galleries_give_a_table_and_a_curve(net, dataset, config, capsys
     assert [g["gallery_size"] for g in results["galleries"]] == [50, -1, "Occlusion", 100]
     assert [g["queries"] for g in results["galleries"]] == [3, 3, 1, 3]
     for size, gallery in zip((50, -1, "Occlusion", 100), results["galleries"]):
-        alone = ev.evaluate(None, dataset, config(EVAL_GALLERY_SIZE=size, EVAL_USE_CACHE=True,
-                                                  EVAL_USE_CBGM=True), CPU)
+        alone = ev.evaluate(
+            None,
+            dataset,
+            config(EVAL_GALLERY_SIZE=size, EVAL_USE_CACHE=True, EVAL_USE_CBGM=True),
+            CPU,
+        )
         assert alone["search"] == {name: gallery[name] for name in ev.NUMBERS}
     assert results["search"] == {name: results["galleries"][0][name] for name in ev.NUMBERS}
     assert "CUHK-SYSU gallery Occlusion" in capsys.readouterr().out
@@ -147,8 +196,9 @@ def test_several_galleries_give_a_table_and_a_curve(net, dataset, config, capsys
 
 @pytest.mark.parametrize("use_cbgm", [False, True])
 def test_every_protocol_equals_the_loops(dataset, made, use_cbgm):
-    cfg = load_cfg(None, ["EVAL_GALLERY_SIZE", "[50, 100, -1, 'Occlusion']", "EVAL_USE_CBGM",
-                          str(use_cbgm)])
+    cfg = load_cfg(
+        None, ["EVAL_GALLERY_SIZE", "[50, 100, -1, 'Occlusion']", "EVAL_USE_CBGM", str(use_cbgm)]
+    )
     cache, protocols = load_cache(made / CACHE, dataset, False, True), ev.protocols_of(dataset, cfg)
     data = cache["gallery_dets"], cache["gallery_feats"], torch.stack(cache["query_box_feats"])
     results = ev.score(cache, dataset, protocols, cfg)
@@ -161,32 +211,47 @@ def test_results_say_what_became_of_each_query_and_each_person(net, dataset, con
     results = ev.evaluate(net, dataset, config(EVAL_USE_GT=True), CPU)
     queries = results["queries"]
     assert [(q["query"], q["image"], q["present"]) for q in queries] == [
-        (0, "g1.jpg", 2), (1, "g1.jpg", 1), (2, "g2.jpg", 2)]  # its own image is in its list
+        (0, "g1.jpg", 2),
+        (1, "g1.jpg", 1),
+        (2, "g2.jpg", 2),
+    ]  # its own image is in its list
     assert np.mean([q["ap"] for q in queries]) == pytest.approx(results["search"]["mAP"])
     assert np.mean([q["first_hit"] == 1 for q in queries]) == results["search"]["top1"]
     assert all(q["first_hit"] > 0 for q in queries)  # every person stands there
     assert results["detection_errors"] == {
-        "people": 7, "found": 1, "low_score": 0, "poorly_placed": 0, "missed": 0}
+        "people": 7,
+        "found": 1,
+        "low_score": 0,
+        "poorly_placed": 0,
+        "missed": 0,
+    }
     flat = ev.flat_metrics(results)
-    assert set(flat) == {"detection/recall", "detection/ap", "detection_labeled/recall",
-                         *(f"search/{name}" for name in ev.NUMBERS)}
+    assert set(flat) == {
+        "detection/recall",
+        "detection/ap",
+        "detection_labeled/recall",
+        *(f"search/{name}" for name in ev.NUMBERS),
+    }
 
 
-@pytest.mark.parametrize("options, said", [
-    ({"EVAL_GALLERY_SIZE": "77"}, "EVAL_GALLERY_SIZE: expected one of 50, .*found 77"),
-    ({"EVAL_GALLERY_SIZE": "[50, 500]"}, "TestG500.mat: missing"),
-    ({"EVAL_GALLERY_SIZE": "Resolution"}, "Resolution.mat: missing"),
-    ({"EVAL_GALLERY_SIZE": "nonsense"}, "EVAL_GALLERY_SIZE: expected one of .*'nonsense'"),
-    ({"EVAL_GALLERY_SIZE": "[]"}, "EVAL_GALLERY_SIZE: expected a size"),
-    ({"EVAL_GALLERY_SIZE": "[50, [100]]"}, "EVAL_GALLERY_SIZE: expected a size"),
-    ({"EVAL_GALLERY_SIZE": "50.5"}, "EVAL_GALLERY_SIZE: expected a size"),
-    ({"EVAL_GALLERY_SIZE": "None"}, "EVAL_GALLERY_SIZE: expected a"),
-    ({"INPUT.BATCH_SIZE_TEST": "0"}, "INPUT.BATCH_SIZE_TEST: expected at least 1, found 0"),
-    ({"EVAL_CBGM_K1": "0"}, "EVAL_CBGM_K1: expected at least 1"),
-    ({"EVAL_AMP": "int4"}, "EVAL_AMP: expected .*'int4'"),
-    ({"EVAL_CROSS_CAMERA": "True"}, "EVAL_CROSS_CAMERA"),
-    ({"EVAL_QUERY_FILE": "mini.txt"}, "EVAL_QUERY_FILE"),
-])
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"EVAL_GALLERY_SIZE": "77"}, "EVAL_GALLERY_SIZE: expected one of 50, .*found 77"),
+        ({"EVAL_GALLERY_SIZE": "[50, 500]"}, "TestG500.mat: missing"),
+        ({"EVAL_GALLERY_SIZE": "Resolution"}, "Resolution.mat: missing"),
+        ({"EVAL_GALLERY_SIZE": "nonsense"}, "EVAL_GALLERY_SIZE: expected one of .*'nonsense'"),
+        ({"EVAL_GALLERY_SIZE": "[]"}, "EVAL_GALLERY_SIZE: expected a size"),
+        ({"EVAL_GALLERY_SIZE": "[50, [100]]"}, "EVAL_GALLERY_SIZE: expected a size"),
+        ({"EVAL_GALLERY_SIZE": "50.5"}, "EVAL_GALLERY_SIZE: expected a size"),
+        ({"EVAL_GALLERY_SIZE": "None"}, "EVAL_GALLERY_SIZE: expected a"),
+        ({"INPUT.BATCH_SIZE_TEST": "0"}, "INPUT.BATCH_SIZE_TEST: expected at least 1, found 0"),
+        ({"EVAL_CBGM_K1": "0"}, "EVAL_CBGM_K1: expected at least 1"),
+        ({"EVAL_AMP": "int4"}, "EVAL_AMP: expected .*'int4'"),
+        ({"EVAL_CROSS_CAMERA": "True"}, "EVAL_CROSS_CAMERA"),
+        ({"EVAL_QUERY_FILE": "mini.txt"}, "EVAL_QUERY_FILE"),
+    ],
+)
 def test_bad_settings_are_found_before_the_work(dataset, config, options, said):
     with pytest.raises(UserError, match=said):
         ev.evaluate(None, dataset, config(**options), CPU)
@@ -203,8 +268,11 @@ def test_a_gallery_size_may_change_its_type_again(tmp_path):
 
 
 def test_prw_protocols_come_from_the_config(tmp_path):
-    frames = {"c1s1_2": [(7, 1, 2, 10, 20)], "c1s1_3": [(7, 3, 3, 9, 9)],
-              "c2s1_2": [(7, 4, 4, 9, 9)]}
+    frames = {
+        "c1s1_2": [(7, 1, 2, 10, 20)],
+        "c1s1_3": [(7, 3, 3, 9, 9)],
+        "c2s1_2": [(7, 4, 4, 9, 9)],
+    }
     queries = [(7, 1, 2, 10, 20, "c1s1_2"), (7, 4, 4, 9, 9, "c2s1_2")]
     write_prw(tmp_path, {"c1s1_1": [(1, 2, 2, 9, 9)]}, frames, queries)
     (tmp_path / "mini.txt").write_text("7 4 4 9 9 c2s1_2\n")
@@ -240,12 +308,17 @@ def test_a_full_disk_is_said(net, dataset):
 
 # --- caches that do not fit ---
 
+
 @pytest.fixture(scope="module")
 def made(net, dataset, tmp_path_factory):
     """A folder with a whole cache, context included."""
     folder = tmp_path_factory.mktemp("made")
-    ev.make_cache(net, dataset, load_cfg(None, TINY + ["OUTPUT_DIR", str(folder),
-                                                       "EVAL_USE_CBGM", "True"]), CPU)
+    ev.make_cache(
+        net,
+        dataset,
+        load_cfg(None, TINY + ["OUTPUT_DIR", str(folder), "EVAL_USE_CBGM", "True"]),
+        CPU,
+    )
     return folder
 
 
@@ -258,32 +331,46 @@ def saved(made, tmp_path):
 
 def changed(**entries):
     """A change of single entries, `list=(index, value or function of the old value)`."""
+
     def change(cache):
         for key, (index, value) in entries.items():
             cache[key][index] = value(cache[key][index]) if callable(value) else value
+
     return change
 
 
-@pytest.mark.parametrize("change, said", [
-    (lambda c: c.pop("query_feats"), "found none for query_feats"),
-    (lambda c: c["gallery_dets"].pop(), "gallery_dets: expected 6 entries .*found 5"),
-    (lambda c: c["query_dets"].append(c["query_dets"][0]), "query_dets: expected 3 .*found 4"),
-    (changed(gallery_dets=(2, lambda t: t[:, :4])), r"gallery_dets\[2\]: expected .*\[n, 5\]"),
-    (changed(gallery_feats=(1, lambda t: t[1:])),
-     r"gallery_feats\[1\]: expected .*\[6, 16\], found .*\[5, 16\]"),
-    (changed(gallery_feats=(3, lambda t: t[:, :8])), r"gallery_feats\[3\]: .*found .*\[6, 8\]"),
-    (changed(query_box_feats=(2, lambda t: t[:8])),
-     r"query_box_feats\[2\]: .*\[16\], found .*\[8\]"),
-    (changed(query_box_feats=(0, lambda t: t[0])), r"query_box_feats\[0\]: .*found .*\[\]"),
-    (changed(query_box_feats=(0, None)), r"query_box_feats\[0\]: .*found NoneType"),
-    (changed(gallery_dets=(0, lambda t: t.double())), r"gallery_dets\[0\]: .*float64"),
-    (changed(query_feats=(0, lambda t: t * torch.nan)), r"query_feats\[0\]: expected finite"),
-    (changed(query_dets=(0, lambda t: t[:0]), query_feats=(0, lambda t: t[:0])), "own box"),
-    (lambda c: c["made"].update(EVAL_USE_GT=True), "expected EVAL_USE_GT False, found .*True"),
-    (lambda c: c["made"].update(EVAL_USE_CBGM=False), "expected EVAL_USE_CBGM True, found .*False"),
-    (lambda c: c["made"].update(dataset="PRW of 2 gallery images"),
-     "expected dataset CUHK-SYSU of 6 gallery images, 3 queries, .*found one made with PRW of 2"),
-])
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda c: c.pop("query_feats"), "found none for query_feats"),
+        (lambda c: c["gallery_dets"].pop(), "gallery_dets: expected 6 entries .*found 5"),
+        (lambda c: c["query_dets"].append(c["query_dets"][0]), "query_dets: expected 3 .*found 4"),
+        (changed(gallery_dets=(2, lambda t: t[:, :4])), r"gallery_dets\[2\]: expected .*\[n, 5\]"),
+        (
+            changed(gallery_feats=(1, lambda t: t[1:])),
+            r"gallery_feats\[1\]: expected .*\[6, 16\], found .*\[5, 16\]",
+        ),
+        (changed(gallery_feats=(3, lambda t: t[:, :8])), r"gallery_feats\[3\]: .*found .*\[6, 8\]"),
+        (
+            changed(query_box_feats=(2, lambda t: t[:8])),
+            r"query_box_feats\[2\]: .*\[16\], found .*\[8\]",
+        ),
+        (changed(query_box_feats=(0, lambda t: t[0])), r"query_box_feats\[0\]: .*found .*\[\]"),
+        (changed(query_box_feats=(0, None)), r"query_box_feats\[0\]: .*found NoneType"),
+        (changed(gallery_dets=(0, lambda t: t.double())), r"gallery_dets\[0\]: .*float64"),
+        (changed(query_feats=(0, lambda t: t * torch.nan)), r"query_feats\[0\]: expected finite"),
+        (changed(query_dets=(0, lambda t: t[:0]), query_feats=(0, lambda t: t[:0])), "own box"),
+        (lambda c: c["made"].update(EVAL_USE_GT=True), "expected EVAL_USE_GT False, found .*True"),
+        (
+            lambda c: c["made"].update(EVAL_USE_CBGM=False),
+            "expected EVAL_USE_CBGM True, found .*False",
+        ),
+        (
+            lambda c: c["made"].update(dataset="PRW of 2 gallery images"),
+            "expected dataset CUHK-SYSU of 6 gallery images, 3 queries, .*found one made with PRW of 2",
+        ),
+    ],
+)
 def test_a_cache_that_does_not_fit_is_refused(saved, dataset, change, said):
     cache, path = saved
     change(cache)

@@ -2,6 +2,7 @@
 
 Annotation files are in test_mat.py; here configs, images, checkpoints, caches, records.
 """
+
 import json
 import pickle
 import shutil
@@ -20,7 +21,12 @@ from datasets import load_dataset
 from datasets.loaders import SceneDataset, read_image, train_loader
 from engine.cache import CACHE, load_cache
 from engine.checkpoint import (
-    CheckpointFolder, compare_configs, load_checkpoint, load_net, load_optimizer, load_teacher,
+    CheckpointFolder,
+    compare_configs,
+    load_checkpoint,
+    load_net,
+    load_optimizer,
+    load_teacher,
 )
 from engine.step import Learner
 from engine.train import Trainer
@@ -31,8 +37,12 @@ from utils.errors import UserError
 from utils.files import save_file
 
 CPU = torch.device("cpu")
-QUIET = dict(deadline=None, derandomize=True, database=None,
-             suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+QUIET = dict(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +65,12 @@ def damage(data, whole: bytes, others: list[bytes]) -> bytes:
     places = st.integers(0, len(whole) - 1)
     kind = data.draw(st.sampled_from(["cut", "flip", "swap", "shift"]))
     if kind == "cut":
-        return whole[:data.draw(places)]
+        return whole[: data.draw(places)]
     if kind == "swap":
         return data.draw(st.sampled_from(others))
     if kind == "shift":
         at, size = data.draw(places), data.draw(st.integers(1, 50))
-        return whole[:at] + whole[at + size:]
+        return whole[:at] + whole[at + size :]
     changed = bytearray(whole)
     for place in data.draw(st.sets(places, min_size=1, max_size=4)):
         changed[place] ^= data.draw(st.integers(1, 255))
@@ -73,28 +83,79 @@ def one_line(error: UserError) -> bool:
 
 # --- configs ---
 
+
 @settings(max_examples=150, **QUIET)
 @given(st.data())
 def test_damaged_configs(base, tmp_path, data):
     whole = (base / "tiny.yaml").read_bytes()
     path = tmp_path / "a.yaml"
-    path.write_bytes(damage(data, whole, [b"", b"\0", b"- 1", b"3", (base / "run/best.pth").read_bytes(),
-                                          b"INPUT: 3", b"SOLVER: {LOSS_WEIGHTS: []}"]))
+    path.write_bytes(
+        damage(
+            data,
+            whole,
+            [
+                b"",
+                b"\0",
+                b"- 1",
+                b"3",
+                (base / "run/best.pth").read_bytes(),
+                b"INPUT: 3",
+                b"SOLVER: {LOSS_WEIGHTS: []}",
+            ],
+        )
+    )
     try:
         cfg = load_cfg(str(path))
         known = flatten(get_cfg())
-        assert {key: type(value) for key, value in flatten(cfg).items() if key != "EVAL_GALLERY_SIZE"} == \
-            {key: type(value) for key, value in known.items() if key != "EVAL_GALLERY_SIZE"}
+        assert {
+            key: type(value) for key, value in flatten(cfg).items() if key != "EVAL_GALLERY_SIZE"
+        } == {key: type(value) for key, value in known.items() if key != "EVAL_GALLERY_SIZE"}
     except UserError as error:
         assert one_line(error)
 
 
-ODD = st.sampled_from(["0", "-1", "1", "2", "3", "7", "0.5", "-0.5", "2.5", ".nan", "nan", "1e40",
-                       "1e400", "-1e400", "x", "''", "None", "True", "[]", "[0]", "[1,2]", "[-3,4]",
-                       "['a','a']", "[None]", "{}", "{1: 2}", "(", "lambda: 0", "[[1]]", "[1,'a']",
-                       "[1,2,3,4,5]", "é", "__import__('os')"])
-KEYS = sorted(key for key in flatten(get_cfg())
-              if key.startswith(("INPUT.M", "INPUT.B", "BACKBONE", "MODEL", "SOLVER")))
+ODD = st.sampled_from(
+    [
+        "0",
+        "-1",
+        "1",
+        "2",
+        "3",
+        "7",
+        "0.5",
+        "-0.5",
+        "2.5",
+        ".nan",
+        "nan",
+        "1e40",
+        "1e400",
+        "-1e400",
+        "x",
+        "''",
+        "None",
+        "True",
+        "[]",
+        "[0]",
+        "[1,2]",
+        "[-3,4]",
+        "['a','a']",
+        "[None]",
+        "{}",
+        "{1: 2}",
+        "(",
+        "lambda: 0",
+        "[[1]]",
+        "[1,'a']",
+        "[1,2,3,4,5]",
+        "é",
+        "__import__('os')",
+    ]
+)
+KEYS = sorted(
+    key
+    for key in flatten(get_cfg())
+    if key.startswith(("INPUT.M", "INPUT.B", "BACKBONE", "MODEL", "SOLVER"))
+)
 
 
 @settings(max_examples=150, **QUIET)
@@ -115,13 +176,21 @@ def test_odd_values_stop_at_once_or_train(base, dataset, changes):
 
 
 def test_unknown_and_half_keys():
-    for pairs in (["SOLVER", "3"], ["SOLVER.", "3"], ["", "3"], [".", "1"], ["SOLVER.BASE_LR.X", "1"],
-                  ["MODEL.OIM", "{'SCALE': 3.0}"], ["NEW.KEY", "1"]):
+    for pairs in (
+        ["SOLVER", "3"],
+        ["SOLVER.", "3"],
+        ["", "3"],
+        [".", "1"],
+        ["SOLVER.BASE_LR.X", "1"],
+        ["MODEL.OIM", "{'SCALE': 3.0}"],
+        ["NEW.KEY", "1"],
+    ):
         with pytest.raises(UserError):
             load_cfg(None, pairs)
 
 
 # --- images ---
+
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
@@ -164,6 +233,7 @@ def test_damaged_images_are_skipped_counted_and_reported(base, tmp_path, dataset
 
 # --- checkpoints ---
 
+
 @settings(max_examples=150, **QUIET)
 @given(st.data())
 def test_damaged_checkpoints(base, tmp_path, data):
@@ -178,10 +248,21 @@ def test_damaged_checkpoints(base, tmp_path, data):
         assert one_line(error) and str(path) in str(error)
 
 
-VALUES = st.one_of(st.none(), st.integers(-3, 3), st.text(max_size=5), st.floats(), st.just([]),
-                   st.just({}), st.just(torch.zeros(2)), st.just({"param_groups": [], "state": {}}),
-                   st.just("BACKBONE: 3"), st.just("- 1"), st.just("MODEL: {FC_SIZE: no}"),
-                   st.just("MODEL: {FC_SIZE: -5}"), st.just("{"))
+VALUES = st.one_of(
+    st.none(),
+    st.integers(-3, 3),
+    st.text(max_size=5),
+    st.floats(),
+    st.just([]),
+    st.just({}),
+    st.just(torch.zeros(2)),
+    st.just({"param_groups": [], "state": {}}),
+    st.just("BACKBONE: 3"),
+    st.just("- 1"),
+    st.just("MODEL: {FC_SIZE: no}"),
+    st.just("MODEL: {FC_SIZE: -5}"),
+    st.just("{"),
+)
 PARTS = ["model", "terms", "optimizer", "scaler", "generators", "epoch", "step", "config"]
 
 
@@ -196,8 +277,10 @@ def test_checkpoints_with_other_content(base, tmp_path, changes, leave_out):
             del saved[part]
     path = tmp_path / "a.pth"
     save_file(saved, path)
-    cfg = load_cfg(base / "tiny.yaml", ["INPUT.DATA_ROOT", str(base / "data" / "CUHK-SYSU"),
-                                        "OUTPUT_DIR", str(tmp_path / "none")])
+    cfg = load_cfg(
+        base / "tiny.yaml",
+        ["INPUT.DATA_ROOT", str(base / "data" / "CUHK-SYSU"), "OUTPUT_DIR", str(tmp_path / "none")],
+    )
     for read in (lambda: load_net(cfg, path, CPU), lambda: load_teacher(path, CPU)):
         try:
             read()
@@ -232,8 +315,10 @@ def test_a_pickle_that_runs_code_is_refused(base, dataset, tmp_path, protocol):
     for write in (zipped, plain):
         write()
         for read in (
-            lambda: load_checkpoint(path), lambda: load_teacher(path, CPU),
-            lambda: load_net(get_cfg(), path, CPU), lambda: load_cache(path, dataset, False, False),
+            lambda: load_checkpoint(path),
+            lambda: load_teacher(path, CPU),
+            lambda: load_net(get_cfg(), path, CPU),
+            lambda: load_cache(path, dataset, False, False),
             lambda: make_backbone("resnet18", str(path), False, False, 16),
         ):
             with pytest.raises(UserError) as error:
@@ -244,6 +329,7 @@ def test_a_pickle_that_runs_code_is_refused(base, dataset, tmp_path, protocol):
 
 
 # --- caches and records ---
+
 
 @settings(max_examples=100, **QUIET)
 @given(st.data())
@@ -260,8 +346,22 @@ def test_damaged_caches(base, dataset, tmp_path, data):
 
 
 @settings(max_examples=60, **QUIET)
-@given(st.dictionaries(st.sampled_from(["made", "gallery_dets", "gallery_feats", "query_dets",
-                                        "query_feats", "query_box_feats"]), VALUES, min_size=1))
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            [
+                "made",
+                "gallery_dets",
+                "gallery_feats",
+                "query_dets",
+                "query_feats",
+                "query_box_feats",
+            ]
+        ),
+        VALUES,
+        min_size=1,
+    )
+)
 def test_caches_with_other_content(base, dataset, tmp_path, changes):
     path = tmp_path / CACHE
     save_file(torch.load(base / "run" / CACHE, weights_only=True) | changes, path)

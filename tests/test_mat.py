@@ -1,4 +1,5 @@
 """The reader of MATLAB files agrees with scipy's, and damaged files end in a clear message."""
+
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,17 @@ def test_numbers_equal_scipys(tmp_path, compressed, dtype):
 @pytest.mark.parametrize("compressed", [False, True])
 def test_structs_cells_and_names(tmp_path, compressed):
     path = str(tmp_path / "a.mat")
-    inner = struct([{"imname": "long name.jpg", "box": np.zeros((1, 0))},
-                    {"imname": "é", "box": np.zeros((0, 0))}])
-    scipy.io.savemat(path, {"s": inner, "c": cell(["abc", "s1.jpg"]), "none": np.zeros((0, 0))},
-                     do_compression=compressed)
+    inner = struct(
+        [
+            {"imname": "long name.jpg", "box": np.zeros((1, 0))},
+            {"imname": "é", "box": np.zeros((0, 0))},
+        ]
+    )
+    scipy.io.savemat(
+        path,
+        {"s": inner, "c": cell(["abc", "s1.jpg"]), "none": np.zeros((0, 0))},
+        do_compression=compressed,
+    )
     found = fields(load(path, "s"))
     assert [text(name) for name in found["imname"]] == ["long name.jpg", "é"]
     assert [len(numbers(box)) for box in found["box"]] == [0, 0]
@@ -59,10 +67,19 @@ def roots(tmp_path_factory):
     """A small dataset of each layout."""
     a, b = (5, 6, 20, 30), (300, 10, 12, 40)
     cuhk, prw = (tmp_path_factory.mktemp(name) for name in ("cuhk", "prw"))
-    write_cuhk(cuhk, {"t.jpg": [a, b], "g.jpg": [a], "h.jpg": [b]}, ["g.jpg", "h.jpg"],
-               [[("t.jpg", a)]], {50: [("g.jpg", a, [("h.jpg", b), ("g.jpg", None)])]})
-    write_prw(prw, {"c1_1": [(3, 1, 2, 8, 9)]}, {"c1_2": [(7, 1, 2, 8, 9)],
-              "c2_2": [(7, 1, 3, 8, 9)]}, [(7, 1, 2, 8, 9, "c1_2")])
+    write_cuhk(
+        cuhk,
+        {"t.jpg": [a, b], "g.jpg": [a], "h.jpg": [b]},
+        ["g.jpg", "h.jpg"],
+        [[("t.jpg", a)]],
+        {50: [("g.jpg", a, [("h.jpg", b), ("g.jpg", None)])]},
+    )
+    write_prw(
+        prw,
+        {"c1_1": [(3, 1, 2, 8, 9)]},
+        {"c1_2": [(7, 1, 2, 8, 9)], "c2_2": [(7, 1, 3, 8, 9)]},
+        [(7, 1, 2, 8, 9, "c1_2")],
+    )
     return {"CUHK-SYSU": cuhk, "PRW": prw}
 
 
@@ -77,7 +94,7 @@ def test_damaged_files_end_in_one_clear_line(roots, data):
     places = st.integers(0, len(whole) - 1)
     damage = data.draw(st.sampled_from(["cut", "flip", "swap"]))
     if damage == "cut":
-        changed = whole[:data.draw(places)]
+        changed = whole[: data.draw(places)]
     elif damage == "flip":
         changed = bytearray(whole)
         flips = st.dictionaries(places, st.integers(0, 255), max_size=4)

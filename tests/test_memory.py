@@ -1,4 +1,5 @@
 """What saves memory changes the training not at all, or hardly."""
+
 import copy
 
 import pytest
@@ -104,8 +105,11 @@ def test_what_needs_float32_gets_it(learn):
     learner.model.terms["ld"] = Spy()
     dtypes = []
     for module in (learner.net.rpn.head, learner.net.roi_heads.box_head):
-        module.register_forward_hook(lambda m, args, out: dtypes.append(
-            (out if isinstance(out, torch.Tensor) else out[1][0]).dtype))
+        module.register_forward_hook(
+            lambda m, args, out: dtypes.append(
+                (out if isinstance(out, torch.Tensor) else out[1][0]).dtype
+            )
+        )
     images = [torch.rand(3, 64, 112)] * 3
     targets = [{"boxes": BOXES, "labels": torch.tensor([1, 2])}] * 3
     learner.step(images, targets, 3, 0.01, "a test")
@@ -142,8 +146,9 @@ def test_unknown_precision_says_so(learn):
 
 
 def test_all_measures_go_together(learn):
-    losses, _, _ = learn("SOLVER.AMP", "bf16", "SOLVER.ACCUMULATE", "3", "BACKBONE.CHECKPOINT",
-                         "True")
+    losses, _, _ = learn(
+        "SOLVER.AMP", "bf16", "SOLVER.ACCUMULATE", "3", "BACKBONE.CHECKPOINT", "True"
+    )
     assert all(torch.tensor(list(one.values())).isfinite().all() for one in losses)
 
 

@@ -1,4 +1,5 @@
 """Metrics: the release's golden numbers, and equality with plain loops on cases made to hurt."""
+
 import json
 from pathlib import Path
 
@@ -15,9 +16,19 @@ from tests import oracle
 
 GOLDEN = Path(__file__).parent / "golden" / "eval"
 NUMBERS = ("mAP", "top1", "top5", "top10")
-PLACES = [(0, 0, 10, 20), (0, 0, 10, 21), (0, 0, 10, 10), (5, 0, 15, 20), (0, 0, 2, 3),
-          (0, 1, 2, 4), (1, 1, 9, 40), (30, 30, 60, 90), (32, 30, 60, 95), (30, 30, 60, 120),
-          (33.5, 32, 60, 61)]
+PLACES = [
+    (0, 0, 10, 20),
+    (0, 0, 10, 21),
+    (0, 0, 10, 10),
+    (5, 0, 15, 20),
+    (0, 0, 2, 3),
+    (0, 1, 2, 4),
+    (1, 1, 9, 40),
+    (30, 30, 60, 90),
+    (32, 30, 60, 95),
+    (30, 30, 60, 120),
+    (33.5, 32, 60, 61),
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +49,21 @@ def test_golden_detection(golden):
     dataset, cache, expected = golden
     truth = [torch.from_numpy(scene.boxes) for scene in dataset.gallery]
     assert metrics.detection(truth, cache["gallery_dets"], 0.5) == pytest.approx(
-        expected["cuhk.det.0.5"], abs=1e-6)
+        expected["cuhk.det.0.5"], abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("use_cbgm", [0, 1])
 def test_golden_search(golden, use_cbgm):
     dataset, cache, expected = golden
     cbgm = CBGM(cache["query_feats"], k1=10, k2=3) if use_cbgm else None
-    result = metrics.search(cache["gallery_dets"], cache["gallery_feats"], cache["query_box_feats"],
-                            dataset.protocol(50), cbgm=cbgm)
+    result = metrics.search(
+        cache["gallery_dets"],
+        cache["gallery_feats"],
+        cache["query_box_feats"],
+        dataset.protocol(50),
+        cbgm=cbgm,
+    )
     numbers = {key: result[key] for key in NUMBERS}
     assert numbers == pytest.approx(expected[f"cuhk.search.g50.cbgm{use_cbgm}"], abs=1e-6)
 
@@ -106,10 +123,15 @@ def searches(draw):
             image.append(column)
     order = draw(st.permutations(range(len(query))))  # entries stand in no order
     rank = np.argsort(np.array(order, dtype=np.int64))
-    protocol = Protocol("drawn", np.array(queries), listed, np.array(query, dtype=np.int64)[order],
-                        np.array(image, dtype=np.int64)[order],
-                        rank[np.array(box_entry, dtype=np.int64)],
-                        np.array(boxes, dtype=np.float32).reshape(-1, 4))
+    protocol = Protocol(
+        "drawn",
+        np.array(queries),
+        listed,
+        np.array(query, dtype=np.int64)[order],
+        np.array(image, dtype=np.int64)[order],
+        rank[np.array(box_entry, dtype=np.int64)],
+        np.array(boxes, dtype=np.float32).reshape(-1, 4),
+    )
     people = [tensor(draw(st.lists(FEATURE, min_size=1, max_size=4)), 3) for _ in range(total)]
     cbgm = draw(st.sampled_from([None, (1, 1), (2, 2), (3, 4), (50, 3)]))
     return dets, feats, people, protocol, cbgm and CBGM(people, *cbgm)
@@ -136,11 +158,17 @@ def test_search_equals_loops(case, chunk):
 def test_detection_equals_loops(gallery, threshold, data):
     truth, dets, _ = gallery
     assert metrics.detection(truth, dets, threshold) == pytest.approx(
-        oracle.detection(truth, dets, threshold), abs=1e-6)
-    labeled = [torch.tensor(data.draw(st.lists(st.booleans(), min_size=len(t), max_size=len(t))),
-                            dtype=torch.bool) for t in truth]
+        oracle.detection(truth, dets, threshold), abs=1e-6
+    )
+    labeled = [
+        torch.tensor(
+            data.draw(st.lists(st.booleans(), min_size=len(t), max_size=len(t))), dtype=torch.bool
+        )
+        for t in truth
+    ]
     assert metrics.detection(truth, dets, threshold, labeled=labeled) == pytest.approx(
-        oracle.detection(truth, dets, threshold, labeled=labeled), abs=1e-6)
+        oracle.detection(truth, dets, threshold, labeled=labeled), abs=1e-6
+    )
 
 
 @settings(max_examples=150, deadline=None)
@@ -153,10 +181,24 @@ def test_detection_errors_equal_loops(gallery, sure, threshold):
 
 def test_each_kind_of_detection_error():
     truth = [tensor([(100 * i, 0, 100 * i + 50, 100) for i in range(4)], 4)]
-    dets = [tensor([(0, 0, 50, 90, 0.9), (100, 0, 150, 90, 0.4), (200, 0, 250, 30, 0.9),
-                    (310, 0, 320, 5, 0.9)], 5)]
+    dets = [
+        tensor(
+            [
+                (0, 0, 50, 90, 0.9),
+                (100, 0, 150, 90, 0.4),
+                (200, 0, 250, 30, 0.9),
+                (310, 0, 320, 5, 0.9),
+            ],
+            5,
+        )
+    ]
     assert metrics.detection_errors(truth, dets, 0.5, 0.01) == {
-        "people": 4, "found": 0.25, "low_score": 0.25, "poorly_placed": 0.25, "missed": 0.25}
+        "people": 4,
+        "found": 0.25,
+        "low_score": 0.25,
+        "poorly_placed": 0.25,
+        "missed": 0.25,
+    }
 
 
 @pytest.mark.parametrize("cbgm", [None, CBGM([torch.ones(2, 3)], 10, 3)])
@@ -164,8 +206,15 @@ def test_each_kind_of_detection_error():
 def test_no_detection_anywhere_that_counts(count, cbgm):
     dets = [torch.tensor([[0, 0, 9, 9, 0.4]]).repeat(count, 1) for _ in range(3)]
     feats = [torch.ones(count, 3) for _ in dets]
-    protocol = Protocol("none", np.array([0]), np.ones((1, 3), np.uint8), np.array([0]),
-                        np.array([1]), np.array([0]), np.array([[0, 0, 9, 9]], np.float32))
+    protocol = Protocol(
+        "none",
+        np.array([0]),
+        np.ones((1, 3), np.uint8),
+        np.array([0]),
+        np.array([1]),
+        np.array([0]),
+        np.array([[0, 0, 9, 9]], np.float32),
+    )
     result = metrics.search(dets, feats, torch.ones(1, 3), protocol, 0.5, cbgm)
     assert [result[name] for name in NUMBERS] == [0] * 4 and result["first_hit"].tolist() == [0]
     truth = [torch.zeros(0, 4), torch.tensor([[0, 0, 9, 9.0]]), torch.zeros(0, 4)]
@@ -176,10 +225,15 @@ def one_image_search(boxes, sims, truth, times=1, scores=None):
     """Search of one query in one gallery image, whose detections have the given similarities."""
     count = len(boxes)
     scores = scores or [1.0] * count
-    protocol = Protocol("one", np.array([0]), np.array([[times]], dtype=np.uint8),
-                        np.zeros(times, int), np.zeros(times, int),
-                        np.repeat(np.arange(times), len(truth)),
-                        np.array(list(truth) * times, dtype=np.float32))
+    protocol = Protocol(
+        "one",
+        np.array([0]),
+        np.array([[times]], dtype=np.uint8),
+        np.zeros(times, int),
+        np.zeros(times, int),
+        np.repeat(np.arange(times), len(truth)),
+        np.array(list(truth) * times, dtype=np.float32),
+    )
     dets = tensor([(*box, score) for box, score in zip(boxes, scores)], 5)
     return metrics.search([dets], [tensor([[s] for s in sims], 1)], torch.ones(1, 1), protocol, 0.5)
 
@@ -200,7 +254,7 @@ def test_only_the_most_similar_of_several_detections_on_a_person_is_right():
 
 def test_tiny_people_need_less_overlap():
     half, third = (0, 0, 10, 10), (0, 0, 10, 30)
-    assert one_image_search([third], [0.9], [half])["mAP"] == 1       # IoU 0.33, needed 100 / 400
+    assert one_image_search([third], [0.9], [half])["mAP"] == 1  # IoU 0.33, needed 100 / 400
     assert one_image_search([(0, 0, 100, 300)], [0.9], [(0, 0, 100, 100)])["mAP"] == 0
 
 
@@ -223,10 +277,15 @@ def test_several_protocols_over_different_queries_in_one_pass(golden):
     whole = dataset.protocol(-1)
     rows = np.array([7, 3, 20])
     keep = np.isin(whole.query, rows)
-    subset = Protocol("three", whole.queries[rows], whole.listed[rows],
-                      np.array([list(rows).index(q) for q in whole.query[keep]]), whole.image[keep],
-                      np.cumsum(keep)[whole.box_entry[keep[whole.box_entry]]] - 1,
-                      whole.boxes[keep[whole.box_entry]])
+    subset = Protocol(
+        "three",
+        whole.queries[rows],
+        whole.listed[rows],
+        np.array([list(rows).index(q) for q in whole.query[keep]]),
+        whole.image[keep],
+        np.cumsum(keep)[whole.box_entry[keep[whole.box_entry]]] - 1,
+        whole.boxes[keep[whole.box_entry]],
+    )
     everything, three = metrics.search_many(*data, [whole, subset])
     torch.testing.assert_close(three["ap"], everything["ap"][rows], atol=1e-12, rtol=0)
     assert torch.equal(three["first_hit"], everything["first_hit"][rows])

@@ -1,4 +1,5 @@
 """The network against the release's numbers."""
+
 import json
 from pathlib import Path
 
@@ -19,7 +20,9 @@ SHAPES = json.loads((GOLDEN / "official_shapes.json").read_text())
 UNUSED_REGRESSOR = 8216  # Linear(1024, 8), 8200, and BatchNorm1d(8), 16
 # The published counts; ResNet-18's is of the baseline, whose FrozenBatchNorm has no parameters.
 PARAMETERS = {
-    "resnet50": 56_993_651, "resnet18": 43_915_251, "resnet18_x05": 35_424_339,
+    "resnet50": 56_993_651,
+    "resnet18": 43_915_251,
+    "resnet18_x05": 35_424_339,
     "mobilenet_v2": 34_435_123,
 }
 
@@ -64,8 +67,10 @@ def test_resnet18_finds_and_embeds_as_the_release_does():
 
 def test_no_proposals_and_no_people():
     """Nothing found is an empty answer; a batch without anyone trains the detector alone."""
-    net = golden_net("resnet18_x05", **{"INPUT.MIN_SIZE": "64", "INPUT.MAX_SIZE": "96",
-                                        "MODEL.RPN.SCORE_THRESH": "1.0"})
+    net = golden_net(
+        "resnet18_x05",
+        **{"INPUT.MIN_SIZE": "64", "INPUT.MAX_SIZE": "96", "MODEL.RPN.SCORE_THRESH": "1.0"},
+    )
     images = [torch.rand(3, 64, 96), torch.rand(3, 60, 80)]
     for found in net.eval().detect(images):
         assert found.boxes.shape == (0, 4) and found.embeddings.shape == (0, 256)

@@ -1,4 +1,5 @@
 """The profiler's numbers against counts by hand."""
+
 import sys
 from pathlib import Path
 
@@ -12,9 +13,22 @@ from tests.test_model import PARAMETERS, UNUSED_REGRESSOR
 from tools import profile_model
 
 FOLDER = Path(__file__).parents[1] / "configs/cuhk_sysu"
-SMALL = ["INPUT.MIN_SIZE", "64", "INPUT.MAX_SIZE", "96", "MODEL.FPN_CHANNELS", "16",
-         "MODEL.EMBEDDING_SIZE", "8", "MODEL.RPN.POST_NMS_TOP_N", "[20, 20]",
-         "MODEL.ROI.DETECTIONS_PER_IMAGE", "5", "DEVICE", "cpu"]
+SMALL = [
+    "INPUT.MIN_SIZE",
+    "64",
+    "INPUT.MAX_SIZE",
+    "96",
+    "MODEL.FPN_CHANNELS",
+    "16",
+    "MODEL.EMBEDDING_SIZE",
+    "8",
+    "MODEL.RPN.POST_NMS_TOP_N",
+    "[20, 20]",
+    "MODEL.ROI.DETECTIONS_PER_IMAGE",
+    "5",
+    "DEVICE",
+    "cpu",
+]
 CONFIG = str(FOLDER / "resnet18_x05_base.yaml")
 
 
@@ -45,8 +59,19 @@ def test_flops_grow_by_what_wider_layers_cost():
 
 def test_models_stand_side_by_side(monkeypatch, capsys):
     teacher = str(FOLDER / "resnet50_base.yaml")
-    arguments = ["--cfg", teacher, "--cfg", CONFIG, "--batch", "2,1", "--repeats", "1",
-                 *SMALL, "MODEL.FC_SIZE", "16"]
+    arguments = [
+        "--cfg",
+        teacher,
+        "--cfg",
+        CONFIG,
+        "--batch",
+        "2,1",
+        "--repeats",
+        "1",
+        *SMALL,
+        "MODEL.FC_SIZE",
+        "16",
+    ]
     monkeypatch.setattr(sys, "argv", ["profile_model.py", *arguments])
     profile_model.main()
     lines = capsys.readouterr().out.splitlines()

@@ -1,4 +1,5 @@
 """The main job as a user runs it: teacher, student, evaluation, cache; and what bad input says."""
+
 import json
 import shutil
 import subprocess
@@ -20,8 +21,17 @@ ROOT = Path(__file__).parent.parent
 
 
 def train(program: str, base: Path, out: str, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, program, "--cfg", base / "tiny.yaml", *arguments,
-               "OUTPUT_DIR", base / out, "INPUT.DATA_ROOT", base / "data" / "CUHK-SYSU"]
+    command = [
+        sys.executable,
+        program,
+        "--cfg",
+        base / "tiny.yaml",
+        *arguments,
+        "OUTPUT_DIR",
+        base / out,
+        "INPUT.DATA_ROOT",
+        base / "data" / "CUHK-SYSU",
+    ]
     return subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, text=True)
 
 
@@ -31,11 +41,17 @@ def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("programs")
     make_data(folder, frames=20)
     (folder / "tiny.yaml").write_text(CONFIG.replace("EVAL_USE_GT: True", "EVAL_USE_GT: False"))
-    teacher = train("train_base.py", folder, "teacher", "SOLVER.OPTIMIZER", "adamw",
-                    "SOLVER.BASE_LR", "0.001")
+    teacher = train(
+        "train_base.py", folder, "teacher", "SOLVER.OPTIMIZER", "adamw", "SOLVER.BASE_LR", "0.001"
+    )
     assert teacher.returncode == 0, teacher.stderr
-    student = train("train_ddps.py", folder, "student", "DISTILLER.TEACHER_CKPT",
-                    str(folder / "teacher" / "best.pth"))
+    student = train(
+        "train_ddps.py",
+        folder,
+        "student",
+        "DISTILLER.TEACHER_CKPT",
+        str(folder / "teacher" / "best.pth"),
+    )
     assert student.returncode == 0, student.stderr
     return folder
 
@@ -49,8 +65,16 @@ def results(folder: Path) -> dict:
 def test_a_run_leaves_all_that_it_should(base):
     for name in ("teacher", "student"):
         files = {path.name.split(".")[0] for path in (base / name).iterdir()}
-        assert files >= {"config", "epoch_00", "epoch_01", "best", "events", "results",
-                         "eval_cache", "evaluations"}
+        assert files >= {
+            "config",
+            "epoch_00",
+            "epoch_01",
+            "best",
+            "events",
+            "results",
+            "eval_cache",
+            "evaluations",
+        }
         found = results(base / name)
         assert set(found["detection"]) == {"recall", "ap"}
         assert set(found["search"]) == {"mAP", "top1", "top5", "top10"}
@@ -64,18 +88,37 @@ def test_tensorboard_holds_each_loss_and_a_picture(base):
     events = EventAccumulator(str(base / "student"), {"scalars": 0, "images": 0}).Reload()
     scalars = events.Tags()["scalars"]
     losses = {tag.removeprefix("loss/") for tag in scalars if tag.startswith("loss/")}
-    assert losses == {"rpn_cls", "rpn_reg", "proposal_cls", "proposal_reg", "oim", "dfd", "ld",
-                      "cd", "total"}
-    assert {"train/learning_rate", "train/seconds_per_step", "train/images_per_second",
-            "eval/search/mAP"} <= set(scalars)
+    assert losses == {
+        "rpn_cls",
+        "rpn_reg",
+        "proposal_cls",
+        "proposal_reg",
+        "oim",
+        "dfd",
+        "ld",
+        "cd",
+        "total",
+    }
+    assert {
+        "train/learning_rate",
+        "train/seconds_per_step",
+        "train/images_per_second",
+        "eval/search/mAP",
+    } <= set(scalars)
     assert [e.step for e in events.Scalars("loss/total")] == list(range(1, 13))
     assert events.Images("detections")[0].width >= 112
 
 
 def test_eval_gives_the_last_training_evaluation(base, tmp_path):
     wanted = results(base / "student")
-    done = train("train_ddps.py", base, str(tmp_path), "--eval", "--ckpt",
-                 str(base / "student" / "epoch_01.pth"))
+    done = train(
+        "train_ddps.py",
+        base,
+        str(tmp_path),
+        "--eval",
+        "--ckpt",
+        str(base / "student" / "epoch_01.pth"),
+    )
     assert done.returncode == 0, done.stderr
     assert results(tmp_path) == wanted
 
@@ -116,24 +159,42 @@ BAD = {
     "eval of nothing": ("base", "--eval", ["--eval", "--ckpt"]),
     "missing checkpoint": ("base", "--eval --ckpt {0}/no.pth", ["{0}/no.pth"]),
     "not a checkpoint": ("base", "--eval --ckpt {0}/tiny.yaml", ["{0}/tiny.yaml"]),
-    "another backbone": ("base", "--eval --ckpt {0}/teacher/best.pth BACKBONE.NAME resnet18",
-                         ["BACKBONE.NAME", "'resnet18'", "'resnet18_x05'"]),
+    "another backbone": (
+        "base",
+        "--eval --ckpt {0}/teacher/best.pth BACKBONE.NAME resnet18",
+        ["BACKBONE.NAME", "'resnet18'", "'resnet18_x05'"],
+    ),
     "no teacher": ("ddps", "", ["DISTILLER.TEACHER_CKPT", "train_base.py"]),
-    "lost teacher": ("ddps", "DISTILLER.TEACHER_CKPT {0}/no.pth",
-                     ["DISTILLER.TEACHER_CKPT", "{0}/no.pth"]),
-    "unknown term": ("ddps", "DISTILLER.TEACHER_CKPT {0}/teacher/best.pth DISTILLER.TERMS ['xyz']",
-                     ["DISTILLER.TERMS", "xyz", "dfd"]),
+    "lost teacher": (
+        "ddps",
+        "DISTILLER.TEACHER_CKPT {0}/no.pth",
+        ["DISTILLER.TEACHER_CKPT", "{0}/no.pth"],
+    ),
+    "unknown term": (
+        "ddps",
+        "DISTILLER.TEACHER_CKPT {0}/teacher/best.pth DISTILLER.TERMS ['xyz']",
+        ["DISTILLER.TERMS", "xyz", "dfd"],
+    ),
     "training on a cache": ("base", "EVAL_USE_CACHE True", ["EVAL_USE_CACHE", "training"]),
-    "a cache and a checkpoint": ("base", "--eval --ckpt {0}/teacher/best.pth EVAL_USE_CACHE True",
-                                 ["EVAL_USE_CACHE", "{0}/teacher/best.pth"]),
-    "a file for a folder": ("base", "--eval --ckpt {0}/teacher/best.pth OUTPUT_DIR {0}/tiny.yaml",
-                            ["OUTPUT_DIR", "{0}/tiny.yaml"]),
+    "a cache and a checkpoint": (
+        "base",
+        "--eval --ckpt {0}/teacher/best.pth EVAL_USE_CACHE True",
+        ["EVAL_USE_CACHE", "{0}/teacher/best.pth"],
+    ),
+    "a file for a folder": (
+        "base",
+        "--eval --ckpt {0}/teacher/best.pth OUTPUT_DIR {0}/tiny.yaml",
+        ["OUTPUT_DIR", "{0}/tiny.yaml"],
+    ),
     "momentum of one": ("base", "SOLVER.OPTIMIZER adamw SOLVER.MOMENTUM 1.0", ["SOLVER.MOMENTUM"]),
     "cold temperature": ("base", "DISTILLER.LD.TEMPERATURE 0.0", ["DISTILLER.LD.TEMPERATURE"]),
     "negative weight": ("base", "SOLVER.LOSS_WEIGHTS.OIM -1.0", ["SOLVER.LOSS_WEIGHTS.OIM"]),
-    "other embeddings": ("ddps", "DISTILLER.TEACHER_CKPT {0}/teacher/best.pth DISTILLER.TERMS "
-                         "['cd'] DISTILLER.CD.FORM contrastive MODEL.EMBEDDING_SIZE 8",
-                         ["DISTILLER.CD.FORM", "16", "8"]),
+    "other embeddings": (
+        "ddps",
+        "DISTILLER.TEACHER_CKPT {0}/teacher/best.pth DISTILLER.TERMS "
+        "['cd'] DISTILLER.CD.FORM contrastive MODEL.EMBEDDING_SIZE 8",
+        ["DISTILLER.CD.FORM", "16", "8"],
+    ),
     "a device of no use": ("base", "DEVICE meta", ["DEVICE meta"]),
     "no cache": ("base", "--eval EVAL_USE_CACHE True OUTPUT_DIR {0}/new", ["eval_cache.pth"]),
 }
@@ -143,10 +204,18 @@ PROGRAMS = {"base": train_base, "ddps": train_ddps}
 @pytest.fixture
 def refuse(base, tmp_path, monkeypatch, capsys):
     """Run a program in this process; the one line that it ends with."""
+
     def call(program: str, *arguments: str) -> str:
         module = PROGRAMS[program]
-        given = ["--cfg", base / "tiny.yaml", "INPUT.DATA_ROOT", base / "data" / "CUHK-SYSU",
-                 "OUTPUT_DIR", tmp_path / "out", *arguments]
+        given = [
+            "--cfg",
+            base / "tiny.yaml",
+            "INPUT.DATA_ROOT",
+            base / "data" / "CUHK-SYSU",
+            "OUTPUT_DIR",
+            tmp_path / "out",
+            *arguments,
+        ]
         monkeypatch.setattr(sys, "argv", [f"train_{program}.py", *map(str, given)])
         with pytest.raises(SystemExit) as stop:
             run_main(lambda: run(module.__doc__, module.build))
@@ -182,8 +251,14 @@ def test_damaged_image_is_named(refuse, copy, damage, workers):
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut short"])
-@pytest.mark.parametrize("name", ["annotation/Images.mat", "annotation/test/train_test/Train.mat",
-                                  "annotation/test/train_test/TestG100.mat"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "annotation/Images.mat",
+        "annotation/test/train_test/Train.mat",
+        "annotation/test/train_test/TestG100.mat",
+    ],
+)
 def test_damaged_annotation_is_named(refuse, copy, name, damage):
     path = copy / name
     if damage == "missing":

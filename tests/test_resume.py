@@ -1,4 +1,5 @@
 """A run that is killed and resumed is, to the bit, the run that was never stopped."""
+
 import os
 import resource
 import signal
@@ -29,11 +30,16 @@ def base(tmp_path_factory):
 
 
 def DDPS(folder: Path) -> tuple[str, ...]:
-    return "DISTILLER.TEACHER_CKPT", str(folder / "whole" / "best.pth"), "DISTILLER.TERMS", \
-        "['dfd','ld','cd','reviewkd']"
+    return (
+        "DISTILLER.TEACHER_CKPT",
+        str(folder / "whole" / "best.pth"),
+        "DISTILLER.TERMS",
+        "['dfd','ld','cd','reviewkd']",
+    )
 
 
 # --- ways to die, each in the n-th call of something (they travel to the process by name) ---
+
 
 class At:
     """Replace `owner.name` so that its n-th call ends in `act`, before, amid or after its work."""
@@ -77,8 +83,12 @@ class InWrite:
 
 
 OWNERS = {
-    "learner": Learner, "trainer": engine.train.Trainer, "train": engine.train,
-    "checkpoints": engine.checkpoint.CheckpointFolder, "os": os, "eval": engine.evaluate,
+    "learner": Learner,
+    "trainer": engine.train.Trainer,
+    "train": engine.train,
+    "checkpoints": engine.checkpoint.CheckpointFolder,
+    "os": os,
+    "eval": engine.evaluate,
     "sgd": torch.optim.SGD,
 }
 # torch.save and os.replace also write the evaluation's cache: an epoch makes 3 calls of each
@@ -147,11 +157,14 @@ class Signal:
         setattr(owner, self.name, replaced)
 
 
-@pytest.mark.parametrize("number, place, said", [
-    (signal.SIGTERM, ("learner", "step", 2), "SIGTERM: saved {}/epoch_00_step_000002.pth"),
-    (signal.SIGINT, ("learner", "step", 4), "SIGINT: saved {}/epoch_00.pth"),
-    (signal.SIGTERM, ("eval", "score", 1), "SIGTERM: stopped evaluating"),
-])
+@pytest.mark.parametrize(
+    "number, place, said",
+    [
+        (signal.SIGTERM, ("learner", "step", 2), "SIGTERM: saved {}/epoch_00_step_000002.pth"),
+        (signal.SIGINT, ("learner", "step", 4), "SIGINT: saved {}/epoch_00.pth"),
+        (signal.SIGTERM, ("eval", "score", 1), "SIGTERM: stopped evaluating"),
+    ],
+)
 def test_signals_save_and_leave(base, tmp_path, number, place, said):
     run = Run(base, tmp_path, sabotage=Signal(number, *place))
     assert run.wait() == 128 + number, run.text
@@ -187,7 +200,11 @@ def test_damaged_newest_is_named_and_passed_over(base, tmp_path, damage):
     assert "resumed from" in run.text and "epoch_00.pth" in run.text
     assert differences(tmp_path, base / "whole") == []
     assert {path.name for path in tmp_path.glob("*.pth*")} == {
-        "epoch_01.pth", "epoch_01.pth.damaged", "best.pth", "eval_cache.pth"}
+        "epoch_01.pth",
+        "epoch_01.pth.damaged",
+        "best.pth",
+        "eval_cache.pth",
+    }
 
 
 def limit_files() -> None:
@@ -246,11 +263,31 @@ def test_an_older_checkpoint_does_not_mix_with_newer_ones(base, tmp_path):
 
 def test_changed_configs_are_named(base, tmp_path):
     first = base / "whole" / "epoch_00.pth"
-    run = Run(base, tmp_path, "--resume", "--ckpt", first, "MODEL.ANCHOR_SIZES",
-              "[8,16,24,32,64]", "MODEL.FC_SIZE", "16")
+    run = Run(
+        base,
+        tmp_path,
+        "--resume",
+        "--ckpt",
+        first,
+        "MODEL.ANCHOR_SIZES",
+        "[8,16,24,32,64]",
+        "MODEL.FC_SIZE",
+        "16",
+    )
     assert run.wait() == 2
     assert "MODEL.FC_SIZE is 32 there and 16 in the config; MODEL.ANCHOR_SIZES is" in run.text
-    run = Run(base, tmp_path, "--resume", "--ckpt", first, "SOLVER.MAX_EPOCHS", "1",
-              "SOLVER.GAMMA", "0.5", "EVAL_USE_GT", "False")
+    run = Run(
+        base,
+        tmp_path,
+        "--resume",
+        "--ckpt",
+        first,
+        "SOLVER.MAX_EPOCHS",
+        "1",
+        "SOLVER.GAMMA",
+        "0.5",
+        "EVAL_USE_GT",
+        "False",
+    )
     assert run.wait() == 0, run.text
     assert "SOLVER.GAMMA was 0.1, is 0.5" in run.text

@@ -1,4 +1,5 @@
 """The page of queries and matches: what it shows, where it goes, its bad input."""
+
 import base64
 import io
 import json
@@ -21,8 +22,20 @@ from utils.errors import run_main
 def evaluated(net, dataset, root, tmp_path_factory):  # noqa: F811
     """OUTPUT_DIR of an evaluation with annotated boxes: everyone is found."""
     folder = tmp_path_factory.mktemp("evaluated")
-    cfg = load_cfg(None, TINY + ["OUTPUT_DIR", str(folder), "INPUT.DATA_ROOT", str(root),
-                                 "EVAL_USE_GT", "True", "EVAL_GALLERY_SIZE", "50"])
+    cfg = load_cfg(
+        None,
+        TINY
+        + [
+            "OUTPUT_DIR",
+            str(folder),
+            "INPUT.DATA_ROOT",
+            str(root),
+            "EVAL_USE_GT",
+            "True",
+            "EVAL_GALLERY_SIZE",
+            "50",
+        ],
+    )
     ev.evaluate(net, dataset, cfg, CPU)
     (folder / "config.yaml").write_text(cfg.dump())
     return folder
@@ -31,11 +44,13 @@ def evaluated(net, dataset, root, tmp_path_factory):  # noqa: F811
 @pytest.fixture
 def show(evaluated, monkeypatch, capsys):
     def call(*args):
-        monkeypatch.setattr(sys, "argv", ["show_results", "--cfg", str(evaluated / "config.yaml"),
-                                          *map(str, args)])
+        monkeypatch.setattr(
+            sys, "argv", ["show_results", "--cfg", str(evaluated / "config.yaml"), *map(str, args)]
+        )
         with pytest.raises(SystemExit) as end:
             run_main(show_results.main)
         return end.value.code, *capsys.readouterr()
+
     return call
 
 
@@ -75,11 +90,18 @@ def test_a_sheet(show, tmp_path):
     assert Image.open(tmp_path / "sheet.png").width == 1900
 
 
-@pytest.mark.parametrize("args, said", [
-    (["--out", "x.pdf"], "ends in .html or .png"), (["--count", "0"], "--count 0"),
-    (["--query", "7"], "--query 7: expected one of"), (["--out", "/nowhere/x.png"], "/nowhere/x"),
-    (["EVAL_USE_CBGM", "True"], "EVAL_USE_CBGM"), (["EVAL_USE_GT", "False"], "EVAL_USE_GT"),
-    (["OUTPUT_DIR", "/nowhere"], f"/nowhere/{CACHE}: no such file")])
+@pytest.mark.parametrize(
+    "args, said",
+    [
+        (["--out", "x.pdf"], "ends in .html or .png"),
+        (["--count", "0"], "--count 0"),
+        (["--query", "7"], "--query 7: expected one of"),
+        (["--out", "/nowhere/x.png"], "/nowhere/x"),
+        (["EVAL_USE_CBGM", "True"], "EVAL_USE_CBGM"),
+        (["EVAL_USE_GT", "False"], "EVAL_USE_GT"),
+        (["OUTPUT_DIR", "/nowhere"], f"/nowhere/{CACHE}: no such file"),
+    ],
+)
 def test_bad_input(show, args, said):
     code, _, err = show(*args)
     assert code == 2 and said in err and err.count("\n") == 1

@@ -1,4 +1,5 @@
 """Synthetic data: a seed decides everything, and the files are laid out like the real ones."""
+
 import hashlib
 import json
 import os
@@ -53,11 +54,17 @@ def test_a_finished_folder_is_left_alone_and_an_unfinished_one_completed(root, t
 
 @pytest.mark.parametrize(
     "change, words",
-    [({"seed": 2}, "seed 1, asked for 2"), ({"layout": "prw"}, "layout both, asked for prw"),
-     ({"layout": "coco"}, "expected cuhk, prw or both"), ({"queries": 999}, "expected at most"),
-     ({"identities": 1}, "identities: expected at least 3"), ({"size": (208, 0)}, "size"),
-     ({"difficulty": 9.0}, "difficulty"), ({"seed": -1}, "seed: expected at least 0"),
-     ({"workers": 0}, "workers")],
+    [
+        ({"seed": 2}, "seed 1, asked for 2"),
+        ({"layout": "prw"}, "layout both, asked for prw"),
+        ({"layout": "coco"}, "expected cuhk, prw or both"),
+        ({"queries": 999}, "expected at most"),
+        ({"identities": 1}, "identities: expected at least 3"),
+        ({"size": (208, 0)}, "size"),
+        ({"difficulty": 9.0}, "difficulty"),
+        ({"seed": -1}, "seed: expected at least 0"),
+        ({"workers": 0}, "workers"),
+    ],
 )
 def test_bad_input_is_one_clear_line(root, change, words):
     with pytest.raises(UserError, match=words):
@@ -114,8 +121,15 @@ def structure(value):
 
 @pytest.mark.parametrize(
     "ours, golden",
-    [(f"CUHK-SYSU/annotation/{f}", f"cuhk/annotation/{f}") for f in
-     ("Images.mat", "pool.mat", "test/train_test/Train.mat", "test/train_test/TestG50.mat")]
+    [
+        (f"CUHK-SYSU/annotation/{f}", f"cuhk/annotation/{f}")
+        for f in (
+            "Images.mat",
+            "pool.mat",
+            "test/train_test/Train.mat",
+            "test/train_test/TestG50.mat",
+        )
+    ]
     + [(f"PRW/{f}", f"prw/{f}") for f in ("frame_train.mat", "frame_test.mat")],
 )
 def test_mat_files_are_nested_like_the_reference(root, ours, golden):

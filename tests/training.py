@@ -1,4 +1,5 @@
 """Tiny trainings in processes of their own, to be killed, and what they leave behind."""
+
 import json
 import multiprocessing
 import os
@@ -40,8 +41,15 @@ FORKS.set_forkserver_preload(["tests.training"])
 
 def make_data(folder: Path, frames: int = 15) -> Path:
     """Four fifths of the frames are for training. Returns the root; a config lies beside it."""
-    write_dataset(str(folder / "data"), identities=9, frames=frames, queries=3, size=(112, 64),
-                  workers=1, progress=False)
+    write_dataset(
+        str(folder / "data"),
+        identities=9,
+        frames=frames,
+        queries=3,
+        size=(112, 64),
+        workers=1,
+        progress=False,
+    )
     (folder / "tiny.yaml").write_text(CONFIG)
     return folder / "data" / "CUHK-SYSU"
 
@@ -49,16 +57,32 @@ def make_data(folder: Path, frames: int = 15) -> Path:
 class Run:
     """One start of a program; `sabotage` runs before it, in its process; env: for the process."""
 
-    def __init__(self, folder: Path, out: str | Path, *arguments: str, program: str = "base",
-                 sabotage: Callable[[], None] | None = None, root: Path | None = None,
-                 env: dict[str, str] | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        out: str | Path,
+        *arguments: str,
+        program: str = "base",
+        sabotage: Callable[[], None] | None = None,
+        root: Path | None = None,
+        env: dict[str, str] | None = None,
+    ):
         self.said = folder / f"said_{(env or {}).get('RANK', '0')}.txt"
         self.out = folder / out
         root = root or folder / "data" / "CUHK-SYSU"
-        command = ["train", "--cfg", folder / "tiny.yaml", *arguments,
-                   "INPUT.DATA_ROOT", root, "OUTPUT_DIR", self.out]
+        command = [
+            "train",
+            "--cfg",
+            folder / "tiny.yaml",
+            *arguments,
+            "INPUT.DATA_ROOT",
+            root,
+            "OUTPUT_DIR",
+            self.out,
+        ]
         self.process = FORKS.Process(
-            target=_main, args=(program, [str(c) for c in command], self.said, sabotage, env or {}))
+            target=_main, args=(program, [str(c) for c in command], self.said, sabotage, env or {})
+        )
         self.process.start()
 
     def wait(self) -> int:
@@ -78,15 +102,18 @@ def run_ranks(count: int, *args, **options) -> list[Run]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    runs = [Run(*args, env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, **options)
-            for rank in range(count)]
+    runs = [
+        Run(*args, env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, **options)
+        for rank in range(count)
+    ]
     for started in runs:
         started.wait()
     return runs
 
 
-def _main(program: str, command: list[str], said: Path, sabotage: Callable | None,
-          env: dict[str, str]) -> None:
+def _main(
+    program: str, command: list[str], said: Path, sabotage: Callable | None, env: dict[str, str]
+) -> None:
     os.environ.update(env)
     with open(said, "w") as file:
         os.dup2(file.fileno(), 1)
@@ -107,8 +134,11 @@ def die() -> None:
 def scalars(out: Path) -> dict[str, dict[int, float]]:
     """Every TensorBoard curve but the times; a later run of a step stands for it."""
     events = EventAccumulator(str(out), {"scalars": 0}).Reload()
-    return {tag: {e.step: e.value for e in events.Scalars(tag)}
-            for tag in events.Tags()["scalars"] if "per_" not in tag}
+    return {
+        tag: {e.step: e.value for e in events.Scalars(tag)}
+        for tag in events.Tags()["scalars"]
+        if "per_" not in tag
+    }
 
 
 def evaluations(out: Path) -> list[dict]:

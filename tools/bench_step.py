@@ -6,6 +6,7 @@
 
 Random images of the config's full input size, random weights; the cost is the real one.
 """
+
 import argparse
 import statistics
 import sys
@@ -41,21 +42,35 @@ def measures(batch: int, device: torch.device) -> dict[str, list[str]]:
         "BACKBONE.FROZEN_BN True": ["BACKBONE.FROZEN_BN", "True"],
     }
     parts = [f"SOLVER.ACCUMULATE {batch}", "BACKBONE.CHECKPOINT True"]
-    return {"none": []} | single | {
-        "ACCUMULATE and CHECKPOINT": [value for name in parts for value in single[name]],
-        "bf16, ACCUMULATE and CHECKPOINT":
-            [value for name in ["SOLVER.AMP bf16", *parts] for value in single[name]],
-    }
+    return (
+        {"none": []}
+        | single
+        | {
+            "ACCUMULATE and CHECKPOINT": [value for name in parts for value in single[name]],
+            "bf16, ACCUMULATE and CHECKPOINT": [
+                value for name in ["SOLVER.AMP bf16", *parts] for value in single[name]
+            ],
+        }
+    )
 
 
 def make_batch(cfg, images: int, device: torch.device) -> tuple[list, list]:
     """Random images with people of half their height side by side."""
     height, width = cfg.INPUT.MIN_SIZE, cfg.INPUT.MAX_SIZE
     left = torch.arange(PEOPLE) * width / PEOPLE
-    boxes = torch.stack([left, torch.full_like(left, height / 4), left + width / PEOPLE / 2,
-                         torch.full_like(left, 3 * height / 4)], dim=1)
-    targets = [{"boxes": boxes.to(device), "labels": torch.arange(1, PEOPLE + 1, device=device)}
-               for _ in range(images)]
+    boxes = torch.stack(
+        [
+            left,
+            torch.full_like(left, height / 4),
+            left + width / PEOPLE / 2,
+            torch.full_like(left, 3 * height / 4),
+        ],
+        dim=1,
+    )
+    targets = [
+        {"boxes": boxes.to(device), "labels": torch.arange(1, PEOPLE + 1, device=device)}
+        for _ in range(images)
+    ]
     return [torch.rand(3, height, width, device=device) for _ in range(images)], targets
 
 
@@ -87,10 +102,17 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML config")
-    parser.add_argument("--teacher", metavar="FILE",
-                        help="a teacher's config: the step is a distillation step under it")
-    parser.add_argument("--measures", choices=("none", "all"), default="all",
-                        help="of saving memory; none: the plain step alone (default: all)")
+    parser.add_argument(
+        "--teacher",
+        metavar="FILE",
+        help="a teacher's config: the step is a distillation step under it",
+    )
+    parser.add_argument(
+        "--measures",
+        choices=("none", "all"),
+        default="all",
+        help="of saving memory; none: the plain step alone (default: all)",
+    )
     parser.add_argument("--repeats", type=int, default=3, help="timed steps, after one that is not")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE")
     args = parser.parse_intermixed_args()
@@ -98,24 +120,34 @@ def main() -> None:
     rows = []
     device = choose_device(cfg.DEVICE)
     trials = measures(cfg.INPUT.BATCH_SIZE_TRAIN, device)
-    for name, options in list(trials.items())[:1 if args.measures == "none" else None]:
+    for name, options in list(trials.items())[: 1 if args.measures == "none" else None]:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             try:
                 job = pool.submit(
-                    measure, args.cfg, args.teacher, [*args.overrides, *options], args.repeats)
+                    measure, args.cfg, args.teacher, [*args.overrides, *options], args.repeats
+                )
                 memory, seconds = job.result()
                 rows.append([name, memory / 2**30, seconds])
             except (BrokenProcessPool, torch.cuda.OutOfMemoryError):
                 rows.append([name, None, None])
         print(f"{name}: done", file=sys.stderr)
     _, memory, seconds = rows[0]
-    table = [[*row, row[1] / memory, row[2] / seconds] if row[1] and memory else row
-             for row in rows]
-    print(f"{machine(device)}\n{args.cfg}{f' under {args.teacher}' if args.teacher else ''}, batch "
-          f"{cfg.INPUT.BATCH_SIZE_TRAIN} of {cfg.INPUT.MIN_SIZE} x {cfg.INPUT.MAX_SIZE}; "
-          f"seed {cfg.SEED}, median of {args.repeats} steps")
-    print(tabulate(table, ["measure", "peak GiB", "s per step", "memory", "time"], floatfmt=".2f",
-                   missingval="out of memory"))
+    table = [
+        [*row, row[1] / memory, row[2] / seconds] if row[1] and memory else row for row in rows
+    ]
+    print(
+        f"{machine(device)}\n{args.cfg}{f' under {args.teacher}' if args.teacher else ''}, batch "
+        f"{cfg.INPUT.BATCH_SIZE_TRAIN} of {cfg.INPUT.MIN_SIZE} x {cfg.INPUT.MAX_SIZE}; "
+        f"seed {cfg.SEED}, median of {args.repeats} steps"
+    )
+    print(
+        tabulate(
+            table,
+            ["measure", "peak GiB", "s per step", "memory", "time"],
+            floatfmt=".2f",
+            missingval="out of memory",
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 python tools/check_dataset.py --cfg configs/... [KEY VALUE ...]    (exit code 1: it would break)
 """
+
 import argparse
 import os
 import sys
@@ -56,15 +57,18 @@ def survey(scenes: list[Scene], sizes: np.ndarray) -> dict[str, int]:
     _, images_of = np.unique(seen[:, 1], return_counts=True)
     labelled = np.bincount(image[known], minlength=len(scenes)) > 0
     return {
-        "images": len(scenes), "boxes": len(boxes), "boxes unlabelled": int((~known).sum()),
+        "images": len(scenes),
+        "boxes": len(boxes),
+        "boxes unlabelled": int((~known).sum()),
         "identities": len(images_of),
         "identities in one image only": int((images_of == 1).sum()),
         "images with an identity twice": len(np.unique(seen[times > 1, 0])),
         "images with unlabelled people only": int(((np.array(lengths) > 0) & ~labelled).sum()),
         "images without people": int((np.array(lengths) == 0).sum()),
         "boxes listed twice": len(rows) - len(np.unique(rows, axis=0)),
-        f"boxes over {SLACK} px beyond the image edge":
-            int((boxes[:, 2:] > size + SLACK).any(1).sum()),
+        f"boxes over {SLACK} px beyond the image edge": int(
+            (boxes[:, 2:] > size + SLACK).any(1).sum()
+        ),
         "boxes outside the image": int((boxes[:, :2] >= size).any(1).sum()),
     }
 
@@ -84,14 +88,18 @@ def check_protocols(dataset: SearchDataset, problems: list[str]) -> list[list]:
         except UserError as error:
             problems.append(str(error))
             continue
-        table.append([protocol.name, len(protocol.queries), protocol.unmatched,
-                      len(protocol.query)])
+        table.append(
+            [protocol.name, len(protocol.queries), protocol.unmatched, len(protocol.query)]
+        )
     return table
 
 
 def queries_outside(dataset: SearchDataset, sizes: np.ndarray) -> list[str]:
-    return [f"query {i}: box {q.box.tolist()} lies outside {dataset.gallery[q.scene].name}"
-            for i, q in enumerate(dataset.queries) if (q.box[:2] >= sizes[q.scene]).any()]
+    return [
+        f"query {i}: box {q.box.tolist()} lies outside {dataset.gallery[q.scene].name}"
+        for i, q in enumerate(dataset.queries)
+        if (q.box[:2] >= sizes[q.scene]).any()
+    ]
 
 
 def main() -> int:
@@ -114,13 +122,23 @@ def main() -> int:
         skipped = split == "train" and cfg.INPUT.SKIP_DAMAGED and len(damaged) < len(scenes)
         (remarks if skipped else problems).extend(damaged)
     problems += queries_outside(dataset, sizes)
-    problems += [f"no {what}" for what, there in (
-        ("training images", dataset.train), ("training identities", dataset.num_pids))
-        if not there]
+    problems += [
+        f"no {what}"
+        for what, there in (
+            ("training images", dataset.train),
+            ("training identities", dataset.num_pids),
+        )
+        if not there
+    ]
     protocols = check_protocols(dataset, problems)
 
-    print(tabulate([[row, *(counts[split][row] for split in splits)] for row in counts["train"]],
-                   [f"{dataset.name} in {dataset.root}", *splits]), end="\n\n")
+    print(
+        tabulate(
+            [[row, *(counts[split][row] for split in splits)] for row in counts["train"]],
+            [f"{dataset.name} in {dataset.root}", *splits],
+        ),
+        end="\n\n",
+    )
     if dataset.dropped:
         print(tabulate(sorted(dataset.dropped.items()), ["in the annotation files", ""]), "\n")
     print(tabulate(protocols, ["protocol", "queries", "without a match", "matches"]), "\n")

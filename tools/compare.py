@@ -7,6 +7,7 @@ A method is none (the student alone, by the same config), a term, several joined
 ddps, fgd, dkd, cd_contrastive. Each run has a folder OUTPUT_DIR/<terms>_seed<k>; the same command
 again goes on where it was stopped. Writes OUTPUT_DIR/comparison.{md,csv,json,png}.
 """
+
 import argparse
 import json
 import logging
@@ -63,19 +64,31 @@ def make_run(path: str, overrides: list[str], method: str, seed: int) -> Run:
     """UserError for an unknown method, a missing teacher, or a folder with another run."""
     parts = method.split("+")
     if unknown := [part for part in parts if part not in METHODS]:
-        raise UserError(f"--methods {method}: expected {', '.join(METHODS)}, or several joined "
-                        f"by +; found {unknown[0]}")
+        raise UserError(
+            f"--methods {method}: expected {', '.join(METHODS)}, or several joined "
+            f"by +; found {unknown[0]}"
+        )
     terms = [term for part in parts for term in METHODS[part][0]]
     options = [option for part in parts for option in METHODS[part][1]]
     name = "_".join(["+".join(terms) or ALONE, *options[1::2]])  # fgd is dfd: one run for both
     folder = Path(load_cfg(path, overrides).OUTPUT_DIR) / f"{name}_seed{seed}"
-    overrides = [*overrides, *options, "DISTILLER.TERMS", str(terms), "SEED", str(seed),
-                 "OUTPUT_DIR", str(folder)]
+    overrides = [
+        *overrides,
+        *options,
+        "DISTILLER.TERMS",
+        str(terms),
+        "SEED",
+        str(seed),
+        "OUTPUT_DIR",
+        str(folder),
+    ]
     run = Run(name, terms, seed, overrides, load_cfg(path, overrides))
     teacher = run.cfg.DISTILLER.TEACHER_CKPT
     if terms and not Path(teacher).is_file():
-        raise UserError(f"DISTILLER.TEACHER_CKPT {teacher or 'is empty'}: expected the checkpoint "
-                        "of a trained teacher")
+        raise UserError(
+            f"DISTILLER.TEACHER_CKPT {teacher or 'is empty'}: expected the checkpoint "
+            "of a trained teacher"
+        )
     check_same_run(run)
     return run
 
@@ -90,8 +103,10 @@ def check_same_run(run: Run) -> None:
     unread = FREE_KEYS + (others if run.terms else ("DISTILLER.",))
     for key, value in ours.items():
         if value != theirs[key] and not key.startswith(unread):
-            raise UserError(f"{run.folder}: holds a run with {key} {theirs[key]}, asked for "
-                            f"{value}; expected another OUTPUT_DIR")
+            raise UserError(
+                f"{run.folder}: holds a run with {key} {theirs[key]}, asked for "
+                f"{value}; expected another OUTPUT_DIR"
+            )
 
 
 def read_scores(run: Run) -> dict[str, float] | None:
@@ -182,10 +197,13 @@ def compare(cfg_path: str, methods: dict[str, list[Run]], out: Path) -> int:
         if found:
             done[folder] = found
         else:
-            failed.append({"method": run.name, "seed": run.seed, "reason": reason,
-                           "log": str(run.log)})
-        scores = {method: [done[run.folder] for run in group if run.folder in done]
-                  for method, group in methods.items()}
+            failed.append(
+                {"method": run.name, "seed": run.seed, "reason": reason, "log": str(run.log)}
+            )
+        scores = {
+            method: [done[run.folder] for run in group if run.folder in done]
+            for method, group in methods.items()
+        }
         table = write(out, {m: found for m, found in scores.items() if found}, failed, parameters)
     print(f"\n{table}\nwrote {out}/comparison.md, .csv, .json and .png")
     return 1 if failed else 0
@@ -195,8 +213,12 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cfg", required=True, metavar="FILE",
-                        help="the student's YAML config, with DISTILLER.TEACHER_CKPT")
+    parser.add_argument(
+        "--cfg",
+        required=True,
+        metavar="FILE",
+        help="the student's YAML config, with DISTILLER.TEACHER_CKPT",
+    )
     parser.add_argument("--methods", nargs="+", required=True, metavar="METHOD")
     parser.add_argument("--seeds", nargs="+", default=["1"], metavar="SEED")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config values for all")

@@ -1,5 +1,6 @@
 """The table and the plot that tools/compare.py writes. A run's scores are a dict: every column of
 SCORES in per cent, SECONDS, and its seed."""
+
 import csv
 import json
 import statistics
@@ -15,8 +16,10 @@ from utils.files import make_folder, write_text
 GAINS = ("mAP", "top-1")  # shown against the student alone, and plotted
 SECONDS = "training seconds"
 ALONE = "none"  # the method that is the student without a teacher
-NOTE = ("Per cent; mean ± sample standard deviation over seeds. Gain: over the student alone "
-        f"(`{ALONE}`). Parameters: the student's. Training: h:mm:ss, without evaluations.")
+NOTE = (
+    "Per cent; mean ± sample standard deviation over seeds. Gain: over the student alone "
+    f"(`{ALONE}`). Parameters: the student's. Training: h:mm:ss, without evaluations."
+)
 
 
 def make_rows(scores: dict[str, list[dict]], parameters: int) -> list[dict]:
@@ -39,6 +42,7 @@ def make_rows(scores: dict[str, list[dict]], parameters: int) -> list[dict]:
 
 def markdown(rows: list[dict], failed: list[dict]) -> str:
     """The table for people, and what failed."""
+
     def show(value: float | None, form: str) -> str:
         return "" if value is None else form.format(value)
 
@@ -46,12 +50,16 @@ def markdown(rows: list[dict], failed: list[dict]) -> str:
         {"method": row["method"], "seeds": row["seeds"]}
         | {n: show(row[n], "{:.2f}") + show(row[f"{n} std"], " ± {:.2f}") for n in SCORES}
         | {f"{n} gain": show(row[f"{n} gain"], "{:+.2f}") for n in GAINS}
-        | {"parameters": f"{row['parameters'] / 1e6:.2f} M",
-           "training": str(timedelta(seconds=round(row[SECONDS])))}
+        | {
+            "parameters": f"{row['parameters'] / 1e6:.2f} M",
+            "training": str(timedelta(seconds=round(row[SECONDS]))),
+        }
         for row in rows
     ]
-    notes = [f"- Failed: {run['method']}, seed {run['seed']}: {run['reason']} ({run['log']})"
-             for run in failed]
+    notes = [
+        f"- Failed: {run['method']}, seed {run['seed']}: {run['reason']} ({run['log']})"
+        for run in failed
+    ]
     table = tabulate(lines, "keys", "github", disable_numparse=True)
     return "\n".join([table, "", NOTE, *([""] if notes else []), *notes, ""])
 
@@ -63,8 +71,9 @@ def plot(rows: list[dict], scores: dict[str, list[dict]], path: Path) -> None:
     for axes, name in zip(figure.subplots(1, 2, sharey=True), GAINS):
         for place, row in enumerate(rows):
             values = [run[name] for run in scores[row["method"]]]
-            axes.errorbar(row[name], place, xerr=row[f"{name} std"] or 0, fmt="o", capsize=4,
-                          color="tab:blue")
+            axes.errorbar(
+                row[name], place, xerr=row[f"{name} std"] or 0, fmt="o", capsize=4, color="tab:blue"
+            )
             axes.plot(values, [place] * len(values), ".", color="tab:gray")
             if row["method"] == ALONE:
                 axes.axvline(row[name], color="tab:orange", linestyle="--", linewidth=1)
@@ -75,9 +84,7 @@ def plot(rows: list[dict], scores: dict[str, list[dict]], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def write(
-    folder: Path, scores: dict[str, list[dict]], failed: list[dict], parameters: int
-) -> str:
+def write(folder: Path, scores: dict[str, list[dict]], failed: list[dict], parameters: int) -> str:
     """folder/comparison.{md,csv,json,png} from the scores of each method's finished runs; returns
     the table as Markdown."""
     make_folder(folder, "OUTPUT_DIR")

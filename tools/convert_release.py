@@ -3,6 +3,7 @@
 The network's sizes come from the tensors, everything that the release keeps in its code from this
 project's config for the same dataset and backbone, the rest from the release's config.
 """
+
 import argparse
 import sys
 from pathlib import Path
@@ -19,7 +20,11 @@ from engine.checkpoint import misfits  # noqa: E402
 from models.backbones import BACKBONES  # noqa: E402
 from models.build import build_net, build_terms  # noqa: E402
 from tools.release_format import (  # noqa: E402
-    CONFIG_KEYS, PRW_TABLE, convert_state, rename_adapter, renumber_prw,
+    CONFIG_KEYS,
+    PRW_TABLE,
+    convert_state,
+    rename_adapter,
+    renumber_prw,
 )
 from utils.errors import UserError, run_main  # noqa: E402
 from utils.files import load_file, make_folder, save_file, write_text  # noqa: E402
@@ -36,15 +41,18 @@ def split_model(content: dict, where: str) -> tuple[dict[str, Tensor], dict[str,
     """
     model = content.get("model")
     if "config" in content or not isinstance(model, dict):
-        raise UserError(f"{where}: expected a checkpoint of the release, a dict with model and "
-                        f"without config; found {', '.join(map(str, content)) or 'nothing'}")
+        raise UserError(
+            f"{where}: expected a checkpoint of the release, a dict with model and "
+            f"without config; found {', '.join(map(str, content)) or 'nothing'}"
+        )
     fgd = {}
     if "student" in model:
         model = dict(model)
         state, fgd = model.pop("student"), model.pop("fgd", {})
         if model:
-            raise UserError(f"{where}: no place for {', '.join(map(str, model))} beside student "
-                            "and fgd")
+            raise UserError(
+                f"{where}: no place for {', '.join(map(str, model))} beside student and fgd"
+            )
         model = state
     parts = {"the network": model} | {f"fgd {level}": adapter for level, adapter in fgd.items()}
     for name, part in parts.items():
@@ -52,7 +60,8 @@ def split_model(content: dict, where: str) -> tuple[dict[str, Tensor], dict[str,
             raise UserError(f"{where}: {name}: expected a state dict of tensors")
     terms = {
         f"dfd.levels.{level}.{rename_adapter(key)}": value
-        for level, adapter in fgd.items() for key, value in adapter.items()
+        for level, adapter in fgd.items()
+        for key, value in adapter.items()
     }
     return convert_state(model), terms
 
@@ -75,8 +84,10 @@ def model_sizes(state: dict[str, Tensor], where: str) -> dict[str, object]:
         }
         state[LUT].shape[0]
     except (KeyError, IndexError) as error:
-        raise UserError(f"{where}: not a person search network of the release; missing or of "
-                        f"another form: {error.args[0]}") from None
+        raise UserError(
+            f"{where}: not a person search network of the release; missing or of "
+            f"another form: {error.args[0]}"
+        ) from None
     names = [name for name, spec in BACKBONES.items() if spec.channels == channels]
     if not names:
         known = ", ".join(f"{name} {spec.channels}" for name, spec in BACKBONES.items())
@@ -104,8 +115,9 @@ def make_config(
     """This project's config for the dataset and backbone, with the release's values over it."""
     dataset = release.get("INPUT.DATASET", "CUHK-SYSU")  # the release's default
     if not isinstance(dataset, str) or dataset not in DATASET_FOLDERS:
-        raise UserError(f"{where}: INPUT.DATASET: expected {' or '.join(DATASET_FOLDERS)}; "
-                        f"found {dataset}")
+        raise UserError(
+            f"{where}: INPUT.DATASET: expected {' or '.join(DATASET_FOLDERS)}; found {dataset}"
+        )
     folder = Path(__file__).resolve().parents[1] / "configs" / DATASET_FOLDERS[dataset]
     base, ddps = (folder / f"{sizes['BACKBONE.NAME']}_{kind}.yaml" for kind in ("base", "ddps"))
     cfg = load_cfg(str(ddps if distilled and ddps.is_file() else base))
@@ -117,8 +129,9 @@ def make_config(
         try:  # YAML reads 10 as int and 1e-3 as text where a float is meant
             cfg.merge_from_list([key, float(value) if isinstance(old, float) else value])
         except (TypeError, ValueError):
-            raise UserError(f"{where}: {key}: expected {type(old).__name__}; "
-                            f"found {value!r}") from None
+            raise UserError(
+                f"{where}: {key}: expected {type(old).__name__}; found {value!r}"
+            ) from None
     try:
         check_ranges(cfg)
     except UserError as error:
@@ -154,8 +167,10 @@ def convert(cfg_path: str, ckpt_path: str, out: str) -> None:
     cfg = make_config(release, sizes, "student" in content["model"], out, f"--cfg {cfg_path}")
     if cfg.INPUT.DATASET == "PRW" and len(state[LUT]) == PRW_TABLE:
         state[LUT] = renumber_prw(state[LUT])
-        print("PRW: the table's rows follow this project's labels; identities 483 and 932, which "
-              "have none in the release, start empty")
+        print(
+            "PRW: the table's rows follow this project's labels; identities 483 and 932, which "
+            "have none in the release, start empty"
+        )
     check_fit(cfg, state, terms, where)
     checkpoint = {"model": state, "terms": terms, "config": cfg.dump(), "step": 0}
     if isinstance(content.get("epoch"), int):  # the last epoch's index -> finished epochs
@@ -167,8 +182,10 @@ def convert(cfg_path: str, ckpt_path: str, out: str) -> None:
     if ignored:
         print(f"ignored in {cfg_path}: {', '.join(ignored)}")
     print("the release keeps no position in the OIM queue: it starts at 0")
-    print(f"{cfg.BACKBONE.NAME}: {len(state)} tensors of the network, {len(terms)} of DFD, "
-          f"{len(state['roi_heads.oim.lut'])} identities, a queue of {cfg.MODEL.OIM.QUEUE_SIZE}")
+    print(
+        f"{cfg.BACKBONE.NAME}: {len(state)} tensors of the network, {len(terms)} of DFD, "
+        f"{len(state['roi_heads.oim.lut'])} identities, a queue of {cfg.MODEL.OIM.QUEUE_SIZE}"
+    )
     print(f"wrote {targets[0]} and {targets[1]}")
 
 
@@ -176,8 +193,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cfg", required=True, metavar="FILE", help="the release's config.yaml")
     parser.add_argument("--ckpt", required=True, metavar="FILE", help="the release's checkpoint")
-    parser.add_argument("--out", required=True, metavar="FOLDER",
-                        help="where config.yaml and the checkpoint go")
+    parser.add_argument(
+        "--out", required=True, metavar="FOLDER", help="where config.yaml and the checkpoint go"
+    )
     args = parser.parse_args()
     convert(args.cfg, args.ckpt, args.out)
 

@@ -1,4 +1,5 @@
 """Generate a synthetic person search dataset in the layout of CUHK-SYSU, PRW, or both."""
+
 import argparse
 import sys
 from pathlib import Path
@@ -10,20 +11,30 @@ from utils.errors import run_main  # noqa: E402
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     add = parser.add_argument
     add("--out", default="data/synthetic", metavar="FOLDER", help="a new folder")
-    add("--layout", default="cuhk", choices=("cuhk", "prw", "both"),
-        help="into OUT/CUHK-SYSU, OUT/PRW, or the same scenes into both")
+    add(
+        "--layout",
+        default="cuhk",
+        choices=("cuhk", "prw", "both"),
+        help="into OUT/CUHK-SYSU, OUT/PRW, or the same scenes into both",
+    )
     add("--identities", type=int, default=150, metavar="N", help="a third of them for the test")
     add("--frames", type=int, default=500, metavar="N", help="a fifth of them for the gallery")
     add("--queries", type=int, default=50, metavar="N", help="people to search for")
     add("--width", type=int, default=416, metavar="PIXELS", help="of a frame")
     add("--height", type=int, default=256, metavar="PIXELS", help="of a frame")
     add("--seed", type=int, default=0, metavar="N", help="decides everything that is drawn")
-    add("--difficulty", type=float, default=1.0, metavar="X",
+    add(
+        "--difficulty",
+        type=float,
+        default=1.0,
+        metavar="X",
         help="scales camera effects and the share of look-alikes, 0 to 1.5; 0.2 suits minutes of "
-        "training from random weights, 1 hours")
+        "training from random weights, 1 hours",
+    )
     add("--workers", type=int, metavar="N", help="processes, one for each core if not given")
     return parser.parse_args()
 

@@ -3,6 +3,7 @@
 Weights are random, with the box and class predictions at zero, so that every image has as many
 regions and people as the config allows: the most that a pass can cost.
 """
+
 import argparse
 import os
 import platform
@@ -96,8 +97,10 @@ def machine(device: torch.device) -> str:
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     cpu = models[0] if models else platform.processor() or platform.machine()
     gpu = f"{torch.cuda.get_device_name(device)}, " if device.type == "cuda" else ""
-    return (f"{gpu}{cpu}, {os.cpu_count()} CPU cores, {torch.get_num_threads()} threads, "
-            f"{platform.system()}, Python {platform.python_version()}, torch {torch.__version__}")
+    return (
+        f"{gpu}{cpu}, {os.cpu_count()} CPU cores, {torch.get_num_threads()} threads, "
+        f"{platform.system()}, Python {platform.python_version()}, torch {torch.__version__}"
+    )
 
 
 def measure(path: str, overrides: list[str], batches: list[int], repeats: int) -> dict:
@@ -121,8 +124,13 @@ def measure(path: str, overrides: list[str], batches: list[int], repeats: int) -
         net.detect([image])
     proposals, people = count_regions(net, image)
     return {
-        "size": size, "parameters": parameters(net), "flops": counter.get_total_flops(),
-        "proposals": proposals, "people": people, "peaks": peaks, "rates": rates,
+        "size": size,
+        "parameters": parameters(net),
+        "flops": counter.get_total_flops(),
+        "proposals": proposals,
+        "people": people,
+        "peaks": peaks,
+        "rates": rates,
         "machine": machine(device),
     }
 
@@ -133,8 +141,10 @@ def in_fresh_process(path: str, *args) -> dict:
         try:
             return pool.submit(measure, path, *args).result()
         except (BrokenProcessPool, torch.cuda.OutOfMemoryError):
-            raise UserError(f"--cfg {path}: the measurement was stopped, most likely for want of "
-                            "memory; expected smaller --batch or INPUT.MAX_SIZE") from None
+            raise UserError(
+                f"--cfg {path}: the measurement was stopped, most likely for want of "
+                "memory; expected smaller --batch or INPUT.MAX_SIZE"
+            ) from None
 
 
 def table(results: dict[str, dict]) -> str:
@@ -142,13 +152,16 @@ def table(results: dict[str, dict]) -> str:
     columns = []
     for result in results.values():
         counts = {f"parameters, {part}": f"{n:,}" for part, n in result["parameters"].items()}
-        columns.append(counts | {
-            "input": "{}×{}".format(*result["size"]),
-            "regions, people": f"{result['proposals']}, {result['people']}",
-            "GFLOPs per image": f"{result['flops'] / 1e9:.1f}",
-            **{f"peak MiB, batch {b}": f"{n / 2**20:,.0f}" for b, n in result["peaks"].items()},
-            **{f"images/s, batch {b}": f"{rate:.3g}" for b, rate in result["rates"].items()},
-        })
+        columns.append(
+            counts
+            | {
+                "input": "{}×{}".format(*result["size"]),
+                "regions, people": f"{result['proposals']}, {result['people']}",
+                "GFLOPs per image": f"{result['flops'] / 1e9:.1f}",
+                **{f"peak MiB, batch {b}": f"{n / 2**20:,.0f}" for b, n in result["peaks"].items()},
+                **{f"images/s, batch {b}": f"{rate:.3g}" for b, rate in result["rates"].items()},
+            }
+        )
     lines = [[name, *(column[name] for column in columns)] for name in columns[0]]
     align = ("left", *["right"] * len(columns))
     return tabulate(lines, headers=["", *results], colalign=align, disable_numparse=True)
@@ -161,16 +174,22 @@ def positive(text: str) -> int:
 
 
 def batch_sizes(text: str) -> list[int]:
-    """"1,4" -> [1, 4], rising, since memory is measured by its peak."""
+    """ "1,4" -> [1, 4], rising, since memory is measured by its peak."""
     return sorted({positive(part) for part in text.split(",")})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cfg", required=True, action="append", metavar="FILE",
-                        help="YAML config; again for each model to compare")
-    parser.add_argument("--batch", type=batch_sizes, default=[1, 4], metavar="N,N",
-                        help="images per pass")
+    parser.add_argument(
+        "--cfg",
+        required=True,
+        action="append",
+        metavar="FILE",
+        help="YAML config; again for each model to compare",
+    )
+    parser.add_argument(
+        "--batch", type=batch_sizes, default=[1, 4], metavar="N,N", help="images per pass"
+    )
     parser.add_argument("--repeats", type=positive, default=5, help="timed passes; their median")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config values for all")
     args = parser.parse_intermixed_args()
@@ -182,8 +201,10 @@ def main() -> None:
         name = "/".join(Path(path).with_suffix("").parts[-2:])
         results[name] = in_fresh_process(path, args.overrides, args.batch, args.repeats)
     print(f"{next(iter(results.values()))['machine']}\n\n{table(results)}\n")
-    print("FLOPs: PyTorch's counter, 2 for each multiply-add; RoI pooling is not in it. Peak: "
-          "weights and one pass. Regions and people: the most that the config allows.")
+    print(
+        "FLOPs: PyTorch's counter, 2 for each multiply-add; RoI pooling is not in it. Peak: "
+        "weights and one pass. Regions and people: the most that the config allows."
+    )
 
 
 if __name__ == "__main__":

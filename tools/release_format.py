@@ -1,4 +1,5 @@
 """Names in checkpoints and configs of the published release, and ours for them."""
+
 import re
 
 from torch import Tensor
@@ -8,8 +9,10 @@ from torch.nn import functional as F
 # the release calls it by the name that the detection branch's predictor has here.
 UNUSED = "roi_heads.box_predictor."
 RENAMES = [
-    (r"^backbone\.fpn\.(inner|layer)_blocks\.(\d)\.(weight|bias)$",
-     r"backbone.fpn.\1_blocks.\2.0.\3"),
+    (
+        r"^backbone\.fpn\.(inner|layer)_blocks\.(\d)\.(weight|bias)$",
+        r"backbone.fpn.\1_blocks.\2.0.\3",
+    ),
     (r"^rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1"),
     (r"^roi_heads\.faster_rcnn_predictor\.", "roi_heads.box_predictor."),
     (r"^roi_heads\.embedding_head\.projectors\.feat_beFC\.", "roi_heads.embedding_head.pooled."),
@@ -27,20 +30,35 @@ PRW_TABLE = 482
 # Release config key -> ours. The release never reads a good part of its keys, so those that would
 # change what a network finds (RPN, RoI heads) come from this project's configs, as published.
 CONFIG_KEYS = {
-    **{f"INPUT.{key}": f"INPUT.{key}" for key in (
-        "DATASET", "DATA_ROOT", "MIN_SIZE", "MAX_SIZE", "BATCH_SIZE_TRAIN", "BATCH_SIZE_TEST")},
+    **{
+        f"INPUT.{key}": f"INPUT.{key}"
+        for key in (
+            "DATASET",
+            "DATA_ROOT",
+            "MIN_SIZE",
+            "MAX_SIZE",
+            "BATCH_SIZE_TRAIN",
+            "BATCH_SIZE_TEST",
+        )
+    },
     "INPUT.NUM_WORKERS_TRAIN": "INPUT.NUM_WORKERS",
-    **{f"SOLVER.{key}": f"SOLVER.{key}" for key in (
-        "MAX_EPOCHS", "BASE_LR", "WARMUP_FACTOR", "WEIGHT_DECAY", "CLIP_GRADIENTS")},
+    **{
+        f"SOLVER.{key}": f"SOLVER.{key}"
+        for key in ("MAX_EPOCHS", "BASE_LR", "WARMUP_FACTOR", "WEIGHT_DECAY", "CLIP_GRADIENTS")
+    },
     "SOLVER.SGD_MOMENTUM": "SOLVER.MOMENTUM",
     "SOLVER.LR_DECAY_MILESTONES": "SOLVER.MILESTONES",
-    **{f"SOLVER.LW_{key}": f"SOLVER.LOSS_WEIGHTS.{key}" for key in (
-        "RPN_CLS", "RPN_REG", "PROPOSAL_CLS", "PROPOSAL_REG")},
+    **{
+        f"SOLVER.LW_{key}": f"SOLVER.LOSS_WEIGHTS.{key}"
+        for key in ("RPN_CLS", "RPN_REG", "PROPOSAL_CLS", "PROPOSAL_REG")
+    },
     "SOLVER.LW_BOX_REID": "SOLVER.LOSS_WEIGHTS.OIM",
     "MODEL.LOSS.OIM_MOMENTUM": "MODEL.OIM.MOMENTUM",
     "MODEL.LOSS.OIM_SCALAR": "MODEL.OIM.SCALE",
     "EVAL_PERIOD": "SOLVER.EVAL_PERIOD",
-    "EVAL_GALLERY_SIZE": "EVAL_GALLERY_SIZE", "EVAL_USE_CBGM": "EVAL_USE_CBGM", "SEED": "SEED",
+    "EVAL_GALLERY_SIZE": "EVAL_GALLERY_SIZE",
+    "EVAL_USE_CBGM": "EVAL_USE_CBGM",
+    "SEED": "SEED",
 }
 
 

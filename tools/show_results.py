@@ -3,6 +3,7 @@ or PNG sheet: python tools/show_results.py --cfg FILE [--show worst] [--count 12
 
 Reads OUTPUT_DIR/eval_cache.pth of an evaluation and the dataset's images.
 """
+
 import argparse
 import base64
 import functools
@@ -34,6 +35,7 @@ CROP, SCENE = (128, 256), 408  # size of a cut-out person, long side of a scene,
 @dataclass(frozen=True)
 class Picture:
     """A person in a scene: the query, or a match of it."""
+
     scene: Scene
     box: np.ndarray
     color: tuple[int, int, int]
@@ -43,25 +45,41 @@ class Picture:
 @dataclass(frozen=True)
 class Row:
     """A query and its best matches."""
+
     title: str
     details: str
     pictures: list[Picture]
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cfg", required=True, metavar="FILE", help="config of the evaluation")
-    parser.add_argument("--show", default="worst", choices=("worst", "best", "random"),
-                        help="which queries, by average precision")
+    parser.add_argument(
+        "--show",
+        default="worst",
+        choices=("worst", "best", "random"),
+        help="which queries, by average precision",
+    )
     parser.add_argument("--count", type=int, default=12, metavar="N", help="so many of them")
-    parser.add_argument("--query", type=int, nargs="+", metavar="N",
-                        help="these queries instead, by their number in results.json")
+    parser.add_argument(
+        "--query",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="these queries instead, by their number in results.json",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of --show random")
-    parser.add_argument("--out", type=Path, metavar="FILE",
-                        help=".html or .png (default: OUTPUT_DIR/queries.html)")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE",
-                        help="config values, for example EVAL_GALLERY_SIZE 50")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help=".html or .png (default: OUTPUT_DIR/queries.html)"
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY VALUE",
+        help="config values, for example EVAL_GALLERY_SIZE 50",
+    )
     return parser.parse_intermixed_args()
 
 
@@ -71,15 +89,17 @@ def choose(ap: torch.Tensor, queries: np.ndarray, args: argparse.Namespace) -> l
         place = {query: i for i, query in enumerate(queries.tolist())}
         for query in args.query:
             if query not in place:
-                raise UserError(f"--query {query}: expected one of the protocol's {len(place)} "
-                                f"queries, numbers {min(place)} to {max(place)}")
+                raise UserError(
+                    f"--query {query}: expected one of the protocol's {len(place)} "
+                    f"queries, numbers {min(place)} to {max(place)}"
+                )
         return [place[query] for query in args.query]
     if args.count < 1:
         raise UserError(f"--count {args.count}: expected at least 1")
     order = np.random.default_rng(args.seed).permutation(len(ap))
     if args.show != "random":
         order = np.argsort(ap.numpy() if args.show == "worst" else -ap.numpy(), kind="stable")
-    return order[:args.count].tolist()
+    return order[: args.count].tolist()
 
 
 def rows_of(dataset, cache, protocol, cfg, args) -> tuple[str, list[Row]]:
@@ -97,13 +117,27 @@ def rows_of(dataset, cache, protocol, cfg, args) -> tuple[str, list[Row]]:
         hit = f"first right match at rank {first}" if first else "never found"
         images = "1 image holds" if present[row] == 1 else f"{present[row]} images hold"
         asked = Picture(dataset.gallery[query.scene], query.box, BLUE, "query")
-        shown = [Picture(dataset.gallery[m.image], m.box.numpy(), GREEN if m.right else RED,
-                         f"{rank} · {m.similarity:.2f}") for rank, m in enumerate(best, 1)]
-        rows.append(Row(f"Query {number}", f"AP {100 * search['ap'][row]:.1f} % · {hit} · {images} "
-                        "this person", [asked, *shown]))
+        shown = [
+            Picture(
+                dataset.gallery[m.image],
+                m.box.numpy(),
+                GREEN if m.right else RED,
+                f"{rank} · {m.similarity:.2f}",
+            )
+            for rank, m in enumerate(best, 1)
+        ]
+        rows.append(
+            Row(
+                f"Query {number}",
+                f"AP {100 * search['ap'][row]:.1f} % · {hit} · {images} this person",
+                [asked, *shown],
+            )
+        )
     kind = "chosen" if args.query else args.show
-    return (f"{protocol.name}{' + CBGM' if cbgm else ''} · mAP {100 * search['mAP']:.2f} % · top-1 "
-            f"{100 * search['top1']:.2f} % · {len(rows)} {kind} of {len(search['ap'])} queries"), rows
+    return (
+        f"{protocol.name}{' + CBGM' if cbgm else ''} · mAP {100 * search['mAP']:.2f} % · top-1 "
+        f"{100 * search['top1']:.2f} % · {len(rows)} {kind} of {len(search['ap'])} queries"
+    ), rows
 
 
 @functools.lru_cache(maxsize=64)
@@ -124,7 +158,9 @@ def sheet(title: str, rows: list[Row]) -> Image.Image:
     """A line of cut-outs for each query, under one title."""
     tiles = []
     for row in rows:
-        head = "\n".join([row.title, *row.details.replace("first right match", "hit").split(" · ")[:2]])
+        head = "\n".join(
+            [row.title, *row.details.replace("first right match", "hit").split(" · ")[:2]]
+        )
         captions = [head] + [f"{p.title}\n{p.scene.name[:14]}" for p in row.pictures[1:]]
         line = [Tile(person(p), c, p.color) for p, c in zip(row.pictures, captions)]
         blank = Tile(Image.new("RGB", CROP, (255, 255, 255)), "")
@@ -162,9 +198,12 @@ def page(title: str, rows: list[Row]) -> str:
             f'<figure><img src="{inline(person(p))}" style="border-color:{css(p.color)}" alt="">'
             f"<figcaption>{html.escape(p.title)}<small>{html.escape(p.scene.name)}</small>"
             f'</figcaption><img class="scene" src="{inline(whole(p))}" alt=""></figure>'
-            for p in row.pictures)
-        sections.append(f'<section><h2>{row.title} <small>· {row.details}</small></h2>'
-                        f'<div class="row">{figures}</div></section>\n')
+            for p in row.pictures
+        )
+        sections.append(
+            f"<section><h2>{row.title} <small>· {row.details}</small></h2>"
+            f'<div class="row">{figures}</div></section>\n'
+        )
     colors = {"blue": css(BLUE), "green": css(GREEN), "red": css(RED)}
     return PAGE.format(title=html.escape(title), sections="".join(sections), **colors)
 

@@ -1,4 +1,5 @@
 """One table of finished runs: python tools/summarize.py TITLE=FOLDER [TITLE=FOLDER ...]"""
+
 import argparse
 import json
 import sys
@@ -15,8 +16,12 @@ from models.build import build_net  # noqa: E402
 from utils.errors import UserError, run_main  # noqa: E402
 
 # Column -> its name among the metrics of an evaluation, fractions of 1.
-SCORES = {"recall": "detection/recall", "AP": "detection/ap", "mAP": "search/mAP",
-          "top-1": "search/top1"}
+SCORES = {
+    "recall": "detection/recall",
+    "AP": "detection/ap",
+    "mAP": "search/mAP",
+    "top-1": "search/top1",
+}
 
 
 def count_parameters(cfg: CfgNode) -> int:
@@ -45,8 +50,14 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", metavar="TITLE=FOLDER")
     runs = [run.partition("=")[::2] for run in parser.parse_args().runs]
     headers = ["", *SCORES, "parameters", "s/image"]
-    print(tabulate([summarize(title, Path(folder)) for title, folder in runs], headers,
-                   floatfmt=".2f", colalign=("left",) + ("right",) * 6))
+    print(
+        tabulate(
+            [summarize(title, Path(folder)) for title, folder in runs],
+            headers,
+            floatfmt=".2f",
+            colalign=("left",) + ("right",) * 6,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 """Boxes with captions on pictures, cut-outs, and sheets of pictures."""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,14 +43,23 @@ def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def _place(
-    box: Sequence[float], size: tuple[float, float], canvas: tuple[int, int],
+    box: Sequence[float],
+    size: tuple[float, float],
+    canvas: tuple[int, int],
     taken: list[tuple[float, ...]],
 ) -> tuple[float, ...]:
     """Where a label of this size covers the least of the `taken` areas: over the box, under it, at
     its upper corners inside or beside it; always within the canvas."""
     (x1, y1, x2, y2), (width, height) = box, size
-    corners = [(x1, y1 - height), (x2 - width, y1 - height), (x1, y2), (x2 - width, y2), (x1, y1),
-               (x2, y1), (x1 - width, y1)]
+    corners = [
+        (x1, y1 - height),
+        (x2 - width, y1 - height),
+        (x1, y2),
+        (x2 - width, y2),
+        (x1, y1),
+        (x2, y1),
+        (x1 - width, y1),
+    ]
     right, low = max(canvas[0] - width, 0), max(canvas[1] - height, 0)
     inside = [(min(max(x, 0), right), min(max(y, 0), low)) for x, y in corners]
     labels = [(x, y, x + width, y + height) for x, y in inside]
@@ -58,7 +68,10 @@ def _place(
 
 
 def draw_boxes(
-    image: Image.Image, boxes, captions: Sequence[str], styles: Style | Sequence[Style] = PLAIN,
+    image: Image.Image,
+    boxes,
+    captions: Sequence[str],
+    styles: Style | Sequence[Style] = PLAIN,
     long_side: int | None = None,
 ) -> Image.Image:
     """A copy of the image with its boxes ([n, 4] x1 y1 x2 y2 in pixels) and captions ("" for none).
@@ -137,7 +150,8 @@ def contact_sheet(
         tile.image.resize(
             (tile_width, max(round(tile.image.height * tile_width / tile.image.width), 1)),
             Image.Resampling.LANCZOS,
-        ) for tile in tiles
+        )
+        for tile in tiles
     ]
     top = gap + (52 if title else 0)
     tops, heights = [], []
@@ -155,8 +169,9 @@ def contact_sheet(
         x, y = gap + column * (tile_width + gap), tops[row]
         sheet.paste(image, (x, y))
         if tile.color:
-            draw.rectangle((x, y, x + tile_width - 1, y + image.height - 1), outline=tile.color,
-                           width=frame)
+            draw.rectangle(
+                (x, y, x + tile_width - 1, y + image.height - 1), outline=tile.color, width=frame
+            )
         below = (x, y + image.height + 8)
         draw.multiline_text(below, tile.caption, fill=INK, font=small, spacing=5)
     return sheet

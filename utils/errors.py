@@ -1,4 +1,5 @@
 """A user's mistake is one clear line and exit code 2, never a traceback."""
+
 import sys
 from typing import Callable, NoReturn
 

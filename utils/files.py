@@ -1,4 +1,5 @@
 """Files: written beside and renamed; those of tensors loaded without running code from them."""
+
 import os
 import re
 import zipfile
@@ -24,8 +25,9 @@ def written_beside(path: Path) -> Iterator[BinaryIO]:
         os.replace(part, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         part.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written ({str(error).splitlines()[0]}); "
-                        "earlier files are whole") from None
+        raise UserError(
+            f"{path}: cannot be written ({str(error).splitlines()[0]}); earlier files are whole"
+        ) from None
 
 
 def write_text(text: str, path: Path) -> None:

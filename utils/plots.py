@@ -1,4 +1,5 @@
 """Curves as PNG files."""
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,7 +9,10 @@ from utils.errors import UserError
 
 
 def save_curves(
-    path: Path, title: str, x_label: str, x: Sequence[float],
+    path: Path,
+    title: str,
+    x_label: str,
+    x: Sequence[float],
     curves: Mapping[str, Sequence[float]],
 ) -> None:
     """One line per name over x (logarithmic), in per cent, each point with its value."""
@@ -19,8 +23,14 @@ def save_curves(
         points = [(x[i], 100 * values[i]) for i in order]
         axes.plot(*zip(*points), marker="o", label=name)
         for place in points:
-            axes.annotate(f"{place[1]:.1f}", place, (0, 7), textcoords="offset points",
-                          ha="center", fontsize=8)
+            axes.annotate(
+                f"{place[1]:.1f}",
+                place,
+                (0, 7),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+            )
     axes.set_xscale("log")
     axes.set_xticks([x[i] for i in order], [f"{x[i]:,}" for i in order])
     axes.minorticks_off()

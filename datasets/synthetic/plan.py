@@ -68,8 +68,12 @@ def _queries(gallery: list[Frame], count: int, rng: np.random.Generator) -> list
 
 def make_plan(identities: int, frames: int, queries: int, seed: int, alike: float) -> Plan:
     """Training and gallery frames with disjoint identities; `alike` is the share of look-alikes."""
-    limits = (("identities", identities, 3), ("frames", frames, 10), ("queries", queries, 1),
-              ("seed", seed, 0))
+    limits = (
+        ("identities", identities, 3),
+        ("frames", frames, 10),
+        ("queries", queries, 1),
+        ("seed", seed, 0),
+    )
     for name, value, least in limits:
         if value < least:
             raise UserError(f"{name}: expected at least {least}, found {value}")

@@ -90,12 +90,16 @@ def check_tables(student: OIM, teacher: OIM, compared: bool) -> None:
     """UserError where the same label is not the same person to both, or, if they are to be
     compared, where embeddings differ in length."""
     if len(student.lut) != len(teacher.lut):
-        raise UserError(f"DISTILLER.TERMS cd: expected a teacher of the same {len(student.lut)} "
-                        f"identities, found one of {len(teacher.lut)}")
+        raise UserError(
+            f"DISTILLER.TERMS cd: expected a teacher of the same {len(student.lut)} "
+            f"identities, found one of {len(teacher.lut)}"
+        )
     sizes = student.lut.shape[1], teacher.lut.shape[1]
     if compared and sizes[0] != sizes[1]:
-        raise UserError("DISTILLER.CD.FORM contrastive: expected a teacher of the same "
-                        f"MODEL.EMBEDDING_SIZE {sizes[0]}, found one of {sizes[1]}")
+        raise UserError(
+            "DISTILLER.CD.FORM contrastive: expected a teacher of the same "
+            f"MODEL.EMBEDDING_SIZE {sizes[0]}, found one of {sizes[1]}"
+        )
 
 
 class Term(nn.Module):
