@@ -94,7 +94,7 @@ _C.SOLVER.CKPT_PERIOD_STEPS = 0  # also save every so many steps within an epoch
 _C.SOLVER.CKPT_KEEP = 2  # newest checkpoints kept, beside the best by mAP
 _C.SOLVER.EVAL_PERIOD = 1  # epochs between evaluations; the last epoch always evaluates
 
-# Each term is the file models/distill/<name>.py; its options stand here, its WEIGHT scales its loss.
+# A term is the file models/distill/<name>.py; its options stand here, its WEIGHT scales its loss.
 _C.DISTILLER = CN()
 _C.DISTILLER.TEACHER_CKPT = ""  # the teacher's checkpoint; its own config comes with it
 _C.DISTILLER.TERMS = ["dfd", "ld", "cd"]

@@ -1,4 +1,4 @@
-"""What a config's numbers must be, beyond their types: others break a run hours later, or spoil it."""
+"""What a config's numbers must be, beyond their types: others break a run late, or spoil it."""
 
 from typing import Any
 

@@ -17,8 +17,8 @@ from datasets.base import (
     make_scenes,
     name_list,
 )
-from datasets.mat import load as load_mat
 from datasets.mat import LARGEST, numbers, reading
+from datasets.mat import load as load_mat
 from datasets.protocol import Protocol, make_protocol
 from utils.errors import UserError
 
@@ -137,9 +137,8 @@ def number_identities(scenes: list[Scene]) -> tuple[list[Scene], int]:
 def read_queries(path: str, gallery: list[Scene]) -> list[Query]:
     """Lines `id x y w h name`, with either line end; corners may be negative."""
     scene_of = {scene.name: i for i, scene in enumerate(gallery)}
-    with reading(path):
-        with open(path, encoding="utf-8") as file:
-            lines = [line.split() for line in file]
+    with reading(path), open(path, encoding="utf-8") as file:
+        lines = [line.split() for line in file]
     queries = []
     for number, words in enumerate(lines, 1):
         if not words:

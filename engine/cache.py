@@ -79,10 +79,14 @@ def check_cache(cache: dict, dataset: SearchDataset, where: str) -> None:
 
 def _expect(value, shape: tuple[int | str, ...], what: str) -> None:
     """UserError unless a finite float32 tensor of that shape, "n" being any length."""
-    if isinstance(value, Tensor) and value.dtype == torch.float32 and len(shape) == value.ndim:
-        if all(want in ("n", size) for want, size in zip(shape, value.shape)):
-            if value.isfinite().all():
-                return
+    if (
+        isinstance(value, Tensor)
+        and value.dtype == torch.float32
+        and len(shape) == value.ndim
+        and all(want in ("n", size) for want, size in zip(shape, value.shape))
+        and value.isfinite().all()
+    ):
+        return
             raise UserError(f"{what}: expected finite numbers, found others among them")
     found = type(value).__name__
     if isinstance(value, Tensor):

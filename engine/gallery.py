@@ -1,7 +1,7 @@
 """All detections of a gallery in one flat list, and which of them a query's list holds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Every random generator: seeded, and saved so that a resumed run draws what it would have drawn."""
+"""Every random generator: seeded, and saved, so that a resumed run draws what it would have."""
 
 import random
 

@@ -5,8 +5,9 @@ top-k, wrong detections stand before right ones of the same similarity. So no sc
 order of files or detections, and a network to which all people look alike gains nothing from it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch

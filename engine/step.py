@@ -1,4 +1,4 @@
-"""One training step: the gradient of a whole batch, in as many parts as ranks and memory ask for."""
+"""One training step: the gradient of a whole batch, in as many parts as ranks and memory ask."""
 
 import warnings
 from collections.abc import Iterator

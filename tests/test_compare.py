@@ -170,7 +170,7 @@ def test_damaged_evaluations_are_one_line(base, text):
 def test_methods(base, method, name, terms, options):
     run = compare.make_run(str(base / "tiny.yaml"), ["DISTILLER.CD.WEIGHT", "2."], method, 3)
     assert (run.name, run.terms, run.cfg.SEED) == (name, terms, 3)
-    assert run.folder == base / f"out/{name}_seed3" and run.cfg.DISTILLER.TERMS == terms
+    assert run.folder == base / f"out/{name}_seed3" and terms == run.cfg.DISTILLER.TERMS
     assert options.items() <= run.cfg.DISTILLER.CD.items() and run.cfg.DISTILLER.CD.WEIGHT == 2
 
 

@@ -52,19 +52,19 @@ def test_config_holds_only_differences(path):
 @pytest.mark.parametrize("path", PUBLISHED, ids=name)
 def test_config_is_what_its_name_says(path):
     cfg, dataset, stem = load_cfg(str(path)), path.parent.name, path.stem
-    assert cfg.OUTPUT_DIR == f"runs/{dataset}_{stem}"
-    assert cfg.INPUT.DATASET == DATASETS[dataset]
-    assert cfg.BACKBONE.NAME == max((b for b in BACKBONES if stem.startswith(b)), key=len)
+    assert f"runs/{dataset}_{stem}" == cfg.OUTPUT_DIR
+    assert DATASETS[dataset] == cfg.INPUT.DATASET
+    assert max((b for b in BACKBONES if stem.startswith(b)), key=len) == cfg.BACKBONE.NAME
     kind = stem.removeprefix(cfg.BACKBONE.NAME + "_")
     if kind == "base":
         assert cfg.DISTILLER.TEACHER_CKPT == ""
     else:
-        assert cfg.DISTILLER.TEACHER_CKPT == f"runs/{dataset}_resnet50_base/epoch_19.pth"
+        assert f"runs/{dataset}_resnet50_base/epoch_19.pth" == cfg.DISTILLER.TEACHER_CKPT
         terms = build_terms(cfg, get_cfg())
         assert list(terms) == (["dfd", "ld", "cd"] if kind == "ddps" else RIVALS[kind])
         assert set(terms) < set(loss_weights(cfg))
     if dataset == "cuhk_sysu":  # lr is proportional to the batch
-        assert cfg.SOLVER.BASE_LR == pytest.approx(0.0006 * cfg.INPUT.BATCH_SIZE_TRAIN)
+        assert pytest.approx(0.0006 * cfg.INPUT.BATCH_SIZE_TRAIN) == cfg.SOLVER.BASE_LR
     else:
         assert (cfg.INPUT.BATCH_SIZE_TRAIN, cfg.SOLVER.BASE_LR) == (5, 0.01)
 

@@ -89,8 +89,8 @@ def test_every_tensor_of_a_release_network_is_placed(backbone, tmp_path, capsys)
     convert(*write_release(tmp_path / "release", weights), str(tmp_path / "ours"))
     assert "position in the OIM queue" in capsys.readouterr().out
     cfg = load_cfg(str(tmp_path / "ours/config.yaml"))
-    assert cfg.BACKBONE.NAME == backbone
-    assert cfg.BACKBONE.FROZEN_BN == (backbone == "resnet18")
+    assert backbone == cfg.BACKBONE.NAME
+    assert (backbone == "resnet18") == cfg.BACKBONE.FROZEN_BN
     assert cfg.MODEL.OIM.QUEUE_SIZE == 30
     net = load_net(cfg, tmp_path / "ours/epoch_19.pth", torch.device("cpu"))
     assert torch.equal(net.oim.lut, weights["roi_heads.reid_loss.lut"])
@@ -122,7 +122,7 @@ def test_config_values_are_carried_and_the_rest_is_named(tmp_path, resnet18, cap
     assert ours.SOLVER.BASE_LR == 0.0024 and ours.SOLVER.MILESTONES == [12]
     assert ours.SOLVER.CLIP_GRADIENTS == 10.0 and ours.SOLVER.WARMUP_FACTOR == 1e-3
     assert ours.SOLVER.GAMMA == 0.1  # the release never reads its own
-    assert ours.OUTPUT_DIR == str(tmp_path / "ours")
+    assert str(tmp_path / "ours") == ours.OUTPUT_DIR
     assert ours.DISTILLER.TEACHER_CKPT == "runs/cuhk_sysu_resnet50_base/epoch_19.pth"
     ignored = [line for line in capsys.readouterr().out.splitlines() if line.startswith("ignored")]
     assert len(ignored) == 1

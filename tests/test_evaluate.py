@@ -102,7 +102,7 @@ def config(root, tmp_path):
     def make(**options):
         pairs = [str(part) for pair in options.items() for part in pair]
         return load_cfg(
-            None, TINY + ["OUTPUT_DIR", str(tmp_path / "run"), "INPUT.DATA_ROOT", str(root)] + pairs
+            None, [*TINY, "OUTPUT_DIR", str(tmp_path / "run"), "INPUT.DATA_ROOT", str(root), *pairs]
         )
 
     return make
@@ -170,7 +170,7 @@ def test_the_cache_holds_no_more_than_its_numbers(saved):
 def test_mixed_precision_is_close(net, dataset, tmp_path, amp):
     whole, half = (run(net, dataset, tmp_path, amp=AMP[name]) for name in ("", amp))
     for a, b in zip(whole["query_box_feats"], half["query_box_feats"]):
-        assert 0.98 < float(a @ b) and not torch.equal(a, b)
+        assert float(a @ b) > 0.98 and not torch.equal(a, b)
     assert all(t.dtype == torch.float32 for key in LISTS for t in half[key])
 
 
@@ -261,7 +261,7 @@ def test_a_gallery_size_may_change_its_type_again(tmp_path):
     path = tmp_path / "cfg.yaml"
     for text, size in (("[50, 100]", [50, 100]), ("-1", -1), ("Occlusion", "Occlusion")):
         path.write_text(f"EVAL_GALLERY_SIZE: {text}\n")
-        assert load_cfg(str(path)).EVAL_GALLERY_SIZE == size
+        assert size == load_cfg(str(path)).EVAL_GALLERY_SIZE
         assert load_cfg(str(path), ["EVAL_GALLERY_SIZE", "500"]).EVAL_GALLERY_SIZE == 500
     with pytest.raises(UserError, match="SEED"):
         load_cfg(None, ["SEED", "[1]"])
@@ -316,7 +316,7 @@ def made(net, dataset, tmp_path_factory):
     ev.make_cache(
         net,
         dataset,
-        load_cfg(None, TINY + ["OUTPUT_DIR", str(folder), "EVAL_USE_CBGM", "True"]),
+        load_cfg(None, [*TINY, "OUTPUT_DIR", str(folder), "EVAL_USE_CBGM", "True"]),
         CPU,
     )
     return folder
@@ -367,7 +367,8 @@ def changed(**entries):
         ),
         (
             lambda c: c["made"].update(dataset="PRW of 2 gallery images"),
-            "expected dataset CUHK-SYSU of 6 gallery images, 3 queries, .*found one made with PRW of 2",
+            "expected dataset CUHK-SYSU of 6 gallery images, 3 queries, "
+            ".*found one made with PRW of 2",
         ),
     ],
 )

@@ -211,7 +211,7 @@ def test_damaged_images(pictures, tmp_path, data):
     path.write_bytes(damage(data, source.read_bytes(), [b"", b"\xff\xd8", b"x" * 999]))
     try:
         image = read_image(str(path))
-        assert image.ndim == 3 and image.shape[0] == 3 and 0 <= image.min() and image.max() <= 1
+        assert image.ndim == 3 and image.shape[0] == 3 and image.min() >= 0 and image.max() <= 1
     except UserError as error:
         assert one_line(error) and str(path) in str(error)
 
@@ -291,7 +291,7 @@ def test_checkpoints_with_other_content(base, tmp_path, changes, leave_out):
     trainer = Trainer(cfg, net, net, dataset, CPU)
     try:
         trainer.resume(str(path))
-        assert 0 <= trainer.epoch and 0 <= trainer.step < trainer.steps_per_epoch
+        assert trainer.epoch >= 0 and 0 <= trainer.step < trainer.steps_per_epoch
     except UserError as error:
         assert one_line(error) and str(path) in str(error)
 

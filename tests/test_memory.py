@@ -53,10 +53,10 @@ def test_checkpointed_backbone_keeps_less(name):
     plain = make_backbone(name, "", frozen_bn=False, freeze=False, fpn_channels=16)
     torch.manual_seed(0)
     frugal = make_backbone(name, "", False, False, 16, checkpointed=True)
-    image, kept, gradients = torch.rand(1, 3, 128, 192), [], []
-    for net in (plain.train(), frugal.train()):
-        weights = {p.data_ptr() for p in net.parameters()}
-        storages = {}
+    image = torch.rand(1, 3, 128, 192)
+
+    def bytes_kept(net):
+        weights, storages = {p.data_ptr() for p in net.parameters()}, {}
 
         def keep(tensor):
             if tensor.data_ptr() not in weights:
@@ -65,9 +65,11 @@ def test_checkpointed_backbone_keeps_less(name):
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             loss = sum(level.square().mean() for level in net(image).values())
-        kept.append(sum(storages.values()))
         loss.backward()
-        gradients.append([p.grad for p in net.parameters()])
+        return sum(storages.values())
+
+    kept = [bytes_kept(net) for net in (plain.train(), frugal.train())]
+    gradients = [[p.grad for p in net.parameters()] for net in (plain, frugal)]
     assert same(*gradients)
     assert same(plain.state_dict(), frugal.state_dict())
     print(name, [f"{size / 2**20:.1f} MiB" for size in kept])

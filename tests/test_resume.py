@@ -24,12 +24,12 @@ def base(tmp_path_factory):
     make_data(folder)
     run = Run(folder, "whole")
     assert run.wait() == 0, run.text
-    run = Run(folder, "ddps", *DDPS(folder), program="ddps")
+    run = Run(folder, "ddps", *under_teacher(folder), program="ddps")
     assert run.wait() == 0, run.text
     return folder
 
 
-def DDPS(folder: Path) -> tuple[str, ...]:
+def under_teacher(folder: Path) -> tuple[str, ...]:
     return (
         "DISTILLER.TEACHER_CKPT",
         str(folder / "whole" / "best.pth"),
@@ -127,7 +127,7 @@ def test_killed_and_resumed(base, tmp_path, moment):
 
 def test_checkpoints_within_an_epoch_and_workers(base, tmp_path):
     """Killed twice, resumed with another number of workers; terms with weights of their own."""
-    options = *DDPS(base), *PERIOD, "INPUT.NUM_WORKERS"
+    options = *under_teacher(base), *PERIOD, "INPUT.NUM_WORKERS"
     for workers, n, arguments in (("1", 4, ()), ("2", 5, ("--resume",))):
         sabotage = At("learner", "step", n, "before")
         run = Run(base, tmp_path, *options, workers, *arguments, program="ddps", sabotage=sabotage)

@@ -24,8 +24,8 @@ def evaluated(net, dataset, root, tmp_path_factory):  # noqa: F811
     folder = tmp_path_factory.mktemp("evaluated")
     cfg = load_cfg(
         None,
-        TINY
-        + [
+        [
+            *TINY,
             "OUTPUT_DIR",
             str(folder),
             "INPUT.DATA_ROOT",

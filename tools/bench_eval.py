@@ -19,11 +19,11 @@ import torch
 from tabulate import tabulate
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from datasets.protocol import Protocol  # noqa: E402
-from engine import metrics  # noqa: E402
-from engine.cbgm import CBGM  # noqa: E402
-from tests import oracle  # noqa: E402
-from tools.profile_model import machine  # noqa: E402
+from datasets.protocol import Protocol
+from engine import metrics
+from engine.cbgm import CBGM
+from tests import oracle
+from tools.profile_model import machine
 
 DIM, DETECTIONS = 256, 20
 CUHK_SIZES = (50, 100, 500, 1000, 2000, 4000, -1)

@@ -20,12 +20,12 @@ import torch
 from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from configs.defaults import load_cfg  # noqa: E402
-from engine.generators import seed_everything  # noqa: E402
-from engine.step import Learner  # noqa: E402
-from models.build import build_distiller, build_net, choose_device  # noqa: E402
-from tools.profile_model import machine, peak_memory  # noqa: E402
-from utils.errors import run_main  # noqa: E402
+from configs.defaults import load_cfg
+from engine.generators import seed_everything
+from engine.step import Learner
+from models.build import build_distiller, build_net, choose_device
+from tools.profile_model import machine, peak_memory
+from utils.errors import run_main
 
 PEOPLE = 8  # in each image
 IDENTITIES = 5532

@@ -13,11 +13,11 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from configs.defaults import load_cfg  # noqa: E402
-from datasets import UNLABELED, Scene, SearchDataset, load_dataset  # noqa: E402
-from datasets.cuhk_sysu import PROTOCOLS  # noqa: E402
-from datasets.loaders import open_image  # noqa: E402
-from utils.errors import UserError, run_main  # noqa: E402
+from configs.defaults import load_cfg
+from datasets import UNLABELED, Scene, SearchDataset, load_dataset
+from datasets.cuhk_sysu import PROTOCOLS
+from datasets.loaders import open_image
+from utils.errors import UserError, run_main
 
 SHOWN = 10  # of each list of findings
 SLACK = 1  # pixels that the rounding of a box explains

@@ -14,20 +14,20 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from configs.defaults import load_cfg  # noqa: E402
-from configs.ranges import check_ranges, flatten  # noqa: E402
-from engine.checkpoint import misfits  # noqa: E402
-from models.backbones import BACKBONES  # noqa: E402
-from models.build import build_net, build_terms  # noqa: E402
-from tools.release_format import (  # noqa: E402
+from configs.defaults import load_cfg
+from configs.ranges import check_ranges, flatten
+from engine.checkpoint import misfits
+from models.backbones import BACKBONES
+from models.build import build_net, build_terms
+from tools.release_format import (
     CONFIG_KEYS,
     PRW_TABLE,
     convert_state,
     rename_adapter,
     renumber_prw,
 )
-from utils.errors import UserError, run_main  # noqa: E402
-from utils.files import load_file, make_folder, save_file, write_text  # noqa: E402
+from utils.errors import UserError, run_main
+from utils.files import load_file, make_folder, save_file, write_text
 
 DATASET_FOLDERS = {"CUHK-SYSU": "cuhk_sysu", "PRW": "prw"}
 LUT = "roi_heads.oim.lut"

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from datasets.synthetic import write_dataset  # noqa: E402
-from utils.errors import run_main  # noqa: E402
+from datasets.synthetic import write_dataset
+from utils.errors import run_main
 
 
 def parse_args() -> argparse.Namespace:

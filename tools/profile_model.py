@@ -23,10 +23,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from yacs.config import CfgNode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from configs.defaults import load_cfg  # noqa: E402
-from models.build import build_net, choose_device  # noqa: E402
-from models.search_net import SearchNet  # noqa: E402
-from utils.errors import UserError, run_main  # noqa: E402
+from configs.defaults import load_cfg
+from models.build import build_net, choose_device
+from models.search_net import SearchNet
+from utils.errors import UserError, run_main
 
 
 def parts(net: SearchNet) -> dict[str, list[nn.Module]]:

@@ -10,10 +10,10 @@ from tabulate import tabulate
 from yacs.config import CfgNode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from configs.defaults import load_cfg  # noqa: E402
-from engine.evaluate import flat_metrics  # noqa: E402
-from models.build import build_net  # noqa: E402
-from utils.errors import UserError, run_main  # noqa: E402
+from configs.defaults import load_cfg
+from engine.evaluate import flat_metrics
+from models.build import build_net
+from utils.errors import UserError, run_main
 
 # Column -> its name among the metrics of an evaluation, fractions of 1.
 SCORES = {

@@ -1,11 +1,12 @@
 """A user's mistake is one clear line and exit code 2, never a traceback."""
 
 import sys
-from typing import Callable, NoReturn
+from collections.abc import Callable
+from typing import NoReturn
 
 
 class UserError(Exception):
-    """Bad input: the message is one line naming the file or key, what was expected, what was found."""
+    """Bad input: one line naming the file or key, what was expected and what was found."""
 
 
 def run_main(main: Callable[[], int | None]) -> NoReturn:

@@ -51,7 +51,7 @@ def save_file(content: Any, path: Path) -> None:
 
 
 def load_file(path: str | Path, what: str) -> dict:
-    """A dict saved by torch.save, on the CPU; UserError where it is missing, damaged or not data."""
+    """A dict saved by torch.save, on the CPU; UserError where missing, damaged or not data."""
     if not Path(path).is_file():
         raise UserError(f"{what} {path}: no such file")
     try:

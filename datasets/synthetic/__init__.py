@@ -43,7 +43,8 @@ def write_dataset(
     layout: "cuhk" (out/CUHK-SYSU), "prw" (out/PRW) or "both" (the same scenes in both). A third of
     the identities and a fifth of the frames are for the test. size: width, height in pixels.
     difficulty scales the cameras' effects and the share of look-alikes: 0 has neither, 0.2 suits
-    some minutes of training from random weights, 1 some hours. What an interrupted run left is drawn anew.
+    some minutes of training from random weights, 1 some hours. What an interrupted run left
+    is drawn anew.
     UserError: a folder with other content, numbers that do not go together.
     """
     layouts = {"both": ("cuhk", "prw")}.get(layout, (layout,))
