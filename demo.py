@@ -18,7 +18,7 @@ from tqdm import tqdm
 from configs.defaults import load_cfg
 from datasets.loaders import read_image
 from engine.checkpoint import load_net
-from engine.evaluate import SEARCH_SCORE
+from engine.evaluation.evaluate import SEARCH_SCORE
 from models.build import choose_device
 from models.search_net import SearchNet
 from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes, stack

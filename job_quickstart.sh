@@ -9,7 +9,7 @@ student=runs/synthetic_resnet18_x05_base
 ddps=runs/synthetic_resnet18_x05_ddps
 
 echo "== 1/5 synthetic dataset"
-python tools/make_synthetic.py --out data/synthetic --layout cuhk --difficulty 0.2
+python -m tools.make_synthetic --out data/synthetic --layout cuhk --difficulty 0.2
 echo "== 2/5 teacher: ResNet-18"
 python train_base.py --cfg $configs/resnet18_base.yaml --resume "$@"
 echo "== 3/5 student alone: ResNet-18(x0.5)"
@@ -19,4 +19,4 @@ python train_ddps.py --cfg $configs/resnet18_x05_ddps.yaml --resume "$@"
 echo "== 5/5 demo with the distilled student"
 python demo.py --cfg $configs/resnet18_x05_ddps.yaml --ckpt $ddps/best.pth --out $ddps/demo "$@"
 echo
-python tools/summarize.py "teacher=$teacher" "student=$student" "student with DDPS=$ddps"
+python -m tools.summarize "teacher=$teacher" "student=$student" "student with DDPS=$ddps"

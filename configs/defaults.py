@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-import yaml
 from yacs.config import CfgNode
 
+from configs.files import read_config
 from configs.ranges import check_ranges
 from utils.errors import UserError
 
@@ -145,30 +145,22 @@ def get_cfg() -> CN:
     return _C.clone()
 
 
-def _merge(cfg: CN, values: CN, where: str) -> None:
+def _merge(cfg: CN, values: dict, where: str) -> None:
     try:
-        cfg.merge_from_other_cfg(values)
+        cfg.merge_from_other_cfg(CN(values))
     except (KeyError, ValueError, AssertionError, TypeError) as error:
         raise UserError(f"{where}: {str(error.args[0]).splitlines()[0]}") from None
 
 
 def load_cfg(path: str | None, overrides: list[str] = ()) -> CN:
-    """Defaults, then the YAML file at `path`, then `KEY VALUE ...` pairs; frozen.
+    """Defaults, then the YAML file at `path` over its bases, then `KEY VALUE ...` pairs; frozen.
 
     Raises UserError for a missing or unreadable file, an unknown key, a value of a wrong type or
     out of its range.
     """
     cfg = get_cfg()
     if path is not None:
-        if not Path(path).is_file():
-            raise UserError(f"--cfg {path}: no such file")
-        try:
-            values = CN.load_cfg(Path(path).read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError, AttributeError, AssertionError) as error:
-            raise UserError(
-                f"--cfg {path}: not a YAML config ({str(error).splitlines()[0]})"
-            ) from None
-        _merge(cfg, values, f"--cfg {path}")
+        _merge(cfg, read_config(Path(path)), f"--cfg {path}")
     if len(overrides) % 2:
         raise UserError(f"overrides come as KEY VALUE pairs; found {' '.join(overrides)}")
     for key, value in zip(overrides[::2], overrides[1::2]):

@@ -64,7 +64,7 @@ def flatten(node: dict, prefix: str = "") -> dict[str, Any]:
 
 def check_ranges(cfg: CfgNode) -> None:
     """UserError naming the first key whose value cannot be; what depends on the dataset is checked
-    by engine.evaluate.check_settings, names of things where the things are."""
+    by engine.evaluation.evaluate.check_settings, names of things where the things are."""
     for key, value in flatten(cfg).items():
         expected = ""
         if value is None and key != "EVAL_GALLERY_SIZE":  # yacs lets it stand for any type

@@ -75,7 +75,7 @@ def check_root(dataset: str, root: str, needed: str) -> None:
     if not os.path.isdir(os.path.join(root, needed)):
         raise UserError(
             f"{dataset}: no folder {needed}/ in {os.path.abspath(root)} (INPUT.DATA_ROOT); put the "
-            "dataset there (see README), or generate one: python tools/make_synthetic.py"
+            "dataset there (see README), or generate one: python -m tools.make_synthetic"
         )
 
 

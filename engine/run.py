@@ -11,7 +11,7 @@ from configs.defaults import load_cfg
 from datasets import load_dataset
 from engine.checkpoint import load_net
 from engine.distributed import own_device, process_group, rank
-from engine.evaluate import check_settings, evaluate
+from engine.evaluation.evaluate import check_settings, evaluate
 from engine.generators import seed_everything
 from engine.train import Trainer
 from models.build import choose_device

@@ -25,10 +25,10 @@ from engine.checkpoint import (
     load_state,
 )
 from engine.distributed import from_all, from_first, rank, ranks, same_buffers
-from engine.evaluate import draw_scene, evaluate, flat_metrics
+from engine.evaluation.evaluate import draw_scene, evaluate, flat_metrics
 from engine.generators import generator_states, restore_generators
+from engine.learner import Learner
 from engine.schedule import learning_rate, scaled_lr
-from engine.step import Learner
 from models.search_net import SearchNet
 from utils.errors import UserError
 from utils.files import make_folder, write_text

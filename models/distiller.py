@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from models.outputs import Step, Trace
+from models.outputs import Trace, TrainingOutput
 from models.search_net import SearchNet
 
 
@@ -28,16 +28,16 @@ class Distiller(nn.Module):
         self.teacher.eval()
         return self
 
-    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Step:
+    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> TrainingOutput:
         """The student's own losses and one for each term, unweighted."""
-        student = self.student.trace(images, targets)
+        student = self.student.forward_train(images, targets)
         with torch.no_grad():
-            teacher = self.teacher.replay(student)
+            teacher = self.teacher.forward_teacher(student)
         ours, theirs = (_float32(trace) for trace in (student, teacher))
         with torch.autocast(student.class_logits.device.type, enabled=False):
             for name, term in self.terms.items():
                 student.losses[name] = term(ours, theirs)
-        return self.student.step(student)
+        return self.student.training_output(student)
 
 
 def _float32(trace: Trace) -> Trace:

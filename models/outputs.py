@@ -38,7 +38,7 @@ class Regions:
 
 @dataclass
 class Trace:
-    """What one training pass saw; a teacher's replay of a student's pass has the same fields.
+    """What one training pass saw; a teacher's pass over a student's regions has the same fields.
 
     images: resized and padded; targets: per image "boxes" and "labels" in resized pixels;
     features: FPN levels "0".."3", "pool", each [N, C, H, W]; proposals: the detection branch's
@@ -58,7 +58,7 @@ class Trace:
 
 
 @dataclass
-class Step:
+class TrainingOutput:
     """One training step's losses by name (unweighted), what the OIM table learns from it after
     the gradient: embeddings [P, D] without graph, labels [P], and how many images, proposals and
     labelled people the losses are means over."""

@@ -95,7 +95,9 @@ class PersonSearchHeads(RoIHeads):
         decoded = decoded.split([len(b) for b in boxes])
         return [box_ops.clip_boxes_to_image(b, size) for b, size in zip(decoded, sizes)]
 
-    def trace(self, features: dict[str, Tensor], proposals: list[Tensor], images, targets) -> Trace:
+    def forward_train(
+        self, features: dict[str, Tensor], proposals: list[Tensor], images, targets
+    ) -> Trace:
         """A training pass: sample, classify, move, sample again, embed; losses unweighted."""
         sizes = images.image_sizes
         boxes, _, labels, regression_targets = self.select_training_samples(proposals, targets)
@@ -127,7 +129,7 @@ class PersonSearchHeads(RoIHeads):
         keep = keep[box_ops.nms(boxes[keep], scores[keep], self.nms_thresh)]
         return keep[: self.detections_per_img]
 
-    def find(
+    def detect_boxes(
         self, features: dict[str, Tensor], proposals: list[Tensor], sizes
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Per image, best first: boxes [n, 4] in resized pixels, scores [n]."""

@@ -8,7 +8,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
 from models.oim import is_labelled
-from models.outputs import Detections, Step, Trace
+from models.outputs import Detections, Trace, TrainingOutput
 from models.roi_heads import PersonSearchHeads
 
 
@@ -35,32 +35,32 @@ class SearchNet(nn.Module):
     def oim(self) -> nn.Module:
         return self.roi_heads.oim
 
-    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Step:
+    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> TrainingOutput:
         """Losses of one batch. targets: "boxes" [n, 4], "labels" [n] (1..N or UNLABELED)."""
-        return self.step(self.trace(images, targets))
+        return self.training_output(self.forward_train(images, targets))
 
-    def step(self, trace: Trace) -> Step:
+    def training_output(self, trace: Trace) -> TrainingOutput:
         labels = torch.cat(trace.people.labels)
         counts = {
             "images": labels.new_tensor(len(trace.targets)),
             "proposals": labels.new_tensor(len(trace.class_logits)),
             "labelled": is_labelled(labels).sum(),
         }
-        return Step(trace.losses, trace.embeddings.detach(), labels, counts)
+        return TrainingOutput(trace.losses, trace.embeddings.detach(), labels, counts)
 
-    def trace(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Trace:
+    def forward_train(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Trace:
         """A training pass with all it saw; needs train mode."""
         images, targets = self.transform(images, targets)
         features = self.backbone(images.tensors)
         proposals, rpn_losses = self.rpn(images, features, targets)
-        trace = self.roi_heads.trace(features, proposals, images, targets)
+        trace = self.roi_heads.forward_train(features, proposals, images, targets)
         trace.losses = {
             "rpn_cls": rpn_losses["loss_objectness"],
             "rpn_reg": rpn_losses["loss_rpn_box_reg"],
         } | trace.losses
         return trace
 
-    def replay(self, seen: Trace) -> Trace:
+    def forward_teacher(self, seen: Trace) -> Trace:
         """This network on another's transformed images and sampled regions (the teacher's part)."""
         sizes = seen.images.image_sizes
         features = self.backbone(seen.images.tensors)
@@ -83,7 +83,7 @@ class SearchNet(nn.Module):
         return resized, [t["boxes"] for t in targets]
 
     @torch.inference_mode()
-    def look(
+    def detect_and_embed(
         self, images: list[Tensor], boxes: Sequence[Tensor], amp: torch.dtype | None = None
     ) -> tuple[list[Detections], list[Tensor]]:
         """Everyone in each image, and each image's given boxes [m_i, 4] embedded [m_i, D], in one
@@ -94,7 +94,7 @@ class SearchNet(nn.Module):
             features = self.backbone(resized.tensors)
         features, sizes = {k: f.float() for k, f in features.items()}, resized.image_sizes
         proposals, _ = self.rpn(resized, features)
-        found, scores = self.roi_heads.find(features, proposals, sizes)
+        found, scores = self.roi_heads.detect_boxes(features, proposals, sizes)
         everyone = [torch.cat([f, g]) for f, g in zip(found, given)]
         embeddings = self.roi_heads.embed(features, everyone, sizes)
         counts = [len(part) for pair in zip(found, given) for part in pair]
@@ -107,7 +107,7 @@ class SearchNet(nn.Module):
 
     def detect(self, images: list[Tensor]) -> list[Detections]:
         """Every person in each gallery image; embeddings are scaled by the score."""
-        found, _ = self.look(images, [image.new_zeros(0, 4) for image in images])
+        found, _ = self.detect_and_embed(images, [image.new_zeros(0, 4) for image in images])
         return [people.weighted() for people in found]
 
     @torch.inference_mode()

@@ -1,5 +1,6 @@
 """Search and detection scores as plain loops over queries, images and boxes: what
-engine/metrics.py must equal. Written from the definitions alone; shares no code with engine/.
+engine/evaluation/metrics.py must equal. Written from the definitions alone; shares no code with
+engine/.
 Slow: PRW takes minutes.
 """
 

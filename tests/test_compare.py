@@ -42,7 +42,7 @@ def call(base, monkeypatch):
     """compare.py's main with the words of its command line after --methods."""
 
     def main(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", command(base, *arguments)[1:])
+        monkeypatch.setattr(sys, "argv", command(base, *arguments)[2:])
         return compare.main()
 
     return main
@@ -51,7 +51,8 @@ def call(base, monkeypatch):
 def command(base: Path, *arguments: str) -> list[str]:
     return [
         sys.executable,
-        str(ROOT / "tools/compare.py"),
+        "-m",
+        "tools.compare",
         "--cfg",
         str(base / "tiny.yaml"),
         "--methods",
@@ -106,7 +107,9 @@ def test_ctrl_c_saves_and_the_next_call_goes_on_with_the_terms(base, call):
         "SOLVER.EVAL_PERIOD",
         "6",
     )
-    process = subprocess.Popen(command(base, *arguments), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(base, *arguments), cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 120
     while not list(run.glob("epoch_*.pth")) and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -7,12 +7,14 @@ import torch
 import yaml
 
 from configs.defaults import get_cfg, load_cfg
+from configs.files import BASE, read_config
 from configs.ranges import flatten
 from models.backbones import BACKBONES
 from models.build import build_net, build_terms, loss_weights
+from utils.errors import UserError
 
 FOLDER = Path(__file__).parents[1] / "configs"
-CONFIGS = sorted(FOLDER.glob("*/*.yaml"))
+CONFIGS = sorted(FOLDER.glob("*/[!_]*.yaml"))  # _common.yaml and the like are bases
 DATASETS = {"cuhk_sysu": "CUHK-SYSU", "prw": "PRW"}
 PUBLISHED = [path for path in CONFIGS if path.parent.name in DATASETS]
 RIVALS = {
@@ -43,9 +45,11 @@ def name(path: Path) -> str:
     return f"{path.parent.name}/{path.stem}"
 
 
-@pytest.mark.parametrize("path", PUBLISHED, ids=name)
+@pytest.mark.parametrize("path", CONFIGS, ids=name)
 def test_config_holds_only_differences(path):
     defaults, given = flatten(get_cfg()), flatten(yaml.safe_load(path.read_text()))
+    if base := given.pop(BASE, None):
+        defaults |= flatten(read_config(path.parent / base))
     assert [key for key, value in given.items() if defaults[key] == value] == []
 
 
@@ -75,3 +79,36 @@ def test_config_builds_its_network(path):
     with torch.device("meta"):  # shapes alone: forty networks with weights take a minute
         net = build_net(cfg, num_pids=3, pretrained=False)
     assert net.oim.cq.shape == (cfg.MODEL.OIM.QUEUE_SIZE, cfg.MODEL.EMBEDDING_SIZE)
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def test_what_a_file_says_stands_over_its_base(tmp_path):
+    write(tmp_path, "low/a.yaml", "SEED: 5\nMODEL: {FC_SIZE: 64, ROI: {BATCH_SIZE: 8}}\n")
+    write(tmp_path, "b.yaml", "_BASE_: low/a.yaml\nMODEL: {ROI: {BATCH_SIZE: 16}}\n")
+    top = write(tmp_path, "top/c.yaml", "_BASE_: ../b.yaml\nSEED: 6\n")
+    cfg = load_cfg(str(top), ["MODEL.FC_SIZE", "32"])
+    assert (cfg.SEED, cfg.MODEL.FC_SIZE, cfg.MODEL.ROI.BATCH_SIZE) == (6, 32, 16)
+    assert BASE not in cfg.dump()
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("_BASE_: nowhere.yaml", "a.yaml: _BASE_ .*nowhere.yaml: no such file"),
+        ("_BASE_: 7", "a.yaml: _BASE_: expected the path of a config, found 7"),
+        ("_BASE_: b.yaml", "b.yaml: _BASE_ .*a.yaml: a circle of bases"),
+        ("_BASE_: c.yaml", "c.yaml: not a YAML config"),
+        ("_BASE_: d.yaml", "a.yaml: Non-existent config key: WRONG"),
+    ],
+)
+def test_bad_bases_are_one_line(tmp_path, text, said):
+    write(tmp_path, "b.yaml", "_BASE_: a.yaml")
+    write(tmp_path, "c.yaml", "a: [")
+    write(tmp_path, "d.yaml", "WRONG: 1")
+    with pytest.raises(UserError, match=said):
+        load_cfg(str(write(tmp_path, "a.yaml", text)))

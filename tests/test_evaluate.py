@@ -10,9 +10,9 @@ import torch
 from configs.defaults import load_cfg
 from datasets import load_dataset
 from datasets.base import Scene
-from engine import evaluate as ev
-from engine.cache import CACHE, LISTS, load_cache, made_from
-from engine.extract import AMP, collect, extract
+from engine.evaluation import evaluate as ev
+from engine.evaluation.cache import CACHE, LISTS, load_cache, made_from
+from engine.evaluation.extract import AMP, collect, extract
 from models.build import build_net
 from tests import oracle
 from tests.annotations import write_cuhk, write_image, write_protocol, write_prw

@@ -19,7 +19,6 @@ from configs.defaults import get_cfg, load_cfg
 from configs.ranges import flatten
 from datasets import load_dataset
 from datasets.loaders import SceneDataset, read_image, train_loader
-from engine.cache import CACHE, load_cache
 from engine.checkpoint import (
     CheckpointFolder,
     compare_configs,
@@ -28,7 +27,8 @@ from engine.checkpoint import (
     load_optimizer,
     load_teacher,
 )
-from engine.step import Learner
+from engine.evaluation.cache import CACHE, load_cache
+from engine.learner import Learner
 from engine.train import Trainer
 from models.backbones import make_backbone
 from models.build import build_net

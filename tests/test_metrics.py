@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from datasets import load_dataset
 from datasets.protocol import Protocol
-from engine import metrics
-from engine.cbgm import CBGM
+from engine.evaluation import metrics
+from engine.evaluation.cbgm import CBGM
 from tests import oracle
 
 GOLDEN = Path(__file__).parent / "golden" / "eval"

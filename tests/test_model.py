@@ -74,7 +74,9 @@ def test_no_proposals_and_no_people():
     images = [torch.rand(3, 64, 96), torch.rand(3, 60, 80)]
     for found in net.eval().detect(images):
         assert found.boxes.shape == (0, 4) and found.embeddings.shape == (0, 256)
-    found, given = net.look(images, [torch.tensor([[5.0, 5, 20, 50]]), torch.zeros(0, 4)])
+    found, given = net.detect_and_embed(
+        images, [torch.tensor([[5.0, 5, 20, 50]]), torch.zeros(0, 4)]
+    )
     assert [len(one.boxes) for one in found] == [0, 0] and [len(one) for one in given] == [1, 0]
     net.rpn.score_thresh = 0.0
     nobody = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import engine.checkpoint
-import engine.evaluate
+import engine.evaluation.evaluate
 import engine.train
-from engine.step import Learner
+from engine.learner import Learner
 from tests.training import Run, die, differences, evaluations, make_data, state
 
 PERIOD = ("SOLVER.CKPT_PERIOD_STEPS", "3")  # within the epochs of four steps
@@ -88,7 +88,7 @@ OWNERS = {
     "train": engine.train,
     "checkpoints": engine.checkpoint.CheckpointFolder,
     "os": os,
-    "eval": engine.evaluate,
+    "eval": engine.evaluation.evaluate,
     "sgd": torch.optim.SGD,
 }
 # torch.save and os.replace also write the evaluation's cache: an epoch makes 3 calls of each

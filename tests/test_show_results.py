@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from configs.defaults import load_cfg
-from engine import evaluate as ev
-from engine.cache import CACHE
+from engine.evaluation import evaluate as ev
+from engine.evaluation.cache import CACHE
 from tests.test_evaluate import CPU, TINY, dataset, net, root  # noqa: F401 (fixtures)
 from tools import show_results
 from utils.errors import run_main

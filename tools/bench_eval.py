@@ -1,6 +1,6 @@
 """Time detection and search scoring at the size of the real datasets, beside plain loops.
 
-    python tools/bench_eval.py [--seed 1] [--threads 2] [--loop-queries 10] [--scale 1]
+    python -m tools.bench_eval [--seed 1] [--threads 2] [--loop-queries 10] [--scale 1]
 
 Detections and features are drawn from the seed: about 20 detections per image, 256 dimensions, each
 person's features around a centre of their own. Loop times are measured on a few queries (detection:
@@ -10,7 +10,6 @@ on a tenth of the images) and scaled; both must agree to 1e-6 on those.
 import argparse
 import os
 import resource
-import sys
 import time
 from dataclasses import dataclass, replace
 
@@ -18,10 +17,9 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from datasets.protocol import Protocol
-from engine import metrics
-from engine.cbgm import CBGM
+from engine.evaluation import metrics
+from engine.evaluation.cbgm import CBGM
 from tests import oracle
 from tools.profile_model import machine
 

@@ -1,7 +1,7 @@
 """Memory and time of a training step, plain and with each memory-saving measure, side by side.
 
-    python tools/bench_step.py --cfg configs/cuhk_sysu/resnet50_base.yaml
-    python tools/bench_step.py --cfg configs/cuhk_sysu/resnet18_ddps.yaml \\
+    python -m tools.bench_step --cfg configs/cuhk_sysu/resnet50_base.yaml
+    python -m tools.bench_step --cfg configs/cuhk_sysu/resnet18_ddps.yaml \\
         --teacher configs/cuhk_sysu/resnet50_base.yaml --measures none INPUT.BATCH_SIZE_TRAIN 1
 
 Random images of the config's full input size, random weights; the cost is the real one.
@@ -14,15 +14,13 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from pathlib import Path
 
 import torch
 from tabulate import tabulate
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from configs.defaults import load_cfg
 from engine.generators import seed_everything
-from engine.step import Learner
+from engine.learner import Learner
 from models.build import build_distiller, build_net, choose_device
 from tools.profile_model import machine, peak_memory
 from utils.errors import run_main

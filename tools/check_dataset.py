@@ -1,6 +1,6 @@
 """Walk a dataset before a long run: counts, irregularities, and what would break the run.
 
-python tools/check_dataset.py --cfg configs/... [KEY VALUE ...]    (exit code 1: it would break)
+python -m tools.check_dataset --cfg configs/... [KEY VALUE ...]    (exit code 1: it would break)
 """
 
 import argparse
@@ -12,7 +12,6 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from configs.defaults import load_cfg
 from datasets import UNLABELED, Scene, SearchDataset, load_dataset
 from datasets.cuhk_sysu import PROTOCOLS

@@ -1,6 +1,6 @@
 """Train one student by several methods under one teacher; compare them in a table and a plot.
 
-python tools/compare.py --cfg configs/cuhk_sysu/resnet18_ddps.yaml \\
+python -m tools.compare --cfg configs/cuhk_sysu/resnet18_ddps.yaml \\
     --methods none dfd ld cd ddps pkd+ld+cd --seeds 1 2 3 SOLVER.MAX_EPOCHS 10
 
 A method is none (the student alone, by the same config), a term, several joined by +, or one of
@@ -20,15 +20,14 @@ from pathlib import Path
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from yacs.config import CfgNode
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-from configs.defaults import load_cfg  # noqa: E402
-from configs.ranges import flatten  # noqa: E402
-from models.distill import known_terms  # noqa: E402
-from tools.comparison import ALONE, GAINS, SECONDS, write  # noqa: E402
-from tools.summarize import SCORES, count_parameters  # noqa: E402
-from utils.errors import UserError, run_main  # noqa: E402
+from configs.defaults import load_cfg
+from configs.ranges import flatten
+from models.distill import known_terms
+from tools.comparison import ALONE, GAINS, SECONDS, write
+from tools.summarize import SCORES, count_parameters
+from utils.errors import UserError, run_main
 
+ROOT = Path(__file__).resolve().parents[1]
 # Method -> its terms, and config values of its own.
 METHODS = {term: ([term], []) for term in known_terms()} | {
     ALONE: ([], []),

@@ -5,7 +5,6 @@ project's config for the same dataset and backbone, the rest from the release's 
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
@@ -13,7 +12,6 @@ import yaml
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from configs.defaults import load_cfg
 from configs.ranges import check_ranges, flatten
 from engine.checkpoint import misfits

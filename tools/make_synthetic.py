@@ -1,10 +1,7 @@
 """Generate a synthetic person search dataset in the layout of CUHK-SYSU, PRW, or both."""
 
 import argparse
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from datasets.synthetic import write_dataset
 from utils.errors import run_main
 

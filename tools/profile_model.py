@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from yacs.config import CfgNode
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from configs.defaults import load_cfg
 from models.build import build_net, choose_device
 from models.search_net import SearchNet

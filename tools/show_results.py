@@ -1,5 +1,5 @@
 """Queries with their ten best matches, right ones framed green and wrong ones red, as one HTML page
-or PNG sheet: python tools/show_results.py --cfg FILE [--show worst] [--count 12] [--out PAGE.html]
+or PNG sheet: python -m tools.show_results --cfg FILE [--show worst] [--count 12] [--out PAGE.html]
 
 Reads OUTPUT_DIR/eval_cache.pth of an evaluation and the dataset's images.
 """
@@ -9,7 +9,6 @@ import base64
 import functools
 import html
 import io
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +16,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from configs.defaults import load_cfg
 from datasets import Scene, load_dataset
 from datasets.loaders import open_image
-from engine import metrics
-from engine.cache import CACHE, load_cache
-from engine.evaluate import SEARCH_SCORE, check_settings, context_of
+from engine.evaluation import metrics
+from engine.evaluation.cache import CACHE, load_cache
+from engine.evaluation.evaluate import SEARCH_SCORE, check_settings, context_of
 from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes
 from utils.errors import UserError, run_main
 

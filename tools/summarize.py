@@ -1,17 +1,15 @@
-"""One table of finished runs: python tools/summarize.py TITLE=FOLDER [TITLE=FOLDER ...]"""
+"""One table of finished runs: python -m tools.summarize TITLE=FOLDER [TITLE=FOLDER ...]"""
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import torch
 from tabulate import tabulate
 from yacs.config import CfgNode
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from configs.defaults import load_cfg
-from engine.evaluate import flat_metrics
+from engine.evaluation.evaluate import flat_metrics
 from models.build import build_net
 from utils.errors import UserError, run_main
 

@@ -6,7 +6,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from engine.gallery import Gallery
+from engine.evaluation.gallery import Gallery
 
 EDGE_CHUNK = 1 << 15  # detections matched at once: bounds the memory of their gathered features
 

@@ -15,10 +15,10 @@ from yacs.config import CfgNode
 from datasets.base import UNLABELED, SearchDataset
 from datasets.loaders import SceneDataset
 from datasets.protocol import Protocol
-from engine import metrics
-from engine.cache import CACHE, Cache, check_cache, load_cache, made_from
 from engine.distributed import from_all, from_first, rank, ranks
-from engine.extract import AMP, collect, extract
+from engine.evaluation import metrics
+from engine.evaluation.cache import CACHE, Cache, check_cache, load_cache, made_from
+from engine.evaluation.extract import AMP, collect, extract
 from models.search_net import SearchNet
 from utils.drawing import draw_boxes
 from utils.errors import UserError

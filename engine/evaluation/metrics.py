@@ -15,8 +15,8 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from datasets.protocol import Protocol
-from engine.cbgm import CBGM, rematch
-from engine.gallery import Gallery, join, listing, pair_iou, row_of_each, spread
+from engine.evaluation.cbgm import CBGM, rematch
+from engine.evaluation.gallery import Gallery, join, listing, pair_iou, row_of_each, spread
 
 TOP = (1, 5, 10)
 CHUNK = 64  # queries scored at once: [64, 140k] similarities are 36 MB

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from datasets.base import SearchDataset
 from datasets.loaders import Loader, SceneDataset, open_image
-from engine.cache import Cache
+from engine.evaluation.cache import Cache
 from models.outputs import Detections
 from models.search_net import SearchNet
 from utils.errors import UserError
@@ -51,7 +51,9 @@ def extract(
             people = [t["boxes"] if use_gt else t["boxes"][:0] for t in targets]
             given = [torch.cat([p, _boxes(dataset, asked[i])]) for p, i in zip(people, batch)]
             given = [boxes.to(device) for boxes in given]
-            found, embeddings = net.look([image.to(device) for image in images], given, amp)
+            found, embeddings = net.detect_and_embed(
+                [image.to(device) for image in images], given, amp
+            )
             for i, seen, boxes, vectors in zip(batch, found, given, embeddings):
                 first = len(boxes) - len(asked[i])
                 truth = Detections(boxes, boxes.new_ones(len(boxes)), vectors)

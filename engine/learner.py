@@ -11,14 +11,14 @@ from yacs.config import CfgNode
 
 from datasets.loaders import part_of
 from engine.distributed import gather_rows, ranks, total
-from engine.extract import AMP
+from engine.evaluation.extract import AMP
 from models.backbones import still_norms
 from models.build import loss_weights
-from models.outputs import Step
+from models.outputs import TrainingOutput
 from models.search_net import SearchNet
 from utils.errors import UserError
 
-# Which of Step.counts a loss is a mean over, where that is not images.
+# Which of TrainingOutput.counts a loss is a mean over, where that is not images.
 MEAN_OVER = {
     "proposal_cls": "proposals",
     "proposal_reg": "proposals",
@@ -137,7 +137,7 @@ class Learner:
                 alive,
             )
 
-    def _forward(self, model: nn.Module, images: list[Tensor], targets: list) -> Step:
+    def _forward(self, model: nn.Module, images: list[Tensor], targets: list) -> TrainingOutput:
         dtype = AMP[self.solver.AMP]
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
             return model(images, targets)

@@ -84,10 +84,10 @@ def _expect(value, shape: tuple[int | str, ...], what: str) -> None:
         and value.dtype == torch.float32
         and len(shape) == value.ndim
         and all(want in ("n", size) for want, size in zip(shape, value.shape))
-        and value.isfinite().all()
     ):
-        return
-            raise UserError(f"{what}: expected finite numbers, found others among them")
+        if value.isfinite().all():
+            return
+        raise UserError(f"{what}: expected finite numbers, found others among them")
     found = type(value).__name__
     if isinstance(value, Tensor):
         found = f"{value.dtype} {list(value.shape)}"
