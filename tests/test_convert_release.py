@@ -13,7 +13,7 @@ from engine.checkpoint import load_checkpoint, load_net, load_state, load_teache
 from models.backbones import BACKBONES
 from models.build import build_terms
 from tests.golden import named_weights
-from tests.test_model import finds_and_embeds_as_the_release_does
+from tests.golden_net import finds_and_embeds_as_the_release_does
 from tools.convert_release import convert
 from utils.errors import UserError
 

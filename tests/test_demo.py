@@ -13,34 +13,16 @@ from PIL import Image
 import demo
 from configs.defaults import load_cfg
 from models.build import build_net
+from tests.tiny import TINY, pairs
 from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes
 from utils.errors import run_main
 
 ROOT = Path(__file__).parent.parent
-TINY = [
-    "BACKBONE.NAME",
-    "resnet18_x05",
-    "BACKBONE.WEIGHTS",
-    "",
-    "MODEL.FPN_CHANNELS",
-    "16",
-    "MODEL.FC_SIZE",
-    "32",
-    "MODEL.EMBEDDING_SIZE",
-    "16",
-    "MODEL.OIM.QUEUE_SIZE",
-    "8",
-    "INPUT.MIN_SIZE",
-    "64",
-    "INPUT.MAX_SIZE",
-    "96",
-    "INPUT.BATCH_SIZE_TEST",
-    "2",
-    "DEVICE",
-    "cpu",
-    "MODEL.ROI.DETECTIONS_PER_IMAGE",
-    "5",
-]
+SMALL = TINY | {
+    "INPUT.MAX_SIZE": 96,
+    "INPUT.BATCH_SIZE_TEST": 2,
+    "MODEL.ROI.DETECTIONS_PER_IMAGE": 5,
+}
 
 
 def noise(path: Path, size: tuple[int, int], seed: int) -> None:
@@ -51,7 +33,7 @@ def noise(path: Path, size: tuple[int, int], seed: int) -> None:
 def save_net(path: Path, person: float) -> None:
     """A checkpoint that finds people everywhere (person > 0) or nowhere."""
     torch.manual_seed(0)
-    cfg = load_cfg(None, TINY)
+    cfg = load_cfg(None, pairs(SMALL))
     net = build_net(cfg, num_pids=3)
     net.roi_heads.box_predictor.cls_score.bias.data = torch.tensor([-person, person])
     torch.save({"model": net.state_dict(), "config": cfg.dump()}, path)
@@ -65,7 +47,7 @@ def base(tmp_path_factory):
         noise(folder / "gallery" / f"s{i}.{'png' if i else 'jpg'}", size, i)
     noise(folder / "query.jpg", (96, 64), 0)
     (folder / "gallery" / "query.json").write_text("{}")
-    (folder / "cfg.yaml").write_text(load_cfg(None, TINY).dump())
+    (folder / "cfg.yaml").write_text(load_cfg(None, pairs(SMALL)).dump())
     save_net(folder / "everyone.pth", 5.0)
     save_net(folder / "nobody.pth", -5.0)
     return folder
@@ -114,7 +96,7 @@ def test_similarity_is_the_query_embedding_with_each_weighted_one(base):
     from datasets.loaders import read_image
     from engine.checkpoint import load_net
 
-    net = load_net(load_cfg(None, TINY), base / "everyone.pth", torch.device("cpu"))
+    net = load_net(load_cfg(None, pairs(SMALL)), base / "everyone.pth", torch.device("cpu"))
     paths = demo.gallery_images(base / "gallery")
     query, box = read_image(str(base / "query.jpg")), torch.tensor([10.0, 5, 40, 60])
     alone = demo.search(net, torch.device("cpu"), query, box, paths[:1])

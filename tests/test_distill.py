@@ -20,6 +20,7 @@ from models.distill import cd, dfd, kd, ld, make_term, pkd, reviewkd
 from models.oim import OIM
 from models.outputs import Regions, Trace
 from tests.golden import named_weights
+from tests.tiny import pairs
 from utils.errors import UserError
 from utils.files import save_file
 
@@ -378,7 +379,7 @@ SMALL = {
 
 
 def small_cfg(**options: str):
-    return load_cfg(None, [part for pair in (SMALL | options).items() for part in pair])
+    return load_cfg(None, pairs(SMALL | options))
 
 
 def teacher_of(teacher, folder: Path, **options: str):

@@ -13,97 +13,19 @@ from datasets.base import Scene
 from engine.evaluation import evaluate as ev
 from engine.evaluation.cache import CACHE, LISTS, load_cache, made_from
 from engine.evaluation.extract import AMP, collect, extract
-from models.build import build_net
 from tests import oracle
-from tests.annotations import write_cuhk, write_image, write_protocol, write_prw
+from tests.annotations import write_prw
+from tests.tiny import TINY, pairs
 from utils.errors import UserError
 
 CPU = torch.device("cpu")
-TINY = [
-    "BACKBONE.NAME",
-    "resnet18_x05",
-    "BACKBONE.WEIGHTS",
-    "",
-    "MODEL.FPN_CHANNELS",
-    "16",
-    "MODEL.FC_SIZE",
-    "32",
-    "MODEL.EMBEDDING_SIZE",
-    "16",
-    "MODEL.OIM.QUEUE_SIZE",
-    "8",
-    "INPUT.MIN_SIZE",
-    "64",
-    "INPUT.MAX_SIZE",
-    "128",
-    "INPUT.BATCH_SIZE_TEST",
-    "3",
-    "INPUT.NUM_WORKERS",
-    "0",
-    "DEVICE",
-    "cpu",
-    "MODEL.ROI.DETECTIONS_PER_IMAGE",
-    "6",
-    "MODEL.RPN.PRE_NMS_TOP_N",
-    "[99, 40]",
-    "MODEL.RPN.POST_NMS_TOP_N",
-    "[99, 20]",
-]
-A, B, C = (5, 6, 20, 30), (30, 8, 16, 30), (2, 2, 30, 40)
-SIZES = {
-    "g1.jpg": (64, 48),
-    "g2.jpg": (48, 64),
-    "g3.jpg": (90, 48),
-    "g4.jpg": (64, 48),
-    "g5.jpg": (64, 48),
-    "g6.jpg": (48, 64),
-}
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """Six gallery images of three sizes, one without people; three queries, two in one image."""
-    path = tmp_path_factory.mktemp("cuhk")
-    images = {
-        "s1.jpg": [A],
-        "g1.jpg": [A, B],
-        "g2.jpg": [C],
-        "g3.jpg": [A, B],
-        "g4.jpg": [C],
-        "g5.jpg": [(1, 1, 0, 4)],
-        "g6.jpg": [A],
-    }
-    queries = [
-        ("g1.jpg", A, [("g2.jpg", C), ("g3.jpg", A), ("g5.jpg", None)]),
-        ("g1.jpg", B, [("g3.jpg", B), ("g6.jpg", None)]),
-        ("g2.jpg", C, [("g4.jpg", C), ("g2.jpg", C), ("g1.jpg", None), ("g5.jpg", None)]),
-    ]
-    longer = [(name, box, [*listed, ("g6.jpg", None)]) for name, box, listed in queries]
-    write_cuhk(path, images, list(SIZES), [[("s1.jpg", A)]], {50: queries, 100: longer})
-    write_protocol(path / "annotation/test/subset/Occlusion.mat", "Occlusion1", queries[1:2])
-    for name, size in SIZES.items():
-        write_image(path / "Image/SSM" / name, size)
-    return path
-
-
-@pytest.fixture(scope="module")
-def dataset(root):
-    return load_dataset("CUHK-SYSU", str(root))
-
-
-@pytest.fixture(scope="module")
-def net():
-    torch.manual_seed(0)
-    return build_net(load_cfg(None, TINY), num_pids=3).eval()
 
 
 @pytest.fixture
 def config(root, tmp_path):
     def make(**options):
-        pairs = [str(part) for pair in options.items() for part in pair]
-        return load_cfg(
-            None, [*TINY, "OUTPUT_DIR", str(tmp_path / "run"), "INPUT.DATA_ROOT", str(root), *pairs]
-        )
+        places = {"OUTPUT_DIR": tmp_path / "run", "INPUT.DATA_ROOT": root}
+        return load_cfg(None, pairs(TINY | places | options))
 
     return make
 
@@ -316,7 +238,7 @@ def made(net, dataset, tmp_path_factory):
     ev.make_cache(
         net,
         dataset,
-        load_cfg(None, [*TINY, "OUTPUT_DIR", str(folder), "EVAL_USE_CBGM", "True"]),
+        load_cfg(None, pairs(TINY | {"OUTPUT_DIR": folder, "EVAL_USE_CBGM": True})),
         CPU,
     )
     return folder

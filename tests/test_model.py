@@ -1,42 +1,16 @@
 """The network against the release's numbers."""
 
-import json
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from torchvision.transforms.functional import to_tensor
 
-from configs.defaults import load_cfg
 from models.backbones import BACKBONES
-from models.build import build_net
-from tests.golden import named_weights
-from tools.convert_release import convert_state
-
-GOLDEN = Path(__file__).parent / "golden"
-SHAPES = json.loads((GOLDEN / "official_shapes.json").read_text())
-UNUSED_REGRESSOR = 8216  # Linear(1024, 8), 8200, and BatchNorm1d(8), 16
-# The published counts; ResNet-18's is of the baseline, whose FrozenBatchNorm has no parameters.
-PARAMETERS = {
-    "resnet50": 56_993_651,
-    "resnet18": 43_915_251,
-    "resnet18_x05": 35_424_339,
-    "mobilenet_v2": 34_435_123,
-}
-
-
-def golden_net(backbone: str, **overrides):
-    options = {"BACKBONE.NAME": backbone, "BACKBONE.WEIGHTS": "", "MODEL.OIM.QUEUE_SIZE": "30"}
-    pairs = [part for pair in (options | overrides).items() for part in pair]
-    return build_net(load_cfg(None, pairs), num_pids=40)
-
-
-def load_named_weights(net, backbone: str) -> None:
-    state = convert_state(named_weights.fill(SHAPES[backbone]))
-    state["roi_heads.oim.head"] = torch.zeros((), dtype=torch.int64)
-    net.load_state_dict(state, strict=True)
+from tests.golden_net import (
+    PARAMETERS,
+    UNUSED_REGRESSOR,
+    finds_and_embeds_as_the_release_does,
+    golden_net,
+    load_named_weights,
+)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -45,18 +19,6 @@ def test_parameters_and_keys_are_the_releases(backbone):
     net = golden_net(backbone, **frozen)
     assert sum(p.numel() for p in net.parameters()) == PARAMETERS[backbone] - UNUSED_REGRESSOR
     load_named_weights(golden_net(backbone), backbone)
-
-
-def finds_and_embeds_as_the_release_does(net):
-    """With golden weights: boxes and scores to 1e-3, embeddings to 1e-4."""
-    expected = np.load(GOLDEN / "model_resnet18.npz")
-    image = to_tensor(Image.open(GOLDEN / "image_0.png").convert("RGB"))
-    found = net.detect([image])[0]
-    np.testing.assert_allclose(found.boxes, expected["boxes"], atol=1e-3)
-    np.testing.assert_allclose(found.scores, expected["scores"], atol=1e-3)
-    np.testing.assert_allclose(found.embeddings, expected["emb"], atol=1e-4)
-    embedding = net.embed([image], [torch.tensor([[20.0, 30, 80, 200]])])[0]
-    np.testing.assert_allclose(embedding, expected["q"], atol=1e-4)
 
 
 def test_resnet18_finds_and_embeds_as_the_release_does():

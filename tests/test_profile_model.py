@@ -9,26 +9,20 @@ import torch
 from configs.defaults import load_cfg
 from models.backbones import BACKBONES
 from models.build import build_net
-from tests.test_model import PARAMETERS, UNUSED_REGRESSOR
+from tests.golden_net import PARAMETERS, UNUSED_REGRESSOR
+from tests.tiny import pairs
 from tools import profile_model
 
 FOLDER = Path(__file__).parents[1] / "configs/cuhk_sysu"
-SMALL = [
-    "INPUT.MIN_SIZE",
-    "64",
-    "INPUT.MAX_SIZE",
-    "96",
-    "MODEL.FPN_CHANNELS",
-    "16",
-    "MODEL.EMBEDDING_SIZE",
-    "8",
-    "MODEL.RPN.POST_NMS_TOP_N",
-    "[20, 20]",
-    "MODEL.ROI.DETECTIONS_PER_IMAGE",
-    "5",
-    "DEVICE",
-    "cpu",
-]
+SMALL = {
+    "DEVICE": "cpu",
+    "INPUT.MIN_SIZE": 64,
+    "INPUT.MAX_SIZE": 96,
+    "MODEL.FPN_CHANNELS": 16,
+    "MODEL.EMBEDDING_SIZE": 8,
+    "MODEL.RPN.POST_NMS_TOP_N": [20, 20],
+    "MODEL.ROI.DETECTIONS_PER_IMAGE": 5,
+}
 CONFIG = str(FOLDER / "resnet18_x05_base.yaml")
 
 
@@ -43,7 +37,7 @@ def test_parts_add_up_to_the_published_counts(backbone):
 
 def test_flops_grow_by_what_wider_layers_cost():
     small, wide = (
-        profile_model.measure(CONFIG, [*SMALL, "MODEL.FC_SIZE", str(size)], [1], 1)
+        profile_model.measure(CONFIG, pairs(SMALL | {"MODEL.FC_SIZE": size}), [1], 1)
         for size in (16, 40)
     )
     assert (small["proposals"], small["people"]) == (wide["proposals"], wide["people"]) == (20, 5)
@@ -59,19 +53,8 @@ def test_flops_grow_by_what_wider_layers_cost():
 
 def test_models_stand_side_by_side(monkeypatch, capsys):
     teacher = str(FOLDER / "resnet50_base.yaml")
-    arguments = [
-        "--cfg",
-        teacher,
-        "--cfg",
-        CONFIG,
-        "--batch",
-        "2,1",
-        "--repeats",
-        "1",
-        *SMALL,
-        "MODEL.FC_SIZE",
-        "16",
-    ]
+    given = ["--cfg", teacher, "--cfg", CONFIG, "--batch", "2,1", "--repeats", "1"]
+    arguments = [*given, *pairs(SMALL | {"MODEL.FC_SIZE": 16})]
     monkeypatch.setattr(sys, "argv", ["profile_model.py", *arguments])
     profile_model.main()
     lines = capsys.readouterr().out.splitlines()

@@ -8,35 +8,25 @@ import shutil
 import sys
 
 import pytest
+import torch
 from PIL import Image
 
 from configs.defaults import load_cfg
 from engine.evaluation import evaluate as ev
 from engine.evaluation.cache import CACHE
-from tests.test_evaluate import CPU, TINY, dataset, net, root  # noqa: F401 (fixtures)
+from tests.tiny import TINY, pairs
 from tools import show_results
 from utils.errors import run_main
 
 
 @pytest.fixture(scope="module")
-def evaluated(net, dataset, root, tmp_path_factory):  # noqa: F811
+def evaluated(net, dataset, root, tmp_path_factory):
     """OUTPUT_DIR of an evaluation with annotated boxes: everyone is found."""
     folder = tmp_path_factory.mktemp("evaluated")
-    cfg = load_cfg(
-        None,
-        [
-            *TINY,
-            "OUTPUT_DIR",
-            str(folder),
-            "INPUT.DATA_ROOT",
-            str(root),
-            "EVAL_USE_GT",
-            "True",
-            "EVAL_GALLERY_SIZE",
-            "50",
-        ],
-    )
-    ev.evaluate(net, dataset, cfg, CPU)
+    places = {"OUTPUT_DIR": folder, "INPUT.DATA_ROOT": root}
+    options = {"EVAL_USE_GT": True, "EVAL_GALLERY_SIZE": 50}
+    cfg = load_cfg(None, pairs(TINY | places | options))
+    ev.evaluate(net, dataset, cfg, torch.device("cpu"))
     (folder / "config.yaml").write_text(cfg.dump())
     return folder
 
@@ -107,7 +97,7 @@ def test_bad_input(show, args, said):
     assert code == 2 and said in err and err.count("\n") == 1
 
 
-def test_a_missing_image_is_named(show, evaluated, root, tmp_path):  # noqa: F811
+def test_a_missing_image_is_named(show, evaluated, root, tmp_path):
     shutil.copytree(root, tmp_path / "data")
     (tmp_path / "data/Image/SSM/g1.jpg").unlink()
     code, _, err = show("INPUT.DATA_ROOT", tmp_path / "data")

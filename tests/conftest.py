@@ -1,0 +1,61 @@
+"""What several test modules look at: a tiny dataset and a tiny network."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from configs.defaults import load_cfg
+from datasets import load_dataset
+from datasets.base import SearchDataset
+from models.build import build_net
+from models.search_net import SearchNet
+from tests.annotations import write_cuhk, write_image, write_protocol
+from tests.tiny import TINY, pairs
+
+A, B, C = (5, 6, 20, 30), (30, 8, 16, 30), (2, 2, 30, 40)
+SIZES = {
+    "g1.jpg": (64, 48),
+    "g2.jpg": (48, 64),
+    "g3.jpg": (90, 48),
+    "g4.jpg": (64, 48),
+    "g5.jpg": (64, 48),
+    "g6.jpg": (48, 64),
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six gallery images of three sizes, one without people; three queries, two in one image."""
+    path = tmp_path_factory.mktemp("cuhk")
+    images = {
+        "s1.jpg": [A],
+        "g1.jpg": [A, B],
+        "g2.jpg": [C],
+        "g3.jpg": [A, B],
+        "g4.jpg": [C],
+        "g5.jpg": [(1, 1, 0, 4)],
+        "g6.jpg": [A],
+    }
+    queries = [
+        ("g1.jpg", A, [("g2.jpg", C), ("g3.jpg", A), ("g5.jpg", None)]),
+        ("g1.jpg", B, [("g3.jpg", B), ("g6.jpg", None)]),
+        ("g2.jpg", C, [("g4.jpg", C), ("g2.jpg", C), ("g1.jpg", None), ("g5.jpg", None)]),
+    ]
+    longer = [(name, box, [*listed, ("g6.jpg", None)]) for name, box, listed in queries]
+    write_cuhk(path, images, list(SIZES), [[("s1.jpg", A)]], {50: queries, 100: longer})
+    write_protocol(path / "annotation/test/subset/Occlusion.mat", "Occlusion1", queries[1:2])
+    for name, size in SIZES.items():
+        write_image(path / "Image/SSM" / name, size)
+    return path
+
+
+@pytest.fixture(scope="module")
+def dataset(root: Path) -> SearchDataset:
+    return load_dataset("CUHK-SYSU", str(root))
+
+
+@pytest.fixture(scope="module")
+def net() -> SearchNet:
+    torch.manual_seed(0)
+    return build_net(load_cfg(None, pairs(TINY)), num_pids=3).eval()
