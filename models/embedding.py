@@ -6,11 +6,11 @@ from torch.nn import functional as F
 
 
 def _projector(in_features: int, out_features: int) -> nn.Sequential:
-    projector = nn.Sequential(nn.Linear(in_features, out_features), nn.BatchNorm1d(out_features))
-    for layer in projector:
+    linear, norm = nn.Linear(in_features, out_features), nn.BatchNorm1d(out_features)
+    for layer in (linear, norm):
         nn.init.normal_(layer.weight, std=0.01)
         nn.init.zeros_(layer.bias)
-    return projector
+    return nn.Sequential(linear, norm)
 
 
 class NormAwareEmbedding(nn.Module):
@@ -27,6 +27,7 @@ class NormAwareEmbedding(nn.Module):
     def forward(self, pooled: Tensor, fc: Tensor) -> tuple[Tensor, Tensor]:
         """pooled [R, C·7·7], fc [R, FC] -> unit embeddings [R, D], rescaled norms [R]."""
         if self.training and len(pooled) == 1:  # which alone has no variance: norms refuse it
-            return tuple(part[:1] for part in self(pooled.repeat(2, 1), fc.repeat(2, 1)))
+            embeddings, norms = self(pooled.repeat(2, 1), fc.repeat(2, 1))
+            return embeddings[:1], norms[:1]
         joined = torch.cat([self.pooled(pooled), self.fc(fc)], dim=1)
         return F.normalize(joined), self.norm(joined.norm(dim=1, keepdim=True)).squeeze(1)

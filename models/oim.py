@@ -30,6 +30,10 @@ class OIM(nn.Module):
         scale: inverse temperature of the softmax.
     """
 
+    lut: Tensor
+    cq: Tensor
+    head: Tensor
+
     def __init__(
         self, num_pids: int, cq_size: int, dim: int, momentum: float = 0.5, scale: float = 30.0
     ):

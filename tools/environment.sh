@@ -1,6 +1,7 @@
-# Sourced by the job scripts: a virtual environment with requirements.txt installed. Uses the
-# active one (venv or conda), else makes .venv; installs again only when requirements.txt changed.
+# Sourced by the job scripts: a virtual environment with $requirements (requirements.txt) installed.
+# Uses the active one (venv or conda), else makes .venv; installs again only when a list changed.
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+requirements=${requirements:-requirements.txt}
 if [ -z "${VIRTUAL_ENV:-}" ] && [ -z "${CONDA_PREFIX:-}" ]; then
     if [ ! -x .venv/bin/python ]; then
         python=$(command -v python3 || command -v python) ||
@@ -12,9 +13,20 @@ if [ -z "${VIRTUAL_ENV:-}" ] && [ -z "${CONDA_PREFIX:-}" ]; then
     fi
     source .venv/bin/activate
 fi
-stamp="${VIRTUAL_ENV:-$CONDA_PREFIX}/.ddps-requirements.txt"
-if ! cmp -s requirements.txt "$stamp"; then
-    echo "== installing requirements.txt (PyTorch is some gigabytes: a few minutes)"
-    python -m pip install --progress-bar off -r requirements.txt
-    cp requirements.txt "$stamp"
+
+install() { # quietly: errors alone reach the screen
+    python -m pip install --quiet --quiet --progress-bar off --disable-pip-version-check \
+        -r "$requirements" "$@"
+}
+
+stamp="${VIRTUAL_ENV:-$CONDA_PREFIX}/.ddps-$requirements"
+if ! cat requirements*.txt constraints.txt | cmp -s - "$stamp"; then
+    echo "== installing $requirements (PyTorch is some gigabytes: a few minutes)"
+    log=$(mktemp)
+    if ! install -c constraints.txt 2> "$log"; then
+        echo "== not with the versions of constraints.txt ($(grep -m 1 ERROR "$log" ||
+            tail -n 1 "$log")): with the newest that fit"
+        install
+    fi
+    cat requirements*.txt constraints.txt > "$stamp"
 fi

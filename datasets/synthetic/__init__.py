@@ -75,7 +75,7 @@ def write_dataset(
     _record(out, asked, finished=False)
     every = plan.train + plan.gallery
     draw = functools.partial(
-        _draw, looks=plan.looks, size=tuple(size), seed=seed, hard=difficulty, roots=roots
+        _draw, looks=plan.looks, size=size, seed=seed, hard=difficulty, roots=roots
     )
     boxes = list(
         tqdm(_parallel(draw, every, workers), "drawing scenes", len(every), disable=not progress)

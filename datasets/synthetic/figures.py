@@ -28,7 +28,8 @@ def _cloth(look: Look, x: np.ndarray, y: np.ndarray, facing: float) -> np.ndarra
         ),
         "open": lambda: (front > 0.15) & (np.abs(x - centre) < 0.042 * front + (0.8 - y) * 0.04),
     }[look.texture]()
-    return np.where(accent[..., None], np.float32(CLOTH[look.accent]), np.float32(CLOTH[look.top]))
+    top, other = (np.array(CLOTH[name], np.float32) for name in (look.top, look.accent))
+    return np.where(accent[..., None], other, top)
 
 
 def _skeleton(look: Look, pose: Pose) -> dict[str, np.ndarray]:
@@ -88,7 +89,8 @@ def _leg(sketch: Sketch, look: Look, chain: np.ndarray, facing: float, dark: flo
 def _arm(sketch: Sketch, look: Look, chain: np.ndarray, facing: float, cloth, dark: float) -> None:
     flat, _ = _turn(chain, facing)
     b = look.build
-    sketch.oval(*flat[2] - (0, 0.012), 0.021, 0.025, SKIN[look.skin], dark)
+    x, y = flat[2] - (0, 0.012)
+    sketch.oval(x, y, 0.021, 0.025, SKIN[look.skin], dark)
     if look.cut == "shirt":
         sketch.limb(flat, (0.03 * b, 0.025 * b, 0.018 * b), SKIN[look.skin], dark)
         sketch.limb(
@@ -227,9 +229,8 @@ def draw_person(look: Look, pose: Pose, pixels: float) -> tuple[Image.Image, tup
         return _cloth(look, x, y + drop, f)
 
     order = {name: _turn(chain, f)[1].mean() for name, chain in joints.items()}
-    legs, arms = (
-        [n for n in sorted(order, key=order.get) if n.startswith(k)] for k in ("leg", "arm")
-    )
+    far_first = sorted(order, key=lambda name: order[name])
+    legs, arms = ([n for n in far_first if n.startswith(k)] for k in ("leg", "arm"))
     wrist = _turn(joints["arm right"][2], f)[0][0]
     behind = [look.style == "long" and np.cos(f) >= -0.35, -0.02 * np.sin(f)]
     mane = [(behind[1], 0.92 - drop), (behind[1] - 0.02 * np.sin(f), 0.79 - drop)]

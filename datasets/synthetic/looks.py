@@ -1,6 +1,7 @@
 """Who the people of the synthetic scenes are, and how one may stand."""
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -72,16 +73,8 @@ CHOICES = {  # attribute -> its values; repeated values are drawn more often
     "hat_colour": tuple(CLOTH),
     "shoes": tuple(SHOE),
 }
-TELLING = (
-    "top",
-    "texture",
-    "cut",
-    "legs",
-    "bottom",
-    "style",
-    "bag",
-    "hat",
-)  # what sets look-alikes apart
+# What sets look-alikes apart.
+TELLING = ("top", "texture", "cut", "legs", "bottom", "style", "bag", "hat")
 
 
 @dataclass(frozen=True)
@@ -136,11 +129,10 @@ def look_alike(look: Look, rng: np.random.Generator) -> Look:
     """The same person but for two attributes that can be seen."""
     for name in rng.choice(TELLING, 2, replace=False):
         values = [v for v in dict.fromkeys(CHOICES[name]) if v != getattr(look, name)]
-        if (
-            name == "top"
-        ):  # a plain garment changes its colour, a patterned one must keep its contrast
+        if name == "top":  # a plain garment changes its colour, a patterned one keeps its contrast
             values = [v for v in values if v != look.accent]
-        look = replace(look, **{str(name): values[int(rng.integers(len(values)))]})
+        chosen: dict[str, Any] = {str(name): values[int(rng.integers(len(values)))]}
+        look = replace(look, **chosen)
     return replace(look, height=float(rng.uniform(0.93, 1.06)))
 
 

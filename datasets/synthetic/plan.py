@@ -26,7 +26,8 @@ class Plan:
 def _frames(first: int, count: int, pids: np.ndarray, rng: np.random.Generator) -> list[Frame]:
     """Frames whose people come from a pack of all identities, shuffled anew when it is used up."""
     cameras = rng.permutation(np.arange(count) % CAMERAS) + 1
-    frames, pack = [], []
+    frames: list[Frame] = []
+    pack: list[int] = []
     for index in range(count):
         wanted = min(int(rng.choice(len(CROWD), p=CROWD)), len(pids))
         people: list[int] = []

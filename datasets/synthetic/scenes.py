@@ -1,6 +1,7 @@
 """One synthetic scene: a place, things, people, and the camera that saw them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -13,11 +14,8 @@ from datasets.synthetic.things import FITTING, THINGS
 
 UNLABELED = -2  # as in PRW's files
 OVERSAMPLE = 2  # scenes are drawn this much larger, then reduced
-PEOPLE, FRAME, CAMERA = (
-    1,
-    2,
-    3,
-)  # streams of random numbers, so that a frame depends on seed and index alone
+# Streams of random numbers, so that a frame depends on seed and index alone.
+PEOPLE, FRAME, CAMERA = 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -37,9 +35,10 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 def _stand(
     rng: np.random.Generator, stage: Stage, half: float, tall: float, placed: list, most: float
-) -> tuple:
-    """A foot point (x, y) and person height p there, hiding no one beyond a share `most`."""
-    best = None
+) -> tuple[float, float, float, float, np.ndarray]:
+    """What it hides or is hidden of, a foot point x y, a person's height there, and the box:
+    hiding no one beyond a share `most`, if 25 draws find such a place."""
+    best = (np.inf, 0.0, 0.0, 0.0, np.zeros(4))
     for _ in range(25):
         far = stage.ground + 0.1 * stage.h
         y = far + (stage.h * 1.1 - far) * rng.beta(1.2, 1.7)
@@ -50,7 +49,7 @@ def _stand(
         cut = 1 - _overlap(box, inside)
         nearer = [_overlap(box, b) if b[3] > y else _overlap(b, box) for b in placed]
         worst = max([cut * 1.6, *nearer])
-        if best is None or worst < best[0]:
+        if worst < best[0]:
             best = (worst, x, y, p, box)
         if worst < most:
             break
@@ -70,9 +69,8 @@ def _camera(
 ) -> Image.Image:
     """What a camera makes of rgb [h, w, 3] (float32 0..255); `hard` scales every effect."""
     own = np.random.default_rng([seed, CAMERA, camera])
-    hue = (
-        2 * np.pi * (camera / 6 + own.uniform(-0.06, 0.06))
-    )  # casts lie evenly round the colour circle
+    # casts lie evenly round the colour circle
+    hue = 2 * np.pi * (camera / 6 + own.uniform(-0.06, 0.06))
     white = own.uniform(0.16, 0.26) * hard * np.cos(hue + np.array([0, 2, 4]) * np.pi / 3)
     contrast, colourful, focus = (
         own.uniform(0.75, 1.15),
@@ -84,16 +82,12 @@ def _camera(
     out = rgb * np.float32(gain)
     slope = rng.normal(0, 0.22, 2) * hard  # the light falls off across the picture
     yy, xx = np.linspace(-1, 1, h)[:, None], np.linspace(-1, 1, w)[None]
-    out *= np.float32(np.exp(slope[0] * xx + 0.5 * slope[1] * yy - 0.12 * (xx**2 + yy**2)))[
-        ..., None
-    ]
+    falloff = np.exp(slope[0] * xx + 0.5 * slope[1] * yy - 0.12 * (xx**2 + yy**2))
+    out *= falloff.astype(np.float32)[..., None]
     grey = out.mean(2, keepdims=True)
     out = grey + (out - grey) * np.float32(1 + (colourful * rng.uniform(0.85, 1.15) - 1) * hard)
-    out = (
-        122
-        + (out - 122) * np.float32(1 + (contrast - 1) * hard)
-        + np.float32(rng.normal(0, 9) * hard)
-    )
+    out = 122 + (out - 122) * np.float32(1 + (contrast - 1) * hard)
+    out = out + np.float32(rng.normal(0, 9) * hard)
     out = np.where(out > 190, 255 - 65 * np.exp((190 - out) / 65), out)  # soft highlights
     image = Image.fromarray(np.clip(out, 0, 255).astype(np.uint8))
     blur = (focus + rng.exponential(0.3)) * hard * scale
@@ -117,7 +111,9 @@ def draw_scene(
     PLACES[frame.camera - 1](stage)
     light = float(rng.uniform(-1, 1))
 
-    placed, boxes, queue = [], np.zeros((len(frame.people), 4)), []
+    placed: list[np.ndarray] = []
+    queue: list[tuple[float, int, Any]] = []  # row, number among the people or -1, what to draw
+    boxes = np.zeros((len(frame.people), 4))
     for k, pid in enumerate(frame.people):
         look = looks[pid - 1] if pid > 0 else make_looks(1, rng, 0)[0]
         _, x, y, p, box = _stand(rng, stage, 0.22, 1.0, placed, 0.45)
@@ -140,7 +136,7 @@ def draw_scene(
         _shadow(stage, x, y, p, light)
         figure, (fx, fy) = draw_person(look, pose, p * look.height)
         corner = np.array([int(x - fx), int(y - fy)])
-        stage.image.paste(figure, tuple(int(v) for v in corner), figure)
+        stage.image.paste(figure, (int(corner[0]), int(corner[1])), figure)
         seen = figure.getchannel("A").point(lambda a: 255 * (a > 90)).getbbox()
         boxes[k] = (np.array(seen) + np.tile(corner, 2)) / OVERSAMPLE
     rgb = np.asarray(stage.image.reduce(OVERSAMPLE), np.float32)

@@ -30,9 +30,9 @@ class Sketch:
             return
         mask = Image.new("L", (int(right - left), int(low - top)))
         draw(ImageDraw.Draw(mask), points - (left, top))
-        glow = mask.filter(ImageFilter.GaussianBlur(soft * self.s))
+        blurred = np.asarray(mask.filter(ImageFilter.GaussianBlur(soft * self.s)), np.float32)
         shift = round(self.light * soft * self.s * 0.8)
-        glow = np.roll(np.asarray(glow, np.float32) / 255, shift, 1)[..., None]
+        glow = np.roll(blurred / 255, shift, 1)[..., None]
         area = np.s_[top:low, left:right]
         if callable(fill):
             ys, xs = np.mgrid[top:low, left:right].astype(np.float32)
@@ -49,13 +49,8 @@ class Sketch:
             for a, b, ra, rb in zip(p[:-1], p[1:], radii[:-1], radii[1:]):
                 ra, rb = ra * self.s, rb * self.s
                 side = np.array([-(b - a)[1], (b - a)[0]]) / max(np.hypot(*(b - a)), 1e-3)
-                d.polygon(
-                    [
-                        tuple(q)
-                        for q in (a + side * ra, b + side * rb, b - side * rb, a - side * ra)
-                    ],
-                    255,
-                )
+                corners = (a + side * ra, b + side * rb, b - side * rb, a - side * ra)
+                d.polygon([tuple(corner) for corner in corners], 255)
                 for centre, r in ((a, ra), (b, rb)):
                     d.ellipse([*(centre - r), *(centre + r)], 255)
 

@@ -7,12 +7,9 @@ Colour = tuple[int, int, int]
 
 
 def tinted(rng: np.random.Generator, colour: Colour, spread: float = 14) -> Colour:
-    return tuple(
-        int(v)
-        for v in np.clip(
-            np.array(colour) + rng.normal(0, spread) + rng.normal(0, spread / 3, 3), 0, 255
-        )
-    )
+    shifted = np.array(colour) + rng.normal(0, spread) + rng.normal(0, spread / 3, 3)
+    r, g, b = np.clip(shifted, 0, 255).astype(int).tolist()
+    return r, g, b
 
 
 def some(rng: np.random.Generator, colours, spread: float = 14) -> Colour:
@@ -20,7 +17,8 @@ def some(rng: np.random.Generator, colours, spread: float = 14) -> Colour:
 
 
 def shade_of(colour: Colour, by: float) -> Colour:
-    return tuple(int(min(255, v * by)) for v in colour)
+    r, g, b = (int(min(255, v * by)) for v in colour)
+    return r, g, b
 
 
 WALLS = (
@@ -55,7 +53,7 @@ class Stage:
         """Vertical gradient between two rows, with a little low-frequency dirt."""
         top, low = int(top), int(low)
         t = np.linspace(0, 1, max(low - top, 1), dtype=np.float32)[:, None, None]
-        rgb = np.float32(a) * (1 - t) + np.float32(b) * t
+        rgb = np.array(a, np.float32) * (1 - t) + np.array(b, np.float32) * t
         dirt = self.rng.normal(0, 5, (9, 16)).astype(np.float32)
         dirt = np.asarray(
             Image.fromarray(dirt).resize((self.w, rgb.shape[0]), Image.Resampling.BILINEAR)

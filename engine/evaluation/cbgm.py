@@ -49,7 +49,8 @@ def _best_images(sims, index, weights, gallery, k1) -> tuple[Tensor, Tensor]:
     values = sims if index is None else sims.gather(1, index)
     values = values.masked_fill(weights == 0, -torch.inf)
     if not values.numel():
-        return torch.zeros(2, 0, dtype=torch.long).unbind()
+        nothing = torch.zeros(0, dtype=torch.long)
+        return nothing, nothing
     kth = values.topk(min(k1, values.shape[1]), dim=1).values[:, -1:]
     row, column = (values >= kth.clamp(min=torch.finfo().min)).nonzero(as_tuple=True)
     order = torch.argsort(values[row, column], descending=True, stable=True)
@@ -72,8 +73,8 @@ def _match_pairs(sims, row, image, gallery, people, k2) -> None:
     rows, of_pair = torch.unique(row, return_inverse=True)
     company = [people[r][:k2] for r in rows.tolist()]
     sizes = torch.tensor([len(c) for c in company])[of_pair]
-    company = torch.nn.utils.rnn.pad_sequence(company, batch_first=True)
-    edges = company[of_pair] @ gallery.feats[detection].transpose(1, 2)  # [p, k2, n]
+    padded = torch.nn.utils.rnn.pad_sequence(company, batch_first=True)
+    edges = padded[of_pair] @ gallery.feats[detection].transpose(1, 2)  # [p, k2, n]
     edges[:, 0] = sims[row[:, None], detection]  # the query's own edges, to the bit
     pairs = zip(edges.numpy(), sizes.tolist(), count.tolist())
     matched = torch.tensor([_match(edge[:m, :n]) for edge, m, n in pairs], dtype=torch.float64)

@@ -27,11 +27,11 @@ class Gallery:
         keep = flat[:, 4] >= score_thr
         image = row_of_each(dets)[keep]
         counts = torch.bincount(image, minlength=len(dets))
+        kept = None
         if feats is not None:  # image by image: only those kept are copied
-            feats = torch.cat([f[d[:, 4] >= score_thr] for d, f in zip(dets, feats)])
-        return Gallery(
-            flat[keep, :4].double(), flat[keep, 4], feats, image, counts, counts.cumsum(0) - counts
-        )
+            kept = torch.cat([f[d[:, 4] >= score_thr] for d, f in zip(dets, feats)])
+        starts = counts.cumsum(0) - counts
+        return Gallery(flat[keep, :4].double(), flat[keep, 4], kept, image, counts, starts)
 
 
 def join(parts: Sequence[Tensor], width: int) -> Tensor:

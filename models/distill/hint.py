@@ -4,6 +4,7 @@ Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, equation 3, on th
 mean, and beside the other losses instead of in a stage before them.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -22,7 +23,8 @@ class Term(nn.Module):
 
     def forward(self, student: Trace, teacher: Trace) -> Tensor:
         """Maps of the same images [N, C, H, W] per level -> scalar."""
-        return sum(
+        losses = [
             F.mse_loss(regressor(student.features[level]), teacher.features[level])
             for level, regressor in self.regressors.items()
-        )
+        ]
+        return torch.stack(losses).sum()

@@ -4,6 +4,7 @@ Cao et al., "PKD: General Distillation Framework for Object Detectors via Pearso
 Coefficient", NeurIPS 2022, section 3: mean squared error of normalised FPN maps.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -34,7 +35,8 @@ class Term(nn.Module):
 
     def forward(self, student: Trace, teacher: Trace) -> Tensor:
         """Maps of the same images [N, C, H, W] per level -> scalar."""
-        return sum(
+        losses = [
             pkd_loss(align(student.features[level]), teacher.features[level])
             for level, align in self.align.items()
-        )
+        ]
+        return torch.stack(losses).sum()

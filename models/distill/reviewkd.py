@@ -24,8 +24,8 @@ def hierarchical_loss(student: Tensor, teacher: Tensor) -> Tensor:
     total, weights = F.mse_loss(student, teacher), 1.0
     sides = [side for side in POOLED_SIDES if side < min(student.shape[-2:])]
     for step, side in enumerate(sides, start=1):
-        pooled = (F.adaptive_avg_pool2d(features, side) for features in (student, teacher))
-        total = total + F.mse_loss(*pooled) / 2**step
+        ours, theirs = (F.adaptive_avg_pool2d(maps, side) for maps in (student, teacher))
+        total = total + F.mse_loss(ours, theirs) / 2**step
         weights += 1 / 2**step
     return total / weights
 
@@ -51,7 +51,7 @@ class Fusion(nn.Module):
     def forward(self, features: Tensor, deeper: Tensor | None) -> tuple[Tensor, Tensor]:
         """Map [N, C, H, W], fused map of the deeper level -> (map to compare, fused map)."""
         fused = self.reduce(features)
-        if self.attention is not None:
+        if self.attention is not None and deeper is not None:
             deeper = F.interpolate(deeper, fused.shape[-2:], mode="nearest")
             weights = self.attention(torch.cat([fused, deeper], dim=1)).sigmoid()
             fused = fused * weights[:, :1] + deeper * weights[:, 1:]
@@ -72,8 +72,8 @@ class Term(nn.Module):
 
     def forward(self, student: Trace, teacher: Trace) -> Tensor:
         """Maps of the same images [N, C, H, W] per level -> scalar."""
-        total, fused = 0, None
+        losses, fused = [], None
         for level, fusion in self.fusions.items():
             reviewed, fused = fusion(student.features[level], fused)
-            total = total + hierarchical_loss(reviewed, teacher.features[level])
-        return total
+            losses.append(hierarchical_loss(reviewed, teacher.features[level]))
+        return torch.stack(losses).sum()
