@@ -19,6 +19,8 @@ from tools.comparison import SECONDS, make_rows, markdown
 from utils.errors import UserError
 from utils.files import save_file
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -83,6 +83,7 @@ def resnet18() -> dict:
     return named_weights.fill(SHAPES["resnet18"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_tensor_of_a_release_network_is_placed(backbone, tmp_path, capsys):
     weights = named_weights.fill(SHAPES[backbone])
@@ -99,6 +100,7 @@ def test_every_tensor_of_a_release_network_is_placed(backbone, tmp_path, capsys)
     assert len(net.state_dict()) == len(weights) - unused + 1
 
 
+@pytest.mark.slow
 def test_distilled_resnet18_finds_and_embeds_as_the_release_does(tmp_path, resnet18, capsys):
     model = {"student": resnet18, "fgd": adapters()}
     convert(*write_release(tmp_path / "release", model), str(tmp_path / "ours"))
@@ -131,6 +133,7 @@ def test_config_values_are_carried_and_the_rest_is_named(tmp_path, resnet18, cap
     assert load_checkpoint(tmp_path / "ours/epoch_19.pth")["epoch"] == 20
 
 
+@pytest.mark.slow
 def test_plain_mobilenet_keeps_its_rpn_threshold(tmp_path, capsys):
     weights = named_weights.fill(SHAPES["mobilenet_v2"])
     cfg, ckpt = write_release(tmp_path / "release", weights)
@@ -220,6 +223,7 @@ def test_the_releases_own_files_are_not_overwritten(tmp_path, resnet18):
         convert(cfg, ckpt, str(tmp_path / "release"))
 
 
+@pytest.mark.slow
 def test_converting_twice_is_refused(tmp_path, resnet18, capsys):
     cfg, ckpt = write_release(tmp_path / "release", resnet18)
     convert(cfg, ckpt, str(tmp_path / "ours"))

@@ -196,6 +196,7 @@ def test_out_is_not_the_gallery_nor_a_file(run, base, tmp_path):
     assert code == 2 and "--out" in err and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_as_a_program(base):
     line = [sys.executable, "demo.py", "--cfg", "missing.yaml", "--ckpt", "x"]
     ran = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)

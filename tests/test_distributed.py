@@ -24,6 +24,8 @@ from models.build import build_distiller, build_net
 from tests.training import Run, differences, make_data, run_ranks, same
 from utils.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
 ODD = ("INPUT.BATCH_SIZE_TRAIN", "5", "SOLVER.BASE_LR", "0.005")  # parts of 2 and 3, then 1 and 0

@@ -234,6 +234,7 @@ def test_damaged_images_are_skipped_counted_and_reported(base, tmp_path, dataset
 # --- checkpoints ---
 
 
+@pytest.mark.slow
 @settings(max_examples=150, **QUIET)
 @given(st.data())
 def test_damaged_checkpoints(base, tmp_path, data):
@@ -266,6 +267,7 @@ VALUES = st.one_of(
 PARTS = ["model", "terms", "optimizer", "scaler", "generators", "epoch", "step", "config"]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, **QUIET)
 @given(st.dictionaries(st.sampled_from(PARTS), VALUES, min_size=1, max_size=2), st.booleans())
 def test_checkpoints_with_other_content(base, tmp_path, changes, leave_out):

@@ -83,6 +83,7 @@ def roots(tmp_path_factory):
     return {"CUHK-SYSU": cuhk, "PRW": prw}
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_damaged_files_end_in_one_clear_line(roots, data):

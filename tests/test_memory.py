@@ -15,6 +15,8 @@ from models.build import build_distiller, build_net
 from tests.training import CONFIG, same
 from utils.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 BOXES = torch.tensor([[10.0, 10, 40, 60], [60, 5, 80, 50]])
 

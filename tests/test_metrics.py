@@ -138,6 +138,7 @@ def searches(draw):
     return dets, feats, people, protocol, cbgm and CBGM(people, *cbgm)
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(searches(), st.sampled_from([1, 2, 64]))
 def test_search_equals_loops(case, chunk):
@@ -154,6 +155,7 @@ def test_search_equals_loops(case, chunk):
         assert [(m.similarity, m.right, m.image) for m in matches] == ranking[:7]
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(galleries(), st.sampled_from([0.01, 0.5, 0.75, 0.9]), st.data())
 def test_detection_equals_loops(gallery, threshold, data):

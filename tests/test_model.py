@@ -27,6 +27,7 @@ def test_resnet18_finds_and_embeds_as_the_release_does():
     finds_and_embeds_as_the_release_does(net.eval())
 
 
+@pytest.mark.slow
 def test_no_proposals_and_no_people():
     """Nothing found is an empty answer; a batch without anyone trains the detector alone."""
     net = golden_net(

@@ -51,6 +51,7 @@ def test_flops_grow_by_what_wider_layers_cost():
     assert wide["flops"] - small["flops"] == 2 * grown
 
 
+@pytest.mark.slow
 def test_models_stand_side_by_side(monkeypatch, capsys):
     teacher = str(FOLDER / "resnet50_base.yaml")
     given = ["--cfg", teacher, "--cfg", CONFIG, "--batch", "2,1", "--repeats", "1"]

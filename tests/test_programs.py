@@ -17,6 +17,8 @@ from engine.run import run
 from tests.training import CONFIG, make_data
 from utils.errors import run_main
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 
 

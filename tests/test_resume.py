@@ -14,6 +14,8 @@ import engine.train
 from engine.learner import Learner
 from tests.training import Run, die, differences, evaluations, make_data, state
 
+pytestmark = pytest.mark.slow
+
 PERIOD = ("SOLVER.CKPT_PERIOD_STEPS", "3")  # within the epochs of four steps
 
 

@@ -32,6 +32,7 @@ def root(tmp_path_factory) -> str:
     return out
 
 
+@pytest.mark.slow
 def test_the_seed_decides_every_byte(root, tmp_path):
     write_dataset(tmp_path / "again", "both", seed=1, workers=2, **SMALL)
     assert digest(tmp_path / "again") == digest(root)
