@@ -86,7 +86,11 @@ def test_mixed_precision_is_near(learn, kind):
     for expected, found in zip(losses, others):
         print(kind, {k: (round(v, 4), round(found[k], 4)) for k, v in expected.items()})
         for name in expected:
-            assert found[name] == pytest.approx(expected[name], rel=0.05, abs=0.03), name
+            # a cosine near 1 that is off by half of bfloat16's spacing there moves OIM's logit so far
+            of_logits = 30 * 2**-8 if name in ("oim", "total") else 0
+            assert found[name] == pytest.approx(expected[name], rel=0.05, abs=0.03 + of_logits), (
+                name
+            )
     assert losses != others
     assert all(value.dtype in (torch.float32, torch.int64) for value in net.state_dict().values())
     assert torch.allclose(net.oim.lut.norm(dim=1), net.oim.lut.any(dim=1).float(), atol=1e-6)
