@@ -86,7 +86,7 @@ def test_mixed_precision_is_near(learn, kind):
     for expected, found in zip(losses, others):
         print(kind, {k: (round(v, 4), round(found[k], 4)) for k, v in expected.items()})
         for name in expected:
-            # a cosine near 1 that is off by half of bfloat16's spacing there moves OIM's logit so far
+            # a cosine near 1, off by half of bfloat16's spacing there, moves OIM's logit so far
             of_logits = 30 * 2**-8 if name in ("oim", "total") else 0
             assert found[name] == pytest.approx(expected[name], rel=0.05, abs=0.03 + of_logits), (
                 name
