@@ -12,6 +12,7 @@ from yacs.config import CfgNode
 
 from configs.defaults import get_cfg
 from configs.ranges import check_ranges, flatten
+from engine.weights import SUFFIX, TABLE, load_weights
 from models.build import build_net
 from models.search_net import SearchNet
 from utils.errors import UserError
@@ -31,7 +32,10 @@ BEST = "best.pth"
 
 
 def load_checkpoint(path: str | Path, what: str = "--ckpt") -> dict:
-    """A checkpoint of this project: a dict with at least "model" and "config"."""
+    """A checkpoint of this project: a dict with at least "model" and "config". Weights to hand on
+    (engine.weights) are one that has little else."""
+    if Path(path).suffix == SUFFIX:
+        return load_weights(path, what)
     checkpoint = load_file(path, what)
     if not isinstance(checkpoint.get("model"), dict) or "config" not in checkpoint:
         raise UserError(
@@ -116,19 +120,33 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict, where: str) ->
 
 
 def _restore_net(checkpoint: dict, cfg: CfgNode, where: str, device: torch.device) -> SearchNet:
-    lut = checkpoint["model"].get("roi_heads.oim.lut")
-    if lut is None:
-        raise UserError(f"{where}: roi_heads.oim.lut is missing")
-    net = build_net(cfg, num_pids=len(lut), pretrained=False)
-    load_state(net, checkpoint["model"], where)
+    """In eval mode; where the checkpoint has no OIM table at all, the network's has no rows."""
+    state, table = checkpoint["model"], TABLE + "lut"
+    handed_on = not any(str(name).startswith(TABLE) for name in state)
+    if table not in state and not handed_on:
+        raise UserError(f"{where}: {table} is missing")
+    net = build_net(cfg, num_pids=0 if handed_on else len(state[table]), pretrained=False)
+    if handed_on:
+        state = state | {k: v for k, v in net.state_dict().items() if k.startswith(TABLE)}
+    load_state(net, state, where)
     return net.to(device).eval()
 
 
 def load_net(cfg: CfgNode, path: str | Path, device: torch.device) -> SearchNet:
-    """The checkpoint's network in eval mode, OIM table included; it must be the config's model."""
+    """The checkpoint's network in eval mode; it must be the config's model."""
     checkpoint = load_checkpoint(path)
     check_same_model(checkpoint, cfg, f"--ckpt {path}")
     return _restore_net(checkpoint, cfg, f"--ckpt {path}", device)
+
+
+def load_with_config(
+    path: str | Path, what: str, device: torch.device
+) -> tuple[SearchNet, CfgNode]:
+    """A checkpoint's network in eval mode and its config, both out of the file; what: the option
+    that named it."""
+    checkpoint, where = load_checkpoint(path, what), f"{what} {path}"
+    cfg = stored_cfg(checkpoint, where)
+    return _restore_net(checkpoint, cfg, where, device), cfg
 
 
 def load_teacher(path: str | Path, device: torch.device) -> tuple[SearchNet, CfgNode]:
@@ -138,9 +156,7 @@ def load_teacher(path: str | Path, device: torch.device) -> tuple[SearchNet, Cfg
             "DISTILLER.TEACHER_CKPT: expected the checkpoint of a trained teacher, "
             "found none; train one with train_base.py"
         )
-    checkpoint = load_checkpoint(path, "DISTILLER.TEACHER_CKPT")
-    cfg = stored_cfg(checkpoint, f"DISTILLER.TEACHER_CKPT {path}")
-    return _restore_net(checkpoint, cfg, f"DISTILLER.TEACHER_CKPT {path}", device), cfg
+    return load_with_config(path, "DISTILLER.TEACHER_CKPT", device)
 
 
 class CheckpointFolder:

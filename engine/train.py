@@ -29,6 +29,7 @@ from engine.evaluation.evaluate import draw_scene, evaluate, flat_metrics
 from engine.generators import generator_states, restore_generators
 from engine.learner import Learner
 from engine.schedule import learning_rate, scaled_lr
+from engine.weights import SUFFIX
 from models.search_net import SearchNet
 from utils.errors import UserError
 from utils.files import make_folder, write_text
@@ -148,6 +149,11 @@ class Trainer:
             raise UserError(
                 f"--ckpt {path}: OUTPUT_DIR {self.folder} holds {newest[0].name}, which "
                 "it would lead to or past; move that away, or give another OUTPUT_DIR"
+            )
+        if Path(path).suffix == SUFFIX:
+            raise UserError(
+                f"--ckpt {path}: weights to hand on, from which no run can go on; expected a "
+                "checkpoint of the run"
             )
         return Path(path), load_checkpoint(path)
 

@@ -1,6 +1,9 @@
 """What several test modules look at: a tiny dataset and a tiny network."""
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from models.build import build_net
 from models.search_net import SearchNet
 from tests.annotations import write_cuhk, write_image, write_protocol
 from tests.tiny import TINY, pairs
+from utils.errors import run_main
 
 A, B, C = (5, 6, 20, 30), (30, 8, 16, 30), (2, 2, 30, 40)
 SIZES = {
@@ -59,3 +63,19 @@ def dataset(root: Path) -> SearchDataset:
 def net() -> SearchNet:
     torch.manual_seed(0)
     return build_net(load_cfg(None, pairs(TINY)), num_pids=3).eval()
+
+
+@pytest.fixture
+def program(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """program(main, *arguments): run it in this process; (exit code, stdout, stderr)."""
+
+    def call(main: Callable[[], int | None], *arguments: Any) -> tuple[int, str, str]:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["program", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            run_main(main)
+        return end.value.code, *capsys.readouterr()
+
+    return call

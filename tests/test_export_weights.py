@@ -1,0 +1,143 @@
+"""Weights to hand on: the same network from a smaller file, and what such a file cannot do."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file as load_tensors
+
+import demo
+import train_base
+from configs.defaults import load_cfg
+from engine.checkpoint import load_net, load_teacher, stored_cfg
+from engine.run import run
+from engine.weights import load_weights, save_weights
+from models.build import build_distiller, build_net
+from models.search_net import SearchNet
+from tests.annotations import write_image
+from tests.tiny import TINY, pairs
+from tools import export_weights
+from utils.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, net: SearchNet) -> Path:
+    """A run's checkpoint and config beside each other."""
+    cfg = load_cfg(None, pairs(TINY))
+    (tmp_path / "cfg.yaml").write_text(cfg.dump())
+    run_state = {"terms": {}, "optimizer": {"state": {0: torch.rand(50_000)}}}
+    content = {"model": net.state_dict(), "config": cfg.dump()} | run_state
+    torch.save(content, tmp_path / "best.pth")
+    return tmp_path
+
+
+@pytest.fixture
+def weights(folder: Path, program: Callable) -> Path:
+    path = folder / "student.safetensors"
+    code, out, _ = program(export_weights.main, "--ckpt", folder / "best.pth", "--out", path)
+    assert code == 0
+    assert f"{path.stat().st_size / 1e6:.1f} MB" in out
+    return path
+
+
+def detect(net: SearchNet) -> torch.Tensor:
+    image = torch.rand(3, 60, 80, generator=torch.Generator().manual_seed(0))
+    found = net.detect([image])[0]
+    assert len(found.boxes)
+    return torch.cat([found.boxes, found.scores[:, None], found.embeddings], 1)
+
+
+def test_the_same_network_from_a_smaller_file(weights: Path, net: SearchNet):
+    cfg = load_cfg(None, pairs(TINY))
+    assert torch.equal(detect(load_net(cfg, weights, CPU)), detect(net))
+    assert weights.stat().st_size < (weights.parent / "best.pth").stat().st_size - 200_000
+    assert not any("oim" in name for name in load_tensors(weights))
+    assert stored_cfg(load_weights(weights, "--ckpt")) == cfg
+
+
+def test_half_precision_on_request(folder: Path, weights: Path, net: SearchNet, program: Callable):
+    small = folder / "half.safetensors"
+    program(export_weights.main, "--ckpt", weights, "--out", small, "--half")
+    assert small.stat().st_size < 0.6 * weights.stat().st_size
+    halved = load_net(load_cfg(None, pairs(TINY)), small, CPU)
+    for own, other in zip(net.parameters(), halved.parameters()):
+        assert other.dtype == torch.float32
+        assert torch.equal(own.half().float(), other)
+
+
+def test_what_does_not_fit_half_precision_is_named(net: SearchNet, tmp_path: Path):
+    state = net.state_dict() | {"rpn.head.cls_logits.bias": torch.tensor([1.0, 1e6, 0])}
+    with pytest.raises(UserError, match=r"rpn\.head\.cls_logits\.bias holds 1e\+06"):
+        save_weights(state, "", None, tmp_path / "a.safetensors", half=True)
+
+
+def test_thresholds_come_back(net: SearchNet, tmp_path: Path):
+    thresholds = {"0.05": 0.625}
+    save_weights(net.state_dict(), "{}", thresholds, tmp_path / "a.safetensors", half=False)
+    assert load_weights(tmp_path / "a.safetensors", "--ckpt")["thresholds"] == thresholds
+
+
+def test_demo_and_evaluation_take_it(folder: Path, weights: Path, root: Path, program: Callable):
+    (folder / "pictures").mkdir()
+    write_image(folder / "pictures" / "a.jpg", (64, 48))
+    names = "--cfg", folder / "cfg.yaml", "--ckpt", weights
+    query = "--query", folder / "pictures" / "a.jpg", "--box", 1, 2, 30, 40
+    places = "--gallery", folder / "pictures", "--out", folder / "found"
+    code, out, _ = program(demo.main, *names, *query, *places)
+    assert (code, "contact sheet" in out) == (0, True)
+    for path in (weights, folder / "best.pth"):
+        keys = "OUTPUT_DIR", folder / path.stem, "INPUT.DATA_ROOT", root
+        line = "--cfg", folder / "cfg.yaml", "--eval", "--ckpt", path, *keys
+        assert program(lambda: run("", train_base.build), *line)[0] == 0
+    caches = [torch.load(folder / name / "eval_cache.pth") for name in ("student", "best")]
+    for ours, theirs in zip(*(cache["gallery_feats"] for cache in caches)):
+        assert torch.equal(ours, theirs)
+
+
+def test_no_run_goes_on_from_it(folder: Path, weights: Path, root: Path, program: Callable):
+    keys = "OUTPUT_DIR", folder / "run", "INPUT.DATA_ROOT", root
+    line = "--cfg", folder / "cfg.yaml", "--resume", "--ckpt", weights, *keys
+    code, _, err = program(lambda: run("", train_base.build), *line)
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"{weights}: weights to hand on" in err
+
+
+def test_a_teacher_of_all_terms_but_cd(weights: Path):
+    teacher, teacher_cfg = load_teacher(weights, CPU)
+    images = [torch.rand(3, 48, 64)]
+    targets = [{"boxes": torch.tensor([[5.0, 6, 25, 36]]), "labels": torch.tensor([1])}]
+    for terms, message in (("['pkd']", ""), ("['cd']", "needs the teacher's table of identities")):
+        cfg = load_cfg(None, [*pairs(TINY), "DISTILLER.TERMS", terms])
+        model = build_distiller(cfg, build_net(cfg, 3), teacher, teacher_cfg).train()
+        if message:
+            with pytest.raises(UserError, match=message):
+                model(images, targets)
+        else:
+            assert model(images, targets).losses["pkd"] > 0
+
+
+@pytest.mark.parametrize("place", [10, 300, -1])
+def test_damage_is_seen(weights: Path, place: int):
+    content = bytearray(weights.read_bytes())
+    content[place] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(UserError, match=rf"--ckpt {weights}: "):
+        load_net(load_cfg(None, pairs(TINY)), weights, CPU)
+
+
+def test_others_files_are_refused(tmp_path: Path, folder: Path, weights: Path, program: Callable):
+    weights.write_bytes(weights.read_bytes()[:5000])
+    cases = {
+        weights: "damaged, or not a .safetensors file",
+        tmp_path / "none.safetensors": "no such file",
+    }
+    for path, message in cases.items():
+        line = "--ckpt", path, "--out", tmp_path / "out.safetensors"
+        code, _, err = program(export_weights.main, *line)
+        assert (code, err.count("\n")) == (2, 1)
+        assert message in err
+    line = "--ckpt", folder / "best.pth", "--out", tmp_path / "out.pth"
+    assert "ends in .safetensors" in program(export_weights.main, *line)[2]
