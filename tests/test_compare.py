@@ -14,7 +14,7 @@ from configs.defaults import load_cfg
 from engine.checkpoint import load_checkpoint
 from models.build import build_net
 from tests.training import CONFIG, make_data
-from tools import compare
+from tools import compare, runs
 from tools.comparison import SECONDS, make_rows, markdown
 from utils.errors import UserError
 from utils.files import save_file
@@ -99,28 +99,27 @@ def test_runs_fail_alone_and_are_not_repeated(base, call, capsys):
 
 
 def test_ctrl_c_saves_and_the_next_call_goes_on_with_the_terms(base, call):
-    run = base / "out/reviewkd+hint_seed8"
-    arguments = (
-        "reviewkd+hint",
-        "--seeds",
-        "8",
-        "SOLVER.MAX_EPOCHS",
-        "6",
-        "SOLVER.EVAL_PERIOD",
-        "6",
-    )
+    """Two runs at once: both are saved, the third does not start."""
+    folders = [base / f"out/reviewkd+hint_seed{seed}" for seed in (8, 9, 10)]
+    long = ("SOLVER.MAX_EPOCHS", "6", "SOLVER.EVAL_PERIOD", "6")
+    words = ("reviewkd+hint", "--jobs", "2", "--seeds")
     process = subprocess.Popen(
-        command(base, *arguments), cwd=ROOT, stderr=subprocess.PIPE, text=True
+        command(base, *words, "8", "9", "10", *long), cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 120
-    while not list(run.glob("epoch_*.pth")) and time.monotonic() < deadline:
+    while time.monotonic() < deadline and not all(
+        list(folder.glob("epoch_*.pth")) for folder in folders[:2]
+    ):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGINT
     assert errors == "stopped; the same command goes on from here\n"
-    assert "continue with --resume" in (run / "log.txt").read_text()
-    assert call(*arguments) == 0
+    for folder in folders[:2]:
+        assert "continue with --resume" in (folder / "log.txt").read_text()
+    assert not folders[2].exists()
+    run = folders[0]
+    assert call(*words, "8", *long) == 0
     assert "resumed from" in (run / "log.txt").read_text()
     before, after = (load_checkpoint(run / f"epoch_0{epoch}.pth")["terms"] for epoch in (4, 5))
     for name in ("reviewkd.fusions.0.out.0.weight", "hint.regressors.3.weight"):
@@ -144,22 +143,22 @@ def test_another_config_is_refused(base):
     cfg = load_cfg(str(base / "tiny.yaml"), ["SEED", "9", "DISTILLER.INIT_STUDENT", "True"])
     (run / "config.yaml").write_text(cfg.dump())
     with pytest.raises(UserError, match="none_seed9: holds a run with OUTPUT_DIR"):
-        compare.make_run(str(base / "tiny.yaml"), [], "none", 9)
+        runs.make_run(str(base / "tiny.yaml"), [], "none", 9)
     cfg.defrost()
     cfg.OUTPUT_DIR, cfg.DISTILLER.TERMS, cfg.DEVICE = str(run), [], "auto"
     (run / "config.yaml").write_text(cfg.dump())
-    compare.make_run(str(base / "tiny.yaml"), [], "none", 9)  # DEVICE and DISTILLER do not matter
+    runs.make_run(str(base / "tiny.yaml"), [], "none", 9)  # DEVICE and DISTILLER do not matter
     with pytest.raises(UserError, match="SOLVER.BASE_LR 0.02, asked for 0.1; expected another"):
-        compare.make_run(str(base / "tiny.yaml"), ["SOLVER.BASE_LR", "0.1"], "none", 9)
+        runs.make_run(str(base / "tiny.yaml"), ["SOLVER.BASE_LR", "0.1"], "none", 9)
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"epoch": 2}', "3"])
 def test_damaged_evaluations_are_one_line(base, text):
-    run = compare.make_run(str(base / "tiny.yaml"), [], "none", 10)
+    run = runs.make_run(str(base / "tiny.yaml"), [], "none", 10)
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / "evaluations.jsonl").write_text(text)
     with pytest.raises(UserError, match="none_seed10/evaluations.jsonl: expected") as caught:
-        compare.read_scores(run)
+        runs.read_scores(run)
     assert "\n" not in str(caught.value)
 
 
@@ -173,7 +172,7 @@ def test_damaged_evaluations_are_one_line(base, text):
     ],
 )
 def test_methods(base, method, name, terms, options):
-    run = compare.make_run(str(base / "tiny.yaml"), ["DISTILLER.CD.WEIGHT", "2."], method, 3)
+    run = runs.make_run(str(base / "tiny.yaml"), ["DISTILLER.CD.WEIGHT", "2."], method, 3)
     assert (run.name, run.terms, run.cfg.SEED) == (name, terms, 3)
     assert run.folder == base / f"out/{name}_seed3" and terms == run.cfg.DISTILLER.TERMS
     assert options.items() <= run.cfg.DISTILLER.CD.items() and run.cfg.DISTILLER.CD.WEIGHT == 2

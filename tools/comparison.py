@@ -10,12 +10,11 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
+from tools.runs import ALONE, SECONDS
 from tools.summarize import SCORES
 from utils.files import make_folder, write_text
 
 GAINS = ("mAP", "top-1")  # shown against the student alone, and plotted
-SECONDS = "training seconds"
-ALONE = "none"  # the method that is the student without a teacher
 NOTE = (
     "Per cent; mean ± sample standard deviation over seeds. Gain: over the student alone "
     f"(`{ALONE}`). Parameters: the student's. Training: h:mm:ss, without evaluations."
