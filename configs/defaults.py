@@ -32,7 +32,7 @@ _C.SEED = 1
 _C.OUTPUT_DIR = "runs/run"  # config, checkpoints, TensorBoard, pictures, results of this run
 
 _C.INPUT = CN()
-_C.INPUT.DATASET = "CUHK-SYSU"  # "CUHK-SYSU" or "PRW": the layout of DATA_ROOT
+_C.INPUT.DATASET = "CUHK-SYSU"  # or "PRW" or, own data, "COCO": the layout of DATA_ROOT
 _C.INPUT.DATA_ROOT = "data/CUHK-SYSU"
 _C.INPUT.MIN_SIZE = 900  # the shorter side after resizing, pixels
 _C.INPUT.MAX_SIZE = 1500  # the longer side never exceeds this
@@ -128,10 +128,11 @@ _C.DISTILLER.HINT = CN()  # FitNet's regression of features
 _C.DISTILLER.HINT.WEIGHT = 1.0
 
 # CUHK-SYSU: 50, 100, 500, 1000, 2000, 4000, -1 for every image, "Occlusion", "Resolution", or a
-# list of them, scored in one pass: one table and one curve. PRW has one gallery.
+# list of them, scored in one pass: one table and one curve. PRW has one gallery. Own data: a number
+# of images, drawn for each query, or -1.
 _C.EVAL_GALLERY_SIZE = 100
 _C.EVAL_QUERY_FILE = ""  # PRW: a file in DATA_ROOT with some of the queries, as the mini set has
-_C.EVAL_CROSS_CAMERA = False  # PRW: only frames of other cameras
+_C.EVAL_CROSS_CAMERA = False  # PRW, own data: only frames of other cameras
 _C.EVAL_USE_CBGM = False  # re-rank by context bipartite graph matching
 _C.EVAL_CBGM_K1 = 10  # images re-ranked for each query (published for PRW: 30)
 _C.EVAL_CBGM_K2 = 3  # people of the query image taken as context, the query with them (PRW: 4)

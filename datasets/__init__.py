@@ -1,11 +1,11 @@
 """Person search datasets; a new one is a module with a `load(root)` and a line here."""
 
-from datasets import cuhk_sysu, prw
+from datasets import coco, cuhk_sysu, prw
 from datasets.base import UNLABELED, Query, Scene, SearchDataset
 from datasets.protocol import Protocol
 from utils.errors import UserError
 
-DATASETS = {"CUHK-SYSU": cuhk_sysu.load, "PRW": prw.load}
+DATASETS = {"CUHK-SYSU": cuhk_sysu.load, "PRW": prw.load, "COCO": coco.load}
 
 __all__ = ["DATASETS", "UNLABELED", "Protocol", "Query", "Scene", "SearchDataset", "load_dataset"]
 

@@ -55,6 +55,10 @@ class SearchDataset(ABC):
     ) -> Protocol:
         """Which images each query searches (spec: CUHK-SYSU sizes, PRW cameras, query lists)."""
 
+    @abstractmethod
+    def choices(self) -> list[dict]:
+        """What `protocol` may be asked for with the files that there are, as its arguments."""
+
 
 def name_list(path: str, variable: str, dropped: Counter, suffix: str = "") -> list[str]:
     """A cell array of image names, each once, in the file's order."""
@@ -116,3 +120,12 @@ def make_scenes(
         Scene(name, os.path.join(folder, name), boxes[r], labels[r], camera)
         for name, r, camera in zip(names, kept, cameras)
     ]
+
+
+def number_identities(scenes: list[Scene]) -> tuple[list[Scene], int]:
+    """Raw training identities (in PRW 1-478, 480-483, 932) -> 1..N in their order, and N."""
+    pids = [s.pids for s in scenes]
+    raw = np.unique(np.concatenate(pids)) if pids else np.zeros(0, np.int64)
+    raw = raw[raw != UNLABELED]
+    numbered = [np.where(p == UNLABELED, UNLABELED, np.searchsorted(raw, p) + 1) for p in pids]
+    return [Scene(s.name, s.path, s.boxes, p, s.camera) for s, p in zip(scenes, numbered)], len(raw)

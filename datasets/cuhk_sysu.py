@@ -69,6 +69,11 @@ class CuhkSysu(SearchDataset):
             corners(lists.xywh),
         )
 
+    def choices(self) -> list[dict]:
+        folder = os.path.join(self.root, "annotation")
+        there = [k for k, (f, _) in PROTOCOLS.items() if os.path.exists(os.path.join(folder, f))]
+        return [{"gallery_size": size} for size in [*there, -1]]
+
     def _pick(self, keys: list[Key], scene_of: dict[str, int], path: str) -> np.ndarray:
         """The dataset's queries that a protocol names."""
         known = {(q.scene, *q.box.tolist()): i for i, q in enumerate(self.queries)}

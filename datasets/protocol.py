@@ -1,10 +1,14 @@
 """Which gallery images each query searches, and where its person stands in them."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from utils.errors import UserError
+
+if TYPE_CHECKING:  # base describes datasets by what stands here
+    from datasets.base import Query, Scene
 
 
 @dataclass(frozen=True)
@@ -47,3 +51,32 @@ def make_protocol(
     return Protocol(
         name, queries, listed, query, image, box_entry, boxes, size, int((~matched).sum())
     )
+
+
+def other_images(queries: "list[Query]", gallery: "list[Scene]", cross_camera: bool) -> np.ndarray:
+    """Every image but the query's own, or those of other cameras alone: `listed` [Q, I] uint8."""
+    own = np.array([query.scene for query in queries])
+    listed = np.ones((len(own), len(gallery)), np.uint8)
+    listed[np.arange(len(own)), own] = 0
+    if cross_camera:
+        cameras = np.array([scene.camera for scene in gallery])
+        listed[cameras[own][:, None] == cameras] = 0
+    return listed
+
+
+def find_people(
+    queries: "list[Query]", gallery: "list[Scene]", listed: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Each query's own identity in its listed images: query, image, box_entry, boxes."""
+    boxes = np.concatenate([scene.boxes for scene in gallery])
+    pids = np.concatenate([scene.pids for scene in gallery])
+    images = np.repeat(np.arange(len(gallery)), [len(scene.pids) for scene in gallery])
+    order = np.argsort(pids, kind="stable")
+    wanted = np.array([query.pid for query in queries])
+    first, last = (np.searchsorted(pids[order], wanted, side) for side in ("left", "right"))
+    query = np.repeat(np.arange(len(queries)), last - first)
+    box = order[np.concatenate([np.arange(a, b) for a, b in zip(first, last)])]
+    keep = listed[query, images[box]] > 0
+    query, box = query[keep], box[keep]
+    entries, box_entry = np.unique(query * len(gallery) + images[box], return_inverse=True)
+    return *np.divmod(entries, len(gallery)), box_entry, boxes[box]

@@ -16,10 +16,11 @@ from datasets.base import (
     has_area,
     make_scenes,
     name_list,
+    number_identities,
 )
 from datasets.mat import LARGEST, numbers, reading
 from datasets.mat import load as load_mat
-from datasets.protocol import Protocol, make_protocol
+from datasets.protocol import Protocol, find_people, make_protocol, other_images
 from utils.errors import UserError
 
 BOX_VARIABLES = ("box_new", "anno_file", "anno_previous")  # the real files use all three
@@ -42,30 +43,14 @@ class PRW(SearchDataset):
             )
         picked = self._pick(query_file) if query_file else np.arange(len(self.queries))
         queries = [self.queries[i] for i in picked]
-        own = np.array([q.scene for q in queries])
-        listed = np.ones((len(queries), len(self.gallery)), np.uint8)
-        listed[np.arange(len(own)), own] = 0
-        if cross_camera:
-            cameras = np.array([s.camera for s in self.gallery])
-            listed[cameras[own][:, None] == cameras] = 0
+        listed = other_images(queries, self.gallery, cross_camera)
         name = "PRW cross-camera" if cross_camera else "PRW"
         name += f" {os.path.basename(query_file)}" if query_file else ""
-        return make_protocol(name, -1, picked, listed, *self._matches(queries, listed))
+        found = find_people(queries, self.gallery, listed)
+        return make_protocol(name, -1, picked, listed, *found)
 
-    def _matches(self, queries: list[Query], listed: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Each query's own identity in its listed frames: query, image, box_entry, boxes."""
-        boxes = np.concatenate([s.boxes for s in self.gallery])
-        pids = np.concatenate([s.pids for s in self.gallery])
-        frames = np.repeat(np.arange(len(self.gallery)), [len(s.pids) for s in self.gallery])
-        order = np.argsort(pids, kind="stable")
-        wanted = np.array([q.pid for q in queries])
-        first, last = (np.searchsorted(pids[order], wanted, side) for side in ("left", "right"))
-        query = np.repeat(np.arange(len(queries)), last - first)
-        box = order[np.concatenate([np.arange(a, b) for a, b in zip(first, last)])]
-        keep = listed[query, frames[box]] > 0
-        query, box = query[keep], box[keep]
-        entries, box_entry = np.unique(query * len(self.gallery) + frames[box], return_inverse=True)
-        return *np.divmod(entries, len(self.gallery)), box_entry, boxes[box]
+    def choices(self) -> list[dict]:
+        return [{}, {"cross_camera": True}]
 
     def _pick(self, query_file: str) -> np.ndarray:
         path = os.path.join(self.root, query_file)
@@ -123,15 +108,6 @@ def camera_of(name: str, root: str) -> int:
     if not match:
         raise UserError(f"{root}: frame {name}: expected a name that starts with its camera, c1...")
     return int(match.group(1))
-
-
-def number_identities(scenes: list[Scene]) -> tuple[list[Scene], int]:
-    """Raw training identities (1-478, 480-483, 932 in PRW) -> 1..N in their order."""
-    pids = [s.pids for s in scenes]
-    raw = np.unique(np.concatenate(pids)) if pids else np.zeros(0, np.int64)
-    raw = raw[raw != UNLABELED]
-    numbered = [np.where(p == UNLABELED, UNLABELED, np.searchsorted(raw, p) + 1) for p in pids]
-    return [Scene(s.name, s.path, s.boxes, p, s.camera) for s, p in zip(scenes, numbered)], len(raw)
 
 
 def read_queries(path: str, gallery: list[Scene]) -> list[Query]:

@@ -6,6 +6,8 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
+from datasets.coco_files import write_annotations
+
 Box = tuple[float, float, float, float]  # x y w h
 
 
@@ -132,3 +134,15 @@ def write_prw(
         savemat(root / f"frame_{split}.mat", {f"img_index_{split}": cell(list(frames))})
     lines = (" ".join(map(str, query)) + newline for query in queries)
     (root / "query_info.txt").write_bytes("".join(lines).encode())
+
+
+def write_own(root: Path, train: dict[str, list], test: dict[str, list], camera=None) -> None:
+    """Images as lists of (person_id, x, y, w, h); camera: the name of an image -> its camera."""
+    for split, images in (("train", train), ("test", test)):
+        for name in images:
+            write_image(root / name)
+        named = [
+            {"file_name": name} | ({"camera": camera(name)} if camera else {}) for name in images
+        ]
+        people = [[(list(xywh), pid) for pid, *xywh in rows] for rows in images.values()]
+        write_annotations(root / f"{split}.json", named, people)

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests.annotations import write_prw
+from tests.annotations import write_own, write_prw
 from tools import check_dataset
 
 
@@ -83,3 +83,20 @@ def test_what_would_break_a_run(check, spoil, said):
 def test_damaged_training_images_may_be_skipped(check):
     code, lines = check(lambda root: cut(root / "frames/c1s1_1.jpg"), "INPUT.SKIP_DAMAGED", "True")
     assert code == 0 and any(line.startswith("skipped in training") for line in lines)
+
+
+def test_own_data_with_and_without_cameras(tmp_path, monkeypatch, capsys):
+    """Every protocol that there is, and what of the files is odd."""
+    train = {"a 1.jpg": [("x", 2, 2, 9, 9), (-1, 3, 3, 9, 9)], "a 2.jpg": [("x", 1, 1, 5, 0)]}
+    test = {"b/1.jpg": [(7, 1, 2, 10, 20)], "c/1.jpg": [(7, 3, 3, 9, 9)]}
+    command = ["check_dataset", "INPUT.DATASET", "COCO", "INPUT.DATA_ROOT", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", command)
+    for camera, last in ((None, "COCO 1 0 1"), (lambda name: name[0], "COCO cross-camera 2 0 2")):
+        write_own(tmp_path, train, test, camera)
+        assert check_dataset.main() == 0
+        lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+        assert {"images 2 2", "boxes 2 2", "train: box without area, dropped 1"} <= set(lines)
+        assert [line for line in lines if line.startswith("COCO")][-1] == last
+    (tmp_path / "c/1.jpg").unlink()
+    assert check_dataset.main() == 1
+    assert f"would break a run: {tmp_path}/c/1.jpg: missing image" in capsys.readouterr().out

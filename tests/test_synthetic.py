@@ -58,7 +58,7 @@ def test_a_finished_folder_is_left_alone_and_an_unfinished_one_completed(root, t
     [
         ({"seed": 2}, "seed 1, asked for 2"),
         ({"layout": "prw"}, "layout both, asked for prw"),
-        ({"layout": "coco"}, "expected cuhk, prw or both"),
+        ({"layout": "voc"}, "expected cuhk, prw, both or coco"),
         ({"queries": 999}, "expected at most"),
         ({"identities": 1}, "identities: expected at least 3"),
         ({"size": (208, 0)}, "size"),
@@ -104,6 +104,21 @@ def test_both_layouts_say_the_same(root):
     for a, b in zip(cuhk.gallery + in_order, prw.gallery + prw.train, strict=True):
         assert np.abs(a.boxes - b.boxes).max() <= 1
         assert Path(a.path).read_bytes() == Path(b.path).read_bytes()
+
+
+def test_own_data_says_the_same(root, tmp_path):
+    """The same scenes; what unlabelled is stays so, and the queries are the same people."""
+    write_dataset(tmp_path, "coco", seed=1, workers=1, **SMALL)
+    own, prw = load_dataset("COCO", str(tmp_path / "COCO")), load_dataset("PRW", f"{root}/PRW")
+    assert own.num_pids == prw.num_pids == 6 and not own.dropped
+    for a, b in zip(own.train + own.gallery, prw.train + prw.gallery, strict=True):
+        assert np.abs(a.boxes - b.boxes).max() <= 0.02 and a.camera == b.camera
+        assert ((a.pids == UNLABELED) == (b.pids == UNLABELED)).all()
+        assert Path(a.path).read_bytes() == Path(b.path).read_bytes()
+    for a, b in zip(own.queries, prw.queries, strict=True):
+        assert a.scene == b.scene and np.abs(a.box - b.box).max() <= 0.02
+    ours, theirs = (data.protocol(-1) for data in (own, prw))
+    assert (ours.query == theirs.query).all() and (ours.image == theirs.image).all()
 
 
 def structure(value):

@@ -4,7 +4,6 @@ python -m tools.check_dataset --cfg configs/... [KEY VALUE ...]    (exit code 1:
 """
 
 import argparse
-import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,7 +13,6 @@ from tqdm import tqdm
 
 from configs.defaults import load_cfg
 from datasets import UNLABELED, Scene, SearchDataset, load_dataset
-from datasets.cuhk_sysu import PROTOCOLS
 from datasets.loaders import open_image
 from utils.errors import UserError, run_main
 
@@ -74,14 +72,8 @@ def survey(scenes: list[Scene], sizes: np.ndarray) -> dict[str, int]:
 
 def check_protocols(dataset: SearchDataset, problems: list[str]) -> list[list]:
     """Every protocol there are files for: name, queries, queries without a match."""
-    if dataset.name == "CUHK-SYSU":
-        folder = os.path.join(dataset.root, "annotation")
-        there = [k for k, (file, _) in PROTOCOLS.items() if os.path.exists(f"{folder}/{file}")]
-        choices = [{"gallery_size": size} for size in [*there, -1]]
-    else:
-        choices = [{}, {"cross_camera": True}]
     table = []
-    for choice in tqdm(choices, "protocols", unit="protocol"):
+    for choice in tqdm(dataset.choices(), "protocols", unit="protocol"):
         try:
             protocol = dataset.protocol(**choice)
         except UserError as error:

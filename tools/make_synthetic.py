@@ -1,4 +1,4 @@
-"""Generate a synthetic person search dataset in the layout of CUHK-SYSU, PRW, or both."""
+"""Generate a synthetic person search dataset in the layout of CUHK-SYSU, PRW, both, or own data."""
 
 import argparse
 
@@ -15,8 +15,8 @@ def parse_args() -> argparse.Namespace:
     add(
         "--layout",
         default="cuhk",
-        choices=("cuhk", "prw", "both"),
-        help="into OUT/CUHK-SYSU, OUT/PRW, or the same scenes into both",
+        choices=("cuhk", "prw", "both", "coco"),
+        help="into OUT/CUHK-SYSU, OUT/PRW, the same scenes into both, or OUT/COCO as own data",
     )
     add("--identities", type=int, default=150, metavar="N", help="a third of them for the test")
     add("--frames", type=int, default=500, metavar="N", help="a fifth of them for the gallery")

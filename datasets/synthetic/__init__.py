@@ -1,4 +1,4 @@
-"""Synthetic person search data in the layouts of CUHK-SYSU and PRW, determined by a seed alone.
+"""Synthetic person search data in the layouts of CUHK-SYSU, PRW or own data; a seed decides it.
 
 looks: who the people are · figures (on a sketch): how they look from any side · places and things
 (on a stage): where they are · scenes: all of it through a camera · plan: who appears when ·
@@ -14,7 +14,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from datasets.synthetic.layouts import cuhk_name, prw_name, write_cuhk, write_prw
+from datasets.synthetic.layouts import (
+    coco_name,
+    cuhk_name,
+    prw_name,
+    write_coco,
+    write_cuhk,
+    write_prw,
+)
 from datasets.synthetic.looks import Look
 from datasets.synthetic.plan import make_plan
 from datasets.synthetic.scenes import FRAME, Frame, draw_scene
@@ -23,7 +30,11 @@ from utils.files import make_folder, write_text
 
 VERSION = 1  # rises when the same parameters would give other images
 RECORD = "synthetic.json"
-FOLDERS = {"cuhk": ("CUHK-SYSU", "Image/SSM", cuhk_name), "prw": ("PRW", "frames", prw_name)}
+FOLDERS = {
+    "cuhk": ("CUHK-SYSU", "Image/SSM", cuhk_name),
+    "prw": ("PRW", "frames", prw_name),
+    "coco": ("COCO", "images", coco_name),
+}
 
 
 def write_dataset(
@@ -40,16 +51,16 @@ def write_dataset(
 ) -> bool:
     """Draw a dataset into folder `out`; False where it already lies there, finished, as asked for.
 
-    layout: "cuhk" (out/CUHK-SYSU), "prw" (out/PRW) or "both" (the same scenes in both). A third of
-    the identities and a fifth of the frames are for the test. size: width, height in pixels.
-    difficulty scales the cameras' effects and the share of look-alikes: 0 has neither, 0.2 suits
-    some minutes of training from random weights, 1 some hours. What an interrupted run left
-    is drawn anew.
+    layout: "cuhk" (out/CUHK-SYSU), "prw" (out/PRW), "both" (the same scenes in both) or "coco"
+    (out/COCO, the form of own data). A third of the identities and a fifth of the frames are for
+    the test. size: width, height in pixels. difficulty scales the cameras' effects and the share
+    of look-alikes: 0 has neither, 0.2 suits some minutes of training from random weights, 1 some
+    hours. What an interrupted run left is drawn anew.
     UserError: a folder with other content, numbers that do not go together.
     """
     layouts = {"both": ("cuhk", "prw")}.get(layout, (layout,))
     if not set(layouts) <= FOLDERS.keys():
-        raise UserError(f"layout: expected cuhk, prw or both, found {layout!r}")
+        raise UserError(f"layout: expected cuhk, prw, both or coco, found {layout!r}")
     if min(size) < 64:
         raise UserError(f"size: expected at least 64 x 64 pixels, found {size[0]} x {size[1]}")
     if workers is not None and workers < 1:
@@ -84,6 +95,8 @@ def write_dataset(
         write_cuhk(roots["cuhk"], plan, boxes, seed)
     if "prw" in roots:
         write_prw(roots["prw"], plan, boxes)
+    if "coco" in roots:
+        write_coco(roots["coco"], plan, boxes, size)
     _record(out, asked, finished=True)
     return True
 

@@ -1,12 +1,17 @@
-"""Annotation files of CUHK-SYSU and PRW, with the nesting and number types of the real ones."""
+"""Annotation files of CUHK-SYSU and PRW, with the nesting and number types of the real ones, and
+of own data."""
 
+import json
 import os
+from pathlib import Path
 
 import numpy as np
 from scipy.io import savemat
 
+from datasets.coco_files import write_annotations
 from datasets.synthetic.plan import Plan
 from datasets.synthetic.scenes import UNLABELED, Frame
+from utils.files import write_text
 
 GALLERY_SIZES = (50, 100, 500, 1000, 2000, 4000)
 GALLERY = 5  # stream of random numbers
@@ -19,6 +24,10 @@ def cuhk_name(frame: Frame) -> str:
 
 def prw_name(frame: Frame) -> str:
     return f"c{frame.camera}s1_{25 * frame.index + 1:06d}.jpg"
+
+
+def coco_name(frame: Frame) -> str:
+    return f"camera {frame.camera}, {frame.index + 1:06d}.jpg"
 
 
 def _struct(rows: list[dict]) -> np.ndarray:
@@ -133,3 +142,26 @@ def write_prw(folder: str, plan: Plan, boxes: Boxes) -> None:
         )
     with open(os.path.join(folder, "query_info.txt"), "w", newline="") as file:
         file.write("".join(line + "\r\n" for line in lines))
+
+
+def write_coco(folder: str, plan: Plan, boxes: Boxes, size: tuple[int, int]) -> None:
+    """Strangers without a person_id, and the queries as ids of test.json's annotations."""
+    ids: list[list[int]] = []
+    for split, frames in (("train", plan.train), ("test", plan.gallery)):
+        images, people = [], []
+        for frame in frames:
+            xywh = boxes[frame.index].astype(float).round(2)
+            xywh[:, 2:] -= xywh[:, :2]
+            named = [None if pid == UNLABELED else f"p{pid}" for pid in frame.people]
+            people.append(list(zip(xywh.round(2).tolist(), named)))
+            images.append(
+                {
+                    "file_name": f"images/{coco_name(frame)}",
+                    "width": size[0],
+                    "height": size[1],
+                    "camera": frame.camera,
+                }
+            )
+        ids = write_annotations(Path(folder, f"{split}.json"), images, people)
+    queries = [ids[own][place] for own, place in plan.queries]
+    write_text(json.dumps(queries), Path(folder, "queries.json"))

@@ -1,0 +1,188 @@
+"""Own data: `train.json` and `test.json` in COCO's form, maybe `queries.json`: docs/own_data.md."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+
+from datasets.base import (
+    UNLABELED,
+    Query,
+    Scene,
+    SearchDataset,
+    corners,
+    count,
+    has_area,
+    make_scenes,
+    number_identities,
+)
+from datasets.coco_files import (
+    Annotations,
+    convert,
+    identifier,
+    read_annotations,
+    read_json,
+    short,
+)
+from datasets.protocol import Protocol, find_people, make_protocol, other_images
+from utils.errors import UserError
+
+GALLERY_SEED = 17  # of drawn galleries; not the run's, so that all runs search the same ones
+
+
+class OwnData(SearchDataset):
+    def protocol(
+        self, gallery_size: int | str = 100, cross_camera: bool = False, query_file: str = ""
+    ) -> Protocol:
+        """Every test image but the query's own; `cross_camera`: images of other cameras only.
+
+        `gallery_size` N draws that many of them for each query (see `draw`), the same ones in
+        every run; -1, or an N that leaves none out, is the whole gallery.
+        """
+        if query_file:
+            raise UserError("EVAL_QUERY_FILE: PRW's; own data has its queries in queries.json")
+        if type(gallery_size) is not int or (gallery_size < 1 and gallery_size != -1):
+            raise UserError(
+                "EVAL_GALLERY_SIZE: expected a number of images or -1 (whole gallery), "
+                f"found {gallery_size!r}"
+            )
+        if not self.queries:
+            raise UserError(
+                f"{self.root}/test.json: expected a person_id in two or more images, to search for"
+            )
+        unknown = sum(scene.camera == 0 for scene in self.gallery)
+        if cross_camera and unknown:
+            raise UserError(
+                f"EVAL_CROSS_CAMERA: expected a camera for every image of {self.root}/test.json, "
+                f"found {unknown} of {len(self.gallery)} without"
+            )
+        listed = other_images(self.queries, self.gallery, cross_camera)
+        if whole := gallery_size == -1 or gallery_size >= listed.sum(1).max():
+            gallery_size = -1
+        else:
+            query, image, _, _ = find_people(self.queries, self.gallery, listed)
+            holds = np.zeros(listed.shape, bool)
+            holds[query, image] = True
+            listed = draw(listed, holds, gallery_size)
+        name = "COCO cross-camera" if cross_camera else "COCO"
+        return make_protocol(
+            name if whole else f"{name} gallery {gallery_size}",
+            gallery_size,
+            np.arange(len(self.queries)),
+            listed,
+            *find_people(self.queries, self.gallery, listed),
+        )
+
+    def choices(self) -> list[dict]:
+        cross = {s.camera for s in self.gallery} - {0} and all(s.camera for s in self.gallery)
+        return [{"gallery_size": -1}] + [{"gallery_size": -1, "cross_camera": True}] * bool(cross)
+
+
+def draw(listed: np.ndarray, holds: np.ndarray, size: int) -> np.ndarray:
+    """Of each query's listed images `size`, as `listed` [Q, I] uint8; holds [Q, I]: its person.
+
+    At most half of a gallery holds the person, unless there are too few others; a larger gallery
+    contains the smaller ones.
+    """
+    drawn = np.zeros_like(listed)
+    for query, row in enumerate(listed):
+        order = np.random.default_rng([GALLERY_SEED, query]).permutation(np.flatnonzero(row))
+        right, others = order[holds[query, order]], order[~holds[query, order]]
+        right = right[: max(size // 2, size - len(others), 1)]
+        drawn[query, right] = drawn[query, others[: size - len(right)]] = 1
+    return drawn
+
+
+def load(root: str) -> OwnData:
+    """The dataset at `root`, images in the files' order; identities in the order of their ids."""
+    dropped: Counter = Counter()
+    train, test = (read_annotations(root, split, dropped) for split in ("train", "test"))
+    cameras = numbered(train.cameras + test.cameras)
+    trained, tested = numbered(train.people), numbered(test.people)
+    count(dropped, "person in train.json and in test.json", len(trained.keys() & tested.keys()))
+    both = len(set(train.names) & set(test.names))
+    count(dropped, "image in train.json and in test.json", both)
+    gallery = scenes_of(test, root, "test", tested, cameras, dropped)
+    path = os.path.join(root, "queries.json")
+    queries = read_queries(path, test, tested) if os.path.exists(path) else choose_queries(gallery)
+    training, num_pids = number_identities(
+        scenes_of(train, root, "train", trained, cameras, dropped)
+    )
+    return OwnData("COCO", root, training, gallery, queries, num_pids, dropped)
+
+
+def numbered(names: Iterable[str | None]) -> dict[str, int]:
+    """Names -> 1..N, whole numbers first and in their order."""
+    found = {name for name in names if name is not None}
+    order = sorted(found, key=lambda n: (0, int(n), n) if n.isdecimal() else (1, 0, n))
+    return {name: number for number, name in enumerate(order, 1)}
+
+
+def scenes_of(
+    file: Annotations,
+    root: str,
+    split: str,
+    people: dict[str, int],
+    cameras: dict[str, int],
+    dropped: Counter,
+) -> list[Scene]:
+    pids = np.array([people.get(name or "", UNLABELED) for name in file.people], np.int64)
+    order = np.argsort(file.image, kind="stable")
+    ends = np.searchsorted(file.image[order], np.arange(1, len(file.names)))
+    rows = np.split(order, ends)
+    return make_scenes(
+        split,
+        file.names,
+        folder_of(file.names, root, split),
+        [file.xywh[r] for r in rows],
+        [pids[r] for r in rows],
+        [cameras.get(name or "", 0) for name in file.cameras],
+        dropped,
+    )
+
+
+def folder_of(names: list[str], root: str, split: str) -> str:
+    """Where the images lie: `root`, or its folder images/ or train/ (test/) if they lie there."""
+    folders = [os.path.join(root, inside) for inside in ("", "images", split)]
+    there = (f for f in folders if any(os.path.exists(os.path.join(f, name)) for name in names))
+    return next(there, root)
+
+
+def choose_queries(gallery: list[Scene]) -> list[Query]:
+    """Of everyone seen in two or more images, the largest box in each camera (the first of equal
+    ones): a rule for data that comes without queries."""
+    images: Counter = Counter()
+    largest: dict[tuple[int, int], tuple[float, Query]] = {}
+    for index, scene in enumerate(gallery):
+        images.update({pid for pid in scene.pids.tolist() if pid != UNLABELED})
+        areas = (scene.boxes[:, 2:] - scene.boxes[:, :2]).prod(1).tolist()
+        for pid, area, box in zip(scene.pids.tolist(), areas, scene.boxes):
+            if area > largest.get((pid, scene.camera), (0.0, None))[0]:
+                largest[pid, scene.camera] = area, Query(index, box, pid)
+    return [largest[key][1] for key in sorted(largest) if images[key[0]] > 1]
+
+
+def read_queries(path: str, test: Annotations, people: dict[str, int]) -> list[Query]:
+    """queries.json: a list of ids of test.json's annotations."""
+    wanted = read_json(path)
+    if not isinstance(wanted, list) or not wanted:
+        raise UserError(f"{path}: expected a list of annotations' ids, found {short(wanted)}")
+    times = Counter(test.ids)
+    row_of = {name: row for row, name in enumerate(test.ids)}
+    queries = []
+    for number, value in enumerate(wanted):
+        where = f"{path}: query {number + 1}"
+        name = convert(value, identifier, where)
+        if times[name] != 1:
+            found = "none" if name not in row_of else f"{times[name]} of them"
+            raise UserError(
+                f"{where}: expected one annotation {name} in {test.path}, found {found}"
+            )
+        row = row_of[name]
+        xywh, person = test.xywh[row : row + 1], test.people[row]
+        if person is None or not has_area(xywh)[0]:
+            what = "no person_id" if person is None else f"the box {xywh[0].tolist()}"
+            raise UserError(f"{where}: annotation {name} has {what}, and cannot be searched for")
+        queries.append(Query(int(test.image[row]), corners(xywh)[0], people[person]))
+    return queries
