@@ -3,6 +3,7 @@ and draw the result."""
 
 import argparse
 import json
+import sys
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -16,7 +17,6 @@ from torchvision.transforms.functional import to_pil_image
 from tqdm import tqdm
 
 from configs.defaults import load_cfg
-from datasets.loaders import read_image
 from engine.checkpoint import load_net
 from engine.evaluation.evaluate import SEARCH_SCORE
 from models.build import choose_device
@@ -24,9 +24,11 @@ from models.search_net import SearchNet
 from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes, stack
 from utils.errors import UserError, run_main
 from utils.files import make_folder
+from utils.media import read_picture, read_pixels
+from utils.names import output_names, printable
+from utils.sources import LeftOut, Medium, told, unread, walk
 
 DEMO = Path(__file__).parent / "demo_imgs"
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 TOP = 8  # matches that get a rank
 CUT_OUT = (160, 320)  # size of a person on the contact sheet, pixels
 SCENES_SHOWN = 12  # on the contact sheet, those with the best matches
@@ -42,7 +44,7 @@ class Found:
     """The people found in one picture: boxes [n, 4] x1 y1 x2 y2 in pixels and similarities [n],
     best first; ranks [n] among all pictures, from 1, 0 for none."""
 
-    path: Path
+    picture: Medium
     boxes: Tensor
     similarities: Tensor
     ranks: Tensor
@@ -69,8 +71,8 @@ def parse_args() -> argparse.Namespace:
         "--gallery",
         type=Path,
         default=DEMO,
-        metavar="FOLDER",
-        help="pictures to search (default: demo_imgs)",
+        metavar="SOURCE",
+        help="pictures to search: a folder with its sub-folders, or a file (default: demo_imgs)",
     )
     parser.add_argument(
         "--out",
@@ -107,7 +109,7 @@ def choose_query(path: Path | None, box: list[float] | None) -> tuple[Path, Tens
         )
     if path is None:
         path, box = default_query()
-    image = read_image(str(path))
+    image = own_image(path)
     (x1, y1, x2, y2), (height, width) = box, image.shape[1:]
     if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
         found = " ".join(f"{value:g}" for value in box)
@@ -118,35 +120,49 @@ def choose_query(path: Path | None, box: list[float] | None) -> tuple[Path, Tens
     return path, image, torch.tensor(box)
 
 
-def gallery_images(folder: Path) -> list[Path]:
-    """The folder's pictures by name; each is opened once, so that a bad one stops nothing later."""
-    if not folder.is_dir():
-        raise UserError(f"--gallery {folder}: no such folder")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise UserError(
-            f"--gallery {folder}: expected images ({' '.join(sorted(SUFFIXES))}), found none"
-        )
-    for path in paths:
-        read_image(str(path))
-    return paths
+def own_image(path: Path) -> Tensor:
+    """[3, H, W] float32, RGB in 0..1, upright."""
+    return read_pixels(path, upright=True).float().div_(255)
+
+
+def gallery_images(source: Path, out: Path) -> tuple[list[Medium], list[LeftOut]]:
+    """The pictures of a folder with its sub-folders, or the one picture, and what is left out."""
+    pictures, left = walk([source], "--gallery", out=out)
+    if not pictures:
+        raise no_pictures(source, left)
+    return pictures, left
+
+
+def no_pictures(source: Path, left: list[LeftOut]) -> UserError:
+    return UserError("; ".join([f"--gallery {source}: expected pictures, found none", *told(left)]))
 
 
 def search(
-    net: SearchNet, device: torch.device, query: Tensor, box: Tensor, paths: list[Path]
-) -> list[Found]:
+    net: SearchNet,
+    device: torch.device,
+    query: Tensor,
+    box: Tensor,
+    pictures: list[Medium],
+) -> tuple[list[Found], list[LeftOut]]:
     """Everyone in the pictures, with the similarity to the person in `box` of the query image:
     inner product of the query's unit embedding with the confidence-weighted ones. Each picture
-    goes alone: beside a larger one it would be padded, which its edge would show."""
+    goes alone: beside a larger one it would be padded, which its edge would show. What cannot be
+    read is left out."""
     wanted = net.embed([query.to(device)], [box[None].to(device)])[0][0]
-    found = []
-    for path in tqdm(paths, "search", unit="image"):
-        people = net.detect([read_image(str(path)).to(device)])[0]
+    found, left = [], []
+    for picture in tqdm(pictures, "search", unit="image"):
+        try:
+            image = own_image(picture.path)
+        except UserError as error:
+            left.append(unread(picture, error))
+            continue
+        people = net.detect([image.to(device)])[0]
         sure = people.scores >= SEARCH_SCORE
         similarities, order = (people.embeddings[sure] @ wanted).sort(descending=True)
         boxes = people.boxes[sure][order].cpu()
-        found.append(Found(path, boxes, similarities.cpu(), torch.zeros(len(boxes)).long()))
-    return found
+        none = torch.zeros(len(boxes)).long()
+        found.append(Found(picture, boxes, similarities.cpu(), none))
+    return found, left
 
 
 def rank(found: list[Found]) -> list[tuple[Found, int]]:
@@ -170,7 +186,7 @@ def draw_scene(scene: Found, query_box: Tensor | None, long_side: int | None = N
         boxes = [*compress(boxes, others), query_box.tolist()]
         captions = [*compress(captions, others), "query"]
         styles = [*compress(styles, others), QUERY]
-    image = to_pil_image(read_image(str(scene.path)))
+    image = read_picture(scene.picture.path, upright=True)
     return draw_boxes(image, boxes, captions, styles, long_side)
 
 
@@ -180,11 +196,11 @@ def draw_sheet(
     """The query and its best matches, and under them the scenes with the best matches."""
     tiles = [query]
     for place, (scene, i) in enumerate(best, 1):
-        image = to_pil_image(read_image(str(scene.path)))
-        caption = f"#{place}   {scene.similarities[i]:.2f}\n{scene.path.stem[:12]}"
+        image = read_picture(scene.picture.path, upright=True)
+        caption = f"#{place}   {scene.similarities[i]:.2f}\n{scene.picture.name}"
         color = RANKED.color if i == 0 else None
         tiles.append(Tile(cut_out(image, scene.boxes[i], CUT_OUT), caption, color))
-    scenes = [Tile(picture, scene.path.name) for scene, picture in zip(found, pictures)]
+    scenes = [Tile(picture, scene.picture.name) for scene, picture in zip(found, pictures)]
     return stack(
         [
             contact_sheet(tiles, TOP + 1, "Query and best matches"),
@@ -201,7 +217,7 @@ def print_table(best: list[tuple[Found, int]]) -> None:
     rows = []
     for place, (scene, i) in enumerate(best, 1):
         box = " ".join(f"{value:.0f}" for value in scene.boxes[i].tolist())
-        rows.append([place, scene.path.name, box, float(scene.similarities[i])])
+        rows.append([place, printable(scene.picture.name), box, float(scene.similarities[i])])
     print(tabulate(rows, ["rank", "image", "box", "similarity"], floatfmt=".3f"))
 
 
@@ -216,30 +232,36 @@ def main() -> None:
     args = parse_args()
     cfg = load_cfg(args.cfg, args.overrides)
     query_path, query, box = choose_query(args.query, args.box)
-    paths = gallery_images(args.gallery)
-    device = choose_device(cfg.DEVICE)
-    net = load_net(cfg, args.ckpt, device)
     out = args.out or Path(cfg.OUTPUT_DIR) / "demo"
     if out.resolve() == args.gallery.resolve():
         raise UserError(f"--out {out}: is the gallery; expected another folder")
+    pictures, left = gallery_images(args.gallery, out)
+    device = choose_device(cfg.DEVICE)
+    net = load_net(cfg, args.ckpt, device)
     make_folder(out, "--out")
 
-    found = search(net, device, query, box, paths)
-    own = [scene for scene in found if scene.path.samefile(query_path)]
+    found, bad = search(net, device, query, box, pictures)
+    left += bad
+    if not found:
+        raise no_pictures(args.gallery, left)
+    for line in told(left):
+        print(line, file=sys.stderr)
+    own = [scene for scene in found if scene.picture.path.samefile(query_path)]
     others = [scene for scene in found if scene not in own]
     best = rank(others)
-    for scene in found:
-        save(draw_scene(scene, box if scene in own else None), out / f"scene_{scene.path.name}")
+    names = output_names(f"scene_{scene.picture.name}" for scene in found)
+    for scene, name in zip(found, names):
+        save(draw_scene(scene, box if scene in own else None), out / name)
     others.sort(key=lambda scene: -max(scene.similarities.tolist(), default=-2))
     shown = (others + own)[:SCENES_SHOWN]
     thumbs = [draw_scene(scene, box if scene in own else None, 500) for scene in shown]
     person = cut_out(to_pil_image(query), box, CUT_OUT)
-    tile = Tile(person, f"query\n{query_path.stem[:12]}", QUERY.color)
+    tile = Tile(person, f"query\n{query_path.name}", QUERY.color)
     save(draw_sheet(tile, shown, best, thumbs), out / "contact_sheet.jpg")
 
     print_table(best) if best else print(f"no person found in {len(others)} pictures")
     if own:
-        print(f"{query_path.name} is the query's own picture: drawn, but not ranked")
+        print(f"{printable(query_path.name)} is the query's own picture: drawn, but not ranked")
     print(f"{len(found)} pictures: {out}/scene_*\ncontact sheet: {out / 'contact_sheet.jpg'}")
 
 

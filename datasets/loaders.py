@@ -3,44 +3,22 @@ workers hold no random state and a resumed run sees the batches it would have se
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datasets.base import Scene
 from utils.errors import UserError
+from utils.media import PictureError, read_pixels
 
-LONGEST = 50  # an image is at most so many times as long as wide
 Target = dict[str, Tensor]  # "boxes" [n, 4] float32 x1 y1 x2 y2 pixels, "labels" [n] int64
 
 
-@contextmanager
-def open_image(path: str) -> Iterator[Image.Image]:
-    """UserError naming an image that is missing or damaged, if it is decoded within."""
-    try:
-        with Image.open(path) as image:
-            yield image
-    except FileNotFoundError:
-        raise UserError(f"{path}: missing image") from None
-    except Exception as error:  # each of PIL's decoders has its own kinds
-        raise UserError(f"{path}: damaged image ({' '.join(str(error).split())})") from None
-
-
 def read_image(path: str) -> Tensor:
-    """[3, H, W] float32, RGB in 0..1."""
-    with open_image(path) as image:
-        pixels = np.array(image.convert("RGB"))
-    height, width = pixels.shape[:2]
-    if max(height, width) > LONGEST * min(height, width):
-        raise UserError(
-            f"{path}: expected a picture of people, found {width} x {height} pixels, "
-            "whose shorter side would vanish"
-        )
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float().div_(255)
+    """A dataset's image: [3, H, W] float32, RGB in 0..1, as stored (see utils.media)."""
+    return read_pixels(path, upright=False).float().div_(255)
 
 
 class SceneDataset(Dataset):
@@ -95,6 +73,8 @@ class _Fetcher(Dataset):
             try:
                 return index, self.data[epoch, index], damaged
             except UserError as error:
+                if not isinstance(error, PictureError):  # the next one would fail as well
+                    return first, None, {self.data.scenes[index].name: str(error)}
                 damaged[self.data.scenes[index].name] = str(error)
         return first, None, damaged
 

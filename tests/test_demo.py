@@ -16,6 +16,7 @@ from models.build import build_net
 from tests.tiny import TINY, pairs
 from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes
 from utils.errors import run_main
+from utils.sources import PICTURE, Medium
 
 ROOT = Path(__file__).parent.parent
 SMALL = TINY | {
@@ -93,14 +94,13 @@ def test_draws_every_scene_and_a_sheet(run, tmp_path):
 
 
 def test_similarity_is_the_query_embedding_with_each_weighted_one(base):
-    from datasets.loaders import read_image
     from engine.checkpoint import load_net
 
     net = load_net(load_cfg(None, pairs(SMALL)), base / "everyone.pth", torch.device("cpu"))
-    paths = demo.gallery_images(base / "gallery")
-    query, box = read_image(str(base / "query.jpg")), torch.tensor([10.0, 5, 40, 60])
-    alone = demo.search(net, torch.device("cpu"), query, box, paths[:1])
-    people = net.detect([read_image(str(paths[0]))])[0]
+    pictures, _ = demo.gallery_images(base / "gallery", base / "out")
+    query, box = demo.own_image(base / "query.jpg"), torch.tensor([10.0, 5, 40, 60])
+    alone, _ = demo.search(net, torch.device("cpu"), query, box, pictures[:1])
+    people = net.detect([demo.own_image(pictures[0].path)])[0]
     wanted = net.embed([query], [box[None]])[0][0]
     expected = (people.embeddings @ wanted).sort(descending=True).values
     assert len(expected) == 5
@@ -110,8 +110,9 @@ def test_similarity_is_the_query_embedding_with_each_weighted_one(base):
 def test_rank_goes_over_all_pictures():
     def found(*similarities):
         n = len(similarities)
+        picture = Medium(Path("x"), "x", PICTURE)
         return demo.Found(
-            Path("x"), torch.zeros(n, 4), torch.tensor(similarities), torch.zeros(n).long()
+            picture, torch.zeros(n, 4), torch.tensor(similarities), torch.zeros(n).long()
         )
 
     scenes = [found(0.5, 0.2), found(), found(0.9, 0.4, 0.1)]
@@ -171,21 +172,35 @@ def test_bad_input_is_one_line(run, tmp_path, options, says):
 
 def test_empty_gallery(run, tmp_path):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/notes.txt").write_text("no picture")
     code, _, err = run(gallery=tmp_path / "empty")
-    assert code == 2 and "empty" in err and "found none" in err
+    assert code == 2 and "found none; left out, no picture: 1 (notes.txt)" in err
+    assert err.count("\n") == 1
 
 
-def test_cut_short_image_is_named_before_anything_is_made(run, base, tmp_path):
+def test_a_picture_cut_short_is_named_and_the_others_are_searched(run, base, tmp_path):
     gallery = tmp_path / "gallery"
-    gallery.mkdir()
+    (gallery / "sub").mkdir(parents=True)
     whole = (base / "gallery" / "s0.jpg").read_bytes()
-    (gallery / "a.jpg").write_bytes(whole)
+    for name in ("a.jpg", "sub/a.jpg", "._a.jpg"):
+        (gallery / name).write_bytes(whole)
     (gallery / "b.jpg").write_bytes(whole[: len(whole) // 2])
-    code, _, err = run(gallery=gallery)
-    assert code == 2 and "b.jpg" in err and err.count("\n") == 1
-    assert not (tmp_path / "out").exists()
+    code, out, err = run(gallery=gallery)
+    assert code == 0 and "sub/a.jpg" in out
+    assert "left out, hidden: 1 (._a.jpg)" in err
+    assert "left out, damaged image" in err and "(b.jpg)" in err
+    drawn = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert drawn == ["contact_sheet.jpg", "scene_a.jpg", "scene_sub_a.jpg"]
     code, _, err = run(query=gallery / "b.jpg")
     assert code == 2 and "b.jpg" in err
+
+
+def test_the_gallery_may_be_one_picture_but_a_whole_one(run, base, tmp_path):
+    code, out, _ = run(gallery=base / "gallery/s0.jpg")
+    assert code == 0 and "1 pictures" in out
+    (tmp_path / "cut.jpg").write_bytes((base / "gallery/s0.jpg").read_bytes()[:900])
+    code, _, err = run(gallery=tmp_path / "cut.jpg")
+    assert code == 2 and "cut.jpg" in err
 
 
 def test_out_is_not_the_gallery_nor_a_file(run, base, tmp_path):

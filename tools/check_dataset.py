@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from configs.defaults import load_cfg
 from datasets import UNLABELED, Scene, SearchDataset, load_dataset
-from datasets.loaders import open_image
+from datasets.loaders import read_image
 from utils.errors import UserError, run_main
 
 SHOWN = 10  # of each list of findings
@@ -21,13 +21,10 @@ SLACK = 1  # pixels that the rounding of a box explains
 
 
 def image_size(scene: Scene) -> tuple[int, int] | str:
-    """(width, height), or what is wrong with the image; decoded in full but at low resolution."""
+    """(width, height), or what training and evaluation would say of the image."""
     try:
-        with open_image(scene.path) as image:
-            size = image.size
-            image.draft("RGB", (1, 1))
-            image.load()
-            return size
+        height, width = read_image(scene.path).shape[1:]
+        return width, height
     except UserError as error:
         return str(error)
 

@@ -18,12 +18,12 @@ from PIL import Image
 
 from configs.defaults import load_cfg
 from datasets import Scene, load_dataset
-from datasets.loaders import open_image
 from engine.evaluation import metrics
 from engine.evaluation.cache import CACHE, load_cache
 from engine.evaluation.evaluate import SEARCH_SCORE, check_settings, context_of
 from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes
 from utils.errors import UserError, run_main
+from utils.media import read_picture
 
 TOP = 10
 GREEN, RED, BLUE = (22, 160, 90), (214, 54, 54), (52, 108, 216)
@@ -140,8 +140,7 @@ def rows_of(dataset, cache, protocol, cfg, args) -> tuple[str, list[Row]]:
 
 @functools.lru_cache(maxsize=64)
 def read(path: str) -> Image.Image:
-    with open_image(path) as image:
-        return image.convert("RGB")
+    return read_picture(path, upright=False)
 
 
 def person(picture: Picture) -> Image.Image:

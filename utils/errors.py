@@ -1,8 +1,11 @@
 """A user's mistake is one clear line and exit code 2, never a traceback."""
 
+import io
 import sys
 from collections.abc import Callable
 from typing import NoReturn
+
+from utils.names import printable
 
 
 class UserError(Exception):
@@ -10,11 +13,16 @@ class UserError(Exception):
 
 
 def run_main(main: Callable[[], int | None]) -> NoReturn:
-    """Run a program's `main`; report a UserError on stderr and exit with 2, Ctrl-C with 130."""
+    """Run a program's `main`; report a UserError on stderr and exit with 2, Ctrl-C with 130.
+
+    What the terminal has no letters for is escaped: no file's name breaks a print."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         sys.exit(main() or 0)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -12,11 +12,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets.base import SearchDataset
-from datasets.loaders import Loader, SceneDataset, open_image
+from datasets.loaders import Loader, SceneDataset
 from engine.evaluation.cache import Cache
 from models.outputs import Detections
 from models.search_net import SearchNet
 from utils.errors import UserError
+from utils.media import picture_size
 
 AMP = {"": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 KINDS = ("gallery", "query")  # of the records in a part
@@ -96,8 +97,7 @@ def batches_of_one_size(
     and the convolutions would see that at its edge. Query boxes outside their image are refused."""
     groups = defaultdict(list)
     for i in indices:
-        with open_image(dataset.gallery[i].path) as image:  # reads the header alone
-            width, height = image.size
+        width, height = picture_size(dataset.gallery[i].path, upright=False)
         groups[width, height].append(i)
         for x1, y1, x2, y2 in _boxes(dataset, asked.get(i, [])).tolist():
             if not (x1 < min(x2, width) and y1 < min(y2, height)):

@@ -1,0 +1,155 @@
+"""Pictures as pixels, the one place where they enter: as a person sees them in a viewer.
+
+8 bits a channel, RGB. Transparency and palettes are shown on white, 16-bit grey is scaled, of an
+animation the first frame counts. `upright` follows the orientation that phones write into EXIF.
+People's own pictures are read upright. Images of a dataset are not: its boxes count stored pixels,
+as the published loaders do (docs/faithful.md).
+"""
+
+import errno
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image
+from torch import Tensor
+
+from utils.errors import UserError
+
+try:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+except ImportError:  # only some users have such pictures: `_reason` says what is missing
+    pass
+
+warnings.filterwarnings("ignore", module=r"PIL\.")  # what is odd in a file that can be read
+
+LONGEST = 50  # a picture is at most so many times as long as wide
+HEIC = {".heic", ".heif", ".hif"}
+TURNS = {  # EXIF's orientation -> how the stored pixels become upright ones
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class PictureError(UserError):
+    """The file is missing or is no whole picture: its own fault, others can still be read. (What
+    this machine cannot read, for want of permission or memory, is a plain UserError.)"""
+
+
+@contextmanager
+def open_picture(path: str | Path) -> Iterator[Image.Image]:
+    """Pillow's image, of which only the head is read; whatever goes wrong within is one line."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe or a device may never end
+            raise PictureError(f"{path}: expected a picture, found no regular file")
+        with Image.open(path) as image:
+            yield image
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise PictureError(f"{path}: missing image") from None
+    except MemoryError:
+        raise UserError(f"{path}: cannot be read (not enough memory)") from None
+    except Exception as error:  # each of Pillow's decoders has its own kinds
+        code = getattr(error, "errno", None)
+        if code and code != errno.EINVAL:  # EINVAL: a place that the file itself names
+            raise UserError(f"{path}: cannot be read ({os.strerror(code)})") from None
+        raise PictureError(f"{path}: {_reason(path, error)}") from None
+
+
+def _reason(path: str | Path, error: Exception) -> str:
+    said = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, Image.DecompressionBombError):
+        return f"too large ({said.split(',')[0]})"
+    if isinstance(error, Image.UnidentifiedImageError):
+        if Path(path).suffix.lower() in HEIC and ".heic" not in Image.registered_extensions():
+            return "needs the package pillow-heif; install it with pip install pillow-heif"
+        return "damaged image (none that Pillow knows)"
+    return f"damaged image ({said})"
+
+
+def read_pixels(path: str | Path, upright: bool) -> Tensor:
+    """[3, H, W] uint8, RGB."""
+    pixels = np.array(read_picture(path, upright))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def read_picture(path: str | Path, upright: bool) -> Image.Image:
+    """The decoded picture, RGB; UserError where it cannot be read, PictureError if the file is bad
+    or so narrow that its shorter side would vanish."""
+    with open_picture(path) as image:
+        image.load()
+        turn = TURNS.get(orientation(image)) if upright else None
+        picture = _rgb(image)
+        _check_shape(path, *picture.size)
+        return picture if turn is None else picture.transpose(turn)
+
+
+def picture_size(path: str | Path, upright: bool) -> tuple[int, int]:
+    """(width, height) in pixels; reads the head alone."""
+    with open_picture(path) as image:
+        width, height = image.size
+        turned = upright and orientation(image) >= 5
+        _check_shape(path, width, height)
+        return (height, width) if turned else (width, height)
+
+
+def _check_shape(path: str | Path, width: int, height: int) -> None:
+    if max(width, height) > LONGEST * min(width, height):
+        raise PictureError(
+            f"{path}: expected a picture at most {LONGEST} times as long as wide, found "
+            f"{width} x {height} pixels, whose shorter side would vanish"
+        )
+
+
+def orientation(image: Image.Image) -> int:
+    """EXIF's 1 to 8, and 1 where it says nothing that can be read. Pillow itself turns TIFFs."""
+    if image.format == "TIFF":
+        return 1
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # a damaged EXIF does not spoil the pixels
+        return 1
+    return found if found in TURNS else 1
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """A loaded image of any mode as RGB."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+    if image.has_transparency_data:
+        paper = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    """[H, W] grey of any type and range -> uint8. Values up to 65535 lose their lower bits, as
+    Pillow reads 16-bit colours; up to 255 or 4095 they were 8 or 12 bits, kept in more. Floats up
+    to 1 are shares, and any other range is stretched."""
+    shares = values.dtype.kind == "f"
+    values = values.astype(np.float64)
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        raise ValueError("no finite pixel")
+    low, high = float(finite.min()), float(finite.max())
+    values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
+    if low < 0 or high >= 1 << 16:
+        values = (values - low) * (255 / max(high - low, 1e-12))
+    elif shares and high <= 1:
+        values = np.rint(values * 255)
+    else:
+        values /= next(step for step in (1, 1 << 4, 1 << 8) if high < 256 * step)
+    return values.astype(np.uint8)

@@ -1,0 +1,145 @@
+"""Where pictures and videos lie: files, and folders with all that is in them."""
+
+import os
+import re
+import stat
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from utils.errors import UserError
+from utils.media import HEIC
+from utils.names import printable
+
+PICTURE, VIDEO = "picture", "video"
+VIDEOS = re.compile(
+    r"\.(mp4|m4v|mov|avi|mkv|webm|mpe?g|mpe|m2v|m?ts|m2ts|wmv|asf|flv|f4v|3gp|3g2|ogv|vob|mxf"
+    r"|mjpe?g|h26[45]|hevc|y4m)",
+)  # a suffix
+# What Pillow names without being able to show it, or hands to another program.
+STUBS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+
+
+@dataclass(frozen=True)
+class Medium:
+    """A picture or a video; name: how it is told, its path within the source it was found in."""
+
+    path: Path
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file or folder that was not taken, and why."""
+
+    name: str
+    reason: str
+
+
+def walk(
+    sources: Iterable[Path],
+    what: str,
+    kinds: Collection[str] = (PICTURE,),
+    out: Path | None = None,
+) -> tuple[list[Medium], list[LeftOut]]:
+    """The media of these kinds in the sources (files, folders with their sub-folders), each once,
+    in the order of their names, and what was left out. Hidden files are, and what lies in `out`,
+    which earlier results are in; a file or folder that is itself a source is taken whatever its
+    name. UserError where a source does not exist; what: the option that named it."""
+    found: dict[Path, Medium] = {}
+    left: list[LeftOut] = []
+    for source in sources:
+        for path, name in _files(source, what, out, left):
+            kind = kind_of(path)
+            if kind is not None and kind in kinds:
+                found.setdefault(path, Medium(path, name, kind))
+            else:
+                left.append(LeftOut(name, f"a {kind}" if kind else "no picture"))
+    return list(found.values()), left
+
+
+def kind_of(path: Path) -> str | None:
+    """PICTURE, VIDEO or None: by its suffix, or where that says nothing by its first bytes."""
+    suffix = path.suffix.lower()
+    if VIDEOS.fullmatch(suffix):
+        return VIDEO
+    formats = Image.registered_extensions()
+    if suffix in HEIC or (formats.get(suffix) in Image.OPEN and formats[suffix] not in STUBS):
+        return PICTURE
+    try:
+        with Image.open(path) as image:
+            return None if image.format in STUBS else PICTURE
+    except Exception:  # it is no picture, whatever the decoders say
+        return None
+
+
+def told(left: Iterable[LeftOut], shown: int = 5) -> list[str]:
+    """One line for each reason, with the first names: "left out, hidden: 2 (._a.jpg, ._b.jpg)"."""
+    names: dict[str, list[str]] = {}
+    for one in left:
+        names.setdefault(printable(one.reason), []).append(printable(one.name))
+    return [
+        f"left out, {reason}: {len(some)} ({', '.join(some[:shown])}"
+        f"{', ...' if len(some) > shown else ''})"
+        for reason, some in names.items()
+    ]
+
+
+def unread(medium: Medium, error: UserError) -> LeftOut:
+    """A medium that was taken, but could not be read."""
+    return LeftOut(medium.name, str(error).removeprefix(f"{medium.path}: "))
+
+
+def _files(
+    source: Path, what: str, out: Path | None, left: list[LeftOut]
+) -> Iterator[tuple[Path, str]]:
+    """The regular files of a source, with their names within it."""
+    try:
+        mode = os.stat(source).st_mode
+    except FileNotFoundError:
+        raise UserError(f"{what} {source}: no such file or folder") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{what} {source}: cannot be read ({_why(error)})") from None
+    if stat.S_ISREG(mode):
+        yield source, source.name
+    elif stat.S_ISDIR(mode):
+        results = {_key(os.stat(out)): "results"} if out and out.is_dir() else {}
+        yield from _inside(source, source, left, results)
+    else:
+        raise UserError(f"{what} {source}: expected a file or a folder, found a pipe or a device")
+
+
+def _inside(
+    folder: Path, source: Path, left: list[LeftOut], seen: dict[tuple[int, int], str]
+) -> Iterator[tuple[Path, str]]:
+    """seen: folders not to enter and why, so that links in a circle end."""
+    try:
+        key, names = _key(os.stat(folder)), sorted(os.listdir(folder))
+    except OSError as error:
+        left.append(LeftOut(f"{folder.relative_to(source)}/", _why(error)))
+        return
+    if key in seen:
+        left.append(LeftOut(f"{folder.relative_to(source)}/", seen[key]))
+        return
+    seen[key] = "a link to a folder that was searched"
+    for path in (folder / name for name in names):
+        told_as = str(path.relative_to(source))
+        if path.name.startswith("."):
+            left.append(LeftOut(told_as, "hidden"))
+        elif os.path.isdir(path):
+            yield from _inside(path, source, left, seen)
+        elif os.path.isfile(path):
+            yield path, told_as
+        else:
+            left.append(LeftOut(told_as, "no regular file"))
+
+
+def _key(about: os.stat_result) -> tuple[int, int]:
+    return about.st_dev, about.st_ino
+
+
+def _why(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error)).lower()
