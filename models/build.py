@@ -7,6 +7,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.poolers import initLevelMapper
 from yacs.config import CfgNode
 
 from models.backbones import make_backbone
@@ -85,6 +86,9 @@ def build_net(cfg: CfgNode, num_pids: int, pretrained: bool = True) -> SearchNet
         nms_thresh=model.ROI.NMS_THRESH,
         detections_per_image=model.ROI.DETECTIONS_PER_IMAGE,
     )
+    # Torchvision takes them from the first images, wrongly where those are narrow.
+    heads.box_roi_pool.scales = [1 / 4, 1 / 8, 1 / 16, 1 / 32]
+    heads.box_roi_pool.map_levels = initLevelMapper(2, 5)
     transform = GeneralizedRCNNTransform(
         cfg.INPUT.MIN_SIZE, cfg.INPUT.MAX_SIZE, IMAGENET_MEAN, IMAGENET_STD
     )

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from configs.defaults import load_cfg
 from models.backbones import BACKBONES
+from models.build import build_net
 from tests.golden_net import (
     PARAMETERS,
     UNUSED_REGRESSOR,
@@ -11,6 +13,7 @@ from tests.golden_net import (
     golden_net,
     load_named_weights,
 )
+from tests.tiny import TINY, pairs
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -54,3 +57,12 @@ def test_no_proposals_and_no_people():
     assert all(loss.isfinite() for loss in (*lost.values(), *found.values()))
     assert lost["proposal_cls"] == 0 and found["oim"] > 0
     assert net.backbone.fpn.layer_blocks[0][0].weight.grad.abs().sum() > 0
+
+
+def test_the_first_image_does_not_decide_how_later_ones_are_seen(net) -> None:
+    image, box = torch.rand(3, 64, 96), torch.tensor([[10.0, 5, 60, 60]])
+    before = net.embed([image], [box])[0]
+    narrow = build_net(load_cfg(None, pairs(TINY)), num_pids=3).eval()
+    narrow.load_state_dict(net.state_dict())
+    narrow.embed([torch.rand(3, 16, 160)], [box])
+    assert torch.equal(narrow.embed([image], [box])[0], before)
