@@ -1,0 +1,74 @@
+"""The one way in: what it finds is what the network finds, whatever it is given."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from configs.defaults import load_cfg
+from engine.evaluation.evaluate import SEARCH_SCORE
+from engine.gallery_index import GalleryIndex
+from engine.people import Sample, Source
+from engine.searcher import Searcher, to_pixels
+from models.build import build_net
+from tests.tiny import TINY, pairs
+
+CPU = torch.device("cpu")
+CFG = load_cfg(None, pairs(TINY))
+
+
+def make_net(seed: int):
+    """A network that finds people everywhere."""
+    torch.manual_seed(seed)
+    net = build_net(CFG, num_pids=3).eval()
+    net.roi_heads.box_predictor.cls_score.bias.data = torch.tensor([-5.0, 5.0])
+    return net
+
+
+@pytest.fixture(scope="module")
+def searcher() -> Searcher:
+    return Searcher(make_net(0), CPU, batch_size=2)
+
+
+def picture(seed: int, size: tuple[int, int] = (96, 64)) -> Image.Image:
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (*size[::-1], 3), dtype=torch.uint8, generator=generator)
+    return Image.fromarray(pixels.numpy())
+
+
+def test_detect_is_the_networks_own_pass(searcher: Searcher, tmp_path: Path) -> None:
+    sizes = [(96, 64), (60, 90), (96, 64), (96, 64), (60, 90)]
+    pictures = [picture(i, size) for i, size in enumerate(sizes)]
+    pictures[1].save(tmp_path / "1.png")
+    given = [pictures[0], tmp_path / "1.png", to_pixels(pictures[2]), *pictures[3:]]
+    for image, found in zip(pictures, searcher.detect(given)):
+        pixels = to_pixels(image).float() / 255
+        (alone,), _ = searcher.net.detect_and_embed([pixels], [torch.zeros(0, 4)])
+        assert len(found.boxes) == int((alone.scores >= SEARCH_SCORE).sum()) > 0
+        torch.testing.assert_close(found.boxes, alone.boxes, atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(found.embeddings, alone.embeddings, atol=1e-4, rtol=1e-3)
+
+
+def test_the_person_who_is_embedded_is_found(searcher: Searcher) -> None:
+    index, people = GalleryIndex(), searcher.detect([picture(1), picture(2)])
+    for i, found in enumerate(people):
+        index.people.add(Source(Path(f"/{i}.jpg"), 1, 1), [Sample(None, found)])
+    wanted = searcher.embed(picture(2), people[1].boxes[1:2])
+    torch.testing.assert_close(wanted.norm(dim=1), torch.ones(1))
+    matches = searcher.search(wanted, index, top=99)
+    assert len(matches) == len(people[0].boxes) + len(people[1].boxes)
+    own = next(m for m in matches if m.person.box == tuple(people[1].boxes[1].tolist()))
+    assert own.person.path == Path("/1.jpg")
+    assert own.similarity == pytest.approx(float(people[1].scores[1]), abs=1e-3)
+
+
+def test_the_probe_tells_networks_apart(searcher: Searcher) -> None:
+    again, other = Searcher(make_net(0), CPU), Searcher(make_net(1), CPU)
+    assert searcher.origin.differs_from(again.origin) == ""
+    assert searcher.origin.differs_from(other.origin) == "other weights"
+    trained = make_net(0)
+    with torch.no_grad():
+        for weight in trained.parameters():
+            weight *= 1 + 0.01 * torch.randn_like(weight)
+    assert searcher.origin.differs_from(Searcher(trained, CPU).origin) == "other weights"
