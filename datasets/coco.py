@@ -75,8 +75,10 @@ class OwnData(SearchDataset):
         )
 
     def choices(self) -> list[dict]:
-        cross = {s.camera for s in self.gallery} - {0} and all(s.camera for s in self.gallery)
-        return [{"gallery_size": -1}] + [{"gallery_size": -1, "cross_camera": True}] * bool(cross)
+        whole = {"gallery_size": -1}
+        cameras = {scene.camera for scene in self.gallery}
+        across = len(cameras) > 1 and 0 not in cameras
+        return [whole, whole | {"cross_camera": True}] if across else [whole]
 
 
 def draw(listed: np.ndarray, holds: np.ndarray, size: int) -> np.ndarray:

@@ -22,6 +22,7 @@ from utils.errors import UserError
 from utils.files import write_text
 
 NEEDED = object()
+Person = tuple[list[float], str | int | None]  # x y w h in pixels, person_id
 
 
 @dataclass(frozen=True)
@@ -185,18 +186,17 @@ def labelled(person: str | None) -> str | None:
     return None if not person or re.match(r"-\.?\d", person) else person
 
 
-def write_annotations(
-    path: Path, images: list[dict], people: list[list[tuple[list[float], str | int | None]]]
-) -> list[list[int]]:
-    """Write train.json or test.json; returns the annotations' ids, image by image.
+def write_annotations(path: Path, scenes: list[tuple[dict, list[Person]]]) -> list[list[int]]:
+    """Write train.json or test.json; returns the annotations' ids, scene by scene.
 
-    images: `file_name`, `width`, `height` and, if known, `camera` of each; people: each image's
-    (x y w h in pixels, person_id or None).
+    scenes: each image's `file_name`, `width`, `height` and what else is known, as its `camera`,
+    and the people in it.
     """
-    annotations, ids = [], []
-    for number, row in enumerate(people, 1):
-        ids.append(list(range(len(annotations) + 1, len(annotations) + len(row) + 1)))
-        for xywh, person in row:
+    annotations: list[dict] = []
+    ids = []
+    for number, (_, people) in enumerate(scenes, 1):
+        ids.append(list(range(len(annotations) + 1, len(annotations) + len(people) + 1)))
+        for xywh, person in people:
             annotation = {
                 "id": len(annotations) + 1,
                 "image_id": number,
@@ -207,7 +207,7 @@ def write_annotations(
             }
             annotations.append(annotation | ({} if person is None else {"person_id": person}))
     content = {
-        "images": [{"id": number, **image} for number, image in enumerate(images, 1)],
+        "images": [{"id": number, **image} for number, (image, _) in enumerate(scenes, 1)],
         "annotations": annotations,
         "categories": [{"id": 1, "name": "person"}],
     }

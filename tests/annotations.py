@@ -141,8 +141,11 @@ def write_own(root: Path, train: dict[str, list], test: dict[str, list], camera=
     for split, images in (("train", train), ("test", test)):
         for name in images:
             write_image(root / name)
-        named = [
-            {"file_name": name} | ({"camera": camera(name)} if camera else {}) for name in images
+        scenes = [
+            (
+                {"file_name": name} | ({"camera": camera(name)} if camera else {}),
+                [(list(xywh), pid) for pid, *xywh in rows],
+            )
+            for name, rows in images.items()
         ]
-        people = [[(list(xywh), pid) for pid, *xywh in rows] for rows in images.values()]
-        write_annotations(root / f"{split}.json", named, people)
+        write_annotations(root / f"{split}.json", scenes)

@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 import torch
@@ -42,6 +43,24 @@ def make_folder(folder: Path, key: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{key} {folder}: cannot be made ({error.strerror or error})") from None
+
+
+def expect_new(folder: Path, key: str) -> None:
+    """UserError where there is something in `folder`, or in its place, already."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{key} {folder}: expected a new or empty folder, found other content")
+
+
+@contextmanager
+def folder_beside(folder: Path, key: str) -> Iterator[Path]:
+    """A folder that becomes `folder` once all is in it, and vanishes if anything goes wrong."""
+    expect_new(folder, key)
+    make_folder(folder, key)
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
+        whole = Path(beside, folder.name)
+        whole.mkdir()
+        yield whole
+        os.replace(whole, folder)
 
 
 def save_file(content: Any, path: Path) -> None:

@@ -26,7 +26,7 @@ from datasets.synthetic.looks import Look
 from datasets.synthetic.plan import make_plan
 from datasets.synthetic.scenes import FRAME, Frame, draw_scene
 from utils.errors import UserError
-from utils.files import make_folder, write_text
+from utils.files import expect_new, make_folder, write_text
 
 VERSION = 1  # rises when the same parameters would give other images
 RECORD = "synthetic.json"
@@ -105,8 +105,7 @@ def _finished(out: str, asked: dict) -> bool:
     """Whether `out` holds all that is asked for; UserError where it holds something else."""
     path = os.path.join(out, RECORD)
     if not os.path.exists(path):
-        if os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
-            raise UserError(f"{out}: expected a new or empty folder, found other content")
+        expect_new(Path(out), "--out")
         return False
     try:
         with open(path) as file:

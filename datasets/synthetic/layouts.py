@@ -148,20 +148,18 @@ def write_coco(folder: str, plan: Plan, boxes: Boxes, size: tuple[int, int]) -> 
     """Strangers without a person_id, and the queries as ids of test.json's annotations."""
     ids: list[list[int]] = []
     for split, frames in (("train", plan.train), ("test", plan.gallery)):
-        images, people = [], []
+        scenes = []
         for frame in frames:
-            xywh = boxes[frame.index].astype(float).round(2)
+            image = {
+                "file_name": f"images/{coco_name(frame)}",
+                "width": size[0],
+                "height": size[1],
+                "camera": frame.camera,
+            }
+            xywh = boxes[frame.index].astype(float)
             xywh[:, 2:] -= xywh[:, :2]
             named = [None if pid == UNLABELED else f"p{pid}" for pid in frame.people]
-            people.append(list(zip(xywh.round(2).tolist(), named)))
-            images.append(
-                {
-                    "file_name": f"images/{coco_name(frame)}",
-                    "width": size[0],
-                    "height": size[1],
-                    "camera": frame.camera,
-                }
-            )
-        ids = write_annotations(Path(folder, f"{split}.json"), images, people)
+            scenes.append((image, list(zip(xywh.round(2).tolist(), named))))
+        ids = write_annotations(Path(folder, f"{split}.json"), scenes)
     queries = [ids[own][place] for own, place in plan.queries]
     write_text(json.dumps(queries), Path(folder, "queries.json"))

@@ -1,0 +1,229 @@
+"""Tracks in MOTChallenge's form become own data that loads, by time or by sequence."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets import load_dataset
+from tests.annotations import write_image
+from tools import convert_tracks
+from utils.errors import UserError
+
+INFO = "[Sequence]\nname={0}\nimDir=img1\nframeRate=7\nseqLength={1}\nimWidth=64\nimHeight=48\n"
+ROWS = """1,5,11,6,10,20,1,1,1.0
+1,6,31,6,10,20,1,1,0.1
+2,5,12,6,10,20,1,1,0.8
+2,9,31,6,10,20,0,1,1
+3,5,13,6,10,20,1,1,1
+
+3,7,31,6,10,20,1,8,1
+4,5,14.5,6,10,20,1,1,1
+4,-1,31,6,10,20,1,1,1
+"""
+
+
+def make_sequence(folder: Path, frames: int = 4, rows: str = ROWS) -> Path:
+    for frame in range(1, frames + 1):
+        write_image(folder / f"img1/{frame:06d}.jpg")
+    (folder / "gt").mkdir()
+    (folder / "gt/gt.txt").write_text(rows)
+    (folder / "seqinfo.ini").write_text(INFO.format(folder.name, frames))
+    return folder
+
+
+@pytest.fixture
+def convert(monkeypatch, tmp_path, capsys):
+    def run(*arguments) -> str:
+        command = ["convert_tracks", *arguments, "--out", tmp_path / "own"]
+        monkeypatch.setattr(sys, "argv", [str(part) for part in command])
+        convert_tracks.main()
+        return capsys.readouterr().out
+
+    return run
+
+
+def load(folder: Path):
+    return load_dataset("COCO", str(folder / "own"))
+
+
+def people(folder: Path, split: str) -> list[str | int | None]:
+    content = json.loads((folder / f"own/{split}.json").read_text())
+    return [row.get("person_id") for row in content["annotations"]]
+
+
+def test_split_by_time(convert, tmp_path):
+    said = convert(make_sequence(tmp_path / "gate"), "--test-share", "0.5")
+    data = load(tmp_path)
+    assert [s.name for s in data.train] == ["images/gate/000001.jpg", "images/gate/000002.jpg"]
+    assert [s.boxes.tolist() for s in data.train] == [[[10, 5, 20, 25]], [[11, 5, 21, 25]]]
+    assert [s.boxes[:, 0].tolist() for s in data.gallery] == [[12], [13.5, 30]]
+    assert people(tmp_path, "train") == ["gate/5"] * 2
+    assert people(tmp_path, "test") == ["gate/5"] * 2 + [None]  # -1 is nobody in particular
+    assert {s.camera for s in data.train + data.gallery} == {1}
+    original = (tmp_path / "gate/img1/000003.jpg").read_bytes()
+    assert Path(data.gallery[0].path).read_bytes() == original
+    for reason in ("its flag is 0", "class 8", "less than 0.25 of it visible"):
+        assert f"left out, since {reason}: 1 boxes" in said
+    assert len(data.protocol(-1).query) == 1
+
+
+def test_visibility_and_classes_are_as_asked(convert, tmp_path):
+    sequence = make_sequence(tmp_path / "gate")
+    convert(sequence, "--test-share", "0.5", "--min-visibility", "0", "--classes", "1", "8")
+    assert people(tmp_path, "train") == ["gate/5", "gate/6", "gate/5"]
+    assert people(tmp_path, "test") == ["gate/5", "gate/7", "gate/5", None]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_split_by_sequence(convert, tmp_path, shared):
+    """Sequences are cameras; the same number is another person in each, unless they share them."""
+    sequences = [make_sequence(tmp_path / name) for name in ("gate", "hall", "yard")]
+    shares = ["--shared-identities"] if shared else []
+    convert(*sequences, "--test-sequences", "yard", "hall", "--every", "2", *shares)
+    data = load(tmp_path)
+    assert [s.name for s in data.train] == ["images/gate/000001.jpg", "images/gate/000003.jpg"]
+    assert [s.camera for s in data.gallery] == [2, 2, 3, 3]
+    assert people(tmp_path, "test") == ([5] * 4 if shared else ["hall/5"] * 2 + ["yard/5"] * 2)
+    matches = len(data.protocol(-1, cross_camera=shared).query)
+    assert matches == (4 if shared else 2)
+
+
+def test_files_with_fewer_or_more_columns(convert, tmp_path):
+    rows = "1,5,11,6,10,20\n2,5,11,6,10,20,0.4,-1.5,3.2,0\n3,5,11,6,10,20,1\n4,5,11,6,10,20,1,1\n"
+    sequence = make_sequence(tmp_path / "gate", rows=rows)
+    (sequence / "seqinfo.ini").unlink()
+    (tmp_path / "boxes.txt").write_text(rows)
+    (sequence / "gt/gt.txt").unlink()
+    convert(sequence, "--test-share", "0.5", "--boxes", tmp_path / "boxes.txt")
+    assert people(tmp_path, "train") + people(tmp_path, "test") == ["gate/5"] * 4
+
+
+def write_video(path: Path, frames: int = 6, codec: str = "mpeg4") -> None:
+    """A white bar that moves right by 8 pixels a frame."""
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as video:
+        stream = video.add_stream(codec, rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(frames):
+            picture = np.zeros((48, 64, 3), np.uint8)
+            picture[:, 8 * number : 8 * number + 8] = 255
+            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
+                video.mux(packet)
+        for packet in stream.encode():
+            video.mux(packet)
+
+
+def test_a_video(convert, tmp_path):
+    """Each frame's picture meets the boxes of its number."""
+    write_video(tmp_path / "a walk.mp4")
+    rows = [f"{k + 1},3,{8 * k + 1},1,8,48" for k in range(6)]
+    (tmp_path / "a walk.txt").write_text("\n".join(rows))
+    convert(tmp_path / "a walk.mp4", "--test-share", "0.4", "--every", "1")
+    data = load(tmp_path)
+    assert (len(data.train), len(data.gallery)) == (4, 2)
+    for scene in data.train + data.gallery:
+        x1, _, x2, _ = scene.boxes[0].astype(int)
+        light = np.asarray(Image.open(scene.path).convert("L"))
+        assert light[:, x1 + 1 : x2 - 1].mean() > 200 > 60 > light[:, x2 + 2 :].sum() / 48 / 64
+    assert data.train[3].name == "images/a walk/000004.jpg"
+
+
+def test_a_video_with_fewer_frames_than_boxes(convert, tmp_path):
+    write_video(tmp_path / "v.mp4", 3)
+    (tmp_path / "v.txt").write_text("1,1,1,1,8,8\n9,1,1,1,8,8\n")
+    with pytest.raises(UserError, match=r"v.mp4: expected 9 frames, found 3"):
+        convert(tmp_path / "v.mp4", "--test-share", "0.5")
+
+
+def test_what_is_no_video(convert, tmp_path):
+    pytest.importorskip("av")
+    (tmp_path / "v.mp4").write_bytes(b"no video" * 99)
+    (tmp_path / "v.txt").write_text("1,1,1,1,8,8\n")
+    with pytest.raises(UserError, match=r"v.mp4: damaged video after 0 frames"):
+        convert(tmp_path / "v.mp4", "--test-share", "0.5")
+
+
+def test_videos_need_a_package(convert, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    (tmp_path / "v.mp4").touch()
+    (tmp_path / "v.txt").write_text("1,1,1,1,8,8\n")
+    with pytest.raises(UserError, match=r"v.mp4: needs the package av .*requirements-index.txt"):
+        convert(tmp_path / "v.mp4", "--test-share", "0.5")
+
+
+WRONG = {
+    "5 columns": ("gt/gt.txt", "1,2,3,4,5", "gt.txt, line 1: expected frame, id, left"),
+    "words": ("gt/gt.txt", "1,2,3,4,5,6\n1,a,3,4,5,6", "gt.txt, line 2: expected frame, id"),
+    "frame 0": ("gt/gt.txt", "0,1,1,1,5,5", "gt.txt, line 1: expected .* frames from 1 on"),
+    "half an id": ("gt/gt.txt", "1,1.5,1,1,5,5", "gt.txt, line 1: expected frame"),
+    "not a number": ("gt/gt.txt", "1,1,nan,1,5,5", "gt.txt, line 1: expected frame"),
+    "nobody": ("gt/gt.txt", "1,1,1,1,5,5,0", "gt.txt: expected boxes of people, found none"),
+    "frame 9": ("gt/gt.txt", "9,1,1,1,5,5", "gt.txt: frame 9: no such picture"),
+    "other length": ("seqinfo.ini", INFO.format("x", 600), "seqLength: .* 4, found 600"),
+    "no length": ("seqinfo.ini", INFO.format("x", "4 or 5"), "seqlength: expected a whole number"),
+    "other size": (
+        "seqinfo.ini",
+        INFO.format("x", 4).replace("48", "50"),
+        r"\(64, 50\).*\(64, 48\)",
+    ),
+    "other folder": (
+        "seqinfo.ini",
+        "[Sequence]\nimDir=img9",
+        "img9: expected a folder of pictures",
+    ),
+    "other ending": ("seqinfo.ini", "[Sequence]\nimExt=.png", "img1: expected pictures such as"),
+    "no section": ("seqinfo.ini", "hello", r"seqinfo.ini: expected a section \[Sequence\]"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_one_line(convert, tmp_path, case):
+    file, text, said = WRONG[case]
+    sequence = make_sequence(tmp_path / "gate")
+    (sequence / file).write_text(text)
+    with pytest.raises(UserError, match=said) as error:
+        convert(sequence, "--test-share", "0.5")
+    assert "\n" not in str(error.value)
+    assert not list((tmp_path / "own").glob("*")) and not list(tmp_path.glob(".own*"))
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--test-share", "1"], "--test-share: expected above 0 and below 1"),
+        (["--test-share", "0.01"], "nothing is left for test.json"),
+        (["--test-share", "0.5", "--every", "0"], "--every: expected at least 1"),
+        (["--test-share", "0.5", "--min-visibility", "2"], "--min-visibility: expected 0 to 1"),
+        (["--test-share", "0.5", "--boxes", "a", "b"], "--boxes: expected one file for each of 1"),
+        (["--test-sequences", "yard"], "--test-sequences yard: expected one of gate"),
+        (["--test-sequences", "gate"], "nothing is left for train.json"),
+    ],
+)
+def test_options_that_cannot_be(convert, tmp_path, arguments, said):
+    with pytest.raises(UserError, match=said):
+        convert(make_sequence(tmp_path / "gate"), *arguments)
+
+
+def test_nothing_already_made_is_lost(convert, tmp_path):
+    sequence = make_sequence(tmp_path / "gate")
+    convert(sequence, "--test-share", "0.5")
+    before = (tmp_path / "own/train.json").read_bytes()
+    with pytest.raises(UserError, match="own: expected a new or empty folder"):
+        convert(sequence, "--test-share", "0.25")
+    assert (tmp_path / "own/train.json").read_bytes() == before
+
+
+def test_a_second_try_may_follow(convert, tmp_path):
+    with pytest.raises(UserError, match="nowhere: no such folder or video"):
+        convert(tmp_path / "nowhere", "--test-share", "0.5")
+    sequence = make_sequence(tmp_path / "gate")
+    (sequence / "img1/000004.jpg").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"000004.jpg: damaged image"):
+        convert(sequence, "--test-share", "0.5")
+    write_image(sequence / "img1/000004.jpg")
+    convert(sequence, "--test-share", "0.5")
+    assert len(load(tmp_path).gallery) == 2

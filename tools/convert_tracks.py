@@ -1,0 +1,178 @@
+"""Sequences with tracks, in MOTChallenge's form, become own data (INPUT.DATASET COCO).
+
+python -m tools.convert_tracks SEQUENCE [SEQUENCE ...] --out FOLDER --test-share 0.5
+
+A sequence is a folder (img1/, gt/gt.txt, seqinfo.ini) or a video with its boxes beside it, in a
+file of the same name that ends in .txt. Each is one camera. Pictures are copied, frames of a video
+written as JPEG files.
+"""
+
+import argparse
+import shutil
+from collections import Counter
+from pathlib import Path
+
+from PIL import Image
+from tabulate import tabulate
+from tqdm import tqdm
+
+from datasets.coco_files import Person, write_annotations
+from datasets.loaders import open_image
+from datasets.tracks import Rules, Sequence, read_sequence
+from utils.errors import UserError, run_main
+from utils.files import folder_beside, make_folder
+
+QUALITY = 95  # of the JPEG files that a video's frames become
+Shown = tuple[dict, list[Person]]  # an image as train.json describes it, and the people in it
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("sequences", nargs="+", type=Path, metavar="SEQUENCE", help="a folder or a video")
+    add("--out", required=True, type=Path, metavar="FOLDER", help="a new folder")
+    split = parser.add_mutually_exclusive_group(required=True)
+    split.add_argument(
+        "--test-share",
+        type=float,
+        metavar="X",
+        help="split by time: this last share of each sequence's frames is the test",
+    )
+    split.add_argument(
+        "--test-sequences",
+        nargs="+",
+        metavar="NAME",
+        help="split by sequence: these are the test, all others are for training",
+    )
+    add("--boxes", nargs="+", type=Path, metavar="FILE", help="of each sequence, if elsewhere")
+    add("--every", type=int, default=1, metavar="N", help="take the first frame of every N")
+    add("--classes", type=int, nargs="+", default=[1], metavar="N", help="1 are pedestrians")
+    add(
+        "--min-visibility",
+        type=float,
+        default=Rules.visibility,
+        metavar="X",
+        help=f"leave out people of whom less is visible (default: {Rules.visibility})",
+    )
+    add(
+        "--shared-identities",
+        action="store_true",
+        help="an id is the same person in all sequences; else each sequence has its own people",
+    )
+    args = parser.parse_args()
+    check(args)
+    return args
+
+
+def check(args: argparse.Namespace) -> None:
+    if args.test_share is not None and not 0 < args.test_share < 1:
+        raise UserError(f"--test-share: expected above 0 and below 1, found {args.test_share}")
+    if args.every < 1:
+        raise UserError(f"--every: expected at least 1, found {args.every}")
+    if not 0 <= args.min_visibility <= 1:
+        raise UserError(f"--min-visibility: expected 0 to 1, found {args.min_visibility}")
+    if args.boxes and len(args.boxes) != len(args.sequences):
+        raise UserError(
+            f"--boxes: expected one file for each of {len(args.sequences)} sequences, "
+            f"found {len(args.boxes)}"
+        )
+
+
+def read_all(args: argparse.Namespace) -> list[Sequence]:
+    """The sequences, their names distinct."""
+    rules = Rules(frozenset(args.classes), args.min_visibility)
+    boxes = args.boxes or [None] * len(args.sequences)
+    sequences = [read_sequence(*pair, rules) for pair in zip(args.sequences, boxes)]
+    names = Counter(sequence.name for sequence in sequences)
+    if twice := [name for name, number in names.items() if number > 1]:
+        raise UserError(f"expected sequences of different names, found {twice[0]} twice")
+    for name in args.test_sequences or ():
+        if name not in names:
+            raise UserError(f"--test-sequences {name}: expected one of {', '.join(names)}")
+    return sequences
+
+
+def convert(sequence: Sequence, out: Path, args: argparse.Namespace) -> list[Shown]:
+    """Put the sequence's pictures, thinned, into out/images/NAME; what train.json says of them."""
+    folder = Path("images", sequence.name)
+    make_folder(out / folder, "--out")
+    scenes = []
+    for number, (frame, picture) in enumerate(
+        tqdm(sequence.frames(), sequence.name, len(sequence.pictures) or None, unit="frame")
+    ):
+        if number % args.every:
+            continue
+        name = folder / (picture.name if isinstance(picture, Path) else f"{frame:06d}.jpg")
+        size = put(picture, out / name)
+        if sequence.size and size != sequence.size:
+            raise UserError(
+                f"{picture}: expected {sequence.size} pixels as seqinfo.ini says, found {size}"
+            )
+        image = {
+            "file_name": name.as_posix(),
+            "width": size[0],
+            "height": size[1],
+            "camera": sequence.name,
+            "frame": frame,
+        }
+        shared = args.shared_identities
+        people: list[Person] = [
+            (xywh, None if person < 0 else person if shared else f"{sequence.name}/{person}")
+            for person, xywh in sequence.people.get(frame, [])
+        ]
+        scenes.append((image, people))
+    return scenes
+
+
+def put(picture: Path | Image.Image, path: Path) -> tuple[int, int]:
+    """Copy a picture, or write a video's as JPEG; its width and height."""
+    try:
+        if isinstance(picture, Image.Image):
+            picture.save(path, quality=QUALITY)
+            return picture.size
+        shutil.copyfile(picture, path)
+    except OSError as error:
+        raise UserError(f"{error.filename or path}: {error.strerror or error}") from None
+    with open_image(str(picture)) as image:
+        return image.size
+
+
+def divide(name: str, scenes: list[Shown], args: argparse.Namespace) -> tuple[list[Shown], ...]:
+    """A sequence's scenes for training, and those for the test."""
+    if args.test_sequences:
+        return ([], scenes) if name in args.test_sequences else (scenes, [])
+    first = len(scenes) - round(len(scenes) * args.test_share)
+    return scenes[:first], scenes[first:]
+
+
+def report(splits: dict[str, list[Shown]], left_out: Counter) -> None:
+    rows = []
+    for split, scenes in splits.items():
+        people = [person for _, people in scenes for _, person in people]
+        cameras = {image["camera"] for image, _ in scenes}
+        rows.append([split, len(scenes), len(people), len({*people} - {None}), len(cameras)])
+    print(tabulate(rows, ["", "images", "boxes", "people", "cameras"]))
+    for reason, count in sorted(left_out.items()):
+        print(f"left out, since {reason}: {count} boxes")
+
+
+def main() -> None:
+    args = parse_args()
+    sequences = read_all(args)
+    splits: dict[str, list[Shown]] = {"train": [], "test": []}
+    with folder_beside(args.out, "--out") as out:
+        for sequence in sequences:
+            parts = divide(sequence.name, convert(sequence, out, args), args)
+            for scenes, part in zip(splits.values(), parts):
+                scenes += part
+        for split, scenes in splits.items():
+            if not scenes:
+                raise UserError(f"nothing is left for {split}.json: expected another split")
+            write_annotations(out / f"{split}.json", scenes)
+    report(splits, sum((sequence.left_out for sequence in sequences), Counter()))
+
+
+if __name__ == "__main__":
+    run_main(main)
