@@ -6,7 +6,7 @@ Labels: 0 is background, 1..N are the training identities in order, UNLABELED is
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -25,7 +25,8 @@ class Scene:
     path: str
     boxes: np.ndarray  # [n, 4] float32 x1 y1 x2 y2, pixels; clipped at 0 only, the size is unread
     pids: np.ndarray  # [n] int64; training: 1..N or UNLABELED; test: raw identity or UNLABELED
-    camera: int  # PRW 1..6; CUHK-SYSU 0
+    camera: int  # 1..; 0 unknown, as in CUHK-SYSU
+    upright: bool = False  # boxes count pixels as EXIF's orientation shows them, not as stored
 
 
 @dataclass(frozen=True)
@@ -128,4 +129,4 @@ def number_identities(scenes: list[Scene]) -> tuple[list[Scene], int]:
     raw = np.unique(np.concatenate(pids)) if pids else np.zeros(0, np.int64)
     raw = raw[raw != UNLABELED]
     numbered = [np.where(p == UNLABELED, UNLABELED, np.searchsorted(raw, p) + 1) for p in pids]
-    return [Scene(s.name, s.path, s.boxes, p, s.camera) for s, p in zip(scenes, numbered)], len(raw)
+    return [replace(scene, pids=p) for scene, p in zip(scenes, numbered)], len(raw)

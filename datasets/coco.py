@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -129,11 +130,12 @@ def scenes_of(
     cameras: dict[str, int],
     dropped: Counter,
 ) -> list[Scene]:
+    """A file's scenes; boxes are where a viewer shows them, whatever EXIF's orientation."""
     pids = np.array([people.get(name or "", UNLABELED) for name in file.people], np.int64)
     order = np.argsort(file.image, kind="stable")
     ends = np.searchsorted(file.image[order], np.arange(1, len(file.names)))
     rows = np.split(order, ends)
-    return make_scenes(
+    scenes = make_scenes(
         split,
         file.names,
         folder_of(file.names, root, split),
@@ -142,6 +144,7 @@ def scenes_of(
         [cameras.get(name or "", 0) for name in file.cameras],
         dropped,
     )
+    return [replace(scene, upright=True) for scene in scenes]
 
 
 def folder_of(names: list[str], root: str, split: str) -> str:

@@ -16,9 +16,9 @@ from utils.media import PictureError, read_pixels
 Target = dict[str, Tensor]  # "boxes" [n, 4] float32 x1 y1 x2 y2 pixels, "labels" [n] int64
 
 
-def read_image(path: str) -> Tensor:
-    """A dataset's image: [3, H, W] float32, RGB in 0..1, as stored (see utils.media)."""
-    return read_pixels(path, upright=False).float().div_(255)
+def read_image(path: str, upright: bool = False) -> Tensor:
+    """A dataset's image: [3, H, W] float32, RGB in 0..1; upright: as its boxes (Scene.upright)."""
+    return read_pixels(path, upright).float().div_(255)
 
 
 class SceneDataset(Dataset):
@@ -43,7 +43,7 @@ class SceneDataset(Dataset):
         """Scene `index`, or (epoch, index); UserError where the image cannot be read."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
         scene = self.scenes[index]
-        image = read_image(scene.path)
+        image = read_image(scene.path, scene.upright)
         boxes, labels = torch.from_numpy(scene.boxes), torch.from_numpy(scene.pids)
         if self.train:
             height, width = image.shape[1:]

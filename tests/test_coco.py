@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from datasets import UNLABELED, load_dataset
+from datasets.loaders import SceneDataset
 from tests.annotations import write_image, write_own
 from utils.errors import UserError
 
@@ -273,3 +275,15 @@ def test_missing_image_is_named_as_the_file_names_it(own):
     (own / "gate/2.jpg").unlink()
     assert load(own).gallery[1].path == str(own / "gate/2.jpg")
     write_image(own / "gate/2.jpg")
+
+
+def test_boxes_of_phone_pictures_are_where_a_viewer_shows_them(own):
+    """The sensor lay on its side: EXIF says so, and labelling tools follow it."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    sideways = Image.new("RGB", (48, 64))
+    sideways.paste("white", (0, 20, 10, 64))  # shown at the top, and left of the other 20
+    sideways.save(own / "images/c.jpg", exif=exif, quality=100)
+    image, _ = SceneDataset(load(own).train)[2]
+    assert image.shape == (3, 48, 64)
+    assert image[:, :10, :44].min() > 0.9 and image[:, 12:].max() < 0.1

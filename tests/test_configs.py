@@ -73,6 +73,16 @@ def test_config_is_what_its_name_says(path):
         assert (cfg.INPUT.BATCH_SIZE_TRAIN, cfg.SOLVER.BASE_LR) == (5, 0.01)
 
 
+@pytest.mark.parametrize("path", (FOLDER / "own").glob("[!_]*.yaml"), ids=name)
+def test_configs_of_own_data_go_together(path):
+    cfg = load_cfg(str(path))
+    assert (cfg.INPUT.DATASET, cfg.EVAL_GALLERY_SIZE) == ("COCO", -1)
+    assert f"runs/own_{path.stem}" == cfg.OUTPUT_DIR
+    if path.stem.endswith("ddps"):
+        teacher = Path(cfg.DISTILLER.TEACHER_CKPT).parent.name.removeprefix("own_")
+        assert load_cfg(str(path.with_name(f"{teacher}.yaml"))).DISTILLER.TEACHER_CKPT == ""
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=name)
 def test_config_builds_its_network(path):
     cfg = load_cfg(str(path))

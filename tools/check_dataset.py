@@ -23,7 +23,7 @@ SLACK = 1  # pixels that the rounding of a box explains
 def image_size(scene: Scene) -> tuple[int, int] | str:
     """(width, height), or what training and evaluation would say of the image."""
     try:
-        height, width = read_image(scene.path).shape[1:]
+        height, width = read_image(scene.path, scene.upright).shape[1:]
         return width, height
     except UserError as error:
         return str(error)

@@ -17,10 +17,10 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from datasets.coco_files import Person, write_annotations
-from datasets.loaders import open_image
 from datasets.tracks import Rules, Sequence, read_sequence
 from utils.errors import UserError, run_main
 from utils.files import folder_beside, make_folder
+from utils.media import open_picture
 
 QUALITY = 95  # of the JPEG files that a video's frames become
 Shown = tuple[dict, list[Person]]  # an image as train.json describes it, and the people in it
@@ -135,7 +135,7 @@ def put(picture: Path | Image.Image, path: Path) -> tuple[int, int]:
         shutil.copyfile(picture, path)
     except OSError as error:
         raise UserError(f"{error.filename or path}: {error.strerror or error}") from None
-    with open_image(str(picture)) as image:
+    with open_picture(picture) as image:
         return image.size
 
 

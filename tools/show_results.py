@@ -139,16 +139,20 @@ def rows_of(dataset, cache, protocol, cfg, args) -> tuple[str, list[Row]]:
 
 
 @functools.lru_cache(maxsize=64)
-def read(path: str) -> Image.Image:
-    return read_picture(path, upright=False)
+def read(path: str, upright: bool) -> Image.Image:
+    return read_picture(path, upright)
+
+
+def scene_of(picture: Picture) -> Image.Image:
+    return read(picture.scene.path, picture.scene.upright)
 
 
 def person(picture: Picture) -> Image.Image:
-    return cut_out(read(picture.scene.path), picture.box, CROP)
+    return cut_out(scene_of(picture), picture.box, CROP)
 
 
 def whole(picture: Picture) -> Image.Image:
-    return draw_boxes(read(picture.scene.path), [picture.box], [""], Style(picture.color, 1), SCENE)
+    return draw_boxes(scene_of(picture), [picture.box], [""], Style(picture.color, 1), SCENE)
 
 
 def sheet(title: str, rows: list[Row]) -> Image.Image:

@@ -2,8 +2,8 @@
 
 8 bits a channel, RGB. Transparency and palettes are shown on white, 16-bit grey is scaled, of an
 animation the first frame counts. `upright` follows the orientation that phones write into EXIF.
-People's own pictures are read upright. Images of a dataset are not: its boxes count stored pixels,
-as the published loaders do (docs/faithful.md).
+People's own pictures are read upright, own data too. Images of a published dataset are not: its
+boxes count stored pixels, as the published loaders do (docs/faithful.md).
 """
 
 import errno

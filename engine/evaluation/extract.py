@@ -97,12 +97,13 @@ def batches_of_one_size(
     and the convolutions would see that at its edge. Query boxes outside their image are refused."""
     groups = defaultdict(list)
     for i in indices:
-        width, height = picture_size(dataset.gallery[i].path, upright=False)
+        scene = dataset.gallery[i]
+        width, height = picture_size(scene.path, scene.upright)
         groups[width, height].append(i)
         for x1, y1, x2, y2 in _boxes(dataset, asked.get(i, [])).tolist():
             if not (x1 < min(x2, width) and y1 < min(y2, height)):
                 raise UserError(
-                    f"{dataset.gallery[i].path}: query box {x1:g} {y1:g} {x2:g} {y2:g}: expected "
+                    f"{scene.path}: query box {x1:g} {y1:g} {x2:g} {y2:g}: expected "
                     f"one within the image, which is {width} x {height} pixels"
                 )
     return [
