@@ -42,9 +42,9 @@ _C.INPUT.NUM_WORKERS = 5  # processes that decode images, in training and in eva
 _C.INPUT.SKIP_DAMAGED = False  # skip and count images that cannot be decoded, instead of stopping
 
 _C.BACKBONE = CN()
-_C.BACKBONE.NAME = "resnet50"  # resnet50, resnet18, resnet18_x05, mobilenet_v2
+_C.BACKBONE.NAME = "resnet50"  # a name in models/backbones.py: BACKBONES
 _C.BACKBONE.WEIGHTS = "imagenet"  # "imagenet" (downloaded), "" (random), or a state dict's path
-_C.BACKBONE.FROZEN_BN = False  # FrozenBatchNorm in place of BatchNorm
+_C.BACKBONE.FROZEN_BN = False  # FrozenBatchNorm in place of BatchNorm, where there is one
 _C.BACKBONE.FREEZE = True  # no gradients for the first convolution and its norm
 _C.BACKBONE.CHECKPOINT = False  # compute activations twice instead of keeping them: less memory
 

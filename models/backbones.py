@@ -5,12 +5,20 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
-from torchvision.models import get_model_weights, mobilenet_v2, resnet18, resnet50
+from torchvision.models import (
+    convnext_tiny,
+    get_model_weights,
+    mobilenet_v2,
+    mobilenet_v3_large,
+    resnet18,
+    resnet50,
+)
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.resnet import BasicBlock, ResNet
@@ -37,13 +45,15 @@ def resnet18_x05(norm_layer: Callable[..., nn.Module] = nn.BatchNorm2d) -> ResNe
 @dataclass(frozen=True)
 class Backbone:
     """How to make one: its constructor, the layers that feed the FPN, their channels, its stem
-    (what FREEZE stops), and whether torchvision has ImageNet weights for it."""
+    (what FREEZE stops), whether torchvision has ImageNet weights for it, and whether its norms are
+    batch norms, which FROZEN_BN can freeze."""
 
     make: Callable[..., nn.Module]
     layers: tuple[str, ...]
     channels: tuple[int, ...]
     stem: tuple[str, ...]
     imagenet: bool = True
+    batch_norm: bool = True
 
 
 _RESNET = dict(layers=("layer1", "layer2", "layer3", "layer4"), stem=("conv1", "bn1"))
@@ -56,6 +66,19 @@ BACKBONES = {
         layers=("3", "6", "13", "17"),
         channels=(24, 32, 96, 320),
         stem=("0",),
+    ),
+    "mobilenet_v3_large": Backbone(  # eps as in its ImageNet training
+        lambda norm_layer: mobilenet_v3_large(norm_layer=partial(norm_layer, eps=1e-3)).features,
+        layers=("3", "6", "12", "15"),
+        channels=(24, 40, 112, 160),
+        stem=("0",),
+    ),
+    "convnext_tiny": Backbone(
+        lambda norm_layer: convnext_tiny().features,
+        layers=("1", "3", "5", "7"),
+        channels=(96, 192, 384, 768),
+        stem=("0",),
+        batch_norm=False,
     ),
 }
 
@@ -84,11 +107,13 @@ def _load_weights(body: nn.Module, name: str, source: str) -> None:
     state = _imagenet_state(name) if source == "imagenet" else _file_state(source)
     state = {key.removeprefix("features."): value for key, value in state.items()}
     wanted = body.state_dict()
+    parts = [part for part, _ in body.named_children()]
+    unused = parts[parts.index(BACKBONES[name].layers[-1]) + 1 :]  # beyond what feeds the FPN
     wrong = [
         key
         for key, value in wanted.items()
         if not key.endswith("num_batches_tracked")
-        and not key.startswith(("fc.", "18."))
+        and key.partition(".")[0] not in unused
         and (key not in state or state[key].shape != value.shape)
     ]
     if wrong:
@@ -122,7 +147,7 @@ class CheckpointedLayers(IntermediateLayerGetter):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         levels = OrderedDict()
         for name, layer in self.items():
-            for block in layer if name.startswith("layer") else [layer]:
+            for block in layer if type(layer) is nn.Sequential else [layer]:
                 if not list(block.children()):  # a convolution, norm or activation of the stem
                     x = block(x)
                     continue
@@ -130,7 +155,7 @@ class CheckpointedLayers(IntermediateLayerGetter):
                     block,
                     x,
                     use_reentrant=False,
-                    preserve_rng_state=False,
+                    preserve_rng_state=True,  # ConvNeXt skips blocks at random
                     context_fn=lambda block=block: (nullcontext(), still_norms(block)),
                 )
             if name in self.return_layers:
@@ -150,11 +175,17 @@ def make_backbone(
 
     weights: "imagenet", "" for random ones, or the path of a state dict in torchvision's naming.
     checkpointed: activations inside the backbone's blocks are computed twice instead of kept.
-    Raises UserError for an unknown name or weights that do not fit.
+    Raises UserError for an unknown name, weights that do not fit, or batch norms to freeze where
+    there are none.
     """
     if name not in BACKBONES:
         raise UserError(f"BACKBONE.NAME: expected one of {', '.join(BACKBONES)}; found {name}")
     spec = BACKBONES[name]
+    if frozen_bn and not spec.batch_norm:
+        raise UserError(
+            f"BACKBONE.FROZEN_BN: expected False for {name}, which has LayerNorm, without "
+            "statistics that could be frozen; found True"
+        )
     body = spec.make(norm_layer=FrozenBatchNorm2d if frozen_bn else nn.BatchNorm2d)
     if weights:
         _load_weights(body, name, weights)

@@ -17,6 +17,7 @@ FOLDER = Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(FOLDER.glob("*/[!_]*.yaml"))  # _common.yaml and the like are bases
 DATASETS = {"cuhk_sysu": "CUHK-SYSU", "prw": "PRW"}
 PUBLISHED = [path for path in CONFIGS if path.parent.name in DATASETS]
+TEACHERS = {"resnet50", "convnext_tiny"}
 RIVALS = {
     "fgd": ["dfd"],
     "dkd": ["ld"],
@@ -35,7 +36,7 @@ RIVALS = {
 
 
 def test_every_model_and_rival_has_a_config_for_both_datasets():
-    names = {f"{b}_base" for b in BACKBONES} | {f"{b}_ddps" for b in BACKBONES if b != "resnet50"}
+    names = {f"{b}_base" for b in BACKBONES} | {f"{b}_ddps" for b in BACKBONES.keys() - TEACHERS}
     names |= {f"resnet18_{rival}" for rival in RIVALS}
     for dataset in DATASETS:
         assert {path.stem for path in PUBLISHED if path.parent.name == dataset} == names
@@ -67,7 +68,9 @@ def test_config_is_what_its_name_says(path):
         terms = build_terms(cfg, get_cfg())
         assert list(terms) == (["dfd", "ld", "cd"] if kind == "ddps" else RIVALS[kind])
         assert set(terms) < set(loss_weights(cfg))
-    if dataset == "cuhk_sysu":  # lr is proportional to the batch
+    if cfg.SOLVER.OPTIMIZER == "adamw":
+        assert cfg.BACKBONE.NAME == "convnext_tiny"
+    elif dataset == "cuhk_sysu":  # lr is proportional to the batch
         assert pytest.approx(0.0006 * cfg.INPUT.BATCH_SIZE_TRAIN) == cfg.SOLVER.BASE_LR
     else:
         assert (cfg.INPUT.BATCH_SIZE_TRAIN, cfg.SOLVER.BASE_LR) == (5, 0.01)

@@ -10,7 +10,6 @@ import yaml
 
 from configs.defaults import load_cfg
 from engine.checkpoint import load_checkpoint, load_net, load_state, load_teacher, stored_cfg
-from models.backbones import BACKBONES
 from models.build import build_terms
 from tests.golden import named_weights
 from tests.golden_net import finds_and_embeds_as_the_release_does
@@ -84,7 +83,7 @@ def resnet18() -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", SHAPES)
 def test_every_tensor_of_a_release_network_is_placed(backbone, tmp_path, capsys):
     weights = named_weights.fill(SHAPES[backbone])
     convert(*write_release(tmp_path / "release", weights), str(tmp_path / "ours"))

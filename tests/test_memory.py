@@ -59,6 +59,7 @@ def test_checkpointed_backbone_keeps_less(name):
 
     def bytes_kept(net):
         weights, storages = {p.data_ptr() for p in net.parameters()}, {}
+        torch.manual_seed(1)  # ConvNeXt skips blocks at random
 
         def keep(tensor):
             if tensor.data_ptr() not in weights:

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from configs.defaults import load_cfg
-from models.backbones import BACKBONES
 from models.build import build_net
 from tests.golden_net import (
     PARAMETERS,
@@ -16,7 +15,7 @@ from tests.golden_net import (
 from tests.tiny import TINY, pairs
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", PARAMETERS)
 def test_parameters_and_keys_are_the_releases(backbone):
     frozen = {"BACKBONE.FROZEN_BN": "True"} if backbone == "resnet18" else {}
     net = golden_net(backbone, **frozen)

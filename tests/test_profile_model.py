@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from configs.defaults import load_cfg
-from models.backbones import BACKBONES
 from models.build import build_net
 from tests.golden_net import PARAMETERS, UNUSED_REGRESSOR
 from tests.tiny import pairs
@@ -26,7 +25,7 @@ SMALL = {
 CONFIG = str(FOLDER / "resnet18_x05_base.yaml")
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", PARAMETERS)
 def test_parts_add_up_to_the_published_counts(backbone):
     with torch.device("meta"):
         net = build_net(load_cfg(str(FOLDER / f"{backbone}_base.yaml")), 1, pretrained=False)
