@@ -1,30 +1,16 @@
 """Every option once, with its published value; a YAML file holds only what differs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from yacs.config import CfgNode
 
 from configs.files import read_config
 from configs.ranges import check_ranges
+from configs.values import merge, override
 from utils.errors import UserError
 
-
-class CN(CfgNode):
-    """yacs keeps the type of a value; EVAL_GALLERY_SIZE is a number, a name, or a list of them."""
-
-    def merge_from_other_cfg(self, other: CfgNode) -> None:
-        self._free(other)
-        super().merge_from_other_cfg(other)
-
-    def merge_from_list(self, pairs: list) -> None:
-        self._free(pairs[::2])
-        super().merge_from_list(pairs)
-
-    def _free(self, keys) -> None:
-        if "EVAL_GALLERY_SIZE" in keys:
-            self.EVAL_GALLERY_SIZE = None  # which yacs lets any type follow
-
-
+CN = CfgNode  # a section
 _C = CN()
 
 _C.DEVICE = "auto"  # "auto": the GPU where there is one, else the CPU; or "cpu", "cuda", "cuda:1"
@@ -141,19 +127,12 @@ _C.EVAL_AMP = ""  # precision of the backbone in evaluation: "" (float32), "bf16
 _C.EVAL_USE_CACHE = False  # score OUTPUT_DIR/eval_cache.pth again; no image or checkpoint is read
 
 
-def get_cfg() -> CN:
+def get_cfg() -> CfgNode:
     """A fresh copy of the defaults."""
     return _C.clone()
 
 
-def _merge(cfg: CN, values: dict, where: str) -> None:
-    try:
-        cfg.merge_from_other_cfg(CN(values))
-    except (KeyError, ValueError, AssertionError, TypeError) as error:
-        raise UserError(f"{where}: {str(error.args[0]).splitlines()[0]}") from None
-
-
-def load_cfg(path: str | None, overrides: list[str] = ()) -> CN:
+def load_cfg(path: str | Path | None, overrides: Sequence[str] = ()) -> CfgNode:
     """Defaults, then the YAML file at `path` over its bases, then `KEY VALUE ...` pairs; frozen.
 
     Raises UserError for a missing or unreadable file, an unknown key, a value of a wrong type or
@@ -161,14 +140,12 @@ def load_cfg(path: str | None, overrides: list[str] = ()) -> CN:
     """
     cfg = get_cfg()
     if path is not None:
-        _merge(cfg, read_config(Path(path)), f"--cfg {path}")
+        for file, values in read_config(Path(path)):
+            merge(cfg, values, f"--cfg {file}: ")
     if len(overrides) % 2:
         raise UserError(f"overrides come as KEY VALUE pairs; found {' '.join(overrides)}")
     for key, value in zip(overrides[::2], overrides[1::2]):
-        try:
-            cfg.merge_from_list([key, value])
-        except (KeyError, ValueError, AssertionError, AttributeError, TypeError) as error:
-            raise UserError(f"override {key}: {str(error.args[0]).splitlines()[0]}") from None
+        override(cfg, key, value)
     check_ranges(cfg)
     cfg.freeze()
     return cfg

@@ -3,45 +3,60 @@ folder of the file that names it (as in detectron2). What a file says stands ove
 """
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from utils.errors import UserError
+from utils.files import read_text
+from utils.names import at_home, shown
 
 BASE = "_BASE_"
+DEEPEST, MOST = 20, 10_000  # levels and values of a config
 
 
-def read_config(path: Path, above: tuple[Path, ...] = ()) -> dict:
-    """The values of the file at `path` over those of its bases, nested, without `_BASE_`.
+def read_config(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[Path, dict]]:
+    """The values of the file at `path`, nested and without `_BASE_`, after those of its bases.
 
     above: the files that led here. Raises UserError for a missing or unreadable file, what is not
     a YAML mapping, and bases that lead in a circle.
     """
     where = "--cfg" if not above else f"{above[-1]}: {BASE}"
-    if not path.is_file():
-        raise UserError(f"{where} {path}: no such file")
+    values = parse(read_text(path, where), f"{where} {path}: ")
     if path.resolve() in [one.resolve() for one in above]:
         raise UserError(f"{where} {path}: a circle of bases")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{where} {path}: not a YAML config ({reason})") from None
-    if not isinstance(values, dict):
-        found = type(values).__name__
-        raise UserError(f"{where} {path}: not a YAML config (expected a mapping, found {found})")
     base = values.pop(BASE, None)
     if base is None:
-        return values
+        return [(path, values)]
     if not isinstance(base, str):
-        raise UserError(f"{path}: {BASE}: expected the path of a config, found {base!r}")
-    return _over(read_config(path.parent / base, (*above, path)), values)
+        raise UserError(f"{path}: {BASE}: expected the path of a config, found {shown(base)}")
+    below = path.parent / at_home(base)
+    return [*read_config(below, (*above, path)), (path, values)]
 
 
-def _over(below: dict, values: dict) -> dict:
-    """`values` over `below`, mapping by mapping."""
-    merged = below | values
-    for key in below.keys() & values.keys():
-        if isinstance(below[key], dict) and isinstance(values[key], dict):
-            merged[key] = _over(below[key], values[key])
-    return merged
+def parse(text: str, where: str) -> dict[Any, Any]:
+    """The mapping that a YAML text is. where: what the line of a UserError starts with."""
+    try:
+        values = yaml.safe_load(text)
+        _check_size(values)
+    except Exception as error:  # YAML's own, and those of the numbers, dates and depths in it
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{where}not a YAML config ({reason[:200]})") from None
+    if not isinstance(values, dict):
+        raise UserError(
+            f"{where}not a YAML config (expected KEY: value lines, found {shown(values)})"
+        )
+    return values
+
+
+def _check_size(values: Any) -> None:
+    """ValueError for what no config is, and what aliases can make of a few lines."""
+    todo, seen = [(values, 0)], 0
+    while todo:
+        value, depth = todo.pop()
+        seen += 1
+        if depth > DEEPEST or seen > MOST:
+            raise ValueError("nested too deep, too long, or within itself")
+        inner = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+        if isinstance(inner, list | tuple | set):
+            todo += [(one, depth + 1) for one in inner]

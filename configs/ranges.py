@@ -1,10 +1,12 @@
 """What a config's numbers must be, beyond their types: others break a run late, or spoil it."""
 
+import math
 from typing import Any
 
 from yacs.config import CfgNode
 
 from utils.errors import UserError
+from utils.names import shown
 
 LEAST = {
     "SEED": 0,
@@ -34,6 +36,7 @@ LEAST = {
     "EVAL_CBGM_K1": 1,
     "EVAL_CBGM_K2": 1,
 }
+LARGEST = 2**31 - 1  # whole number; larger sizes and seeds are refused late, by torch and numpy
 SHARES = (  # within 0 and 1
     "MODEL.RPN.NMS_THRESH",
     "MODEL.RPN.SCORE_THRESH",
@@ -55,7 +58,7 @@ LISTS = {  # what the items are, and how many
 
 def flatten(node: dict, prefix: str = "") -> dict[str, Any]:
     """A nested dict, as a config is, as {"A.B.C": value}."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in node.items():
         inner = isinstance(value, dict)
         flat |= flatten(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
@@ -67,12 +70,12 @@ def check_ranges(cfg: CfgNode) -> None:
     by engine.evaluation.evaluate.check_settings, names of things where the things are."""
     for key, value in flatten(cfg).items():
         expected = ""
-        if value is None and key != "EVAL_GALLERY_SIZE":  # yacs lets it stand for any type
-            expected = "a value"
-        elif isinstance(value, float) and abs(value) == float("inf"):
+        if isinstance(value, float) and not math.isfinite(value):
             expected = "a finite number"
         elif key in LEAST and not value >= LEAST[key]:
             expected = f"at least {LEAST[key]}"
+        elif isinstance(value, int) and value > LARGEST:
+            expected = f"at most {LARGEST}"
         elif key in SHARES and not 0 <= value <= 1:
             expected = "0 to 1"
         elif key == "SOLVER.MOMENTUM" and not 0 <= value < 1:
@@ -85,10 +88,10 @@ def check_ranges(cfg: CfgNode) -> None:
             kind, count = LISTS[key]
             if count not in (None, len(value)) or not all(type(item) is kind for item in value):
                 expected = f"{count or 'a list of'} {kind.__name__} values"
-            elif kind is int and not all(item > 0 for item in value):
-                expected = "numbers above 0"
+            elif kind is int and not all(0 < item <= LARGEST for item in value):
+                expected = f"numbers above 0 and at most {LARGEST}"
         if expected:
-            raise UserError(f"{key}: expected {expected}, found {value!r}")
+            raise UserError(f"{key}: expected {expected}, found {shown(value)}")
     if cfg.MODEL.EMBEDDING_SIZE % 2:
         raise UserError(
             f"MODEL.EMBEDDING_SIZE: expected an even number, found {cfg.MODEL.EMBEDDING_SIZE}"

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import yaml
 from torch import nn
 from yacs.config import CfgNode
 
 from configs.defaults import get_cfg
+from configs.files import parse
 from configs.ranges import check_ranges, flatten
+from configs.values import merge
 from engine.weights import SUFFIX, TABLE, load_weights
 from models.build import build_net
 from models.search_net import SearchNet
@@ -49,21 +50,11 @@ def load_checkpoint(path: str | Path, what: str = "--ckpt") -> dict:
 def stored_cfg(checkpoint: dict, where: str = "checkpoint") -> CfgNode:
     """The config that a checkpoint was trained with, over today's defaults."""
     cfg = get_cfg()
-    cfg.set_new_allowed(True)
     try:
-        cfg.merge_from_other_cfg(CfgNode.load_cfg(checkpoint["config"]))
+        merge(cfg, parse(str(checkpoint["config"]), ""), "", unknown=True)
         check_ranges(cfg)
-    except (
-        UserError,
-        yaml.YAMLError,
-        AttributeError,
-        AssertionError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"{where}: its config cannot be read ({reason})") from None
+    except UserError as error:
+        raise UserError(f"{where}: its config cannot be read ({error})") from None
     return cfg
 
 

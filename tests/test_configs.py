@@ -1,5 +1,7 @@
 """The shipped configs: they load, hold only differences from the defaults, and give networks."""
 
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import yaml
 from configs.defaults import get_cfg, load_cfg
 from configs.files import BASE, read_config
 from configs.ranges import flatten
+from configs.values import PATHS
 from models.backbones import BACKBONES
 from models.build import build_net, build_terms, loss_weights
 from utils.errors import UserError
@@ -50,7 +53,8 @@ def name(path: Path) -> str:
 def test_config_holds_only_differences(path):
     defaults, given = flatten(get_cfg()), flatten(yaml.safe_load(path.read_text()))
     if base := given.pop(BASE, None):
-        defaults |= flatten(read_config(path.parent / base))
+        for _, values in read_config(path.parent / base):
+            defaults |= flatten(values)
     assert [key for key, value in given.items() if defaults[key] == value] == []
 
 
@@ -116,7 +120,7 @@ def test_what_a_file_says_stands_over_its_base(tmp_path):
         ("_BASE_: 7", "a.yaml: _BASE_: expected the path of a config, found 7"),
         ("_BASE_: b.yaml", "b.yaml: _BASE_ .*a.yaml: a circle of bases"),
         ("_BASE_: c.yaml", "c.yaml: not a YAML config"),
-        ("_BASE_: d.yaml", "a.yaml: Non-existent config key: WRONG"),
+        ("_BASE_: d.yaml", "d.yaml: no such key: WRONG"),
     ],
 )
 def test_bad_bases_are_one_line(tmp_path, text, said):
@@ -125,3 +129,149 @@ def test_bad_bases_are_one_line(tmp_path, text, said):
     write(tmp_path, "d.yaml", "WRONG: 1")
     with pytest.raises(UserError, match=said):
         load_cfg(str(write(tmp_path, "a.yaml", text)))
+
+
+@pytest.mark.parametrize(
+    "key, text, value",
+    [
+        ("SOLVER.CLIP_GRADIENTS", "0", 0.0),
+        ("SOLVER.WEIGHT_DECAY", "0", 0.0),
+        ("SOLVER.BASE_LR", "1e-3", 0.001),
+        ("SOLVER.BASE_LR", "1", 1.0),
+        ("EVAL_USE_CBGM", "true", True),
+        ("EVAL_USE_CBGM", "False", False),
+        ("SOLVER.MILESTONES", "[8, 11]", [8, 11]),
+        ("SOLVER.MILESTONES", "[]", []),
+        ("DISTILLER.TERMS", "[dfd, ld]", ["dfd", "ld"]),
+        ("EVAL_GALLERY_SIZE", "[50, Occlusion]", [50, "Occlusion"]),
+        ("EVAL_GALLERY_SIZE", "Occlusion", "Occlusion"),
+        ("EVAL_GALLERY_SIZE", "-1", -1),
+        ("BACKBONE.WEIGHTS", "''", ""),
+        ("SEED", "2147483647", 2**31 - 1),
+    ],
+)
+def test_values_on_the_command_line_and_in_a_file(tmp_path, key, text, value):
+    *groups, name = key.split(".")
+    nested = "".join(f"{group}: {{" for group in groups) + f"{name}: {text}" + "}" * len(groups)
+    for cfg in (load_cfg(None, [key, text]), load_cfg(write(tmp_path, "a.yaml", nested))):
+        assert flatten(cfg)[key] == value and type(flatten(cfg)[key]) is type(value)
+
+
+def test_every_number_may_be_whole_and_keeps_its_type():
+    for key, default in flatten(get_cfg()).items():
+        if isinstance(default, float):
+            value = "0" if key == "SOLVER.MOMENTUM" else "1"
+            assert type(flatten(load_cfg(None, [key, value]))[key]) is float, key
+
+
+def test_text_of_a_command_line_stays_text():
+    cfg = load_cfg(None, ["OUTPUT_DIR", "2024", "DISTILLER.TEACHER_CKPT", "True", "DEVICE", "1:30"])
+    assert (cfg.OUTPUT_DIR, cfg.DISTILLER.TEACHER_CKPT, cfg.DEVICE) == ("2024", "True", "1:30")
+
+
+@pytest.mark.parametrize("key", PATHS)
+def test_a_tilde_is_the_users_home(tmp_path, monkeypatch, key):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    *groups, name = key.split(".")
+    nested = "".join(f"{group}: {{" for group in groups) + f"{name}: ~/x" + "}" * len(groups)
+    for cfg in (load_cfg(None, [key, "~/x"]), load_cfg(write(tmp_path, "a.yaml", nested))):
+        assert flatten(cfg)[key] == str(tmp_path / "x")
+
+
+def test_the_keys_that_are_paths_are_all_known():
+    said = re.findall(r"^_C\.(\S+) = .*", (FOLDER / "defaults.py").read_text(), re.MULTILINE)
+    texts = [key for key in said if isinstance(flatten(get_cfg()).get(key), str)]
+    assert {key for key in texts if re.search("DIR|ROOT|WEIGHTS|CKPT|FILE", key)} == set(PATHS)
+
+
+@pytest.mark.parametrize(
+    "key, text, says",
+    [
+        ("SOLVER.MILESTONES", "16", r'override SOLVER.MILESTONES: expected a list, .* "\[16\]"'),
+        ("DISTILLER.TERMS", "dfd", r"expected a list, written as \"\['dfd'\]\", found 'dfd'"),
+        ("EVAL_USE_GT", "1", "expected True or False, found 1"),
+        ("SOLVER.MAX_EPOCHS", "2.5", "expected a whole number, found 2.5"),
+        ("SOLVER.MAX_EPOCHS", "True", "expected a whole number, found True"),
+        ("SOLVER.BASE_LR", "True", "expected a number, found True"),
+        ("SOLVER.BASE_LR", "nan", "expected a finite number"),
+        ("SOLVER.BASE_LR", "1" * 400, "expected a number"),
+        ("SOLVER.BASE_LR", "1" * 5000, "expected a finite number"),
+        ("SOLVER.MAX_EPOCHS", "1" * 5000, "expected a whole number"),
+        ("SOLVER.MAX_EPOCHS", "0x" + "1" * 5000, "expected at most 2147483647, found a"),
+        ("SOLVER.MAX_EPOCHS", "[" * 5000, "expected a whole number"),
+        ("SEED", "4294967296", "SEED: expected at most 2147483647, found 4294967296"),
+        ("MODEL.ANCHOR_SIZES", "[32, 64, 128, 256, 99999999999]", "MODEL.ANCHOR_SIZES: expected"),
+        (
+            "OUTPUT_DIR",
+            "a\0b",
+            r"override OUTPUT_DIR: expected a path, without NUL characters, found 'a",
+        ),
+        ("SOLVER.BASE_LRR", "1", r"no such key: SOLVER.BASE_LRR \(did you mean SOLVER.BASE_LR\?\)"),
+        ("SOLVER", "1", "override SOLVER: expected one of the keys under it"),
+        ("EVAL_GALLERY_SIZE", "[[1]]", "a number, a name, or a list of them"),
+        ("EVAL_GALLERY_SIZE", "None", "a number, a name, or a list of them"),
+    ],
+)
+def test_a_bad_override_is_one_line(key, text, says):
+    with pytest.raises(UserError, match=says) as error:
+        load_cfg(None, [key, text])
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
+
+
+BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"{x}: &{x} [{', '.join([f'*{y}'] * 10)}]\n" for x, y in zip("bcdefghij", "abcdefghi")
+)
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("NO: 1", "False: no such key .YAML reads NO"),
+        ("SOLVER: {on: 1}", "SOLVER.True: no such key"),
+        ("1: 1", "no such key: 1"),
+        ("null: 1", "no such key: None"),
+        ("SOLVER: 3", "SOLVER: expected keys under it, found 3"),
+        ("SOLVER:", "SOLVER: expected keys under it, found None"),
+        ("SEED: {a: 1}", "SEED: expected a whole number"),
+        ("SEED: 2024-13-45", "not a YAML config"),
+        ("SEED: !!timestamp x", "not a YAML config"),
+        ("SEED: " + "1" * 5000, "not a YAML config"),
+        ("SEED: " + "[" * 5000, "not a YAML config"),
+        ("a: &a {b: *a}", "not a YAML config .nested too deep"),
+        ("SOLVER: &a {SOLVER: *a}", "not a YAML config .nested too deep"),
+        ("SOLVER: {MILESTONES: &a [*a]}", "not a YAML config .nested too deep"),
+        (BOMB, "not a YAML config .nested too deep"),
+        ("? [1, 2]\n: 3", "not a YAML config"),
+        ("[1]", r"expected KEY: value lines, found \[1\]"),
+        ('OUTPUT_DIR: "a\\0b"', "OUTPUT_DIR: expected a path, without NUL"),
+        ("_BASE_: [1]", "_BASE_: expected the path of a config"),
+        ('_BASE_: "a\\0b"', "_BASE_ .*embedded null byte"),
+        ("_BASE_: " + "x" * 300, "cannot be read .File name too long"),
+        ("a: 1\xff".encode("latin-1"), "not a text in UTF-8"),
+    ],
+)
+def test_odd_files_are_one_line(tmp_path, text, says):
+    path = tmp_path / "a.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=says) as error:
+        load_cfg(path)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 900
+
+
+def test_files_that_are_none(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name, says in (
+        ("x" * 300, "cannot be read .File name too long"),
+        ("missing.yaml", "no such file"),
+        (".", "found a folder"),
+        ("pipe", "found a pipe|a pipe"),
+        ("n\0", "cannot be read"),
+    ):
+        with pytest.raises(UserError, match=f"--cfg .*{says}"):
+            load_cfg(tmp_path / name)
+
+
+def test_a_byte_order_mark_is_no_content(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_bytes(b"\xef\xbb\xbfSEED: 7\n")
+    assert load_cfg(path).SEED == 7

@@ -199,13 +199,13 @@ def test_what_does_not_fit_is_listed_and_nothing_written(
     "text, message",
     [
         ("a: [1", "not a YAML config"),
-        ("- 1", "expected KEY: value lines; found list"),
+        ("- 1", "expected KEY: value lines, found"),
         ("INPUT: {DATASET: market}", "INPUT.DATASET: expected CUHK-SYSU or PRW; found market"),
         ("INPUT: {DATASET: [PRW]}", "INPUT.DATASET: expected CUHK-SYSU or PRW; found"),
         ("SOLVER: {MAX_EPOCHS: -3}", "SOLVER.MAX_EPOCHS: expected at least 0, found -3"),
         ("SOLVER: {MAX_EPOCHS: null}", "SOLVER.MAX_EPOCHS: expected"),
-        ("INPUT: {MIN_SIZE: tall}", "INPUT.MIN_SIZE: expected int; found 'tall'"),
-        ("SOLVER: {BASE_LR: fast}", "SOLVER.BASE_LR: expected float; found 'fast'"),
+        ("INPUT: {MIN_SIZE: tall}", "INPUT.MIN_SIZE: expected a whole number, found 'tall'"),
+        ("SOLVER: {BASE_LR: fast}", "SOLVER.BASE_LR: expected a number, found 'fast'"),
     ],
 )
 def test_bad_release_config_is_one_line(text, message, tmp_path, resnet18, capsys):

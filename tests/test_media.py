@@ -1,6 +1,8 @@
 """Pictures as a person sees them, and the folders they lie in."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from utils.media import TURNS, PictureError, picture_size, read_picture, read_pi
 from utils.names import output_names, printable
 from utils.sources import PICTURE, VIDEO, told, walk
 
+ROOT = Path(__file__).parents[1]
 GREY = np.linspace(0, 255, 40 * 60).reshape(40, 60).astype(np.uint8)  # a slope: no side alike
 COLOURS = np.stack([GREY, GREY.T.reshape(40, 60), 255 - GREY], 2)
 
@@ -247,3 +250,35 @@ def test_output_names_are_free_and_can_be_written(tmp_path):
     assert len({name.casefold() for name in made}) == len(names)
     for name in made:
         (tmp_path / (name + ".part")).write_bytes(b"")
+
+
+def test_a_tilde_in_any_argument_is_the_users_home(tmp_path, monkeypatch, program):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    seen = []
+    program(
+        lambda: seen.extend(sys.argv[1:]), "--out=~/a", "--cfg", "~/b", "OUTPUT_DIR", "~", "T=~/c",
+        "a~b", "x=1",
+    )  # fmt: skip
+    home = str(tmp_path)
+    assert seen == [f"--out={home}/a", "--cfg", f"{home}/b", "OUTPUT_DIR", home, f"T={home}/c",
+                    "a~b", "x=1"]  # fmt: skip
+
+
+def test_no_name_breaks_a_print(tmp_path):
+    code = (
+        "import sys; from utils.errors import UserError, run_main\n"
+        "def main():\n"
+        "    print(sys.argv[1])\n"
+        "    raise UserError(sys.argv[1])\n"
+        "run_main(main)"
+    )
+    for name in (b"\xff\xfe.jpg", "画é.jpg".encode(), b"a\nb\x1b[1m.jpg"):
+        for encoding in ("ascii", "latin-1", "utf-8"):
+            ran = subprocess.run(
+                [sys.executable, "-c", code, name],
+                env={"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding},
+                capture_output=True,
+            )
+            assert ran.returncode == 2 and b"Traceback" not in ran.stderr
+            assert ran.stderr.startswith(b"error: ") and ran.stderr.count(b"\n") == 1
+            assert ran.stdout

@@ -8,12 +8,13 @@ import argparse
 from pathlib import Path
 
 import torch
-import yaml
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from configs.defaults import load_cfg
+from configs.files import parse
 from configs.ranges import check_ranges, flatten
+from configs.values import put
 from engine.checkpoint import misfits
 from models.backbones import BACKBONES
 from models.build import build_net, build_terms
@@ -25,7 +26,7 @@ from tools.release_format import (
     renumber_prw,
 )
 from utils.errors import UserError, run_main
-from utils.files import load_file, make_folder, save_file, write_text
+from utils.files import load_file, make_folder, read_text, save_file, write_text
 
 DATASET_FOLDERS = {"CUHK-SYSU": "cuhk_sysu", "PRW": "prw"}
 LUT = "roi_heads.oim.lut"
@@ -95,16 +96,7 @@ def model_sizes(state: dict[str, Tensor], where: str) -> dict[str, object]:
 
 def read_release_config(path: str) -> dict[str, object]:
     """The release's YAML config as {"A.B.C": value}."""
-    if not Path(path).is_file():
-        raise UserError(f"--cfg {path}: no such file")
-    try:
-        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"--cfg {path}: not a YAML config ({reason})") from None
-    if not isinstance(config, dict):
-        raise UserError(f"--cfg {path}: expected KEY: value lines; found {type(config).__name__}")
-    return flatten(config)
+    return flatten(parse(read_text(Path(path), "--cfg"), f"--cfg {path}: "))
 
 
 def make_config(
@@ -120,16 +112,9 @@ def make_config(
     base, ddps = (folder / f"{sizes['BACKBONE.NAME']}_{kind}.yaml" for kind in ("base", "ddps"))
     cfg = load_cfg(str(ddps if distilled and ddps.is_file() else base))
     cfg.defrost()
-    defaults = flatten(cfg)
     values = {ours: release[key] for key, ours in CONFIG_KEYS.items() if key in release}
     for key, value in (values | sizes | {"OUTPUT_DIR": out}).items():
-        old = defaults[key]
-        try:  # YAML reads 10 as int and 1e-3 as text where a float is meant
-            cfg.merge_from_list([key, float(value) if isinstance(old, float) else value])
-        except (TypeError, ValueError):
-            raise UserError(
-                f"{where}: {key}: expected {type(old).__name__}; found {value!r}"
-            ) from None
+        put(cfg, key, value, f"{where}: ")
     try:
         check_ranges(cfg)
     except UserError as error:

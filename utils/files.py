@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,6 +68,30 @@ def save_file(content: Any, path: Path) -> None:
     """torch.save that never leaves half a file at `path`."""
     with written_beside(path) as file:
         torch.save(content, file)
+
+
+def _check_file(path: str | Path, what: str) -> None:
+    """UserError where `path` is no file: missing, a folder, a pipe or a device, which may never
+    end, or no path at all. what: the option or key that names it."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise UserError(f"{what} {path}: expected a file, found a folder, a pipe or a device")
+    except FileNotFoundError:
+        raise UserError(f"{what} {path}: no such file") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{what} {path}: cannot be read ({reason})") from None
+
+
+def read_text(path: Path, what: str) -> str:
+    """A text file's content, without a byte order mark; UserError where it cannot be read."""
+    _check_file(path, what)
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{what} {path}: cannot be read ({error.strerror or error})") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{what} {path}: not a text in UTF-8 ({error})") from None
 
 
 def load_file(path: str | Path, what: str) -> dict:

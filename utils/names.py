@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import reprlib
 from collections.abc import Iterable
 
 LONGEST = 200  # bytes of a name that we make; file systems take 255, and beside it lies its .part
@@ -12,6 +13,25 @@ def printable(text: str) -> str:
     """The text on one line, in letters that can be written as UTF-8: others are escaped, as bytes
     of a name that are not UTF-8, line ends, codes that a terminal would obey."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def at_home(argument: str) -> str:
+    """An argument of a command line, or a path, with "~" as the user's home. Shells leave it as it
+    is in `--out=~/found`, and whoever starts a program without a shell in every place."""
+    option, equals, value = argument.rpartition("=") if "=~" in argument else ("", "", argument)
+    return option + equals + os.path.expanduser(value)
+
+
+_CUT = reprlib.Repr()
+_CUT.maxstring, _CUT.maxother, _CUT.maxlevel = 120, 120, 3
+
+
+def shown(value: object) -> str:
+    """A value as Python writes it, in a length that fits a line."""
+    try:
+        return _CUT.repr(value)
+    except ValueError:  # Python does not write numbers of thousands of digits
+        return f"a {type(value).__name__} that cannot be written"
 
 
 def output_names(names: Iterable[str]) -> list[str]:

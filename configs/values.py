@@ -1,0 +1,116 @@
+"""What a config's values may be: of their default's type, from YAML or from a command line."""
+
+import ast
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from yacs.config import CfgNode
+
+from configs.ranges import flatten
+from utils.errors import UserError
+from utils.names import at_home, shown
+
+PATHS = (  # "~" is the user's home, NUL is refused
+    "OUTPUT_DIR",
+    "INPUT.DATA_ROOT",
+    "BACKBONE.WEIGHTS",
+    "DISTILLER.TEACHER_CKPT",
+    "EVAL_QUERY_FILE",
+)
+GALLERIES = "EVAL_GALLERY_SIZE"  # a number, a name, or a list of them
+
+
+def merge(
+    cfg: CfgNode, values: Mapping, where: str, unknown: bool = False, above: str = ""
+) -> None:
+    """Put nested `values` over those of `cfg`; UserError naming the first key that is not there or
+    whose value is of another type. where: what that line starts with; unknown: keys of other
+    versions are passed over."""
+    for name, value in values.items():
+        key = f"{above}{name if isinstance(name, str) else shown(name)}"
+        if not isinstance(name, str) or name not in cfg:
+            if not unknown:
+                raise UserError(f"{where}{no_such_key(key, name, cfg, above)}")
+        elif not isinstance(cfg[name], CfgNode):
+            cfg[name] = fitted(key, cfg[name], value, where)
+        elif isinstance(value, Mapping):
+            merge(cfg[name], value, where, unknown, f"{key}.")
+        else:
+            raise UserError(f"{where}{key}: expected keys under it, found {shown(value)}")
+
+
+def no_such_key(key: str, name: object, cfg: CfgNode, above: str = "") -> str:
+    if isinstance(name, bool):
+        return f"{key}: no such key (YAML reads NO, off, yes ... as {name}: put it in quotes)"
+    close = difflib.get_close_matches(key, [f"{above}{known}" for known in flatten(cfg)], 1)
+    return f"no such key: {key}" + (f" (did you mean {close[0]}?)" if close else "")
+
+
+def put(cfg: CfgNode, key: str, value: Any, where: str) -> None:
+    """Put `value` in the place of that of `key`, "A.B.C"."""
+    values = flatten(cfg)
+    if key not in values:
+        group = any(known.startswith(f"{key}.") for known in values)
+        said = f"{key}: expected one of the keys under it" if group else no_such_key(key, key, cfg)
+        raise UserError(f"{where}{said}")
+    node, *names = [cfg, *key.split(".")]
+    for name in names[:-1]:
+        node = node[name]
+    node[names[-1]] = fitted(key, values[key], value, where)
+
+
+def override(cfg: CfgNode, key: str, text: str) -> None:
+    """Put what a command line says in the place of the value of `key`, "A.B.C"."""
+    value = read_value(text)
+    if isinstance(flatten(cfg).get(key), str) and not isinstance(value, str):
+        value = text  # a folder may be called 2024
+    put(cfg, key, value, "override ")
+
+
+def read_value(text: str) -> Any:
+    """A Python literal, or else what YAML makes of the text: `true`, `[dfd, ld]`, plain words."""
+    for read in (ast.literal_eval, yaml.safe_load):
+        try:
+            return read(text)
+        except Exception:  # it is not of this form, whatever the parser says
+            continue
+    return text
+
+
+def fitted(key: str, default: Any, value: Any, where: str) -> Any:
+    """`value` as one of the default's type; UserError where it is of another."""
+    kind = type(default)
+    if isinstance(value, tuple):
+        value = list(value)
+    if key == GALLERIES:
+        items = value if isinstance(value, list) else [value]
+        if all(isinstance(one, int | str) and not isinstance(one, bool) for one in items):
+            return value
+        expected = "a number, a name, or a list of them"
+    elif kind is float:
+        if (number := _number(value)) is not None:
+            return number
+        expected = "a number"
+    elif type(value) is kind:
+        if key not in PATHS:
+            return value
+        if "\0" not in value:
+            return at_home(value)
+        expected = "a path, without NUL characters"
+    elif kind is list:
+        expected = f'a list, written as "[{shown(value)}]"'
+    else:
+        expected = {bool: "True or False", int: "a whole number", str: "text (in quotes)"}[kind]
+    raise UserError(f"{where}{key}: expected {expected}, found {shown(value)}")
+
+
+def _number(value: Any) -> float | None:
+    """Whole numbers too, and 1e-3, which YAML reads as text."""
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (ValueError, OverflowError):
+            return None
+    return None
