@@ -12,6 +12,7 @@ from datasets import load_dataset
 from engine.checkpoint import load_net
 from engine.distributed import own_device, process_group, rank
 from engine.evaluation.evaluate import check_settings, evaluate
+from engine.evaluation.records import evaluated_epoch
 from engine.generators import seed_everything
 from engine.train import Trainer
 from models.build import choose_device
@@ -63,14 +64,14 @@ def work(args: argparse.Namespace, build: Build) -> None:
             f"without --ckpt; found {f'--ckpt {args.ckpt}' if args.ckpt else 'training'}"
         )
     device = own_device(choose_device(cfg.DEVICE))
-    net = None
+    net = epoch = None
     if args.eval and not cfg.EVAL_USE_CACHE:
-        net = load_net(cfg, args.ckpt, device)
+        net, epoch = load_net(cfg, args.ckpt, device), evaluated_epoch(args.ckpt, cfg.OUTPUT_DIR)
     dataset = load_dataset(cfg.INPUT.DATASET, cfg.INPUT.DATA_ROOT)
     for reason, count in dataset.dropped.items():
         print(f"{reason}: {count}")
     if args.eval:
-        evaluate(net, dataset, cfg, device)
+        evaluate(net, dataset, cfg, device, epoch)
         return
     check_settings(dataset, cfg)
     if not dataset.train or not dataset.num_pids:

@@ -25,7 +25,8 @@ from engine.checkpoint import (
     load_state,
 )
 from engine.distributed import from_all, from_first, rank, ranks, same_buffers
-from engine.evaluation.evaluate import draw_scene, evaluate, flat_metrics
+from engine.evaluation.evaluate import draw_scene, evaluate
+from engine.evaluation.records import EVALUATIONS, flat_metrics
 from engine.generators import generator_states, restore_generators
 from engine.learner import Learner
 from engine.schedule import learning_rate, scaled_lr
@@ -69,7 +70,7 @@ class Trainer:
         )
         self.folder = Path(cfg.OUTPUT_DIR)
         self.checkpoints = CheckpointFolder(self.folder, cfg.SOLVER.CKPT_KEEP)
-        self.evaluations = self.folder / "evaluations.jsonl"
+        self.evaluations = self.folder / EVALUATIONS
         self.steps_per_epoch = -(-len(self.scenes) // cfg.INPUT.BATCH_SIZE_TRAIN)
         self.epoch = self.step = 0  # finished epochs, and finished steps of the next one
         self.checkpoint: Path | None = None  # that holds the state of finished epochs and steps
@@ -339,7 +340,7 @@ class Trainer:
             return
         same_buffers(self.net)
         with on_signals(lambda number: self.leave(number, "stopped evaluating")):
-            results = evaluate(self.net, self.dataset, self.cfg, self.device)
+            results = evaluate(self.net, self.dataset, self.cfg, self.device, self.epoch)
             if rank():
                 return
             metrics = flat_metrics(results)

@@ -78,7 +78,8 @@ def errors(gt_boxes, dets, sure_thr, score_thr):
 
 
 def search(dets, feats, query_feats, protocol, score_thr=0.5, cbgm=None):
-    """As `metrics.search`; `lists` holds each query's ranking: (similarity, right, image)."""
+    """As `metrics.search`; `lists` holds each query's ranking: (similarity, right, image), `wrong`
+    its best similarity in images without the person, `right` those of its true matches."""
     return rank(*above(dets, feats, score_thr), query_feats, protocol, cbgm)
 
 
@@ -89,7 +90,7 @@ def above(dets, feats, score_thr):
 
 
 def rank(boxes, feats, query_feats, protocol, cbgm=None):
-    aps, first_hits, lists = [], [], []
+    aps, first_hits, lists, wrong, rights = [], [], [], [], []
     for row, query in enumerate(protocol.queries):
         listed = {image: n for image, n in enumerate(protocol.listed[row].tolist()) if n}
         sims = {image: feats[image] @ query_feats[query].numpy() for image in listed}
@@ -114,9 +115,13 @@ def rank(boxes, feats, query_feats, protocol, cbgm=None):
         order = np.lexsort((y_true, -np.array(y_score)))  # of equal similarities, wrong ones first
         first_hits.append(int(np.array(y_true)[order].argmax()) + 1 if found else 0)
         lists.append([(y_score[i], y_true[i], where[i]) for i in order[:10]])
+        others = [s for s, image in zip(y_score, where) if image not in entries]
+        wrong.append(max(others, default=-np.inf))
+        rights.append([s for s, right in zip(y_score, y_true) if right])
     first = np.array(first_hits)
     top = {f"top{k}": np.mean((first > 0) & (first <= k)) for k in (1, 5, 10)}
-    return {"mAP": np.mean(aps), **top, "ap": np.array(aps), "first_hit": first, "lists": lists}
+    numbers = {"mAP": np.mean(aps), **top, "ap": np.array(aps), "first_hit": first}
+    return numbers | {"lists": lists, "wrong": wrong, "right": rights}
 
 
 def _true_positive(sims, boxes, protocol, entry):

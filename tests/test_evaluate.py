@@ -13,6 +13,7 @@ from datasets.base import Scene
 from engine.evaluation import evaluate as ev
 from engine.evaluation.cache import CACHE, LISTS, load_cache, made_from
 from engine.evaluation.extract import AMP, collect, extract
+from engine.evaluation.records import flat_metrics
 from tests import oracle
 from tests.annotations import write_prw
 from tests.tiny import TINY, pairs
@@ -101,7 +102,8 @@ def test_several_galleries_give_a_table_and_a_curve(net, dataset, config, capsys
     results = ev.evaluate(net, dataset, cfg, CPU)
     folder = ev.Path(cfg.OUTPUT_DIR)
     assert json.loads((folder / "results.json").read_text()) == results
-    assert sorted(p.name for p in folder.iterdir()) == [CACHE, "gallery_sizes.png", "results.json"]
+    files = [CACHE, "gallery_sizes.png", "results.json", "thresholds.png"]
+    assert sorted(p.name for p in folder.iterdir()) == files
     assert [g["gallery_size"] for g in results["galleries"]] == [50, -1, "Occlusion", 100]
     assert [g["queries"] for g in results["galleries"]] == [3, 3, 1, 3]
     for size, gallery in zip((50, -1, "Occlusion", 100), results["galleries"]):
@@ -145,7 +147,7 @@ def test_results_say_what_became_of_each_query_and_each_person(net, dataset, con
         "poorly_placed": 0,
         "missed": 0,
     }
-    flat = ev.flat_metrics(results)
+    flat = flat_metrics(results)
     assert set(flat) == {
         "detection/recall",
         "detection/ap",

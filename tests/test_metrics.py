@@ -83,6 +83,11 @@ def check_search(got, want):
     assert [got[key] for key in NUMBERS] == pytest.approx([want[key] for key in NUMBERS], abs=1e-6)
     np.testing.assert_allclose(got["ap"].numpy(), want["ap"], atol=1e-6)
     assert got["first_hit"].tolist() == want["first_hit"].tolist()
+    np.testing.assert_allclose(got["similarities"].wrong.numpy(), want["wrong"], atol=1e-6)
+    best = [max(right, default=-np.inf) for right in want["right"]]
+    np.testing.assert_allclose(got["similarities"].best_right.numpy(), best, atol=1e-6)
+    right = torch.cat(got["similarities"].right).sort().values
+    np.testing.assert_allclose(right.numpy(), np.sort(np.concatenate(want["right"])), atol=1e-6)
 
 
 # Small whole numbers, so that ties are exact in any order of summation, and frequent.

@@ -9,7 +9,7 @@ from tabulate import tabulate
 from yacs.config import CfgNode
 
 from configs.defaults import load_cfg
-from engine.evaluation.evaluate import flat_metrics
+from engine.evaluation.records import flat_metrics
 from models.build import build_net
 from utils.errors import UserError, run_main
 

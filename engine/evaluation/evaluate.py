@@ -19,11 +19,12 @@ from engine.distributed import from_all, from_first, rank, ranks
 from engine.evaluation import metrics
 from engine.evaluation.cache import CACHE, Cache, check_cache, load_cache, made_from
 from engine.evaluation.extract import AMP, collect, extract
+from engine.evaluation.records import RESULTS
 from models.search_net import SearchNet
 from utils.drawing import draw_boxes
 from utils.errors import UserError
 from utils.files import make_folder, save_file, write_text
-from utils.plots import save_curves
+from utils.plots import save_curves, save_shares
 
 DETECTION_SCORE = 0.01  # detections from this score on count in recall and AP
 SEARCH_SCORE = 0.5  # detections from this score on are ranked against queries
@@ -68,8 +69,8 @@ def context_of(cache: Cache, cfg: CfgNode) -> metrics.CBGM | None:
 def score(
     cache: Cache, dataset: SearchDataset, protocols: Sequence[Protocol], cfg: CfgNode
 ) -> dict:
-    """Results (fractions of 1) of a features cache; "search" and "queries" are the first
-    protocol's, "galleries" has a line for each."""
+    """Results (fractions of 1) of a features cache; "search", "thresholds" and "queries" are the
+    first protocol's, "galleries" has a line for each."""
     dets = cache["gallery_dets"]
     searches = metrics.search_many(
         dets,
@@ -83,6 +84,7 @@ def score(
     labeled = [torch.from_numpy(scene.pids != UNLABELED) for scene in dataset.gallery]
     known = metrics.detection(boxes, dets, DETECTION_SCORE, labeled=labeled)
     numbers = [{name: search[name] for name in NUMBERS} for search in searches]
+    thresholds = [search["similarities"].thresholds() for search in searches]
     return {
         "detection": metrics.detection(boxes, dets, DETECTION_SCORE),
         "detection_labeled": {"recall": known["recall"]},
@@ -99,10 +101,13 @@ def score(
             "search_score": SEARCH_SCORE,
         },
         "detection_errors": metrics.detection_errors(boxes, dets, SEARCH_SCORE, DETECTION_SCORE),
+        "thresholds": thresholds[0],
+        "threshold_curve": searches[0]["similarities"].curve(),
         "galleries": [
             {"gallery_size": protocol.size, "name": protocol.name, "queries": len(protocol.queries)}
             | values
-            for protocol, values in zip(protocols, numbers)
+            | {"thresholds": {rate: at["similarity"] for rate, at in found.items()}}
+            for protocol, values, found in zip(protocols, numbers, thresholds)
         ],
         "queries": per_query(dataset, protocols[0], searches[0]),
     }
@@ -127,15 +132,6 @@ def per_query(dataset: SearchDataset, protocol: Protocol, search: dict) -> list[
     ]
 
 
-def flat_metrics(results: dict) -> dict[str, float]:
-    """{"detection/recall": ..., "search/mAP": ..., ...}: the main numbers alone."""
-    return {
-        f"{group}/{name}": value
-        for group in ("detection", "detection_labeled", "search")
-        for name, value in results[group].items()
-    }
-
-
 def print_results(results: dict) -> None:
     """The tables that every evaluation ends with, in per cent."""
     detection, search, errors = (results[k] for k in ("detection", "search", "detection_errors"))
@@ -154,6 +150,25 @@ def print_results(results: dict) -> None:
     print(
         f"of {errors['people']} people: {share['found']} found, {share['low_score']} with a score "
         f"under {SEARCH_SCORE}, {share['poorly_placed']} poorly placed, {share['missed']} missed",
+        flush=True,
+    )
+    rows = [
+        [
+            f"{float(rate):.0%}",
+            at["similarity"],
+            100 * at["matches_kept"],
+            100 * at["queries_kept"],
+        ]
+        for rate, at in results["thresholds"].items()
+    ]
+    kept = ["true matches kept", "queries that keep one"]
+    print(
+        tabulate(
+            rows,
+            ["false alarms", "from similarity", *kept],
+            floatfmt=("", ".3f", ".2f", ".2f"),
+            colalign=("right",) * 4,
+        ),
         flush=True,
     )
     if unmatched := results["protocol"]["queries_unmatched"]:
@@ -178,12 +193,29 @@ def draw_sizes(results: dict, path: Path) -> None:
         save_curves(path, title, "gallery size (images)", list(sized), curves)
 
 
+def draw_thresholds(results: dict, path: Path) -> None:
+    """What false alarms and true matches do over the similarity, with the thresholds marked."""
+    curve, protocol = results["threshold_curve"], results["protocol"]
+    curves = {
+        "queries with a false alarm": curve["false_alarms"],
+        "true matches kept": curve["matches_kept"],
+    }
+    marks = {f"{float(r):.0%}": at["similarity"] for r, at in results["thresholds"].items()}
+    title = protocol["name"] + (" + CBGM" if protocol["cbgm"] else "")
+    save_shares(path, title, "similarity", curve["similarity"], curves, marks)
+
+
 def evaluate(
-    net: SearchNet | None, dataset: SearchDataset, cfg: CfgNode, device: torch.device
+    net: SearchNet | None,
+    dataset: SearchDataset,
+    cfg: CfgNode,
+    device: torch.device,
+    epoch: int | None = None,
 ) -> dict:
     """Extract (or read the cache, then `net` may be None), score, print, and write
     OUTPUT_DIR/results.json; returns what it wrote. Bad settings are found before the work. Every
-    rank extracts its part of the gallery; rank 0 does all else, the others return {}."""
+    rank extracts its part of the gallery; rank 0 does all else, the others return {}. epoch: of
+    the network's checkpoint, if that lies in OUTPUT_DIR: thus it finds its thresholds."""
     folder, seconds = Path(cfg.OUTPUT_DIR), None
     protocols = check_settings(dataset, cfg)
     from_first(lambda: make_folder(folder, "OUTPUT_DIR"))
@@ -199,12 +231,13 @@ def evaluate(
         seconds = (time.perf_counter() - start) / len(dataset.gallery)
     if rank():
         return {}
-    results = score(cache, dataset, protocols, cfg)
+    results = {"epoch": epoch} | score(cache, dataset, protocols, cfg)
     if seconds is not None:
         results["protocol"]["seconds_per_image"] = seconds
     print_results(results)
     draw_sizes(results, folder / "gallery_sizes.png")
-    write_text(json.dumps(results, indent=2) + "\n", folder / "results.json")
+    draw_thresholds(results, folder / "thresholds.png")
+    write_text(json.dumps(results, indent=2) + "\n", folder / RESULTS)
     return results
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from datasets.protocol import Protocol
 from engine.evaluation.cbgm import CBGM, rematch
 from engine.evaluation.gallery import Gallery, join, listing, pair_iou, row_of_each, spread
+from engine.evaluation.thresholds import Similarities, best_wrong
 
 TOP = (1, 5, 10)
 CHUNK = 64  # queries scored at once: [64, 140k] similarities are 36 MB
@@ -134,8 +135,9 @@ def search_many(
     """Search scores of several protocols in one pass over the features.
 
     dets: [n, 5] and feats: [n, D] per gallery image; query_feats: [queries of the dataset, D].
-    Returns per protocol mAP, top1, top5, top10 and, for its Q queries, "ap" [Q] float64 and
-    "first_hit" [Q] int64: the rank of the first right detection, 1 is best, 0 is never found.
+    Returns per protocol mAP, top1, top5, top10; for its Q queries, "ap" [Q] float64 and
+    "first_hit" [Q] int64: the rank of the first right detection, 1 is best, 0 is never found; and
+    "similarities", from which thresholds follow.
     """
     gallery = Gallery.above(dets, feats, score_thr)
     truths = [_Truth.of(gallery, protocol) for protocol in protocols]
@@ -143,21 +145,24 @@ def search_many(
         (
             torch.zeros(len(p.queries), dtype=torch.float64),
             torch.zeros(len(p.queries), dtype=torch.long),
+            Similarities(len(p.queries)),
         )
         for p in protocols
     ]
     wanted = torch.unique(torch.from_numpy(np.concatenate([p.queries for p in protocols])))
     for chunk in wanted.split(CHUNK):
         sims = query_feats[chunk] @ gallery.feats.T
-        for protocol, truth, (ap, first_hit) in zip(protocols, truths, results):
+        for protocol, truth, (ap, first_hit, seen) in zip(protocols, truths, results):
             queries = torch.from_numpy(protocol.queries)
             rows = torch.isin(queries, chunk).nonzero()[:, 0]
             if len(rows):
                 at = torch.searchsorted(chunk, queries[rows])
                 own = sims if torch.equal(at, torch.arange(len(sims))) else sims[at]
                 ranked = _rank(own, rows, gallery, protocol, cbgm)
-                ap[rows], first_hit[rows] = _score(*ranked, truth, rows)
-    return [_summary(ap, first_hit) for ap, first_hit in results]
+                hits = truth.best(ranked[0], rows)
+                ap[rows], first_hit[rows] = _score(*ranked, hits, truth.present[rows])
+                seen.add(rows, hits, best_wrong(*ranked, rows, gallery, protocol))
+    return [_summary(*result) for result in results]
 
 
 def _rank(sims, rows, gallery, protocol, cbgm) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -218,20 +223,20 @@ class _Truth:
         return first, torch.searchsorted(self.query, rows, right=True) - first
 
 
-def _score(sims, index, weights, truth, rows) -> tuple[Tensor, Tensor]:
+def _score(sims, index, weights, hits, present) -> tuple[Tensor, Tensor]:
     """Average precision x found / present [c] and the rank of the first hit [c].
 
     Nothing is sorted but the few true positives of a query. With s the similarity of one of them,
     its precision is (true positives >= s) / (detections >= s), and scikit-learn's average
     precision is the mean of these over the true positives found.
     """
-    hits = truth.best(sims, rows).sort(dim=1).values
+    hits = hits.sort(dim=1).values
     values = sims if index is None else sims.gather(1, index)
     above = _count_above(values, weights, hits)
     hits_above = hits.shape[1] - torch.searchsorted(hits, hits)
     found = hits > -torch.inf
     precision = torch.where(found, hits_above / above.double(), 0.0)
-    ap = precision.sum(1) / truth.present[rows].clamp(min=1)
+    ap = precision.sum(1) / present.clamp(min=1)
     first_hit = (above - hits_above)[:, -1] + 1
     return ap, torch.where(found[:, -1], first_hit, 0)
 
@@ -243,9 +248,9 @@ def _count_above(values: Tensor, weights: Tensor, levels: Tensor) -> Tensor:
     return count.long().flip(1).cumsum(1).flip(1)[:, 1:]
 
 
-def _summary(ap: Tensor, first_hit: Tensor) -> dict:
+def _summary(ap: Tensor, first_hit: Tensor, seen: Similarities) -> dict:
     top = {f"top{k}": float(((first_hit > 0) & (first_hit <= k)).double().mean()) for k in TOP}
-    return {"mAP": float(ap.mean()), **top, "ap": ap, "first_hit": first_hit}
+    return {"mAP": float(ap.mean()), **top, "ap": ap, "first_hit": first_hit, "similarities": seen}
 
 
 class Match(NamedTuple):

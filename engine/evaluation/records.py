@@ -1,0 +1,72 @@
+"""What evaluations leave behind: results.json of the last one, a line of evaluations.jsonl for each
+of a training, and which of them a checkpoint's thresholds stand in."""
+
+import json
+from pathlib import Path
+
+from engine.checkpoint import load_checkpoint
+from utils.errors import UserError
+
+RESULTS = "results.json"
+EVALUATIONS = "evaluations.jsonl"
+PREFIX = "thresholds/"  # of a threshold's name among flat metrics
+
+
+def flat_metrics(results: dict) -> dict[str, float]:
+    """{"detection/recall": ..., "search/mAP": ..., ...}: the main numbers alone. Thresholds too, as
+    "thresholds/0.05", where people were searched as any program searches: similarities of
+    ground-truth boxes and of CBGM are others."""
+    protocol, thresholds = results["protocol"], results.get("thresholds", {})
+    if protocol["cbgm"] or protocol["ground_truth_boxes"]:
+        thresholds = {}
+    return {
+        f"{group}/{name}": value
+        for group in ("detection", "detection_labeled", "search")
+        for name, value in results[group].items()
+    } | {f"{PREFIX}{rate}": at["similarity"] for rate, at in thresholds.items()}
+
+
+def epoch_of(checkpoint: dict) -> int | None:
+    """Finished epochs; None within one, or where the file does not say."""
+    return None if checkpoint.get("step") else checkpoint.get("epoch")
+
+
+def evaluated_epoch(path: str | Path, folder: str | Path) -> int | None:
+    """The epoch that results of this checkpoint in this folder are of; None where the checkpoint
+    lies elsewhere, beside whose results they would be taken for another's."""
+    here = Path(path).resolve().parent == Path(folder).resolve()
+    return epoch_of(load_checkpoint(path)) if here else None
+
+
+def thresholds_of(path: str | Path, what: str = "--ckpt") -> dict[str, float] | None:
+    """{"0.01": ..., "0.05": ..., "0.1": ...}: rate of false alarms, of queries -> the similarity
+    from which on a match of this checkpoint counts (see `thresholds`). From within the file, or
+    from the newest evaluation of its epoch in its folder; None where there is none."""
+    checkpoint, folder = load_checkpoint(path, what), Path(path).parent
+    epoch = epoch_of(checkpoint)
+    if checkpoint.get("thresholds") or epoch is None:
+        return checkpoint.get("thresholds")
+    for record in (*_last(folder / RESULTS), *reversed(_lines(folder / EVALUATIONS))):
+        found = {k.removeprefix(PREFIX): v for k, v in record.items() if k.startswith(PREFIX)}
+        if record.get("epoch") == epoch and found:
+            return found
+    return None
+
+
+def _last(path: Path) -> list[dict]:
+    """Of results.json, what a line of evaluations.jsonl would hold; none where there is no file."""
+    try:
+        results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return [{"epoch": results.get("epoch")} | flat_metrics(results)] if results else []
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"{path}: expected the results of an evaluation ({error!r})") from None
+
+
+def _lines(path: Path) -> list[dict]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        return [dict(json.loads(line)) for line in lines]
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{path}: expected lines of JSON, one for each evaluation ({error})"
+        ) from None

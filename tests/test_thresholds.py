@@ -1,0 +1,191 @@
+"""From which similarity on it is the same person: the definition, and how a checkpoint finds its
+own."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import train_base
+from configs.defaults import load_cfg
+from datasets.protocol import Protocol
+from engine.evaluation import metrics
+from engine.evaluation.records import thresholds_of
+from engine.evaluation.thresholds import LOWEST, Similarities
+from engine.run import run
+from engine.weights import save_weights
+from tests.tiny import TINY, pairs
+from tests.training import Run, evaluations, make_data
+from utils.errors import UserError
+
+PERSON, BESIDE, ELSEWHERE = (0, 0, 50, 100), (25, 0, 75, 100), (200, 0, 250, 100)
+SIMILARITY = st.sampled_from([-0.5, 0.0, 0.25, 0.5, 0.75])  # ties are frequent
+
+
+def search(*images: list[tuple[tuple, float]]) -> Similarities:
+    """One query; each image holds (box, similarity) detections, and PERSON stands in the first."""
+    protocol = Protocol(
+        "one",
+        np.array([0]),
+        np.ones((1, len(images)), np.uint8),
+        np.array([0]),
+        np.array([0]),
+        np.array([0]),
+        np.array([PERSON], np.float32),
+    )
+    dets = [torch.tensor([[*box, 1.0] for box, _ in image]).reshape(-1, 5) for image in images]
+    feats = [torch.tensor([[value] for _, value in image]).reshape(-1, 1) for image in images]
+    return metrics.search(dets, feats, torch.ones(1, 1), protocol)["similarities"]
+
+
+def test_somebody_in_an_image_without_the_person_is_a_false_alarm():
+    seen = search([(PERSON, 0.9), (ELSEWHERE, 0.8)], [(PERSON, 0.25), (ELSEWHERE, 0.5)], [])
+    assert (seen.wrong.tolist(), torch.cat(seen.right).tolist()) == ([0.5], [pytest.approx(0.9)])
+    for at in seen.thresholds().values():  # each allows less than one of one query
+        assert at["similarity"] == np.nextafter(np.float32(0.5), np.float32(1))
+        assert (at["matches_kept"], at["queries_kept"]) == (1, 1)
+
+
+def test_a_second_detection_of_the_person_is_no_false_alarm():
+    seen = search([(PERSON, 0.5), (BESIDE, 0.9)], [(ELSEWHERE, 0.25)])
+    assert (seen.wrong.tolist(), torch.cat(seen.right).tolist()) == ([0.25], [0.5])
+
+
+def test_where_nobody_else_is_everything_may_be_kept():
+    seen = search([(PERSON, -0.5)], [])
+    assert seen.thresholds()["0.01"] == {
+        "similarity": LOWEST,
+        "matches_kept": 1,
+        "queries_kept": 1,
+    }
+    nobody = search([], [])
+    assert nobody.thresholds()["0.1"]["matches_kept"] == 0
+    assert nobody.curve()["false_alarms"][0] == 0
+
+
+@given(st.lists(st.tuples(SIMILARITY, st.lists(SIMILARITY, max_size=3)), min_size=1, max_size=40))
+def test_the_smallest_similarity_with_no_more_false_alarms_than_that(queries):
+    seen = Similarities(len(queries))
+    for row, (wrong, hits) in enumerate(queries):
+        seen.add(torch.tensor([row]), torch.tensor([[*hits, -np.inf]]), torch.tensor([wrong]))
+    rights = [hit for _, hits in queries for hit in hits]
+
+    def alarms(similarity: float) -> float:
+        return sum(wrong >= similarity for wrong, _ in queries) / len(queries)
+
+    for rate, at in seen.thresholds().items():
+        level = at["similarity"]
+        assert alarms(level) <= float(rate)
+        if level > LOWEST:
+            assert alarms(float(np.nextafter(np.float32(level), np.float32(-2)))) > float(rate)
+        assert at["matches_kept"] == sum(r >= level for r in rights) / max(len(rights), 1)
+        kept = [any(hit >= level for hit in hits) for _, hits in queries]
+        assert at["queries_kept"] == sum(kept) / len(queries)
+    curve = seen.curve()
+    assert curve["false_alarms"] == [alarms(level) for level in curve["similarity"]]
+
+
+@pytest.fixture
+def checkpoint(root: Path, net, tmp_path: Path) -> Path:
+    """A run's checkpoint of the second epoch, evaluated with the run's settings."""
+    cfg = load_cfg(None, pairs(TINY | {"OUTPUT_DIR": tmp_path, "INPUT.DATA_ROOT": root}))
+    (tmp_path / "cfg.yaml").write_text(cfg.dump())
+    content = {"model": net.state_dict(), "config": cfg.dump(), "epoch": 2, "step": 0}
+    torch.save(content, tmp_path / "epoch_01.pth")
+    return tmp_path / "epoch_01.pth"
+
+
+@pytest.fixture
+def evaluated(checkpoint: Path, program):
+    """evaluated(path, KEY, VALUE, ...): --eval --ckpt path; the results."""
+
+    def call(path: Path, *overrides: str) -> dict:
+        line = "--cfg", checkpoint.parent / "cfg.yaml", "--eval", "--ckpt", path, *overrides
+        code, out, err = program(lambda: run("", train_base.build), *line)
+        assert code == 0, err
+        assert "from similarity" in out
+        return json.loads((checkpoint.parent / "results.json").read_text())
+
+    return call
+
+
+def similarities(results: dict) -> dict[str, float]:
+    return {rate: at["similarity"] for rate, at in results["thresholds"].items()}
+
+
+def test_an_evaluation_of_a_checkpoint_gives_it_thresholds(checkpoint: Path, evaluated):
+    assert thresholds_of(checkpoint) is None
+    results = evaluated(checkpoint)
+    found = thresholds_of(checkpoint)
+    assert found == similarities(results)
+    assert list(found) == ["0.01", "0.05", "0.1"]
+    assert LOWEST < found["0.1"] <= found["0.05"] <= found["0.01"] <= 1
+    assert results["galleries"][0]["thresholds"] == found
+    best = shutil.copy(checkpoint, checkpoint.with_name("best.pth"))
+    assert thresholds_of(best) == found
+    assert Image.open(checkpoint.with_name("thresholds.png")).size == (1050, 630)
+
+
+def test_the_newest_evaluation_of_its_epoch_counts(checkpoint: Path, evaluated):
+    lines = [
+        {"epoch": 1, "thresholds/0.05": 0.25},
+        {"epoch": 2, "thresholds/0.05": 0.5},
+        {"epoch": 3, "thresholds/0.05": 0.75},
+        {"epoch": 2, "search/mAP": 0.5},
+    ]
+    text = "\n".join(map(json.dumps, lines)) + "\n"
+    (checkpoint.parent / "evaluations.jsonl").write_text(text)
+    assert thresholds_of(checkpoint) == {"0.05": 0.5}
+    for others in (["EVAL_USE_GT", "True"], ["EVAL_USE_CBGM", "True"]):  # other similarities
+        assert similarities(evaluated(checkpoint, *others))
+        assert thresholds_of(checkpoint) == {"0.05": 0.5}
+    assert similarities(evaluated(checkpoint)) == thresholds_of(checkpoint)
+
+
+def test_other_checkpoints_do_not_find_them(checkpoint: Path, evaluated, tmp_path: Path):
+    evaluated(checkpoint)
+    content = torch.load(checkpoint)
+    for change in ({"epoch": 3}, {"step": 5}, {"epoch": None}):
+        torch.save(content | change, checkpoint.with_name("other.pth"))
+        assert thresholds_of(checkpoint.with_name("other.pth")) is None
+    elsewhere = tmp_path / "elsewhere" / "epoch_01.pth"
+    elsewhere.parent.mkdir()
+    shutil.copy(checkpoint, elsewhere)
+    assert evaluated(elsewhere)["epoch"] is None  # results of a checkpoint that is not beside them
+    assert thresholds_of(checkpoint) is None
+    assert thresholds_of(elsewhere) is None
+
+
+def test_weights_to_hand_on_bring_their_own(net, tmp_path: Path):
+    path = tmp_path / "student.safetensors"
+    save_weights(net.state_dict(), "{}", {"0.05": 0.625}, path, half=False)
+    assert thresholds_of(path) == {"0.05": 0.625}
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [("results.json", "{"), ("results.json", '{"epoch": 2}'), ("evaluations.jsonl", "3\n")],
+)
+def test_damaged_records_are_named(checkpoint: Path, name: str, text: str):
+    checkpoint.with_name(name).write_text(text)
+    with pytest.raises(UserError, match=f"{name}: expected"):
+        thresholds_of(checkpoint)
+
+
+@pytest.mark.slow
+def test_every_checkpoint_of_a_training_finds_its_own(tmp_path: Path):
+    make_data(tmp_path)
+    training = Run(tmp_path, "run", "EVAL_USE_GT", "False")
+    assert training.wait() == 0, training.text
+    lines = evaluations(training.out)
+    for name, line in zip(("epoch_00.pth", "epoch_01.pth"), lines, strict=True):
+        stored = {f"thresholds/{k}": v for k, v in thresholds_of(training.out / name).items()}
+        assert stored.items() <= line.items()
+    best = max(lines, key=lambda line: line["search/mAP"])
+    assert thresholds_of(training.out / "best.pth")["0.05"] == best["thresholds/0.05"]
