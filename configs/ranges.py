@@ -46,6 +46,7 @@ SHARES = (  # within 0 and 1
     "MODEL.OIM.MOMENTUM",
     "SOLVER.WARMUP_FACTOR",
     "DISTILLER.CD.NMS_THRESH",
+    "DISTILLER.RKD.NMS_THRESH",
 )
 LISTS = {  # what the items are, and how many
     "MODEL.ANCHOR_SIZES": (int, 5),

@@ -35,6 +35,9 @@ RIVALS = {
     "reviewkd_ld_cd": ["reviewkd", "ld", "cd"],
     "kd": ["kd"],
     "hint": ["hint"],
+    "rkd": ["rkd"],
+    "kd_standardized": ["kd"],
+    "dkd_standardized": ["ld"],
 }
 
 

@@ -16,7 +16,7 @@ from configs.defaults import get_cfg, load_cfg
 from datasets.base import UNLABELED
 from models import distill
 from models.build import build_distiller, build_net, build_terms, inherit, loss_weights
-from models.distill import cd, dfd, kd, ld, make_term, pkd, reviewkd
+from models.distill import cd, dfd, kd, ld, make_term, pkd, reviewkd, rkd
 from models.oim import OIM
 from models.outputs import Regions, Trace
 from tests.golden import named_weights
@@ -27,7 +27,7 @@ from utils.files import save_file
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "losses.json").read_text())
 OPTIONS = {
     name: {key.lower(): value for key, value in get_cfg().DISTILLER[name.upper()].items()}
-    for name in ("dfd", "ld", "cd", "kd", "hint", "pkd", "reviewkd")
+    for name in ("dfd", "ld", "cd", "kd", "hint", "pkd", "reviewkd", "rkd")
 }
 WEIGHTS = {name: options.pop("weight") for name, options in OPTIONS.items()}
 DFD_PARTS = ("fg", "bg", "attention", "relation")
@@ -90,7 +90,8 @@ def test_dfd_golden():
 def test_ld_golden(name, key, classes, labels):
     student = (t(f"{key}.s", 24, classes) * 3).requires_grad_()
     teacher = t(f"{key}.t", 24, classes) * 3
-    value = ld.decoupled_loss(student, teacher, labels, **OPTIONS["ld"])
+    options = {key: OPTIONS["ld"][key] for key in ("temperature", "alpha", "beta")}
+    value = ld.decoupled_loss(student, teacher, labels, **options)
     value.backward()
     close(value, GOLDEN[name]["loss"])
     close(student.grad.norm(), GOLDEN[name]["grad_norm"])
@@ -276,6 +277,30 @@ def test_kd_by_hand():
     close(kd.kd_loss(student, teacher.float(), 2), 4 * kl)
 
 
+def test_standardized_kd_by_hand():
+    """Of two proposals each class is +1 and -1, which the teacher has the other way round: at
+    temperature 2 its odds are e to 1, the student's e to -1."""
+    student, teacher = torch.tensor([[0.0, 0], [2, -6]]), torch.tensor([[5.0, 5], [3, 9]])
+    torch.testing.assert_close(kd.standardize(student), torch.tensor([[-1.0, 1], [1, -1]]))
+    loss = kd.kd_loss(kd.standardize(student), kd.standardize(teacher), 2)
+    close(loss, 4 * np.tanh(0.5))  # 2² times (2p - 1) ln(p / (1 - p)) with p = 1 / (1 + 1/e)
+    strong = kd.standardize(7 * student + 3)
+    torch.testing.assert_close(strong, kd.standardize(student))
+    assert not kd.standardize(torch.full((3, 2), 4.0)).any()
+
+
+def test_rkd_by_hand():
+    """A triangle of sides 3, 4, 5 at the teacher, three points on a line at the student."""
+    teacher = torch.tensor([[0.0, 0], [3, 0], [0, 4]])
+    student = torch.tensor([[0.0], [1], [2]])
+    distance = (0 + 0.5**2 / 2 + 0.5**2 / 2) / 3  # 3/4, 4/4, 5/4 against 3/4, 6/4, 3/4
+    angle = (1 / 2 + (1.6 - 1 / 2) + 0.2**2 / 2) / 3  # 0, 0.6, 0.8 against 1, -1, 1
+    close(rkd.rkd_loss(student, teacher, 1, 0), distance)
+    close(rkd.rkd_loss(student, teacher, 0, 1), angle)
+    close(rkd.rkd_loss(student, teacher, 1, 2), distance + 2 * angle)
+    close(rkd.rkd_loss(5 * teacher.flip(1) + 7, teacher, 1, 2), 0)  # scale, shift and mirror
+
+
 # --- every term, as the distiller calls it -----------------------------------------------------
 
 
@@ -328,7 +353,12 @@ def student_leaves(trace: Trace) -> list[torch.Tensor]:
     return [*trace.features.values(), trace.class_logits, trace.embeddings]
 
 
-CASES = [*OPTIONS.items(), ("cd", CONTRASTIVE), ("cd", OPTIONS["cd"] | dict(rank_by="constant"))]
+CASES = [
+    *OPTIONS.items(),
+    ("cd", CONTRASTIVE),
+    ("cd", OPTIONS["cd"] | dict(rank_by="constant")),
+    *((name, OPTIONS[name] | dict(logits="standardized")) for name in ("kd", "ld")),
+]
 
 
 @pytest.mark.parametrize("channels", [8, 6])
@@ -360,7 +390,7 @@ def test_empty_batches(name, options, sampled, boxes):
     assert all(grad.isfinite().all() for grad in grads)
 
 
-@pytest.mark.parametrize("name", ["dfd", "ld", "cd", "kd", "pkd"])
+@pytest.mark.parametrize("name", ["dfd", "ld", "cd", "kd", "pkd", "rkd"])
 def test_equal_networks_lose_nothing(name):
     trace = make_trace("student")
     assert make_term(name, 8, 8, OPTIONS[name])(trace, trace).item() == pytest.approx(0, abs=1e-6)
@@ -394,14 +424,15 @@ def teacher_of(teacher, folder: Path, **options: str):
 
 def test_each_term_alone_trains_the_student_and_not_the_teacher():
     torch.manual_seed(0)
-    cfg = small_cfg(**{"BACKBONE.NAME": "resnet18_x05", "MODEL.FPN_CHANNELS": "12"})
+    slim = {"MODEL.FPN_CHANNELS": "12", "MODEL.FC_SIZE": "24", "MODEL.EMBEDDING_SIZE": "10"}
+    cfg = small_cfg(**{"BACKBONE.NAME": "resnet18_x05"}, **slim)
     teacher_cfg = small_cfg(**{"BACKBONE.NAME": "resnet18", "MODEL.FPN_CHANNELS": "16"})
     student, teacher = build_net(cfg, 4), build_net(teacher_cfg, 4)
     distiller = build_distiller(cfg, student, teacher, teacher_cfg).train()
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
-    boxes = torch.tensor([[10.0, 10, 50, 90], [60, 20, 100, 90]])
+    boxes = torch.tensor([[10.0, 10, 50, 90], [60, 20, 100, 90], [90, 5, 120, 60]])
     targets = [
-        {"boxes": boxes, "labels": torch.tensor([1, U])},
+        {"boxes": boxes, "labels": torch.tensor([1, U, 2])},
         {"boxes": boxes[:0], "labels": torch.zeros(0, dtype=torch.int64)},
     ]
     images = [t("image0", 3, 96, 128).sigmoid(), t("image1", 3, 96, 110).sigmoid()]
@@ -410,8 +441,9 @@ def test_each_term_alone_trains_the_student_and_not_the_teacher():
         distiller.zero_grad()
         step.losses[name].backward(retain_graph=True)
         reached = {n for n, p in student.named_parameters() if p.grad is not None and p.grad.any()}
-        branch = {"ld": "box_predictor", "kd": "box_predictor", "cd": "embedding_head"}.get(name)
-        assert branch is None or any(branch in n for n in reached)
+        branches = {"box_predictor": ("ld", "kd"), "embedding_head": ("cd", "rkd")}
+        for branch, names in branches.items():
+            assert name not in names or any(branch in n for n in reached)
         assert any("backbone.body" in n for n in reached)
         assert all(p.grad is not None for p in term.parameters())
         assert all(p.grad is None for p in teacher.parameters())
@@ -469,6 +501,19 @@ def test_cd_needs_a_teacher_of_the_same_identities():
         make_term("cd", 8, 8, OPTIONS["cd"])(student, teacher)
 
 
+def test_only_contrastive_cd_needs_embeddings_of_the_same_length():
+    student, teacher = make_trace("student"), make_trace("teacher")
+    teacher.oim = OIM(4, 3, 6)
+    teacher.embeddings = F.normalize(t("teacher.x", len(teacher.embeddings), 6))
+    for name, options in [
+        ("cd", OPTIONS["cd"] | dict(rank_by="constant")),
+        ("rkd", OPTIONS["rkd"]),
+    ]:
+        assert make_term(name, 8, 8, options)(student, teacher) > 0
+    with pytest.raises(UserError, match="contrastive: .*MODEL.EMBEDDING_SIZE 8, found one of 6"):
+        make_term("cd", 8, 8, CONTRASTIVE)(student, teacher)
+
+
 def test_a_method_is_one_file(tmp_path, monkeypatch):
     (tmp_path / "sign.py").write_text("""
 from torch import nn
@@ -493,11 +538,14 @@ class Term(nn.Module):
 
 
 def test_unknown_names_and_choices():
-    with pytest.raises(UserError, match="cd, dfd, hint, kd, ld, pkd, reviewkd.*found fgd2"):
+    with pytest.raises(UserError, match="cd, dfd, hint, kd, ld, pkd, reviewkd, rkd.*found fgd2"):
         make_term("fgd2", 8, 8, {})
     with pytest.raises(UserError, match="CD.FORM: .*found cosine"):
         make_term("cd", 8, 8, OPTIONS["cd"] | dict(form="cosine"))
     with pytest.raises(UserError, match="CD.RANK_BY"):
         make_term("cd", 8, 8, OPTIONS["cd"] | dict(rank_by="score"))
+    for name in ("kd", "ld"):
+        with pytest.raises(UserError, match=f"{name.upper()}.LOGITS: expected raw or standardized"):
+            make_term(name, 8, 8, OPTIONS[name] | dict(logits="scaled"))
     with pytest.raises(UserError, match="DFD.SCALE_BOXES_BY"):
         make_term("dfd", 8, 8, OPTIONS["dfd"] | dict(scale_boxes_by="map"))

@@ -4,8 +4,9 @@ python -m tools.compare --cfg configs/cuhk_sysu/resnet18_ddps.yaml \\
     --methods none dfd ld cd ddps pkd+ld+cd --seeds 1 2 3 SOLVER.MAX_EPOCHS 10
 
 A method is none (the student alone, by the same config), a term, several joined by +, or one of
-ddps, fgd, dkd, cd_contrastive. Each run has a folder OUTPUT_DIR/<terms>_seed<k>; the same command
-again goes on where it was stopped. Writes OUTPUT_DIR/comparison.{md,csv,json,png}.
+ddps, fgd, dkd, cd_contrastive, kd_standardized, dkd_standardized. Each run has a folder
+OUTPUT_DIR/<terms>_seed<k>; the same command again goes on where it was stopped. Writes
+OUTPUT_DIR/comparison.{md,csv,json,png}.
 """
 
 import argparse

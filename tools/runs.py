@@ -30,6 +30,8 @@ METHODS = {term: ([term], []) for term in known_terms()} | {
     "fgd": (["dfd"], []),
     "dkd": (["ld"], []),
     "cd_contrastive": (["cd"], ["DISTILLER.CD.FORM", "contrastive"]),
+    "kd_standardized": (["kd"], ["DISTILLER.KD.LOGITS", "standardized"]),
+    "dkd_standardized": (["ld"], ["DISTILLER.LD.LOGITS", "standardized"]),
 }
 # A run may go on under other values of these: no score depends on them.
 FREE_KEYS = ("DEVICE", "INPUT.NUM_WORKERS", "SOLVER.CKPT_")

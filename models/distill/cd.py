@@ -13,7 +13,7 @@ from torchvision.ops import batched_nms, remove_small_boxes
 from datasets.base import UNLABELED
 from models.distill import check_choice
 from models.oim import OIM
-from models.outputs import Regions, Trace
+from models.outputs import Trace
 from utils.errors import UserError
 
 MIN_SIDE = 0.01  # pixels
@@ -86,35 +86,58 @@ def thin_out(
     return large[keep]
 
 
-def check_tables(student: OIM, teacher: OIM, compared: bool) -> None:
-    """UserError where the same label is not the same person to both, or, if they are to be
-    compared, where embeddings differ in length."""
-    if not len(teacher.lut):
-        raise UserError(
-            "DISTILLER.TERMS cd: needs the teacher's table of identities, which weights to hand on "
-            "leave out; expected DISTILLER.TEACHER_CKPT with a checkpoint of its training"
-        )
+def check_tables(student: OIM, teacher: OIM) -> None:
+    """UserError where the same label is not the same person to both."""
     if len(student.lut) != len(teacher.lut):
         raise UserError(
-            f"DISTILLER.TERMS cd: expected a teacher of the same {len(student.lut)} "
+            f"DISTILLER.TERMS: expected a teacher of the same {len(student.lut)} "
             f"identities, found one of {len(teacher.lut)}"
         )
+
+
+def check_lengths(student: OIM, teacher: OIM) -> None:
+    """UserError where embeddings differ in length, which forbids to compare one with another."""
     sizes = student.lut.shape[1], teacher.lut.shape[1]
-    if compared and sizes[0] != sizes[1]:
+    if sizes[0] != sizes[1]:
         raise UserError(
             "DISTILLER.CD.FORM contrastive: expected a teacher of the same "
             f"MODEL.EMBEDDING_SIZE {sizes[0]}, found one of {sizes[1]}"
         )
 
 
+@torch.no_grad()
+def choose_people(student: Trace, teacher: Trace, rank_by: str, nms_thresh: float) -> Tensor:
+    """Indices into the R sampled boxes of the people to compare, each once where it stands.
+
+    Args:
+        rank_by: whose box stays in NMS: "teacher", the one it is surest of, or "constant", the
+            first.
+        nms_thresh: IoU above which two boxes of one identity are one.
+    """
+    check_tables(student.oim, teacher.oim)
+    labels, boxes = torch.cat(student.people.labels), student.people.boxes
+    counts = torch.tensor([len(image) for image in boxes], device=labels.device)
+    images = torch.arange(len(counts), device=labels.device).repeat_interleave(counts)
+    people = labels.nonzero()[:, 0]
+    labels = labels[people]
+    if rank_by == "teacher":
+        scores = confidence(teacher.embeddings[people], labels, teacher.oim)
+    else:
+        scores = torch.ones(len(people), device=labels.device)
+    return people[thin_out(torch.cat(boxes)[people], labels, images[people], scores, nms_thresh)]
+
+
 class Term(nn.Module):
     """Distillation of the embeddings of the sampled boxes that are people.
 
+    The correlation form compares people within each network, so embeddings may differ in length;
+    the contrastive form compares the student's with the teacher's, and needs the same
+    MODEL.EMBEDDING_SIZE.
+
     Args:
         form: "correlation" (published) or "contrastive".
-        rank_by: whose box stays in NMS: "teacher", the one it is surest of, or "constant", the
-            first (as in the release, which loses the teacher's tables).
-        nms_thresh: IoU above which two boxes of one identity are one.
+        rank_by, nms_thresh: as in `choose_people`; the release, which loses the teacher's tables,
+            ranks by "constant" in effect.
     """
 
     def __init__(
@@ -133,24 +156,10 @@ class Term(nn.Module):
 
     def forward(self, student: Trace, teacher: Trace) -> Tensor:
         """Embeddings [R, D] of the same R sampled boxes -> scalar."""
-        check_tables(student.oim, teacher.oim, self.form == "contrastive")
-        labels = torch.cat(student.people.labels)
-        people = self._choose(student.people, labels, teacher)
+        people = choose_people(student, teacher, self.rank_by, self.nms_thresh)
         ours, theirs = student.embeddings[people], teacher.embeddings[people]
         if self.form == "correlation":
             return correlation_loss(ours, theirs)
-        return contrastive_loss(ours, theirs, labels[people], teacher.oim)
-
-    @torch.no_grad()
-    def _choose(self, regions: Regions, labels: Tensor, teacher: Trace) -> Tensor:
-        """Indices into the R sampled boxes of the people to compare."""
-        counts = torch.tensor([len(boxes) for boxes in regions.boxes], device=labels.device)
-        images = torch.arange(len(counts), device=labels.device).repeat_interleave(counts)
-        people = labels.nonzero()[:, 0]
-        labels = labels[people]
-        if self.rank_by == "teacher":
-            scores = confidence(teacher.embeddings[people], labels, teacher.oim)
-        else:
-            scores = torch.ones(len(people), device=labels.device)
-        boxes = torch.cat(regions.boxes)[people]
-        return people[thin_out(boxes, labels, images[people], scores, self.nms_thresh)]
+        check_lengths(student.oim, teacher.oim)
+        labels = torch.cat(student.people.labels)[people]
+        return contrastive_loss(ours, theirs, labels, teacher.oim)

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.distill import check_choice
+from models.distill.kd import LOGITS, standardize
 from models.outputs import Trace
 
 
@@ -52,6 +54,7 @@ class Term(nn.Module):
     Args:
         temperature: softens both sides' probabilities.
         alpha, beta: weights of TCKD and NCKD; with these two classes beta has no effect.
+        logits: "raw" (published), or "standardized" as in `models.distill.kd`.
     """
 
     def __init__(
@@ -62,8 +65,10 @@ class Term(nn.Module):
         temperature: float,
         alpha: float,
         beta: float,
+        logits: str,
     ):
         super().__init__()
+        self.logits = check_choice("DISTILLER.LD.LOGITS", logits, LOGITS)
         self.temperature = temperature
         self.alpha = alpha
         self.beta = beta
@@ -72,4 +77,6 @@ class Term(nn.Module):
         """Class logits [R, 2] of the same R proposals -> scalar."""
         labels = torch.cat(student.proposals.labels).clamp(max=1)  # any person is class 1
         logits = student.class_logits, teacher.class_logits
+        if self.logits == "standardized":
+            logits = tuple(map(standardize, logits))
         return decoupled_loss(*logits, labels, self.temperature, self.alpha, self.beta)
