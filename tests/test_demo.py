@@ -16,6 +16,7 @@ from models.build import build_net
 from tests.tiny import TINY, pairs
 from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes
 from utils.errors import run_main
+from utils.lettering import drawable, font, wrapped
 from utils.sources import PICTURE, Medium
 
 ROOT = Path(__file__).parent.parent
@@ -244,3 +245,27 @@ def test_cut_out_and_contact_sheet():
         [Tile(image, "one\ntwo", (255, 0, 0))] * 5, columns=3, title="title", width=700
     )
     assert sheet.width == 700 and sheet.height > 2 * 50
+
+
+def test_letters_without_a_glyph_are_escaped():
+    assert drawable("Фото é Ωμέγα-1.jpg") == "Фото é Ωμέγα-1.jpg"
+    assert drawable("e\u0301") == "é"  # as macOS writes it
+    assert drawable("画\n\udcff\t") == "\\u753b\n\\udcff\\t"
+    assert drawable("\u2009 \U0001f9ff") == "\\u2009 \\U0001f9ff"
+
+
+@pytest.mark.parametrize("name", ["IMG_20240101_120000123.jpg", "x" * 255, "a b", "画" * 80, ""])
+def test_captions_are_wrapped_and_whole(name):
+    lines = wrapped(drawable(name), font(19), 155).split("\n")
+    assert "".join(lines) == drawable(name)
+    assert max(font(19).getlength(line) for line in lines) <= 155
+    assert wrapped(name, font(19), 1) == "\n".join(name)  # at least a letter a line
+
+
+def test_names_that_differ_look_different_on_a_sheet():
+    image = Image.new("RGB", (160, 320))
+    for name in ("PXL_20240101_123456789", "x" * 254, "sub/folder/IMG"):
+        one, other = (
+            contact_sheet([Tile(image, f"#1  0.98\n{name}{end}")] * 9, 9) for end in ("1", "2")
+        )
+        assert one.size == other.size and one.tobytes() != other.tobytes()

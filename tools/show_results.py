@@ -23,6 +23,7 @@ from engine.evaluation.cache import CACHE, load_cache
 from engine.evaluation.evaluate import SEARCH_SCORE, check_settings, context_of
 from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes
 from utils.errors import UserError, run_main
+from utils.files import write_text
 from utils.media import read_picture
 
 TOP = 10
@@ -162,7 +163,7 @@ def sheet(title: str, rows: list[Row]) -> Image.Image:
         head = "\n".join(
             [row.title, *row.details.replace("first right match", "hit").split(" · ")[:2]]
         )
-        captions = [head] + [f"{p.title}\n{p.scene.name[:14]}" for p in row.pictures[1:]]
+        captions = [head] + [f"{p.title}\n{p.scene.name}" for p in row.pictures[1:]]
         line = [Tile(person(p), c, p.color) for p, c in zip(row.pictures, captions)]
         blank = Tile(Image.new("RGB", CROP, (255, 255, 255)), "")
         tiles += line + [blank] * (TOP + 1 - len(line))
@@ -234,7 +235,7 @@ def main() -> None:
         if out.suffix == ".png":
             sheet(title, rows).save(out)
         else:
-            out.write_text(page(title, rows), encoding="utf-8")
+            write_text(page(title, rows), out)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror or error})") from None
     print(f"{title}\n{out}")

@@ -5,7 +5,11 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
+from utils.lettering import drawable, font, wrapped
+
 Color = tuple[int, int, int]
+Box = tuple[float, float, float, float]  # x1 y1 x2 y2
+Label = tuple[Box, str, "Style", ImageFont.FreeTypeFont]
 INK, PAPER = (24, 28, 34), (255, 255, 255)
 SHOWN_AT = 1200  # pictures are looked at about this wide: lines and text are sized for it
 
@@ -32,8 +36,8 @@ PLAIN = Style((90, 200, 250))
 
 def _text_color(background: Color) -> Color:
     """Dark on light and light on dark (ITU-R 601 luma)."""
-    luma = Image.new("RGB", (1, 1), background).convert("L").getpixel((0, 0))
-    return INK if luma > 140 else PAPER
+    red, green, blue = background
+    return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else PAPER
 
 
 def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
@@ -46,8 +50,8 @@ def _place(
     box: Sequence[float],
     size: tuple[float, float],
     canvas: tuple[int, int],
-    taken: list[tuple[float, ...]],
-) -> tuple[float, ...]:
+    taken: Sequence[Box],
+) -> Box:
     """Where a label of this size covers the least of the `taken` areas: over the box, under it, at
     its upper corners inside or beside it; always within the canvas."""
     (x1, y1, x2, y2), (width, height) = box, size
@@ -81,7 +85,7 @@ def draw_boxes(
     """
     side = long_side or max(*image.size, SHOWN_AT)
     scale = side / max(image.size)
-    size = tuple(max(round(length * scale), 1) for length in image.size)
+    size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
     picture = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     styles = [styles] * len(captions) if isinstance(styles, Style) else styles
     items = sorted(
@@ -91,16 +95,18 @@ def draw_boxes(
     draw, unit = ImageDraw.Draw(picture, "RGBA"), max(side / SHOWN_AT, 0.8)
     for box, _, style in items:
         _draw_box(draw, box, style, unit)
-    taken = [(x1, y1, x2, y1 + 0.3 * (y2 - y1)) for (x1, y1, x2, y2), _, _ in items]  # upper parts
-    labels = []
+    taken: list[Box] = [  # upper parts
+        (x1, y1, x2, y1 + 0.3 * (y2 - y1)) for (x1, y1, x2, y2), _, _ in items
+    ]
+    labels: list[Label] = []
     for box, caption, style in reversed(items):
         if caption:
-            font = ImageFont.load_default(unit * (15 + 9 * style.strength))
-            label = _place(box, _label_size(font, caption), size, taken)
+            letters = font(unit * (13 + 8 * style.strength))
+            label = _place(box, _label_size(letters, drawable(caption)), size, taken)
             taken.append(label)
-            labels.append((label, caption, style, font))
-    for label in reversed(labels):
-        _draw_label(draw, *label)
+            labels.append((label, drawable(caption), style, letters))
+    for drawn in reversed(labels):
+        _draw_label(draw, *drawn)
     return picture
 
 
@@ -114,16 +120,24 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: list[float], style: Style, unit: f
     draw.rectangle((x1, y1, x2, y2), outline=style.color, width=width)
 
 
-def _label_size(font: ImageFont.FreeTypeFont, caption: str) -> tuple[float, float]:
-    return font.getlength(caption) + 0.7 * font.size, 1.35 * font.size
+def _label_size(letters: ImageFont.FreeTypeFont, caption: str) -> tuple[float, float]:
+    return letters.getlength(caption) + 0.7 * letters.size, 1.4 * letters.size
 
 
-def _draw_label(draw, label: tuple[float, ...], caption: str, style: Style, font) -> None:
+def _draw_label(
+    draw: ImageDraw.ImageDraw,
+    label: Box,
+    caption: str,
+    style: Style,
+    letters: ImageFont.FreeTypeFont,
+) -> None:
     strong = style.strength >= 0.5
     ground = style.color if strong else INK
-    draw.rounded_rectangle(label, radius=0.22 * font.size, fill=(*ground, 255 if strong else 175))
+    draw.rounded_rectangle(
+        label, radius=0.22 * letters.size, fill=(*ground, 255 if strong else 175)
+    )
     middle = ((label[0] + label[2]) / 2, (label[1] + label[3]) / 2)
-    draw.text(middle, caption, fill=_text_color(ground), font=font, anchor="mm")
+    draw.text(middle, caption, fill=_text_color(ground), font=letters, anchor="mm")
 
 
 def cut_out(image: Image.Image, box, size: tuple[int, int], margin: float = 0.06) -> Image.Image:
@@ -135,7 +149,7 @@ def cut_out(image: Image.Image, box, size: tuple[int, int], margin: float = 0.06
     width = max(height * aspect, 1)
     left = min(max((x1 + x2 - width) / 2, 0), max(image.width - width, 0))
     top = min(max((y1 + y2 - height) / 2, 0), max(image.height - height, 0))
-    crop = image.crop(tuple(map(round, (left, top, left + width, top + height))))
+    crop = image.crop((round(left), round(top), round(left + width), round(top + height)))
     return crop.resize(size, Image.Resampling.LANCZOS)
 
 
@@ -143,8 +157,8 @@ def contact_sheet(
     tiles: Sequence[Tile], columns: int, title: str = "", width: int = 1600
 ) -> Image.Image:
     """Tiles in rows under a title, all as wide as the columns of a sheet of `width` pixels."""
-    gap, line, frame = 20, 22, 5
-    big, small = ImageFont.load_default(32), ImageFont.load_default(line)
+    gap, line, frame = 20, 19, 5
+    small = font(line)
     tile_width = (width - gap) // columns - gap
     images = [
         tile.image.resize(
@@ -153,27 +167,25 @@ def contact_sheet(
         )
         for tile in tiles
     ]
+    captions = [wrapped(drawable(tile.caption), small, tile_width) for tile in tiles]
     top = gap + (52 if title else 0)
-    tops, heights = [], []
+    tops = []
     for first in range(0, len(tiles), columns):
         row = slice(first, first + columns)
-        lines = max(tile.caption.count("\n") + 1 for tile in tiles[row])
         tops.append(top)
-        heights.append(max(image.height for image in images[row]))
-        top += heights[-1] + round(lines * 1.3 * line) + gap
+        lines = max(caption.count("\n") + 1 for caption in captions[row])
+        top += max(image.height for image in images[row]) + round(lines * 1.25 * line) + 8 + gap
     sheet = Image.new("RGB", (width, top), PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((gap, gap), title, fill=INK, font=big)
+    draw.text((gap, gap), drawable(title), fill=INK, font=font(27))
     for index, (tile, image) in enumerate(zip(tiles, images)):
-        row, column = divmod(index, columns)
-        x, y = gap + column * (tile_width + gap), tops[row]
+        x, y = gap + index % columns * (tile_width + gap), tops[index // columns]
         sheet.paste(image, (x, y))
         if tile.color:
-            draw.rectangle(
-                (x, y, x + tile_width - 1, y + image.height - 1), outline=tile.color, width=frame
-            )
+            edge = (x, y, x + tile_width - 1, y + image.height - 1)
+            draw.rectangle(edge, outline=tile.color, width=frame)
         below = (x, y + image.height + 8)
-        draw.multiline_text(below, tile.caption, fill=INK, font=small, spacing=5)
+        draw.multiline_text(below, captions[index], fill=INK, font=small, spacing=5)
     return sheet
 
 

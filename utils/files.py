@@ -33,9 +33,10 @@ def written_beside(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(text: str, path: Path) -> None:
-    """Text that takes the place of what `path` held once it is written whole."""
+    """Text that takes the place of what `path` held once it is written whole. Bytes of a name that
+    are not UTF-8 are escaped."""
     with written_beside(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def make_folder(folder: Path, key: str) -> None:

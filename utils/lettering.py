@@ -1,0 +1,45 @@
+"""Text on pictures: in a font that is always there, no letter as an empty box, no name cut."""
+
+import bisect
+import functools
+import os
+import unicodedata
+
+import matplotlib
+from matplotlib.ft2font import FT2Font
+from PIL import ImageFont
+
+FONT = os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+
+
+@functools.lru_cache(maxsize=32)
+def font(size: float) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which matplotlib brings along; size in pixels."""
+    return ImageFont.truetype(FONT, size)
+
+
+@functools.lru_cache(maxsize=1)
+def _letters() -> frozenset[int]:
+    return frozenset(FT2Font(FONT).get_charmap())
+
+
+def drawable(text: str) -> str:
+    """The text in letters of the font; others are escaped as Python writes them: "\\u753b"."""
+    return "".join(
+        c if c == "\n" or (ord(c) in _letters() and c.isprintable()) else ascii(c)[1:-1]
+        for c in unicodedata.normalize("NFC", text)
+    )
+
+
+def wrapped(text: str, letters: ImageFont.FreeTypeFont, width: float) -> str:
+    """The text in lines that are no wider than `width` pixels: broken anywhere, whole."""
+    lines = []
+    for line in text.split("\n"):
+        while letters.getlength(line) > width and len(line) > 1:
+            fits = bisect.bisect(
+                range(1, len(line)), width, key=lambda n: letters.getlength(line[:n])
+            )
+            lines.append(line[: max(fits, 1)])
+            line = line[max(fits, 1) :]
+        lines.append(line)
+    return "\n".join(lines)
