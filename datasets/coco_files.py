@@ -93,7 +93,7 @@ def read_images(path: str, content: dict) -> tuple[dict[str, int], list[str], li
             what = f"id {image}" if image in index else f"file_name {name}"
             raise UserError(f"{where}: {what}: expected once, found in an earlier image too")
         index[image], names[name] = number, None
-        cameras.append(field(record, "camera", identifier, where, absent=None))
+        cameras.append(field(record, "camera", identifier, where, absent=None) or None)
     return index, list(names), cameras
 
 
