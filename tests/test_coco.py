@@ -1,6 +1,7 @@
 """Own data in COCO's form: who is who, who searches where, and what a wrong file says."""
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from PIL import ExifTags, Image
 
 from datasets import UNLABELED, load_dataset
 from datasets.loaders import SceneDataset
+from datasets.synthetic import write_dataset
 from tests.annotations import write_image, write_own
+from tests.training import CONFIG, Run
 from utils.errors import UserError
 
 BOX = (5, 6, 20, 30)
@@ -287,3 +290,39 @@ def test_boxes_of_phone_pictures_are_where_a_viewer_shows_them(own):
     image, _ = SceneDataset(load(own).train)[2]
     assert image.shape == (3, 48, 64)
     assert image[:, :10, :44].min() > 0.9 and image[:, 12:].max() < 0.1
+
+
+def test_the_table_of_the_guide_becomes_the_files_of_the_guide(tmp_path, monkeypatch):
+    """docs/own_data.md, followed to the letter."""
+    guide = (Path(__file__).parents[1] / "docs/own_data.md").read_text()
+    table = re.search(r"```\n(split,picture.*?)```", guide, re.S)[1]
+    program = re.search(r"```python\n(.*?)```", guide, re.S)[1]
+    monkeypatch.chdir(tmp_path)
+    for name in set(re.findall(r"my pictures/[^,]*", table)):
+        write_image(tmp_path / "data/own" / name, (384, 288))
+    table += "train,my pictures/IMG 0001.jpg,,,,,\n"
+    (tmp_path / "data/own/boxes.csv").write_text(table, encoding="utf-8-sig")
+    exec(program, {})
+    data = load(tmp_path / "data/own")
+    assert [s.pids.tolist() for s in data.train] == [[1, 2], [1]] and data.num_pids == 2
+    assert [s.pids.tolist() for s in data.gallery] == [[1], [UNLABELED]]
+    assert data.gallery[0].boxes.tolist() == [[116, 51, 138, 116]]
+    assert {s.camera for s in data.train + data.gallery} == {1}
+
+
+@pytest.mark.slow
+def test_training_evaluation_and_pages_know_it_by_its_name(tmp_path):
+    """As a user types it: train, evaluate in drawn galleries and across cameras, look."""
+    write_dataset(str(tmp_path / "data"), "coco", 9, 20, 3, (112, 64), workers=1, progress=False)
+    (tmp_path / "tiny.yaml").write_text(CONFIG)
+    own = ["INPUT.DATASET", "COCO", "EVAL_GALLERY_SIZE", "[2, 3, -1]"]
+    root = tmp_path / "data/COCO"
+    started = Run(tmp_path, "out", *own, "SOLVER.MAX_EPOCHS", "1", root=root)
+    assert started.wait() == 0, started.text
+    again = ["--eval", "--ckpt", str(tmp_path / "out/best.pth"), "EVAL_CROSS_CAMERA", "True"]
+    evaluated = Run(tmp_path, "out", *again, *own, root=root)
+    assert evaluated.wait() == 0, evaluated.text
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    names = [gallery["name"] for gallery in results["galleries"]]
+    assert names[0] == "COCO cross-camera gallery 2" and results["protocol"]["queries"] == 3
+    assert names[-1] == "COCO cross-camera"
