@@ -122,6 +122,23 @@ class Learner:
         self._update(torch.cat(people), torch.cat(labels), rate)
         return dict(zip(parts, total(sums).tolist()))
 
+    def gradient_norms(self, images: list[Tensor], targets: list) -> dict[str, float]:
+        """Norm of the gradient of each weighted loss on the network's weights, and of their
+        "total", on one batch that goes through whole; nothing is learnt from it."""
+        weights = [p for p in self.net.parameters() if p.requires_grad]
+        images = [image.to(self.device) for image in images]
+        targets = [{k: v.to(self.device) for k, v in target.items()} for target in targets]
+        with still_norms(self.net):
+            losses = self._forward(self.model, images, targets).losses
+        losses = {name: self.weights[name] * loss for name, loss in losses.items()}
+        losses["total"] = sum(losses.values())
+        norms = {}
+        for name, loss in losses.items():
+            gradients = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
+            found = [gradient.norm() for gradient in gradients if gradient is not None]
+            norms[name] = torch.stack(found).norm().item()
+        return norms
+
     def _pieces(
         self, images: list[Tensor], targets: list[dict[str, Tensor]], live: int
     ) -> Iterator[tuple[list[Tensor], list[dict[str, Tensor]], bool]]:

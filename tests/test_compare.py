@@ -152,6 +152,28 @@ def test_another_config_is_refused(base):
         runs.make_run(str(base / "tiny.yaml"), ["SOLVER.BASE_LR", "0.1"], "none", 9)
 
 
+def test_gradients_of_the_weighted_losses_and_no_training(base, call, capsys):
+    def norms(*arguments: str) -> dict[str, dict[str, list[str]]]:
+        assert call(*arguments, "DISTILLER.DFD.SCALE_BOXES_BY", "padded") == 0
+        tables = capsys.readouterr().out.strip().split("\n\n")
+        runs = {text.split(":")[0]: text.splitlines()[4:] for text in tables}
+        return {run: {x.split()[0]: x.split()[1:] for x in lines} for run, lines in runs.items()}
+
+    found = norms("none", "ddps", "--seeds", "5", "--gradients", "2")
+    assert list(found) == ["none_seed5", "dfd+ld+cd_seed5"]
+    own = ["rpn_cls", "rpn_reg", "proposal_cls", "proposal_reg", "oim"]
+    assert list(found["none_seed5"]) == [*own, "total"]
+    ours = found["dfd+ld+cd_seed5"]
+    assert list(ours) == [*own, "dfd", "ld", "cd", "total"]
+    assert [len(line) for line in ours.values()] == [4] * 8 + [3]
+    assert sum(float(line[3][:-1]) for name, line in ours.items() if name != "total") > 99
+    first = {name: float(line[0]) for name, line in ours.items()}
+    assert 0 < first["total"] <= sum(first.values()) - first["total"]
+    doubled = norms("ddps", "--seeds", "5", "--gradients", "1", "DISTILLER.CD.WEIGHT", "2.0")
+    assert float(doubled["dfd+ld+cd_seed5"]["cd"][0]) == pytest.approx(2 * first["cd"], rel=1e-2)
+    assert not list((base / "out").glob("*seed5"))
+
+
 @pytest.mark.parametrize("text", ["", "{", '{"epoch": 2}', "3"])
 def test_damaged_evaluations_are_one_line(base, text):
     run = runs.make_run(str(base / "tiny.yaml"), [], "none", 10)
@@ -184,6 +206,7 @@ def test_methods(base, method, name, terms, options):
         (["none", "fgd2"], "--methods fgd2: expected .*pkd.*ddps.*; found fgd2"),
         (["none", "--seeds", "one"], "--seeds: expected whole numbers, found one"),
         (["none", "SEED", "3"], "override SEED: expected --seeds in its place"),
+        (["none", "--gradients", "-1"], "--gradients: expected a number of steps, found -1"),
         (["pkd", "DISTILLER.TEACHER_CKPT", "no.pth"], "DISTILLER.TEACHER_CKPT no.pth"),
         (["none", "SOLVER.LR", "3"], "override SOLVER.LR"),
     ],

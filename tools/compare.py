@@ -6,7 +6,8 @@ python -m tools.compare --cfg configs/cuhk_sysu/resnet18_ddps.yaml \\
 A method is none (the student alone, by the same config), a term, several joined by +, or one of
 ddps, fgd, dkd, cd_contrastive, kd_standardized, dkd_standardized. Each run has a folder
 OUTPUT_DIR/<terms>_seed<k>; the same command again goes on where it was stopped. Writes
-OUTPUT_DIR/comparison.{md,csv,json,png}.
+OUTPUT_DIR/comparison.{md,csv,json,png}. With --gradients N, instead, it prints which loss leads in
+each run: the norms of the losses' gradients on the student in the N steps to come.
 """
 
 import argparse
@@ -14,19 +15,25 @@ import logging
 from pathlib import Path
 
 from configs.defaults import load_cfg
+from tools import gradients
 from tools.comparison import write
 from tools.runs import Run, finish_all, make_run
 from tools.summarize import count_parameters
 from utils.errors import UserError, run_main
 
 
+def distinct(methods: dict[str, list[Run]]) -> list[Run]:
+    """Every run once: two methods may be one."""
+    return list({run.folder: run for group in methods.values() for run in group}.values())
+
+
 def compare(methods: dict[str, list[Run]], out: Path, jobs: int) -> int:
     """Finish every run, with the table written after each; the exit code."""
-    runs = {run.folder: run for group in methods.values() for run in group}
-    parameters = count_parameters(next(iter(runs.values())).cfg)
+    runs = distinct(methods)
+    parameters = count_parameters(runs[0].cfg)
     done: dict[Path, dict] = {}
     failed, table = [], ""
-    for run, found, reason in finish_all(list(runs.values()), jobs):
+    for run, found, reason in finish_all(runs, jobs):
         if found:
             done[run.folder] = found
         else:
@@ -57,6 +64,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="trainings at once; they share the cores"
     )
+    parser.add_argument(
+        "--gradients",
+        type=int,
+        default=0,
+        metavar="N",
+        help="no training: print the gradient norm of every weighted loss for N steps",
+    )
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config values for all")
     args = parser.parse_intermixed_args()
     for values in (args.methods, args.seeds):  # the last list takes the KEY VALUE pairs too
@@ -65,6 +79,8 @@ def parse_args() -> argparse.Namespace:
         del values[start:]
     if args.jobs < 1:
         raise UserError(f"--jobs: expected at least 1, found {args.jobs}")
+    if args.gradients < 0:
+        raise UserError(f"--gradients: expected a number of steps, found {args.gradients}")
     if not args.methods or not args.seeds:
         parser.error("expected at least one method and one seed")
     if wrong := [seed for seed in args.seeds if not seed.isdigit()]:
@@ -83,6 +99,10 @@ def main() -> int:
         method: [make_run(args.cfg, args.overrides, method, seed) for seed in seeds]
         for method in args.methods
     }
+    if args.gradients:
+        for run in distinct(methods):
+            gradients.show(run, args.gradients)
+        return 0
     return compare(methods, Path(load_cfg(args.cfg, args.overrides).OUTPUT_DIR), args.jobs)
 
 
