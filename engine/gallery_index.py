@@ -22,6 +22,7 @@ from utils.files import make_folder
 from utils.locks import locked
 
 PEOPLE, VECTORS, LOCK = "people.sqlite", "people.faiss", "lock"
+PARTS = "people.rank"  # then the rank's number and .sqlite
 FORMAT = 1
 SAME = 5e-3  # largest difference of one network's embeddings: of processors, of ONNX, of halves
 MARGIN = 1e-5  # of float32's inner products
@@ -171,22 +172,40 @@ def open_index(folder: Path, origin: Origin | None = None) -> GalleryIndex:
 
 
 @contextmanager
-def writing(folder: Path, origin: Origin, kind: str | None = None) -> Iterator[GalleryIndex]:
-    """The index in this folder, made where there is none, for one process to add to; FAISS follows
-    at the end. kind: FAISS's factory string; None: as it was, at first the exact one."""
+def writing(folder: Path, origin: Origin | None, kind: str | None = None) -> Iterator[GalleryIndex]:
+    """The index in this folder, for one process to change; FAISS follows at the end. One that is
+    not there is made, if `origin` says by which network; else any network's is opened. kind:
+    FAISS's factory string; None: as it was, at first the exact one."""
+    if origin is None:
+        open_index(folder).people.close()
     make_folder(folder, "--index")
     with locked(folder / LOCK, f"--index {folder}"):
         people = People(folder / PEOPLE)
-        if people.fact("format") is None:
+        if origin is not None and people.fact("format") is None:
             _begin(people, origin)
         made = _origin_of(people, folder)
         _check_same(made, origin, folder)
         kind = kind or people.fact("kind") or EXACT
         Vectors.empty(kind, len(made.probe))
-        index = GalleryIndex(people, None)
-        yield index
+        absorb_parts(folder, people)
+        yield GalleryIndex(people)
+        absorb_parts(folder, people)
         follow(folder, people, kind)
         people.close()
+
+
+def part_of(folder: Path, rank: int) -> Path:
+    """Where another rank than the first writes what it finds, until the first takes it in."""
+    return folder / f"{PARTS}{rank}.sqlite"
+
+
+def absorb_parts(folder: Path, people: People) -> None:
+    """Take in what other ranks wrote, in this run or in one that was killed."""
+    for path in sorted(folder.glob(f"{PARTS}*.sqlite")):
+        part = People(path)
+        people.absorb(part)
+        part.close()
+        path.unlink()
 
 
 def follow(folder: Path, people: People, kind: str) -> None:

@@ -114,7 +114,10 @@ class People:
 
     @contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction."""
+        """One transaction, whole or not at all; within another it is a part of that."""
+        if self.db.in_transaction:
+            yield self.db
+            return
         with self._named():
             self.db.execute("BEGIN IMMEDIATE")
             try:
@@ -170,6 +173,23 @@ class People:
                 [until, finished, note, id],
             )
 
+    def begin_at(self, people: int, sources: int) -> None:
+        """The numbers to be given from now on are higher than these."""
+        with self.changing() as db:
+            db.execute("DELETE FROM sqlite_sequence")
+            rows = ("people", people), ("sources", sources)
+            db.executemany("INSERT INTO sqlite_sequence VALUES (?, ?)", rows)
+
+    def absorb(self, part: "People") -> None:
+        """Take in what another file holds of sources that this one does not know."""
+        with self.changing() as db:
+            for id, *row in part.ask("SELECT * FROM sources"):
+                values = ", ".join("?" * (1 + len(row)))
+                taken = db.execute(f"INSERT OR IGNORE INTO sources VALUES ({values})", [id, *row])
+                if taken.rowcount:
+                    rows = part.ask("SELECT * FROM people WHERE source = ?", [id])
+                    db.executemany(_INSERT, rows)
+
     def remove(self, paths: Iterable[Path]) -> int:
         """Forget these sources and everyone in them; returns how many sources there were."""
         with self.changing() as db:
@@ -210,7 +230,7 @@ class People:
         given = [numbers[w] if w >= 0 else id for w, id in zip(who, ids)]
         columns = found.boxes.tolist(), found.scores.tolist(), given, found.embeddings.numpy()
         db.executemany(
-            "INSERT INTO people VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            _INSERT,
             (
                 (id, source, sample.time, *box, score, number, row.tobytes())
                 for id, box, score, number, row in zip(ids, *columns)
@@ -220,9 +240,9 @@ class People:
 
     # --- people ---
 
-    def last_given(self) -> int:
+    def last_given(self, table: str = "people") -> int:
         """The highest number that anyone was ever given, 0 before the first."""
-        return next((n for (n,) in self.ask(_LAST)), 0)
+        return next((n for (n,) in self.ask(_LAST, [table])), 0)
 
     def count(self) -> int:
         return self.ask("SELECT COUNT(*) FROM people")[0][0]
@@ -283,7 +303,8 @@ class People:
 
 
 _FACT = "SELECT value FROM facts WHERE name = ?"
-_LAST = "SELECT seq FROM sqlite_sequence WHERE name = 'people'"
+_LAST = "SELECT seq FROM sqlite_sequence WHERE name = ?"
+_INSERT = "INSERT INTO people VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 def _matrix(rows: list[bytes]) -> np.ndarray:

@@ -143,7 +143,7 @@ def test_what_is_no_video(convert, tmp_path):
     pytest.importorskip("av")
     (tmp_path / "v.mp4").write_bytes(b"no video" * 99)
     (tmp_path / "v.txt").write_text("1,1,1,1,8,8\n")
-    with pytest.raises(UserError, match=r"v.mp4: damaged video after 0 frames"):
+    with pytest.raises(UserError, match=r"v.mp4: damaged video"):
         convert(tmp_path / "v.mp4", "--test-share", "0.5")
 
 

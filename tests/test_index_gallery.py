@@ -1,0 +1,291 @@
+"""tools.index_gallery as its users meet it: what it adds, passes over, refuses and tells."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from engine.gallery_index import PEOPLE, GalleryIndex, open_index
+from engine.people import People
+from engine.searcher import Searcher
+from tests.crowds import make_world, moving, noise
+from tests.training import FORKS, die
+from tests.videos import write_video
+from tools import index_gallery
+from utils.errors import run_main
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_world(tmp_path_factory.mktemp("index_gallery"))
+    write_video(folder / "walk.mp4", moving(20))
+    return folder
+
+
+@pytest.fixture
+def run(base: Path, tmp_path: Path, program):
+    """run(arguments): with the network's and the index's options; (exit code, stdout, stderr)."""
+
+    def call(*arguments, ckpt="everyone.pth"):
+        network = "--cfg", base / "cfg.yaml", "--ckpt", base / ckpt
+        options = *network, "--index", tmp_path / "index", *arguments
+        return program(index_gallery.main, *options)
+
+    return call
+
+
+def people_of(folder: Path) -> dict[str, int]:
+    known = People(folder / "index" / PEOPLE).known()
+    assert all(one.finished for one in known)
+    return {one.source.path.name: one.people for one in known}
+
+
+def matches(index: GalleryIndex) -> list[tuple]:
+    """Everyone, by similarity. Batches of other sizes differ in the last digits."""
+    return [
+        (m.person.path, m.person.time, m.span, pytest.approx(m.similarity, abs=1e-5))
+        for m in index.search(torch.eye(16)[:2], 999)
+    ]
+
+
+def test_folders_files_and_videos(run, base, tmp_path):
+    code, out, _ = run(base / "gallery", base / "walk.mp4", "--every", 0.5)
+    assert code == 0 and "3 pictures and 4 frames of videos read" in out
+    found = people_of(tmp_path)
+    assert found.keys() == {"s0.jpg", "s1.png", "s2.png", "walk.mp4"}
+    assert f"{sum(found.values())} people in 4 pictures and videos" in out
+    index = open_index(tmp_path / "index")
+    assert sorted(index.vectors.ids) == index.people.numbers().tolist()
+    times = {time for (time,) in index.people.ask("SELECT time FROM people")}
+    assert sorted(t for t in times if t is not None) == pytest.approx([0, 0.5, 1, 1.5])
+    code, out, _ = run("--list")
+    assert code == 0 and "4 frames" in out and str(base / "gallery/s1.png") in out
+
+
+def test_what_is_in_it_is_what_the_network_finds(run, base, tmp_path):
+    run(base / "gallery")
+    cfg = index_gallery.load_cfg(base / "cfg.yaml", [])
+    searcher = Searcher.load(cfg, base / "everyone.pth")
+    people = open_index(tmp_path / "index").people
+    for path in sorted((base / "gallery").iterdir()):
+        found = searcher.detect([path])[0].weighted()
+        stored = people.persons(people.numbers().tolist())
+        stored = [p for p in stored if p.path.name == path.name]
+        torch.testing.assert_close(torch.tensor([p.box for p in stored]), found.boxes)
+        rows = torch.from_numpy(np.stack([p.embedding for p in stored]))
+        torch.testing.assert_close(rows, found.embeddings, atol=1e-5, rtol=1e-4)
+
+
+def test_again_it_adds_what_is_new_or_changed_and_nothing_else(run, base, tmp_path):
+    mine = shutil.copytree(base / "gallery", tmp_path / "mine")
+    shutil.copy(base / "walk.mp4", mine)
+    assert "3 pictures and 20 frames" in run(mine)[1]
+    before = open_index(tmp_path / "index").people.numbers()
+    assert "0 pictures and 0 frames" in run(mine)[1]
+    (tmp_path / "link").symlink_to(mine)  # the same files by another path
+    assert "0 pictures and 0 frames" in run(tmp_path / "link", mine / "s0.jpg")[1]
+    assert np.array_equal(open_index(tmp_path / "index").people.numbers(), before)
+    noise((96, 64), 9).save(mine / "s1.png")
+    noise((96, 64), 10).save(mine / "new.png")
+    (mine / "s2.png").unlink()
+    _code, out, _ = run(mine)
+    assert "2 pictures and 0 frames" in out and "no longer there: 1 (s2.png)" in out
+    assert len(people_of(tmp_path)) == 5
+    assert "0 pictures and 4 frames" in run(mine, "--every", 0.5)[1]  # asked for otherwise
+    fresh = tmp_path / "fresh"
+    run(mine, "--every", 0.5, "--index", fresh)
+    kept = [m for m in matches(open_index(tmp_path / "index")) if m[0].name != "s2.png"]
+    assert kept == matches(open_index(fresh))
+
+
+def test_remove(run, base, tmp_path):
+    mine = shutil.copytree(base / "gallery", tmp_path / "mine" / "sub")
+    run(tmp_path / "mine", base / "walk.mp4")
+    shutil.rmtree(mine)
+    code, out, _ = run("--remove", base / "walk.mp4", mine / "s0.jpg", "--list")
+    assert code == 0 and "s1.png" in out and "walk.mp4  " not in out
+    assert run("--remove", tmp_path / "mine")[0] == 0
+    index = open_index(tmp_path / "index")
+    assert people_of(tmp_path) == {} and not len(index.vectors.ids)
+    code, _, err = run("--remove", mine)
+    assert code == 2 and "nothing of that is in the index" in err and err.count("\n") == 1
+
+
+def test_what_is_damaged_is_named_and_passed_over(run, base, tmp_path):
+    mine = shutil.copytree(base / "gallery", tmp_path / "mine")
+    content = (mine / "s0.jpg").read_bytes()
+    (mine / "cut.jpg").write_bytes(content[: len(content) // 2])
+    (mine / "bad.png").write_bytes(b"no picture")
+    (mine / "notes.txt").write_text("notes")
+    (mine / "bad.mp4").write_bytes(b"no video")
+    frames = [np.asarray(noise((96, 64), i)) for i in range(40)]
+    write_video(tmp_path / "whole.mp4", frames)
+    content = (tmp_path / "whole.mp4").read_bytes()
+    (mine / "cut.mp4").write_bytes(content[: len(content) // 2])
+    code, out, err = run(mine, "--every", 0.5)
+    assert code == 0 and "3 pictures and 4 frames" in out
+    for name in ("cut.jpg", "bad.png", "notes.txt", "bad.mp4", "cut.mp4"):
+        assert name in err
+    assert "a part, cut short: 1." in err
+    assert people_of(tmp_path).keys() == {"s0.jpg", "s1.png", "s2.png", "cut.mp4"}
+    assert "cut short" in run("--list")[1]
+    assert "0 pictures and 0 frames" in run(mine, "--every", 0.5)[1]
+
+
+def test_a_name_that_is_not_utf8(run, base, tmp_path):
+    mine = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\nmine"))
+    mine.mkdir()
+    shutil.copy(base / "gallery/s0.jpg", mine / "s0.jpg")
+    assert run(mine, "--list")[0] == 0
+    assert next(iter(People(tmp_path / "index" / PEOPLE).known())).source.path == mine / "s0.jpg"
+    assert run("--remove", mine)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["missing"], "SOURCE missing: no such file or folder"),
+        (["--every", "-1", "."], "--every -1.0: expected seconds"),
+        (["--every", "nan", "."], "--every nan"),
+        (["--list"], "no index there"),
+        (["--remove", "x"], "no index there"),
+        ([], "expected SOURCE"),
+        (["--kind", "Nonsense", "GALLERY"], "--kind Nonsense"),
+        (["GALLERY", "DEVICE"], "KEY VALUE"),
+        (["GALLERY", "DEVICE", "cuda:77"], "cuda:77"),
+        (["EMPTY"], "expected pictures or videos, found none"),
+    ],
+)
+def test_bad_input_is_one_line(run, base, tmp_path, arguments, says):
+    (tmp_path / "empty").mkdir()
+    places = {"GALLERY": base / "gallery", "EMPTY": tmp_path / "empty"}
+    code, _, err = run(*(places.get(word, word) for word in arguments))
+    assert code == 2 and says in err
+    assert err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_another_network_and_a_damaged_index(run, base, tmp_path):
+    run(base / "gallery")
+    code, _, err = run(base / "gallery", ckpt="other.pth")
+    assert code == 2 and "made by the network" in err and "everyone.pth" in err
+    code, _, err = run(base / "gallery", "INPUT.MIN_SIZE", "48")
+    assert code == 2 and "INPUT.MIN_SIZE 64" in err
+    with open(tmp_path / "index" / PEOPLE, "r+b") as file:
+        file.write(os.urandom(5000))
+    code, _, err = run(base / "gallery")
+    assert code == 2 and f"{PEOPLE}: damaged" in err and err.count("\n") == 1
+
+
+def test_without_its_packages(run, base, monkeypatch):
+    for package in ("faiss", "av"):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, package, None)
+            code, _, err = run(base / "walk.mp4")
+            assert "requirements-index.txt" in err
+            assert code == (2 if package == "faiss" else 0)
+
+
+def test_a_full_disk(run, base, tmp_path, monkeypatch):
+    run(base / "gallery")
+    connect = sqlite3.connect
+
+    def small(*args, **options):
+        db = connect(*args, **options)
+        db.execute(
+            f"PRAGMA max_page_count = {(tmp_path / 'index' / PEOPLE).stat().st_size // 4096}"
+        )
+        return db
+
+    monkeypatch.setattr(sqlite3, "connect", small)
+    code, _, err = run(base / "walk.mp4")
+    assert code == 2 and "the disk is full" in err and err.splitlines()[-1].startswith("error: ")
+    monkeypatch.undo()
+
+
+# --- killed, and many ranks ---
+
+
+def _killed(command: list[str], commits: int) -> None:
+    """Dies in the middle of the transaction after so many."""
+    torch.set_num_threads(1)
+    add, calls = People.add, iter(range(1000))
+
+    def dying(self, source, *args):
+        add(self, source, *args)
+        if next(calls) == commits:
+            die()
+
+    People.add = dying
+    sys.argv = command
+    run_main(index_gallery.main)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("commits", [0, 1, 3, 5, 8])
+def test_killed_at_any_moment_it_continues(run, base, tmp_path, commits):
+    sources = base / "gallery", base / "walk.mp4", "--every", "0.2"
+    network = "--cfg", base / "cfg.yaml", "--ckpt", base / "everyone.pth"
+    command = ["index", *network, "--index", tmp_path / "index", *sources]
+    process = FORKS.Process(target=_killed, args=([str(c) for c in command], commits))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -9
+    if commits >= 3:
+        wanted = torch.eye(16)[:1]
+        assert len(open_index(tmp_path / "index").search(wanted, 3)) == 3
+    assert run(*sources)[0] == 0
+    run(*sources, "--index", tmp_path / "whole")
+    resumed, whole = (open_index(tmp_path / name) for name in ("index", "whole"))
+    question = "SELECT path, time, x1, score, embedding FROM people JOIN sources ON source = "
+    question += "sources.id ORDER BY path, time, people.id"
+    assert resumed.people.ask(question) == whole.people.ask(question)
+    assert matches(resumed) == matches(whole)  # appearances too: who is who goes on over the break
+
+
+@pytest.mark.slow
+def test_ranks_share_the_sources(run, base, tmp_path):
+    code = (
+        "import torch; torch.set_num_threads(1)\n"
+        "from tools import index_gallery; from utils.errors import run_main\n"
+        "run_main(index_gallery.main)"
+    )
+    (tmp_path / "script.py").write_text(code)
+    network = ["--cfg", base / "cfg.yaml", "--ckpt", base / "everyone.pth"]
+    shutil.copy(base / "walk.mp4", tmp_path / "walk2.mp4")
+    sources = [base / "gallery", base / "walk.mp4", tmp_path / "walk2.mp4", "--every", "0.3"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [*launch, tmp_path / "script.py", *network, "--index", tmp_path / "index", *sources]
+    for said in ("3 pictures and 14 frames", "0 pictures and 0 frames"):
+        done = subprocess.run(
+            [str(c) for c in command],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert said in done.stdout
+    assert sorted(p.name for p in (tmp_path / "index").iterdir() if p.suffix == ".sqlite") == [
+        PEOPLE
+    ]
+    assert run(*sources, "--index", tmp_path / "one")[0] == 0
+    assert matches(open_index(tmp_path / "index")) == matches(open_index(tmp_path / "one"))
+
+
+def test_a_picture_turned_by_exif_is_searched_upright(run, base, tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    noise((96, 48), 3).save(tmp_path / "turned.png", exif=exif)
+    run(tmp_path / "turned.png")
+    persons = open_index(tmp_path / "index").people
+    boxes = np.array([p.box for p in persons.persons(persons.numbers().tolist())])
+    assert boxes[:, 2].max() <= 48 and boxes[:, 3].max() > 48

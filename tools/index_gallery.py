@@ -1,0 +1,170 @@
+"""An index of everyone in your pictures and videos, for demo.py --index:
+
+    python -m tools.index_gallery --cfg FILE --ckpt FILE --index FOLDER SOURCE ...
+
+A source is a picture, a video, or a folder with its sub-folders. Run again, it adds what is new or
+has changed; killed, it continues. torchrun shares the sources among its ranks.
+"""
+
+import argparse
+import math
+import os
+import sys
+from pathlib import Path
+
+from tabulate import tabulate
+
+from configs.defaults import get_cfg, load_cfg
+from configs.ranges import flatten
+from engine.distributed import process_group, rank
+from engine.gallery_index import GalleryIndex, open_index, writing
+from engine.indexing import Done, add_sources
+from engine.people import Known
+from engine.searcher import Searcher
+from utils.errors import UserError, run_main
+from utils.names import printable
+from utils.sources import PICTURE, VIDEO, Medium, told, walk
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cfg", metavar="FILE", help="YAML config")
+    parser.add_argument("--ckpt", metavar="FILE", help="checkpoint of that config")
+    parser.add_argument("--index", required=True, type=Path, metavar="FOLDER", help="the index")
+    parser.add_argument(
+        "--every",
+        type=float,
+        default=0,
+        metavar="SECONDS",
+        help="one frame of a video for each so many seconds (default: every frame)",
+    )
+    parser.add_argument(
+        "--kind",
+        metavar="STRING",
+        help="of the FAISS index, its factory string: Flat (exact, the default), HNSW32, "
+        "IVF1024,Flat, IVF1024,PQ32, ...; another one makes it anew",
+    )
+    parser.add_argument("--list", action="store_true", help="print what is in the index")
+    parser.add_argument(
+        "--remove",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="take these files, and those in these folders, out of the index",
+    )
+    parser.add_argument(
+        "sources",
+        nargs="*",
+        metavar="SOURCE",
+        help="pictures, videos, folders; also config values, as KEY VALUE: DEVICE cpu",
+    )
+    args = parser.parse_intermixed_args()
+    args.sources, args.overrides = split(args.sources)
+    return args
+
+
+def split(words: list[str]) -> tuple[list[Path], list[str]]:
+    """Sources, and the pairs KEY VALUE among them."""
+    keys, sources, overrides = flatten(get_cfg()), [], []
+    rest = iter(words)
+    for word in rest:
+        if word in keys:
+            overrides += [word, *([value] if (value := next(rest, None)) is not None else [])]
+        else:
+            sources.append(Path(word))
+    return sources, overrides
+
+
+def check(args: argparse.Namespace) -> None:
+    if not math.isfinite(args.every) or args.every < 0:
+        raise UserError(f"--every {args.every}: expected seconds, 0 or more")
+    if args.sources and not (args.cfg and args.ckpt):
+        raise UserError("SOURCE: expected --cfg and --ckpt, the network that looks at it")
+    if not (args.sources or args.list or args.remove or args.kind):
+        raise UserError("expected SOURCE, --list, --remove or --kind, found none of them")
+
+
+def find(sources: list[Path], folder: Path) -> list[Medium]:
+    """All pictures and videos in the sources; tells what is left out."""
+    media, left = walk(sources, "SOURCE", (PICTURE, VIDEO), out=folder)
+    for line in told(left):
+        print(line, file=sys.stderr)
+    if not media:
+        names = ", ".join(printable(str(source)) for source in sources)
+        raise UserError(f"{names}: expected pictures or videos, found none")
+    return media
+
+
+def remove(index: GalleryIndex, wanted: list[Path]) -> None:
+    """Also files that are no longer there."""
+    for path in wanted:
+        real = Path(os.path.realpath(path))
+        inside = [one.source.path for one in index.people.known()]
+        inside = [one for one in inside if one == real or real in one.parents]
+        if not inside:
+            raise UserError(f"--remove {printable(str(path))}: nothing of that is in the index")
+        count = index.people.remove(inside)
+        print(f"{printable(str(path))}: {count} pictures and videos removed")
+
+
+def add(args: argparse.Namespace) -> Done:
+    """Every rank works; the first one writes the index."""
+    cfg = load_cfg(args.cfg, args.overrides)
+    media = find(args.sources, args.index)
+    searcher = Searcher.load(cfg, args.ckpt)
+    more = args.index, media, searcher, args.every, cfg.INPUT.NUM_WORKERS
+    origin = searcher.origin
+    if rank():
+        return add_sources(None, *more)
+    with writing(args.index, origin, args.kind) as index:
+        remove(index, args.remove)
+        return add_sources(index.people, *more)
+
+
+def tell(done: Done, folder: Path) -> None:
+    for line in told(done.left):
+        print(line, file=sys.stderr)
+    known = open_index(folder).people.known()
+    read = done.pictures + done.frames
+    pace = f" ({read / done.seconds:.1f} a second)" if done.seconds and read else ""
+    print(
+        f"{done.pictures} pictures and {done.frames} frames of videos read in "
+        f"{done.seconds:.1f} s{pace}, {done.people} people found"
+    )
+    people = sum(one.people for one in known)
+    print(f"{folder}: {people} people in {len(known)} pictures and videos")
+    if gone := [one.source.path for one in known if not one.source.path.exists()]:
+        names = ", ".join(printable(path.name) for path in gone[:5])
+        print(f"no longer there: {len(gone)} ({names}{', ...' if len(gone) > 5 else ''}); --remove")
+
+
+def print_list(known: list[Known]) -> None:
+    rows = []
+    for one in known:
+        what = "picture" if one.source.every is None else f"{one.samples} frames"
+        state = "" if one.finished else f"read until {one.until or 0:.1f} s"
+        note = "; ".join(filter(None, [state, one.note]))
+        rows.append([printable(str(one.source.path)), what, one.people, printable(note)])
+    print(tabulate(rows, ["file", "read", "people", ""]))
+
+
+def main() -> None:
+    args = parse_args()
+    check(args)
+    with process_group():
+        if args.sources:
+            done = add(args)
+            if rank() == 0:
+                tell(done, args.index)
+        elif args.remove or args.kind:
+            with writing(args.index, None, args.kind) as index:
+                remove(index, args.remove)
+        if args.list and rank() == 0:
+            print_list(open_index(args.index).people.known())
+
+
+if __name__ == "__main__":
+    run_main(main)
