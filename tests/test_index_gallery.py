@@ -3,7 +3,6 @@
 import os
 import shutil
 import sqlite3
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,12 +15,10 @@ from engine.gallery_index import PEOPLE, GalleryIndex, open_index
 from engine.people import People
 from engine.searcher import Searcher
 from tests.crowds import make_world, moving, noise
-from tests.training import FORKS, die
+from tests.training import FORKS, die, rank_environments
 from tests.videos import write_video
 from tools import index_gallery
 from utils.errors import run_main
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -251,32 +248,35 @@ def test_killed_at_any_moment_it_continues(run, base, tmp_path, commits):
     assert matches(resumed) == matches(whole)  # appearances too: who is who goes on over the break
 
 
+def _rank(command: list[str], env: dict[str, str], said: Path) -> None:
+    os.environ.update(env)
+    with open(said, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    torch.set_num_threads(1)
+    sys.argv = command
+    run_main(index_gallery.main)
+
+
 @pytest.mark.slow
 def test_ranks_share_the_sources(run, base, tmp_path):
-    code = (
-        "import torch; torch.set_num_threads(1)\n"
-        "from tools import index_gallery; from utils.errors import run_main\n"
-        "run_main(index_gallery.main)"
-    )
-    (tmp_path / "script.py").write_text(code)
     network = ["--cfg", base / "cfg.yaml", "--ckpt", base / "everyone.pth"]
     shutil.copy(base / "walk.mp4", tmp_path / "walk2.mp4")
     sources = [base / "gallery", base / "walk.mp4", tmp_path / "walk2.mp4", "--every", "0.3"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [*launch, tmp_path / "script.py", *network, "--index", tmp_path / "index", *sources]
-    for said in ("3 pictures and 14 frames", "0 pictures and 0 frames"):
-        done = subprocess.run(
-            [str(c) for c in command],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        assert said in done.stdout
-    assert sorted(p.name for p in (tmp_path / "index").iterdir() if p.suffix == ".sqlite") == [
-        PEOPLE
-    ]
+    command = [str(c) for c in ("index", *network, "--index", tmp_path / "index", *sources)]
+    for words in ("3 pictures and 14 frames", "0 pictures and 0 frames"):
+        started = [
+            FORKS.Process(target=_rank, args=(command, env, tmp_path / f"said{i}"))
+            for i, env in enumerate(rank_environments(2))
+        ]
+        for process in started:
+            process.start()
+        for process in started:
+            process.join(120)
+        said = [(tmp_path / f"said{i}").read_text() for i in range(2)]
+        assert [process.exitcode for process in started] == [0, 0], said
+        assert words in said[0] and said[1] == ""
+    assert [path.name for path in (tmp_path / "index").glob("*.sqlite")] == [PEOPLE]
     assert run(*sources, "--index", tmp_path / "one")[0] == 0
     assert matches(open_index(tmp_path / "index")) == matches(open_index(tmp_path / "one"))
 

@@ -96,16 +96,18 @@ class Run:
         return self.said.read_text()
 
 
-def run_ranks(count: int, *args, **options) -> list[Run]:
-    """The same run on several ranks that find each other as those of torchrun do; finished."""
+def rank_environments(count: int) -> list[dict[str, str]]:
+    """What torchrun tells each of its ranks."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    runs = [
-        Run(*args, env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, **options)
-        for rank in range(count)
-    ]
+    return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+
+
+def run_ranks(count: int, *args, **options) -> list[Run]:
+    """The same run on several ranks that find each other as those of torchrun do; finished."""
+    runs = [Run(*args, env=env, **options) for env in rank_environments(count)]
     for started in runs:
         started.wait()
     return runs
