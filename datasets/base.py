@@ -6,6 +6,7 @@ Labels: 0 is background, 1..N are the training identities in order, UNLABELED is
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -61,10 +62,12 @@ class SearchDataset(ABC):
         """What `protocol` may be asked for with the files that there are, as its arguments."""
 
 
-def name_list(path: str, variable: str, dropped: Counter, suffix: str = "") -> list[str]:
-    """A cell array of image names, each once, in the file's order."""
+def name_list(
+    path: str, variable: str, dropped: Counter, find: Callable[[str], str] = str
+) -> list[str]:
+    """A cell array of image names, each once, in the file's order; find: the file of a name."""
     with reading(path):
-        names = [text(c).removesuffix(suffix) + suffix for c in cells(load(path, variable))]
+        names = [find(text(c)) for c in cells(load(path, variable))]
     unique = list(dict.fromkeys(names))
     count(dropped, f"{os.path.basename(path)}: image listed twice", len(names) - len(unique))
     return unique

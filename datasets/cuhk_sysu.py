@@ -108,9 +108,9 @@ def read_lists(path: str, variable: str) -> Lists:
             asked.append(query["imname"][0])
             places.append(query["idlocate"][0])
             # equal names are equal bytes, so each is read once
-            listed = [names.setdefault(name, len(names)) for name in gallery["imname"]]
+            listed = [names.setdefault(name, len(names)) for name in gallery.get("imname", [])]
             images.append(np.array(listed, np.int64))
-            boxes.append(stack_boxes(gallery["idlocate"]))
+            boxes.append(stack_boxes(gallery.get("idlocate", [])))
     with reading(path):
         queries = keys([text(name) for name in asked], stack_boxes(places))
         boxes = np.concatenate(boxes)
@@ -210,7 +210,8 @@ def train_labels(path: str) -> tuple[int, dict[Key, int]]:
     """The number of training identities, and each labelled box's position in the list + 1."""
     with reading(path):
         people = [fields(person) for person in cells(load_mat(path, "Train"))]
-        scenes = [fields(person["scene"][0]) for person in people]
+        empty: dict[str, list[bytes]] = {"imname": [], "idlocate": []}  # an identity without scenes
+        scenes = [empty | fields(person["scene"][0]) if person else empty for person in people]
         names = [text(name) for s in scenes for name in s["imname"]]
         places = [place for s in scenes for place in s["idlocate"]]
         pids = np.repeat(np.arange(1, len(scenes) + 1), [len(s["imname"]) for s in scenes])

@@ -137,7 +137,13 @@ def numbers(matrix: bytes) -> np.ndarray:
 
 def _variables(file: BinaryIO) -> Iterator["BinaryIO | _Inflate"]:
     """The inside of each top-level matrix."""
-    if file.read(128)[124:] != b"\0\1IM":
+    head = file.read(128)
+    if head.startswith((b"MATLAB 7.3", b"\x89HDF")) or head[124:] == b"\0\2IM":
+        raise UserError(
+            f"{file.name}: a file of MATLAB 7.3 (HDF5), expected version 5 to 7: load it in MATLAB "
+            "and save it with save(..., '-v7')"
+        )
+    if head[124:] != b"\0\1IM":
         raise ValueError("expected a little-endian MATLAB v5 file")
     while tag := file.read(8):
         kind, size = TAG.unpack(tag)

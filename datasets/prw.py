@@ -1,4 +1,7 @@
-"""PRW: `frames/*.jpg`, `annotations/*.jpg.mat`, `frame_{train,test}.mat`, `query_info.txt`."""
+"""PRW: `frames/*.jpg`, `annotations/*.jpg.mat`, `frame_{train,test}.mat`, `query_info.txt`.
+
+Frames may be of any format: a frame is known by its name without the suffix.
+"""
 
 import os
 import re
@@ -22,6 +25,7 @@ from datasets.mat import LARGEST, numbers, reading
 from datasets.mat import load as load_mat
 from datasets.protocol import Protocol, find_people, make_protocol, other_images
 from utils.errors import UserError
+from utils.sources import without_suffix
 
 BOX_VARIABLES = ("box_new", "anno_file", "anno_previous")  # the real files use all three
 
@@ -78,10 +82,11 @@ def load(root: str) -> PRW:
 
 def load_split(root: str, split: str, dropped: Counter) -> list[Scene]:
     """The frames of "train" or "test", identities raw."""
+    frames, annotations = Files(root, "frames"), Files(root, "annotations", ".mat")
     names = name_list(
-        os.path.join(root, f"frame_{split}.mat"), f"img_index_{split}", dropped, ".jpg"
+        os.path.join(root, f"frame_{split}.mat"), f"img_index_{split}", dropped, frames.find
     )
-    rows = [read_boxes(os.path.join(root, "annotations", f"{name}.mat")) for name in names]
+    rows = [read_boxes(os.path.join(root, "annotations", annotations.find(n))) for n in names]
     pids = [np.where(r[:, 0] < 0, UNLABELED, r[:, 0]) for r in rows]
     return make_scenes(
         split,
@@ -92,6 +97,28 @@ def load_split(root: str, split: str, dropped: Counter) -> list[Scene]:
         [camera_of(name, root) for name in names],
         dropped,
     )
+
+
+class Files:
+    """The files of a folder by the name of their frame; those of an ending follow the picture's
+    suffix, as in c1s1_1.jpg.mat."""
+
+    def __init__(self, root: str, folder: str, ending: str = ""):
+        path = os.path.join(root, folder)
+        names = sorted(os.listdir(path)) if os.path.isdir(path) else []  # missed when they are read
+        self.names = {name for name in names if not name.startswith(".")}
+        self.ending = ending
+        self.of_frame = {
+            without_suffix(name.removesuffix(ending)): name
+            for name in sorted(self.names, key=lambda name: name.endswith(f".jpg{ending}"))
+        }
+
+    def find(self, frame: str) -> str:
+        """The file of a frame, which may be told with a suffix; a JPEG where there is none."""
+        exact, stem = frame + self.ending, without_suffix(frame)
+        if exact in self.names:
+            return exact
+        return self.of_frame.get(stem, (frame if stem != frame else f"{frame}.jpg") + self.ending)
 
 
 def read_boxes(path: str) -> np.ndarray:
@@ -111,10 +138,12 @@ def camera_of(name: str, root: str) -> int:
 
 
 def read_queries(path: str, gallery: list[Scene]) -> list[Query]:
-    """Lines `id x y w h name`, with either line end; corners may be negative."""
-    scene_of = {scene.name: i for i, scene in enumerate(gallery)}
-    with reading(path), open(path, encoding="utf-8") as file:
-        lines = [line.split() for line in file]
+    """Lines `id x y w h name`, with either line end; corners may be negative, names have spaces,
+    with any suffix or without one."""
+    scene_of = {without_suffix(scene.name): i for i, scene in enumerate(gallery)}
+    scene_of |= {scene.name: i for i, scene in enumerate(gallery)}
+    with reading(path), open(path, encoding="utf-8-sig") as file:
+        lines = [line.split(maxsplit=5) for line in file]
     queries = []
     for number, words in enumerate(lines, 1):
         if not words:
@@ -125,10 +154,11 @@ def read_queries(path: str, gallery: list[Scene]) -> list[Query]:
             pid = int(pid)
             if not has_area(xywh)[0] or not (np.abs(xywh) < LARGEST).all():
                 raise ValueError(f"box {xywh[0].tolist()}")
-        name = name.removesuffix(".jpg") + ".jpg"
-        if name not in scene_of:
+            name = name.rstrip()
+        index = scene_of.get(name, scene_of.get(without_suffix(name)))
+        if index is None:
             raise UserError(f"{path}, line {number}: {name} is not in the gallery (frame_test.mat)")
-        queries.append(Query(scene_of[name], corners(xywh)[0], pid))
+        queries.append(Query(index, corners(xywh)[0], pid))
     if not queries:
         raise UserError(f"{path}: expected lines `id x y w h name`, found none")
     return queries

@@ -63,17 +63,23 @@ def walk(
 
 def kind_of(path: Path) -> str | None:
     """PICTURE, VIDEO or None: by its suffix, or where that says nothing by its first bytes."""
-    suffix = path.suffix.lower()
-    if VIDEOS.fullmatch(suffix):
+    if VIDEOS.fullmatch(path.suffix.lower()):
         return VIDEO
-    formats = Image.registered_extensions()
-    if suffix in HEIC or (formats.get(suffix) in Image.OPEN and formats[suffix] not in STUBS):
+    if without_suffix(path.name) != path.name:
         return PICTURE
     try:
         with Image.open(path) as image:
             return None if image.format in STUBS else PICTURE
     except Exception:  # it is no picture, whatever the decoders say
         return None
+
+
+def without_suffix(name: str) -> str:
+    """A name without the suffix of a picture, if it has one."""
+    stem, suffix = os.path.splitext(name)
+    format = Image.registered_extensions().get(suffix.lower())
+    known = suffix.lower() in HEIC or (format in Image.OPEN and format not in STUBS)
+    return stem if known else name
 
 
 def told(left: Iterable[LeftOut], shown: int = 5) -> list[str]:
