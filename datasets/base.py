@@ -51,6 +51,14 @@ class SearchDataset(ABC):
     num_pids: int  # training identities
     dropped: Counter = field(default_factory=Counter)  # irregular annotations, by reason
 
+    def check_training(self) -> None:
+        """UserError where there is nothing to train on."""
+        if not self.train or not self.num_pids:
+            raise UserError(
+                f"{self.name} in {self.root}: expected training images of identities, "
+                f"found {len(self.train)} images and {self.num_pids} identities"
+            )
+
     @abstractmethod
     def protocol(
         self, gallery_size: int | str = 100, cross_camera: bool = False, query_file: str = ""

@@ -105,13 +105,11 @@ class Files:
 
     def __init__(self, root: str, folder: str, ending: str = ""):
         path = os.path.join(root, folder)
-        names = sorted(os.listdir(path)) if os.path.isdir(path) else []  # missed when they are read
-        self.names = {name for name in names if not name.startswith(".")}
-        self.ending = ending
-        self.of_frame = {
-            without_suffix(name.removesuffix(ending)): name
-            for name in sorted(self.names, key=lambda name: name.endswith(f".jpg{ending}"))
-        }
+        there = sorted(os.listdir(path)) if os.path.isdir(path) else []  # missed when they are read
+        names = [name for name in there if not name.startswith(".")]
+        names.sort(key=lambda name: name.endswith(f".jpg{ending}"))  # of several, the JPEG
+        self.ending, self.names = ending, set(names)
+        self.of_frame = {without_suffix(name.removesuffix(ending)): name for name in names}
 
     def find(self, frame: str) -> str:
         """The file of a frame, which may be told with a suffix; a JPEG where there is none."""
@@ -149,9 +147,9 @@ def read_queries(path: str, gallery: list[Scene]) -> list[Query]:
         if not words:
             continue
         with reading(f"{path}, line {number}"):
-            pid, *numbers, name = words
+            person, *numbers, name = words
             xywh = np.array([numbers], np.float64).reshape(1, 4)
-            pid = int(pid)
+            pid = int(person)
             if not has_area(xywh)[0] or not (np.abs(xywh) < LARGEST).all():
                 raise ValueError(f"box {xywh[0].tolist()}")
             name = name.rstrip()

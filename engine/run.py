@@ -74,11 +74,7 @@ def work(args: argparse.Namespace, build: Build) -> None:
         evaluate(net, dataset, cfg, device, epoch)
         return
     check_settings(dataset, cfg)
-    if not dataset.train or not dataset.num_pids:
-        raise UserError(
-            f"{dataset.name} in {dataset.root}: expected training images of identities, "
-            f"found {len(dataset.train)} images and {dataset.num_pids} identities"
-        )
+    dataset.check_training()
     seed_everything(cfg.SEED)
     model, net = build(cfg, dataset.num_pids, device)
     if rank():  # models start equal; each rank then draws regions of its own images

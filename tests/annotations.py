@@ -12,7 +12,9 @@ Box = tuple[float, float, float, float]  # x y w h
 
 
 def struct(rows: list[dict]) -> np.ndarray:
-    """[1, n] MATLAB struct array."""
+    """[1, n] MATLAB struct array; [0, 0] numbers for no rows, as MATLAB writes them."""
+    if not rows:
+        return np.zeros((0, 0))
     array = np.empty((1, len(rows)), [(key, "O") for key in rows[0]])
     for i, row in enumerate(rows):
         array[0, i] = tuple(row.values())

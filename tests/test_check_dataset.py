@@ -1,8 +1,12 @@
 """check_dataset finds what is wrong with a dataset before a run does."""
 
+import os
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
+from scipy.io import savemat
 
 from tests.annotations import write_own, write_prw
 from tools import check_dataset
@@ -65,19 +69,55 @@ def break_query(root):
     (root / "query_info.txt").write_text("7 1 2 10 20 c1s1_2\n7 70 3 9 9 c2s1_2")
 
 
+def thin(path):
+    Image.new("RGB", (1, 4000)).save(path)
+
+
+def pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def no_identities(root):
+    for path in (root / "annotations").glob("*1.jpg.mat"):
+        savemat(path, {"box_new": np.array([[-2, 1, 1, 9, 9]])})
+
+
 @pytest.mark.parametrize(
     "spoil, said",
     [
         (lambda root: (root / "frames/c1s1_2.jpg").unlink(), "c1s1_2.jpg: missing image"),
         (lambda root: cut(root / "frames/c1s1_1.jpg"), "c1s1_1.jpg: damaged image"),
         (lambda root: cut(root / "frame_test.mat"), "frame_test.mat: damaged"),
-        (break_query, "query 1: box [70.0, 3.0, 79.0, 12.0] lies outside c2s1_2.jpg"),
+        (break_query, "c2s1_2.jpg: query box 70 3 79 12: expected one within the image"),
+        (lambda root: thin(root / "frames/c1s1_1.jpg"), "c1s1_1.jpg: expected a picture at most"),
+        (lambda root: thin(root / "frames/c1s1_2.jpg"), "1 x 4000 pixels, whose shorter side"),
+        (lambda root: pipe(root / "frames/c1s1_1.jpg"), "c1s1_1.jpg: expected a picture, found"),
+        (no_identities, "expected training images of identities, found 3 images and 0 ident"),
     ],
 )
 def test_what_would_break_a_run(check, spoil, said):
     code, lines = check(spoil)
     assert code == 1
     assert any(line.startswith("would break a run") and said in line for line in lines)
+
+
+def test_settings_that_a_run_would_refuse(check):
+    code, lines = check(lambda root: None, "EVAL_QUERY_FILE", "mini.txt")
+    assert code == 1
+    assert any("would break a run" in line and "mini.txt: missing" in line for line in lines)
+
+
+def test_images_that_carry_an_orientation_are_named(check):
+    def turn(root):
+        exif = Image.Exif()
+        exif[274] = 6
+        Image.new("RGB", (64, 48)).save(root / "frames/c1s1_2.jpg", exif=exif)
+
+    code, lines = check(turn)
+    said = "c1s1_2.jpg: EXIF orientation 6, not followed: boxes count the pixels as stored"
+    assert code == 0 and sum(line.startswith("remark") for line in lines) == 1
+    assert any(line.endswith(said) for line in lines)
 
 
 def test_damaged_training_images_may_be_skipped(check):

@@ -4,38 +4,62 @@ python -m tools.check_dataset --cfg configs/... [KEY VALUE ...]    (exit code 1:
 """
 
 import argparse
+import functools
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
+from yacs.config import CfgNode
 
 from configs.defaults import load_cfg
 from datasets import UNLABELED, Scene, SearchDataset, load_dataset
 from datasets.loaders import read_image
+from engine.evaluation.evaluate import check_settings
+from engine.evaluation.extract import check_queries, queries_of, query_boxes
 from utils.errors import UserError, run_main
+from utils.media import PictureError, orientation
 
 SHOWN = 10  # of each list of findings
 SLACK = 1  # pixels that the rounding of a box explains
 
 
-def image_size(scene: Scene) -> tuple[int, int] | str:
-    """(width, height), or what training and evaluation would say of the image."""
+@dataclass(frozen=True)
+class Look:
+    """At one image: its (width, height), infinite where training and evaluation could not read it,
+    what they would say then, and its EXIF orientation."""
+
+    size: tuple[float, float] = (np.inf, np.inf)
+    problem: UserError | None = None
+    orientation: int = 1
+
+
+def look_at(scene: Scene) -> Look:
     try:
         height, width = read_image(scene.path, scene.upright).shape[1:]
-        return width, height
+        return Look((width, height), None, orientation(scene.path))
     except UserError as error:
-        return str(error)
+        return Look(problem=error)
 
 
-def walk(scenes: list[Scene], title: str, workers: int) -> tuple[np.ndarray, list[str]]:
-    """[n, 2] width and height, infinite where unreadable; and what is wrong with the others."""
+def walk(scenes: list[Scene], title: str, workers: int) -> tuple[list[Look], np.ndarray]:
+    """A look at each image, and their sizes [n, 2]."""
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        found = list(tqdm(pool.map(image_size, scenes), title, len(scenes), unit="image"))
-    unread = (np.inf, np.inf)
-    sizes = np.array([unread if isinstance(f, str) else f for f in found], float).reshape(-1, 2)
-    return sizes, [f for f in found if isinstance(f, str)]
+        looks = list(tqdm(pool.map(look_at, scenes), title, len(scenes), unit="image"))
+    return looks, np.array([look.size for look in looks], float).reshape(-1, 2)
+
+
+def turned(scenes: list[Scene], looks: list[Look]) -> list[str]:
+    """The images with an orientation, and what becomes of it."""
+    return [
+        f"{scene.path}: EXIF orientation {look.orientation}, "
+        + ("followed" if scene.upright else "not followed: boxes count the pixels as stored")
+        for scene, look in zip(scenes, looks)
+        if look.orientation > 1
+    ]
 
 
 def survey(scenes: list[Scene], sizes: np.ndarray) -> dict[str, int]:
@@ -82,12 +106,26 @@ def check_protocols(dataset: SearchDataset, problems: list[str]) -> list[list]:
     return table
 
 
-def queries_outside(dataset: SearchDataset, sizes: np.ndarray) -> list[str]:
-    return [
-        f"query {i}: box {q.box.tolist()} lies outside {dataset.gallery[q.scene].name}"
-        for i, q in enumerate(dataset.queries)
-        if (q.box[:2] >= sizes[q.scene]).any()
+def refusals(dataset: SearchDataset, sizes: np.ndarray, cfg: CfgNode) -> list[str]:
+    """What training and evaluation would say of the annotations. sizes: of the gallery [n, 2]."""
+    asked = queries_of(dataset)
+    checks: list[Callable[[], object]] = [
+        lambda: check_settings(dataset, cfg),
+        dataset.check_training,
+        *(
+            functools.partial(
+                check_queries, dataset.gallery[i], query_boxes(dataset, asked[i]), *sizes[i]
+            )
+            for i in asked
+        ),
     ]
+    found = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            found.append(str(error))
+    return found
 
 
 def main() -> int:
@@ -103,21 +141,17 @@ def main() -> int:
         return 1
 
     splits = {"train": dataset.train, "test": dataset.gallery}
-    counts, problems, remarks = {}, [], []
+    counts, problems, skipped, remarks = {}, [], [], []
     for split, scenes in splits.items():
-        sizes, damaged = walk(scenes, split, cfg.INPUT.NUM_WORKERS)
-        counts[split] = survey(scenes, sizes) | {"images missing or damaged": len(damaged)}
-        skipped = split == "train" and cfg.INPUT.SKIP_DAMAGED and len(damaged) < len(scenes)
-        (remarks if skipped else problems).extend(damaged)
-    problems += queries_outside(dataset, sizes)
-    problems += [
-        f"no {what}"
-        for what, there in (
-            ("training images", dataset.train),
-            ("training identities", dataset.num_pids),
-        )
-        if not there
-    ]
+        looks, sizes = walk(scenes, split, cfg.INPUT.NUM_WORKERS)
+        bad = [look.problem for look in looks if look.problem]
+        counts[split] = survey(scenes, sizes) | {"images missing or damaged": len(bad)}
+        may_skip = split == "train" and cfg.INPUT.SKIP_DAMAGED and len(bad) < len(scenes)
+        for error in bad:
+            skips = may_skip and isinstance(error, PictureError)
+            (skipped if skips else problems).append(str(error))
+        remarks += turned(scenes, looks)
+    problems += refusals(dataset, sizes, cfg)
     protocols = check_protocols(dataset, problems)
 
     print(
@@ -130,7 +164,11 @@ def main() -> int:
     if dataset.dropped:
         print(tabulate(sorted(dataset.dropped.items()), ["in the annotation files", ""]), "\n")
     print(tabulate(protocols, ["protocol", "queries", "without a match", "matches"]), "\n")
-    for title, findings in (("skipped in training", remarks), ("would break a run", problems)):
+    for title, findings in (
+        ("remark", remarks),
+        ("skipped in training", skipped),
+        ("would break a run", list(dict.fromkeys(problems))),
+    ):
         for finding in findings[:SHOWN]:
             print(f"{title}: {finding}")
         if len(findings) > SHOWN:

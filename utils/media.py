@@ -91,7 +91,7 @@ def read_picture(path: str | Path, upright: bool) -> Image.Image:
     or so narrow that its shorter side would vanish."""
     with open_picture(path) as image:
         image.load()
-        turn = TURNS.get(orientation(image)) if upright else None
+        turn = TURNS.get(_orientation(image)) if upright else None
         picture = _rgb(image)
         _check_shape(path, *picture.size)
         return picture if turn is None else picture.transpose(turn)
@@ -101,7 +101,7 @@ def picture_size(path: str | Path, upright: bool) -> tuple[int, int]:
     """(width, height) in pixels; reads the head alone."""
     with open_picture(path) as image:
         width, height = image.size
-        turned = upright and orientation(image) >= 5
+        turned = upright and _orientation(image) >= 5
         _check_shape(path, width, height)
         return (height, width) if turned else (width, height)
 
@@ -114,7 +114,13 @@ def _check_shape(path: str | Path, width: int, height: int) -> None:
         )
 
 
-def orientation(image: Image.Image) -> int:
+def orientation(path: str | Path) -> int:
+    """EXIF's 1 (upright) to 8 of the picture at `path`."""
+    with open_picture(path) as image:
+        return _orientation(image)
+
+
+def _orientation(image: Image.Image) -> int:
     """EXIF's 1 to 8, and 1 where it says nothing that can be read. Pillow itself turns TIFFs."""
     if image.format == "TIFF":
         return 1

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from datasets.base import SearchDataset
+from datasets.base import Scene, SearchDataset
 from datasets.loaders import Loader, SceneDataset
 from engine.evaluation.cache import Cache
 from models.outputs import Detections
@@ -50,7 +50,7 @@ def extract(
     with _writing(path) as file:
         for batch, (images, targets) in zip(batches, bar):
             people = [t["boxes"] if use_gt else t["boxes"][:0] for t in targets]
-            given = [torch.cat([p, _boxes(dataset, asked[i])]) for p, i in zip(people, batch)]
+            given = [torch.cat([p, query_boxes(dataset, asked[i])]) for p, i in zip(people, batch)]
             given = [boxes.to(device) for boxes in given]
             found, embeddings = net.detect_and_embed(
                 [image.to(device) for image in images], given, amp
@@ -84,7 +84,7 @@ def queries_of(dataset: SearchDataset) -> dict[int, list[int]]:
     return asked
 
 
-def _boxes(dataset: SearchDataset, queries: list[int]) -> Tensor:
+def query_boxes(dataset: SearchDataset, queries: list[int]) -> Tensor:
     """[m, 4]"""
     boxes = [dataset.queries[query].box for query in queries]
     return torch.from_numpy(np.array(boxes, np.float32).reshape(-1, 4))
@@ -100,17 +100,22 @@ def batches_of_one_size(
         scene = dataset.gallery[i]
         width, height = picture_size(scene.path, scene.upright)
         groups[width, height].append(i)
-        for x1, y1, x2, y2 in _boxes(dataset, asked.get(i, [])).tolist():
-            if not (x1 < min(x2, width) and y1 < min(y2, height)):
-                raise UserError(
-                    f"{scene.path}: query box {x1:g} {y1:g} {x2:g} {y2:g}: expected "
-                    f"one within the image, which is {width} x {height} pixels"
-                )
+        check_queries(dataset.gallery[i], query_boxes(dataset, asked.get(i, [])), width, height)
     return [
         some[k : k + batch_size]
         for some in groups.values()
         for k in range(0, len(some), batch_size)
     ]
+
+
+def check_queries(scene: Scene, boxes: Tensor, width: float, height: float) -> None:
+    """UserError where one of the query boxes [m, 4] does not lie in its image."""
+    for x1, y1, x2, y2 in boxes.tolist():
+        if not (x1 < min(x2, width) and y1 < min(y2, height)):
+            raise UserError(
+                f"{scene.path}: query box {x1:g} {y1:g} {x2:g} {y2:g}: expected one within the "
+                f"image, which is {width:g} x {height:g} pixels"
+            )
 
 
 @contextmanager
