@@ -20,7 +20,7 @@ from configs.defaults import load_cfg
 from engine.checkpoint import load_net
 from engine.evaluation.evaluate import SEARCH_SCORE
 from models.build import choose_device
-from models.search_net import SearchNet
+from models.network import Network
 from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes, stack
 from utils.errors import UserError, run_main
 from utils.files import make_folder
@@ -138,7 +138,7 @@ def no_pictures(source: Path, left: list[LeftOut]) -> UserError:
 
 
 def search(
-    net: SearchNet,
+    net: Network,
     device: torch.device,
     query: Tensor,
     box: Tensor,

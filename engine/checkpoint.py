@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -13,8 +13,11 @@ from configs.defaults import get_cfg
 from configs.files import parse
 from configs.ranges import check_ranges, flatten
 from configs.values import merge
+from engine.onnx_net import SUFFIX as ONNX
+from engine.onnx_net import OnnxNet, open_onnx
 from engine.weights import SUFFIX, TABLE, load_weights
 from models.build import build_net
+from models.network import Network
 from models.search_net import SearchNet
 from utils.errors import UserError
 from utils.files import load_file, save_file, written_beside
@@ -29,6 +32,15 @@ MODEL_KEYS = (
     "MODEL.ANCHOR_SIZES",
     "MODEL.OIM.QUEUE_SIZE",
 )
+# Keys of MODEL that training alone reads; an .onnx file has all others built in.
+TRAINING_KEYS = (
+    "MODEL.RPN.BATCH_SIZE",
+    "MODEL.ROI.BATCH_SIZE",
+    "MODEL.ROI.POSITIVE_FRACTION",
+    "MODEL.OIM.QUEUE_SIZE",
+    "MODEL.OIM.MOMENTUM",
+    "MODEL.OIM.SCALE",
+)
 BEST = "best.pth"
 
 
@@ -37,6 +49,11 @@ def load_checkpoint(path: str | Path, what: str = "--ckpt") -> dict:
     (engine.weights) are one that has little else."""
     if Path(path).suffix == SUFFIX:
         return load_weights(path, what)
+    if Path(path).suffix == ONNX:
+        raise UserError(
+            f"{what} {path}: a network as an ONNX file finds and compares people, no more; "
+            "expected the checkpoint that it was made from"
+        )
     checkpoint = load_file(path, what)
     if not isinstance(checkpoint.get("model"), dict) or "config" not in checkpoint:
         raise UserError(
@@ -69,12 +86,14 @@ def compare_configs(checkpoint: dict, cfg: CfgNode, where: str) -> list[str]:
     ]
 
 
-def check_same_model(checkpoint: dict, cfg: CfgNode, where: str) -> None:
+def check_same_model(
+    checkpoint: dict, cfg: CfgNode, where: str, keys: Iterable[str] = MODEL_KEYS
+) -> None:
     """UserError naming every key by which the checkpoint's model differs from the config's."""
     stored, given = flatten(stored_cfg(checkpoint, where)), flatten(cfg)
     differ = [
         f"{key} is {stored[key]!r} there and {given[key]!r} in the config"
-        for key in MODEL_KEYS
+        for key in keys
         if stored[key] != given[key]
     ]
     if differ:
@@ -123,11 +142,32 @@ def _restore_net(checkpoint: dict, cfg: CfgNode, where: str, device: torch.devic
     return net.to(device).eval()
 
 
-def load_net(cfg: CfgNode, path: str | Path, device: torch.device) -> SearchNet:
+def load_net(cfg: CfgNode, path: str | Path, device: torch.device) -> Network:
+    """The network in a checkpoint, in weights to hand on or in an .onnx file, ready for inference;
+    it must be the config's model."""
+    load = _load_onnx if Path(path).suffix == ONNX else load_search_net
+    return load(cfg, path, device)
+
+
+def load_search_net(cfg: CfgNode, path: str | Path, device: torch.device) -> SearchNet:
     """The checkpoint's network in eval mode; it must be the config's model."""
     checkpoint = load_checkpoint(path)
     check_same_model(checkpoint, cfg, f"--ckpt {path}")
     return _restore_net(checkpoint, cfg, f"--ckpt {path}", device)
+
+
+def _load_onnx(cfg: CfgNode, path: str | Path, device: torch.device) -> OnnxNet:
+    """UserError also where the config asks for what is built into the file."""
+    session, header = open_onnx(path, "--ckpt", device)
+    model = [key for key in flatten(cfg) if key.startswith("MODEL.") and key not in TRAINING_KEYS]
+    built_in = ["BACKBONE.NAME", "INPUT.MIN_SIZE", "INPUT.MAX_SIZE", *model]
+    check_same_model(header, cfg, f"--ckpt {path}", built_in)
+    if cfg.EVAL_AMP:
+        raise UserError(
+            f"EVAL_AMP {cfg.EVAL_AMP}: not for --ckpt {path}, which has its precision built in"
+        )
+    roi = cfg.MODEL.ROI
+    return OnnxNet(session, (roi.SCORE_THRESH, roi.NMS_THRESH, roi.DETECTIONS_PER_IMAGE))
 
 
 def load_with_config(

@@ -17,8 +17,8 @@ from engine.evaluation.evaluate import SEARCH_SCORE
 from engine.evaluation.extract import AMP
 from engine.gallery_index import GalleryIndex, Match, Origin
 from models.build import choose_device
+from models.network import Network
 from models.outputs import Detections
-from models.search_net import SearchNet
 from utils.media import read_pixels
 
 Picture = str | Path | Image.Image | Tensor  # a file, a picture, or [3, H, W] uint8 RGB
@@ -33,7 +33,7 @@ class Searcher:
 
     def __init__(
         self,
-        net: SearchNet,
+        net: Network,
         device: torch.device,
         batch_size: int = 1,
         amp: torch.dtype | None = None,
@@ -49,7 +49,7 @@ class Searcher:
 
     @staticmethod
     def load(cfg: CfgNode, ckpt: str | Path) -> "Searcher":
-        """The network of a checkpoint, which must be the config's."""
+        """The network of a checkpoint, or of a file made from one; it must be the config's."""
         device = choose_device(cfg.DEVICE)
         sizes = f"INPUT.MIN_SIZE {cfg.INPUT.MIN_SIZE}, INPUT.MAX_SIZE {cfg.INPUT.MAX_SIZE}"
         net = load_net(cfg, ckpt, device)

@@ -9,7 +9,7 @@ from torchvision.ops import boxes as box_ops
 
 from models.embedding import NormAwareEmbedding
 from models.oim import OIM
-from models.outputs import Detections, Regions, Trace
+from models.outputs import Regions, Trace
 
 PERSON = 1  # class index in the detection branch's two outputs
 
@@ -32,6 +32,17 @@ def detection_losses(
         "proposal_reg": F.smooth_l1_loss(deltas, targets[positives], beta=1.0, reduction="sum")
         / regions,
     }
+
+
+def keep_best(
+    boxes: Tensor, scores: Tensor, score_thresh: float, nms_thresh: float, most: int
+) -> Tensor:
+    """boxes [n, 4], scores [n] -> indices kept, by falling score: over the threshold, of some
+    area, after NMS, at most so many."""
+    keep = torch.where(scores > score_thresh)[0]
+    keep = keep[box_ops.remove_small_boxes(boxes[keep], min_size=1e-2)]
+    keep = keep[box_ops.nms(boxes[keep], scores[keep], nms_thresh)]
+    return keep[:most]
 
 
 class PersonSearchHeads(RoIHeads):
@@ -122,12 +133,8 @@ class PersonSearchHeads(RoIHeads):
         )
 
     def keep_best(self, boxes: Tensor, scores: Tensor) -> Tensor:
-        """boxes [n, 4], scores [n] -> indices kept, by falling score: over the threshold, of some
-        area, after NMS, at most detections_per_img."""
-        keep = torch.where(scores > self.score_thresh)[0]
-        keep = keep[box_ops.remove_small_boxes(boxes[keep], min_size=1e-2)]
-        keep = keep[box_ops.nms(boxes[keep], scores[keep], self.nms_thresh)]
-        return keep[: self.detections_per_img]
+        """As the function of that name, with this network's thresholds."""
+        return keep_best(boxes, scores, self.score_thresh, self.nms_thresh, self.detections_per_img)
 
     def detect_boxes(
         self, features: dict[str, Tensor], proposals: list[Tensor], sizes
@@ -138,12 +145,3 @@ class PersonSearchHeads(RoIHeads):
         boxes = self._person_boxes(deltas, proposals, sizes)
         kept = [self.keep_best(b, s) for b, s in zip(boxes, scores)]
         return [b[k] for b, k in zip(boxes, kept)], [s[k] for s, k in zip(scores, kept)]
-
-    def put_first(self, own: Detections, found: Detections) -> Detections:
-        """A query's image seen as a gallery image (for CBGM): the query, `own` [1], comes first
-        with score 1, and suppresses what overlaps it."""
-        boxes = torch.cat([own.boxes, found.boxes])
-        # Two, not one: the query wins over a detection whose score rounds to 1.
-        scores = torch.cat([own.scores + 1, found.scores])
-        embeddings = torch.cat([own.embeddings, found.embeddings])
-        return Detections(boxes, scores.clamp(max=1), embeddings)[self.keep_best(boxes, scores)]

@@ -7,15 +7,16 @@ from torch import Tensor, nn
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
+from models.network import Network
 from models.oim import is_labelled
 from models.outputs import Detections, Trace, TrainingOutput
 from models.roi_heads import PersonSearchHeads
 
 
-class SearchNet(nn.Module):
+class SearchNet(nn.Module, Network):
     """Faster R-CNN with a re-id branch and OIM (SeqNet's frame, one regression).
 
-    Images are lists of [3, H, W] float tensors in 0..1; boxes are x1 y1 x2 y2 in their pixels.
+    Images and boxes are as in Network.
     """
 
     def __init__(
@@ -86,9 +87,8 @@ class SearchNet(nn.Module):
     def detect_and_embed(
         self, images: list[Tensor], boxes: Sequence[Tensor], amp: torch.dtype | None = None
     ) -> tuple[list[Detections], list[Tensor]]:
-        """Everyone in each image, and each image's given boxes [m_i, 4] embedded [m_i, D], in one
-        pass; all embeddings unit. amp: the backbone's precision; boxes and scores stay float32,
-        since a corner in bfloat16 is off by pixels."""
+        """In one pass. amp: boxes and scores stay float32, since a corner in bfloat16 is off by
+        pixels."""
         resized, given = self._resize(images, boxes)
         with torch.autocast(resized.tensors.device.type, amp, enabled=amp is not None):
             features = self.backbone(resized.tensors)
@@ -105,14 +105,12 @@ class SearchNet(nn.Module):
         ]
         return found, list(embeddings[1::2])
 
-    def detect(self, images: list[Tensor]) -> list[Detections]:
-        """Every person in each gallery image; embeddings are scaled by the score."""
-        found, _ = self.detect_and_embed(images, [image.new_zeros(0, 4) for image in images])
-        return [people.weighted() for people in found]
+    def keep_best(self, boxes: Tensor, scores: Tensor) -> Tensor:
+        return self.roi_heads.keep_best(boxes, scores)
 
     @torch.inference_mode()
     def embed(self, images: list[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
-        """Unit embeddings [n_i, D] of the given boxes [n_i, 4] of each image."""
+        """Without detecting anyone."""
         resized, boxes = self._resize(images, boxes)
         features = self.backbone(resized.tensors)
         embeddings = self.roi_heads.embed(features, boxes, resized.image_sizes)

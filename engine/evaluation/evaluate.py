@@ -20,7 +20,7 @@ from engine.evaluation import metrics
 from engine.evaluation.cache import CACHE, Cache, check_cache, load_cache, made_from
 from engine.evaluation.extract import AMP, collect, extract
 from engine.evaluation.records import RESULTS
-from models.search_net import SearchNet
+from models.network import Network
 from utils.drawing import draw_boxes
 from utils.errors import UserError
 from utils.files import make_folder, save_file, write_text
@@ -206,7 +206,7 @@ def draw_thresholds(results: dict, path: Path) -> None:
 
 
 def evaluate(
-    net: SearchNet | None,
+    net: Network | None,
     dataset: SearchDataset,
     cfg: CfgNode,
     device: torch.device,
@@ -241,7 +241,7 @@ def evaluate(
     return results
 
 
-def make_cache(net: SearchNet, dataset: SearchDataset, cfg: CfgNode, device: torch.device) -> Cache:
+def make_cache(net: Network, dataset: SearchDataset, cfg: CfgNode, device: torch.device) -> Cache:
     """Run the network; the cache, which also lies in OUTPUT_DIR then. Several ranks share the
     images, through a folder that all of them see; only rank 0 gets the cache."""
     path = Path(cfg.OUTPUT_DIR) / CACHE
@@ -269,7 +269,7 @@ def make_cache(net: SearchNet, dataset: SearchDataset, cfg: CfgNode, device: tor
     return cache
 
 
-def draw_scene(net: SearchNet, dataset: SearchDataset, device: torch.device) -> np.ndarray:
+def draw_scene(net: Network, dataset: SearchDataset, device: torch.device) -> np.ndarray:
     """The gallery scene with the most people, its detections drawn on it: [H, W, 3] uint8."""
     scene = max(dataset.gallery, key=lambda s: len(s.boxes))
     image, _ = SceneDataset([scene])[0]

@@ -14,8 +14,8 @@ from tqdm import tqdm
 from datasets.base import Scene, SearchDataset
 from datasets.loaders import Loader, SceneDataset
 from engine.evaluation.cache import Cache
+from models.network import Network
 from models.outputs import Detections
-from models.search_net import SearchNet
 from utils.errors import UserError
 from utils.media import picture_size
 
@@ -24,7 +24,7 @@ KINDS = ("gallery", "query")  # of the records in a part
 
 
 def extract(
-    net: SearchNet,
+    net: Network,
     dataset: SearchDataset,
     device: torch.device,
     path: Path,
@@ -61,7 +61,7 @@ def extract(
                 _write(file, "gallery", i, truth[:first] if use_gt else seen.weighted())
                 for row, query in enumerate(asked[i], first):
                     own = truth[row : row + 1]
-                    own = net.roi_heads.put_first(own, seen) if context else own
+                    own = net.put_first(own, seen) if context else own
                     _write(file, "query", query, own)
 
 

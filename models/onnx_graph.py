@@ -1,0 +1,113 @@
+"""One image's detection and embedding as a graph of tensor operations, for torch.export.
+
+The same numbers as `SearchNet.detect_and_embed`, written so that every size may follow from the
+data: torchvision's transform, RPN and multi-scale pooling branch on sizes in Python, which a graph
+cannot. The layers are the network's own.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import clip_boxes_to_image, nms, remove_small_boxes, roi_align
+
+from models.roi_heads import PERSON
+from models.search_net import SearchNet
+
+STRIDES = (4, 8, 16, 32)  # of the levels that regions are pooled from
+Size = tuple[int, int]  # height, width
+
+
+class SearchGraph(nn.Module):
+    """forward(image, query_boxes) of a network in eval mode."""
+
+    def __init__(self, net: SearchNet):
+        super().__init__()
+        self.net = net
+
+    def forward(self, image: Tensor, query_boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """image [H, W, 3] uint8 RGB, query_boxes [m, 4] in its pixels -> boxes [n, 4] in its pixels
+        and scores [n], best first; unit embeddings of these people [n, D] and of the query boxes
+        [m, D]."""
+        heads = self.net.roi_heads
+        resized, size = self.resize(image)
+        ratio = torch.tensor(size, dtype=torch.float32) / torch.tensor(
+            image.shape[:2], dtype=torch.float32
+        )
+        ratio = ratio.flip(0).repeat(2)
+        features = self.net.backbone(resized)
+        proposals = self.propose(features, resized, size)
+        boxes, scores = self.detect(features, proposals, size)
+        pooled = self.pool(features, torch.cat([boxes, query_boxes * ratio]))
+        embeddings = heads.embedding_head(pooled.flatten(1), heads.reid_head(pooled))[0]
+        count = boxes.shape[0]
+        return boxes / ratio, scores, embeddings[:count], embeddings[count:]
+
+    def resize(self, image: Tensor) -> tuple[Tensor, Size]:
+        """The image normalised, resized and padded, [1, 3, H, W], and its size within the padding:
+        sides as Python computes them in GeneralizedRCNNTransform, in doubles."""
+        transform = self.net.transform
+        sides = torch.tensor(image.shape[:2], dtype=torch.float64)
+        scale = torch.minimum(
+            transform.min_size[-1] / sides.min(), transform.max_size / sides.max()
+        )
+        height, width = (side.item() for side in (sides * scale).floor().long())
+        torch._check(height > 0)
+        torch._check(width > 0)
+        pixels = transform.normalize(image.permute(2, 0, 1) / 255)[None]
+        resized = F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False)
+        step = transform.size_divisible
+        return F.pad(resized, (0, -width % step, 0, -height % step)), (height, width)
+
+    def propose(self, features: dict[str, Tensor], resized: Tensor, size: Size) -> Tensor:
+        """The RPN's regions [n, 4] in resized pixels, best first. Levels do not meet in NMS."""
+        rpn, kept = self.net.rpn, []
+        outputs = zip(*rpn.head(list(features.values())), rpn.anchor_generator.cell_anchors)
+        for objectness, deltas, cell in outputs:
+            scores = objectness[0].permute(1, 2, 0).flatten()
+            deltas = deltas[0].unflatten(0, (len(cell), 4)).permute(2, 3, 0, 1).flatten(0, 2)
+            scores, best = scores.topk(torch.sym_min(rpn.pre_nms_top_n(), scores.shape[0]))
+            anchors = _anchors(cell, objectness.shape[-2:], resized.shape[-2:])
+            boxes = rpn.box_coder.decode_single(deltas[best], anchors[best])
+            boxes, scores = clip_boxes_to_image(boxes, size), scores.sigmoid()
+            keep = remove_small_boxes(boxes, rpn.min_size)
+            keep = keep[torch.where(scores[keep] >= rpn.score_thresh)[0]]
+            keep = keep[nms(boxes[keep], scores[keep], rpn.nms_thresh)]
+            kept.append((boxes[keep], scores[keep]))
+        boxes, scores = (torch.cat(parts) for parts in zip(*kept))
+        return boxes[scores.topk(torch.sym_min(rpn.post_nms_top_n(), scores.shape[0]))[1]]
+
+    def detect(
+        self, features: dict[str, Tensor], proposals: Tensor, size: Size
+    ) -> tuple[Tensor, Tensor]:
+        """People: boxes [n, 4] in resized pixels and scores [n], best first."""
+        heads = self.net.roi_heads
+        logits, deltas = heads.box_predictor(heads.box_head(self.pool(features, proposals)))
+        boxes = heads.box_coder.decode_single(deltas, proposals).unflatten(1, (-1, 4))[:, PERSON]
+        boxes, scores = clip_boxes_to_image(boxes, size), F.softmax(logits, -1)[:, PERSON]
+        keep = heads.keep_best(boxes, scores)
+        return boxes[keep], scores[keep]
+
+    def pool(self, features: dict[str, Tensor], boxes: Tensor) -> Tensor:
+        """Boxes [n, 4] pooled [n, C, 7, 7], each from the level of its size (FPN, Lin et al., CVPR
+        2017, eq. 1)."""
+        pool = self.net.roi_heads.box_roi_pool
+        sides = boxes[:, 2:] - boxes[:, :2]
+        level = torch.floor(4 + torch.log2(sides.prod(1).sqrt() / 224) + 1e-6).clamp(2, 5) - 2
+        rois, parts = F.pad(boxes, (1, 0)), []  # the image's number in front: 0
+        for i, stride in enumerate(STRIDES):
+            of_level = rois[torch.where(level == i)[0]]
+            parts.append(
+                roi_align(
+                    features[str(i)], of_level, pool.output_size, 1 / stride, pool.sampling_ratio
+                )
+            )
+        # The parts follow each other by level, within one in the order of boxes; back to theirs.
+        order = level.long() * boxes.shape[0] + torch.arange(boxes.shape[0])
+        return torch.cat(parts)[order.argsort().argsort()]
+
+
+def _anchors(cell: Tensor, grid: torch.Size, padded: torch.Size) -> Tensor:
+    """[H·W·A, 4]: the anchors of one cell [A, 4] at each place of a level's grid."""
+    y, x = (torch.arange(n) * (side // n) for n, side in zip(grid, padded))
+    y, x = torch.meshgrid(y, x, indexing="ij")
+    return (torch.stack([x, y, x, y], -1)[:, :, None] + cell).flatten(0, 2)
