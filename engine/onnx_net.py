@@ -70,7 +70,7 @@ def open_onnx(path: str | Path, what: str, device: torch.device) -> tuple[Any, d
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors
+    options.log_severity_level = 4  # what it raises need not be printed too
     try:
         session = runtime.InferenceSession(path, options, providers)
     except Exception as error:  # onnxruntime's own kinds

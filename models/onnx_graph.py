@@ -13,7 +13,6 @@ from torchvision.ops import clip_boxes_to_image, nms, remove_small_boxes, roi_al
 from models.roi_heads import PERSON
 from models.search_net import SearchNet
 
-STRIDES = (4, 8, 16, 32)  # of the levels that regions are pooled from
 Size = tuple[int, int]  # height, width
 
 
@@ -50,13 +49,16 @@ class SearchGraph(nn.Module):
         scale = torch.minimum(
             transform.min_size[-1] / sides.min(), transform.max_size / sides.max()
         )
-        height, width = (side.item() for side in (sides * scale).floor().long())
-        torch._check(height > 0)
-        torch._check(width > 0)
+        after, step = (sides * scale).floor().long(), transform.size_divisible
+        height, width = (side.item() for side in after)
+        rows, columns = (blocks.item() for blocks in (after + step - 1) // step)
+        for number in (height, width, rows, columns):
+            torch._check(number > 0)
         pixels = transform.normalize(image.permute(2, 0, 1) / 255)[None]
         resized = F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False)
-        step = transform.size_divisible
-        return F.pad(resized, (0, -width % step, 0, -height % step)), (height, width)
+        # Whole numbers of blocks of their own: the sizes of all maps are simple multiples of them.
+        padding = 0, columns * step - width, 0, rows * step - height
+        return F.pad(resized, padding), (height, width)
 
     def propose(self, features: dict[str, Tensor], resized: Tensor, size: Size) -> Tensor:
         """The RPN's regions [n, 4] in resized pixels, best first. Levels do not meet in NMS."""
@@ -88,21 +90,17 @@ class SearchGraph(nn.Module):
         return boxes[keep], scores[keep]
 
     def pool(self, features: dict[str, Tensor], boxes: Tensor) -> Tensor:
-        """Boxes [n, 4] pooled [n, C, 7, 7], each from the level of its size (FPN, Lin et al., CVPR
-        2017, eq. 1)."""
+        """Boxes [n, 4] pooled [n, C, 7, 7], each from the level of its size."""
         pool = self.net.roi_heads.box_roi_pool
-        sides = boxes[:, 2:] - boxes[:, :2]
-        level = torch.floor(4 + torch.log2(sides.prod(1).sqrt() / 224) + 1e-6).clamp(2, 5) - 2
+        level = pool.map_levels([boxes])
         rois, parts = F.pad(boxes, (1, 0)), []  # the image's number in front: 0
-        for i, stride in enumerate(STRIDES):
-            of_level = rois[torch.where(level == i)[0]]
+        for i, (name, scale) in enumerate(zip(pool.featmap_names, pool.scales)):
+            some = rois[torch.where(level == i)[0]]
             parts.append(
-                roi_align(
-                    features[str(i)], of_level, pool.output_size, 1 / stride, pool.sampling_ratio
-                )
+                roi_align(features[name], some, pool.output_size, scale, pool.sampling_ratio)
             )
         # The parts follow each other by level, within one in the order of boxes; back to theirs.
-        order = level.long() * boxes.shape[0] + torch.arange(boxes.shape[0])
+        order = level * boxes.shape[0] + torch.arange(boxes.shape[0])
         return torch.cat(parts)[order.argsort().argsort()]
 
 

@@ -1,0 +1,278 @@
+"""A network as an ONNX file: the numbers of PyTorch in onnxruntime alone, and every program with
+it."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import demo
+import train_base
+from configs.defaults import load_cfg
+from engine.checkpoint import load_net, load_teacher
+from engine.run import run
+from models.build import build_net
+from models.search_net import SearchNet
+from tests.annotations import write_image
+from tests.tiny import TINY, pairs
+from tools import bench_onnx, export_onnx
+from utils.errors import UserError
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+pytestmark = pytest.mark.slow
+
+CPU = torch.device("cpu")
+SIZES = [(48, 64), (90, 51), (61, 47), (40, 400), (400, 37), (1, 1), (700, 300)]  # height, width
+
+
+@dataclass
+class Exported:
+    """A network, its config's settings, and a folder with cfg.yaml, best.pth, net.onnx and
+    int8.onnx."""
+
+    net: SearchNet
+    settings: dict
+    folder: Path
+
+    @property
+    def onnx(self) -> Path:
+        return self.folder / "net.onnx"
+
+    def load(self, path: Path, **settings):
+        return load_net(load_cfg(None, pairs(self.settings | settings)), path, CPU)
+
+
+def lively(net: SearchNet) -> SearchNet:
+    """A random network whose features, scores and boxes differ from place to place."""
+    net.train()
+    with torch.no_grad():
+        for _ in range(30):  # until the norms know their inputs
+            net.backbone(torch.randn(2, 3, 64, 96))
+        predictor = net.roi_heads.box_predictor
+        for layer in (net.rpn.head.cls_logits, net.rpn.head.bbox_pred, predictor.cls_score):
+            layer.weight.mul_(30)
+    return net.eval()
+
+
+@pytest.fixture(scope="module", params=["resnet18_x05", "mobilenet_v2"])
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    folder, settings = tmp_path_factory.mktemp("onnx"), TINY | {"BACKBONE.NAME": request.param}
+    torch.manual_seed(1)
+    cfg = load_cfg(None, pairs(settings))
+    net = lively(build_net(cfg, num_pids=3))
+    (folder / "cfg.yaml").write_text(cfg.dump())
+    torch.save({"model": net.state_dict(), "config": cfg.dump()}, folder / "best.pth")
+    names = [f"--{name}" for name in ("cfg", "ckpt", "out", "int8")]
+    files = ["cfg.yaml", "best.pth", "net.onnx", "int8.onnx"]
+    line = [str(part) for name, file in zip(names, files) for part in (name, folder / file)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["export_onnx", *line])
+        export_onnx.main()
+    return Exported(net, settings, folder)
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def in_onnxruntime(path: Path, image: np.ndarray, boxes: list) -> dict[str, Tensor]:
+    """As a user runs it who has none of our code."""
+    session = onnxruntime.InferenceSession(path)
+    feed = {"image": image, "query_boxes": np.array(boxes, np.float32).reshape(-1, 4)}
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, map(torch.from_numpy, session.run(None, feed))))
+
+
+def in_pytorch(net: SearchNet, image: np.ndarray, boxes: list) -> dict[str, Tensor]:
+    pixels = torch.from_numpy(image).permute(2, 0, 1).float() / 255
+    (found,), (queries,) = net.detect_and_embed([pixels], [torch.tensor(boxes).reshape(-1, 4)])
+    names = ["boxes", "scores", "embeddings"]
+    return {name: getattr(found, name) for name in names} | {"query_embeddings": queries}
+
+
+def agree(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        tolerance = 0.05 if name == "boxes" else 1e-3
+        torch.testing.assert_close(value, theirs[name], atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_the_same_people_in_pictures_of_any_size(exported: Exported, height: int, width: int):
+    image = picture(height, width)
+    boxes = [[0.0, 0, width, height], [0.2 * width, 0.1 * height, 0.7 * width, 0.9 * height]]
+    theirs = in_pytorch(exported.net, image, boxes)
+    assert len(theirs["boxes"])
+    agree(in_onnxruntime(exported.onnx, image, boxes), theirs)
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        [],
+        [[3.0, 4, 4, 5]],
+        [[0.0, 0, 1, 1], [63, 47, 64, 48], [31, 20, 32, 21]],
+        [[5.0, 5, 5, 5], [-20, -9, 90, 70], [100, 100, 120, 140]],
+    ],
+    ids=["none", "one pixel", "pixels in corners", "no area, beyond, outside"],
+)
+def test_query_boxes_of_any_number_and_size(exported: Exported, boxes: list):
+    image = picture(48, 64)
+    ours = in_onnxruntime(exported.onnx, image, boxes)
+    assert ours["query_embeddings"].shape == (len(boxes), TINY["MODEL.EMBEDDING_SIZE"])
+    agree(ours, in_pytorch(exported.net, image, boxes))
+
+
+@pytest.mark.parametrize("boxes", [[], [[3.0, 4, 30, 40]]], ids=["no query", "a query"])
+def test_nobody_in_the_picture(exported: Exported, tmp_path: Path, boxes: list):
+    model = onnx.load(exported.onnx)
+    (bias,) = (one for one in model.graph.initializer if one.name.endswith("cls_score.bias"))
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.array([99, -99], np.float32), bias.name))
+    onnx.save(model, tmp_path / "nobody.onnx")
+    image = picture(48, 64)
+    ours = in_onnxruntime(tmp_path / "nobody.onnx", image, boxes)
+    assert [len(value) for value in ours.values()] == [0, 0, 0, len(boxes)]
+    queries = in_pytorch(exported.net, image, boxes)["query_embeddings"]
+    torch.testing.assert_close(ours["query_embeddings"], queries, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("shade", [0, 255])
+def test_an_empty_picture(exported: Exported, shade: int):
+    """Where many places look the same, who is first of them is nobody's to say."""
+    image = np.full((64, 96, 3), shade, np.uint8)
+    ours, theirs = (
+        run(where, image, [[8.0, 8, 40, 60]])
+        for run, where in ((in_onnxruntime, exported.onnx), (in_pytorch, exported.net))
+    )
+    for name in ("scores", "query_embeddings"):
+        torch.testing.assert_close(ours[name], theirs[name], atol=1e-3, rtol=0)
+
+
+def test_the_file_says_what_it_is(exported: Exported):
+    model = onnx.load(exported.onnx)
+    onnx.checker.check_model(model, full_check=True)
+    assert [(one.domain, one.version) for one in model.opset_import] == [("", export_onnx.OPSET)]
+    notes = {one.key: one.value for one in model.metadata_props}
+    assert notes["config"] == (exported.folder / "cfg.yaml").read_text()
+    names = [one.name for one in (*model.graph.input, *model.graph.output)]
+    assert all(name in notes["usage"] for name in names)
+    sizes = [side.dim_param for side in model.graph.input[0].type.tensor_type.shape.dim]
+    assert sizes == ["height", "width", ""]
+    assert str(Path(__file__).parents[1]).encode() not in exported.onnx.read_bytes()
+
+
+def test_int8_is_smaller_and_finds_people(exported: Exported):
+    path = exported.folder / "int8.onnx"
+    assert path.stat().st_size < exported.onnx.stat().st_size - 100_000
+    image, boxes = picture(48, 64), [[3.0, 4, 30, 40]]
+    ours, theirs = (
+        in_onnxruntime(path, image, boxes),
+        in_pytorch(exported.net, image, boxes),
+    )
+    assert len(ours["boxes"])
+    similarity = (ours["query_embeddings"] * theirs["query_embeddings"]).sum()
+    assert 0.9 < similarity < 1 - 1e-7
+    exported.load(path)
+
+
+def test_what_differs_from_pytorch_is_refused(exported: Exported, capsys):
+    other = lively(build_net(load_cfg(None, pairs(exported.settings)), num_pids=3))
+    images = export_onnx.pictures(export_onnx.PICTURES)
+    cfg = load_cfg(None, pairs(exported.settings))
+    assert export_onnx.check(exported.net, cfg, exported.onnx, images)
+    assert not export_onnx.check(other, cfg, exported.onnx, images)
+    assert "plaza.jpg 331×203" in capsys.readouterr().out
+
+
+def test_the_demo_takes_it(exported: Exported, tmp_path: Path, program: Callable):
+    (tmp_path / "pictures").mkdir()
+    for i, size in enumerate([(64, 48), (51, 90)]):
+        write_image(tmp_path / "pictures" / f"{i}.png", size)
+    tables = []
+    for path in (exported.onnx, exported.folder / "best.pth"):
+        names = "--cfg", exported.folder / "cfg.yaml", "--ckpt", path
+        query = "--query", tmp_path / "pictures/0.png", "--box", 1, 2, 30, 40
+        places = "--gallery", tmp_path / "pictures", "--out", tmp_path / path.stem
+        code, out, err = program(demo.main, *names, *query, *places)
+        assert code == 0, err
+        tables.append(out[: out.index(" pictures: ")])
+    assert "similarity" in tables[0]
+    assert tables[0] == tables[1]
+
+
+def test_evaluation_takes_it(exported: Exported, root: Path, tmp_path: Path, program: Callable):
+    found = {}
+    for path in (exported.onnx, exported.folder / "best.pth"):
+        line = "--cfg", exported.folder / "cfg.yaml", "--eval", "--ckpt", path
+        keys = "OUTPUT_DIR", tmp_path / path.stem, "INPUT.DATA_ROOT", root
+        size = "EVAL_GALLERY_SIZE", 50, "EVAL_USE_CBGM", True
+        code, _, err = program(lambda: run("", train_base.build), *line, *keys, *size)
+        assert code == 0, err
+        found[path.suffix] = json.loads((tmp_path / path.stem / "results.json").read_text())
+    for part in ("detection", "search", "detection_errors"):
+        assert found[".onnx"][part] == pytest.approx(found[".pth"][part], abs=1e-4)
+
+
+def test_speeds_stand_side_by_side(exported: Exported, program: Callable):
+    names = "--cfg", exported.folder / "cfg.yaml", "--ckpt", exported.folder / "best.pth"
+    files = "--onnx", exported.onnx, exported.folder / "int8.onnx"
+    code, out, err = program(bench_onnx.main, *names, *files, "--repeats", 2)
+    assert code == 0, err
+    rows = [line.split() for line in out.splitlines() if line.endswith("×")]
+    assert [row[0] for row in rows] == ["PyTorch", "net.onnx", "int8.onnx"]
+    assert rows[0][-1] == "1.00×"
+
+
+@pytest.mark.parametrize(
+    "key, value", [("MODEL.ROI.SCORE_THRESH", 0.2), ("INPUT.MIN_SIZE", 60), ("MODEL.FC_SIZE", 16)]
+)
+def test_another_configs_file_is_refused(exported: Exported, key: str, value: float):
+    with pytest.raises(UserError, match=rf"another model: {key} is .* in the config"):
+        exported.load(exported.onnx, **{key: value})
+    with pytest.raises(UserError, match="EVAL_AMP bf16: .* has its precision built in"):
+        exported.load(exported.onnx, EVAL_AMP="bf16")
+    exported.load(exported.onnx, **{"MODEL.ROI.BATCH_SIZE": 4})
+
+
+def test_where_it_cannot_stand_for_a_checkpoint(exported: Exported, tmp_path: Path, program):
+    with pytest.raises(UserError, match=r"TEACHER_CKPT .*net.onnx: a network as an ONNX file"):
+        load_teacher(exported.onnx, CPU)
+    line = "--cfg", exported.folder / "cfg.yaml", "--ckpt", exported.onnx
+    code, _, err = program(export_onnx.main, *line, "--out", tmp_path / "again.onnx")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "expected the checkpoint that it was made from" in err
+
+
+def test_other_files_are_refused(exported: Exported, tmp_path: Path):
+    ends = [onnx.helper.make_tensor_value_info(name, 1, [1]) for name in ("image", "boxes")]
+    copy = onnx.helper.make_node("Identity", ["image"], ["boxes"])
+    foreign = onnx.helper.make_graph([copy], "foreign", ends[:1], ends[1:])
+    opset = [onnx.helper.make_opsetid("", export_onnx.OPSET)]
+    model = onnx.helper.make_model(foreign, opset_imports=opset, ir_version=9)
+    onnx.save(model, tmp_path / "foreign.onnx")
+    (tmp_path / "cut.onnx").write_bytes(exported.onnx.read_bytes()[:9999])
+    (tmp_path / "text.onnx").write_text("no network")
+    cases = {
+        "foreign": "expected a network written by tools.export_onnx",
+        "cut": "damaged, or not an ONNX file",
+        "text": "damaged, or not an ONNX file",
+        "none": "no such file",
+    }
+    for name, message in cases.items():
+        with pytest.raises(UserError, match=rf"--ckpt .*{name}.onnx: {message}") as error:
+            exported.load(tmp_path / f"{name}.onnx")
+        assert "\n" not in str(error.value)
+
+
+def test_without_onnxruntime_one_line(exported: Exported, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match=r"needs the package onnxruntime .*requirements-onnx\.txt"):
+        exported.load(exported.onnx)

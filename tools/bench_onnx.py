@@ -1,0 +1,81 @@
+"""Speed of a network in PyTorch and as ONNX files, in turn, image by image, in one run.
+
+    python -m tools.bench_onnx --cfg F --ckpt F --onnx student.onnx student_int8.onnx
+
+Every network sees the same pictures in the same order, one at a time, with as many threads as
+PyTorch has; one round is not timed.
+"""
+
+import argparse
+import itertools
+import statistics
+import time
+from pathlib import Path
+
+from tabulate import tabulate
+from torch import Tensor
+
+from configs.defaults import load_cfg
+from datasets.loaders import read_image
+from engine.checkpoint import load_net
+from models.build import choose_device
+from models.network import Network
+from tools.export_onnx import PICTURES
+from tools.profile_model import machine, positive
+from utils.errors import run_main
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML config")
+    parser.add_argument("--ckpt", required=True, metavar="FILE", help="checkpoint of that config")
+    parser.add_argument("--onnx", required=True, nargs="+", metavar="FILE", help="made from it")
+    parser.add_argument(
+        "--pictures",
+        nargs="+",
+        default=PICTURES,
+        metavar="IMAGE",
+        help="to find people in (default: three of demo_imgs)",
+    )
+    parser.add_argument("--repeats", type=positive, default=10, help="rounds over the pictures")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config values")
+    return parser.parse_intermixed_args()
+
+
+def seconds(net: Network, image: Tensor) -> float:
+    """Of one detection pass; its end waits for the result."""
+    start = time.perf_counter()
+    for people in net.detect([image]):
+        people.scores.cpu()
+    return time.perf_counter() - start
+
+
+def measure(nets: dict[str, Network], images: list[Tensor], repeats: int) -> dict[str, float]:
+    """Median seconds an image of each network, after a round that is not timed."""
+    times: dict[str, list[float]] = {name: [] for name in nets}
+    for _, image in itertools.product(range(repeats + 1), images):
+        for name, net in nets.items():
+            times[name].append(seconds(net, image))
+    return {name: statistics.median(some[len(images) :]) for name, some in times.items()}
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_cfg(args.cfg, args.overrides)
+    device = choose_device(cfg.DEVICE)
+    images = [read_image(str(path)).to(device) for path in args.pictures]
+    files = {"PyTorch": Path(args.ckpt)} | {Path(path).name: Path(path) for path in args.onnx}
+    nets = {name: load_net(cfg, path, device) for name, path in files.items()}
+    taken = measure(nets, images, args.repeats)
+    print(machine(device))
+    rows = [
+        [name, files[name].stat().st_size / 1e6, 1e3 * one, f"{one / taken['PyTorch']:.2f}×"]
+        for name, one in taken.items()
+    ]
+    print(tabulate(rows, ["", "file, MB", "ms an image", "of PyTorch's"], floatfmt=".1f"))
+
+
+if __name__ == "__main__":
+    run_main(main)
