@@ -64,6 +64,14 @@ def load_checkpoint(path: str | Path, what: str = "--ckpt") -> dict:
     return checkpoint
 
 
+def load_facts(path: str | Path, what: str = "--ckpt") -> dict:
+    """What a checkpoint, or a file made from one, says of its network: "config", and "thresholds",
+    "epoch" and "step" where it knows."""
+    if Path(path).suffix == ONNX:
+        return open_onnx(path, what, torch.device("cpu"))[1]
+    return load_checkpoint(path, what)
+
+
 def stored_cfg(checkpoint: dict, where: str = "checkpoint") -> CfgNode:
     """The config that a checkpoint was trained with, over today's defaults."""
     cfg = get_cfg()

@@ -69,10 +69,11 @@ def _halved(name: str, value: Tensor) -> Tensor:
 
 def _checksum(state: dict[str, Tensor], header: dict[str, str]) -> str:
     """Of names, kinds, numbers and header, in order of their names."""
+    facts = {name: (text, b"") for name, text in header.items()} | {
+        name: (f"{value.dtype} {list(value.shape)}", value.numpy().tobytes())
+        for name, value in state.items()
+    }
     total = 0
-    for name, value in sorted(header.items()):
-        total = zlib.crc32(f"{name} {value}".encode(), total)
-    for name, value in sorted(state.items()):
-        total = zlib.crc32(f"{name} {value.dtype} {list(value.shape)}".encode(), total)
-        total = zlib.crc32(value.numpy().tobytes(), total)
+    for name, (text, numbers) in sorted(facts.items()):
+        total = zlib.crc32(numbers, zlib.crc32(f"{name} {text}".encode(), total))
     return f"{total:08x}"

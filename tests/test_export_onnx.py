@@ -16,6 +16,7 @@ import demo
 import train_base
 from configs.defaults import load_cfg
 from engine.checkpoint import load_net, load_teacher
+from engine.evaluation.records import evaluated_epoch, thresholds_of
 from engine.run import run
 from models.build import build_net
 from models.search_net import SearchNet
@@ -69,7 +70,9 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     cfg = load_cfg(None, pairs(settings))
     net = lively(build_net(cfg, num_pids=3))
     (folder / "cfg.yaml").write_text(cfg.dump())
-    torch.save({"model": net.state_dict(), "config": cfg.dump()}, folder / "best.pth")
+    content = {"model": net.state_dict(), "config": cfg.dump(), "epoch": 2}
+    torch.save(content, folder / "best.pth")
+    (folder / "evaluations.jsonl").write_text('{"epoch": 2, "thresholds/0.05": 0.625}\n')
     names = [f"--{name}" for name in ("cfg", "ckpt", "out", "int8")]
     files = ["cfg.yaml", "best.pth", "net.onnx", "int8.onnx"]
     line = [str(part) for name, file in zip(names, files) for part in (name, folder / file)]
@@ -167,6 +170,12 @@ def test_the_file_says_what_it_is(exported: Exported):
     sizes = [side.dim_param for side in model.graph.input[0].type.tensor_type.shape.dim]
     assert sizes == ["height", "width", ""]
     assert str(Path(__file__).parents[1]).encode() not in exported.onnx.read_bytes()
+
+
+def test_thresholds_come_with_it(exported: Exported):
+    for name in ("best.pth", "net.onnx", "int8.onnx"):
+        assert thresholds_of(exported.folder / name) == {"0.05": 0.625}
+    assert evaluated_epoch(exported.onnx, exported.folder) is None
 
 
 def test_int8_is_smaller_and_finds_people(exported: Exported):

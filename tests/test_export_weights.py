@@ -11,6 +11,7 @@ import demo
 import train_base
 from configs.defaults import load_cfg
 from engine.checkpoint import load_net, load_teacher, stored_cfg
+from engine.evaluation.records import thresholds_of
 from engine.run import run
 from engine.weights import load_weights, save_weights
 from models.build import build_distiller, build_net
@@ -29,8 +30,9 @@ def folder(tmp_path: Path, net: SearchNet) -> Path:
     cfg = load_cfg(None, pairs(TINY))
     (tmp_path / "cfg.yaml").write_text(cfg.dump())
     run_state = {"terms": {}, "optimizer": {"state": {0: torch.rand(50_000)}}}
-    content = {"model": net.state_dict(), "config": cfg.dump()} | run_state
+    content = {"model": net.state_dict(), "config": cfg.dump(), "epoch": 2} | run_state
     torch.save(content, tmp_path / "best.pth")
+    (tmp_path / "evaluations.jsonl").write_text('{"epoch": 2, "thresholds/0.05": 0.625}\n')
     return tmp_path
 
 
@@ -74,10 +76,12 @@ def test_what_does_not_fit_half_precision_is_named(net: SearchNet, tmp_path: Pat
         save_weights(state, "", None, tmp_path / "a.safetensors", half=True)
 
 
-def test_thresholds_come_back(net: SearchNet, tmp_path: Path):
-    thresholds = {"0.05": 0.625}
-    save_weights(net.state_dict(), "{}", thresholds, tmp_path / "a.safetensors", half=False)
-    assert load_weights(tmp_path / "a.safetensors", "--ckpt")["thresholds"] == thresholds
+def test_thresholds_come_with_it(folder: Path, weights: Path, program: Callable):
+    assert thresholds_of(folder / "best.pth") == thresholds_of(weights) == {"0.05": 0.625}
+    (folder / "evaluations.jsonl").unlink()
+    line = "--ckpt", folder / "best.pth", "--out", folder / "without.safetensors"
+    assert "no evaluation has found thresholds" in program(export_weights.main, *line)[1]
+    assert thresholds_of(folder / "without.safetensors") is None
 
 
 def test_demo_and_evaluation_take_it(folder: Path, weights: Path, root: Path, program: Callable):
@@ -109,7 +113,8 @@ def test_a_teacher_of_all_terms_but_cd(weights: Path):
     teacher, teacher_cfg = load_teacher(weights, CPU)
     images = [torch.rand(3, 48, 64)]
     targets = [{"boxes": torch.tensor([[5.0, 6, 25, 36]]), "labels": torch.tensor([1])}]
-    for terms, message in (("['pkd']", ""), ("['cd']", "needs the teacher's table of identities")):
+    missing = "need the teacher's table of identities"
+    for terms, message in (("['pkd']", ""), ("['cd']", missing), ("['rkd']", missing)):
         cfg = load_cfg(None, [*pairs(TINY), "DISTILLER.TERMS", terms])
         model = build_distiller(cfg, build_net(cfg, 3), teacher, teacher_cfg).train()
         if message:

@@ -16,6 +16,7 @@ within 0.05 pixels, embeddings within 0.001.
 """
 
 import argparse
+import json
 import re
 import warnings
 from dataclasses import astuple, dataclass
@@ -32,6 +33,7 @@ from yacs.config import CfgNode
 from configs.defaults import load_cfg
 from datasets.loaders import read_image
 from engine.checkpoint import load_net, load_search_net
+from engine.evaluation.records import thresholds_of
 from engine.onnx_net import INPUTS, OUTPUTS, REQUIREMENTS, SUFFIX
 from models.network import Network
 from models.onnx_graph import SearchGraph
@@ -209,7 +211,10 @@ def main() -> None:
     cfg = load_cfg(args.cfg, args.overrides)
     images = pictures(args.check)
     net = load_search_net(cfg, args.ckpt, CPU)
-    model = to_onnx(net, {"config": cfg.dump(), "usage": __doc__})
+    notes = {"config": cfg.dump(), "usage": __doc__}
+    if thresholds := thresholds_of(args.ckpt):
+        notes["thresholds"] = json.dumps(thresholds)
+    model = to_onnx(net, notes)
     with written_beside(args.out) as file:
         file.write(model.SerializeToString())
     if not check(net, cfg, args.out, images):

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from engine.checkpoint import load_with_config
+from engine.evaluation.records import thresholds_of
 from engine.weights import SUFFIX, save_weights
 from utils.errors import UserError, run_main
 from utils.files import make_folder
@@ -35,9 +36,11 @@ def main() -> None:
         raise UserError(f"--out {args.out}: expected a name that ends in {SUFFIX}")
     make_folder(args.out.parent, "--out")
     net, cfg = load_with_config(args.ckpt, "--ckpt", torch.device("cpu"))
-    save_weights(net.state_dict(), cfg.dump(), None, args.out, args.half)
+    thresholds = thresholds_of(args.ckpt)
+    save_weights(net.state_dict(), cfg.dump(), thresholds, args.out, args.half)
     before, after = (Path(path).stat().st_size / 1e6 for path in (args.ckpt, args.out))
-    print(f"{args.ckpt}: {before:.1f} MB\n{args.out}: {after:.1f} MB")
+    inside = "config and thresholds" if thresholds else "config; no evaluation has found thresholds"
+    print(f"{args.ckpt}: {before:.1f} MB\n{args.out}: {after:.1f} MB, with its {inside}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ of a training, and which of them a checkpoint's thresholds stand in."""
 import json
 from pathlib import Path
 
-from engine.checkpoint import load_checkpoint
+from engine.checkpoint import load_facts
 from utils.errors import UserError
 
 RESULTS = "results.json"
@@ -35,14 +35,14 @@ def evaluated_epoch(path: str | Path, folder: str | Path) -> int | None:
     """The epoch that results of this checkpoint in this folder are of; None where the checkpoint
     lies elsewhere, beside whose results they would be taken for another's."""
     here = Path(path).resolve().parent == Path(folder).resolve()
-    return epoch_of(load_checkpoint(path)) if here else None
+    return epoch_of(load_facts(path)) if here else None
 
 
 def thresholds_of(path: str | Path, what: str = "--ckpt") -> dict[str, float] | None:
     """{"0.01": ..., "0.05": ..., "0.1": ...}: rate of false alarms, of queries -> the similarity
     from which on a match of this checkpoint counts (see `thresholds`). From within the file, or
     from the newest evaluation of its epoch in its folder; None where there is none."""
-    checkpoint, folder = load_checkpoint(path, what), Path(path).parent
+    checkpoint, folder = load_facts(path, what), Path(path).parent
     epoch = epoch_of(checkpoint)
     if checkpoint.get("thresholds") or epoch is None:
         return checkpoint.get("thresholds")

@@ -88,6 +88,11 @@ def thin_out(
 
 def check_tables(student: OIM, teacher: OIM) -> None:
     """UserError where the same label is not the same person to both."""
+    if not len(teacher.lut):
+        raise UserError(
+            "DISTILLER.TERMS: cd and rkd need the teacher's table of identities, which weights to "
+            "hand on leave out; expected DISTILLER.TEACHER_CKPT with a checkpoint of its training"
+        )
     if len(student.lut) != len(teacher.lut):
         raise UserError(
             f"DISTILLER.TERMS: expected a teacher of the same {len(student.lut)} "
