@@ -110,9 +110,11 @@ def check_lengths(student: OIM, teacher: OIM) -> None:
         )
 
 
-@torch.no_grad()
-def choose_people(student: Trace, teacher: Trace, rank_by: str, nms_thresh: float) -> Tensor:
-    """Indices into the R sampled boxes of the people to compare, each once where it stands.
+def compared_people(
+    student: Trace, teacher: Trace, rank_by: str, nms_thresh: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The people to compare, each once where it stands: the student's embeddings [P, D] of them,
+    the teacher's [P, D'], their labels [P].
 
     Args:
         rank_by: whose box stays in NMS: "teacher", the one it is surest of, or "constant", the
@@ -120,16 +122,19 @@ def choose_people(student: Trace, teacher: Trace, rank_by: str, nms_thresh: floa
         nms_thresh: IoU above which two boxes of one identity are one.
     """
     check_tables(student.oim, teacher.oim)
-    labels, boxes = torch.cat(student.people.labels), student.people.boxes
-    counts = torch.tensor([len(image) for image in boxes], device=labels.device)
-    images = torch.arange(len(counts), device=labels.device).repeat_interleave(counts)
-    people = labels.nonzero()[:, 0]
-    labels = labels[people]
+    all_labels, boxes = torch.cat(student.people.labels), student.people.boxes
+    counts = torch.tensor([len(image) for image in boxes], device=all_labels.device)
+    images = torch.arange(len(counts), device=all_labels.device).repeat_interleave(counts)
+    people = all_labels.nonzero()[:, 0]
+    labels = all_labels[people]
     if rank_by == "teacher":
-        scores = confidence(teacher.embeddings[people], labels, teacher.oim)
+        with torch.no_grad():
+            scores = confidence(teacher.embeddings[people], labels, teacher.oim)
     else:
         scores = torch.ones(len(people), device=labels.device)
-    return people[thin_out(torch.cat(boxes)[people], labels, images[people], scores, nms_thresh)]
+    chosen = thin_out(torch.cat(boxes)[people], labels, images[people], scores, nms_thresh)
+    people = people[chosen]
+    return student.embeddings[people], teacher.embeddings[people], labels[chosen]
 
 
 class Term(nn.Module):
@@ -141,7 +146,7 @@ class Term(nn.Module):
 
     Args:
         form: "correlation" (published) or "contrastive".
-        rank_by, nms_thresh: as in `choose_people`; the release, which loses the teacher's tables,
+        rank_by, nms_thresh: as in `compared_people`; the release, which loses the teacher's tables,
             ranks by "constant" in effect.
     """
 
@@ -161,10 +166,8 @@ class Term(nn.Module):
 
     def forward(self, student: Trace, teacher: Trace) -> Tensor:
         """Embeddings [R, D] of the same R sampled boxes -> scalar."""
-        people = choose_people(student, teacher, self.rank_by, self.nms_thresh)
-        ours, theirs = student.embeddings[people], teacher.embeddings[people]
+        ours, theirs, labels = compared_people(student, teacher, self.rank_by, self.nms_thresh)
         if self.form == "correlation":
             return correlation_loss(ours, theirs)
         check_lengths(student.oim, teacher.oim)
-        labels = torch.cat(student.people.labels)[people]
         return contrastive_loss(ours, theirs, labels, teacher.oim)

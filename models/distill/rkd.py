@@ -7,7 +7,7 @@ and over triplets in place of sums, on the embeddings of the people that CD comp
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.distill.cd import choose_people
+from models.distill.cd import compared_people
 from models.outputs import Trace
 
 
@@ -68,6 +68,5 @@ class Term(nn.Module):
 
     def forward(self, student: Trace, teacher: Trace) -> Tensor:
         """Embeddings [R, D] of the same R sampled boxes -> scalar."""
-        people = choose_people(student, teacher, "teacher", self.nms_thresh)
-        ours, theirs = student.embeddings[people], teacher.embeddings[people]
+        ours, theirs, _ = compared_people(student, teacher, "teacher", self.nms_thresh)
         return rkd_loss(ours, theirs, self.distance_weight, self.angle_weight)
