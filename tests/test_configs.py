@@ -21,6 +21,7 @@ CONFIGS = sorted(FOLDER.glob("*/[!_]*.yaml"))  # _common.yaml and the like are b
 DATASETS = {"cuhk_sysu": "CUHK-SYSU", "prw": "PRW"}
 PUBLISHED = [path for path in CONFIGS if path.parent.name in DATASETS]
 TEACHERS = {"resnet50", "convnext_tiny"}
+SLIM = {f"{b}_slim" for b in ("mobilenet_v2", "mobilenet_v3_large", "resnet18_x05")}
 RIVALS = {
     "fgd": ["dfd"],
     "dkd": ["ld"],
@@ -43,6 +44,7 @@ RIVALS = {
 
 def test_every_model_and_rival_has_a_config_for_both_datasets():
     names = {f"{b}_base" for b in BACKBONES} | {f"{b}_ddps" for b in BACKBONES.keys() - TEACHERS}
+    names |= {f"{slim}_{kind}" for slim in SLIM for kind in ("base", "ddps")}
     names |= {f"resnet18_{rival}" for rival in RIVALS}
     for dataset in DATASETS:
         assert {path.stem for path in PUBLISHED if path.parent.name == dataset} == names
@@ -67,7 +69,7 @@ def test_config_is_what_its_name_says(path):
     assert f"runs/{dataset}_{stem}" == cfg.OUTPUT_DIR
     assert DATASETS[dataset] == cfg.INPUT.DATASET
     assert max((b for b in BACKBONES if stem.startswith(b)), key=len) == cfg.BACKBONE.NAME
-    kind = stem.removeprefix(cfg.BACKBONE.NAME + "_")
+    kind = stem.removeprefix(cfg.BACKBONE.NAME + "_").removeprefix("slim_")
     if kind == "base":
         assert cfg.DISTILLER.TEACHER_CKPT == ""
     else:

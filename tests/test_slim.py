@@ -1,0 +1,40 @@
+"""Slim students: how much smaller than the teacher they are, counted without computing."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from configs.defaults import load_cfg
+from models.build import build_net
+
+FOLDER = Path(__file__).parents[1] / "configs"
+
+
+def cost(config: str) -> tuple[int, int]:
+    """Parameters, and FLOPs of one 900×1500 image with as many regions as the config allows."""
+    cfg = load_cfg(str(FOLDER / f"{config}.yaml"))
+    size = cfg.MODEL.FPN_CHANNELS, 7, 7
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net = build_net(cfg, num_pids=1, pretrained=False).eval()
+        heads = net.roi_heads
+        net.rpn.head(list(net.backbone(torch.empty(1, 3, 928, 1504)).values()))
+        proposals = torch.empty(cfg.MODEL.RPN.POST_NMS_TOP_N[1], *size)
+        heads.box_predictor(heads.box_head(proposals))
+        people = torch.empty(cfg.MODEL.ROI.DETECTIONS_PER_IMAGE, *size)
+        heads.embedding_head(people.flatten(1), heads.reid_head(people))
+    return sum(p.numel() for p in net.parameters()), counter.get_total_flops()
+
+
+@pytest.mark.parametrize("dataset", ["cuhk_sysu", "prw"])
+def test_slim_students_are_small(dataset):
+    parameters, flops = cost(f"{dataset}/resnet50_base")
+    assert flops == pytest.approx(554e9, rel=1e-3)  # what tools.profile_model measures
+    for name in ("mobilenet_v2", "mobilenet_v3_large", "resnet18_x05"):
+        alone, ddps = (cost(f"{dataset}/{name}_slim_{kind}") for kind in ("base", "ddps"))
+        assert alone == ddps
+        if name.startswith("mobilenet"):
+            assert alone[0] <= parameters / 8 and alone[1] <= flops / 9
+        full = cost(f"{dataset}/{name}_base")
+        assert alone[0] < full[0] / 4 and alone[1] < full[1] / 4
