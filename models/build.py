@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
@@ -13,10 +13,12 @@ from yacs.config import CfgNode
 from models.backbones import make_backbone
 from models.distill import make_term
 from models.distiller import Distiller
+from models.fast.rpn_head import SparseRPNHead
 from models.oim import OIM
 from models.roi_heads import PersonSearchHeads
 from models.search_net import SearchNet
 from utils.errors import UserError
+from utils.memory import keep_freed_memory
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
@@ -28,14 +30,6 @@ class Float32Anchors(AnchorGenerator):
         return super().forward(image_list, [level[:1, :1].float() for level in feature_maps])
 
 
-class Float32RPNHead(RPNHead):
-    """Boxes come out in float32 under mixed precision too: half of it misses corners by pixels."""
-
-    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        objectness, deltas = super().forward(features)
-        return [level.float() for level in objectness], [level.float() for level in deltas]
-
-
 def _make_rpn(cfg: CfgNode, channels: int) -> RegionProposalNetwork:
     anchors = Float32Anchors(
         tuple((size,) for size in cfg.MODEL.ANCHOR_SIZES), ((0.5, 1.0, 2.0),) * 5
@@ -43,7 +37,7 @@ def _make_rpn(cfg: CfgNode, channels: int) -> RegionProposalNetwork:
     rpn = cfg.MODEL.RPN
     return RegionProposalNetwork(
         anchors,
-        Float32RPNHead(channels, anchors.num_anchors_per_location()[0]),
+        SparseRPNHead(channels, anchors.num_anchors_per_location()[0]),
         fg_iou_thresh=0.7,
         bg_iou_thresh=0.3,
         batch_size_per_image=rpn.BATCH_SIZE,
@@ -148,4 +142,6 @@ def choose_device(name: str) -> torch.device:
             f"DEVICE {name}: no such device; expected auto, cpu or cuda[:N]; found "
             f"{found} ({str(error).splitlines()[0]})"
         ) from None
+    if device.type == "cpu":
+        keep_freed_memory()
     return device

@@ -38,7 +38,8 @@ class Regions:
 
 @dataclass
 class Trace:
-    """What one training pass saw; a teacher's pass over a student's regions has the same fields.
+    """What one training pass saw; a teacher's pass over a student's regions has the same fields,
+    with embeddings of zero for the background.
 
     images: resized and padded; targets: per image "boxes" and "labels" in resized pixels;
     features: FPN levels "0".."3", "pool", each [N, C, H, W]; proposals: the detection branch's

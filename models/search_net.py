@@ -62,11 +62,17 @@ class SearchNet(nn.Module, Network):
         return trace
 
     def forward_teacher(self, seen: Trace) -> Trace:
-        """This network on another's transformed images and sampled regions (the teacher's part)."""
+        """This network on another's transformed images and sampled regions (the teacher's part);
+        the re-id branch sees the people alone, since no term reads what it makes of background."""
         sizes = seen.images.image_sizes
         features = self.backbone(seen.images.tensors)
         class_logits, _ = self.roi_heads.classify(features, seen.proposals.boxes, sizes)
-        embeddings = self.roi_heads.embed(features, seen.people.boxes, sizes)
+        people = [labels > 0 for labels in seen.people.labels]
+        boxes = [boxes[keep] for boxes, keep in zip(seen.people.boxes, people)]
+        found = self.roi_heads.embed(features, boxes, sizes)
+        people = torch.cat(people)
+        embeddings = found.new_zeros(len(people), found.shape[1])
+        embeddings[people] = found
         return Trace(
             seen.images,
             seen.targets,

@@ -8,20 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from models.distill import FPN_LEVELS, align_channels, check_choice
+from models.fast.map_sums import MapSums
 from models.outputs import Trace
 
 
-def spatial_attention(features: Tensor, temperature: float) -> Tensor:
-    """[N, C, H, W] -> [N, 1, H, W] of mean 1 (FGD equations 4 and 6)."""
-    strength = features.abs().mean(dim=1, keepdim=True)
-    shares = (strength / temperature).flatten(1).softmax(dim=1)
-    return (shares.shape[1] * shares).view_as(strength)
-
-
-def channel_attention(features: Tensor, temperature: float) -> Tensor:
-    """[N, C, H, W] -> [N, C, 1, 1] of mean 1 (FGD equations 5 and 7)."""
-    strength = features.abs().mean(dim=(2, 3), keepdim=True)
-    return features.shape[1] * (strength / temperature).softmax(dim=1)
+def attention(strength: Tensor, temperature: float) -> Tensor:
+    """Mean absolute features, of the places [N, P] or of the channels [N, C], -> their attention,
+    of mean 1 (FGD equations 4 to 7)."""
+    return strength.shape[1] * (strength / temperature).softmax(dim=1)
 
 
 def foreground_mask(
@@ -54,28 +48,11 @@ def background_mask(foreground: Tensor) -> Tensor:
     return outside / outside.sum(dim=(1, 2), keepdim=True).clamp(min=1)
 
 
-def attended_error(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Squared error of [N, C, H, W] maps under the teacher's attention, over C: [N, H, W].
-
-    FGD equation 8 without the masks.
-    """
-    channels = channel_attention(teacher, temperature).flatten(1)
-    error = torch.einsum("nchw,nc->nhw", (student - teacher) ** 2, channels)
-    return error * spatial_attention(teacher, temperature)[:, 0]
-
-
-def attention_gap(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Absolute difference of both attentions of [N, C, H, W] maps, summed (FGD equation 9)."""
-    return sum(
-        (attention(student, temperature) - attention(teacher, temperature)).abs().sum()
-        for attention in (spatial_attention, channel_attention)
-    )
-
-
 class ContextBlock(nn.Module):
-    """Adds what the whole map says about each channel to a map [N, C, H, W] (FGD equation 12).
+    """What the whole map [N, C, H, W] says about each channel (FGD equation 12), [N, C, 1, 1].
 
-    Cao et al., "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond", 2019.
+    Cao et al., "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond", 2019:
+    `transform` of the mean of the places, each weighed by the softmax of `mask` over all.
     """
 
     def __init__(self, channels: int):
@@ -94,12 +71,20 @@ class ContextBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         shares = self.mask(features).flatten(1).softmax(dim=1)
-        context = torch.einsum("ncp,np->nc", features.flatten(2), shares)
-        return features + self.transform(context[:, :, None, None])
+        context = features.flatten(2) @ shares[:, :, None]
+        return self.transform(context[..., None])
 
 
 class LevelLoss(nn.Module):
-    """The four parts of DFD on one FPN level, with that level's parameters."""
+    """The four parts of DFD on one FPN level, with that level's parameters.
+
+    For maps S and T, their attentions A_p of places and A_c of channels, and masks M, each part a
+    sum over all that it has:
+
+        fg, bg      M_fg · A_p(T) · A_c(T) · (S - T)², M_bg likewise      (FGD equation 8)
+        attention   |A_p(S) - A_p(T)| + |A_c(S) - A_c(T)|                 (equation 9)
+        relation    (S + context(S) - T - context(T))²                    (equation 12)
+    """
 
     def __init__(self, student_channels: int, teacher_channels: int, weights: dict[str, float]):
         super().__init__()
@@ -111,15 +96,22 @@ class LevelLoss(nn.Module):
     def forward(
         self, student: Tensor, teacher: Tensor, foreground: Tensor, temperature: float
     ) -> Tensor:
-        """Maps [N, C, H, W] and the foreground mask [N, H, W] -> scalar (FGD equations 8 to 12)."""
-        student = self.align(student)
-        error = attended_error(student, teacher, temperature)
-        relation = (self.student_context(student) - self.teacher_context(teacher)) ** 2
+        """Maps [N, C, H, W] and the foreground mask [N, H, W] -> scalar."""
+        s, t = self.align(student).flatten(2), teacher.flatten(2)
+        strength = t.abs()
+        theirs = [attention(strength.mean(dim), temperature) for dim in (1, 2)]
+        masks = self.weights["fg"] * foreground + self.weights["bg"] * background_mask(foreground)
+        mask = self.student_context.mask
+        error, squares, gaps, places, channels, context = MapSums.apply(
+            s, t, masks.flatten(1) * theirs[0], theirs[1], mask.weight.flatten(), mask.bias
+        )
+        ours = [attention(strength, temperature) for strength in (places, channels)]
+        attention_gap = sum((a - b).abs().sum() for a, b in zip(ours, theirs))
+        shift = self.student_context.transform(context[..., None, None])
+        shift = (shift - self.teacher_context(teacher)).flatten(1)
+        relation = squares + (2 * gaps * shift + s.shape[2] * shift**2).sum()
         total = (
-            self.weights["fg"] * (foreground * error).sum()
-            + self.weights["bg"] * (background_mask(foreground) * error).sum()
-            + self.weights["attention"] * attention_gap(student, teacher, temperature)
-            + self.weights["relation"] * relation.sum()
+            error + self.weights["attention"] * attention_gap + self.weights["relation"] * relation
         )
         return total / len(student)
 

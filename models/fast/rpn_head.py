@@ -1,0 +1,76 @@
+"""The RPN head with a backward pass over the sampled anchors' places alone.
+
+Plain: torchvision's RPNHead, a 3×3 convolution, ReLU, and 1×1 convolutions for the objectness
+[N, A, H, W] and the deltas [N, 4·A, H, W] of A anchors at each place. The RPN's losses read 256
+anchors of an image, so of some 100,000 places at most 256 have a gradient. The backward pass looks
+where, computes the head there a second time, on patches of 3×3, and leaves the rest zero.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection.rpn import RPNHead
+
+
+class SparseRPNHead(RPNHead):
+    """Boxes come out in float32 under mixed precision too: half of it misses corners by pixels."""
+
+    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Levels [N, C, H, W] -> objectness and deltas of each level."""
+        if not torch.is_grad_enabled():
+            objectness, deltas = super().forward(features)
+        else:
+            weights = list(self.parameters())
+            pairs = [_SparseGradient.apply(level, self, *weights) for level in features]
+            objectness, deltas = map(list, zip(*pairs))
+        return [level.float() for level in objectness], [level.float() for level in deltas]
+
+    def of_patches(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """[S, C, 3, 3] -> objectness [S, A], deltas [S, 4·A] of the places in their middle."""
+        ((conv, activation),) = self.conv
+        hidden = activation(F.conv2d(patches, conv.weight, conv.bias))
+        return self.cls_logits(hidden).flatten(1), self.bbox_pred(hidden).flatten(1)
+
+
+class _SparseGradient(torch.autograd.Function):
+    """One level through the head; `weights` are the head's, in order."""
+
+    @staticmethod
+    def forward(ctx, level: Tensor, head: SparseRPNHead, *weights: nn.Parameter):
+        ctx.save_for_backward(level)
+        ctx.head, ctx.weights = head, weights
+        device = level.device.type
+        ctx.autocast = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+        (objectness,), (deltas,) = RPNHead.forward(head, [level])
+        return objectness, deltas
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *gradients: Tensor):
+        (level,) = ctx.saved_tensors
+        asked = sum(gradient.ne(0).any(dim=1) for gradient in gradients)
+        image, y, x = asked.nonzero(as_tuple=True)
+        at = [gradient[image, :, y, x] for gradient in gradients]
+        rows, columns, inside = _places(y, x, level.shape[-2:])
+        where = image[:, None, None], rows, columns
+        patches = (level.permute(0, 2, 3, 1)[where] * inside).permute(0, 3, 1, 2)
+        device, dtype, enabled = ctx.autocast
+        with torch.enable_grad(), torch.autocast(device, dtype, enabled):
+            patches = patches.detach().requires_grad_()
+            found = ctx.head.of_patches(patches)
+        wanted = [patches, *ctx.weights]
+        patches, *weights = torch.autograd.grad(found, wanted, at)
+        below = torch.zeros_like(level)
+        patches = patches.permute(0, 2, 3, 1) * inside
+        below.permute(0, 2, 3, 1).index_put_(where, patches, accumulate=True)
+        return below, None, *weights
+
+
+def _places(y: Tensor, x: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows, columns [S, 3, 3] around the places y, x [S], kept within the map, and whether they lie
+    within it [S, 3, 3, 1]; outside of it the convolution sees zeros."""
+    around = torch.arange(-1, 2, device=y.device)
+    rows = (y[:, None, None] + around[:, None]).expand(-1, 3, 3)
+    columns = (x[:, None, None] + around).expand(-1, 3, 3)
+    inside = (rows >= 0) & (rows < size[0]) & (columns >= 0) & (columns < size[1])
+    return rows.clamp(0, size[0] - 1), columns.clamp(0, size[1] - 1), inside[..., None]

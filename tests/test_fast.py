@@ -1,0 +1,122 @@
+"""Fast paths against the plain formulas: losses to 1e-6, gradients to 1e-5, relative."""
+
+import ctypes
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.rpn import RPNHead
+
+from models.distill.dfd import LevelLoss
+from models.fast.rpn_head import SparseRPNHead
+from tests.plain import dfd_level
+
+ROOT = Path(__file__).parent.parent
+
+
+def same_loss_and_gradients(fast: tuple, plain: tuple) -> None:
+    """Each: a loss, and what it has a gradient for; the gradients are computed here."""
+    (loss, leaves), (expected, others) = fast, plain
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+    found, wanted = torch.autograd.grad(loss, leaves), torch.autograd.grad(expected, others)
+    for number, (a, b) in enumerate(zip(found, wanted, strict=True)):
+        assert b.any() and (a - b).norm() <= 1e-5 * b.norm(), (number, a.shape)
+
+
+# --- the RPN head ------------------------------------------------------------------------------
+
+
+def rpn_losses(head: RPNHead, levels: list[Tensor], asked: list[tuple]) -> Tensor:
+    """As an RPN's: some anchors' objectness, some others' deltas; asked: (level, image, y, x)."""
+    objectness, deltas = head(levels)
+    loss = sum(objectness[i][n, y % 3, y, x].sigmoid() for i, n, y, x in asked)
+    loss = loss + sum(0 * level.sum() for level in objectness)
+    return loss + sum(deltas[i][n, 4:8, y, x].abs().sum() for i, n, y, x in asked[::2])
+
+
+ASKED = [(0, 0, 0, 0), (0, 1, 5, 8), (0, 1, 5, 7), (0, 0, 2, 8), (1, 1, 2, 3), (1, 1, 2, 3)]
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_rpn_head(autocast):
+    """Corners, neighbours, one place twice; a level without a place; mixed precision."""
+    torch.manual_seed(0)
+    fast, plain = SparseRPNHead(8, 3), RPNHead(8, 3)
+    for weight in fast.parameters():
+        nn.init.normal_(weight, std=0.3)
+    plain.load_state_dict(fast.state_dict())
+    sides = [(2, 8, 6, 9), (2, 8, 3, 4), (2, 8, 1, 1)]
+    results = []
+    for head in (fast, plain):
+        levels = [torch.randn(side, generator=torch.manual_seed(1)) for side in sides]
+        leaves = [level.requires_grad_() for level in levels]
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss = rpn_losses(head, levels, ASKED)
+        gradients = torch.autograd.grad(loss, [*leaves, *head.parameters()])
+        results.append([loss.detach(), *gradients])
+    assert not results[1][3].any()  # nothing is asked of the last level
+    for a, b in zip(*results, strict=True):
+        assert (a - b).norm() <= (1e-2 if autocast else 1e-6) * b.norm()
+
+
+def test_rpn_head_without_graph_is_torchvisions():
+    fast, level = SparseRPNHead(8, 3), torch.randn(1, 8, 6, 9)
+    with torch.no_grad():
+        found, expected = fast([level]), RPNHead.forward(fast, [level])
+    assert torch.equal(found[0][0], expected[0][0]) and torch.equal(found[1][0], expected[1][0])
+
+
+# --- DFD ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [12, 8])
+@pytest.mark.parametrize("part", ["fg", "bg", "attention", "relation", "all"])
+def test_dfd_level(part, channels):
+    """Each part alone and all together, equal and different numbers of channels."""
+    torch.manual_seed(0)
+    parts = ("fg", "bg", "attention", "relation")
+    level = LevelLoss(channels, 8, {name: float(part in (name, "all")) for name in parts})
+    for weight in level.parameters():
+        nn.init.normal_(weight, std=0.3)
+    teacher = torch.randn(2, 8, 10, 14)
+    foreground = torch.zeros(2, 10, 14)
+    foreground[0, 2:6, 3:9] = 1 / 24
+    results = []
+    for loss in (LevelLoss.forward, dfd_level):
+        student = torch.randn(2, channels, 10, 14, generator=torch.manual_seed(1))
+        student.requires_grad_()
+        value = loss(level, student, teacher, foreground, 0.5)
+        leaves = [student]
+        if part in ("relation", "all"):  # a mask's bias moves no softmax: its gradient is noise
+            leaves += [p for n, p in level.named_parameters() if not n.endswith("mask.bias")]
+        results.append((value, leaves))
+    same_loss_and_gradients(*results)
+
+
+# --- memory ------------------------------------------------------------------------------------
+
+TOUCH = """
+import resource, sys, torch
+from models.build import choose_device
+if len(sys.argv) > 1:
+    choose_device("cpu")
+def faults():
+    [torch.zeros(2**23) for _ in range(10)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+faults()
+print(-faults() + faults())
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs glibc")
+def test_freed_memory_is_kept():
+    """Page faults of 320 MB that the process had before."""
+    faults = [
+        int(subprocess.check_output([sys.executable, "-c", TOUCH, *option], cwd=ROOT, text=True))
+        for option in ([], ["choose"])
+    ]
+    print("page faults:", faults)
+    assert faults[1] < 0.1 * faults[0]
