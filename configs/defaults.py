@@ -131,6 +131,7 @@ _C.EVAL_CBGM_K1 = 10  # images re-ranked for each query (published for PRW: 30)
 _C.EVAL_CBGM_K2 = 3  # people of the query image taken as context, the query with them (PRW: 4)
 _C.EVAL_USE_GT = False  # ground-truth boxes in place of detections: the upper bound
 _C.EVAL_AMP = ""  # precision of the backbone in evaluation: "" (float32), "bf16" or "fp16"
+_C.EVAL_FAST = False  # norms folded, channels last, with EVAL_AMP all in half: nearly the same
 _C.EVAL_USE_CACHE = False  # score OUTPUT_DIR/eval_cache.pth again; no image or checkpoint is read
 
 

@@ -17,12 +17,12 @@ Target = dict[str, Tensor]  # "boxes" [n, 4] float32 x1 y1 x2 y2 pixels, "labels
 
 
 def read_image(path: str, upright: bool = False) -> Tensor:
-    """A dataset's image: [3, H, W] float32, RGB in 0..1; upright: as its boxes (Scene.upright)."""
-    return read_pixels(path, upright).float().div_(255)
+    """A dataset's image: [3, H, W] uint8, RGB; upright: as its boxes (Scene.upright)."""
+    return read_pixels(path, upright)
 
 
 class SceneDataset(Dataset):
-    """(image [3, H, W] float32 0..1, target) of each scene.
+    """(image [3, H, W] uint8, target) of each scene.
 
     With `train`, boxes are clipped to the image, those left without area are dropped, and half of
     the images are mirrored. Otherwise boxes stay as annotated. `damaged` and `outside` fill up

@@ -170,6 +170,8 @@ def _load_onnx(cfg: CfgNode, path: str | Path, device: torch.device) -> OnnxNet:
     model = [key for key in flatten(cfg) if key.startswith("MODEL.") and key not in TRAINING_KEYS]
     built_in = ["BACKBONE.NAME", "INPUT.MIN_SIZE", "INPUT.MAX_SIZE", *model]
     check_same_model(header, cfg, f"--ckpt {path}", built_in)
+    if cfg.EVAL_FAST:
+        raise UserError(f"EVAL_FAST True: not for --ckpt {path}, which onnxruntime makes fast")
     if cfg.EVAL_AMP:
         raise UserError(
             f"EVAL_AMP {cfg.EVAL_AMP}: not for --ckpt {path}, which has its precision built in"

@@ -17,6 +17,7 @@ from engine.evaluation.evaluate import SEARCH_SCORE
 from engine.evaluation.extract import AMP
 from engine.gallery_index import GalleryIndex, Match, Origin
 from models.build import choose_device
+from models.fast.inference import faster
 from models.network import Network
 from models.outputs import Detections
 from utils.media import read_pixels
@@ -53,6 +54,7 @@ class Searcher:
         device = choose_device(cfg.DEVICE)
         sizes = f"INPUT.MIN_SIZE {cfg.INPUT.MIN_SIZE}, INPUT.MAX_SIZE {cfg.INPUT.MAX_SIZE}"
         net = load_net(cfg, ckpt, device)
+        net = faster(net) if cfg.EVAL_FAST else net
         amp = AMP[cfg.EVAL_AMP]
         return Searcher(net, device, cfg.INPUT.BATCH_SIZE_TEST, amp, str(ckpt), sizes)
 
@@ -98,7 +100,7 @@ class Searcher:
         return Origin(self.name, self.settings, probe.numpy())
 
     def _run(self, pixels: list[Tensor], boxes: list[Tensor]):
-        images = [image.to(self.device).float().div_(255) for image in pixels]
+        images = [image.to(self.device) for image in pixels]
         return self.net.detect_and_embed(images, [b.to(self.device) for b in boxes], self.amp)
 
 

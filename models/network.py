@@ -10,7 +10,7 @@ from models.outputs import Detections
 
 
 class Network(ABC):
-    """Images are [3, H, W] float tensors in 0..1, boxes x1 y1 x2 y2 in an image's pixels."""
+    """Images are [3, H, W] tensors, uint8 or float in 0..1, boxes x1 y1 x2 y2 in an image's pixels."""
 
     @abstractmethod
     def detect_and_embed(
@@ -29,7 +29,9 @@ class Network(ABC):
 
     def detect(self, images: list[Tensor]) -> list[Detections]:
         """Every person in each gallery image; embeddings are scaled by the score."""
-        found, _ = self.detect_and_embed(images, [image.new_zeros(0, 4) for image in images])
+        found, _ = self.detect_and_embed(
+            images, [torch.zeros(0, 4, device=i.device) for i in images]
+        )
         return [people.weighted() for people in found]
 
     def embed(self, images: list[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
@@ -44,3 +46,8 @@ class Network(ABC):
         scores = torch.cat([own.scores + 1, found.scores])
         embeddings = torch.cat([own.embeddings, found.embeddings])
         return Detections(boxes, scores.clamp(max=1), embeddings)[self.keep_best(boxes, scores)]
+
+
+def as_floats(images: list[Tensor]) -> list[Tensor]:
+    """uint8 images as float32 in 0..1: they travel as bytes and are divided where they are used."""
+    return [i.float().div_(255) if i.dtype == torch.uint8 else i for i in images]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
-from models.network import Network
+from models.network import Network, as_floats
 from models.oim import is_labelled
 from models.outputs import Detections, Trace, TrainingOutput
 from models.roi_heads import PersonSearchHeads
@@ -16,8 +16,11 @@ from models.roi_heads import PersonSearchHeads
 class SearchNet(nn.Module, Network):
     """Faster R-CNN with a re-id branch and OIM (SeqNet's frame, one regression).
 
-    Images and boxes are as in Network.
+    Images and boxes are as in Network. half_heads: in half precision detect_and_embed computes the
+    heads too, not the backbone alone.
     """
+
+    half_heads = False
 
     def __init__(
         self,
@@ -51,7 +54,7 @@ class SearchNet(nn.Module, Network):
 
     def forward_train(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Trace:
         """A training pass with all it saw; needs train mode."""
-        images, targets = self.transform(images, targets)
+        images, targets = self.transform(as_floats(images), targets)
         features = self.backbone(images.tensors)
         proposals, rpn_losses = self.rpn(images, features, targets)
         trace = self.roi_heads.forward_train(features, proposals, images, targets)
@@ -86,7 +89,7 @@ class SearchNet(nn.Module, Network):
 
     def _resize(self, images: list[Tensor], boxes: Sequence[Tensor]):
         targets = [{"boxes": b.reshape(-1, 4)} for b in boxes]
-        resized, targets = self.transform(images, targets)
+        resized, targets = self.transform(as_floats(images), targets)
         return resized, [t["boxes"] for t in targets]
 
     @torch.inference_mode()
@@ -94,15 +97,17 @@ class SearchNet(nn.Module, Network):
         self, images: list[Tensor], boxes: Sequence[Tensor], amp: torch.dtype | None = None
     ) -> tuple[list[Detections], list[Tensor]]:
         """In one pass. amp: boxes and scores stay float32, since a corner in bfloat16 is off by
-        pixels."""
+        pixels; so do the heads but for half_heads."""
         resized, given = self._resize(images, boxes)
-        with torch.autocast(resized.tensors.device.type, amp, enabled=amp is not None):
+        device, half, sizes = resized.tensors.device.type, amp is not None, resized.image_sizes
+        with torch.autocast(device, amp, enabled=half):
             features = self.backbone(resized.tensors)
-        features, sizes = {k: f.float() for k, f in features.items()}, resized.image_sizes
-        proposals, _ = self.rpn(resized, features)
-        found, scores = self.roi_heads.detect_boxes(features, proposals, sizes)
-        everyone = [torch.cat([f, g]) for f, g in zip(found, given)]
-        embeddings = self.roi_heads.embed(features, everyone, sizes)
+        features = {k: f.float() for k, f in features.items()}
+        with torch.autocast(device, amp, enabled=half and self.half_heads):
+            proposals, _ = self.rpn(resized, features)
+            found, scores = self.roi_heads.detect_boxes(features, proposals, sizes)
+            everyone = [torch.cat([f, g]) for f, g in zip(found, given)]
+            embeddings = self.roi_heads.embed(features, everyone, sizes)
         counts = [len(part) for pair in zip(found, given) for part in pair]
         embeddings = embeddings.split(counts)
         found = [

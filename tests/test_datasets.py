@@ -295,7 +295,7 @@ def scenes_in(folder, count, boxes=((1, 2, 30, 40), (60, 40, 99, 99), (70, 1, 90
 def test_training_item_is_clipped_and_mirrored(tmp_path):
     (scene,) = scenes_in(tmp_path, 1)
     as_is = SceneDataset([scene])[0]
-    assert as_is[0].shape == (3, 48, 64) and as_is[0].dtype == torch.float32
+    assert as_is[0].shape == (3, 48, 64) and as_is[0].dtype == torch.uint8
     assert len(as_is[1]["boxes"]) == 3
     seen = {}
     for epoch in range(20):

@@ -1,5 +1,6 @@
 """Fast paths against the plain formulas: losses to 1e-6, gradients to 1e-5, relative."""
 
+import copy
 import ctypes
 import subprocess
 import sys
@@ -8,13 +9,24 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
+from models.backbones import BACKBONES, make_backbone
 from models.distill.dfd import LevelLoss
+from models.fast.inference import faster, fold_norms
+from models.fast.roi_align import GatheredRoIAlign
 from models.fast.rpn_head import SparseRPNHead
+from tests.golden_net import (
+    finds_and_embeds_as_the_release_does,
+    golden_net,
+    load_named_weights,
+)
 from tests.plain import dfd_level
 
 ROOT = Path(__file__).parent.parent
+BOX = [[20.0, 30, 80, 200]]
 
 
 def same_loss_and_gradients(fast: tuple, plain: tuple) -> None:
@@ -94,6 +106,75 @@ def test_dfd_level(part, channels):
             leaves += [p for n, p in level.named_parameters() if not n.endswith("mask.bias")]
         results.append((value, leaves))
     same_loss_and_gradients(*results)
+
+
+# --- RoIAlign ----------------------------------------------------------------------------------
+
+
+def test_gathered_roi_align():
+    """Boxes of every size, some beyond the edge, of no size, of none; two images."""
+    torch.manual_seed(0)
+    boxes = torch.rand(60, 4) * torch.tensor([96, 64, 60, 50])
+    boxes[:, 2:] += boxes[:, :2]
+    boxes[0], boxes[1] = torch.tensor([5.0, 5, 5, 5]), torch.tensor([-9.0, -7, 120, 90])
+    maps = {str(i): torch.randn(2, 5, 64 // s, 96 // s) for i, s in enumerate((4, 8, 16, 32))}
+    sizes, plain = [(64, 96), (60, 90)], MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2)
+    for cut in (20, 60):  # all of them in the first image, too
+        images = [boxes[:cut], boxes[cut:]]
+        expected = plain(maps, images, sizes)
+        found = GatheredRoIAlign(plain)(maps, images, sizes)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    nobody = GatheredRoIAlign(plain)(maps, [boxes[:0]] * 2, sizes)
+    assert nobody.shape == (0, 5, 7, 7)
+
+
+# --- inference ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, frozen", [*((name, False) for name in BACKBONES), ("resnet50", True)]
+)
+def test_folded_norms(name, frozen):
+    """Every norm behind a convolution is gone, and the maps are the same."""
+    torch.manual_seed(0)
+    net = make_backbone(name, "", frozen, freeze=False, fpn_channels=8).eval()
+    kinds = (_BatchNorm, FrozenBatchNorm2d)
+    for norm in (m for m in net.modules() if isinstance(m, kinds)):
+        for value in (norm.weight, norm.running_var):
+            nn.init.uniform_(value, 0.5, 1.5)
+        for value in (norm.bias, norm.running_mean):
+            nn.init.normal_(value)
+    image = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = net(image)
+        fold_norms(net)
+        found = net(image)
+    assert not any(isinstance(m, kinds) for m in net.modules())
+    for level, value in expected.items():
+        assert (found[level] - value).norm() <= 1e-5 * value.norm()
+
+
+def test_fast_inference_finds_and_embeds_as_the_release_does():
+    net = golden_net("resnet18", **{"INPUT.MIN_SIZE": "256", "INPUT.MAX_SIZE": "416"})
+    load_named_weights(net, "resnet18")
+    before = copy.deepcopy(net.state_dict())
+    finds_and_embeds_as_the_release_does(faster(net))
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_half_precision_of_the_whole_network():
+    """Heads in bfloat16, what they say of boxes, scores and embeddings in float32 and near."""
+    net = golden_net("resnet18", **{"INPUT.MIN_SIZE": "256", "INPUT.MAX_SIZE": "416"})
+    load_named_weights(net, "resnet18")
+    image, box = torch.randint(0, 256, (3, 256, 416), dtype=torch.uint8), torch.tensor(BOX)
+    (expected,), (own,) = net.eval().detect_and_embed([image.float() / 255], [box])
+    fast, dtypes = faster(net), []
+    fast.roi_heads.reid_head.register_forward_hook(lambda *seen: dtypes.append(seen[2].dtype))
+    (found,), (embedding,) = fast.detect_and_embed([image], [box], torch.bfloat16)
+    assert dtypes == [torch.bfloat16]
+    assert {found.boxes.dtype, found.scores.dtype, found.embeddings.dtype} == {torch.float32}
+    assert len(found.boxes) == pytest.approx(len(expected.boxes), abs=3)
+    assert float(embedding[0] @ own[0]) > 0.99
 
 
 # --- memory ------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from engine.evaluation import metrics
 from engine.evaluation.cache import CACHE, Cache, check_cache, load_cache, made_from
 from engine.evaluation.extract import AMP, collect, extract
 from engine.evaluation.records import RESULTS
+from models.fast.inference import faster
 from models.network import Network
 from utils.drawing import draw_boxes
 from utils.errors import UserError
@@ -247,7 +248,7 @@ def make_cache(net: Network, dataset: SearchDataset, cfg: CfgNode, device: torch
     path = Path(cfg.OUTPUT_DIR) / CACHE
     part = path.with_suffix(f".part{rank()}")
     extract(
-        net,
+        faster(net) if cfg.EVAL_FAST else net,
         dataset,
         device,
         part,
