@@ -172,10 +172,11 @@ def _load_onnx(cfg: CfgNode, path: str | Path, device: torch.device) -> OnnxNet:
     check_same_model(header, cfg, f"--ckpt {path}", built_in)
     if cfg.EVAL_FAST:
         raise UserError(f"EVAL_FAST True: not for --ckpt {path}, which onnxruntime makes fast")
-    if cfg.EVAL_AMP:
-        raise UserError(
-            f"EVAL_AMP {cfg.EVAL_AMP}: not for --ckpt {path}, which has its precision built in"
-        )
+    for key, built_in in (("EVAL_AMP", "precision"), ("EVAL_FAST", "form")):
+        if cfg[key]:
+            raise UserError(
+                f"{key} {cfg[key]}: not for --ckpt {path}, which has its {built_in} built in"
+            )
     roi = cfg.MODEL.ROI
     return OnnxNet(session, (roi.SCORE_THRESH, roi.NMS_THRESH, roi.DETECTIONS_PER_IMAGE))
 

@@ -10,7 +10,7 @@ from models.outputs import Detections
 
 
 class Network(ABC):
-    """Images are [3, H, W] tensors, uint8 or float in 0..1, boxes x1 y1 x2 y2 in an image's pixels."""
+    """Images are [3, H, W] tensors, uint8 or float in 0..1; boxes x1 y1 x2 y2 in their pixels."""
 
     @abstractmethod
     def detect_and_embed(

@@ -92,7 +92,7 @@ def read_pixels(path: str | Path, upright: bool) -> Tensor:
 
 def _read_jpeg(path: str | Path, upright: bool) -> Tensor | None:
     with open_picture(path) as image:
-        turned = upright and orientation(image) != 1
+        turned = upright and _orientation(image) != 1
         if turned or (image.format, image.mode) != ("JPEG", "RGB"):
             return None
         _check_shape(path, *image.size)
