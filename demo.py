@@ -23,7 +23,7 @@ from models.build import choose_device
 from models.network import Network
 from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes, stack
 from utils.errors import UserError, run_main
-from utils.files import make_folder
+from utils.files import make_folder, read_text
 from utils.media import read_picture, read_pixels
 from utils.names import output_names, printable
 from utils.sources import LeftOut, Medium, told, unread, walk
@@ -92,10 +92,10 @@ def default_query() -> tuple[Path, list[float]]:
     if not path.is_file():
         raise UserError(f"--query: expected IMAGE and --box X1 Y1 X2 Y2; there is no {path} either")
     try:
-        query = json.loads(path.read_text(encoding="utf-8"))
+        query = json.loads(read_text(path, "--query"))
         x1, y1, x2, y2 = map(float, query["box"])
         return DEMO / query["image"], [x1, y1, x2, y2]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         expected = '{"image": NAME, "box": [X1, Y1, X2, Y2]}'
         raise UserError(f"{path}: expected {expected}") from None
 
@@ -231,6 +231,11 @@ def save(picture: Image.Image, path: Path) -> None:
 def main() -> None:
     args = parse_args()
     cfg = load_cfg(args.cfg, args.overrides)
+    if "INPUT.SKIP_DAMAGED" in args.overrides[::2] and not cfg.INPUT.SKIP_DAMAGED:
+        raise UserError(
+            "override INPUT.SKIP_DAMAGED False: pictures that cannot be read are always named and "
+            "passed over here; expected True, or nothing"
+        )
     query_path, query, box = choose_query(args.query, args.box)
     out = args.out or Path(cfg.OUTPUT_DIR) / "demo"
     if out.resolve() == args.gallery.resolve():

@@ -143,7 +143,8 @@ def test_the_query_of_the_demo_folder_is_the_default(run, base, tmp_path, monkey
     (tmp_path / "query.json").write_text(json.dumps({"image": "q.jpg", "box": [1, 2, 30]}))
     code, _, err = run(query=None, box=None)
     assert code == 2 and "query.json" in err
-    (tmp_path / "query.json").write_text(json.dumps({"image": "q.jpg", "box": [1, 2, 30, 60]}))
+    text = json.dumps({"image": "q.jpg", "box": [1, 2, 30, 60]})
+    (tmp_path / "query.json").write_text(text, encoding="utf-8-sig")
     assert run(query=None, box=None)[0] == 0
 
 
@@ -159,7 +160,12 @@ def test_the_query_of_the_demo_folder_is_the_default(run, base, tmp_path, monkey
         ({"box": "10 5 10 60"}, "x1 < x2"),
         ({"box": "nan 5 40 60"}, "x1 < x2"),
         ({"gallery": "missing"}, "--gallery missing"),
+        ({"gallery": "x" * 300}, "File name too long"),
+        ({"out": "x" * 300}, "File name too long"),
+        ({"query": "x" * 300}, "File name too long"),
+        ({"cfg": "x" * 300}, "File name too long"),
         ({"ckpt": "missing.pth"}, "missing.pth"),
+        ({"overrides": "INPUT.SKIP_DAMAGED False"}, "always named and passed over"),
         ({"overrides": "DEVICE cuda:77"}, "cuda:77"),
         ({"overrides": "BACKBONE.NAME resnet18"}, "BACKBONE.NAME"),
     ],

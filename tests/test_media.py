@@ -184,6 +184,7 @@ def test_a_walk_takes_what_can_be_opened_and_tells_the_rest(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "sub/circle").symlink_to(tmp_path)
+    (tmp_path / "sub/gone.jpg").symlink_to(tmp_path / "nowhere")
     (tmp_path / "found").mkdir()
     picture.save(tmp_path / "found/scene.jpg")
     media, left = walk([tmp_path, tmp_path / "a.JPG"], "--gallery", out=tmp_path / "found")
@@ -197,6 +198,7 @@ def test_a_walk_takes_what_can_be_opened_and_tells_the_rest(tmp_path):
         "left out, no picture: 1 (notes.txt)",
         "left out, no regular file: 1 (pipe.png)",
         "left out, a link to a folder that was searched: 1 (sub/circle/)",
+        "left out, missing: 1 (sub/gone.jpg)",
         "left out, a video: 2 (sub/w.MOV, v.mp4)",
     ]
     videos, _ = walk([tmp_path], "--gallery", kinds=[VIDEO])

@@ -112,7 +112,7 @@ def _files(
     if stat.S_ISREG(mode):
         yield source, source.name
     elif stat.S_ISDIR(mode):
-        results = {_key(os.stat(out)): "results"} if out and out.is_dir() else {}
+        results = {_key(os.stat(out)): "results"} if out and os.path.isdir(out) else {}
         yield from _inside(source, source, left, results)
     else:
         raise UserError(f"{what} {source}: expected a file or a folder, found a pipe or a device")
@@ -140,7 +140,7 @@ def _inside(
         elif os.path.isfile(path):
             yield path, told_as
         else:
-            left.append(LeftOut(told_as, "no regular file"))
+            left.append(LeftOut(told_as, "no regular file" if path.exists() else "missing"))
 
 
 def _key(about: os.stat_result) -> tuple[int, int]:
@@ -148,4 +148,4 @@ def _key(about: os.stat_result) -> tuple[int, int]:
 
 
 def _why(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error)).lower()
+    return getattr(error, "strerror", None) or str(error)
