@@ -34,6 +34,15 @@ class Gallery:
         return Gallery(flat[keep, :4].double(), flat[keep, 4], kept, image, counts, starts)
 
 
+def _kept(feats: Sequence[Tensor], keep: Sequence[Tensor], counts: Tensor) -> Tensor:
+    """The rows that are kept of each image, copied image by image: they may be as large as the
+    whole cache, and are in memory once."""
+    rows = torch.empty(int(counts.sum()), feats[0].shape[1] if len(feats) else 0)
+    for place, feat, kept in zip(rows.split(counts.tolist()), feats, keep):
+        place.copy_(feat[kept])
+    return rows
+
+
 def join(parts: Sequence[Tensor], width: int) -> Tensor:
     """Rows of all parts in one tensor; [0, width] of none."""
     return torch.cat(list(parts)) if len(parts) else torch.zeros(0, width)
@@ -49,6 +58,14 @@ def spread(starts: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     owner = torch.arange(len(counts)).repeat_interleave(counts)
     before = counts.cumsum(0) - counts
     return owner, torch.arange(len(owner)) + (starts - before)[owner]
+
+
+def cut(sizes: Tensor, most: int) -> list[slice]:
+    """Things in a row, of so many members each: runs of about `most` members, of one thing or more
+    where they are larger."""
+    before = sizes.cumsum(0) - sizes
+    lengths = torch.unique_consecutive(before // most, return_counts=True)[1]
+    return [slice(int(e - n), int(e)) for n, e in zip(lengths, lengths.cumsum(0))]
 
 
 def pair_iou(a: Tensor, b: Tensor) -> Tensor:

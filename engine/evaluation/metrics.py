@@ -16,11 +16,20 @@ from torch import Tensor
 
 from datasets.protocol import Protocol
 from engine.evaluation.cbgm import CBGM, rematch
-from engine.evaluation.gallery import Gallery, join, listing, pair_iou, row_of_each, spread
+from engine.evaluation.gallery import (
+    Gallery,
+    cut,
+    join,
+    listing,
+    pair_iou,
+    row_of_each,
+    spread,
+)
 from engine.evaluation.thresholds import Similarities, best_wrong
 
 TOP = (1, 5, 10)
 CHUNK = 64  # queries scored at once: [64, 140k] similarities are 36 MB
+PAIRS = 1 << 19  # pairs of a person and a detection compared at once: 170 bytes each, 90 MB
 
 
 def detection(
@@ -40,13 +49,17 @@ def detection(
     if labeled is not None:
         gt_boxes = [boxes[keep] for boxes, keep in zip(gt_boxes, labeled)]
         dets = [d if len(boxes) else d[:0] for d, boxes in zip(dets, gt_boxes)]
-    pairs = _Pairs.of(gt_boxes, dets, score_thr, iou_thr)
-    if not pairs.matched.any():
+    scores, right = [torch.zeros(0)], [torch.zeros(0, dtype=torch.bool)]
+    for some in _pieces(gt_boxes, dets):
+        pairs = _Pairs.of(gt_boxes[some], dets[some], score_thr, iou_thr)
+        scores.append(pairs.scores)
+        right.append(torch.zeros(len(pairs.scores), dtype=torch.bool))
+        right[-1][pairs.det[pairs.matched]] = True
+    scores, right = torch.cat(scores), torch.cat(right)
+    if not right.any():
         return {"recall": 0.0, "ap": 0.0}
-    right = torch.zeros(len(pairs.scores), dtype=torch.bool)
-    right[pairs.det[pairs.matched]] = True
-    recall = int(pairs.matched.sum()) / pairs.people
-    return {"recall": recall, "ap": float(average_precision_score(right, pairs.scores)) * recall}
+    recall = int(right.sum()) / sum(map(len, gt_boxes))
+    return {"recall": recall, "ap": float(average_precision_score(right, scores)) * recall}
 
 
 def detection_errors(
@@ -63,20 +76,27 @@ def detection_errors(
     those from score_thr on; poorly_placed: not matched, but the best ground truth of a detection
     with IoU >= near_thr; missed: the rest. (After TIDE, Bolya et al., ECCV 2020.)
     """
-    sure = _Pairs.of(gt_boxes, dets, sure_thr, iou_thr)
-    every = _Pairs.of(gt_boxes, dets, score_thr, iou_thr)
-    near = every.is_best_gt & (every.iou >= near_thr)
-    state = torch.full((every.people,), 3)
-    for number, people in (
-        (2, every.gt[near]),
-        (1, every.gt[every.matched]),
-        (0, sure.gt[sure.matched]),
-    ):
-        state[people] = number
     names = ("found", "low_score", "poorly_placed", "missed")
-    counts = torch.bincount(state, minlength=len(names)).tolist()
-    share = {name: n / max(every.people, 1) for name, n in zip(names, counts)}
-    return {"people": every.people} | share
+    counts = torch.zeros(len(names), dtype=torch.long)
+    for some in _pieces(gt_boxes, dets):
+        sure = _Pairs.of(gt_boxes[some], dets[some], sure_thr, iou_thr)
+        every = _Pairs.of(gt_boxes[some], dets[some], score_thr, iou_thr)
+        near = every.is_best_gt & (every.iou >= near_thr)
+        state = torch.full((every.people,), 3)
+        for number, people in (
+            (2, every.gt[near]),
+            (1, every.gt[every.matched]),
+            (0, sure.gt[sure.matched]),
+        ):
+            state[people] = number
+        counts += torch.bincount(state, minlength=len(names))
+    people = int(counts.sum())
+    return {"people": people} | {n: c / max(people, 1) for n, c in zip(names, counts.tolist())}
+
+
+def _pieces(gt_boxes: Sequence[Tensor], dets: Sequence[Tensor]) -> list[slice]:
+    """The images in a row, cut so that about PAIRS pairs are compared at a time."""
+    return cut(torch.tensor([len(g) * len(d) for g, d in zip(gt_boxes, dets)]).long(), PAIRS)
 
 
 @dataclass(frozen=True)
@@ -189,11 +209,15 @@ class _Truth:
         entry, query = torch.from_numpy(protocol.box_entry), torch.from_numpy(protocol.query)
         boxes = torch.from_numpy(protocol.boxes).double()
         image = torch.from_numpy(protocol.image)[entry]
-        box, detection = spread(gallery.starts[image], gallery.counts[image])
         size = boxes[:, 2:] - boxes[:, :2]
         needed = (size.prod(1) / (size + 10).prod(1)).clamp(max=0.5)
-        good = pair_iou(boxes[box], gallery.boxes[detection]) >= needed[box]
-        entry, detection = entry[box[good]], detection[good]
+        found = [(entry[:0], entry[:0])]
+        for some in cut(gallery.counts[image], PAIRS):
+            box, detection = spread(gallery.starts[image[some]], gallery.counts[image[some]])
+            box += some.start
+            good = pair_iou(boxes[box], gallery.boxes[detection]) >= needed[box]
+            found.append((entry[box[good]], detection[good]))
+        entry, detection = map(torch.cat, zip(*found))
         present = torch.bincount(query, minlength=len(protocol.queries))
         slot = torch.empty_like(query)
         order = torch.argsort(query, stable=True)
