@@ -3,6 +3,7 @@
 Labels: 0 is background, 1..N are the training identities in order, UNLABELED is everyone else.
 """
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -70,6 +71,15 @@ class SearchDataset(ABC):
         """What `protocol` may be asked for with the files that there are, as its arguments."""
 
 
+def digest(scenes: list[Scene]) -> str:
+    """What tells other images, boxes or identities apart, or another order of them."""
+    told = hashlib.sha1()
+    for scene in scenes:
+        told.update(scene.name.encode(errors="surrogateescape"))
+        told.update(scene.boxes.tobytes() + scene.pids.tobytes())
+    return told.hexdigest()[:10]
+
+
 def name_list(
     path: str, variable: str, dropped: Counter, find: Callable[[str], str] = str
 ) -> list[str]:
@@ -102,7 +112,7 @@ def corners(xywh: np.ndarray) -> np.ndarray:
 
 def has_area(xywh: np.ndarray) -> np.ndarray:
     """[n, 4] x y w h -> [n] bool."""
-    return np.all(xywh[:, 2:] > 0, axis=1)
+    return (xywh[:, 2:] > 0).all(1)
 
 
 def make_scenes(

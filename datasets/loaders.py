@@ -1,7 +1,6 @@
 """Scenes from disk to batches. Order and flips are pure functions of seed, epoch and index, so
 workers hold no random state and a resumed run sees the batches it would have seen."""
 
-import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,10 +9,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datasets.base import Scene
+from datasets.workers import Parcel, from_workers, lone_worker
 from utils.errors import UserError
 from utils.media import PictureError, read_pixels
 
 Target = dict[str, Tensor]  # "boxes" [n, 4] float32 x1 y1 x2 y2 pixels, "labels" [n] int64
+Batch = tuple[list[Tensor], list[Target]]
 
 
 def read_image(path: str, upright: bool = False) -> Tensor:
@@ -80,7 +81,8 @@ class _Fetcher(Dataset):
 
 
 class Loader:
-    """Batches (list of images, list of targets) of a dataset, in the order of `keys`."""
+    """Batches (list of images, list of targets) of a dataset, in the order of `keys`. However the
+    iteration ends, no worker is left; UserError where workers cannot go on."""
 
     def __init__(self, data: SceneDataset, keys: list[list[tuple[int, int]]], workers: int):
         self.data = data
@@ -88,8 +90,8 @@ class Loader:
             _Fetcher(data),
             batch_sampler=keys,
             num_workers=workers,
-            collate_fn=list,
-            worker_init_fn=_leave_signals,
+            collate_fn=Parcel if workers else list,
+            worker_init_fn=lone_worker,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # else each start draws from the global generator
         )
@@ -97,8 +99,8 @@ class Loader:
     def __len__(self) -> int:
         return len(self.loader)
 
-    def __iter__(self) -> Iterator[tuple[list[Tensor], list[Target]]]:
-        for batch in self.loader:
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in from_workers(self.loader):
             for index, item, damaged in batch:
                 self._note(index, item, damaged)
             images, targets = zip(*(item for _, item, _ in batch))
@@ -112,12 +114,6 @@ class Loader:
         scene = self.data.scenes[index]
         if len(item[1]["boxes"]) < len(scene.boxes):
             self.data.outside[scene.name] = len(scene.boxes) - len(item[1]["boxes"])
-
-
-def _leave_signals(worker: int) -> None:
-    """Ctrl-C and SIGTERM are the main process's to answer."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def epoch_batches(scenes: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:

@@ -1,0 +1,148 @@
+"""Processes that read images: whatever the machine refuses them is one line, and the run ends."""
+
+import errno
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from datasets.loaders import Loader, SceneDataset
+from tests.training import Run, differences, make_data
+from utils.errors import UserError
+
+pytestmark = pytest.mark.slow
+WORKERS = ("INPUT.NUM_WORKERS", "2")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A folder with data, a config, and a run that was never stopped."""
+    folder = tmp_path_factory.mktemp("workers")
+    make_data(folder)
+    run = Run(folder, "whole")
+    assert run.wait() == 0, run.text
+    return folder
+
+
+def fails(run: Run, *said: str) -> None:
+    assert run.wait() == 2, run.text
+    lines = [line for line in run.text.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and lines[0].startswith("error: INPUT.NUM_WORKERS 2: "), run.text
+    assert all(part in lines[0] for part in said), lines
+    assert "OUTPUT_DIR" not in lines[0] and "Traceback" not in run.text
+
+
+class Kill:
+    """The process that reads the fifth image is ended by the system."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+    def __call__(self) -> None:
+        read, calls = SceneDataset.__getitem__, iter(range(1, 1000))
+
+        def killed(data, key):
+            if next(calls) == 5:
+                os.kill(os.getpid(), self.number)
+            return read(data, key)
+
+        SceneDataset.__getitem__ = killed
+
+
+@pytest.mark.parametrize(
+    "number, said",
+    [
+        (signal.SIGKILL, "where memory runs out"),
+        (signal.SIGBUS, "--shm-size"),
+        (signal.SIGSEGV, "SIGSEGV"),
+    ],
+)
+def test_a_worker_that_dies(base, tmp_path, number, said):
+    fails(Run(base, tmp_path, *WORKERS, sabotage=Kill(number)), said)
+
+
+def second_fork_fails() -> None:
+    fork, calls = os.fork, iter(range(1, 1000))
+
+    def refused():
+        if next(calls) == 2:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return fork()
+
+    os.fork = refused
+
+
+def no_memory_for_images() -> None:
+    def read(data, key):
+        raise MemoryError
+
+    SceneDataset.__getitem__ = read
+
+
+def test_workers_that_cannot_be_started_or_read(base, tmp_path):
+    fails(Run(base, tmp_path, *WORKERS, sabotage=second_fork_fails), "temporarily unavailable")
+    fails(Run(base, tmp_path, *WORKERS, sabotage=no_memory_for_images), "not enough memory")
+
+
+class FewFiles:
+    def __init__(self, number: int):
+        self.number = number
+
+    def __call__(self) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self.number, self.number))
+
+
+@pytest.mark.parametrize("number", [20, 40, 60, 100])
+def test_few_file_descriptors(base, tmp_path, number):
+    """It trains, or says what is missing; no folder is blamed for it."""
+    run = Run(base, tmp_path, "INPUT.NUM_WORKERS", "5", sabotage=FewFiles(number))
+    assert run.wait() in (0, 2), run.text
+    assert "Traceback" not in run.text and "cannot be written" not in run.text
+    if run.wait() == 2:
+        assert "Too many open files" in run.text and run.text.count("error: ") == 1
+
+
+def no_room() -> None:
+    def full(tensor):
+        raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+
+    torch.Tensor.share_memory_ = full
+
+
+def test_without_shared_memory_images_go_through_pipes(base, tmp_path):
+    """Docker's /dev/shm has 64 MB."""
+    run = Run(base, tmp_path, *WORKERS, sabotage=no_room)
+    assert run.wait() == 0, run.text
+    assert "--shm-size" in run.text and "INPUT.NUM_WORKERS" in run.text
+    assert differences(tmp_path, base / "whole") == []
+
+
+def test_no_worker_outlives_the_iteration(base):
+    from datasets import load_dataset
+
+    scenes = load_dataset("CUHK-SYSU", str(base / "data" / "CUHK-SYSU")).train
+    batches = iter(Loader(SceneDataset(scenes), [[(0, 0)], [(0, 1)], [(0, 2)]], 2))
+    next(batches)
+    assert children()
+    batches.close()
+    assert not children()
+
+
+def children() -> list[str]:
+    mine = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return [pid for pid in mine if "pt_data_worker" in Path(f"/proc/{pid}/comm").read_text()]
+
+
+def test_a_defect_in_a_worker_keeps_its_traceback(base, monkeypatch):
+    def defect(data, key):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(SceneDataset, "__getitem__", defect)
+    with pytest.raises(RuntimeError, match="a defect") as error:
+        list(Loader(SceneDataset([1]), [[(0, 0)]], 1))
+    assert not isinstance(error.value, UserError)
+    time.sleep(0)
