@@ -1,14 +1,19 @@
 """Train a network on its own: a teacher, or a student's baseline; or evaluate one."""
 
-from engine.run import run
-from models.build import build_net
-from utils.errors import run_main
+from utils.early import leave_on_signals
 
 
 def build(cfg, num_pids, device):
+    from models.build import build_net
+
     net = build_net(cfg, num_pids).to(device)
     return net, net
 
 
 if __name__ == "__main__":
+    leave_on_signals()
+
+    from engine.run import run
+    from utils.errors import run_main
+
     run_main(lambda: run(__doc__, build))

@@ -1,9 +1,19 @@
 """Train a student under a teacher by the terms of DISTILLER.TERMS (DDPS: dfd, ld, cd); or
 evaluate one."""
 
-from engine.distillation import build
-from engine.run import run
-from utils.errors import run_main
+from utils.early import leave_on_signals
+
+
+def build(cfg, num_pids, device):
+    from engine import distillation
+
+    return distillation.build(cfg, num_pids, device)
+
 
 if __name__ == "__main__":
+    leave_on_signals()
+
+    from engine.run import run
+    from utils.errors import run_main
+
     run_main(lambda: run(__doc__, build))

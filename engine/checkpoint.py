@@ -1,12 +1,12 @@
 """Checkpoints: strict about the model, and about where a run goes on."""
 
+import itertools
 import re
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
-from torch import nn
 from yacs.config import CfgNode
 
 from configs.defaults import get_cfg
@@ -19,8 +19,9 @@ from engine.weights import SUFFIX, TABLE, load_weights
 from models.build import build_net
 from models.network import Network
 from models.search_net import SearchNet
-from utils.errors import UserError
-from utils.files import load_file, save_file, written_beside
+from utils.errors import DamagedError, UserError, reason_of, shown
+from utils.files import load_file, open_file, remove, save_file, written_beside
+from utils.states import load_state, not_finite
 
 # The keys that change which tensors a model has, or what they mean.
 MODEL_KEYS = (
@@ -42,6 +43,7 @@ TRAINING_KEYS = (
     "MODEL.OIM.SCALE",
 )
 BEST = "best.pth"
+EVALUATIONS = "evaluations.jsonl"
 
 
 def load_checkpoint(path: str | Path, what: str = "--ckpt") -> dict:
@@ -57,10 +59,11 @@ def load_checkpoint(path: str | Path, what: str = "--ckpt") -> dict:
     checkpoint = load_file(path, what)
     if not isinstance(checkpoint.get("model"), dict) or "config" not in checkpoint:
         raise UserError(
-            f"{what} {path}: expected the keys model and config, found "
-            f"{', '.join(map(str, checkpoint)) or 'none'}; tools/convert_release.py converts "
-            "checkpoints of the published release"
+            f"{what} {path}: expected the keys model and config, found {shown(checkpoint)}; "
+            "tools/convert_release.py converts checkpoints of the published release"
         )
+    if name := not_finite(checkpoint):
+        raise DamagedError(f"{what} {path}: {name} is not finite")
     return checkpoint
 
 
@@ -78,8 +81,8 @@ def stored_cfg(checkpoint: dict, where: str = "checkpoint") -> CfgNode:
     try:
         merge(cfg, parse(str(checkpoint["config"]), ""), "", unknown=True)
         check_ranges(cfg)
-    except UserError as error:
-        raise UserError(f"{where}: its config cannot be read ({error})") from None
+    except Exception as error:  # of YAML, of yacs, of ranges
+        raise UserError(f"{where}: its config cannot be read ({reason_of(error)})") from None
     return cfg
 
 
@@ -108,42 +111,14 @@ def check_same_model(
         raise UserError(f"{where}: another model: {'; '.join(differ)}")
 
 
-def misfits(module: nn.Module, state: dict) -> list[str]:
-    """What keeps `state` from loading into `module`, tensor by tensor."""
-    own = module.state_dict()
-    wrong = [f"{k} is missing" for k in own if k not in state]
-    wrong += [f"{k} is unknown" for k in state if k not in own]
-    return wrong + [
-        f"{k} is {list(state[k].shape)} there and {list(own[k].shape)} in the model"
-        for k in own
-        if k in state and state[k].shape != own[k].shape
-    ]
-
-
-def load_state(module: nn.Module, state: dict, where: str) -> None:
-    """Strict load_state_dict; the first misfit in one line."""
-    if wrong := misfits(module, state):
-        raise UserError(f"{where}: {len(wrong)} tensors do not fit, the first: {wrong[0]}")
-    module.load_state_dict(state)
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, state: dict, where: str) -> None:
-    """load_state_dict; UserError where the state is of other parameters."""
-    try:
-        optimizer.load_state_dict(state)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{where}: the optimizer's state is of other parameters ({error})"
-        ) from None
-
-
 def _restore_net(checkpoint: dict, cfg: CfgNode, where: str, device: torch.device) -> SearchNet:
     """In eval mode; where the checkpoint has no OIM table at all, the network's has no rows."""
     state, table = checkpoint["model"], TABLE + "lut"
     handed_on = not any(str(name).startswith(TABLE) for name in state)
-    if table not in state and not handed_on:
-        raise UserError(f"{where}: {table} is missing")
-    net = build_net(cfg, num_pids=0 if handed_on else len(state[table]), pretrained=False)
+    rows = getattr(state.get(table), "shape", ())
+    if len(rows) != 2 and not handed_on:
+        raise UserError(f"{where}: {table} is missing, or no table of identities")
+    net = build_net(cfg, num_pids=0 if handed_on else rows[0], pretrained=False)
     if handed_on:
         state = state | {k: v for k, v in net.state_dict().items() if k.startswith(TABLE)}
     load_state(net, state, where)
@@ -223,27 +198,53 @@ class CheckpointFolder:
         ]
         return sorted(found, key=progress, reverse=True)
 
+    def traces(self) -> list[str]:
+        """Names of what an earlier run has left."""
+        named = [self.folder / BEST, self.folder / EVALUATIONS]
+        found = [*self.newest_first(), *self.folder.glob("epoch_*.pth.damaged*")]
+        return [path.name for path in [*found, *named] if path.exists()]
+
     def save(self, content: dict) -> Path:
         """content["epoch"] epochs are finished and content["step"] steps of the next one."""
         epoch, step = content["epoch"], content["step"]
         name = f"epoch_{epoch:02d}_step_{step:06d}.pth" if step else f"epoch_{epoch - 1:02d}.pth"
         save_file(content, self.folder / name)
         for old in self.newest_first()[self.keep :]:
-            old.unlink()
+            remove(old)
         return self.folder / name
 
     def mark_best(self, path: Path) -> None:
         """Copy a checkpoint to best.pth."""
-        with open(path, "rb") as source, written_beside(self.folder / BEST) as target:
+        with open_file(path, BEST) as source, written_beside(self.folder / BEST) as target:
             shutil.copyfileobj(source, target)
 
     def load_newest(self, say: Callable[[str], None]) -> tuple[Path, dict] | None:
-        """The newest whole checkpoint; `say` names each damaged one, which is put aside as
-        NAME.damaged."""
+        """The newest whole checkpoint, None where there is none at all; `say` names each damaged
+        one before it, which is put aside as NAME.damaged. UserError where all are damaged, or one
+        cannot be read."""
+        damaged = []
         for path in self.newest_first():
             try:
-                return path, load_checkpoint(path, "--resume")
-            except UserError as error:
-                aside = path.rename(path.with_name(path.name + ".damaged"))
-                say(f"{error}; put aside as {aside.name}, trying the one before it")
+                found = path, load_checkpoint(path, "--resume")
+            except DamagedError as error:
+                damaged.append((path, error))
+                continue
+            for bad, error in damaged:
+                say(f"{error}; put aside as {put_aside(bad).name}, going on with {path.name}")
+            return found
+        if damaged:
+            raise UserError(
+                f"OUTPUT_DIR {self.folder}: no checkpoint there is whole ({damaged[0][1]}); give "
+                "--ckpt FILE, or another OUTPUT_DIR to start anew"
+            )
         return None
+
+
+def put_aside(path: Path) -> Path:
+    """Rename to NAME.damaged, or to the first NAME.damaged.N that is free."""
+    names = itertools.chain([".damaged"], (f".damaged.{n}" for n in itertools.count(2)))
+    aside = next(new for end in names if not (new := path.with_name(path.name + end)).exists())
+    try:
+        return path.rename(aside)
+    except OSError as error:
+        raise UserError(f"{path}: damaged, cannot be renamed ({reason_of(error)})") from None

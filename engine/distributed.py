@@ -28,6 +28,14 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def patience() -> float | None:
+    """Seconds that a rank which was told to stop waits for the others: less than torchrun waits
+    until it kills them all. None: there are no others."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return None
+    return 2 / 3 * float(os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", 30))
+
+
 @contextmanager
 def process_group() -> Iterator[None]:
     """Join the ranks that torchrun started. Only rank 0 prints; the first rank that fails says

@@ -5,6 +5,8 @@ import random
 import numpy as np
 import torch
 
+from utils.errors import UserError, reason_of
+
 
 def seed_everything(seed: int) -> None:
     random.seed(seed)
@@ -25,11 +27,17 @@ def generator_states() -> dict:
     }
 
 
-def restore_generators(states: dict) -> None:
-    version, internal, gauss = states["python"]
-    random.setstate((version, tuple(internal), gauss))
-    name, keys, *rest = states["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(states["torch"])
-    if states["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])
+def restore_generators(states: dict, where: str) -> None:
+    """UserError where `states` are not what `generator_states` gives; where: whose they are."""
+    try:
+        version, internal, gauss = states["python"]
+        random.setstate((version, tuple(internal), gauss))
+        name, keys, place, *rest = states["numpy"]
+        if place not in range(len(keys) + 1):
+            raise ValueError(f"numpy's place is {place}")
+        np.random.set_state((name, keys.numpy().astype(np.uint32), place, *rest))
+        torch.set_rng_state(states["torch"])
+        if states["cuda"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(states["cuda"])
+    except Exception as error:  # of each of them
+        raise UserError(f"{where}: its random generators are not ({reason_of(error)})") from None

@@ -1,7 +1,10 @@
 """What train_base.py and train_ddps.py share: they differ only in the model they build."""
 
 import argparse
+import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -10,14 +13,16 @@ from yacs.config import CfgNode
 from configs.defaults import load_cfg
 from datasets import load_dataset
 from engine.checkpoint import load_net
-from engine.distributed import own_device, process_group, rank
+from engine.distributed import own_device, patience, process_group, rank
 from engine.evaluation.evaluate import check_settings, evaluate
 from engine.evaluation.records import evaluated_epoch
 from engine.generators import seed_everything
+from engine.lock import sole_run
 from engine.train import Trainer
 from models.build import choose_device
 from models.search_net import SearchNet
 from utils.errors import UserError
+from utils.signals import Signals, Stopped
 
 # From the config, the number of training identities and the device: the model whose forward
 # returns losses, and the network in it that is evaluated and saved.
@@ -46,11 +51,18 @@ def parse_args(description: str) -> argparse.Namespace:
 def run(description: str, build: Build) -> None:
     """Parse the command line, then train, resume or evaluate, on all ranks that torchrun starts."""
     args = parse_args(description)
-    with process_group():
-        work(args, build)
+    signals = Signals(patience())
+    with signals.heard():
+        try:
+            with process_group():
+                work(args, build, signals)
+        except Stopped as stopped:
+            if int(os.environ.get("RANK", 0)) == 0:
+                print(stopped, file=sys.stderr)
+            raise
 
 
-def work(args: argparse.Namespace, build: Build) -> None:
+def work(args: argparse.Namespace, build: Build, signals: Signals) -> None:
     cfg = load_cfg(args.cfg, args.overrides)
     if args.eval and args.resume:
         raise UserError("--eval and --resume: expected one of them")
@@ -71,7 +83,8 @@ def work(args: argparse.Namespace, build: Build) -> None:
     for reason, count in dataset.dropped.items():
         print(f"{reason}: {count}")
     if args.eval:
-        evaluate(net, dataset, cfg, device, epoch)
+        with sole_run(Path(cfg.OUTPUT_DIR)):
+            evaluate(net, dataset, cfg, device, epoch)
         return
     check_settings(dataset, cfg)
     dataset.check_training()
@@ -79,4 +92,5 @@ def work(args: argparse.Namespace, build: Build) -> None:
     model, net = build(cfg, dataset.num_pids, device)
     if rank():  # models start equal; each rank then draws regions of its own images
         seed_everything(cfg.SEED + rank())
-    Trainer(cfg, model, net, dataset, device).run(args.resume, args.ckpt)
+    with sole_run(Path(cfg.OUTPUT_DIR)):
+        Trainer(cfg, model, net, dataset, device, signals).run(args.resume, args.ckpt)

@@ -1,51 +1,33 @@
 """The training loop, the same for a teacher and for a student under its distiller."""
 
 import json
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-from datasets.base import SearchDataset
-from datasets.loaders import SceneDataset, part_of, train_loader
-from engine.checkpoint import (
-    CheckpointFolder,
-    compare_configs,
-    load_checkpoint,
-    load_optimizer,
-    load_state,
-)
+from datasets.base import SearchDataset, digest
+from datasets.loaders import Batch, SceneDataset, part_of, train_loader
+from engine.checkpoint import EVALUATIONS, CheckpointFolder, load_checkpoint
+from engine.curves import Curves, curves_in
 from engine.distributed import from_all, from_first, rank, ranks, same_buffers
 from engine.evaluation.evaluate import draw_scene, evaluate
-from engine.evaluation.records import EVALUATIONS, flat_metrics
+from engine.evaluation.records import flat_metrics
 from engine.generators import generator_states, restore_generators
 from engine.learner import Learner
+from engine.resume import check_place
 from engine.schedule import learning_rate, scaled_lr
 from engine.weights import SUFFIX
 from models.search_net import SearchNet
-from utils.errors import UserError
-from utils.files import make_folder, write_text
-
-
-@contextmanager
-def on_signals(act: Callable[[int], None]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM call `act` with their number."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = [signal.signal(number, lambda number, _: act(number)) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, previous):
-            signal.signal(number, handler)
+from utils.errors import UserError, shown
+from utils.files import open_file, write_text
+from utils.signals import Signals, Stopped
+from utils.states import load_optimizer, load_scaler, load_state, not_finite
 
 
 class Trainer:
@@ -59,6 +41,7 @@ class Trainer:
         net: SearchNet,
         dataset: SearchDataset,
         device: torch.device,
+        signals: Signals | None = None,
     ):
         self.cfg, self.model, self.net, self.dataset, self.device = cfg, model, net, dataset, device
         self.scenes = SceneDataset(
@@ -71,15 +54,17 @@ class Trainer:
         self.folder = Path(cfg.OUTPUT_DIR)
         self.checkpoints = CheckpointFolder(self.folder, cfg.SOLVER.CKPT_KEEP)
         self.evaluations = self.folder / EVALUATIONS
+        self.data = {
+            "images": len(dataset.train),
+            "identities": dataset.num_pids,
+            "annotations": digest(dataset.train),
+        }
         self.steps_per_epoch = -(-len(self.scenes) // cfg.INPUT.BATCH_SIZE_TRAIN)
         self.epoch = self.step = 0  # finished epochs, and finished steps of the next one
-        self.checkpoint: Path | None = None  # that holds the state of finished epochs and steps
-        self.signals: list[int] = []
-
-    @property
-    def done(self) -> int:
-        """Finished steps of the whole run."""
-        return self.epoch * self.steps_per_epoch + self.step
+        self.done = 0  # finished steps of the whole run, whose epochs may have had other lengths
+        self.checkpoint: Path | None = None  # the newest
+        self.saved = 0  # finished steps that it holds
+        self.signals = signals or Signals()
 
     # --- state ---
 
@@ -94,52 +79,52 @@ class Trainer:
             "generators": from_all(generator_states()),
             "epoch": self.epoch,
             "step": self.step,
+            "done": self.done,
+            "data": self.data,
             "config": self.cfg.dump(),
         }
-        self.checkpoint = from_first(lambda: self.checkpoints.save(state))
+        self.checkpoint = from_first(lambda: self.write(state))
+        self.saved = self.done
+
+    def write(self, state: dict) -> Path:
+        """What is not finite is not saved: no run could go on from there."""
+        if name := not_finite(state):
+            raise UserError(
+                f"{name} is not finite after epoch {self.epoch}, step {self.step}, and not saved; "
+                f"{self.checkpoint or 'nothing'} was saved before, with {self.saved} steps; "
+                "SOLVER.BASE_LR and SOLVER.CLIP_GRADIENTS make steps smaller"
+            )
+        return self.checkpoints.save(state)
 
     def resume(self, path: str | None) -> None:
         """Go on from `path`, or from the newest whole checkpoint of OUTPUT_DIR, or from the start
-        where there is none."""
+        where nothing is there yet."""
         found = from_first(lambda: self.find(path))
         if found is None:
             print(f"no checkpoint in {self.folder}; starting from the beginning")
             return
         path, saved = found
-        kinds = {
-            "terms": dict,
-            "optimizer": dict,
-            "scaler": dict,
-            "generators": list,
-            "epoch": int,
-            "step": int,
-        }
-        missing = [key for key, kind in kinds.items() if not isinstance(saved.get(key), kind)]
-        if missing:
-            raise UserError(f"{path}: cannot be resumed, without {', '.join(missing)}")
-        changes = compare_configs(saved, self.cfg, str(path))
-        if changes:
-            print(f"config changed since {path}: {'; '.join(changes)}")
-        for change in changes:
-            if saved["step"] and change.startswith(("INPUT.BATCH_SIZE_TRAIN", "SEED")):
-                raise UserError(f"{path}: lies within an epoch, whose order is another: {change}")
-            if change.startswith("SOLVER.OPTIMIZER"):
-                raise UserError(f"{path}: its optimizer's state is of another kind: {change}")
+        for change in check_place(saved, self.cfg, self.data, self.steps_per_epoch, str(path)):
+            print(change)
         load_state(self.net, saved["model"], str(path))
         terms = getattr(self.model, "terms", nn.ModuleDict())
         load_state(terms, saved["terms"], f"{path} (distillation terms)")
         load_optimizer(self.learner.optimizer, saved["optimizer"], str(path))
-        if saved["scaler"]:
-            self.learner.scaler.load_state_dict(saved["scaler"])
-        if len(saved["generators"]) != ranks():
-            print(
-                f"{path}: written by {len(saved['generators'])} ranks, going on with {ranks()}: "
-                "other random regions will be drawn"
-            )
+        load_scaler(self.learner.scaler, saved["scaler"], str(path))
         if rank() < len(saved["generators"]):
-            restore_generators(saved["generators"][rank()])
+            restore_generators(saved["generators"][rank()], str(path))
         self.epoch, self.step, self.checkpoint = saved["epoch"], saved["step"], path
+        self.done = saved.get("done", self.epoch * self.steps_per_epoch + self.step)
+        self.saved = self.done
+        from_first(self.forget)
         print(f"resumed from {path}: {self.epoch} epochs and {self.step} steps done")
+
+    def forget(self) -> None:
+        """Evaluations of epochs that come again, where the newest checkpoint was damaged."""
+        past = self.recorded()
+        kept = [one for one in past if one["epoch"] <= self.epoch]
+        if len(kept) < len(past):
+            self.write_record(kept)
 
     def find(self, path: str | None) -> tuple[Path, dict] | None:
         """The checkpoint to go on from."""
@@ -161,69 +146,50 @@ class Trainer:
     # --- the run ---
 
     def run(self, resume: bool, checkpoint: str | None) -> None:
-        """Train to SOLVER.MAX_EPOCHS, evaluating and saving after epochs; leaves with 128 + signal
-        after saving when Ctrl-C or SIGTERM comes."""
-        try:
-            from_first(lambda: self.prepare(resume))
-            if resume:
-                self.resume(checkpoint)
-            from_first(self.tidy)
-            with on_signals(self.signals.append), self.writer() as writer:
-                if self.epoch and not self.step:
-                    self.evaluate(writer)
-                while self.epoch < self.cfg.SOLVER.MAX_EPOCHS:
-                    self.train_epoch(writer)
+        """Train to SOLVER.MAX_EPOCHS, evaluating and saving after epochs; Stopped after saving
+        when Ctrl-C or SIGTERM comes."""
+        from_first(lambda: self.prepare(resume, checkpoint))
+        if resume:
+            self.resume(checkpoint)
+        from_first(lambda: write_text(self.cfg.dump(), self.folder / "config.yaml"))
+        with curves_in(self.folder, self.done, rank() == 0) as curves, self.signals.held():
+            if self.epoch and not self.step:
+                self.evaluate(curves)
+            while self.epoch < self.cfg.SOLVER.MAX_EPOCHS:
+                self.train_epoch(curves)
+                if self.done > self.saved:
+                    curves.flush()
                     self.save()
-                    if stop := self.stop():
-                        self.leave(stop, f"saved {self.checkpoint}")
-                    self.evaluate(writer)
-        except OSError as error:  # of TensorBoard, mostly; checkpoints have errors of their own
-            raise UserError(
-                f"OUTPUT_DIR {self.folder}: cannot be written ({error.strerror or error})"
-                "; checkpoints there are whole, continue with --resume"
-            ) from None
+                if stop := self.stop():
+                    raise Stopped(stop, f"{self.kept()}; continue with --resume")
+                self.evaluate(curves)
 
-    def prepare(self, resume: bool) -> None:
-        make_folder(self.folder, "OUTPUT_DIR")
-        if not resume and self.checkpoints.newest_first():
+    def prepare(self, resume: bool, checkpoint: str | None) -> None:
+        """What an earlier run has left is not overwritten."""
+        left = self.checkpoints.traces()
+        if left and not resume:
             raise UserError(
-                f"OUTPUT_DIR {self.folder}: holds checkpoints of an earlier run; "
+                f"OUTPUT_DIR {self.folder}: holds {shown(left)} of an earlier run; "
                 "give --resume to continue it, or another OUTPUT_DIR"
             )
-        for part in self.folder.glob("*.part*"):  # of a run that was killed while it wrote
-            part.unlink()
+        if left and not checkpoint and not self.checkpoints.newest_first():
+            raise UserError(
+                f"OUTPUT_DIR {self.folder}: holds {shown(left)}, but no checkpoint to continue "
+                "from; give --ckpt FILE, or another OUTPUT_DIR"
+            )
 
-    def tidy(self) -> None:
-        if not self.done:
-            self.evaluations.unlink(missing_ok=True)
-        write_text(self.cfg.dump(), self.folder / "config.yaml")
-
-    @contextmanager
-    def writer(self) -> Iterator[SummaryWriter | None]:
-        """TensorBoard's, on rank 0. What it cannot write is raised again with the next scalar, so
-        its thread need not print a traceback."""
-        if rank():
-            yield None
-            return
-        before = threading.excepthook
-        threading.excepthook = lambda args: issubclass(args.exc_type, OSError) or before(args)
-        try:
-            with SummaryWriter(self.folder, purge_step=self.done + 1) as writer:
-                yield writer
-        finally:
-            threading.excepthook = before
+    def kept(self) -> str:
+        if self.checkpoint is None:
+            return "stopped before the first step"
+        return f"saved {self.checkpoint}"
 
     def stop(self) -> int:
         """The signal that any rank has received, 0 for none: the same answer on all of them."""
-        mine = self.signals[0] if self.signals else 0
-        return max(from_all(mine)) if ranks() > 1 else mine
+        number = max(from_all(self.signals.number)) if ranks() > 1 else self.signals.number
+        self.signals.answered = bool(number)
+        return number
 
-    def leave(self, number: int, what: str) -> None:
-        name = signal.Signals(number).name
-        print(f"{name}: {what}; continue with --resume", file=sys.stderr)
-        sys.exit(128 + number)
-
-    def train_epoch(self, writer: SummaryWriter | None) -> None:
+    def train_epoch(self, curves: Curves) -> None:
         """The rest of one epoch, or until a signal comes."""
         self.model.train()
         loader = train_loader(
@@ -236,30 +202,42 @@ class Trainer:
             part=(rank(), ranks()),
         )
         title = f"epoch {self.epoch + 1}/{self.cfg.SOLVER.MAX_EPOCHS}"
-        with tqdm(
-            total=self.steps_per_epoch,
-            initial=self.step,
-            desc=title,
-            unit="step",
-            mininterval=1,
-            dynamic_ncols=True,
-        ) as bar:
-            start = time.perf_counter()
-            for images, targets in loader:
-                size, losses = self.batch_size(), self.train_step(images, targets)
-                self.step += 1
-                self.log(writer, losses, size, time.perf_counter() - start)
+        with (
+            tqdm(
+                total=self.steps_per_epoch,
+                initial=self.step,
+                desc=title,
+                unit="step",
+                mininterval=1,
+                dynamic_ncols=True,
+            ) as bar,
+            closing(iter(loader)) as batches,
+        ):
+            while self.step < self.steps_per_epoch:
+                start = time.perf_counter()
+                batch = self.next_batch(batches)
+                if self.stop() or batch is None:
+                    break
+                size, losses = self.batch_size(), self.train_step(*batch)
+                self.log(curves, losses, size, time.perf_counter() - start)
+                self.step, self.done = self.step + 1, self.done + 1
                 bar.set_postfix(loss=f"{losses['total']:.3f}", refresh=False)
                 bar.update()
-                if self.stop():
-                    break
                 period = self.cfg.SOLVER.CKPT_PERIOD_STEPS
                 if period and self.step % period == 0 and self.step < self.steps_per_epoch:
+                    curves.flush()
                     self.save()
-                start = time.perf_counter()
         self.report_data()
         if self.step == self.steps_per_epoch:
             self.epoch, self.step = self.epoch + 1, 0
+
+    def next_batch(self, batches: Iterator[Batch]) -> Batch | None:
+        """None where a signal came before or meanwhile."""
+        try:
+            with self.signals.released():
+                return next(batches)
+        except Stopped:
+            return None
 
     def report_data(self) -> None:
         """What the images read so far, on all ranks, had that training does not see."""
@@ -286,7 +264,7 @@ class Trainer:
     def train_step(self, images: list, targets: list) -> dict[str, float]:
         solver = self.cfg.SOLVER
         rate = learning_rate(
-            self.done,
+            self.epoch * self.steps_per_epoch + self.step,
             self.steps_per_epoch,
             self.base_lr,
             solver.WARMUP_FACTOR,
@@ -297,28 +275,24 @@ class Trainer:
         where = f"epoch {self.epoch + 1}, step {self.step + 1}"
         return self.learner.step(images, targets, mine.stop - mine.start, rate, where)
 
-    def log(
-        self, writer: SummaryWriter | None, losses: dict[str, float], size: int, seconds: float
-    ) -> None:
-        """TensorBoard scalars of the step just done, on `size` images: losses (unweighted), total,
-        rate, speed."""
-        if writer is None:
-            return
-        for name, loss in losses.items():
-            writer.add_scalar(f"loss/{name}", loss, self.done)
-        rate = self.learner.optimizer.param_groups[0]["lr"]
-        writer.add_scalar("train/learning_rate", rate, self.done)
-        writer.add_scalar("train/seconds_per_step", seconds, self.done)
-        writer.add_scalar("train/images_per_second", size / seconds, self.done)
+    def log(self, curves: Curves, losses: dict[str, float], size: int, seconds: float) -> None:
+        """The curves' points of the step just done, on `size` images: losses (unweighted), total,
+        rate, speed. They stand at the steps that the weights had learnt before it."""
+        values = {f"loss/{name}": loss for name, loss in losses.items()}
+        values["train/learning_rate"] = self.learner.optimizer.param_groups[0]["lr"]
+        values["train/seconds_per_step"] = seconds
+        values["train/images_per_second"] = size / seconds
+        curves.add(values, self.done)
 
     # --- evaluation ---
 
     def recorded(self) -> list[dict]:
         """Evaluations of this run so far, each {"epoch", "recall", "ap", "mAP", ...}; a last line
         that a killed run has not finished does not count."""
-        if not self.evaluations.is_file():
+        if not self.evaluations.exists():
             return []
-        lines = self.evaluations.read_bytes().splitlines(keepends=True)
+        with open_file(self.evaluations, "--resume") as file:
+            lines = file.read().splitlines(keepends=True)
         try:
             past = [json.loads(line) for line in lines if line.endswith(b"\n")]
             if all(past_one.keys() >= {"epoch", "search/mAP"} for past_one in past):
@@ -330,25 +304,37 @@ class Trainer:
             "search/mAP; found others"
         ) from None
 
-    def evaluate(self, writer: SummaryWriter | None) -> None:
+    def evaluate(self, curves: Curves) -> None:
         """Evaluate the finished epoch if it is due and has not been; keep the best by mAP. Its
-        checkpoint is there, so a signal ends the run at once."""
+        checkpoint is there, so a signal ends the run at once. What has been recorded is drawn:
+        curves tell no more and no less, whenever a run was killed."""
         solver = self.cfg.SOLVER
         past = from_first(self.recorded)
+        known = next((one for one in past if one["epoch"] == self.epoch), None)
         due = self.epoch % solver.EVAL_PERIOD == 0 or self.epoch == solver.MAX_EPOCHS
-        if not due or any(past_one["epoch"] == self.epoch for past_one in past):
+        if known is None and not due:
             return
-        same_buffers(self.net)
-        with on_signals(lambda number: self.leave(number, "stopped evaluating")):
-            results = evaluate(self.net, self.dataset, self.cfg, self.device, self.epoch)
-            if rank():
-                return
-            metrics = flat_metrics(results)
-            picture = draw_scene(self.net, self.dataset, self.device)
-        for name, value in metrics.items():
-            writer.add_scalar(f"eval/{name}", value, self.epoch)
-        writer.add_image("detections", picture, self.epoch, dataformats="HWC")
-        if all(metrics["search/mAP"] > past_one["search/mAP"] for past_one in past):
+        try:
+            with self.signals.released():
+                if known is None:
+                    same_buffers(self.net)
+                    results = evaluate(self.net, self.dataset, self.cfg, self.device, self.epoch)
+                if rank():
+                    return
+                picture = draw_scene(self.net, self.dataset, self.device)
+        except Stopped as stopped:
+            raise Stopped(stopped.number, "stopped evaluating; continue with --resume") from None
+        known = known or self.record(past, flat_metrics(results))
+        curves.add({f"eval/{name}": v for name, v in known.items() if name != "epoch"}, self.done)
+        curves.picture("detections", picture, self.done)
+
+    def record(self, past: list[dict], metrics: dict[str, float]) -> dict:
+        """Add the finished epoch to the evaluations of this run; it may be the best."""
+        if all(metrics["search/mAP"] > one["search/mAP"] for one in past):
             self.checkpoints.mark_best(self.checkpoint)
-        lines = [json.dumps(one) for one in [*past, {"epoch": self.epoch} | metrics]]
-        write_text("\n".join(lines) + "\n", self.evaluations)
+        new = {"epoch": self.epoch} | metrics
+        self.write_record([*past, new])
+        return new
+
+    def write_record(self, evaluations: list[dict]) -> None:
+        write_text("".join(json.dumps(one) + "\n" for one in evaluations), self.evaluations)

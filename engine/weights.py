@@ -13,8 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from utils.errors import UserError
-from utils.files import written_beside
+from utils.errors import DamagedError, UserError
+from utils.files import content_of, open_file, written_beside
 
 SUFFIX = ".safetensors"
 TABLE = "roi_heads.oim."  # the tensors left out begin so
@@ -40,21 +40,18 @@ def save_weights(
 def load_weights(path: str | Path, what: str) -> dict:
     """{"model": state in the file's precision, "config": YAML, "thresholds": dict or None};
     UserError where missing, damaged, or of another kind."""
-    if not Path(path).is_file():
-        raise UserError(f"{what} {path}: no such file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except Exception as error:  # the library's own, and those of the tensors' kinds
-        raise UserError(f"{what} {path}: damaged, or not a {SUFFIX} file ({error})") from None
+    open_file(path, what).close()
+    where = f"{what} {path}"
+    with content_of(where, f"a {SUFFIX} file"), safe_open(path, framework="pt") as file:
+        header = file.metadata() or {}
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if "config" not in header:
         raise UserError(
             f"{what} {path}: expected weights written by tools.export_weights; found a "
             f"{SUFFIX} file without a config"
         )
     if header.pop("crc32", None) != _checksum(state, header):
-        raise UserError(f"{what} {path}: damaged (its checksum is another)")
+        raise DamagedError(f"{what} {path}: damaged (its checksum is another)")
     thresholds = json.loads(header["thresholds"]) if "thresholds" in header else None
     return {"model": state, "config": header["config"], "thresholds": thresholds}
 

@@ -1,6 +1,5 @@
 """Backbones under an FPN, from torchvision's parts."""
 
-import urllib.error
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
@@ -24,8 +23,9 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 
-from utils.errors import UserError
+from utils.errors import DamagedError, UserError, reason_of
 from utils.files import load_file
+from utils.states import misfit, not_finite
 
 
 def resnet18_x05(norm_layer: Callable[..., nn.Module] = nn.BatchNorm2d) -> ResNet:
@@ -91,15 +91,17 @@ def _imagenet_state(name: str) -> dict[str, torch.Tensor]:
     weights = get_model_weights(name)["IMAGENET1K_V1"]
     try:
         return weights.get_state_dict(progress=True, check_hash=True)
-    except (urllib.error.URLError, OSError) as error:
+    except Exception as error:  # of the network, the disk, or a file cut short
         raise UserError(
-            f"BACKBONE.WEIGHTS imagenet: cannot download {weights.url} ({error}); expected a "
-            "network, or BACKBONE.WEIGHTS with the path of that file, or '' for random weights"
+            f"BACKBONE.WEIGHTS imagenet: cannot download {weights.url} ({reason_of(error)}); "
+            "expected a network, or in BACKBONE.WEIGHTS that file's path, or '' for random ones"
         ) from None
 
 
 def _file_state(path: str) -> dict[str, torch.Tensor]:
     state = load_file(path, "BACKBONE.WEIGHTS")
+    if name := not_finite(state):
+        raise DamagedError(f"BACKBONE.WEIGHTS {path}: {name} is not finite")
     return {str(key): value for key, value in state.items() if isinstance(value, torch.Tensor)}
 
 
@@ -114,14 +116,15 @@ def _load_weights(body: nn.Module, name: str, source: str) -> None:
         for key, value in wanted.items()
         if not key.endswith("num_batches_tracked")
         and key.partition(".")[0] not in unused
-        and (key not in state or state[key].shape != value.shape)
+        and (key not in state or misfit(state[key], value))
     ]
     if wrong:
         raise UserError(
             f"BACKBONE.WEIGHTS {source}: not weights of {name}; {len(wrong)} of {len(wanted)} "
             f"tensors are missing or of another shape, the first is {wrong[0]}"
         )
-    body.load_state_dict({k: v for k, v in state.items() if k in wanted}, strict=False)
+    fitting = {k: v for k, v in state.items() if k in wanted and not misfit(v, wanted[k])}
+    body.load_state_dict(fitting, strict=False)
 
 
 @contextmanager

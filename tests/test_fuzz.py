@@ -4,6 +4,7 @@ Annotation files are in test_mat.py; here configs, images, checkpoints, caches, 
 """
 
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -24,7 +25,6 @@ from engine.checkpoint import (
     compare_configs,
     load_checkpoint,
     load_net,
-    load_optimizer,
     load_teacher,
 )
 from engine.evaluation.cache import CACHE, load_cache
@@ -32,9 +32,10 @@ from engine.learner import Learner
 from engine.train import Trainer
 from models.backbones import make_backbone
 from models.build import build_net
-from tests.training import Run, make_data, same
+from tests.training import Run, differences, make_data, same
 from utils.errors import UserError
 from utils.files import save_file
+from utils.states import load_optimizer, not_finite
 
 CPU = torch.device("cpu")
 QUIET = dict(
@@ -279,23 +280,134 @@ def test_checkpoints_with_other_content(base, tmp_path, changes, leave_out):
             del saved[part]
     path = tmp_path / "a.pth"
     save_file(saved, path)
+    read_everywhere(base, path)
+
+
+def read_everywhere(base: Path, path: Path) -> None:
+    """A checkpoint is refused in one line that names it, or it serves: to evaluate, to teach, to go
+    on from."""
+    root = str(base / "data" / "CUHK-SYSU")
     cfg = load_cfg(
-        base / "tiny.yaml",
-        ["INPUT.DATA_ROOT", str(base / "data" / "CUHK-SYSU"), "OUTPUT_DIR", str(tmp_path / "none")],
+        base / "tiny.yaml", ["INPUT.DATA_ROOT", root, "OUTPUT_DIR", str(path.parent / "none")]
     )
     for read in (lambda: load_net(cfg, path, CPU), lambda: load_teacher(path, CPU)):
         try:
             read()
         except UserError as error:
             assert one_line(error) and str(path) in str(error)
-    dataset = load_dataset("CUHK-SYSU", cfg.INPUT.DATA_ROOT)
+    dataset = load_dataset("CUHK-SYSU", root)
     net = build_net(cfg, dataset.num_pids)
     trainer = Trainer(cfg, net, net, dataset, CPU)
     try:
         trainer.resume(str(path))
-        assert trainer.epoch >= 0 and 0 <= trainer.step < trainer.steps_per_epoch
     except UserError as error:
         assert one_line(error) and str(path) in str(error)
+        return
+    assert trainer.epoch >= 0 and 0 <= trainer.step < trainer.steps_per_epoch
+    for parameter in trainer.learner.parameters:
+        parameter.grad = torch.ones_like(parameter)
+    trainer.learner.optimizer.step()
+    assert not not_finite(net.state_dict())
+
+
+INNER = st.one_of(
+    VALUES,
+    st.sampled_from(
+        [
+            [3],
+            [1, 2, 3],
+            {"a": 1},
+            True,
+            2**70,
+            -(2**63),
+            "x" * 1000,
+            torch.zeros(()),
+            torch.zeros(3, dtype=torch.complex64),
+            torch.zeros(5056, dtype=torch.uint8),
+            torch.full((9, 16), torch.nan),
+            torch.zeros(9, 16).to_sparse(),
+            torch.zeros(9, 16, device="meta"),
+            torch.tensor(["a" == "b"]),
+        ]
+    ),
+)
+
+
+def change_inside(data, content) -> None:
+    """Replace, remove or add something at any depth."""
+    keys = list(content) if isinstance(content, dict) else list(range(len(content)))
+    key = data.draw(st.sampled_from(keys))
+    inner = content[key]
+    if isinstance(inner, (dict, list)) and len(inner) and data.draw(st.integers(0, 5)):
+        change_inside(data, inner)
+    elif isinstance(content, dict) and data.draw(st.integers(0, 5)) == 0:
+        content[data.draw(st.one_of(st.integers(-1, 3), st.text(max_size=3)))] = content.pop(key)
+    else:
+        content[key] = data.draw(INNER)
+
+
+@settings(max_examples=120, **QUIET)
+@given(st.data())
+def test_checkpoints_changed_at_any_depth(base, tmp_path, data):
+    saved = torch.load(base / "run" / "epoch_00.pth", weights_only=True)
+    change_inside(data, saved)
+    save_file(saved, tmp_path / "a.pth")
+    read_everywhere(base, tmp_path / "a.pth")
+
+
+def odd_inner_values(saved: dict) -> dict:
+    """By name, a change to a checkpoint that must be refused by who reads that part."""
+    lut = "roi_heads.oim.lut"
+    weight = next(name for name in saved["model"] if name.endswith(".weight"))
+    buffers = saved["optimizer"]["state"]
+    return {
+        "a word": lambda: saved["model"].update({weight: "x"}),
+        "None": lambda: saved["model"].update({weight: None}),
+        "sparse": lambda: saved["model"].update({weight: saved["model"][weight].to_sparse()}),
+        "meta": lambda: saved["model"].update({weight: saved["model"][weight].to("meta")}),
+        "not finite": lambda: saved["model"].update({weight: saved["model"][weight] * torch.inf}),
+        "complex": lambda: saved["model"].update({weight: saved["model"][weight] * 1j}),
+        "lut a number": lambda: saved["model"].update({lut: 3}),
+        "lut without rows": lambda: saved["model"].update({lut: torch.zeros(())}),
+        "generators": lambda: saved.update(generators=[3]),
+        "a generator's part": lambda: saved["generators"][0].update(torch=torch.zeros(3)),
+        "numpy's place": lambda: saved["generators"][0]["numpy"].__setitem__(2, 9999),
+        "buffer": lambda: buffers[next(iter(buffers))].update(momentum_buffer=torch.zeros(1)),
+        "buffer, not finite": lambda: next(iter(buffers.values()))["momentum_buffer"].fill_(
+            torch.inf
+        ),
+        "epoch": lambda: saved.update(epoch=-1),
+        "step": lambda: saved.update(step=100),
+        "negative step": lambda: saved.update(step=-1),
+        "config": lambda: saved.update(config="[" * 5000),
+    }
+
+
+@pytest.mark.parametrize(
+    "name", odd_inner_values({"model": {".weight": 0}, "optimizer": {"state": {}}})
+)
+def test_odd_inner_values_are_refused(base, tmp_path, name):
+    saved = torch.load(base / "run" / "epoch_00.pth", weights_only=True)
+    odd_inner_values(saved)[name]()
+    save_file(saved, tmp_path / "a.pth")
+    run = Run(base, tmp_path / "none", "--resume", "--ckpt", tmp_path / "a.pth")
+    assert run.wait() == 2, run.text
+    assert run.text.count("error: ") == 1 and "Traceback" not in run.text
+    assert str(tmp_path / "a.pth") in run.text
+
+
+def test_what_decides_a_step_comes_from_the_config(base, tmp_path):
+    """Groups without momentum, a scaler of something else: neither is read."""
+    saved = torch.load(base / "run" / "epoch_00.pth", weights_only=True)
+    del saved["optimizer"]["param_groups"][0]["momentum"]
+    saved["optimizer"]["param_groups"][0]["weight_decay"] = "x"
+    saved["scaler"] = {"a": 1}
+    save_file(saved, tmp_path / "a.pth")
+    run = Run(base, tmp_path / "out", "--resume", "--ckpt", tmp_path / "a.pth")
+    assert run.wait() == 0, run.text
+    whole = Run(base, tmp_path / "whole", "--resume", "--ckpt", base / "run" / "epoch_00.pth")
+    assert whole.wait() == 0, whole.text
+    assert differences(tmp_path / "out", tmp_path / "whole") == []
 
 
 class Code:
@@ -306,6 +418,30 @@ class Code:
 
     def __reduce__(self):
         return Path.touch, (self.path,)
+
+
+class Call:
+    """A pickle that calls a function."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __reduce__(self):
+        return self.function, ("1",)
+
+
+@pytest.mark.parametrize("call", [os.system, eval, exec, torch.load])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_that_would_run_code_gets_no_advice_how_to(tmp_path, call, zipped):
+    content, path = {"model": Call(call), "config": ""}, tmp_path / "a.pth"
+    if zipped:
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.raises(UserError) as error:
+        load_checkpoint(path)
+    assert one_line(error.value) and call.__name__ in str(error.value)
+    assert "weights_only" not in str(error.value)
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
@@ -326,7 +462,8 @@ def test_a_pickle_that_runs_code_is_refused(base, dataset, tmp_path, protocol):
             with pytest.raises(UserError) as error:
                 read()
             assert one_line(error.value) and "weights_only" not in str(error.value)
-        assert CheckpointFolder(tmp_path, 2).load_newest(print) is None
+        with pytest.raises(UserError, match="no checkpoint there is whole"):
+            CheckpointFolder(tmp_path, 2).load_newest(print)
     assert not ran.exists()
 
 

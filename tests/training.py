@@ -55,7 +55,8 @@ def make_data(folder: Path, frames: int = 15) -> Path:
 
 
 class Run:
-    """One start of a program; `sabotage` runs before it, in its process; env: for the process."""
+    """One start of a program; `sabotage` runs before it, in its process; env: for the process;
+    name: of the file with what it says, for runs at the same time."""
 
     def __init__(
         self,
@@ -66,8 +67,9 @@ class Run:
         sabotage: Callable[[], None] | None = None,
         root: Path | None = None,
         env: dict[str, str] | None = None,
+        name: str = "said",
     ):
-        self.said = folder / f"said_{(env or {}).get('RANK', '0')}.txt"
+        self.said = folder / f"{name}_{(env or {}).get('RANK', '0')}.txt"
         self.out = folder / out
         root = root or folder / "data" / "CUHK-SYSU"
         command = [
@@ -133,11 +135,11 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def scalars(out: Path) -> dict[str, dict[int, float]]:
-    """Every TensorBoard curve but the times; a later run of a step stands for it."""
+def scalars(out: Path) -> dict[str, list[tuple[int, float]]]:
+    """Every TensorBoard curve but the times, point by point: one told twice is there twice."""
     events = EventAccumulator(str(out), {"scalars": 0}).Reload()
     return {
-        tag: {e.step: e.value for e in events.Scalars(tag)}
+        tag: [(e.step, e.value) for e in events.Scalars(tag)]
         for tag in events.Tags()["scalars"]
         if "per_" not in tag
     }

@@ -15,7 +15,6 @@ from configs.defaults import load_cfg
 from configs.files import parse
 from configs.ranges import check_ranges, flatten
 from configs.values import put
-from engine.checkpoint import misfits
 from models.backbones import BACKBONES
 from models.build import build_net, build_terms
 from tools.release_format import (
@@ -27,6 +26,7 @@ from tools.release_format import (
 )
 from utils.errors import UserError, run_main
 from utils.files import load_file, make_folder, read_text, save_file, write_text
+from utils.states import misfits
 
 DATASET_FOLDERS = {"CUHK-SYSU": "cuhk_sysu", "PRW": "prw"}
 LUT = "roi_heads.oim.lut"

@@ -1,8 +1,10 @@
 """Files: written beside and renamed; those of tensors loaded without running code from them."""
 
+import errno
 import os
 import re
 import stat
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +14,25 @@ from typing import Any, BinaryIO
 
 import torch
 
-from utils.errors import UserError
+from utils.errors import DamagedError, UserError, no_memory, reason_of
+
+
+class _Noting:
+    """A file to write to that keeps the system's error: torch.save tells another of its own."""
+
+    def __init__(self, file: BinaryIO):
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
 
 
 @contextmanager
@@ -25,11 +45,13 @@ def written_beside(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+    except BaseException as error:
         part.unlink(missing_ok=True)
-        raise UserError(
-            f"{path}: cannot be written ({str(error).splitlines()[0]}); earlier files are whole"
-        ) from None
+        if isinstance(error, OSError):
+            raise UserError(
+                f"{path}: cannot be written ({reason_of(error)}); earlier files are whole"
+            ) from None
+        raise
 
 
 def write_text(text: str, path: Path) -> None:
@@ -39,12 +61,22 @@ def write_text(text: str, path: Path) -> None:
         file.write(text.encode(errors="backslashreplace"))
 
 
+def remove(path: Path) -> None:
+    """A file that may be gone already; a folder of its name stays."""
+    if path.is_dir():
+        return
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be removed ({reason_of(error)})") from None
+
+
 def make_folder(folder: Path, key: str) -> None:
     """`folder`, made where it is not there; key: the option or config key that named it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{key} {folder}: cannot be made ({error.strerror or error})") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise UserError(f"{key} {folder}: cannot be made ({reason_of(error)})") from None
 
 
 def expect_new(folder: Path, key: str) -> None:
@@ -68,47 +100,81 @@ def folder_beside(folder: Path, key: str) -> Iterator[Path]:
 def save_file(content: Any, path: Path) -> None:
     """torch.save that never leaves half a file at `path`."""
     with written_beside(path) as file:
-        torch.save(content, file)
+        noting = _Noting(file)
+        try:
+            torch.save(content, noting)
+        except RuntimeError as error:  # of torch's writer, once its file has failed
+            raise noting.error or error from None
 
 
-def _check_file(path: str | Path, what: str) -> None:
-    """UserError where `path` is no file: missing, a folder, a pipe or a device, which may never
-    end, or no path at all. what: the option or key that names it."""
+def open_file(path: str | Path, what: str) -> BinaryIO:
+    """The file at `path`, open for reading; UserError where it is not there, is no file, or cannot
+    be read. what: the option or config key that named it."""
+    where = f"{what} {path}".strip()
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise UserError(f"{what} {path}: expected a file, found a folder, a pipe or a device")
-    except FileNotFoundError:
-        raise UserError(f"{what} {path}: no such file") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{what} {path}: cannot be read ({reason})") from None
+        kind = os.stat(path).st_mode
+        if stat.S_ISREG(kind):
+            return open(path, "rb")
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{where}: no such file") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise UserError(f"{where}: cannot be read ({reason_of(error)})") from None
+    raise UserError(f"{where}: expected a file, found a folder, a pipe or a device")
+
+
+@contextmanager
+def content_of(where: str, kind: str) -> Iterator[None]:
+    """Within, the content of a file is read. Damaged where it is not whole or not of its kind, a
+    UserError where the system does not give it."""
+    try:
+        yield
+    except Exception as error:  # many kinds: zip, pickle, EOF, torch's own
+        # a damaged file leads to places before its start, which the system calls invalid
+        refused = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+        if refused or no_memory(error):
+            raise UserError(f"{where}: cannot be read ({reason_of(error)})") from None
+        raise DamagedError(f"{where}: damaged, or not {kind} ({_said(error)})") from None
 
 
 def read_text(path: Path, what: str) -> str:
     """A text file's content, without a byte order mark; UserError where it cannot be read."""
-    _check_file(path, what)
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{what} {path}: cannot be read ({error.strerror or error})") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{what} {path}: not a text in UTF-8 ({error})") from None
+    where = f"{what} {path}"
+    with open_file(path, what) as file:
+        try:
+            return file.read().decode("utf-8-sig")
+        except OSError as error:
+            raise UserError(f"{where}: cannot be read ({reason_of(error)})") from None
+        except UnicodeDecodeError as error:
+            raise UserError(f"{where}: not a text in UTF-8 ({error})") from None
 
 
 def load_file(path: str | Path, what: str) -> dict:
-    """A dict saved by torch.save, on the CPU; UserError where missing, damaged or not data."""
-    if not Path(path).is_file():
-        raise UserError(f"{what} {path}: no such file")
-    try:
-        if zipfile.is_zipfile(path):  # torch does not look at its files' checksums
-            with zipfile.ZipFile(path) as archive:
-                if damaged := archive.testzip():
-                    raise ValueError(f"the checksum of {damaged} is another")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # many kinds: zip, pickle, EOF, torch's own
-        said = re.search(r"Unsupported [^\n]+?(?= was not|\n|$)", str(error))  # by the safe loader
-        reason = said.group() if said else next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"{what} {path}: damaged, or not a file of tensors ({reason})") from None
+    """A dict saved by torch.save, on the CPU. Damaged where it is not whole or not data; UserError
+    where it cannot be read."""
+    where = f"{what} {path}"
+    with open_file(path, what) as file, content_of(where, "a file of tensors"):
+        content = _load(file)
     if not isinstance(content, dict):
-        raise UserError(f"{what} {path}: expected a dict, found {type(content).__name__}")
+        raise DamagedError(f"{where}: expected a dict, found {type(content).__name__}")
     return content
+
+
+def _load(file: BinaryIO) -> Any:
+    if zipfile.is_zipfile(file):  # torch does not look at its files' checksums
+        with zipfile.ZipFile(file) as archive:
+            if damaged := archive.testzip():
+                raise ValueError(f"the checksum of {damaged} is another")
+    file.seek(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a pickle which it then refuses is of another kind
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _said(error: Exception) -> str:
+    """What torch's safe loader did not like, without its advice to load the file in another way."""
+    if "weights_only" not in str(error):
+        return reason_of(error)
+    if code := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        return f"it holds {code.group(1)}, which is no tensor"
+    said = re.search(r"Unsupported [^\n]+?(?= was not|\n|$)", str(error))
+    return said.group() if said else "it holds more than tensors"

@@ -15,6 +15,7 @@ from torch import Tensor
 from datasets.base import SearchDataset
 from utils.errors import UserError
 from utils.files import load_file
+from utils.states import plain
 
 CACHE = "eval_cache.pth"
 LISTS = ("gallery_dets", "gallery_feats", "query_dets", "query_feats", "query_box_feats")
@@ -81,6 +82,7 @@ def _expect(value, shape: tuple[int | str, ...], what: str) -> None:
     """UserError unless a finite float32 tensor of that shape, "n" being any length."""
     if (
         isinstance(value, Tensor)
+        and plain(value)
         and value.dtype == torch.float32
         and len(shape) == value.ndim
         and all(want in ("n", size) for want, size in zip(shape, value.shape))

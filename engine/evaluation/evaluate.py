@@ -262,11 +262,13 @@ def make_cache(net: Network, dataset: SearchDataset, cfg: CfgNode, device: torch
     parts = from_all(part)
     if rank():
         return {}
-    cache = collect(parts, dataset)
-    check_cache(cache, dataset, "features of this network")
-    save_file(cache | {"made": made_from(dataset, cfg.EVAL_USE_GT, cfg.EVAL_USE_CBGM)}, path)
-    for part in parts:
-        part.unlink()
+    try:
+        cache = collect(parts, dataset)
+        check_cache(cache, dataset, "features of this network")
+        save_file(cache | {"made": made_from(dataset, cfg.EVAL_USE_GT, cfg.EVAL_USE_CBGM)}, path)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
     return cache
 
 

@@ -1,10 +1,10 @@
 """From a network to the features cache: gallery and queries in one pass, written as it goes."""
 
+import io
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from datasets.loaders import Loader, SceneDataset
 from engine.evaluation.cache import Cache
 from models.network import Network
 from models.outputs import Detections
-from utils.errors import UserError
+from utils.errors import UserError, reason_of
+from utils.files import open_file
 from utils.media import picture_size
 
 AMP = {"": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -47,7 +48,7 @@ def extract(
     batches = batches_of_one_size(dataset, asked, range(part[0], len(scenes), part[1]), batch_size)
     loader = Loader(SceneDataset(scenes), [[(0, i) for i in batch] for batch in batches], workers)
     bar = tqdm(loader, "gallery", unit="batch", mininterval=1, disable=part[0] > 0)
-    with _writing(path) as file:
+    with _writing(path) as write:
         for batch, (images, targets) in zip(batches, bar):
             people = [t["boxes"] if use_gt else t["boxes"][:0] for t in targets]
             given = [torch.cat([p, query_boxes(dataset, asked[i])]) for p, i in zip(people, batch)]
@@ -58,11 +59,11 @@ def extract(
             for i, seen, boxes, vectors in zip(batch, found, given, embeddings):
                 first = len(boxes) - len(asked[i])
                 truth = Detections(boxes, boxes.new_ones(len(boxes)), vectors)
-                _write(file, "gallery", i, truth[:first] if use_gt else seen.weighted())
+                write("gallery", i, truth[:first] if use_gt else seen.weighted())
                 for row, query in enumerate(asked[i], first):
                     own = truth[row : row + 1]
                     own = net.put_first(own, seen) if context else own
-                    _write(file, "query", query, own)
+                    write("query", query, own)
 
 
 def collect(paths: Iterable[Path], dataset: SearchDataset) -> Cache:
@@ -119,24 +120,44 @@ def check_queries(scene: Scene, boxes: Tensor, width: float, height: float) -> N
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[BinaryIO]:
+def _writing(path: Path) -> Iterator[Callable[[str, int, Detections], None]]:
+    """A function that adds a record to the file at `path`; what stops the work removes the file."""
     try:
-        with open(path, "wb") as file:
-            yield file
+        with _blaming(path):
+            file = open(path, "wb")  # noqa: SIM115, closed below
+        with file:
+
+            def write(kind: str, index: int, found: Detections) -> None:
+                with _blaming(path):
+                    file.write(_record(kind, index, found))
+                    file.flush()  # here, where a full disk is told
+
+            yield write
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _blaming(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+        raise UserError(f"{path}: cannot be written ({reason_of(error)})") from None
 
 
-def _write(file: BinaryIO, kind: str, index: int, found: Detections) -> None:
-    """One record: kind and index, then [n, 5 + D] x1 y1 x2 y2 score embedding."""
+def _record(kind: str, index: int, found: Detections) -> bytes:
+    """Kind and index, then [n, 5 + D] x1 y1 x2 y2 score embedding."""
     rows = torch.cat([found.boxes, found.scores[:, None], found.embeddings], 1)
-    np.save(file, np.array([KINDS.index(kind), index]))
-    np.save(file, rows.float().cpu().numpy())
+    record = io.BytesIO()
+    np.save(record, np.array([KINDS.index(kind), index]))
+    np.save(record, rows.float().cpu().numpy())
+    return record.getvalue()
 
 
 def _read(path: Path) -> Iterator[tuple[str, int, Tensor]]:
-    size = path.stat().st_size
-    with open(path, "rb") as file:
+    with open_file(path, "OUTPUT_DIR, which all ranks must see:") as file:
+        size = path.stat().st_size
         while file.tell() < size:
             kind, index = np.load(file).tolist()
             yield KINDS[kind], index, torch.from_numpy(np.load(file))

@@ -1,0 +1,312 @@
+"""One OUTPUT_DIR: whose it is, what of it may be touched, and where a run in it goes on."""
+
+import builtins
+import errno
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import engine.run
+from engine.learner import Learner
+from tests.training import Run, die, differences, evaluations, make_data, scalars
+from utils.files import save_file
+
+pytestmark = pytest.mark.slow
+PERIOD = ("SOLVER.CKPT_PERIOD_STEPS", "1")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A folder with data, a config, a run that was never stopped, and one killed in its 7th step,
+    the third of its second epoch."""
+    folder = tmp_path_factory.mktemp("folder")
+    make_data(folder)
+    run = Run(folder, "whole")
+    assert run.wait() == 0, run.text
+    run = Run(folder, "killed", *PERIOD, sabotage=in_step(7, die))
+    assert run.wait() == -signal.SIGKILL, run.text
+    return folder
+
+
+class in_step:  # noqa: N801, it is called like a function
+    """Do something before the n-th step."""
+
+    def __init__(self, n: int, act: Callable[[], None]):
+        self.n, self.act = n, act
+
+    def __call__(self) -> None:
+        step, calls = Learner.step, iter(range(1, 1000))
+
+        def replaced(*args):
+            if next(calls) == self.n:
+                self.act()
+            return step(*args)
+
+        Learner.step = replaced
+
+
+def killed(base: Path, out: Path) -> Path:
+    """A copy of the killed run."""
+    shutil.copytree(base / "killed", out)
+    return out
+
+
+def refused(run: Run, *said: str) -> None:
+    assert run.wait() == 2, run.text
+    errors = [line for line in run.text.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and all(part in errors[0] for part in said), run.text
+    assert "Traceback" not in run.text
+
+
+def content(out: Path) -> dict[str, bytes]:
+    return {
+        path.name: path.read_bytes()
+        for path in out.iterdir()
+        if path.is_file() and path.name != ".lock" and "tfevents" not in path.name
+    }
+
+
+# --- whose it is ---
+
+
+class Wait:
+    """In a step that is not done for a long time."""
+
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __call__(self) -> None:
+        self.marker.touch()
+        time.sleep(100)
+
+
+def test_two_runs_do_not_share_it(base, tmp_path):
+    """Nor a run and an evaluation; once the first has died, however it did, its folder is free."""
+    out = killed(base, tmp_path / "out")
+    first = Run(base, out, "--resume", sabotage=in_step(1, Wait(tmp_path / "waits")))
+    while not (tmp_path / "waits").exists():
+        assert first.process.is_alive()
+        time.sleep(0.1)
+    before = content(out)
+    for arguments in (
+        ("--resume",),
+        (),
+        ("--eval", "--ckpt", out / "epoch_00.pth"),
+        ("--eval", "EVAL_USE_CACHE", "True"),
+    ):
+        other = Run(base, out, *arguments, name="other")
+        refused(other, "in use by process", f"{first.process.pid}")
+        assert content(out) == before
+    os.kill(first.process.pid, signal.SIGKILL)
+    first.wait()
+    run = Run(base, out, "--resume")
+    assert run.wait() == 0, run.text
+    assert differences(out, base / "whole") == []
+
+
+# --- what of it may be touched ---
+
+
+def test_only_its_own_beginnings_are_removed(base, tmp_path):
+    out = killed(base, tmp_path / "out")
+    users = ["my.participants.csv", "notes.part2.txt", "x.part", "epoch_00.pth.part.bak", "a.part0"]
+    own = ["epoch_00.pth.part", "best.pth.part", "evaluations.jsonl.part", "eval_cache.part3"]
+    for name in users + own:
+        (out / name).write_text(name)
+    run = Run(base, out, "--resume")
+    assert run.wait() == 0, run.text
+    assert all((out / name).read_text() == name for name in users)
+    assert not any((out / name).exists() for name in own)
+
+
+class Refuse:
+    """The system does not give the newest checkpoint."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+    def __call__(self) -> None:
+        opened = builtins.open
+
+        def refused(path, *args, **options):
+            if str(path).endswith("000002.pth") and args[:1] == ("rb",):
+                raise OSError(self.number, os.strerror(self.number), str(path))
+            return opened(path, *args, **options)
+
+        builtins.open = refused
+
+
+ERRORS = errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENOMEM
+
+
+@pytest.mark.parametrize("number", ERRORS)
+def test_what_cannot_be_read_is_not_damaged(base, tmp_path, number):
+    out = killed(base, tmp_path / "out")
+    before = content(out)
+    run = Run(base, out, "--resume", sabotage=Refuse(number))
+    refused(run, "epoch_01_step_000002.pth: cannot be read (")
+    assert content(out) == before
+
+
+def test_a_folder_in_its_place_is_not_damaged(base, tmp_path):
+    out = killed(base, tmp_path / "out")
+    (out / "epoch_01_step_000002.pth").unlink()
+    (out / "epoch_01_step_000002.pth").mkdir()
+    refused(Run(base, out, "--resume"), "epoch_01_step_000002.pth", "found a folder")
+
+
+def test_nothing_whole_is_not_a_start(base, tmp_path):
+    """Neither where all checkpoints are damaged, nor where none is left beside what they led to."""
+    out = killed(base, tmp_path / "out")
+    for path in out.glob("epoch_*.pth"):
+        path.write_bytes(path.read_bytes()[:3000])
+    before = content(out)
+    for _ in range(2):
+        refused(Run(base, out, "--resume"), "no checkpoint there is whole")
+        assert content(out) == before
+    for path in out.glob("epoch_*.pth"):
+        path.unlink()
+    refused(Run(base, out, "--resume"), "holds best.pth, evaluations.jsonl, but no checkpoint")
+    refused(Run(base, out), "holds best.pth, evaluations.jsonl of an earlier run")
+
+
+def test_an_earlier_damaged_one_is_in_nobodys_way(base, tmp_path):
+    out = killed(base, tmp_path / "out")
+    newest = out / "epoch_01_step_000002.pth"
+    newest.write_bytes(b"damaged")
+    newest.with_name(newest.name + ".damaged").mkdir()
+    run = Run(base, out, "--resume")
+    assert run.wait() == 0, run.text
+    assert (out / (newest.name + ".damaged.2")).read_bytes() == b"damaged"
+    assert differences(out, base / "whole") == []
+
+
+# --- what is not finite ---
+
+
+class Poison:
+    """After the n-th step something of the run is not finite."""
+
+    def __init__(self, n: int, what: str):
+        self.n, self.what = n, what
+
+    def __call__(self) -> None:
+        step, calls = Learner.step, iter(range(1, 1000))
+
+        def replaced(learner, *args):
+            losses = step(learner, *args)
+            if next(calls) == self.n:
+                state = learner.net.state_dict()
+                buffers = next(iter(learner.optimizer.state.values()))
+                state["momentum"] = buffers["momentum_buffer"]
+                name = next(name for name in state if name.endswith(self.what))
+                state[name].view(-1)[-1] = torch.inf
+            return losses
+
+        Learner.step = replaced
+
+
+@pytest.mark.parametrize("what", [".weight", "running_var", "oim.lut", "momentum"])
+def test_what_is_not_finite_is_not_saved(base, tmp_path, what):
+    run = Run(base, tmp_path / "out", *PERIOD, sabotage=Poison(3, what))
+    refused(run, what, "not finite after epoch 0, step 3", "epoch_00_step_000002.pth")
+    run = Run(base, tmp_path / "out", "--resume")
+    assert run.wait() == 0, run.text
+    assert differences(tmp_path / "out", base / "whole") == []
+
+
+def test_a_rate_that_is_too_high(base, tmp_path):
+    options = (
+        "SOLVER.BASE_LR",
+        "1e20",
+        "SOLVER.CLIP_GRADIENTS",
+        "0.0",
+        "SOLVER.WARMUP_FACTOR",
+        "1.0",
+    )
+    refused(Run(base, tmp_path / "out", *PERIOD, *options), "not finite")
+    run = Run(base, tmp_path / "out", "--resume", "SOLVER.MAX_EPOCHS", "1")
+    assert run.wait() in (0, 2) and "Traceback" not in run.text
+
+
+def test_a_checkpoint_that_is_not_finite_is_damaged(base, tmp_path):
+    out = killed(base, tmp_path / "out")
+    newest = out / "epoch_01_step_000002.pth"
+    saved = torch.load(newest, weights_only=True)
+    saved["model"]["roi_heads.oim.lut"][0, 0] = torch.nan
+    save_file(saved, newest)
+    run = Run(base, out, "--resume")
+    assert run.wait() == 0, run.text
+    assert "roi_heads.oim.lut is not finite; put aside" in run.text
+    assert differences(out, base / "whole") == []
+    refused(Run(base, out, "--eval", "--ckpt", str(newest) + ".damaged"), "lut is not finite")
+
+
+# --- where a run goes on ---
+
+
+@pytest.mark.parametrize(
+    "change", [("INPUT.BATCH_SIZE_TRAIN", "4"), ("SEED", "2"), ("INPUT.BATCH_SIZE_TRAIN", "12")]
+)
+def test_another_order_within_an_epoch(base, tmp_path, change):
+    out = killed(base, tmp_path / "out")
+    before = content(out)
+    key, value = change
+    refused(
+        Run(base, out, "--resume", *change), "lies within an epoch", f"{key} was", f"is {value}"
+    )
+    assert content(out) == before
+
+
+class Fewer:
+    """The dataset has lost images."""
+
+    def __init__(self, left: int):
+        self.left = left
+
+    def __call__(self) -> None:
+        load = engine.run.load_dataset
+
+        def smaller(*args):
+            dataset = load(*args)
+            del dataset.train[self.left :]
+            return dataset
+
+        engine.run.load_dataset = smaller
+
+
+def test_a_dataset_that_lost_images(base, tmp_path):
+    out = killed(base, tmp_path / "out")
+    refused(
+        Run(base, out, "--resume", sabotage=Fewer(6)),
+        "lies within an epoch",
+        "images were 12, are 6",
+    )
+    (out / "epoch_01_step_000002.pth").unlink()
+    (out / "epoch_01_step_000001.pth").unlink()
+    shutil.copy(base / "whole" / "epoch_00.pth", out)
+    run = Run(base, out, "--resume", sabotage=Fewer(6))
+    assert run.wait() == 0, run.text
+    assert "training data changed" in run.text and "images were 12, are 6" in run.text
+    steps = [step for step, _ in scalars(out)["loss/total"]]
+    assert steps == [0, 1, 2, 3, 4, 5]
+    assert [step for step, _ in scalars(out)["eval/search/mAP"]] == [4, 6]
+
+
+def test_evaluations_of_a_lost_epoch_are_made_anew(base, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(base / "whole", out)
+    (out / "epoch_01.pth").write_bytes(b"damaged")
+    run = Run(base, out, "--resume", "SOLVER.BASE_LR", "0.5")
+    assert run.wait() == 0, run.text
+    assert [one["epoch"] for one in evaluations(out)] == [1, 2]
+    assert evaluations(out)[1] != evaluations(base / "whole")[1]
+    assert json.dumps(evaluations(out)[0]) == json.dumps(evaluations(base / "whole")[0])
+    assert [step for step, _ in scalars(out)["eval/search/mAP"]] == [4, 8]

@@ -1,0 +1,186 @@
+"""Ctrl-C, SIGTERM and SIGHUP to a whole process group, as terminals and schedulers send them."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import datasets.workers
+import engine.run
+from datasets.loaders import SceneDataset
+from engine.learner import Learner
+from tests.training import Run, differences, make_data
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A folder with data, a config, and a run that was never stopped."""
+    folder = tmp_path_factory.mktemp("signals")
+    make_data(folder)
+    run = Run(folder, "whole")
+    assert run.wait() == 0, run.text
+    return folder
+
+
+class ToGroup:
+    """In a group of its own, the process sends signals to all of it before the n-th call of
+    something."""
+
+    def __init__(self, owner: str, name: str, n: int, *numbers: int, apart: float = 0.0):
+        self.place, self.n, self.numbers, self.apart = (owner, name), n, numbers, apart
+
+    def __call__(self) -> None:
+        os.setpgrp()
+        owner, name = OWNERS[self.place[0]], self.place[1]
+        work, calls = getattr(owner, name), iter(range(1, 1000))
+
+        def replaced(*args, **kwargs):
+            if next(calls) == self.n:
+                for number in self.numbers:
+                    os.killpg(0, number)
+                    time.sleep(self.apart)
+            return work(*args, **kwargs)
+
+        setattr(owner, name, replaced)
+
+
+OWNERS = {"learner": Learner, "workers": datasets.workers, "run": engine.run}
+
+
+class WhileAwaited:
+    """The group is signalled while a batch is awaited that never comes: the n-th image read by a
+    process is one on a dead disk, or the process that reads it stands still."""
+
+    def __init__(self, act: Callable[[], None], number: int, marker: Path):
+        self.act, self.number, self.marker = act, number, marker
+
+    def __call__(self) -> None:
+        os.setpgrp()
+        read, calls = SceneDataset.__getitem__, iter(range(1, 1000))
+
+        def stuck(data, key):
+            if data.train and next(calls) == 5:
+                self.marker.touch()
+                self.act()
+            return read(data, key)
+
+        def tell() -> None:
+            while not self.marker.exists():
+                time.sleep(0.05)
+            time.sleep(0.5)
+            os.killpg(0, self.number)
+
+        SceneDataset.__getitem__ = stuck
+        threading.Thread(target=tell, daemon=True).start()
+
+
+def sleep() -> None:
+    time.sleep(1000)
+
+
+def stand_still() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def all_gone(group: int) -> bool:
+    """Within seconds: workers that outlive a process see that it is gone."""
+    for _ in range(100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def leaves(run: Run, number: int, said: str) -> None:
+    assert run.wait() == 128 + number, run.text
+    assert f"{signal.Signals(number).name}: {said}" in run.text
+    assert "Traceback" not in run.text and "Exception ignored" not in run.text
+    assert all_gone(run.process.pid)
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_group_is_stopped_in_a_step(base, tmp_path, number, workers):
+    run = Run(
+        base,
+        tmp_path,
+        "INPUT.NUM_WORKERS",
+        workers,
+        sabotage=ToGroup("learner", "step", 3, number),
+    )
+    leaves(run, number, f"saved {tmp_path}/epoch_00_step_000003.pth; continue with --resume")
+    run = Run(base, tmp_path, "--resume")
+    assert run.wait() == 0, run.text
+    assert differences(tmp_path, base / "whole") == []
+
+
+@pytest.mark.parametrize(
+    "workers, act", [("0", sleep), ("1", sleep), ("2", sleep), ("2", stand_still)]
+)
+def test_a_signal_is_answered_while_a_batch_is_awaited(base, tmp_path, workers, act):
+    options = "INPUT.NUM_WORKERS", workers, "SOLVER.CKPT_PERIOD_STEPS", "1"
+    stuck = WhileAwaited(act, signal.SIGTERM, tmp_path / "awaited")
+    run = Run(base, tmp_path, *options, sabotage=stuck)
+    leaves(run, signal.SIGTERM, "s")
+    assert "continue with --resume" in run.text
+    run = Run(base, tmp_path, "--resume")
+    assert run.wait() == 0, run.text
+    assert differences(tmp_path, base / "whole") == []
+
+
+@pytest.mark.parametrize(
+    "place, said",
+    [
+        (("run", "load_dataset", 1), "stopped"),
+        (("workers", "_start", 1), "stopped before the first step; continue with --resume"),
+        (("workers", "_start", 2), "stopped evaluating; continue with --resume"),
+    ],
+)
+def test_starting_and_evaluating_are_left_at_once(base, tmp_path, place, said):
+    run = Run(base, tmp_path, "INPUT.NUM_WORKERS", "2", sabotage=ToGroup(*place, signal.SIGINT))
+    leaves(run, signal.SIGINT, said)
+
+
+def test_twice_at_once_is_one_signal_and_a_second_term_harmless(base, tmp_path):
+    """As `timeout -s INT` sends it, and launchers that pass on what the group has got already."""
+    numbers = signal.SIGINT, signal.SIGINT
+    run = Run(base, tmp_path / "int", sabotage=ToGroup("learner", "step", 3, *numbers))
+    leaves(run, signal.SIGINT, f"saved {tmp_path}/int/epoch_00_step_000003.pth")
+    numbers = signal.SIGTERM, signal.SIGTERM, signal.SIGTERM
+    run = Run(base, tmp_path / "term", sabotage=ToGroup("learner", "step", 3, *numbers, apart=0.3))
+    leaves(run, signal.SIGTERM, f"saved {tmp_path}/term/epoch_00_step_000003.pth")
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_again_ends_at_once(base, tmp_path, first):
+    """In a step that would go on for a long time."""
+    twice = ToGroup("learner", "step", 3, first, signal.SIGINT, apart=0.5)
+    run = Run(base, tmp_path, "INPUT.NUM_WORKERS", "2", sabotage=twice)
+    leaves(run, signal.SIGINT, "ended at once")
+    assert not list(tmp_path.glob("*.pth"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 2.0])
+def test_the_first_seconds(base, tmp_path, number, seconds):
+    command = [sys.executable, "train_base.py", "--cfg", str(base / "tiny.yaml")]
+    command += ["INPUT.DATA_ROOT", str(base / "data" / "CUHK-SYSU"), "OUTPUT_DIR", str(tmp_path)]
+    program = subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    time.sleep(seconds)
+    os.killpg(program.pid, number)
+    _, said = program.communicate(timeout=60)
+    assert program.returncode == 128 + number, said
+    assert "Traceback" not in said

@@ -1,0 +1,110 @@
+"""Saved states: are they finite, and do they fit the things that take them?"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from utils.errors import UserError
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+BUFFERS = {
+    torch.optim.SGD: {"momentum_buffer"},
+    torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
+}
+
+
+def plain(value: Tensor) -> bool:
+    """Numbers that lie in memory one by one: not sparse, nested, quantized or on meta."""
+    odd = value.is_nested or value.is_quantized or value.device.type == "meta"
+    return value.layout == torch.strided and not odd
+
+
+def not_finite(content: Any, name: str = "") -> str:
+    """The name, as model.conv1.weight, of the first tensor or number that is not finite, or ""."""
+    if isinstance(content, Tensor):
+        checked = content.dtype in FLOATS and plain(content)
+        return name if checked and not content.isfinite().all() else ""
+    if isinstance(content, float):
+        return name if content != content or abs(content) == float("inf") else ""
+    found = (not_finite(value, f"{name}.{key}".lstrip(".")) for key, value in _items(content))
+    return next(filter(None, found), "")
+
+
+def _items(content: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(content, dict):
+        yield from content.items()
+    elif isinstance(content, (list, tuple)):
+        yield from enumerate(content)
+
+
+def misfit(value: Any, own: Tensor) -> str:
+    """What keeps a saved value from taking the place of `own`, or ""."""
+    if not isinstance(value, Tensor):
+        return f"is a {type(value).__name__} there and a tensor in the model"
+    if not plain(value):
+        return f"holds no plain numbers there ({value.layout} on {value.device})"
+    if value.shape != own.shape:
+        return f"is {list(value.shape)} there and {list(own.shape)} in the model"
+    if not torch.can_cast(value.dtype, own.dtype):
+        return f"is {value.dtype} there and {own.dtype} in the model"
+    return ""
+
+
+def misfits(module: nn.Module, state: dict) -> list[str]:
+    """What keeps `state` from loading into `module`, tensor by tensor."""
+    own = module.state_dict()
+    wrong = [f"{k} is missing" for k in own if k not in state]
+    wrong += [f"{k} is unknown" for k in state if k not in own]
+    both = {k: misfit(state[k], own[k]) for k in own if k in state}
+    return wrong + [f"{k} {why}" for k, why in both.items() if why]
+
+
+def load_state(module: nn.Module, state: dict, where: str) -> None:
+    """Strict load_state_dict; the first misfit in one line."""
+    if wrong := misfits(module, state):
+        raise UserError(f"{where}: {len(wrong)} tensors do not fit, the first: {wrong[0]}")
+    module.load_state_dict(state)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict, where: str) -> None:
+    """The buffers of a saved optimizer; UserError where they are of other parameters. Rates and
+    decays stay the config's, which may have changed since."""
+    if wrong := next(_other_buffers(optimizer, saved), ""):
+        raise UserError(f"{where}: the optimizer's state is of other parameters ({wrong})")
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
+
+
+def _other_buffers(optimizer: torch.optim.Optimizer, saved: dict) -> Iterator[str]:
+    """What in a saved optimizer is not this one's."""
+    groups, buffers = saved.get("param_groups"), saved.get("state")
+    if not isinstance(groups, list) or not isinstance(buffers, dict):
+        yield "without groups, or without buffers"
+        return
+    own = [group["params"] for group in optimizer.state_dict()["param_groups"]]
+    if own != [isinstance(group, dict) and group.get("params") for group in groups]:
+        yield "its groups are others"
+    parameters = dict(enumerate(p for group in optimizer.param_groups for p in group["params"]))
+    names = BUFFERS[type(optimizer)]
+    for number, values in buffers.items():
+        if type(number) is not int or number not in parameters:
+            yield f"there is no parameter {number!r}"
+        elif not isinstance(values, dict) or set(values) not in (set(), names):
+            yield f"parameter {number} is without {', '.join(sorted(names))}"
+        else:
+            for name, value in values.items():
+                like = torch.zeros(()) if name == "step" else parameters[number]
+                if wrong := misfit(value, like):
+                    yield f"{name} of parameter {number} {wrong}"
+
+
+def load_scaler(scaler: torch.amp.GradScaler, saved: dict, where: str) -> None:
+    """The scale of a saved scaler, where both are used; UserError where it holds something else."""
+    own = scaler.state_dict()
+    if not own or not saved:
+        return
+    if own.keys() != saved.keys() or any(type(saved[k]) is not type(own[k]) for k in own):
+        raise UserError(f"{where}: the gradient scaler's state is another")
+    scaler.load_state_dict(saved)
