@@ -20,7 +20,7 @@ from datasets.loaders import read_image
 from engine.checkpoint import load_net
 from models.build import choose_device
 from models.network import Network
-from tools.export_onnx import PICTURES
+from tools.parity import PICTURES
 from tools.profile_model import machine, positive
 from utils.errors import run_main
 

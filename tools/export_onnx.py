@@ -17,36 +17,28 @@ within 0.05 pixels, embeddings within 0.001.
 
 import argparse
 import json
+import logging
 import re
 import warnings
-from dataclasses import astuple, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from tabulate import tabulate
-from torch import Tensor
-from torch.nn import functional as F
-from yacs.config import CfgNode
 
 from configs.defaults import load_cfg
-from datasets.loaders import read_image
 from engine.checkpoint import load_net, load_search_net
 from engine.evaluation.records import thresholds_of
 from engine.onnx_net import INPUTS, OUTPUTS, REQUIREMENTS, SUFFIX
-from models.network import Network
 from models.onnx_graph import SearchGraph
 from models.search_net import SearchNet
+from tools.parity import NUMBERS, PICTURES, PIXELS, check, pictures
 from utils.errors import UserError, run_main
 from utils.files import make_folder, written_beside
 from utils.optional import optional
 
 CPU = torch.device("cpu")
 OPSET = 18
-DEMO = Path(__file__).parents[1] / "demo_imgs"
-PICTURES = [DEMO / "hall_1.jpg", DEMO / "street.jpg", DEMO / "plaza.jpg"]
-PIXELS, NUMBERS = 0.05, 1e-3  # how far boxes and embeddings may be from PyTorch's
 
 
 def parse_args() -> argparse.Namespace:
@@ -120,83 +112,13 @@ def quantize(model: Any, path: Path) -> None:
     quantization = optional("onnxruntime.quantization", f"--int8 {path}", REQUIREMENTS)
     with TemporaryDirectory() as folder:  # it writes where it likes
         part = Path(folder) / path.name
+        logging.disable(logging.WARNING)  # advice on convolutions, which stay as they are
         quantization.quantize_dynamic(
             model, part, op_types_to_quantize=["Gemm", "MatMul"], per_channel=True
         )
+        logging.disable(logging.NOTSET)
         with written_beside(path) as file:
             file.write(part.read_bytes())
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How far two networks are apart on one picture: people that each finds, and the largest
-    differences: of boxes (pixels), scores and embeddings between one's people and the nearest of
-    the other, and of the query boxes' embeddings."""
-
-    plain: int
-    other: int
-    boxes: float
-    scores: float
-    embeddings: float
-    queries: float
-
-    @property
-    def same(self) -> bool:
-        return (
-            self.plain == self.other
-            and self.boxes <= PIXELS
-            and max(self.embeddings, self.queries) <= NUMBERS
-        )
-
-
-def compare(plain: Network, other: Network, image: Tensor) -> Difference:
-    """Of one image [3, H, W], with three boxes in it: a person's place, all of it, one pixel."""
-    height, width = image.shape[1:]
-    places = [[0.2, 0.2, 0.4, 0.9], [0, 0, 1, 1], [0.5, 0.5, 0.5 + 1 / width, 0.5 + 1 / height]]
-    boxes = torch.tensor(places) * torch.tensor([width, height, width, height])
-    ((ours,), (query,)), ((theirs,), (other_query,)) = (
-        net.detect_and_embed([image], [boxes]) for net in (plain, other)
-    )
-    counts, queries = (len(ours.boxes), len(theirs.boxes)), _largest(query - other_query)
-    if not min(counts):
-        return Difference(*counts, 0.0, 0.0, 0.0, queries)
-    nearest = theirs[torch.cdist(ours.boxes, theirs.boxes, p=torch.inf).argmin(dim=1)]
-    return Difference(
-        *counts,
-        _largest(ours.boxes - nearest.boxes),
-        _largest(ours.scores - nearest.scores),
-        _largest(ours.embeddings - nearest.embeddings),
-        queries,
-    )
-
-
-def _largest(difference: Tensor) -> float:
-    return difference.abs().max().item()
-
-
-def check(net: SearchNet, cfg: CfgNode, path: Path, images: dict[str, Tensor]) -> bool:
-    """Print how the file's network differs from `net` on each image; whether it is the same."""
-    other = load_net(cfg, path, CPU)
-    found = [compare(net, other, image) for image in images.values()]
-    rows = [
-        [f"{name} {image.shape[2]}×{image.shape[1]}", *astuple(one)]
-        for (name, image), one in zip(images.items(), found)
-    ]
-    head = ["people", "in ONNX", "boxes, px", "scores", "embeddings", "of queries"]
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; largest differences from PyTorch")
-    print(tabulate(rows, ["", *head], floatfmt=".1e"))
-    return all(one.same for one in found)
-
-
-def pictures(paths: list[Path]) -> dict[str, Tensor]:
-    """Three of three sizes, whatever there is: as it is, upright, and small with odd sides."""
-    images = {path.name: read_image(str(path)) for path in paths}
-    if paths is not PICTURES:
-        return images
-    (first, as_is), (second, turned), (third, small) = images.items()
-    small = F.interpolate(small[None], (203, 331), mode="bilinear", antialias=True)[0]
-    small = small.mul(255).round() / 255  # the file takes whole numbers of 255
-    return {first: as_is, second: turned.transpose(1, 2), third: small}
 
 
 def main() -> None:
@@ -217,14 +139,14 @@ def main() -> None:
     model = to_onnx(net, notes)
     with written_beside(args.out) as file:
         file.write(model.SerializeToString())
-    if not check(net, cfg, args.out, images):
+    if not check(net, load_net(cfg, args.out, CPU), args.out, images):
         raise UserError(
             f"{args.out}: written, but not the same network: expected the same people, boxes "
             f"within {PIXELS} pixels and embeddings within {NUMBERS}"
         )
     if args.int8 is not None:
         quantize(model, args.int8)
-        check(net, cfg, args.int8, images)
+        check(net, load_net(cfg, args.int8, CPU), args.int8, images)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,88 @@
+"""Are two networks the same, one in PyTorch and one in a file? The same people on a few pictures."""
+
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+from torch import Tensor
+from torch.nn import functional as F
+
+from datasets.loaders import read_image
+from models.network import Network
+
+DEMO = Path(__file__).parents[1] / "demo_imgs"
+PICTURES = [DEMO / "hall_1.jpg", DEMO / "street.jpg", DEMO / "plaza.jpg"]
+PIXELS, NUMBERS = 0.05, 1e-3  # how far boxes and embeddings may be from PyTorch's
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two networks are apart on one picture: people that each finds, and the largest
+    differences: of boxes (pixels), scores and embeddings between one's people and the nearest of
+    the other, and of the query boxes' embeddings."""
+
+    plain: int
+    other: int
+    boxes: float
+    scores: float
+    embeddings: float
+    queries: float
+
+    @property
+    def same(self) -> bool:
+        return (
+            self.plain == self.other
+            and self.boxes <= PIXELS
+            and max(self.embeddings, self.queries) <= NUMBERS
+        )
+
+
+def compare(plain: Network, other: Network, image: Tensor) -> Difference:
+    """Of one image [3, H, W], with three boxes in it: a person's place, all of it, one pixel."""
+    height, width = image.shape[1:]
+    places = [[0.2, 0.2, 0.4, 0.9], [0, 0, 1, 1], [0.5, 0.5, 0.5 + 1 / width, 0.5 + 1 / height]]
+    boxes = torch.tensor(places) * torch.tensor([width, height, width, height])
+    ((ours,), (query,)), ((theirs,), (other_query,)) = (
+        net.detect_and_embed([image], [boxes]) for net in (plain, other)
+    )
+    counts, queries = (len(ours.boxes), len(theirs.boxes)), _largest(query - other_query)
+    if not min(counts):
+        return Difference(*counts, 0.0, 0.0, 0.0, queries)
+    nearest = theirs[torch.cdist(ours.boxes, theirs.boxes, p=torch.inf).argmin(dim=1)]
+    return Difference(
+        *counts,
+        _largest(ours.boxes - nearest.boxes),
+        _largest(ours.scores - nearest.scores),
+        _largest(ours.embeddings - nearest.embeddings),
+        queries,
+    )
+
+
+def _largest(difference: Tensor) -> float:
+    return difference.abs().max().item()
+
+
+def check(plain: Network, other: Network, path: Path, images: dict[str, Tensor]) -> bool:
+    """Print how the network in the file differs from PyTorch's, `plain`, on each image; whether it
+    is the same."""
+    found = [compare(plain, other, image) for image in images.values()]
+    rows = [
+        [f"{name} {image.shape[2]}×{image.shape[1]}", *astuple(one)]
+        for (name, image), one in zip(images.items(), found)
+    ]
+    head = ["people", "in ONNX", "boxes, px", "scores", "embeddings", "of queries"]
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; largest differences from PyTorch")
+    print(tabulate(rows, ["", *head], floatfmt=".1e"))
+    return all(one.same for one in found)
+
+
+def pictures(paths: list[Path]) -> dict[str, Tensor]:
+    """Three of three sizes, whatever there is: as it is, upright, and small with odd sides."""
+    images = {path.name: read_image(str(path)) for path in paths}
+    if paths is not PICTURES:
+        return images
+    (first, as_is), (second, turned), (third, small) = images.items()
+    small = F.interpolate(small[None], (203, 331), mode="bilinear", antialias=True)[0]
+    small = small.mul(255).round() / 255  # the file takes whole numbers of 255
+    return {first: as_is, second: turned.transpose(1, 2), third: small}
