@@ -145,13 +145,9 @@ def _load_onnx(cfg: CfgNode, path: str | Path, device: torch.device) -> OnnxNet:
     model = [key for key in flatten(cfg) if key.startswith("MODEL.") and key not in TRAINING_KEYS]
     built_in = ["BACKBONE.NAME", "INPUT.MIN_SIZE", "INPUT.MAX_SIZE", *model]
     check_same_model(header, cfg, f"--ckpt {path}", built_in)
-    if cfg.EVAL_FAST:
-        raise UserError(f"EVAL_FAST True: not for --ckpt {path}, which onnxruntime makes fast")
-    for key, built_in in (("EVAL_AMP", "precision"), ("EVAL_FAST", "form")):
+    for key in ("EVAL_AMP", "EVAL_FAST"):
         if cfg[key]:
-            raise UserError(
-                f"{key} {cfg[key]}: not for --ckpt {path}, which has its {built_in} built in"
-            )
+            raise UserError(f"{key} {cfg[key]}: not for --ckpt {path}, whose form is its own")
     roi = cfg.MODEL.ROI
     return OnnxNet(session, (roi.SCORE_THRESH, roi.NMS_THRESH, roi.DETECTIONS_PER_IMAGE))
 

@@ -23,7 +23,7 @@ from models.roi_heads import PERSON
 from models.search_net import SearchNet
 from tests.annotations import write_image
 from tests.tiny import TINY, pairs
-from tools import bench_onnx, export_onnx
+from tools import bench_onnx, export_onnx, index_gallery
 from tools.parity import PICTURES, check, pictures
 from utils.errors import UserError
 
@@ -219,6 +219,17 @@ def test_the_demo_takes_it(exported: Exported, tmp_path: Path, program: Callable
     assert tables[0] == tables[1]
 
 
+def test_an_index_knows_its_network_in_either_form(exported: Exported, tmp_path: Path, program):
+    pytest.importorskip("faiss")
+    (tmp_path / "pictures").mkdir()
+    write_image(tmp_path / "pictures" / "a.png", (64, 48))
+    for name in ("net.onnx", "best.pth"):
+        line = "--cfg", exported.folder / "cfg.yaml", "--ckpt", exported.folder / name
+        place = "--index", tmp_path / "index", tmp_path / "pictures"
+        code, _, err = program(index_gallery.main, *line, *place)
+        assert code == 0, err
+
+
 def test_evaluation_takes_it(exported: Exported, root: Path, tmp_path: Path, program: Callable):
     found = {}
     for path in (exported.onnx, exported.folder / "best.pth"):
@@ -248,8 +259,9 @@ def test_speeds_stand_side_by_side(exported: Exported, program: Callable):
 def test_another_configs_file_is_refused(exported: Exported, key: str, value: float):
     with pytest.raises(UserError, match=rf"another model: {key} is .* in the config"):
         exported.load(exported.onnx, **{key: value})
-    with pytest.raises(UserError, match="EVAL_AMP bf16: .* has its precision built in"):
-        exported.load(exported.onnx, EVAL_AMP="bf16")
+    for setting in ({"EVAL_AMP": "bf16"}, {"EVAL_FAST": True}):
+        with pytest.raises(UserError, match=rf"{next(iter(setting))} .* whose form is its own"):
+            exported.load(exported.onnx, **setting)
     exported.load(exported.onnx, **{"MODEL.ROI.BATCH_SIZE": 4})
 
 

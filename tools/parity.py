@@ -1,4 +1,4 @@
-"""Are two networks the same, one in PyTorch and one in a file? The same people on a few pictures."""
+"""Is the network in a file PyTorch's? The same people on a few pictures."""
 
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ class Difference:
 
 
 def compare(plain: Network, other: Network, image: Tensor) -> Difference:
-    """Of one image [3, H, W], with three boxes in it: a person's place, all of it, one pixel."""
+    """Of an image [3, H, W] uint8, with boxes in it: where one may stand, all, one pixel."""
     height, width = image.shape[1:]
     places = [[0.2, 0.2, 0.4, 0.9], [0, 0, 1, 1], [0.5, 0.5, 0.5 + 1 / width, 0.5 + 1 / height]]
     boxes = torch.tensor(places) * torch.tensor([width, height, width, height])
@@ -84,5 +84,4 @@ def pictures(paths: list[Path]) -> dict[str, Tensor]:
         return images
     (first, as_is), (second, turned), (third, small) = images.items()
     small = F.interpolate(small[None], (203, 331), mode="bilinear", antialias=True)[0]
-    small = small.mul(255).round() / 255  # the file takes whole numbers of 255
     return {first: as_is, second: turned.transpose(1, 2), third: small}
