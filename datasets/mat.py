@@ -8,6 +8,7 @@ Format: MathWorks, "MAT-File Level 5 File Format".
 
 import io
 import math
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -46,13 +47,18 @@ LARGEST = 2**31 - 1  # nothing in these files is as large, and float32 holds it
 
 @contextmanager
 def reading(path: str):
-    """Whatever goes wrong while reading foreign data is the file's fault, said in one line."""
+    """Whatever goes wrong while reading foreign data is the file's fault, said in one line, unless
+    the system does not give it."""
+    if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe may never end
+        raise UserError(f"{path}: expected a file, found a folder, a pipe or a device")
     try:
         yield
     except UserError:
         raise
     except FileNotFoundError:
         raise UserError(f"{path}: missing annotation file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except Exception as error:  # any bytes may stand there: any exception may come
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(f"{path}: damaged, or not laid out as expected ({reason})") from None

@@ -1,5 +1,6 @@
 """Loaders, protocols and batches, on tiny files with every irregularity of the real ones."""
 
+import os
 from itertools import chain
 from pathlib import Path
 
@@ -274,6 +275,14 @@ def test_damaged_annotation_file_is_named(cuhk, file, damage):
     with pytest.raises(UserError, match=file.split("/")[-1]) as error:
         load_dataset("CUHK-SYSU", str(cuhk))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("file", ["query_info.txt", "frame_test.mat", "annotations/c1s1_2.jpg.mat"])
+def test_an_annotation_that_is_no_file_never_hangs(prw, file):
+    (prw / file).unlink()
+    os.mkfifo(prw / file)
+    with pytest.raises(UserError, match=f"{Path(file).name}: expected a file, found"):
+        load_dataset("PRW", str(prw))
 
 
 def test_missing_prw_annotation_is_named(prw):
