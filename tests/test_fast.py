@@ -13,7 +13,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
+from configs.defaults import load_cfg
+from engine.generators import seed_everything
 from models.backbones import BACKBONES, make_backbone
+from models.build import build_distiller, build_net
 from models.distill.dfd import LevelLoss
 from models.fast.inference import faster, fold_norms
 from models.fast.roi_align import GatheredRoIAlign
@@ -23,7 +26,8 @@ from tests.golden_net import (
     golden_net,
     load_named_weights,
 )
-from tests.plain import dfd_level
+from tests.training import CONFIG
+from tools.plain import dfd_level, plain_formulas
 
 ROOT = Path(__file__).parent.parent
 BOX = [[20.0, 30, 80, 200]]
@@ -36,6 +40,41 @@ def same_loss_and_gradients(fast: tuple, plain: tuple) -> None:
     found, wanted = torch.autograd.grad(loss, leaves), torch.autograd.grad(expected, others)
     for number, (a, b) in enumerate(zip(found, wanted, strict=True)):
         assert b.any() and (a - b).norm() <= 1e-5 * b.norm(), (number, a.shape)
+
+
+# --- a whole step ------------------------------------------------------------------------------
+
+
+def test_a_step_by_the_plain_formulas(tmp_path):
+    """The same regions, losses and gradients of a student under its teacher."""
+    (tmp_path / "tiny.yaml").write_text(CONFIG)
+    cfg = load_cfg(str(tmp_path / "tiny.yaml"))
+    targets = [
+        {"boxes": torch.tensor([[10.0, 10, 40, 60], [60, 5, 80, 50]]), "labels": torch.tensor(ids)}
+        for ids in ([1, 2], [3, 1])
+    ]
+
+    def step() -> tuple[dict[str, Tensor], list[tuple[str, Tensor]]]:
+        seed_everything(1)
+        model = build_distiller(cfg, build_net(cfg, 5), build_net(cfg, 5), cfg).train()
+        with torch.no_grad():
+            model.teacher.oim.lut.copy_(torch.eye(5, 16))
+        images = [torch.randint(0, 256, (3, 64, 112), dtype=torch.uint8) for _ in targets]
+        losses = model(images, targets).losses
+        sum(losses.values()).backward()
+        return losses, [(n, p.grad) for n, p in model.named_parameters() if p.grad is not None]
+
+    losses, gradients = step()
+    with plain_formulas():
+        expected, wanted = step()
+    assert {"rpn_cls", "rpn_reg", "oim", "dfd", "ld", "cd"} < losses.keys()
+    for name, loss in expected.items():
+        torch.testing.assert_close(losses[name], loss, rtol=1e-6, atol=0)
+    largest = max(float(gradient.norm()) for _, gradient in wanted)
+    for (name, found), (other, gradient) in zip(gradients, wanted, strict=True):
+        assert name == other
+        if gradient.norm() > 1e-5 * largest:  # below it, sums of what cancels: noise
+            assert (found - gradient).norm() <= 1e-5 * gradient.norm(), name
 
 
 # --- the RPN head ------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""Memory and time of a training step, plain and with each memory-saving measure, side by side.
+"""Memory and time of a training step: beside the plain formulas of what models/fast computes, step
+by step in turn, and with each memory-saving measure.
 
     python -m tools.bench_step --cfg configs/cuhk_sysu/resnet50_base.yaml
     python -m tools.bench_step --cfg configs/cuhk_sysu/resnet18_ddps.yaml \\
@@ -11,18 +12,22 @@ import argparse
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import get_context
 
 import torch
 from tabulate import tabulate
+from torch.utils.flop_counter import FlopCounterMode
 
 from configs.defaults import load_cfg
 from engine.generators import seed_everything
 from engine.learner import Learner
 from models.build import build_distiller, build_net, choose_device
-from tools.profile_model import machine, peak_memory
+from tools.plain import plain_formulas
+from tools.profile_model import machine, matmul_flops, peak_memory
 from utils.errors import run_main
 
 PEOPLE = 8  # in each image
@@ -72,29 +77,86 @@ def make_batch(cfg, images: int, device: torch.device) -> tuple[list, list]:
     return [torch.rand(3, height, width, device=device) for _ in range(images)], targets
 
 
-def measure(
-    path: str, teacher: str | None, overrides: list[str], repeats: int
-) -> tuple[float, float]:
-    """Peak bytes beside what the process held before, and median seconds of a step; expects a
-    fresh process. path, teacher: configs."""
+class Bench:
+    """A learner in a process of its own, which takes a step when asked."""
+
+    def __init__(self, path: str, teacher: str | None, overrides: list[str], plain: bool = False):
+        """path, teacher: configs; plain: by the plain formulas."""
+        options = path, teacher, overrides, plain
+        context = get_context("spawn")
+        self.pool = ProcessPoolExecutor(1, context, initializer=_prepare, initargs=options)
+
+    def step(self) -> tuple[float, float]:
+        """Seconds, and the peak so far in bytes, beside what the process held before."""
+        return self.pool.submit(_step).result()
+
+    def flops(self) -> tuple[int, float]:
+        """Of a step, and of the machine in a second."""
+        return self.pool.submit(_flops).result()
+
+
+_learn: Callable[[], None]
+_device: torch.device
+_before: int
+
+
+def _prepare(path: str, teacher: str | None, overrides: list[str], plain: bool) -> None:
+    global _learn, _device, _before
+    if plain:
+        plain_formulas().__enter__()  # for as long as the process lives
     cfg = load_cfg(path, ["BACKBONE.WEIGHTS", "", *overrides])
-    device = choose_device(cfg.DEVICE)
+    _device = choose_device(cfg.DEVICE)
     seed_everything(cfg.SEED)
-    before = 0 if device.type == "cuda" else peak_memory(device)
-    net = model = build_net(cfg, IDENTITIES).to(device)
+    _before = 0 if _device.type == "cuda" else peak_memory(_device)
+    net = model = build_net(cfg, IDENTITIES).to(_device)
     if teacher:
         teacher_cfg = load_cfg(teacher, ["BACKBONE.WEIGHTS", ""])
-        teacher_net = build_net(teacher_cfg, IDENTITIES).to(device)
-        model = build_distiller(cfg, net, teacher_net, teacher_cfg).to(device)
-    learner = Learner(cfg, model.train(), net, device)
+        teacher_net = build_net(teacher_cfg, IDENTITIES).to(_device)
+        model = build_distiller(cfg, net, teacher_net, teacher_cfg).to(_device)
+    learner = Learner(cfg, model.train(), net, _device)
     batch = cfg.INPUT.BATCH_SIZE_TRAIN
-    images, targets = make_batch(cfg, batch, device)
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        learner.step(images, targets, batch, 1e-4, "a benchmark")  # ends with numbers: it waits
-        times.append(time.perf_counter() - start)
-    return peak_memory(device) - before, statistics.median(times[1:])
+    images, targets = make_batch(cfg, batch, _device)
+    _learn = partial(learner.step, images, targets, batch, 1e-4, "a benchmark")
+
+
+def _step() -> tuple[float, float]:
+    start = time.perf_counter()
+    _learn()  # ends with numbers: it waits for a GPU
+    return time.perf_counter() - start, peak_memory(_device) - _before
+
+
+def _flops() -> tuple[int, float]:
+    with FlopCounterMode(display=False) as counter:
+        _learn()
+    return counter.get_total_flops(), matmul_flops(_device)
+
+
+def in_turn(benches: list[Bench], repeats: int) -> list[list[tuple[float, float]]]:
+    """For each bench its steps, after one that does not count; one bench waits for the other."""
+    for bench in benches:
+        bench.step()
+    rounds = [[bench.step() for bench in benches] for _ in range(repeats)]
+    return [list(steps) for steps in zip(*rounds)]
+
+
+def summary(steps: list[tuple[float, float]]) -> list[float]:
+    """Peak GiB, median seconds."""
+    seconds, peaks = zip(*steps)
+    return [max(peaks) / 2**30, statistics.median(seconds)]
+
+
+def compare_with_plain(options: tuple, repeats: int) -> tuple[list[list], str]:
+    """Rows of the plain formulas and the fast ones, step by step in turn, and a line on both."""
+    fast, plain = Bench(*options), Bench(*options, plain=True)
+    steps = in_turn([fast, plain], repeats)
+    ratios = [a / b for (a, _), (b, _) in zip(*steps)]
+    flops, peak = fast.flops()
+    rows = [[name, *summary(one)] for name, one in zip(("none", "plain formulas"), steps)]
+    return rows, (
+        f"fast over plain formulas, pair by pair: {statistics.median(ratios):.2f} of the time "
+        f"({min(ratios):.2f} to {max(ratios):.2f}); a step is {flops / 1e9:.0f} GFLOP, at "
+        f"{flops / rows[0][2] / peak:.0%} of this machine's {peak / 1e9:.0f} GFLOP/s of matmul"
+    )
 
 
 def main() -> None:
@@ -115,19 +177,16 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE")
     args = parser.parse_intermixed_args()
     cfg = load_cfg(args.cfg, args.overrides)
-    rows = []
     device = choose_device(cfg.DEVICE)
     trials = measures(cfg.INPUT.BATCH_SIZE_TRAIN, device)
-    for name, options in list(trials.items())[: 1 if args.measures == "none" else None]:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            try:
-                job = pool.submit(
-                    measure, args.cfg, args.teacher, [*args.overrides, *options], args.repeats
-                )
-                memory, seconds = job.result()
-                rows.append([name, memory / 2**30, seconds])
-            except (BrokenProcessPool, torch.cuda.OutOfMemoryError):
-                rows.append([name, None, None])
+    setting = args.cfg, args.teacher
+    rows, line = compare_with_plain((*setting, args.overrides), args.repeats)
+    for name, options in list(trials.items())[1:] if args.measures == "all" else []:
+        try:
+            (steps,) = in_turn([Bench(*setting, [*args.overrides, *options])], args.repeats)
+            rows.append([name, *summary(steps)])
+        except (BrokenProcessPool, torch.cuda.OutOfMemoryError):
+            rows.append([name, None, None])
         print(f"{name}: done", file=sys.stderr)
     _, memory, seconds = rows[0]
     table = [
@@ -146,6 +205,7 @@ def main() -> None:
             missingval="out of memory",
         )
     )
+    print(line)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import resource
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -24,6 +25,7 @@ from yacs.config import CfgNode
 
 from configs.defaults import load_cfg
 from models.build import build_net, choose_device
+from models.fast.inference import faster
 from models.search_net import SearchNet
 from utils.errors import UserError, run_main
 
@@ -72,13 +74,8 @@ def peak_memory(device: torch.device) -> int:
 
 
 def pass_seconds(net: SearchNet, images: list[Tensor]) -> float:
-    """Seconds of one detection pass, all of the GPU's work included."""
-    wait = torch.cuda.synchronize if images[0].is_cuda else lambda: None
-    wait()
-    start = time.perf_counter()
-    net.detect(images)
-    wait()
-    return time.perf_counter() - start
+    """Seconds of one detection pass."""
+    return _seconds(lambda: net.detect(images), images[0].device)
 
 
 @torch.inference_mode()
@@ -87,6 +84,36 @@ def count_regions(net: SearchNet, image: Tensor) -> tuple[int, int]:
     resized, _ = net.transform([image])
     proposals, _ = net.rpn(resized, net.backbone(resized.tensors))
     return len(proposals[0]), len(net.detect([image])[0].boxes)
+
+
+def matmul_flops(device: torch.device, side: int = 2048) -> float:
+    """What the machine reaches in a second in a product of float32 matrices, the best of ten."""
+    a = torch.rand(side, side, device=device)
+    best = min(_seconds(lambda: a @ a, device) for _ in range(10))
+    return 2 * side**3 / best
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Of `work`, all of the GPU's included."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
+    start = time.perf_counter()
+    work()
+    wait()
+    return time.perf_counter() - start
+
+
+def fast_shares(net: SearchNet, image: Tensor, repeats: int) -> dict[str, float]:
+    """EVAL_FAST's time over the exact network's, pass by pass in turn; with bfloat16, too."""
+    fast, nobody = faster(net), [torch.zeros(0, 4, device=image.device)]
+    passes = {"": (net, None), "EVAL_FAST": (fast, None), "EVAL_FAST, bf16": (fast, torch.bfloat16)}
+
+    def seconds(one: SearchNet, amp: torch.dtype | None) -> float:
+        return _seconds(lambda: one.detect_and_embed([image], nobody, amp), image.device)
+
+    rounds = [[seconds(*kind) for kind in passes.values()] for _ in range(repeats + 1)][1:]
+    times = torch.tensor(rounds)
+    return dict(zip(passes, (times / times[:, :1]).median(dim=0).values.tolist()))
 
 
 def machine(device: torch.device) -> str:
@@ -130,6 +157,8 @@ def measure(path: str, overrides: list[str], batches: list[int], repeats: int) -
         "people": people,
         "peaks": peaks,
         "rates": rates,
+        "of_peak": counter.get_total_flops() * rates[batches[0]] / matmul_flops(device),
+        "shares": fast_shares(net, image, repeats),
         "machine": machine(device),
     }
 
@@ -159,6 +188,8 @@ def table(results: dict[str, dict]) -> str:
                 "GFLOPs per image": f"{result['flops'] / 1e9:.1f}",
                 **{f"peak MiB, batch {b}": f"{n / 2**20:,.0f}" for b, n in result["peaks"].items()},
                 **{f"images/s, batch {b}": f"{rate:.3g}" for b, rate in result["rates"].items()},
+                "of the machine's matmul": f"{result['of_peak']:.0%}",
+                **{f"time with {k}": f"{v:.2f}" for k, v in result["shares"].items() if k},
             }
         )
     lines = [[name, *(column[name] for column in columns)] for name in columns[0]]
@@ -202,7 +233,8 @@ def main() -> None:
     print(f"{next(iter(results.values()))['machine']}\n\n{table(results)}\n")
     print(
         "FLOPs: PyTorch's counter, 2 for each multiply-add; RoI pooling is not in it. Peak: "
-        "weights and one pass. Regions and people: the most that the config allows."
+        "weights and one pass. Regions and people: the most that the config allows. Time with "
+        "EVAL_FAST: over the exact network's, at batch 1."
     )
 
 
