@@ -64,7 +64,8 @@ def put(cfg: CfgNode, key: str, value: Any, where: str) -> None:
 def override(cfg: CfgNode, key: str, text: str) -> None:
     """Put what a command line says in the place of the value of `key`, "A.B.C"."""
     value = read_value(text)
-    if isinstance(flatten(cfg).get(key), str) and not isinstance(value, str):
+    text_wanted = isinstance(flatten(cfg).get(key), str) and key != GALLERIES
+    if text_wanted and not isinstance(value, str):
         value = text  # a folder may be called 2024
     put(cfg, key, value, "override ")
 
@@ -88,7 +89,7 @@ def fitted(key: str, default: Any, value: Any, where: str) -> Any:
         items = value if isinstance(value, list) else [value]
         if all(isinstance(one, int | str) and not isinstance(one, bool) for one in items):
             return value
-        expected = "a number, a name, or a list of them"
+        expected = "a size (a number or a name) or a list of them"
     elif kind is float:
         if (number := _number(value)) is not None:
             return number

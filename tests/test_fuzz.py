@@ -212,7 +212,7 @@ def test_damaged_images(pictures, tmp_path, data):
     path.write_bytes(damage(data, source.read_bytes(), [b"", b"\xff\xd8", b"x" * 999]))
     try:
         image = read_image(str(path))
-        assert image.ndim == 3 and image.shape[0] == 3 and image.min() >= 0 and image.max() <= 1
+        assert image.ndim == 3 and image.shape[0] == 3 and image.dtype == torch.uint8
     except UserError as error:
         assert one_line(error) and str(path) in str(error)
 
