@@ -274,6 +274,33 @@ def test_where_it_cannot_stand_for_a_checkpoint(exported: Exported, tmp_path: Pa
     assert "expected the checkpoint that it was made from" in err
 
 
+def test_bad_names_are_one_line(exported: Exported, tmp_path: Path, program: Callable):
+    line = "--cfg", exported.folder / "cfg.yaml", "--ckpt", exported.folder / "best.pth"
+    one = tmp_path / "one.onnx"
+    cases = {
+        "expected a name that ends in .onnx": ("--out", tmp_path / "net.pth"),
+        "is --out; expected another file": ("--out", one, "--int8", one),
+        "no such file": ("--out", one, "--check", tmp_path / "none.jpg"),
+    }
+    for message, names in cases.items():
+        code, _, err = program(export_onnx.main, *line, *names)
+        assert (code, err.count("\n")) == (2, 1)
+        assert message in err
+        assert not one.exists()
+
+
+def test_an_older_torch_is_named(exported: Exported, monkeypatch: pytest.MonkeyPatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("no symbols\nmore")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(RuntimeError):
+        export_onnx.to_onnx(exported.net, {})
+    monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.9.1"))
+    with pytest.raises(UserError, match=r"torch 2\.9\.1: .* expected 2\.14 .*\(no symbols\)"):
+        export_onnx.to_onnx(exported.net, {})
+
+
 def test_other_files_are_refused(exported: Exported, tmp_path: Path):
     ends = [onnx.helper.make_tensor_value_info(name, 1, [1]) for name in ("image", "boxes")]
     copy = onnx.helper.make_node("Identity", ["image"], ["boxes"])

@@ -144,5 +144,7 @@ def test_others_files_are_refused(tmp_path: Path, folder: Path, weights: Path, p
         code, _, err = program(export_weights.main, *line)
         assert (code, err.count("\n")) == (2, 1)
         assert message in err
+    line = "--ckpt", weights, "--out", weights, "--half"
+    assert "is --ckpt; expected another file" in program(export_weights.main, *line)[2]
     line = "--ckpt", folder / "best.pth", "--out", tmp_path / "out.pth"
     assert "ends in .safetensors" in program(export_weights.main, *line)[2]

@@ -34,11 +34,12 @@ from models.onnx_graph import SearchGraph
 from models.search_net import SearchNet
 from tools.parity import NUMBERS, PICTURES, PIXELS, check, pictures
 from utils.errors import UserError, run_main
-from utils.files import make_folder, written_beside
+from utils.files import check_target, written_beside
 from utils.optional import optional
 
 CPU = torch.device("cpu")
 OPSET = 18
+TESTED = "2.14"  # of torch, whose exporter changes with every version
 
 
 def parse_args() -> argparse.Namespace:
@@ -68,29 +69,41 @@ def parse_args() -> argparse.Namespace:
 
 
 def to_onnx(net: SearchNet, notes: dict[str, str]) -> Any:
-    """The network's graph as an onnx.ModelProto with `notes` as its metadata."""
-    side = 2 * net.transform.size_divisible
-    image = torch.zeros(side, side + 16, 3, dtype=torch.uint8)  # any: sizes stay symbols
-    boxes = torch.tensor([[0.0, 0, 9, 9], [9, 9, 19, 39]])
-    free = torch.export.Dim.DYNAMIC
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # libraries of each other
-        program = torch.onnx.export(
-            SearchGraph(net).eval(),
-            (image, boxes),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(INPUTS),
-            output_names=list(OUTPUTS),
-            dynamic_shapes=({0: free, 1: free}, {0: free}),
-            verbose=False,
-        )
-    model = program.model_proto
+    """The network's graph as an onnx.ModelProto with `notes` as its metadata. UserError where
+    PyTorch is too old for it."""
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # libraries of each other
+            model = _graph(SearchGraph(net).eval(), net.transform.size_divisible).model_proto
+    except Exception as error:  # an older exporter fails in many ways
+        if torch.__version__ >= TESTED:
+            raise
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(
+            f"torch {torch.__version__}: cannot export the network, expected {TESTED} or newer "
+            f"({reason})"
+        ) from None
     _tidy(model.graph)
     model.producer_name, model.doc_string = "DDPS", __doc__
     for key, value in notes.items():
         model.metadata_props.add(key=key, value=value)
     return model
+
+
+def _graph(graph: SearchGraph, side: int) -> Any:
+    image = torch.zeros(side, 2 * side, 3, dtype=torch.uint8)  # any: sizes stay symbols
+    boxes = torch.tensor([[0.0, 0, 9, 9], [9, 9, 19, 39]])
+    free = torch.export.Dim.DYNAMIC
+    return torch.onnx.export(
+        graph,
+        (image, boxes),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=list(INPUTS),
+        output_names=list(OUTPUTS),
+        dynamic_shapes=({0: free, 1: free}, {0: free}),
+        verbose=False,
+    )
 
 
 def _tidy(graph: Any) -> None:
@@ -126,10 +139,10 @@ def main() -> None:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         optional(package, f"--out {args.out}", REQUIREMENTS)
     for option, path in (("--out", args.out), ("--int8", args.int8)):
-        if path is not None and path.suffix != SUFFIX:
-            raise UserError(f"{option} {path}: expected a name that ends in {SUFFIX}")
         if path is not None:
-            make_folder(path.parent, option)
+            check_target(option, path, SUFFIX)
+    if args.int8 == args.out:
+        raise UserError(f"--int8 {args.int8}: is --out; expected another file")
     cfg = load_cfg(args.cfg, args.overrides)
     images = pictures(args.check)
     net = load_search_net(cfg, args.ckpt, CPU)

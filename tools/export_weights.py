@@ -15,7 +15,7 @@ from engine.checkpoint import load_with_config
 from engine.evaluation.records import thresholds_of
 from engine.weights import SUFFIX, save_weights
 from utils.errors import UserError, run_main
-from utils.files import make_folder
+from utils.files import check_target
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,9 +32,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    if args.out.suffix != SUFFIX:
-        raise UserError(f"--out {args.out}: expected a name that ends in {SUFFIX}")
-    make_folder(args.out.parent, "--out")
+    check_target("--out", args.out, SUFFIX)
+    if args.out.resolve() == Path(args.ckpt).resolve():
+        raise UserError(f"--out {args.out}: is --ckpt; expected another file")
     net, cfg = load_with_config(args.ckpt, "--ckpt", torch.device("cpu"))
     thresholds = thresholds_of(args.ckpt)
     save_weights(net.state_dict(), cfg.dump(), thresholds, args.out, args.half)

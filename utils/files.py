@@ -97,6 +97,13 @@ def folder_beside(folder: Path, key: str) -> Iterator[Path]:
         os.replace(whole, folder)
 
 
+def check_target(option: str, path: Path, suffix: str) -> None:
+    """Make the folder of a file to be written; UserError unless its name ends in `suffix`."""
+    if path.suffix != suffix:
+        raise UserError(f"{option} {path}: expected a name that ends in {suffix}")
+    make_folder(path.parent, option)
+
+
 def save_file(content: Any, path: Path) -> None:
     """torch.save that never leaves half a file at `path`."""
     with written_beside(path) as file:
