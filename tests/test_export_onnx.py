@@ -280,7 +280,7 @@ def test_bad_names_are_one_line(exported: Exported, tmp_path: Path, program: Cal
     cases = {
         "expected a name that ends in .onnx": ("--out", tmp_path / "net.pth"),
         "is --out; expected another file": ("--out", one, "--int8", one),
-        "no such file": ("--out", one, "--check", tmp_path / "none.jpg"),
+        "none.jpg: missing image": ("--out", one, "--check", tmp_path / "none.jpg"),
     }
     for message, names in cases.items():
         code, _, err = program(export_onnx.main, *line, *names)
