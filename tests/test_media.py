@@ -266,6 +266,11 @@ def test_a_tilde_in_any_argument_is_the_users_home(tmp_path, monkeypatch, progra
                     "a~b", "x=1"]  # fmt: skip
 
 
+def test_a_name_too_long_is_one_line_wherever_it_is_met(program):
+    code, _, err = program(lambda: Path("x" * 300).is_file())
+    assert code == 2 and err == f"error: {'x' * 300}: File name too long\n"
+
+
 def test_no_name_breaks_a_print(tmp_path):
     code = (
         "import sys; from utils.errors import UserError, run_main\n"

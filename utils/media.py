@@ -20,7 +20,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg, read_file
 
-from utils.errors import UserError
+from utils.errors import UserError, no_memory, reason_of
 
 try:
     import pillow_heif
@@ -61,12 +61,10 @@ def open_picture(path: str | Path) -> Iterator[Image.Image]:
         raise
     except FileNotFoundError:
         raise PictureError(f"{path}: missing image") from None
-    except MemoryError:
-        raise UserError(f"{path}: cannot be read (not enough memory)") from None
     except Exception as error:  # each of Pillow's decoders has its own kinds
-        code = getattr(error, "errno", None)
-        if code and code != errno.EINVAL:  # EINVAL: a place that the file itself names
-            raise UserError(f"{path}: cannot be read ({os.strerror(code)})") from None
+        code = getattr(error, "errno", None)  # EINVAL: a place that the file itself names
+        if no_memory(error) or code not in (None, errno.EINVAL):
+            raise UserError(f"{path}: cannot be read ({reason_of(error)})") from None
         raise PictureError(f"{path}: {_reason(path, error)}") from None
 
 

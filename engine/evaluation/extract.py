@@ -125,14 +125,17 @@ def _writing(path: Path) -> Iterator[Callable[[str, int, Detections], None]]:
     try:
         with _blaming(path):
             file = open(path, "wb")  # noqa: SIM115, closed below
-        with file:
 
-            def write(kind: str, index: int, found: Detections) -> None:
-                with _blaming(path):
-                    file.write(_record(kind, index, found))
-                    file.flush()  # here, where a full disk is told
+        def write(kind: str, index: int, found: Detections) -> None:
+            with _blaming(path):
+                file.write(_record(kind, index, found))
+                file.flush()  # here, where a full disk is told
 
+        try:
             yield write
+        finally:
+            with _blaming(path):  # it writes what could not be written once more
+                file.close()
     except BaseException:
         path.unlink(missing_ok=True)
         raise
