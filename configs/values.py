@@ -29,7 +29,7 @@ def merge(
     whose value is of another type. where: what that line starts with; unknown: keys of other
     versions are passed over."""
     for name, value in values.items():
-        key = f"{above}{name if isinstance(name, str) else shown(name)}"
+        key = above + (name if isinstance(name, str) and name.isidentifier() else shown(name))
         if not isinstance(name, str) or name not in cfg:
             if not unknown:
                 raise UserError(f"{where}{no_such_key(key, name, cfg, above)}")
@@ -52,8 +52,10 @@ def put(cfg: CfgNode, key: str, value: Any, where: str) -> None:
     """Put `value` in the place of that of `key`, "A.B.C"."""
     values = flatten(cfg)
     if key not in values:
-        group = any(known.startswith(f"{key}.") for known in values)
-        said = f"{key}: expected one of the keys under it" if group else no_such_key(key, key, cfg)
+        if any(known.startswith(f"{key}.") for known in values):
+            said = f"{key}: expected one of the keys under it"
+        else:
+            said = no_such_key(key if key.isprintable() else shown(key), key, cfg)
         raise UserError(f"{where}{said}")
     node, *names = [cfg, *key.split(".")]
     for name in names[:-1]:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from configs.defaults import get_cfg, load_cfg
 from configs.files import BASE, read_config
@@ -261,6 +263,70 @@ def test_odd_files_are_one_line(tmp_path, text, says):
     with pytest.raises(UserError, match=says) as error:
         load_cfg(path)
     assert "\n" not in str(error.value) and len(str(error.value)) < 900
+
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=5),
+    st.dates(),
+    st.binary(max_size=3),
+    st.sampled_from([2**31, -(2**31), 10**400, "1e-3", "nan", "~/x", "a\0b", "x" * 300, "é"]),
+)
+KNOWN = st.sampled_from(sorted({part for key in flatten(get_cfg()) for part in key.split(".")}))
+ANYTHING = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=5),
+        st.dictionaries(st.one_of(KNOWN, st.integers(), st.none(), st.booleans()), inner),
+        st.sets(st.integers(), max_size=2),
+    ),
+    max_leaves=6,
+)
+
+
+def holds_what_a_config_holds(cfg: dict) -> None:
+    """Values of their defaults' types, within their ranges, that survive being written and read."""
+    defaults = flatten(get_cfg())
+    for key, value in flatten(cfg).items():
+        assert type(value) is type(defaults[key]) or key == "EVAL_GALLERY_SIZE", key
+    again = yaml.safe_load(cfg.dump())
+    assert flatten(again) == flatten(cfg)
+
+
+@pytest.mark.slow
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_values_changed_at_any_depth(tmp_path_factory, data):
+    """A config with something else in one place, inside or above a value: read, or one line."""
+    values = yaml.safe_load(get_cfg().dump())
+    node = values
+    while True:
+        key = data.draw(st.sampled_from(sorted(node)))
+        if not isinstance(node[key], dict) or not data.draw(st.integers(0, 4)):
+            break
+        node = node[key]
+    node[key if data.draw(st.booleans()) else data.draw(st.one_of(KNOWN, SCALARS))] = data.draw(
+        ANYTHING
+    )
+    path = tmp_path_factory.getbasetemp() / "fuzz.yaml"
+    path.write_text(yaml.dump(values), encoding="utf-8", errors="surrogatepass")
+    try:
+        holds_what_a_config_holds(load_cfg(path))
+    except UserError as error:
+        assert "\n" not in str(error) and len(str(error)) < 1000
+
+
+@pytest.mark.slow
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(sorted(flatten(get_cfg()))), st.one_of(ANYTHING.map(repr), st.text()))
+def test_overrides_of_anything(key, text):
+    try:
+        holds_what_a_config_holds(load_cfg(None, [key, text]))
+    except UserError as error:
+        assert len(str(error)) < 1000
 
 
 def test_files_that_are_none(tmp_path):
