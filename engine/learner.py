@@ -134,11 +134,13 @@ class Learner:
             losses = self._forward(self.model, images, targets).losses
         losses = {name: self.weights[name] * loss for name, loss in losses.items()}
         losses["total"] = sum(losses.values())
-        norms = {}
+        norms, scale = {}, self.scaler.get_scale()
         for name, loss in losses.items():
-            gradients = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
-            found = [gradient.norm() for gradient in gradients if gradient is not None]
-            norms[name] = torch.stack(found).norm().item()
+            gradients = torch.autograd.grad(
+                loss * scale, weights, retain_graph=True, allow_unused=True
+            )
+            squares = sum(g.square().sum() for g in gradients if g is not None)
+            norms[name] = float(squares) ** 0.5 / scale
         return norms
 
     def _pieces(

@@ -186,6 +186,50 @@ def test_masks_without_boxes_and_without_background():
     assert not background[1].any()
 
 
+@pytest.mark.parametrize("shape", [(8, 4, 6), (16, 5, 10)])
+@pytest.mark.parametrize("part, by_hand", [("fg", 256), ("bg", 256), ("relation", 256 * 100)])
+def test_normalized_dfd_by_hand(part, by_hand, shape):
+    """Maps that differ by 1 everywhere: one box's mean over its cells, the background's mean over
+    its own, and the whole map, each of as many channels and places as published, here 100."""
+    weights = dict.fromkeys(DFD_PARTS, 0.0) | {part: 1.0}
+    loss = dfd.LevelLoss(shape[0], shape[0], weights, places=100)
+    foreground = dfd.foreground_mask(torch.tensor([[0.0, 0, 9, 20]]), (40, 40), shape[1:])
+    maps = torch.ones(2, *shape), torch.zeros(2, *shape)
+    close(loss(*maps, torch.stack([foreground] * 2), 0.5), by_hand)
+
+
+def test_normalized_attention_by_hand():
+    """At temperature 1/2, strengths of (ln 3) / 2 on half of the places and 0 elsewhere are
+    attentions of 3/2 and 1/2, against 1 everywhere: half of every place. So with channels."""
+    for shape, halves, by_hand in [
+        ((6, 4, 6), (6, 4, 3), 100 / 2),
+        ((8, 5, 3), (4, 5, 3), 256 / 2),
+    ]:
+        loss = dfd.LevelLoss(
+            shape[0], shape[0], {"attention": 1.0, "fg": 0, "bg": 0, "relation": 0}, 100
+        )
+        student = torch.zeros(1, *shape)
+        student[:, : halves[0], : halves[1], : halves[2]] = np.log(3) / 2
+        close(loss(student, torch.zeros(1, *shape), torch.zeros(1, *shape[1:]), 0.5), by_hand)
+
+
+def test_normalized_dfd_is_the_published_at_the_published_size():
+    weights = {part: OPTIONS["dfd"][f"{part}_weight"] for part in DFD_PARTS}
+    torch.manual_seed(0)
+    published = dfd.LevelLoss(256, 256, weights)
+    normalized = dfd.LevelLoss(256, 256, weights, dfd.PLACES["3"])
+    normalized.load_state_dict(published.state_dict())
+    maps, mask = (t("s", 1, 256, 29, 47), t("t", 1, 256, 29, 47)), torch.zeros(1, 29, 47)
+    assert published(*maps, mask, 0.5) == normalized(*maps, mask, 0.5)
+    assert dfd.PLACES == {"0": 232 * 376, "1": 116 * 188, "2": 58 * 94, "3": 29 * 47}
+    traces = make_trace("student"), make_trace("teacher")
+    sums, shares = (
+        make_term("dfd", 8, 8, OPTIONS["dfd"] | dict(normalize=value))(*traces)
+        for value in (False, True)
+    )
+    assert shares > 100 * sums
+
+
 # --- parts of CD -------------------------------------------------------------------------------
 
 

@@ -11,6 +11,10 @@ from models.distill import FPN_LEVELS, align_channels, check_choice
 from models.fast.map_sums import MapSums
 from models.outputs import Trace
 
+# What the published weights belong to: 256 channels, and 900×1500 padded to multiples of 32.
+CHANNELS = 256
+PLACES = {level: 928 * 1504 // (4 << i) ** 2 for i, level in enumerate(FPN_LEVELS)}
+
 
 def attention(strength: Tensor, temperature: float) -> Tensor:
     """Mean absolute features, of the places [N, P] or of the channels [N, C], -> their attention,
@@ -84,11 +88,22 @@ class LevelLoss(nn.Module):
         fg, bg      M_fg · A_p(T) · A_c(T) · (S - T)², M_bg likewise      (FGD equation 8)
         attention   |A_p(S) - A_p(T)| + |A_c(S) - A_c(T)|                 (equation 9)
         relation    (S + context(S) - T - context(T))²                    (equation 12)
+
+    So fg and bg grow with the channels, A_p with the places, A_c with the channels, and relation
+    with both. places: at how many every part has its published strength, whatever size the maps
+    are; None leaves the sums as they are.
     """
 
-    def __init__(self, student_channels: int, teacher_channels: int, weights: dict[str, float]):
+    def __init__(
+        self,
+        student_channels: int,
+        teacher_channels: int,
+        weights: dict[str, float],
+        places: int | None = None,
+    ):
         super().__init__()
         self.weights = weights
+        self.places = places
         self.align = align_channels(student_channels, teacher_channels)
         self.student_context = ContextBlock(teacher_channels)
         self.teacher_context = ContextBlock(teacher_channels)
@@ -106,14 +121,25 @@ class LevelLoss(nn.Module):
             s, t, masks.flatten(1) * theirs[0], theirs[1], mask.weight.flatten(), mask.bias
         )
         ours = [attention(strength, temperature) for strength in (places, channels)]
-        attention_gap = sum((a - b).abs().sum() for a, b in zip(ours, theirs))
+        by_places, by_channels = self._scales(s.shape)
+        gap_places, gap_channels = ((a - b).abs().sum() for a, b in zip(ours, theirs))
+        attention_gap = by_places * gap_places + by_channels * gap_channels
         shift = self.student_context.transform(context[..., None, None])
         shift = (shift - self.teacher_context(teacher)).flatten(1)
         relation = squares + (2 * gaps * shift + s.shape[2] * shift**2).sum()
         total = (
-            error + self.weights["attention"] * attention_gap + self.weights["relation"] * relation
+            by_channels * error
+            + self.weights["attention"] * attention_gap
+            + self.weights["relation"] * by_places * by_channels * relation
         )
         return total / len(student)
+
+    def _scales(self, shape: torch.Size) -> tuple[float, float]:
+        """Of sums over the places and over the channels of maps [N, C, P]: published size over
+        their own."""
+        if self.places is None:
+            return 1.0, 1.0
+        return self.places / shape[2], CHANNELS / shape[1]
 
 
 class Term(nn.Module):
@@ -125,6 +151,7 @@ class Term(nn.Module):
         scale_boxes_by: what size of the image the map is taken to span when boxes are scaled to
             it: "image" (before padding, as published: beside the person in a batch of mixed
             sizes) or "padded" (in place).
+        normalize: the published strength for maps of any size and width; published are plain sums.
     """
 
     def __init__(
@@ -138,6 +165,7 @@ class Term(nn.Module):
         relation_weight: float,
         temperature: float,
         scale_boxes_by: str,
+        normalize: bool,
     ):
         super().__init__()
         choices = ("image", "padded")
@@ -150,7 +178,15 @@ class Term(nn.Module):
             "relation": relation_weight,
         }
         self.levels = nn.ModuleDict(
-            {level: LevelLoss(student_channels, teacher_channels, weights) for level in FPN_LEVELS}
+            {
+                level: LevelLoss(
+                    student_channels,
+                    teacher_channels,
+                    weights,
+                    PLACES[level] if normalize else None,
+                )
+                for level in FPN_LEVELS
+            }
         )
 
     def forward(self, student: Trace, teacher: Trace) -> Tensor:
