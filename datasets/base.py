@@ -112,7 +112,7 @@ def corners(xywh: np.ndarray) -> np.ndarray:
 
 def has_area(xywh: np.ndarray) -> np.ndarray:
     """[n, 4] x y w h -> [n] bool."""
-    return (xywh[:, 2:] > 0).all(1)
+    return np.all(xywh[:, 2:] > 0, axis=1)
 
 
 def make_scenes(

@@ -101,7 +101,8 @@ class Lists:
 
 def read_lists(path: str, variable: str) -> Lists:
     """A `TestG...` variable: [1, q] struct of Query [1, 1] and Gallery [1, g]."""
-    names, images, boxes, asked, places = {}, [], [], [], []
+    names: dict[bytes, int] = {}
+    images, listed_boxes, asked, places = [], [], [], []
     for record in load_structs(path, variable):
         with reading(path):
             query, gallery = fields(record["Query"]), fields(record["Gallery"])
@@ -110,16 +111,16 @@ def read_lists(path: str, variable: str) -> Lists:
             # equal names are equal bytes, so each is read once
             listed = [names.setdefault(name, len(names)) for name in gallery.get("imname", [])]
             images.append(np.array(listed, np.int64))
-            boxes.append(stack_boxes(gallery.get("idlocate", [])))
+            listed_boxes.append(stack_boxes(gallery.get("idlocate", [])))
     with reading(path):
         queries = keys([text(name) for name in asked], stack_boxes(places))
-        boxes = np.concatenate(boxes)
-        query = np.repeat(np.arange(len(queries)), [len(listed) for listed in images])
+        boxes = np.concatenate(listed_boxes)
+        rows = np.repeat(np.arange(len(queries)), [len(listed) for listed in images])
         holding = np.flatnonzero(has_area(boxes))  # an empty idlocate became zeros
         return Lists(
             queries,
             [text(name) for name in names],
-            query,
+            rows,
             np.concatenate(images),
             holding,
             boxes[holding],

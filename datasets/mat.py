@@ -1,8 +1,11 @@
 """MATLAB v5 files: what the annotation files need of the format, in about a hundred lines.
 
-scipy.io.loadmat ends in a segmentation fault on some damaged files, and needs 10 GB and two
-minutes for CUHK-SYSU's TestG4000.mat. Here a matrix stays `bytes` until it is asked for, and
-whatever is wrong with a file is one clear line.
+Not scipy.io.loadmat: measured with scipy 1.17.1 on a made-up file of the form of TestG4000.mat with
+145 of its 2,900 queries, 4,000 images each (3 MB; a CPU in other use), it takes 12.0 s and 0.63
+GiB, so 12 GiB for all of them; this reader 2.6 s and 0.06 GiB. Of 1,000 small uncompressed files
+with one to three changed bytes, 41 end a Python in loadmat by SIGSEGV or SIGBUS, and 2 are not done
+after 10 s. Here a matrix stays `bytes` until it is asked for, and whatever is wrong with a file is
+one clear line.
 Format: MathWorks, "MAT-File Level 5 File Format".
 """
 
@@ -157,7 +160,7 @@ def _variables(file: BinaryIO) -> Iterator["BinaryIO | _Inflate"]:
         if len(body) < size:
             raise EOFError("cut short")
         if kind == COMPRESSED:
-            stream = _Inflate(body)
+            stream: BinaryIO | _Inflate = _Inflate(body)
             kind, _ = TAG.unpack(stream.read(8))
         else:
             stream = io.BytesIO(body)

@@ -100,6 +100,14 @@ def test_modes_are_shown_as_a_viewer_does(tmp_path):
     assert np.abs(seen.astype(int) - COLOURS).max() <= 1
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_names_that_are_not_utf_8_can_be_read(tmp_path, suffix):
+    path = tmp_path / os.fsdecode(b"na\xefve" + suffix.encode())
+    Image.fromarray(COLOURS).save(path)
+    assert read_pixels(path, upright=True).shape == (3, 40, 60)
+    assert [one.path for one in walk([tmp_path], "--gallery")[0]] == [path]
+
+
 def test_plain_pixels_are_pillows(tmp_path):
     Image.fromarray(COLOURS).save(tmp_path / "x.jpg")
     pixels = read_pixels(tmp_path / "x.jpg", upright=False)

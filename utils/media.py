@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg, read_file
+from torchvision.io import ImageReadMode, decode_jpeg
 
 from utils.errors import UserError, no_memory, reason_of
 
@@ -82,8 +82,8 @@ def _reason(path: str | Path, error: Exception) -> str:
 def read_pixels(path: str | Path, upright: bool) -> Tensor:
     """[3, H, W] uint8, RGB. Colour JPEGs that need no turn are decoded by torchvision, to Pillow's
     bits in half of its time; all others, and those that it refuses, by Pillow."""
-    if (pixels := _read_jpeg(path, upright)) is not None:
-        return pixels
+    if (decoded := _read_jpeg(path, upright)) is not None:
+        return decoded
     pixels = np.array(read_picture(path, upright))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
@@ -95,7 +95,8 @@ def _read_jpeg(path: str | Path, upright: bool) -> Tensor | None:
             return None
         _check_shape(path, *image.size)
     try:
-        return decode_jpeg(read_file(str(path)), mode=ImageReadMode.RGB).contiguous()
+        data = torch.from_numpy(np.fromfile(path, np.uint8))  # read_file takes UTF-8 names only
+        return decode_jpeg(data, mode=ImageReadMode.RGB).contiguous()
     except (RuntimeError, OSError):  # damaged, or a torchvision without libjpeg
         return None
 
