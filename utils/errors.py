@@ -12,8 +12,16 @@ from utils.names import at_home, printable
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # What a machine refuses, wherever it does; any other OSError that nobody expects is a defect.
-LIMITS = (*FULL, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EIO, errno.ESTALE)
-LIMITS += (errno.ENAMETOOLONG,)
+LIMITS = (
+    *FULL,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.EAGAIN,
+    errno.EIO,
+    errno.ESTALE,
+    errno.ENAMETOOLONG,
+)
 
 
 class UserError(Exception):
