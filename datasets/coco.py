@@ -14,7 +14,6 @@ from datasets.base import (
     SearchDataset,
     corners,
     count,
-    has_area,
     make_scenes,
     number_identities,
 )
@@ -118,7 +117,7 @@ def load(root: str) -> OwnData:
 def numbered(names: Iterable[str | None]) -> dict[str, int]:
     """Names -> 1..N, whole numbers first and in their order."""
     found = {name for name in names if name is not None}
-    order = sorted(found, key=lambda n: (0, int(n), n) if n.isdecimal() else (1, 0, n))
+    order = sorted(found, key=lambda n: (0, len(n), n) if n.isdecimal() else (1, 0, n))
     return {name: number for number, name in enumerate(order, 1)}
 
 
@@ -185,9 +184,9 @@ def read_queries(path: str, test: Annotations, people: dict[str, int]) -> list[Q
                 f"{where}: expected one annotation {name} in {test.path}, found {found}"
             )
         row = row_of[name]
-        xywh, person = test.xywh[row : row + 1], test.people[row]
-        if person is None or not has_area(xywh)[0]:
-            what = "no person_id" if person is None else f"the box {xywh[0].tolist()}"
+        person, box = test.people[row], corners(test.xywh[row : row + 1])[0]
+        if person is None or not (box[2:] > box[:2]).all():
+            what = "no person_id" if person is None else f"the box {test.xywh[row].tolist()}"
             raise UserError(f"{where}: annotation {name} has {what}, and cannot be searched for")
-        queries.append(Query(int(test.image[row]), corners(xywh)[0], people[person]))
+        queries.append(Query(int(test.image[row]), box, people[person]))
     return queries

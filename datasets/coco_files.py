@@ -8,7 +8,6 @@ Form: https://cocodataset.org/#format-data (object detection).
 import json
 import math
 import os
-import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -183,7 +182,11 @@ def flag(value: Any) -> int | None:
 
 def labelled(person: str | None) -> str | None:
     """Whom a person_id names: nobody if it is absent, empty or a negative number."""
-    return None if not person or re.match(r"-\.?\d", person) else person
+    try:
+        negative = float(person or -1) < 0
+    except ValueError:
+        negative = False
+    return None if negative else person
 
 
 def write_annotations(path: Path, scenes: list[tuple[dict, list[Person]]]) -> list[list[int]]:
@@ -211,5 +214,5 @@ def write_annotations(path: Path, scenes: list[tuple[dict, list[Person]]]) -> li
         "annotations": annotations,
         "categories": [{"id": 1, "name": "person"}],
     }
-    write_text(json.dumps(content, ensure_ascii=False, indent=1), path)
+    write_text(json.dumps(content, indent=1), path)
     return ids

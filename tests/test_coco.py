@@ -26,7 +26,7 @@ TEST = {
     "gate/1.jpg": [("p", *BOX), (12, 1, 1, 20, 20)],
     "gate/2.jpg": [("p", 3, 3, 30, 30), (-2, 1, 1, 5, 5)],
     "gate/3.jpg": [],
-    "hall/1.jpg": [("p", 4, 4, 9, 9), ("q", *BOX)],
+    "hall/1.jpg": [("p", 4, 4, 9, 9), ("q", *BOX), ("r", -9, 1, 5, 5)],
 }
 
 
@@ -59,6 +59,7 @@ def test_labels_names_and_cameras(own):
     assert data.dropped == {
         "train: box without area, dropped": 1,
         "train: negative corner, clipped": 1,
+        "test: box outside the image, dropped": 1,
         "person in train.json and in test.json": 1,
     }
     assert [s.camera for s in data.gallery] == [1, 1, 1, 2]
@@ -117,6 +118,7 @@ def test_queries_of_a_file(own):
     [
         ("[99]", "query 1: expected one annotation 99 in .*test.json, found none"),
         ("[1, 4]", "query 2: annotation 4 has no person_id"),
+        ("[7]", r"query 1: annotation 7 has the box \[-9.0, 1.0, 5.0, 5.0\]"),
         ("{}", "expected a list of annotations' ids, found {}"),
         ("[]", r"expected a list of annotations' ids, found \[\]"),
         ("[[1]]", r"query 1: expected a number or a text, found \[1\]"),
