@@ -29,11 +29,11 @@ class Frame:
 
 
 def read_frames(path: Path) -> Iterator[tuple[int, Image.Image]]:
-    """(number from 1 on, RGB picture) of each frame, as it is stored. UserError where one is
-    damaged: the numbers of all that follow would be wrong."""
+    """(number from 1 on, RGB picture) of each frame, upright. UserError where one is damaged: the
+    numbers of all that follow would be wrong."""
     with _opened(path) as (container, stream):
         for number, frame in enumerate(container.decode(stream), 1):
-            yield number, frame.to_image()
+            yield number, frame.to_image().rotate(frame.rotation, expand=True)
 
 
 def sample_frames(path: Path, every: float, after: float | None, say: Say) -> Iterator[Frame]:
