@@ -1,7 +1,9 @@
 """Evaluation on a tiny dataset and a random network: extraction, the cache, results."""
 
+import copy
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,6 +97,20 @@ def test_mixed_precision_is_close(net, dataset, tmp_path, amp):
     for a, b in zip(whole["query_box_feats"], half["query_box_feats"]):
         assert float(a @ b) > 0.98 and not torch.equal(a, b)
     assert all(t.dtype == torch.float32 for key in LISTS for t in half[key])
+
+
+def test_fast_evaluation_is_close(net, dataset, config):
+    """The same people to 1e-4, by other sums; the network itself stays as it is."""
+    before, found = copy.deepcopy(net.state_dict()), []
+    for fast in (False, True):
+        cfg = config(EVAL_FAST=fast)
+        ev.evaluate(net, dataset, cfg, CPU)
+        found.append(load_cache(Path(cfg.OUTPUT_DIR) / CACHE, dataset, False, False))
+    exact, fast = (cache["query_box_feats"] for cache in found)
+    for a, b in zip(exact, fast):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
+    assert not all(map(torch.equal, exact, fast))
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
 def test_several_galleries_give_a_table_and_a_curve(net, dataset, config, capsys):
