@@ -145,6 +145,11 @@ def _load_onnx(cfg: CfgNode, path: str | Path, device: torch.device) -> OnnxNet:
     model = [key for key in flatten(cfg) if key.startswith("MODEL.") and key not in TRAINING_KEYS]
     built_in = ["BACKBONE.NAME", "INPUT.MIN_SIZE", "INPUT.MAX_SIZE", *model]
     check_same_model(header, cfg, f"--ckpt {path}", built_in)
+    if cfg.DEVICE.startswith("cuda") and "CUDAExecutionProvider" not in session.get_providers():
+        raise UserError(
+            f"DEVICE {cfg.DEVICE}: the onnxruntime that is installed knows no GPU; expected cpu or "
+            "auto, or the package onnxruntime-gpu"
+        )
     for key in ("EVAL_AMP", "EVAL_FAST"):
         if cfg[key]:
             raise UserError(f"{key} {cfg[key]}: not for --ckpt {path}, whose form is its own")

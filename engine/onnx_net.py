@@ -12,6 +12,7 @@ from models.network import Network
 from models.outputs import Detections
 from models.roi_heads import keep_best
 from utils.errors import UserError
+from utils.files import content_of, open_file
 from utils.optional import optional
 
 SUFFIX = ".onnx"
@@ -23,8 +24,8 @@ INPUTS = {
 OUTPUTS = {
     "boxes": "float32 [people, 4], everyone found, best first: x1 y1 x2 y2 in the image's pixels",
     "scores": "float32 [people], 0 to 1",
-    "embeddings": "float32 [people, D], of length 1; two people's similarity is their inner "
-    "product, for ranking times the score of the one who was found",
+    "embeddings": "float32 [people, D], of length 1: two people's similarity is their inner\n"
+    "    product, for ranking times the score of the one who was found",
     "query_embeddings": "float32 [queries, D], of length 1",
 }
 
@@ -62,8 +63,7 @@ def open_onnx(path: str | Path, what: str, device: torch.device) -> tuple[Any, d
     """An onnxruntime session of a file that tools.export_onnx wrote, and what stands in its
     metadata: {"config": YAML, "thresholds": dict or None}. It runs on a GPU where onnxruntime
     knows one. UserError where missing, damaged, or of another kind."""
-    if not Path(path).is_file():
-        raise UserError(f"{what} {path}: no such file")
+    open_file(path, what).close()
     runtime = optional("onnxruntime", f"{what} {path}", REQUIREMENTS)
     providers: list[tuple[str, dict]] = [("CPUExecutionProvider", {})]
     if device.type == "cuda" and "CUDAExecutionProvider" in runtime.get_available_providers():
@@ -71,11 +71,8 @@ def open_onnx(path: str | Path, what: str, device: torch.device) -> tuple[Any, d
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4  # what it raises need not be printed too
-    try:
+    with content_of(f"{what} {path}", "an ONNX file"):
         session = runtime.InferenceSession(path, options, providers)
-    except Exception as error:  # onnxruntime's own kinds
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"{what} {path}: damaged, or not an ONNX file ({reason})") from None
     header = session.get_modelmeta().custom_metadata_map
     names = [one.name for one in (*session.get_inputs(), *session.get_outputs())]
     if "config" not in header or names != [*INPUTS, *OUTPUTS]:

@@ -29,10 +29,8 @@ class SearchGraph(nn.Module):
         [m, D]."""
         heads = self.net.roi_heads
         resized, size = self.resize(image)
-        ratio = torch.tensor(size, dtype=torch.float32) / torch.tensor(
-            image.shape[:2], dtype=torch.float32
-        )
-        ratio = ratio.flip(0).repeat(2)
+        before, after = (torch.tensor(s, dtype=torch.float32) for s in (image.shape[:2], size))
+        ratio = (after / before).flip(0).repeat(2)
         features = self.net.backbone(resized)
         proposals = self.propose(features, resized, size)
         boxes, scores = self.detect(features, proposals, size)

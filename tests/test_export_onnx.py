@@ -263,6 +263,8 @@ def test_another_configs_file_is_refused(exported: Exported, key: str, value: fl
         with pytest.raises(UserError, match=rf"{next(iter(setting))} .* whose form is its own"):
             exported.load(exported.onnx, **setting)
     exported.load(exported.onnx, **{"MODEL.ROI.BATCH_SIZE": 4})
+    with pytest.raises(UserError, match=r"DEVICE cuda: the onnxruntime .* knows no GPU"):
+        exported.load(exported.onnx, DEVICE="cuda")
 
 
 def test_where_it_cannot_stand_for_a_checkpoint(exported: Exported, tmp_path: Path, program):

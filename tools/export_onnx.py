@@ -3,11 +3,8 @@ boxes in it, to everyone's boxes, scores and embeddings, and those boxes' embedd
 
     python -m tools.export_onnx --cfg F --ckpt F --out student.onnx [--int8 student_int8.onnx]
 
-Inputs: image, uint8 [height, width, 3], RGB; query_boxes, float32 [queries, 4], x1 y1 x2 y2 in its
-pixels, none or many. Outputs: boxes, float32 [people, 4] in the same pixels, best first; scores
-[people]; embeddings [people, D] and query_embeddings [queries, D], all of length 1. A person's
-similarity to a query is their inner product times the person's score. Operators: ONNX's own, opset
-18. The metadata hold this text, the config and, where an evaluation has found them, thresholds.
+Operators are ONNX's own, opset 18. The file's metadata hold this text ("usage"), the config and,
+where an evaluation has found them, thresholds.
 
 torch.onnx.export (the one over torch.export) makes the graph from models/onnx_graph.py; it cannot
 take torchvision's detection itself, which branches on numbers of boxes. What was written is run in
@@ -37,6 +34,8 @@ from utils.errors import UserError, run_main
 from utils.files import check_target, written_beside
 from utils.optional import optional
 
+ENDS = [f"  {name}: {text}" for name, text in (INPUTS | OUTPUTS).items()]
+USAGE = "\n".join([__doc__, "Inputs and outputs:", *ENDS])
 CPU = torch.device("cpu")
 OPSET = 18
 TESTED = "2.14"  # of torch, whose exporter changes with every version
@@ -44,7 +43,7 @@ TESTED = "2.14"  # of torch, whose exporter changes with every version
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=USAGE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML config")
     parser.add_argument("--ckpt", required=True, metavar="FILE", help="checkpoint of that config")
@@ -84,7 +83,7 @@ def to_onnx(net: SearchNet, notes: dict[str, str]) -> Any:
             f"({reason})"
         ) from None
     _tidy(model.graph)
-    model.producer_name, model.doc_string = "DDPS", __doc__
+    model.producer_name, model.doc_string = "DDPS", USAGE
     for key, value in notes.items():
         model.metadata_props.add(key=key, value=value)
     return model
@@ -126,10 +125,12 @@ def quantize(model: Any, path: Path) -> None:
     with TemporaryDirectory() as folder:  # it writes where it likes
         part = Path(folder) / path.name
         logging.disable(logging.WARNING)  # advice on convolutions, which stay as they are
-        quantization.quantize_dynamic(
-            model, part, op_types_to_quantize=["Gemm", "MatMul"], per_channel=True
-        )
-        logging.disable(logging.NOTSET)
+        try:
+            quantization.quantize_dynamic(
+                model, part, op_types_to_quantize=["Gemm", "MatMul"], per_channel=True
+            )
+        finally:
+            logging.disable(logging.NOTSET)
         with written_beside(path) as file:
             file.write(part.read_bytes())
 
@@ -146,7 +147,7 @@ def main() -> None:
     cfg = load_cfg(args.cfg, args.overrides)
     images = pictures(args.check)
     net = load_search_net(cfg, args.ckpt, CPU)
-    notes = {"config": cfg.dump(), "usage": __doc__}
+    notes = {"config": cfg.dump(), "usage": USAGE}
     if thresholds := thresholds_of(args.ckpt):
         notes["thresholds"] = json.dumps(thresholds)
     model = to_onnx(net, notes)

@@ -2,8 +2,8 @@
 
     python -m tools.export_weights --ckpt runs/.../best.pth --out student.safetensors [--half]
 
-Everything that takes a checkpoint takes the file, except --resume and, as a teacher, the term CD:
-optimizer, distillation terms and the table of identities stay behind.
+Everything that takes a checkpoint takes the file, except --resume and, as a teacher, the terms CD
+and RKD: optimizer, distillation terms and the table of identities stay behind.
 """
 
 import argparse

@@ -74,6 +74,8 @@ def check(plain: Network, other: Network, path: Path, images: dict[str, Tensor])
     head = ["people", "in ONNX", "boxes, px", "scores", "embeddings", "of queries"]
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; largest differences from PyTorch")
     print(tabulate(rows, ["", *head], floatfmt=".1e"))
+    if not any(one.plain for one in found):
+        print("nobody was found in these pictures: --check takes others")
     return all(one.same for one in found)
 
 
