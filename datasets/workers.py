@@ -100,6 +100,8 @@ def from_workers(loader: DataLoader) -> Iterator[list]:
                 _tell_once(parcel.note)
             yield parcel.open()
     except (OSError, EOFError, RuntimeError, MemoryError) as error:
+        if isinstance(error, (EOFError, ConnectionError)):  # of one that is about to be gone
+            any(worker.join(0.5) or worker.exitcode for worker in workers)
         why = _why(error, [worker.exitcode for worker in workers])
         if not why:
             raise
