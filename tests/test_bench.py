@@ -1,0 +1,33 @@
+"""Benchmarks as a user starts them, on small networks and pictures."""
+
+import sys
+
+import pytest
+
+from tests.training import CONFIG
+from tools import bench_loader, bench_step
+
+
+@pytest.mark.slow
+def test_a_step_beside_the_plain_formulas(tmp_path, monkeypatch, capsys):
+    (tmp_path / "tiny.yaml").write_text(CONFIG)
+    config = str(tmp_path / "tiny.yaml")
+    line = ["--cfg", config, "--teacher", config, "--measures", "none", "--repeats", "1"]
+    monkeypatch.setattr(sys, "argv", ["bench_step", *line])
+    bench_step.main()
+    said = capsys.readouterr().out
+    rows = [row.split() for row in said.splitlines()]
+    assert [row[0] for row in rows if row and row[0] in ("none", "plain")] == ["none", "plain"]
+    assert "fast over plain formulas, pair by pair: " in said and "GFLOP/s of matmul" in said
+
+
+def test_workers_are_counted(tmp_path, monkeypatch, capsys):
+    def rate(read, count):
+        assert read(count - 1) is not None
+        return 7
+
+    monkeypatch.setattr(bench_loader, "rate", rate)
+    monkeypatch.setattr(sys, "argv", ["bench_loader", "--size", "64", "48", "--steps", "3"])
+    bench_loader.main()
+    rows = [row.split() for row in capsys.readouterr().out.splitlines()[4:]]
+    assert [row[-1] for row in rows] == ["3", "3"]  # 15 images a second

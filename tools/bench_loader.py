@@ -1,0 +1,80 @@
+"""How many images one worker reads in a second, and how many workers a training step needs.
+
+    python -m tools.bench_loader --size 1920 1080 --steps 10 --batch 5
+
+JPEGs of made-up scenes, or --images FOLDER of your own, read as training reads them; beside it with
+Pillow's decoder in place of torchvision's.
+"""
+
+import argparse
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from PIL import Image
+from tabulate import tabulate
+
+from datasets.base import Scene
+from datasets.loaders import SceneDataset
+from tools.profile_model import machine, positive
+from utils.errors import UserError, run_main
+
+
+def write_scenes(folder: Path, size: tuple[int, int], count: int = 8) -> None:
+    """JPEGs of `size` (width, height) with the detail of photographs: smooth, with some noise."""
+    random = np.random.default_rng(0)
+    for i in range(count):
+        coarse = random.integers(0, 256, (size[1] // 32 + 2, size[0] // 32 + 2, 3), np.uint8)
+        smooth = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC), float)
+        noisy = smooth + random.normal(0, 6, smooth.shape)
+        picture = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+        picture.save(folder / f"{i}.jpg", quality=90)
+
+
+def rate(read: Callable[[int], object], count: int, seconds: float = 3) -> float:
+    """Images in a second of this process's own time."""
+    done, start = 0, time.process_time()
+    while time.process_time() - start < seconds:
+        read(done % count)
+        done += 1
+    return done / (time.process_time() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=positive, nargs=2, default=[1920, 1080], metavar=("W", "H"))
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="of JPEGs, instead of --size")
+    parser.add_argument("--steps", type=positive, default=10, help="in a second (default: 10)")
+    parser.add_argument("--batch", type=positive, default=5, help="images of a step (default: 5)")
+    args = parser.parse_args()
+    torch.set_num_threads(1)  # as a worker has
+    with tempfile.TemporaryDirectory() as folder:
+        if args.images is None:
+            write_scenes(Path(folder), args.size)
+        paths = sorted((args.images or Path(folder)).glob("*.jpg"))
+        if not paths:
+            raise UserError(
+                f"--images {args.images}: expected a folder with .jpg files, found none"
+            )
+        box, identity = np.array([[1, 2, 30, 40]], np.float32), np.array([1])
+        scenes = [Scene(path.name, str(path), box, identity, 0) for path in paths]
+        data = SceneDataset(scenes, train=True)
+        rows = []
+        for name, fast in (("as training does", True), ("by Pillow alone", False)):
+            with nullcontext() if fast else patch("utils.media._read_jpeg", return_value=None):
+                found = rate(data.__getitem__, len(paths))
+            rows.append([name, found, math.ceil(args.steps * args.batch / found)])
+        width, height = Image.open(paths[0]).size
+    print(f"{machine(torch.device('cpu'))}\nJPEGs, the first of {width} x {height} pixels")
+    workers = f"workers for {args.steps} steps/s of {args.batch}"
+    print(tabulate(rows, ["read", "images/s of a worker", workers], floatfmt=".1f"))
+
+
+if __name__ == "__main__":
+    run_main(main)
