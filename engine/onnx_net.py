@@ -70,6 +70,8 @@ def open_onnx(path: str | Path, what: str, device: torch.device) -> tuple[Any, d
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    # Threads without work leave the cores to others, PyTorch's among them.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # what it raises need not be printed too
     with content_of(f"{what} {path}", "an ONNX file"):
         session = runtime.InferenceSession(path, options, providers)
