@@ -23,7 +23,9 @@ def check_place(saved: dict, cfg: CfgNode, data: dict, steps: int, where: str) -
     data: the training data's {"images", "identities", "annotations"}, of which as many are compared
     as the checkpoint has. steps: of an epoch. where: the checkpoint's file.
     """
-    wrong = [key for key, kind in KINDS.items() if type(saved.get(key)) is not kind]
+    found = {key: saved.get(key) for key in KINDS}
+    wrong = [key for key, kind in KINDS.items() if not isinstance(found[key], kind)]
+    wrong += [key for key, value in found.items() if isinstance(value, bool)]
     if wrong:
         raise UserError(f"{where}: cannot be resumed, without {', '.join(wrong)}")
     epoch, step, done = saved["epoch"], saved["step"], saved.get("done", 0)
