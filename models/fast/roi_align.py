@@ -30,9 +30,8 @@ class GatheredRoIAlign(nn.Module):
         table = torch.cat([level.float().permute(0, 2, 3, 1).flatten(0, 2) for level in levels])
         pixels, weights = self.taps([level.shape for level in levels], boxes)
         pooled = F.embedding_bag(pixels, table, per_sample_weights=weights, mode="sum")
-        pooled = pooled.view(sum(map(len, boxes)), *self.plain.output_size, table.shape[1]).permute(
-            0, 3, 1, 2
-        )
+        count, bins = sum(map(len, boxes)), self.plain.output_size
+        pooled = pooled.view(count, *bins, table.shape[1]).permute(0, 3, 1, 2)
         return pooled.to(levels[0].dtype)
 
     @torch.no_grad()
