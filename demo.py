@@ -22,7 +22,7 @@ from engine.evaluation.evaluate import SEARCH_SCORE
 from models.build import choose_device
 from models.network import Network
 from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes, stack
-from utils.errors import UserError, run_main
+from utils.errors import UserError, reason_of, run_main
 from utils.files import make_folder, read_text
 from utils.media import read_picture, read_pixels
 from utils.names import output_names, printable
@@ -225,7 +225,7 @@ def save(picture: Image.Image, path: Path) -> None:
     try:
         picture.save(path, quality=92)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+        raise UserError(f"{path}: cannot be written ({reason_of(error)})") from None
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from datasets.mat import LARGEST
-from utils.errors import UserError
+from utils.errors import UserError, reason_of
 from utils.files import write_text
 
 NEEDED = object()
@@ -118,7 +118,7 @@ def read_json(path: str) -> Any:
         with open(path, encoding="utf-8-sig") as file:
             return json.load(file)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise UserError(f"{path}: cannot be read ({reason_of(error)})") from None
     except (ValueError, RecursionError) as error:  # text that is not UTF-8, or not JSON
         raise UserError(f"{path}: expected JSON in UTF-8 ({str(error).splitlines()[0]})") from None
 

@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from utils.errors import UserError
+from utils.errors import UserError, reason_of
 
 NUMBERS = {
     1: "<i1",
@@ -61,7 +61,7 @@ def reading(path: str):
     except FileNotFoundError:
         raise UserError(f"{path}: missing annotation file") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise UserError(f"{path}: cannot be read ({reason_of(error)})") from None
     except Exception as error:  # any bytes may stand there: any exception may come
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(f"{path}: damaged, or not laid out as expected ({reason})") from None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from engine.people import People
-from utils.errors import UserError
+from utils.errors import UserError, reason_of
 from utils.files import written_beside
 from utils.optional import optional
 
@@ -56,7 +56,7 @@ class Vectors:
         except FileNotFoundError:
             raise UserError(f"{path}: no such file") from None
         except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+            raise UserError(f"{path}: cannot be read ({reason_of(error)})") from None
         except (RuntimeError, MemoryError) as error:
             raise UserError(f"{path}: damaged ({_said(error)})") from None
         if tail[OWNER:] != crc.to_bytes(4, "little") or index.d != width:

@@ -4,6 +4,7 @@ import builtins
 import errno
 import json
 import os
+import resource
 import shutil
 import signal
 import time
@@ -16,7 +17,8 @@ import torch
 import engine.run
 from engine.checkpoint import EVALUATIONS
 from engine.learner import Learner
-from tests.training import Run, die, differences, evaluations, make_data, scalars
+from tests.training import Run, children, die, differences, evaluations, make_data, scalars
+from utils.errors import UserError
 from utils.files import save_file
 
 pytestmark = pytest.mark.slow
@@ -91,7 +93,8 @@ class Wait:
 def test_two_runs_do_not_share_it(base, tmp_path):
     """Nor a run and an evaluation; once the first has died, however it did, its folder is free."""
     out = killed(base, tmp_path / "out")
-    first = Run(base, out, "--resume", sabotage=in_step(1, Wait(tmp_path / "waits")))
+    waits = in_step(1, Wait(tmp_path / "waits"))
+    first = Run(base, out, "--resume", "INPUT.NUM_WORKERS", "1", sabotage=waits)
     while not (tmp_path / "waits").exists():
         assert first.process.is_alive()
         time.sleep(0.1)
@@ -105,11 +108,14 @@ def test_two_runs_do_not_share_it(base, tmp_path):
         other = Run(base, out, *arguments, name="other")
         refused(other, "in use by process", f"{first.process.pid}")
         assert content(out) == before
+    worker = children(first.process.pid)[0]
+    os.kill(worker, signal.SIGSTOP)  # it cannot notice that the run is gone
     os.kill(first.process.pid, signal.SIGKILL)
     first.wait()
     run = Run(base, out, "--resume")
     assert run.wait() == 0, run.text
     assert differences(out, base / "whole") == []
+    os.kill(worker, signal.SIGKILL)
 
 
 # --- what of it may be touched ---
@@ -312,3 +318,26 @@ def test_evaluations_of_a_lost_epoch_are_made_anew(base, tmp_path):
     assert run.wait() == 0, run.text
     assert evaluations(out) == [first, second]
     assert differences(out, base / "whole") == []
+
+
+# --- full disks ---
+
+
+def small_files() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+
+
+def test_an_evaluation_leaves_nothing_half_done(base, tmp_path):
+    evaluation = "--eval", "--ckpt", base / "whole" / "best.pth"
+    refused(Run(base, tmp_path, *evaluation, sabotage=small_files), str(tmp_path), "too large")
+    assert {path.name for path in tmp_path.iterdir()} == {".lock"}
+
+
+def test_a_full_disk_is_called_so(tmp_path, monkeypatch):
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="a.pth: cannot be written .the disk is full"):
+        save_file({}, tmp_path / "a.pth")
+    assert not list(tmp_path.iterdir())

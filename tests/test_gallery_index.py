@@ -222,7 +222,7 @@ def _die_after_five(i: int) -> None:
 
 
 def test_a_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
-    holder = f"--index .*being written by process {os.getpid()}"
+    holder = f"--index .*in use by process {os.getpid()}"
     with (
         writing(tmp_path, ORIGIN),
         pytest.raises(UserError, match=holder),

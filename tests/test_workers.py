@@ -4,14 +4,13 @@ import errno
 import os
 import resource
 import signal
-import time
-from pathlib import Path
 
 import pytest
 import torch
 
+from datasets import load_dataset
 from datasets.loaders import Loader, SceneDataset
-from tests.training import Run, differences, make_data
+from tests.training import Run, children, differences, make_data
 from utils.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -122,19 +121,13 @@ def test_without_shared_memory_images_go_through_pipes(base, tmp_path):
 
 
 def test_no_worker_outlives_the_iteration(base):
-    from datasets import load_dataset
-
     scenes = load_dataset("CUHK-SYSU", str(base / "data" / "CUHK-SYSU")).train
+    before = children(os.getpid())
     batches = iter(Loader(SceneDataset(scenes), [[(0, 0)], [(0, 1)], [(0, 2)]], 2))
     next(batches)
-    assert children()
+    assert len(children(os.getpid())) == len(before) + 2
     batches.close()
-    assert not children()
-
-
-def children() -> list[str]:
-    mine = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    return [pid for pid in mine if "pt_data_worker" in Path(f"/proc/{pid}/comm").read_text()]
+    assert children(os.getpid()) == before
 
 
 def test_a_defect_in_a_worker_keeps_its_traceback(base, monkeypatch):
@@ -145,4 +138,3 @@ def test_a_defect_in_a_worker_keeps_its_traceback(base, monkeypatch):
     with pytest.raises(RuntimeError, match="a defect") as error:
         list(Loader(SceneDataset([1]), [[(0, 0)]], 1))
     assert not isinstance(error.value, UserError)
-    time.sleep(0)

@@ -131,6 +131,11 @@ def _main(
     run_main(lambda: run(module.__doc__, module.build))
 
 
+def children(pid: int) -> list[int]:
+    """Processes that this one has started, and that still run."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from datasets.coco_files import Person, write_annotations
 from datasets.tracks import Rules, Sequence, read_sequence
-from utils.errors import UserError, run_main
+from utils.errors import UserError, reason_of, run_main
 from utils.files import folder_beside, make_folder
 from utils.media import open_picture
 
@@ -134,7 +134,7 @@ def put(picture: Path | Image.Image, path: Path) -> tuple[int, int]:
             return picture.size
         shutil.copyfile(picture, path)
     except OSError as error:
-        raise UserError(f"{error.filename or path}: {error.strerror or error}") from None
+        raise UserError(f"{error.filename or path}: {reason_of(error)}") from None
     with open_picture(picture) as image:
         return image.size
 

@@ -22,7 +22,7 @@ from engine.evaluation import metrics
 from engine.evaluation.cache import CACHE, load_cache
 from engine.evaluation.evaluate import SEARCH_SCORE, check_settings, context_of
 from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes
-from utils.errors import UserError, run_main
+from utils.errors import UserError, reason_of, run_main
 from utils.files import write_text
 from utils.media import read_picture
 
@@ -237,7 +237,7 @@ def main() -> None:
         else:
             write_text(page(title, rows), out)
     except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror or error})") from None
+        raise UserError(f"{out}: cannot be written ({reason_of(error)})") from None
     print(f"{title}\n{out}")
 
 

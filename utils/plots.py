@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from utils.errors import UserError
+from utils.errors import UserError, reason_of
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def _axes(path: Path, title: str, x_label: str) -> Iterator[Axes]:
     try:
         figure.savefig(path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+        raise UserError(f"{path}: cannot be written ({reason_of(error)})") from None
 
 
 def save_curves(
