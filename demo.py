@@ -1,92 +1,127 @@
-"""Search a folder of pictures for one person: find everyone, rank them by similarity to the query,
-and draw the result."""
+"""Search pictures and videos for a person: everyone in them is compared with the query, and the
+most similar are drawn.
+
+The query is a picture and a box in it, or the number of one of its people, who are found and drawn
+numbered where there are several. It may be given several times, each with a --box or --person of
+its own after it. --join says what a similarity to several queries is: their mean (several views of
+one person) or their largest (several people).
+
+OUT gets matches.json, index.html, contact_sheet.jpg and a drawn picture for each scene.
+"""
 
 import argparse
 import json
 import sys
 from dataclasses import dataclass
-from itertools import compress
 from pathlib import Path
 
 import torch
 from PIL import Image
-from tabulate import tabulate
 from torch import Tensor
-from torchvision.ops import box_iou
-from torchvision.transforms.functional import to_pil_image
-from tqdm import tqdm
 
 from configs.defaults import load_cfg
-from engine.checkpoint import load_net
-from engine.evaluation.evaluate import SEARCH_SCORE
-from models.build import choose_device
-from models.network import Network
-from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes, stack
+from engine import presentation as show
+from engine.evaluation.records import thresholds_of
+from engine.gallery_index import GalleryIndex, Match, open_index
+from engine.indexing import add_sources, check_damaged
+from engine.presentation import Query, Scene
+from engine.searcher import Searcher, joined
 from utils.errors import UserError, reason_of, run_main
-from utils.files import make_folder, read_text
-from utils.media import read_picture, read_pixels
+from utils.files import make_folder, read_text, write_text
+from utils.media import read_pixels
 from utils.names import output_names, printable
-from utils.sources import LeftOut, Medium, told, unread, walk
+from utils.sources import PICTURE, VIDEO, LeftOut, Medium, told, walk
 
 DEMO = Path(__file__).parent / "demo_imgs"
 TOP = 8  # matches that get a rank
-CUT_OUT = (160, 320)  # size of a person on the contact sheet, pixels
-SCENES_SHOWN = 12  # on the contact sheet, those with the best matches
-RANKED = Style((46, 204, 113), 1.0)  # the best match of its picture, among the TOP of all
-BEST = Style((255, 176, 32), 0.6)  # the best match of its picture, not among the TOP
-ALSO_RANKED = Style((225, 232, 240), 0.5)  # among the TOP, but another one here is better
-OTHER = Style((225, 232, 240), 0.0)
-QUERY = Style((64, 132, 255), 1.0)
 
 
-@dataclass(eq=False)
-class Found:
-    """The people found in one picture: boxes [n, 4] x1 y1 x2 y2 in pixels and similarities [n],
-    best first; ranks [n] among all pictures, from 1, 0 for none."""
+@dataclass
+class Asked:
+    """A --query, and the --box or --person that came after it."""
 
-    picture: Medium
-    boxes: Tensor
-    similarities: Tensor
-    ranks: Tensor
+    path: Path
+    box: list[float] | None = None
+    person: int | None = None
+
+
+class AddQuery(argparse.Action):
+    def __call__(self, parser, args, value, option=None):
+        args.query = [*(args.query or []), Asked(value)]
+
+
+class OfQuery(argparse.Action):
+    """--box and --person belong to the --query before them."""
+
+    def __call__(self, parser, args, value, option=None):
+        if not args.query or args.query[-1].box or args.query[-1].person is not None:
+            said = " ".join(f"{v:g}" for v in (value if isinstance(value, list) else [value]))
+            raise UserError(f"{option} {said}: expected once, after the --query it belongs to")
+        setattr(args.query[-1], self.dest, value)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML config")
-    parser.add_argument("--ckpt", required=True, metavar="FILE", help="checkpoint of that config")
-    parser.add_argument(
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--cfg", required=True, metavar="FILE", help="YAML config")
+    add("--ckpt", required=True, metavar="FILE", help="checkpoint of that config")
+    add(
         "--query",
         type=Path,
+        action=AddQuery,
         metavar="IMAGE",
         help="picture with the person to look for (default: demo_imgs/query.json)",
     )
-    parser.add_argument(
+    add(
         "--box",
         type=float,
         nargs=4,
+        action=OfQuery,
         metavar=("X1", "Y1", "X2", "Y2"),
         help="where the person stands in it, pixels",
     )
-    parser.add_argument(
+    add("--person", type=int, action=OfQuery, metavar="N", help="the person with this number")
+    add("--join", choices=("mean", "max"), default="mean", help="several queries (default: mean)")
+    add(
         "--gallery",
         type=Path,
-        default=DEMO,
         metavar="SOURCE",
-        help="pictures to search: a folder with its sub-folders, or a file (default: demo_imgs)",
+        help="what to search: a folder with its sub-folders, a picture or a video (default: "
+        "demo_imgs)",
     )
-    parser.add_argument(
+    add(
+        "--every",
+        type=float,
+        default=0,
+        metavar="SECONDS",
+        help="one frame of the gallery's videos for each so many seconds (default: every frame)",
+    )
+    add("--index", type=Path, metavar="FOLDER", help="or: an index of tools.index_gallery")
+    add("--top", type=int, default=TOP, metavar="N", help=f"matches (default: {TOP})")
+    cut = parser.add_mutually_exclusive_group()
+    cut.add_argument(
+        "--min-similarity", type=float, metavar="S", help="only matches as similar as this"
+    )
+    cut.add_argument(
+        "--false-alarms",
+        type=float,
+        metavar="SHARE",
+        help="or: as similar as let so many queries have a false alarm in the checkpoint's "
+        "evaluation, 0.01, 0.05 or 0.1",
+    )
+    add(
         "--out",
         type=Path,
         metavar="FOLDER",
-        help="where the drawn pictures go (default: OUTPUT_DIR/demo)",
+        help="where the results go (default: OUTPUT_DIR/demo)",
     )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY VALUE", help="config values, for example DEVICE cpu"
-    )
+    add("overrides", nargs="*", metavar="KEY VALUE", help="config values, for example DEVICE cpu")
     return parser.parse_intermixed_args()
 
 
-def default_query() -> tuple[Path, list[float]]:
+def default_query() -> Asked:
     """The query that comes with the demo pictures."""
     path = DEMO / "query.json"
     if not path.is_file():
@@ -94,131 +129,116 @@ def default_query() -> tuple[Path, list[float]]:
     try:
         query = json.loads(read_text(path, "--query"))
         x1, y1, x2, y2 = map(float, query["box"])
-        return DEMO / query["image"], [x1, y1, x2, y2]
+        return Asked(DEMO / query["image"], [x1, y1, x2, y2])
     except (ValueError, KeyError, TypeError, RecursionError):
         expected = '{"image": NAME, "box": [X1, Y1, X2, Y2]}'
         raise UserError(f"{path}: expected {expected}") from None
 
 
-def choose_query(path: Path | None, box: list[float] | None) -> tuple[Path, Tensor, Tensor]:
-    """The query's picture: its path, the image [3, H, W] and the box [4] in it, checked."""
-    if (path is None) != (box is None):
-        raise UserError(
-            "--query IMAGE and --box X1 Y1 X2 Y2: expected both or neither, found only "
-            + ("--box" if path is None else f"--query {path}")
-        )
-    if path is None:
-        path, box = default_query()
-    image = own_image(path)
-    (x1, y1, x2, y2), (height, width) = box, image.shape[1:]
-    if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
-        found = " ".join(f"{value:g}" for value in box)
-        raise UserError(
-            f"--box {found}: expected x1 < x2 and y1 < y2 within {path}, which is "
-            f"{width} x {height} pixels"
-        )
-    return path, image, torch.tensor(box)
+def read_query(asked: Asked) -> Tensor:
+    """The picture [3, H, W] uint8; UserError where it cannot be read or the box is not in it."""
+    pixels = read_pixels(asked.path, upright=True)
+    height, width = pixels.shape[1:]
+    if asked.box:
+        x1, y1, x2, y2 = asked.box
+        if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
+            found = " ".join(f"{value:g}" for value in asked.box)
+            raise UserError(
+                f"--box {found}: expected x1 < x2 and y1 < y2 within {asked.path}, which is "
+                f"{width} x {height} pixels"
+            )
+    return pixels
 
 
-def own_image(path: Path) -> Tensor:
-    """[3, H, W] float32, RGB in 0..1, upright."""
-    return read_pixels(path, upright=True).float().div_(255)
+def choose_person(asked: Asked, pixels: Tensor, searcher: Searcher, out: Path) -> Query:
+    """By the box, or by her number from left to right; UserError where it takes a number, after
+    everyone was drawn with hers."""
+    if asked.box:
+        return Query(asked.path, pixels, torch.tensor(asked.box))
+    boxes = searcher.detect([pixels])[0].boxes
+    boxes = boxes[(boxes[:, 0] + boxes[:, 2]).argsort()]
+    if not len(boxes):
+        raise UserError(f"--query {asked.path}: nobody found in it; --box says where she stands")
+    number = 1 if asked.person is None and len(boxes) == 1 else asked.person or 0
+    if 1 <= number <= len(boxes):
+        return Query(asked.path, pixels, boxes[number - 1])
+    make_folder(out, "--out")
+    drawn = out / output_names([f"query_{asked.path.name}"])[0]
+    save(show.draw_query(pixels, boxes), drawn)
+    given = "" if asked.person is None else f" --person {asked.person}"
+    raise UserError(
+        f"--query {asked.path}{given}: {len(boxes)} people in it, numbered in {drawn}; choose one "
+        f"with --person N, 1 to {len(boxes)}"
+    )
 
 
-def gallery_images(source: Path, out: Path) -> tuple[list[Medium], list[LeftOut]]:
-    """The pictures of a folder with its sub-folders, or the one picture, and what is left out."""
-    pictures, left = walk([source], "--gallery", out=out)
-    if not pictures:
+def find_media(source: Path, out: Path) -> tuple[list[Medium], list[LeftOut]]:
+    """What there is to search, and what is left out."""
+    media, left = walk([source], "--gallery", (PICTURE, VIDEO), out)
+    if not media:
         raise no_pictures(source, left)
-    return pictures, left
+    return media, left
 
 
 def no_pictures(source: Path, left: list[LeftOut]) -> UserError:
     return UserError("; ".join([f"--gallery {source}: expected pictures, found none", *told(left)]))
 
 
-def search(
-    net: Network,
-    device: torch.device,
-    query: Tensor,
-    box: Tensor,
-    pictures: list[Medium],
-) -> tuple[list[Found], list[LeftOut]]:
-    """Everyone in the pictures, with the similarity to the person in `box` of the query image:
-    inner product of the query's unit embedding with the confidence-weighted ones. Each picture
-    goes alone: beside a larger one it would be padded, which its edge would show. What cannot be
-    read is left out."""
-    wanted = net.embed([query.to(device)], [box[None].to(device)])[0][0]
-    found, left = [], []
-    for picture in tqdm(pictures, "search", unit="image"):
-        try:
-            image = own_image(picture.path)
-        except UserError as error:
-            left.append(unread(picture, error))
-            continue
-        people = net.detect([image.to(device)])[0]
-        sure = people.scores >= SEARCH_SCORE
-        similarities, order = (people.embeddings[sure] @ wanted).sort(descending=True)
-        boxes = people.boxes[sure][order].cpu()
-        none = torch.zeros(len(boxes)).long()
-        found.append(Found(picture, boxes, similarities.cpu(), none))
-    return found, left
+def least_similarity(args: argparse.Namespace) -> float:
+    """From which on a match counts."""
+    if args.min_similarity is not None:
+        return args.min_similarity
+    if args.false_alarms is None:
+        return -float("inf")
+    known = thresholds_of(args.ckpt)
+    if known is None:
+        raise UserError(
+            f"--false-alarms {args.false_alarms:g}: no evaluation of --ckpt {args.ckpt} has found "
+            "thresholds; evaluate it with --eval, or give --min-similarity"
+        )
+    found = {float(rate): similarity for rate, similarity in known.items()}
+    if args.false_alarms not in found:
+        rates = ", ".join(known)
+        raise UserError(f"--false-alarms {args.false_alarms:g}: expected one of {rates}")
+    return found[args.false_alarms]
 
 
-def rank(found: list[Found]) -> list[tuple[Found, int]]:
-    """Give the TOP most similar people their ranks; returns them, best first."""
-    people = [(scene, i) for scene in found for i in range(len(scene.boxes))]
-    best = sorted(people, key=lambda one: -float(one[0].similarities[one[1]]))[:TOP]
-    for place, (scene, i) in enumerate(best, 1):
-        scene.ranks[i] = place
-    return best
+def make_index(
+    source: Path, media: list[Medium], left: list[LeftOut], searcher: Searcher, args, workers: int
+) -> GalleryIndex:
+    """Of the gallery, in memory; tells what was left out."""
+    index = GalleryIndex()
+    done = add_sources(index.people, Path(), media, searcher, args.every, workers)
+    if not done.pictures + done.frames:
+        raise no_pictures(source, left + done.left)
+    for line in told(left + done.left):
+        print(line, file=sys.stderr)
+    return index
 
 
-def draw_scene(scene: Found, query_box: Tensor | None, long_side: int | None = None) -> Image.Image:
-    """The picture with everyone in it; query_box: where the query stands, if it is her picture."""
-    boxes, captions, styles = scene.boxes.tolist(), [], []
-    for i, (similarity, place) in enumerate(zip(scene.similarities.tolist(), scene.ranks.tolist())):
-        captions.append(f"#{place}   {similarity:.2f}" if place else f"{similarity:.2f}")
-        first = i == 0 and query_box is None
-        styles.append((RANKED if place else BEST) if first else ALSO_RANKED if place else OTHER)
-    if query_box is not None:
-        others = (box_iou(scene.boxes, query_box[None])[:, 0] < 0.5).tolist()
-        boxes = [*compress(boxes, others), query_box.tolist()]
-        captions = [*compress(captions, others), "query"]
-        styles = [*compress(styles, others), QUERY]
-    image = read_picture(scene.picture.path, upright=True)
-    return draw_boxes(image, boxes, captions, styles, long_side)
+def scenes_of(index: GalleryIndex, matches: list[Match], wanted: Tensor, all_: bool) -> list[Scene]:
+    """Those with a match, and all pictures of a gallery, best first."""
+    places = dict.fromkeys((match.person.path, match.person.time) for match in matches)
+    if all_:
+        known = index.people.known()
+        places |= {(one.source.path, None): None for one in known if one.source.every is None}
+    scenes = [show.scene_of(index, path, time, wanted) for path, time in places]
+    return sorted(scenes, key=lambda scene: -scene.best)
 
 
-def draw_sheet(
-    query: Tile, found: list[Found], best: list[tuple[Found, int]], pictures: list[Image.Image]
-) -> Image.Image:
-    """The query and its best matches, and under them the scenes with the best matches."""
-    tiles = [query]
-    for place, (scene, i) in enumerate(best, 1):
-        image = read_picture(scene.picture.path, upright=True)
-        caption = f"#{place}   {scene.similarities[i]:.2f}\n{scene.picture.name}"
-        color = RANKED.color if i == 0 else None
-        tiles.append(Tile(cut_out(image, scene.boxes[i], CUT_OUT), caption, color))
-    scenes = [Tile(picture, scene.picture.name) for scene, picture in zip(found, pictures)]
-    return stack(
-        [
-            contact_sheet(tiles, TOP + 1, "Query and best matches"),
-            contact_sheet(
-                scenes,
-                3,
-                "Scenes, best match first; the best of each is green with a rank, orange without",
-            ),
-        ]
-    )
-
-
-def print_table(best: list[tuple[Found, int]]) -> None:
-    rows = []
-    for place, (scene, i) in enumerate(best, 1):
-        box = " ".join(f"{value:.0f}" for value in scene.boxes[i].tolist())
-        rows.append([place, printable(scene.picture.name), box, float(scene.similarities[i])])
-    print(tabulate(rows, ["rank", "image", "box", "similarity"], floatfmt=".3f"))
+def draw(queries: list[Query], matches: list[Match], scenes: list[Scene], out: Path) -> None:
+    """A picture for each scene, and the sheet. The query's own pictures come last."""
+    ranks = {match.person.id: rank for rank, match in enumerate(matches, 1)}
+    asked = {query.real_path: query for query in queries}
+    names = show.short_names([scene.path for scene in scenes])
+    labels = [
+        names[s.path] if s.time is None else f"{names[s.path]}_{s.time:.2f}s.jpg" for s in scenes
+    ]
+    for scene, name in zip(scenes, output_names(f"scene_{label}" for label in labels)):
+        save(show.draw_scene(scene, ranks, asked.get(scene.path)), out / name)
+    shown = sorted(scenes, key=lambda scene: scene.path in asked)[: show.SCENES_SHOWN]
+    small = [show.draw_scene(scene, ranks, asked.get(scene.path), 500) for scene in shown]
+    save(show.draw_sheet(queries, matches, shown, small), out / "contact_sheet.jpg")
 
 
 def save(picture: Image.Image, path: Path) -> None:
@@ -228,46 +248,62 @@ def save(picture: Image.Image, path: Path) -> None:
         raise UserError(f"{path}: cannot be written ({reason_of(error)})") from None
 
 
+def tell(
+    matches: list[Match], scenes: list[Scene], own: list[Path], people: int, least: float, out: Path
+) -> None:
+    if matches:
+        print(show.table(matches))
+    elif not people:
+        print("no person found in what was searched")
+    else:
+        print(f"not present: of {people} people nobody is as similar as {least:.3f}")
+    for path in own:
+        print(f"{printable(path.name)} is the query's own picture: not ranked")
+    print(f"{len(scenes)} scenes: {out}/scene_*\ncontact sheet: {out / 'contact_sheet.jpg'}")
+    print(f"page: {out / 'index.html'}")
+
+
+def check(args: argparse.Namespace, out: Path) -> None:
+    if args.index and args.gallery:
+        raise UserError("--index and --gallery: expected one of them")
+    if args.top < 1:
+        raise UserError(f"--top {args.top}: expected at least 1")
+    if not 0 <= args.every < float("inf"):
+        raise UserError(f"--every {args.every:g}: expected seconds, 0 or more")
+    gallery = args.gallery or DEMO
+    if not args.index and out.resolve() == gallery.resolve():
+        raise UserError(f"--out {out}: is the gallery; expected another folder")
+
+
 def main() -> None:
     args = parse_args()
     cfg = load_cfg(args.cfg, args.overrides)
-    if "INPUT.SKIP_DAMAGED" in args.overrides[::2] and not cfg.INPUT.SKIP_DAMAGED:
-        raise UserError(
-            "override INPUT.SKIP_DAMAGED False: pictures that cannot be read are always named and "
-            "passed over here; expected True, or nothing"
-        )
-    query_path, query, box = choose_query(args.query, args.box)
+    check_damaged(cfg, args.overrides)
     out = args.out or Path(cfg.OUTPUT_DIR) / "demo"
-    if out.resolve() == args.gallery.resolve():
-        raise UserError(f"--out {out}: is the gallery; expected another folder")
-    pictures, left = gallery_images(args.gallery, out)
-    device = choose_device(cfg.DEVICE)
-    net = load_net(cfg, args.ckpt, device)
+    check(args, out)
+    asked = args.query or [default_query()]
+    pixels = [read_query(one) for one in asked]
+    gallery = args.gallery or DEMO
+    media, left = ([], []) if args.index else find_media(gallery, out)
+    searcher = Searcher.load(cfg, args.ckpt)
+    least = least_similarity(args)
+    if args.index:
+        index = open_index(args.index, searcher.origin)
+    queries = [choose_person(one, image, searcher, out) for one, image in zip(asked, pixels)]
     make_folder(out, "--out")
+    if not args.index:
+        index = make_index(gallery, media, left, searcher, args, cfg.INPUT.NUM_WORKERS)
 
-    found, bad = search(net, device, query, box, pictures)
-    left += bad
-    if not found:
-        raise no_pictures(args.gallery, left)
-    for line in told(left):
-        print(line, file=sys.stderr)
-    own = [scene for scene in found if scene.picture.path.samefile(query_path)]
-    others = [scene for scene in found if scene not in own]
-    best = rank(others)
-    names = output_names(f"scene_{scene.picture.name}" for scene in found)
-    for scene, name in zip(found, names):
-        save(draw_scene(scene, box if scene in own else None), out / name)
-    others.sort(key=lambda scene: -max(scene.similarities.tolist(), default=-2))
-    shown = (others + own)[:SCENES_SHOWN]
-    thumbs = [draw_scene(scene, box if scene in own else None, 500) for scene in shown]
-    person = cut_out(to_pil_image(query), box, CUT_OUT)
-    tile = Tile(person, f"query\n{query_path.name}", QUERY.color)
-    save(draw_sheet(tile, shown, best, thumbs), out / "contact_sheet.jpg")
-
-    print_table(best) if best else print(f"no person found in {len(others)} pictures")
-    if own:
-        print(f"{printable(query_path.name)} is the query's own picture: drawn, but not ranked")
-    print(f"{len(found)} pictures: {out}/scene_*\ncontact sheet: {out / 'contact_sheet.jpg'}")
+    embedded = [searcher.embed(query.pixels, query.box[None]) for query in queries]
+    wanted = joined(torch.cat(embedded), args.join)
+    own = {query.real_path for query in queries}
+    matches = searcher.search(wanted, index, args.top, least, own)
+    scenes = scenes_of(index, matches, wanted, all_=not args.index)
+    write_text(json.dumps(show.as_json(matches), indent=1) + "\n", out / "matches.json")
+    draw(queries, matches, scenes, out)
+    title = f"Person search in {printable(str(args.index or gallery))}"
+    write_text(show.result_page(title, queries, matches, index), out / "index.html")
+    tell(matches, scenes, index.people.paths_among(own), index.people.count(), least, out)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ compared one by one, whoever is gone is passed over. So a process killed at any 
 index that can be searched and continued.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,11 +81,12 @@ class GalleryIndex:
         FAISS proposes; similarities are computed from the people's own embeddings, so that they are
         the same whatever proposed. More are asked for until no one unseen could be among the best.
         """
-        queries = np.ascontiguousarray(wanted.cpu().numpy(), np.float32)
+        wanted = wanted.float().cpu()
+        queries = np.ascontiguousarray(wanted.numpy())
         count, everyone = max(64, 8 * top), self.people.count()
         while True:
             ids, bound = self.nearest(queries, count)
-            found = self._best_of_appearances(ids, queries, besides)[:top]
+            found = self._best_of_appearances(ids, wanted, besides)[:top]
             if count >= everyone or bound == -np.inf:
                 break
             if len(found) == top and found[-1].similarity > bound + MARGIN:
@@ -128,14 +129,14 @@ class GalleryIndex:
             self._fresh = last, ids, rows
         return self._fresh[1:]
 
-    def _best_of_appearances(self, ids, queries, besides: Collection[Path]) -> list[Match]:
+    def _best_of_appearances(
+        self, ids: np.ndarray, wanted: Tensor, besides: Collection[Path]
+    ) -> list[Match]:
         """One match for each appearance among these people, best first."""
         persons = [p for p in self.people.persons(ids.tolist()) if p.path not in besides]
         if not persons:
             return []
-        rows = np.stack([person.embedding for person in persons]).astype(np.float64)
-        # Summed row by row: a product of matrices would depend on who else is among them.
-        similar = np.stack([(rows * query).sum(1) for query in queries.astype(np.float64)], 1)
+        similar = similarities(persons, wanted)
         row = similar.argmax(1)
         matches = [
             Match(person, float(values[query]), int(query), None)
@@ -146,6 +147,13 @@ class GalleryIndex:
         for match in matches:
             best.setdefault(match.person.appearance, match)
         return list(best.values())
+
+
+def similarities(people: Sequence[Person], wanted: Tensor) -> np.ndarray:
+    """[n, q] float64 of n people to wanted [q, D]. Summed row by row: a product of matrices would
+    depend in its last digit on who else is among them."""
+    rows = np.stack([person.embedding for person in people]).astype(np.float64)
+    return np.stack([(rows * query).sum(1) for query in wanted.double().numpy()], 1)
 
 
 def _place(match: Match):

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from torch import Tensor
 from tqdm import tqdm
+from yacs.config import CfgNode
 
 from engine.distributed import from_all, from_first, rank, ranks
 from engine.gallery_index import part_of
@@ -62,6 +63,15 @@ class Done:
     people: int
     seconds: float
     left: list[LeftOut]
+
+
+def check_damaged(cfg: CfgNode, overrides: list[str]) -> None:
+    """UserError where a command line asks to stop at what cannot be read."""
+    if "INPUT.SKIP_DAMAGED" in overrides[::2] and not cfg.INPUT.SKIP_DAMAGED:
+        raise UserError(
+            "override INPUT.SKIP_DAMAGED False: pictures that cannot be read are always named and "
+            "passed over here; expected True, or nothing"
+        )
 
 
 def make_tasks(people: People, media: Iterable[Medium], every: float) -> list[Task]:

@@ -269,23 +269,22 @@ class People:
 
     def persons(self, ids: Sequence[int]) -> list[Person]:
         """Those of the people with these numbers who are still there, in no order."""
-        rows = self._for_each(
-            "SELECT people.*, path FROM people JOIN sources ON "
-            "source = sources.id WHERE people.id IN ({})",
-            ids,
-        )
-        return [
-            Person(
-                id,
-                Path(os.fsdecode(path)),
-                time,
-                tuple(box),
-                score,
-                appearance,
-                np.frombuffer(embedding, np.float32),
-            )
-            for id, _, time, *box, score, appearance, embedding, path in rows
-        ]
+        return [_person(row) for row in self._for_each(_PERSON + "people.id IN ({})", ids)]
+
+    def in_scene(self, path: Path, time: float | None) -> list[Person]:
+        """Everyone in a picture (time None), or in the frame of a video at that second."""
+        question = f"{_PERSON}path = ? AND time IS ? ORDER BY people.id"
+        return [_person(row) for row in self.ask(question, [os.fsencode(path), time])]
+
+    def paths_among(self, paths: Iterable[Path]) -> list[Path]:
+        """Those of the paths that are sources."""
+        question = "SELECT 1 FROM sources WHERE path = ?"
+        return [path for path in paths if self.ask(question, [os.fsencode(path)])]
+
+    def read_until(self, path: Path) -> float:
+        """The second of a video's last sample."""
+        rows = self.ask("SELECT until FROM sources WHERE path = ?", [os.fsencode(path)])
+        return next((until for (until,) in rows if until is not None), 0.0)
 
     def spans(self, appearances: Sequence[int]) -> dict[int, tuple[float, float]]:
         """The first and last second of each of these appearances in a video."""
@@ -302,6 +301,14 @@ class People:
             yield from self.ask(question.format(",".join("?" * len(some))), some)
 
 
+def _person(row: tuple) -> Person:
+    """From a row of the question _PERSON."""
+    id, _, time, *box, score, appearance, embedding, path = row
+    values = np.frombuffer(embedding, np.float32)
+    return Person(id, Path(os.fsdecode(path)), time, tuple(box), score, appearance, values)
+
+
+_PERSON = "SELECT people.*, path FROM people JOIN sources ON source = sources.id WHERE "
 _FACT = "SELECT value FROM facts WHERE name = ?"
 _LAST = "SELECT seq FROM sqlite_sequence WHERE name = ?"
 _INSERT = "INSERT INTO people VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"

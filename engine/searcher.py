@@ -104,6 +104,13 @@ class Searcher:
         return self.net.detect_and_embed(images, [b.to(self.device) for b in boxes], self.amp)
 
 
+def joined(queries: Tensor, how: str) -> Tensor:
+    """queries: [q, D] -> what to search for. "mean": one [1, D], of which a person's similarity is
+    the mean of hers to the queries, several views of one; "max": all [q, D], of which it is the
+    largest, several people."""
+    return queries.mean(0, keepdim=True) if how == "mean" else queries
+
+
 def to_pixels(picture: Picture) -> Tensor:
     """[3, H, W] uint8; files as a person sees them in a viewer."""
     if isinstance(picture, Tensor):

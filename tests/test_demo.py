@@ -12,46 +12,24 @@ from PIL import Image
 
 import demo
 from configs.defaults import load_cfg
-from models.build import build_net
-from tests.tiny import TINY, pairs
+from engine.checkpoint import load_net
+from engine.searcher import Searcher
+from tests.crowds import SMALL, make_world, moving, noise
+from tests.tiny import pairs
+from tests.videos import write_video
+from tools import index_gallery
 from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes
 from utils.errors import run_main
 from utils.lettering import drawable, font, wrapped
-from utils.sources import PICTURE, Medium
+from utils.media import read_pixels
 
 ROOT = Path(__file__).parent.parent
-SMALL = TINY | {
-    "INPUT.MAX_SIZE": 96,
-    "INPUT.BATCH_SIZE_TEST": 2,
-    "MODEL.ROI.DETECTIONS_PER_IMAGE": 5,
-}
-
-
-def noise(path: Path, size: tuple[int, int], seed: int) -> None:
-    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
-    Image.fromarray(pixels).save(path)
-
-
-def save_net(path: Path, person: float) -> None:
-    """A checkpoint that finds people everywhere (person > 0) or nowhere."""
-    torch.manual_seed(0)
-    cfg = load_cfg(None, pairs(SMALL))
-    net = build_net(cfg, num_pids=3)
-    net.roi_heads.box_predictor.cls_score.bias.data = torch.tensor([-person, person])
-    torch.save({"model": net.state_dict(), "config": cfg.dump()}, path)
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("demo")
-    (folder / "gallery").mkdir()
-    for i, size in enumerate([(96, 64), (60, 90), (96, 64)]):
-        noise(folder / "gallery" / f"s{i}.{'png' if i else 'jpg'}", size, i)
-    noise(folder / "query.jpg", (96, 64), 0)
+    folder = make_world(tmp_path_factory.mktemp("demo"))
     (folder / "gallery" / "query.json").write_text("{}")
-    (folder / "cfg.yaml").write_text(load_cfg(None, pairs(SMALL)).dump())
-    save_net(folder / "everyone.pth", 5.0)
-    save_net(folder / "nobody.pth", -5.0)
     return folder
 
 
@@ -73,7 +51,7 @@ def run(base, tmp_path, monkeypatch, capsys):
             part
             for key, value in args.items()
             if value is not None
-            for part in (f"--{key}", *(value.split() if key == "box" else [str(value)]))
+            for part in (f"--{key.replace('_', '-')}", *str(value).split(" "))
         ]
         monkeypatch.setattr(sys, "argv", ["demo.py", *line, *overrides])
         with pytest.raises(SystemExit) as end:
@@ -83,54 +61,165 @@ def run(base, tmp_path, monkeypatch, capsys):
     return call
 
 
-def test_draws_every_scene_and_a_sheet(run, tmp_path):
+def test_draws_every_scene_a_sheet_and_a_page(run, tmp_path):
     code, out, _ = run()
     assert code == 0
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["contact_sheet.jpg", "scene_s0.jpg", "scene_s1.png", "scene_s2.png"]
-    assert all(Image.open(tmp_path / "out" / name).size[0] >= 800 for name in names)
+    results = ["contact_sheet.jpg", "index.html", "matches.json"]
+    assert names == [*results, "scene_s0.jpg", "scene_s1.png", "scene_s2.png"]
+    drawn = [name for name in names if name.endswith(("jpg", "png"))]
+    assert all(Image.open(tmp_path / "out" / name).size[0] >= 800 for name in drawn)
     similarities = [float(row.split()[-1]) for row in out.splitlines()[2 : 2 + demo.TOP]]
     assert similarities == sorted(similarities, reverse=True)
     assert str(tmp_path / "out" / "contact_sheet.jpg") in out
 
 
-def test_similarity_is_the_query_embedding_with_each_weighted_one(base):
-    from engine.checkpoint import load_net
+def matches_of(out: Path) -> list[dict]:
+    return json.loads((out / "matches.json").read_text())
 
+
+def test_matches_are_the_query_embedding_with_each_weighted_one(run, base, tmp_path):
+    run(top=999)
     net = load_net(load_cfg(None, pairs(SMALL)), base / "everyone.pth", torch.device("cpu"))
-    pictures, _ = demo.gallery_images(base / "gallery", base / "out")
-    query, box = demo.own_image(base / "query.jpg"), torch.tensor([10.0, 5, 40, 60])
-    alone, _ = demo.search(net, torch.device("cpu"), query, box, pictures[:1])
-    people = net.detect([demo.own_image(pictures[0].path)])[0]
-    wanted = net.embed([query], [box[None]])[0][0]
-    expected = (people.embeddings @ wanted).sort(descending=True).values
-    assert len(expected) == 5
-    torch.testing.assert_close(alone[0].similarities, expected)
+
+    def pixels(path: Path) -> torch.Tensor:
+        return read_pixels(path, upright=True).float() / 255
+
+    wanted = net.embed([pixels(base / "query.jpg")], [torch.tensor([[10.0, 5, 40, 60]])])[0][0]
+    expected = []
+    for path in sorted(base.glob("gallery/s*")):
+        people = net.detect([pixels(path)])[0]
+        people = people[people.scores >= 0.5]
+        rows = zip(people.boxes.tolist(), people.scores.tolist(), people.embeddings @ wanted)
+        expected += [(str(path), box, score, float(similarity)) for box, score, similarity in rows]
+    expected.sort(key=lambda row: -row[3])
+    found = matches_of(tmp_path / "out")
+    assert [one["rank"] for one in found] == list(range(1, len(expected) + 1))
+    for one, (image, box, score, similarity) in zip(found, expected):
+        assert one.keys() == {"rank", "image", "box", "score", "similarity"}
+        assert one["image"] == image and one["box"] == pytest.approx(box, abs=0.02)
+        assert (one["score"], one["similarity"]) == pytest.approx((score, similarity), abs=2e-4)
 
 
-def test_rank_goes_over_all_pictures():
-    def found(*similarities):
-        n = len(similarities)
-        picture = Medium(Path("x"), "x", PICTURE)
-        return demo.Found(
-            picture, torch.zeros(n, 4), torch.tensor(similarities), torch.zeros(n).long()
-        )
+@pytest.fixture(scope="module")
+def index(base, tmp_path_factory) -> Path:
+    """Of the gallery and a video, one frame each 0.3 s."""
+    folder = tmp_path_factory.mktemp("indexed")
+    write_video(base / "gallery" / "walk.mp4", moving(12))
+    line = ["--cfg", base / "cfg.yaml", "--ckpt", base / "everyone.pth", "--index", folder]
+    line += [base / "gallery", "--every", 0.3]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["index", *map(str, line)])
+        index_gallery.main()
+    yield folder
+    (base / "gallery" / "walk.mp4").unlink()
 
-    scenes = [found(0.5, 0.2), found(), found(0.9, 0.4, 0.1)]
-    best = demo.rank(scenes)
-    assert [s.ranks.tolist() for s in scenes] == [[2, 4], [], [1, 3, 5]]
-    assert [float(s.similarities[i]) for s, i in best] == pytest.approx([0.9, 0.5, 0.4, 0.2, 0.1])
+
+def test_an_index_finds_what_its_gallery_does(run, base, index, tmp_path):
+    assert run(every=0.3, top=20)[0] == 0
+    code, out, _ = run(gallery=None, index=index, top=20, out=tmp_path / "indexed")
+    assert code == 0 and "walk.mp4 0:00" in out
+    one, other = (tmp_path / name / "matches.json" for name in ("out", "indexed"))
+    assert one.read_text() == other.read_text()
+    videos = [m for m in matches_of(tmp_path / "indexed") if m["image"].endswith("walk.mp4")]
+    assert videos and all(m["from"] <= m["time"] <= m["to"] <= 0.9 for m in videos)
+    assert any(m["from"] < m["to"] for m in videos)
+    page = (tmp_path / "indexed" / "index.html").read_text()
+    assert page.count('<div class="line">') == 1 and "://" not in page
+    assert page.count("<figure") == 1 + len(matches_of(tmp_path / "indexed"))
+
+
+def test_an_index_is_searched_without_its_gallery(run, base, index, tmp_path):
+    """Not even looked at: the gallery is somewhere else meanwhile."""
+    away = (base / "gallery").rename(tmp_path / "away")
+    try:
+        code, out, err = run(gallery=None, index=index)
+        assert code == 0 and "s1.png" in out and err == ""
+    finally:
+        away.rename(base / "gallery")
+
+
+def test_a_query_without_a_box(run, base, index, tmp_path):
+    options = {"gallery": None, "index": index, "box": None}
+    code, _, err = run(**options)
+    assert code == 2 and "5 people in it, numbered in" in err and "--person N, 1 to 5" in err
+    assert Image.open(tmp_path / "out" / "query_query.jpg").size == (1200, 800)
+    assert run(**options, person=6)[0] == 2 and run(**options, person=0)[0] == 2
+    assert run(**options, person=2)[0] == 0
+    by_number = matches_of(tmp_path / "out")
+    searcher = Searcher.load(load_cfg(base / "cfg.yaml"), base / "everyone.pth")
+    boxes = searcher.detect([base / "query.jpg"])[0].boxes
+    box = sorted(boxes.tolist(), key=lambda b: b[0] + b[2])[1]
+    assert run(**options | {"box": " ".join(map(str, box))})[0] == 0
+    assert matches_of(tmp_path / "out") == by_number
+    code, _, err = run(**options, ckpt=base / "nobody.pth", overrides="")
+    assert code == 2 and err.count("\n") == 1
+
+
+def test_nobody_in_the_query(run, base):
+    code, _, err = run(box=None, ckpt=base / "nobody.pth")
+    assert code == 2 and "query.jpg: nobody found in it" in err and err.count("\n") == 1
+
+
+def test_several_queries_are_joined(run, base, tmp_path, monkeypatch, program):
+    line = ["--cfg", base / "cfg.yaml", "--ckpt", base / "everyone.pth", "--top", 999]
+    line += ["--gallery", base / "gallery", "--out", tmp_path / "out"]
+    one = ["--query", base / "query.jpg", "--box", 10, 5, 40, 60]
+    two = ["--query", base / "query.jpg", "--box", 30, 5, 90, 60]
+
+    def found(*words) -> dict[str, float]:
+        assert program(demo.main, *line, *words)[0] == 0
+        return {str(m["box"]): m["similarity"] for m in matches_of(tmp_path / "out")}
+
+    first, second = found(*one), found(*two)
+    mean, most = found(*one, *two), found(*one, *two, "--join", "max")
+    for box in first:
+        assert mean[box] == pytest.approx((first[box] + second[box]) / 2, abs=2e-4)
+        assert most[box] == pytest.approx(max(first[box], second[box]), abs=2e-4)
+    code, _, err = program(demo.main, *line, "--person", 1, *one)
+    assert code == 2 and "--person 1: expected once, after the --query" in err
+
+
+def test_is_she_there_at_all(run, base, tmp_path):
+    run(top=999)
+    ranked = matches_of(tmp_path / "out")
+    least = ranked[3]["similarity"] - 1e-4
+    assert run(min_similarity=least)[0] == 0
+    assert matches_of(tmp_path / "out") == ranked[:4]
+    code, out, _ = run(min_similarity=0.99)
+    assert code == 0 and "not present" in out and matches_of(tmp_path / "out") == []
+    assert "nobody" in (tmp_path / "out" / "index.html").read_text()
+    code, _, err = run(false_alarms=0.05)
+    assert code == 2 and "no evaluation of --ckpt" in err and err.count("\n") == 1
+    known = torch.load(base / "everyone.pth", weights_only=True)
+    rates = {"0.01": 2.0, "0.05": least, "0.1": -1.0}
+    torch.save(known | {"thresholds": rates}, tmp_path / "evaluated.pth")
+    options = {"ckpt": tmp_path / "evaluated.pth"}
+    assert run(**options, false_alarms=0.05)[0] == 0
+    assert matches_of(tmp_path / "out") == ranked[:4]
+    assert "not present" in run(**options, false_alarms=0.01)[1]
+    code, _, err = run(**options, false_alarms=0.2)
+    assert code == 2 and "expected one of 0.01, 0.05, 0.1" in err
+
+
+def test_another_networks_index_and_none(run, base, index, tmp_path):
+    code, _, err = run(gallery=None, index=index, ckpt=base / "other.pth")
+    assert code == 2 and "made by the network" in err and err.count("\n") == 1
+    code, _, err = run(gallery=None, index=tmp_path / "none")
+    assert code == 2 and "no index there" in err and err.count("\n") == 1
+    code, _, err = run(index=index)
+    assert code == 2 and "--index and --gallery" in err
 
 
 def test_nobody_found_still_draws(run, base, tmp_path):
     code, out, _ = run(ckpt=base / "nobody.pth")
     assert code == 0 and "no person found" in out
-    assert len(list((tmp_path / "out").iterdir())) == 4
+    assert len(list((tmp_path / "out").iterdir())) == 6
 
 
 def test_the_querys_own_picture_is_drawn_but_not_ranked(run, base, tmp_path):
     code, out, _ = run(query=base / "gallery" / "s0.jpg")
-    assert code == 0 and "own picture" in out
+    assert code == 0 and "s0.jpg is the query's own picture" in out
     assert "s0.jpg" not in "".join(out.splitlines()[2 : 2 + demo.TOP])
     assert (tmp_path / "out" / "scene_s0.jpg").is_file()
 
@@ -139,7 +228,7 @@ def test_the_query_of_the_demo_folder_is_the_default(run, base, tmp_path, monkey
     monkeypatch.setattr(demo, "DEMO", tmp_path)
     code, _, err = run(query=None, box=None)
     assert code == 2 and "--query" in err and err.count("\n") == 1
-    noise(tmp_path / "q.jpg", (96, 64), 0)
+    noise((96, 64), 0).save(tmp_path / "q.jpg")
     (tmp_path / "query.json").write_text(json.dumps({"image": "q.jpg", "box": [1, 2, 30]}))
     code, _, err = run(query=None, box=None)
     assert code == 2 and "query.json" in err
@@ -152,8 +241,9 @@ def test_the_query_of_the_demo_folder_is_the_default(run, base, tmp_path, monkey
     "options, says",
     [
         ({"query": "missing.jpg"}, "missing.jpg"),
-        ({"box": None}, "--box"),
-        ({"query": None}, "--query"),
+        ({"query": None}, "--box 10 5 40 60: expected once, after the --query"),
+        ({"top": 0}, "--top 0"),
+        ({"every": -1}, "--every -1"),
         ({"box": "200 5 240 60"}, "96 x 64"),
         ({"box": "10 5 400 60"}, "96 x 64"),
         ({"box": "-10 5 40 60"}, "96 x 64"),
@@ -197,14 +287,15 @@ def test_a_picture_cut_short_is_named_and_the_others_are_searched(run, base, tmp
     assert "left out, hidden: 1 (._a.jpg)" in err
     assert "left out, damaged image" in err and "(b.jpg)" in err
     drawn = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert drawn == ["contact_sheet.jpg", "scene_a.jpg", "scene_sub_a.jpg"]
+    results = ["contact_sheet.jpg", "index.html", "matches.json"]
+    assert drawn == [*results, "scene_a.jpg", "scene_sub_a.jpg"]
     code, _, err = run(query=gallery / "b.jpg")
     assert code == 2 and "b.jpg" in err
 
 
 def test_the_gallery_may_be_one_picture_but_a_whole_one(run, base, tmp_path):
     code, out, _ = run(gallery=base / "gallery/s0.jpg")
-    assert code == 0 and "1 pictures" in out
+    assert code == 0 and "1 scenes" in out
     (tmp_path / "cut.jpg").write_bytes((base / "gallery/s0.jpg").read_bytes()[:900])
     code, _, err = run(gallery=tmp_path / "cut.jpg")
     assert code == 2 and "cut.jpg" in err

@@ -18,7 +18,7 @@ from configs.defaults import get_cfg, load_cfg
 from configs.ranges import flatten
 from engine.distributed import process_group, rank
 from engine.gallery_index import GalleryIndex, open_index, writing
-from engine.indexing import Done, add_sources
+from engine.indexing import Done, add_sources, check_damaged
 from engine.people import Known
 from engine.searcher import Searcher
 from utils.errors import UserError, run_main
@@ -113,6 +113,7 @@ def remove(index: GalleryIndex, wanted: list[Path]) -> None:
 def add(args: argparse.Namespace) -> Done:
     """Every rank works; the first one writes the index."""
     cfg = load_cfg(args.cfg, args.overrides)
+    check_damaged(cfg, args.overrides)
     media = find(args.sources, args.index)
     searcher = Searcher.load(cfg, args.ckpt)
     more = args.index, media, searcher, args.every, cfg.INPUT.NUM_WORKERS

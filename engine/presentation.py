@@ -1,0 +1,227 @@
+"""What a search found, to be looked at and to be read by programs: a table, matches.json, drawn
+scenes, a contact sheet and a page."""
+
+import functools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+from tabulate import tabulate
+from torch import Tensor
+from torchvision.ops import box_iou
+from torchvision.transforms.functional import to_pil_image
+
+from engine.gallery_index import GalleryIndex, Match, similarities
+from engine.people import Person
+from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes, stack
+from utils.errors import UserError
+from utils.media import read_picture
+from utils.names import printable
+from utils.pages import Figure, Section, Span, Timeline, clock, css, page
+from utils.videos import read_frame
+
+CUT_OUT = (160, 320)  # size of a person on the contact sheet, pixels
+CROP, SCENE = (128, 256), 900  # on the page: of a person, and a scene's long side
+COLUMNS = 9  # of the sheet: a query and eight matches
+SCENES_SHOWN = 12  # on the contact sheet, those with the best matches
+RANKED = Style((46, 204, 113), 1.0)  # the best match of its picture, among those with a rank
+BEST = Style((255, 176, 32), 0.6)  # the best of its picture, without a rank
+ALSO_RANKED = Style((225, 232, 240), 0.5)  # with a rank, but another one here is better
+OTHER = Style((225, 232, 240), 0.0)
+QUERY = Style((64, 132, 255), 1.0)
+
+
+@dataclass(frozen=True)
+class Query:
+    """A person to look for: the picture's path, its pixels [3, H, W] uint8, her box [4] in it."""
+
+    path: Path
+    pixels: Tensor
+    box: Tensor
+
+    @property
+    def real_path(self) -> Path:
+        return Path(os.path.realpath(self.path))
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture, or a frame of a video (time, seconds), and the people in it, best first, with
+    their similarities."""
+
+    path: Path
+    time: float | None
+    people: list[Person]
+    similarities: list[float]
+
+    @property
+    def best(self) -> float:
+        return max(self.similarities, default=-2.0)
+
+
+def scene_of(index: GalleryIndex, path: Path, time: float | None, wanted: Tensor) -> Scene:
+    """Everyone of the index who is in that picture or frame."""
+    people = index.people.in_scene(path, time)
+    similar = similarities(people, wanted).max(1).tolist() if people else []
+    order = sorted(range(len(people)), key=lambda i: -similar[i])
+    return Scene(path, time, [people[i] for i in order], [similar[i] for i in order])
+
+
+def as_json(matches: Sequence[Match]) -> list[dict]:
+    """One record a match, by rank; "time", "from" and "to" (of the appearance) for videos alone."""
+    records = []
+    for rank, match in enumerate(matches, 1):
+        person = match.person
+        record = {"rank": rank, "image": str(person.path)}
+        if person.time is not None and match.span is not None:
+            times = {"time": person.time, "from": match.span[0], "to": match.span[1]}
+            record |= {name: round(value, 3) for name, value in times.items()}
+        record |= {
+            "box": [round(value, 2) for value in person.box],
+            "score": round(person.score, 4),
+            "similarity": round(match.similarity, 4),
+        }
+        records.append(record)
+    return records
+
+
+def short_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """Each path from the folder on that holds them all."""
+    base = os.path.commonpath([path.parent for path in paths]) if paths else ""
+    return {path: os.path.relpath(path, base) for path in paths}
+
+
+def label(name: str, time: float | None) -> str:
+    return name if time is None else f"{name} {clock(time)}"
+
+
+def table(matches: Sequence[Match]) -> str:
+    names, rows = short_names([match.person.path for match in matches]), []
+    for rank, match in enumerate(matches, 1):
+        box = " ".join(f"{value:.0f}" for value in match.person.box)
+        when = "" if match.span is None else "-".join(map(clock, match.span))
+        name = printable(label(names[match.person.path], match.person.time))
+        rows.append([rank, name, when, box, match.similarity])
+    heads = ["rank", "image", "from-to", "box", "similarity"]
+    if not any(row[2] for row in rows):
+        rows, heads = [[*row[:2], *row[3:]] for row in rows], [*heads[:2], *heads[3:]]
+    return tabulate(rows, heads, floatfmt=".3f")
+
+
+@functools.lru_cache(maxsize=64)
+def read_scene(path: Path, time: float | None) -> Image.Image:
+    """The picture or frame; where it can no longer be read, a grey one that says so."""
+    try:
+        if time is None:
+            return read_picture(path, upright=True)
+        return to_pil_image(read_frame(path, time))
+    except UserError as error:
+        picture = Image.new("RGB", (1200, 800), (128, 128, 128))
+        ImageDraw.Draw(picture).text((40, 40), printable(str(error)), font_size=28)
+        return picture
+
+
+def draw_query(pixels: Tensor, boxes: Tensor) -> Image.Image:
+    """The people of a picture, numbered from 1."""
+    captions = [str(number) for number in range(1, len(boxes) + 1)]
+    return draw_boxes(to_pil_image(pixels), boxes, captions, QUERY)
+
+
+def draw_scene(
+    scene: Scene, ranks: dict[int, int], query: Query | None, long_side: int | None = None
+) -> Image.Image:
+    """With everyone in it. ranks: number of a person -> her rank; query: if it is her picture."""
+    boxes = [person.box for person in scene.people]
+    captions, styles = [], []
+    for i, (person, similarity) in enumerate(zip(scene.people, scene.similarities)):
+        rank = ranks.get(person.id)
+        captions.append(f"#{rank}   {similarity:.2f}" if rank else f"{similarity:.2f}")
+        first = i == 0 and query is None
+        styles.append((RANKED if rank else BEST) if first else ALSO_RANKED if rank else OTHER)
+    if query is not None:
+        where = torch.tensor(boxes).reshape(-1, 4)
+        far = [i for i, iou in enumerate(box_iou(where, query.box[None])[:, 0]) if iou < 0.5]
+        boxes, captions, styles = ([of[i] for i in far] for of in (boxes, captions, styles))
+        boxes, captions, styles = [*boxes, query.box], [*captions, "query"], [*styles, QUERY]
+    return draw_boxes(read_scene(scene.path, scene.time), boxes, captions, styles, long_side)
+
+
+def draw_sheet(
+    queries: Sequence[Query],
+    matches: Sequence[Match],
+    scenes: Sequence[Scene],
+    pictures: Sequence[Image.Image],
+) -> Image.Image:
+    """The queries and their best matches, and under them scenes, `pictures` of which are drawn."""
+    tiles = []
+    for query in queries:
+        person = cut_out(to_pil_image(query.pixels), query.box, CUT_OUT)
+        tiles.append(Tile(person, f"query\n{query.path.name}", QUERY.color))
+    for rank, match in enumerate(matches, 1):
+        person = match.person
+        cut = cut_out(read_scene(person.path, person.time), person.box, CUT_OUT)
+        caption = f"#{rank}   {match.similarity:.2f}\n{label(person.path.name, person.time)}"
+        tiles.append(Tile(cut, caption, RANKED.color if _is_best(match, matches) else None))
+    below = [Tile(p, label(s.path.name, s.time)) for s, p in zip(scenes, pictures)]
+    legend = "Scenes, best match first; the best of each is green with a rank, orange without"
+    sheets = [contact_sheet(tiles, COLUMNS, "Query and best matches")]
+    return stack([*sheets, contact_sheet(below, 3, legend)] if below else sheets)
+
+
+def _is_best(match: Match, matches: Sequence[Match]) -> bool:
+    """Of its scene; matches come best first."""
+    place = match.person.path, match.person.time
+    return match is next(m for m in matches if (m.person.path, m.person.time) == place)
+
+
+def result_page(
+    title: str, queries: Sequence[Query], matches: Sequence[Match], index: GalleryIndex
+) -> str:
+    """One self-contained HTML page: the queries, the matches with their scenes, and when they are
+    in videos."""
+    asked = []
+    for query in queries:
+        picture = to_pil_image(query.pixels)
+        scene = draw_boxes(picture, [query.box], [""], QUERY, SCENE)
+        cut = cut_out(picture, query.box, CROP)
+        asked.append(Figure(cut, scene, QUERY.color, "query", query.path.name))
+    names = short_names([match.person.path for match in matches])
+    found = []
+    for rank, match in enumerate(matches, 1):
+        person, picture = match.person, read_scene(match.person.path, match.person.time)
+        scene = draw_boxes(picture, [person.box], [f"#{rank}"], RANKED, SCENE)
+        words = f"{rank} · {match.similarity:.2f}" + _of_query(match, matches)
+        note = label(names[person.path], person.time)
+        cut = cut_out(picture, person.box, CROP)
+        found.append(Figure(cut, scene, RANKED.color, words, note, match.similarity))
+    intro = (
+        f'<b style="color:{css(QUERY.color)}">Query</b>, and who is most similar; rank · '
+        "similarity, image. Click to enlarge."
+    )
+    counted = f"{len(matches)} matches" if matches else "nobody"
+    sections = [
+        Section("Query", f"{len(queries)} of them" if len(queries) > 1 else "one", asked),
+        Section("Found", counted, found, _timelines(matches, names, index)),
+    ]
+    return page(title, intro, sections)
+
+
+def _of_query(match: Match, matches: Sequence[Match]) -> str:
+    """Which query is meant, where matches are of several."""
+    return f" · of query {match.query + 1}" if any(m.query for m in matches) else ""
+
+
+def _timelines(
+    matches: Sequence[Match], names: dict[Path, str], index: GalleryIndex
+) -> list[Timeline]:
+    """One for each video with a match."""
+    lines: dict[Path, list[Span]] = {}
+    for i, match in enumerate(matches):
+        if match.span is not None:
+            lines.setdefault(match.person.path, []).append(Span(*match.span, i))
+    return [
+        Timeline(names[path], index.people.read_until(path), spans) for path, spans in lines.items()
+    ]
