@@ -253,7 +253,7 @@ def tell(
 ) -> None:
     if matches:
         print(show.table(matches))
-    elif not people:
+    elif not people or least == -float("inf"):
         print("no person found in what was searched")
     else:
         print(f"not present: of {people} people nobody is as similar as {least:.3f}")

@@ -1,6 +1,7 @@
 """The demo on a tiny random network, its bad input, and what it draws with."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,20 +104,20 @@ def test_matches_are_the_query_embedding_with_each_weighted_one(run, base, tmp_p
 
 @pytest.fixture(scope="module")
 def index(base, tmp_path_factory) -> Path:
-    """Of the gallery and a video, one frame each 0.3 s."""
+    """Of mixed/, the gallery and a video, one frame each 0.3 s."""
     folder = tmp_path_factory.mktemp("indexed")
-    write_video(base / "gallery" / "walk.mp4", moving(12))
+    shutil.copytree(base / "gallery", base / "mixed")
+    write_video(base / "mixed" / "walk.mp4", moving(12))
     line = ["--cfg", base / "cfg.yaml", "--ckpt", base / "everyone.pth", "--index", folder]
-    line += [base / "gallery", "--every", 0.3]
+    line += [base / "mixed", "--every", 0.3]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["index", *map(str, line)])
         index_gallery.main()
-    yield folder
-    (base / "gallery" / "walk.mp4").unlink()
+    return folder
 
 
 def test_an_index_finds_what_its_gallery_does(run, base, index, tmp_path):
-    assert run(every=0.3, top=20)[0] == 0
+    assert run(gallery=base / "mixed", every=0.3, top=20)[0] == 0
     code, out, _ = run(gallery=None, index=index, top=20, out=tmp_path / "indexed")
     assert code == 0 and "walk.mp4 0:00" in out
     one, other = (tmp_path / name / "matches.json" for name in ("out", "indexed"))
@@ -131,12 +132,12 @@ def test_an_index_finds_what_its_gallery_does(run, base, index, tmp_path):
 
 def test_an_index_is_searched_without_its_gallery(run, base, index, tmp_path):
     """Not even looked at: the gallery is somewhere else meanwhile."""
-    away = (base / "gallery").rename(tmp_path / "away")
+    away = (base / "mixed").rename(tmp_path / "away")
     try:
         code, out, err = run(gallery=None, index=index)
         assert code == 0 and "s1.png" in out and err == ""
     finally:
-        away.rename(base / "gallery")
+        away.rename(base / "mixed")
 
 
 def test_a_query_without_a_box(run, base, index, tmp_path):

@@ -59,7 +59,7 @@ def test_the_page_shows_what_the_results_say(evaluated, show):
         assert right.index(True) + 1 == query["first_hit"]
         assert sum(right) == query["present"]
     pictures = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
-    assert len(pictures) == 2 * page.count("<figure>")
+    assert len(pictures) == 2 * page.count("<figure ")
     assert {Image.open(io.BytesIO(base64.b64decode(p))).format for p in pictures} == {"JPEG"}
     assert "://" not in page  # self-contained; no colon can stand in the pictures' base64
 

@@ -5,10 +5,7 @@ Reads OUTPUT_DIR/eval_cache.pth of an evaluation and the dataset's images.
 """
 
 import argparse
-import base64
 import functools
-import html
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +22,11 @@ from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes
 from utils.errors import UserError, reason_of, run_main
 from utils.files import write_text
 from utils.media import read_picture
+from utils.pages import Figure, Section, css, page
 
 TOP = 10
 GREEN, RED, BLUE = (22, 160, 90), (214, 54, 54), (52, 108, 216)
-CROP, SCENE = (128, 256), 408  # size of a cut-out person, long side of a scene, pixels
+CROP, SCENE = (128, 256), 600  # size of a cut-out person, long side of a scene, pixels
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,7 @@ class Picture:
     box: np.ndarray
     color: tuple[int, int, int]
     title: str
+    similarity: float | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +121,7 @@ def rows_of(dataset, cache, protocol, cfg, args) -> tuple[str, list[Row]]:
                 m.box.numpy(),
                 GREEN if m.right else RED,
                 f"{rank} · {m.similarity:.2f}",
+                m.similarity,
             )
             for rank, m in enumerate(best, 1)
         ]
@@ -170,55 +170,20 @@ def sheet(title: str, rows: list[Row]) -> Image.Image:
     return contact_sheet(tiles, TOP + 1, title, width=1900)
 
 
-PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 15px/1.4 system-ui, sans-serif; margin: 24px; background: #f4f5f7; color: #181c22; }}
-h1 {{ font-size: 20px; margin: 0 0 4px; }} p {{ margin: 0 0 20px; color: #555; }}
-section {{ background: #fff; border-radius: 8px; padding: 14px 16px; margin: 0 0 18px;
-  box-shadow: 0 1px 3px #0002; }}
-h2 {{ font-size: 16px; margin: 0 0 10px; }} h2 small {{ font-weight: 400; color: #555; }}
-.row {{ display: flex; flex-wrap: wrap; gap: 10px; }}
-figure {{ margin: 0; width: 136px; }} figure:first-child {{ margin-right: 14px; }}
-figure > img:first-child {{ display: block; width: 128px; border: 4px solid; border-radius: 4px; }}
-.scene {{ display: block; width: 136px; margin-top: 6px; border-radius: 3px;
-  transform-origin: bottom; transition: transform 0.1s; }}
-.scene:hover {{ transform: scale(3); position: relative; box-shadow: 0 1px 6px #0006; }}
-figcaption {{ font-variant-numeric: tabular-nums; padding-top: 4px; overflow-wrap: anywhere; }}
-figcaption small {{ display: block; color: #777; }}
-</style></head><body><h1>{title}</h1>
-<p><b style="color:{blue}">Query</b>, then its ten best matches: <b style="color:{green}">right</b>
-or <b style="color:{red}">wrong</b>; rank · similarity, image. Point at a scene to enlarge it.</p>
-{sections}</body></html>
-"""
-
-
-def page(title: str, rows: list[Row]) -> str:
+def result_page(title: str, rows: list[Row]) -> str:
     """One self-contained HTML page."""
-    sections = []
-    for row in rows:
-        figures = "".join(
-            f'<figure><img src="{inline(person(p))}" style="border-color:{css(p.color)}" alt="">'
-            f"<figcaption>{html.escape(p.title)}<small>{html.escape(p.scene.name)}</small>"
-            f'</figcaption><img class="scene" src="{inline(whole(p))}" alt=""></figure>'
-            for p in row.pictures
-        )
-        sections.append(
-            f"<section><h2>{row.title} <small>· {row.details}</small></h2>"
-            f'<div class="row">{figures}</div></section>\n'
-        )
-    colors = {"blue": css(BLUE), "green": css(GREEN), "red": css(RED)}
-    return PAGE.format(title=html.escape(title), sections="".join(sections), **colors)
+    intro = (
+        f'<b style="color:{css(BLUE)}">Query</b>, then its ten best matches: <b style="color:'
+        f'{css(GREEN)}">right</b> or <b style="color:{css(RED)}">wrong</b>; rank · similarity, '
+        "image. Click to enlarge."
+    )
+    sections = [Section(row.title, row.details, [figure(p) for p in row.pictures]) for row in rows]
+    return page(title, intro, sections)
 
 
-def css(color: tuple[int, int, int]) -> str:
-    return "#" + bytes(color).hex()
-
-
-def inline(image: Image.Image) -> str:
-    """The picture as a data URL."""
-    data = io.BytesIO()
-    image.save(data, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
+def figure(shown: Picture) -> Figure:
+    words = shown.title, shown.scene.name
+    return Figure(person(shown), whole(shown), shown.color, *words, shown.similarity)
 
 
 def main() -> None:
@@ -235,7 +200,7 @@ def main() -> None:
         if out.suffix == ".png":
             sheet(title, rows).save(out)
         else:
-            write_text(page(title, rows), out)
+            write_text(result_page(title, rows), out)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({reason_of(error)})") from None
     print(f"{title}\n{out}")
