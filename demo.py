@@ -259,7 +259,7 @@ def tell(
         print(f"not present: of {people} people nobody is as similar as {least:.3f}")
     for path in own:
         print(f"{printable(path.name)} is the query's own picture: not ranked")
-    print(f"{len(scenes)} scenes: {out}/scene_*\ncontact sheet: {out / 'contact_sheet.jpg'}")
+    print(f"{len(scenes)} pictures: {out}/scene_*\ncontact sheet: {out / 'contact_sheet.jpg'}")
     print(f"page: {out / 'index.html'}")
 
 

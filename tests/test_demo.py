@@ -296,7 +296,7 @@ def test_a_picture_cut_short_is_named_and_the_others_are_searched(run, base, tmp
 
 def test_the_gallery_may_be_one_picture_but_a_whole_one(run, base, tmp_path):
     code, out, _ = run(gallery=base / "gallery/s0.jpg")
-    assert code == 0 and "1 scenes" in out
+    assert code == 0 and "1 pictures" in out
     (tmp_path / "cut.jpg").write_bytes((base / "gallery/s0.jpg").read_bytes()[:900])
     code, _, err = run(gallery=tmp_path / "cut.jpg")
     assert code == 2 and "cut.jpg" in err
