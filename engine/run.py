@@ -3,7 +3,8 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from yacs.config import CfgNode
 from configs.defaults import load_cfg
 from datasets import load_dataset
 from engine.checkpoint import load_net
-from engine.distributed import own_device, patience, process_group, rank
+from engine.distributed import own_device, patience, process_group, rank, ranks
 from engine.evaluation.evaluate import check_settings, evaluate
 from engine.evaluation.records import evaluated_epoch
 from engine.generators import seed_everything
@@ -54,12 +55,23 @@ def run(description: str, build: Build) -> None:
     signals = Signals(patience())
     with signals.heard():
         try:
-            with process_group():
+            with process_group(), stopping(signals):
                 work(args, build, signals)
         except Stopped as stopped:
             if int(os.environ.get("RANK", 0)) == 0:
                 print(stopped, file=sys.stderr)
             raise
+
+
+@contextmanager
+def stopping(signals: Signals) -> Iterator[None]:
+    """Once a signal has come, that another rank left first is no error."""
+    try:
+        yield
+    except RuntimeError:
+        if signals.number and ranks() > 1:
+            raise Stopped(signals.number) from None
+        raise
 
 
 def work(args: argparse.Namespace, build: Build, signals: Signals) -> None:

@@ -17,7 +17,7 @@ import torch
 import engine.run
 from engine.checkpoint import EVALUATIONS
 from engine.learner import Learner
-from tests.training import Run, children, die, differences, evaluations, make_data, scalars
+from tests.training import Run, children, die, differences, evaluations, make_whole_run, scalars
 from utils.errors import UserError
 from utils.files import save_file
 
@@ -29,10 +29,7 @@ PERIOD = ("SOLVER.CKPT_PERIOD_STEPS", "1")
 def base(tmp_path_factory):
     """A folder with data, a config, a run that was never stopped, and one killed in its 7th step,
     the third of its second epoch."""
-    folder = tmp_path_factory.mktemp("folder")
-    make_data(folder)
-    run = Run(folder, "whole")
-    assert run.wait() == 0, run.text
+    folder = make_whole_run(tmp_path_factory.mktemp("folder"))
     run = Run(folder, "killed", *PERIOD, sabotage=in_step(7, die))
     assert run.wait() == -signal.SIGKILL, run.text
     return folder

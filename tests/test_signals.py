@@ -15,7 +15,7 @@ import datasets.workers
 import engine.run
 from datasets.loaders import SceneDataset
 from engine.learner import Learner
-from tests.training import Run, differences, make_data
+from tests.training import Run, differences, make_whole_run
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
@@ -24,11 +24,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     """A folder with data, a config, and a run that was never stopped."""
-    folder = tmp_path_factory.mktemp("signals")
-    make_data(folder)
-    run = Run(folder, "whole")
-    assert run.wait() == 0, run.text
-    return folder
+    return make_whole_run(tmp_path_factory.mktemp("signals"))
 
 
 class ToGroup:

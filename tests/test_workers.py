@@ -10,7 +10,7 @@ import torch
 
 from datasets import load_dataset
 from datasets.loaders import Loader, SceneDataset
-from tests.training import Run, children, differences, make_data
+from tests.training import Run, children, differences, make_whole_run
 from utils.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -20,11 +20,7 @@ WORKERS = ("INPUT.NUM_WORKERS", "2")
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     """A folder with data, a config, and a run that was never stopped."""
-    folder = tmp_path_factory.mktemp("workers")
-    make_data(folder)
-    run = Run(folder, "whole")
-    assert run.wait() == 0, run.text
-    return folder
+    return make_whole_run(tmp_path_factory.mktemp("workers"))
 
 
 def fails(run: Run, *said: str) -> None:

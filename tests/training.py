@@ -54,6 +54,14 @@ def make_data(folder: Path, frames: int = 15) -> Path:
     return folder / "data" / "CUHK-SYSU"
 
 
+def make_whole_run(folder: Path) -> Path:
+    """Data, a config, and a run that was never stopped, in `folder`, which it returns."""
+    make_data(folder)
+    run = Run(folder, "whole")
+    assert run.wait() == 0, run.text
+    return folder
+
+
 class Run:
     """One start of a program; `sabotage` runs before it, in its process; env: for the process;
     name: of the file with what it says, for runs at the same time."""
