@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,7 +189,9 @@ def labelled(person: str | None) -> str | None:
     return None if negative else person
 
 
-def write_annotations(path: Path, scenes: list[tuple[dict, list[Person]]]) -> list[list[int]]:
+def write_annotations(
+    path: Path, scenes: Sequence[tuple[dict, Sequence[Person]]]
+) -> list[list[int]]:
     """Write train.json or test.json; returns the annotations' ids, scene by scene.
 
     scenes: each image's `file_name`, `width`, `height` and what else is known, as its `camera`,

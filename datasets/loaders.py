@@ -68,7 +68,7 @@ class _Fetcher(Dataset):
 
     def __getitem__(self, key: tuple[int, int]):
         epoch, first = key
-        damaged = {}
+        damaged: dict[str, str] = {}
         for offset in range(len(self.data) if self.data.skip_damaged else 1):
             index = (first + offset) % len(self.data)
             try:

@@ -90,7 +90,7 @@ def own_device(device: torch.device) -> torch.device:
 
 def from_first(make: Callable[[], T]) -> T:
     """What `make` returns on rank 0, where alone it is called."""
-    box = [make() if rank() == 0 else None]
+    box: list[Any] = [make() if rank() == 0 else None]
     if ranks() > 1:
         dist.broadcast_object_list(box, src=0)
     return box[0]

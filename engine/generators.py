@@ -18,7 +18,7 @@ def generator_states() -> dict:
     """Python's, NumPy's, torch's and CUDA's, as tensors and plain numbers (loadable with
     weights_only). Loader workers hold none: batches depend on seed, epoch and index alone."""
     version, internal, gauss = random.getstate()
-    name, keys, *rest = np.random.get_state()
+    name, keys, *rest = np.random.get_state(legacy=True)
     return {
         "python": [version, list(internal), gauss],
         "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],

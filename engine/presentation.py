@@ -145,7 +145,9 @@ def draw_scene(
         where = torch.tensor(boxes).reshape(-1, 4)
         far = [i for i, iou in enumerate(box_iou(where, query.box[None])[:, 0]) if iou < 0.5]
         boxes, captions, styles = ([of[i] for i in far] for of in (boxes, captions, styles))
-        boxes, captions, styles = [*boxes, query.box], [*captions, "query"], [*styles, QUERY]
+        x1, y1, x2, y2 = query.box.tolist()
+        boxes = [*boxes, (x1, y1, x2, y2)]
+        captions, styles = [*captions, "query"], [*styles, QUERY]
     return draw_boxes(read_scene(scene.path, scene.time), boxes, captions, styles, long_side)
 
 
@@ -158,8 +160,8 @@ def draw_sheet(
     """The queries and their best matches, and under them scenes, `pictures` of which are drawn."""
     tiles = []
     for query in queries:
-        person = cut_out(to_pil_image(query.pixels), query.box, CUT_OUT)
-        tiles.append(Tile(person, f"query\n{query.path.name}", QUERY.color))
+        cut = cut_out(to_pil_image(query.pixels), query.box, CUT_OUT)
+        tiles.append(Tile(cut, f"query\n{query.path.name}", QUERY.color))
     for rank, match in enumerate(matches, 1):
         person = match.person
         cut = cut_out(read_scene(person.path, person.time), person.box, CUT_OUT)

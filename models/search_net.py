@@ -54,10 +54,10 @@ class SearchNet(nn.Module, Network):
 
     def forward_train(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Trace:
         """A training pass with all it saw; needs train mode."""
-        images, targets = self.transform(as_floats(images), targets)
-        features = self.backbone(images.tensors)
-        proposals, rpn_losses = self.rpn(images, features, targets)
-        trace = self.roi_heads.forward_train(features, proposals, images, targets)
+        resized, targets = self.transform(as_floats(images), targets)
+        features = self.backbone(resized.tensors)
+        proposals, rpn_losses = self.rpn(resized, features, targets)
+        trace = self.roi_heads.forward_train(features, proposals, resized, targets)
         trace.losses = {
             "rpn_cls": rpn_losses["loss_objectness"],
             "rpn_reg": rpn_losses["loss_rpn_box_reg"],
@@ -109,12 +109,12 @@ class SearchNet(nn.Module, Network):
             everyone = [torch.cat([f, g]) for f, g in zip(found, given)]
             embeddings = self.roi_heads.embed(features, everyone, sizes)
         counts = [len(part) for pair in zip(found, given) for part in pair]
-        embeddings = embeddings.split(counts)
-        found = [
+        parts = embeddings.split(counts)
+        people = [
             Detections(resize_boxes(b, size, image.shape[-2:]), s, e)
-            for b, size, image, s, e in zip(found, sizes, images, scores, embeddings[::2])
+            for b, size, image, s, e in zip(found, sizes, images, scores, parts[::2])
         ]
-        return found, list(embeddings[1::2])
+        return people, list(parts[1::2])
 
     def keep_best(self, boxes: Tensor, scores: Tensor) -> Tensor:
         return self.roi_heads.keep_best(boxes, scores)

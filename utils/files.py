@@ -109,7 +109,7 @@ def save_file(content: Any, path: Path) -> None:
     with written_beside(path) as file:
         noting = _Noting(file)
         try:
-            torch.save(content, noting)
+            torch.save(content, noting)  # type: ignore[arg-type]  # write and flush are enough
         except RuntimeError as error:  # of torch's writer, once its file has failed
             raise noting.error or error from None
 

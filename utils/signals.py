@@ -102,7 +102,9 @@ class Signals:
 
     def _watch(self, reader: int) -> None:
         """In a thread of its own, which hears them while the main one is within a call."""
-        first, heard, deadline = None, 0, None
+        first: float | None = None
+        heard = 0
+        deadline: float | None = None
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not select.select([reader], [], [], left)[0]:

@@ -55,11 +55,12 @@ def detection(
         scores.append(pairs.scores)
         right.append(torch.zeros(len(pairs.scores), dtype=torch.bool))
         right[-1][pairs.det[pairs.matched]] = True
-    scores, right = torch.cat(scores), torch.cat(right)
-    if not right.any():
+    is_right = torch.cat(right)
+    if not is_right.any():
         return {"recall": 0.0, "ap": 0.0}
-    recall = int(right.sum()) / sum(map(len, gt_boxes))
-    return {"recall": recall, "ap": float(average_precision_score(right, scores)) * recall}
+    recall = int(is_right.sum()) / sum(map(len, gt_boxes))
+    precision = float(average_precision_score(is_right, torch.cat(scores)))
+    return {"recall": recall, "ap": precision * recall}
 
 
 def detection_errors(

@@ -195,7 +195,7 @@ class Term(nn.Module):
         sizes = student.images.image_sizes
         if self.scale_boxes_by == "padded":
             sizes = [student.images.tensors.shape[-2:]] * len(boxes)
-        total = 0
+        total = student.features[FPN_LEVELS[0]].new_zeros(())
         for level, loss in self.levels.items():
             maps = student.features[level], teacher.features[level]
             map_size = maps[1].shape[-2:]
