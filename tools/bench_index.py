@@ -1,0 +1,185 @@
+"""What an index of so many people takes: time to build, room, time to search, and how often the
+approximate kinds find what the exact one finds.
+
+    python -m tools.bench_index --people 100000 --kinds Flat HNSW32 "IVF256,Flat"
+
+Embeddings are drawn from the seed: identities of ten views each, in few effective dimensions, so
+that strangers look alike as they do to a real network; a query is an eleventh view. Times are
+seconds of one core, however many share the work and whatever else the machine does. From --bare
+people on, FAISS is measured alone, without SQLite.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from tabulate import tabulate
+
+from engine.gallery_index import PEOPLE, VECTORS, GalleryIndex
+from engine.people import People, Sample, Source
+from engine.vectors import Vectors, load_faiss
+from models.outputs import Detections
+from tools.bench_eval import gib
+from tools.profile_model import machine
+from utils.errors import run_main
+
+VIEWS = 10  # of an identity
+PART = 50_000  # people drawn at once
+APART = 0.6  # a view differs from its identity by so much of what identities differ by
+PICTURE = 10  # people
+QUERIES, TOP = 100, 10
+
+
+class Crowd:
+    """So many people, drawn anew whenever they are asked for; Vectors takes them for People."""
+
+    def __init__(self, count: int, width: int, seed: int):
+        self.size, self.width, self.seed = count, width, seed
+        self.spread = (1 / np.sqrt(1 + np.arange(width))).astype(np.float32)
+
+    def count(self) -> int:
+        return self.size
+
+    def set_facts(self, **facts) -> None:
+        pass
+
+    def part(self, start: int) -> Detections:
+        """The people from this place on, PART of them or those that are left."""
+        rng = np.random.default_rng([self.seed, start])
+        count = min(PART, self.size - start)
+        identities = self._draw(rng, -(-count // VIEWS))
+        views = np.repeat(identities, VIEWS, 0)[:count]
+        views += APART * self._draw(rng, count)
+        scores = torch.from_numpy(rng.uniform(0.5, 1, count).astype(np.float32))
+        return Detections(torch.rand(count, 4), scores, _unit(views))
+
+    def embeddings(
+        self, after: int = 0, one_in: int = 1
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """As People's: numbers from 1 on, and embeddings."""
+        for start in range(after, self.size, PART):
+            rows = self.part(start).weighted().embeddings.numpy()
+            ids = np.arange(start + 1, start + len(rows) + 1)
+            keep = ids % one_in == 0
+            yield ids[keep], rows[keep]
+
+    def queries(self, count: int) -> np.ndarray:
+        """[count, D]: further views of identities all over the crowd."""
+        starts = range(0, self.size, PART)
+        rng, found = np.random.default_rng(self.seed), []
+        for start in (starts[i * len(starts) // count] for i in range(count)):
+            identity = self._draw(np.random.default_rng([self.seed, start]), VIEWS)
+            view = identity[rng.integers(len(identity))]
+            found.append(view + APART * self._draw(rng, 1)[0])
+        return _unit(np.stack(found)).numpy()
+
+    def _draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        return rng.standard_normal((count, self.width), dtype=np.float32) * self.spread
+
+
+def _unit(rows: np.ndarray) -> torch.Tensor:
+    return torch.nn.functional.normalize(torch.from_numpy(rows))
+
+
+def write(crowd: Crowd, people: People) -> None:
+    """The crowd as pictures with PICTURE people each, PART people in a transaction."""
+    for start in range(0, crowd.size, PART):
+        part = crowd.part(start)
+        samples = (Sample(None, part[i : i + PICTURE]) for i in range(0, len(part.scores), PICTURE))
+        people.add(Source(Path(f"/pictures/{start}"), 1, 1), samples)
+
+
+def exact(crowd: Crowd, queries: np.ndarray) -> np.ndarray:
+    """[q, TOP] numbers of the most similar people, best first."""
+    best = np.full((len(queries), TOP), -np.inf)
+    who = np.zeros((len(queries), TOP), np.int64)
+    for ids, rows in crowd.embeddings():
+        values = np.concatenate([best, queries @ rows.T], 1)
+        numbers = np.concatenate([who, np.broadcast_to(ids, (len(queries), len(ids)))], 1)
+        some = np.argpartition(-values, TOP - 1, 1)[:, :TOP]
+        best, who = np.take_along_axis(values, some, 1), np.take_along_axis(numbers, some, 1)
+    return np.take_along_axis(who, np.argsort(-best, 1), 1)
+
+
+def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds of one core, and the result."""
+    start = time.process_time()
+    result = work()
+    return time.process_time() - start, result
+
+
+def recall(found: list[list[int]], truth: np.ndarray) -> float:
+    """Share of the true best that are among those found."""
+    hits = [np.isin(true, some).mean() for true, some in zip(truth, found)]
+    return float(np.mean(hits))
+
+
+def measure(
+    kind: str, crowd: Crowd, people: People | None, truth: np.ndarray, folder: Path
+) -> list:
+    """A row of the table."""
+    queries = crowd.queries(QUERIES)
+    source = cast(People, people or crowd)
+    build, vectors = seconds(lambda: Vectors.empty(kind, crowd.width).made_from(source))
+    vectors.save(folder / VECTORS, b"0" * 16)
+    size = (folder / VECTORS).stat().st_size / crowd.size
+    together, (_, nearest) = seconds(lambda: vectors.nearest(queries, TOP))
+    alone, found = seconds(lambda: [vectors.nearest(query[None], TOP)[1] for query in queries])
+    row = [crowd.size, kind, build, size, 1e3 * alone / QUERIES, 1e3 * together]
+    row += [recall(nearest[:, :1].tolist(), truth[:, :1]), recall(nearest.tolist(), truth)]
+    if people is None:
+        return [*row, None, None]
+    index = GalleryIndex(people, vectors)
+    wanted = torch.from_numpy(queries)
+    index.search(wanted[:1], TOP)  # the first one asks whom FAISS does not know
+    took, matches = seconds(lambda: [index.search(query[None], TOP) for query in wanted])
+    found = [[match.person.id for match in some] for some in matches]
+    return [*row, 1e3 * took / QUERIES, recall(found, truth)]
+
+
+def bench(count: int, kinds: list[str], args: argparse.Namespace) -> list[list]:
+    crowd = Crowd(count, args.width, args.seed)
+    truth = exact(crowd, crowd.queries(QUERIES))
+    with tempfile.TemporaryDirectory(dir=args.folder) as name:
+        folder, people = Path(name), None
+        if count < args.bare:
+            people = People(folder / PEOPLE)
+            took, _ = seconds(lambda: write(crowd, people))
+            size = (folder / PEOPLE).stat().st_size / count
+            print(f"{count:,} people in SQLite: {took:.1f} s, {size:.0f} bytes each", flush=True)
+        rows = [measure(kind, crowd, people, truth, folder) for kind in kinds]
+        if people:
+            people.close()
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--people", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--kinds", nargs="+", default=["Flat", "HNSW32", "IVF64,Flat"])
+    parser.add_argument("--width", type=int, default=256, help="numbers in an embedding")
+    parser.add_argument("--bare", type=int, default=5_000_000, help="from so many people on")
+    parser.add_argument("--folder", metavar="FOLDER", help="for the files, which are removed")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    load_faiss("tools.bench_index").omp_set_num_threads(args.threads)
+    torch.set_num_threads(args.threads)
+    print(f"{machine(torch.device('cpu'))}, seed {args.seed}, {args.width} numbers each")
+    headers = ["people", "kind", "build s", "bytes each", "ms a query", "ms 100 queries"]
+    headers += ["recall@1", f"recall@{TOP}", "ms a search", f"found of {TOP}"]
+    rows = [row for count in args.people for row in bench(count, args.kinds, args)]
+    digits = (",.0f", "", ".1f", ".0f", ".2f", ".1f", ".3f", ".3f", ".2f", ".3f")
+    print(tabulate(rows, headers, floatfmt=digits, intfmt=","))
+    print(f"peak {gib():.2f} GiB")
+
+
+if __name__ == "__main__":
+    run_main(main)
