@@ -206,8 +206,8 @@ def _read(task: Task) -> Tensor | UserError:
 
 
 def _frames(task: Task, size: int) -> Iterator[Batch]:
-    batch, said = Batch(), []
-    source = task.source
+    batch, source = Batch(), task.source
+    said: list[str] = []
     try:
         for frame in sample_frames(source.path, source.every or 0, task.after, said.append):
             batch.take(source, frame.time, frame.pixels)
@@ -223,25 +223,30 @@ def _frames(task: Task, size: int) -> Iterator[Batch]:
 
 def _ahead(items: Iterator[T]) -> Iterator[T]:
     """The items, made in another thread, some before they are asked for."""
-    end = object()
     with ThreadPoolExecutor(1) as pool:
-        waiting = deque(pool.submit(next, items, end) for _ in range(READ_AHEAD))
-        while (item := waiting.popleft().result()) is not end:
-            waiting.append(pool.submit(next, items, end))
-            yield item
+        waiting = deque(pool.submit(_next, items) for _ in range(READ_AHEAD))
+        while item := waiting.popleft().result():
+            waiting.append(pool.submit(_next, items))
+            yield item[0]
 
 
 def _in_step(items: Iterator[T]) -> Iterator[T]:
     """The items; meanwhile the ranks meet now and then until all are done: none waits at the end
     for another longer than the patience of a process group."""
-    end, met = object(), time.monotonic()
+    met = time.monotonic()
     while True:
-        item = next(items, end)
-        if item is not end:
-            yield item
-        if ranks() == 1 and item is end:
+        if item := _next(items):
+            yield item[0]
+        elif ranks() == 1:
             return
-        if ranks() > 1 and (item is end or time.monotonic() - met > MEETING):
-            if not any(from_all(item is not end)):
+        if ranks() > 1 and (not item or time.monotonic() - met > MEETING):
+            if not any(from_all(bool(item))):
                 return
             met = time.monotonic()
+
+
+def _next(items: Iterator[T]) -> tuple[T] | None:
+    """The next item; None at the end."""
+    for item in items:
+        return (item,)
+    return None

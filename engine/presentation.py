@@ -144,10 +144,9 @@ def draw_scene(
     if query is not None:
         where = torch.tensor(boxes).reshape(-1, 4)
         far = [i for i, iou in enumerate(box_iou(where, query.box[None])[:, 0]) if iou < 0.5]
-        boxes, captions, styles = ([of[i] for i in far] for of in (boxes, captions, styles))
-        x1, y1, x2, y2 = query.box.tolist()
-        boxes = [*boxes, (x1, y1, x2, y2)]
-        captions, styles = [*captions, "query"], [*styles, QUERY]
+        boxes = [*(boxes[i] for i in far), tuple(query.box.tolist())]
+        captions = [*(captions[i] for i in far), "query"]
+        styles = [*(styles[i] for i in far), QUERY]
     return draw_boxes(read_scene(scene.path, scene.time), boxes, captions, styles, long_side)
 
 

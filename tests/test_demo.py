@@ -1,6 +1,7 @@
 """The demo on a tiny random network, its bad input, and what it draws with."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes
 from utils.errors import run_main
 from utils.lettering import drawable, font, wrapped
 from utils.media import read_pixels
+from utils.pages import Figure, Section, Span, Timeline, page
 
 ROOT = Path(__file__).parent.parent
 
@@ -333,6 +335,20 @@ def test_no_boxes_and_boxes_beyond_the_picture():
     image = Image.new("RGB", (40, 30))
     assert draw_boxes(image, torch.zeros(0, 4), [], long_side=80).size == (80, 60)
     assert draw_boxes(image, [[-50, -50, 900, 900], [5, 5, 5, 5]], ["far", ""]).size == (1200, 900)
+
+
+def test_timelines_show_people_at_the_same_time_in_rows(tmp_path):
+    image = Image.new("RGB", (8, 8))
+    figures = [Figure(image, image, (1, 2, 3), str(i), "", 0.5) for i in range(4)]
+    spans = [Span(0, 4, 0), Span(3, 5, 1), Span(4.5, 8, 2), Span(5, 5, 3)]
+    html = page("t", "", [Section("a", "b", figures, [Timeline("<v>.mp4", 8, spans)])])
+    assert re.findall(r"top:(\d+)px;left:([\d.]+)%;width:([\d.]+)%", html) == [
+        ("0", "0.00", "50.00"),
+        ("24", "37.50", "25.00"),
+        ("0", "56.25", "43.75"),
+        ("48", "62.50", "0.00"),
+    ]
+    assert "height:70px" in html and "&lt;v&gt;.mp4" in html
 
 
 def test_cut_out_and_contact_sheet():

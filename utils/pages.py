@@ -52,6 +52,8 @@ class Section:
     timelines: Sequence[Timeline] = ()
 
 
+ROW = 24  # of a timeline, pixels high
+
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width"><title>{title}</title><style>
@@ -69,8 +71,8 @@ figcaption {{ font-variant-numeric: tabular-nums; padding-top: 4px; overflow-wra
 figcaption small {{ display: block; color: #777; }}
 .line {{ display: grid; grid-template-columns: 180px 1fr 60px; gap: 10px; align-items: center;
   margin-top: 12px; overflow-wrap: anywhere; }}
-.bar {{ position: relative; height: 22px; background: #e8ebf0; border-radius: 4px; }}
-.bar a {{ position: absolute; top: 0; height: 22px; min-width: 5px; border-radius: 4px;
+.bar {{ position: relative; background: #e8ebf0; border-radius: 4px; }}
+.bar a {{ position: absolute; height: 22px; min-width: 5px; border-radius: 4px;
   font-size: 12px; line-height: 22px; color: #fff; text-decoration: none; text-align: center;
   overflow: hidden; }}
 .filter {{ position: sticky; top: 0; padding: 8px 0; background: #f4f5f7; display: flex; gap: 12px;
@@ -141,18 +143,37 @@ def _figure(figure: Figure, name: str) -> str:
 
 def _timeline(line: Timeline, figures: Sequence[Figure], name: str) -> str:
     long = max(line.seconds, 1e-3)
+    rows = _rows(line.spans)
     spans = "".join(
         f'<a href="#{name}f{span.figure}"{_rated(figures[span.figure])} '
-        f'title="{clock(span.first)} to {clock(span.last)}" style="left:'
+        f'title="{clock(span.first)} to {clock(span.last)}" style="top:{ROW * row}px;left:'
         f"{100 * span.first / long:.2f}%;width:{100 * (span.last - span.first) / long:.2f}%;"
         f'background:{css(figures[span.figure].color)}">'
         f"{text(figures[span.figure].title.split(' ')[0])}</a>"
-        for span in line.spans
+        for span, row in zip(line.spans, rows)
     )
+    high = f'style="height:{ROW * (max(rows, default=0) + 1) - 2}px"'
     return (
-        f'<div class="line"><span>{text(line.title)}</span><div class="bar">{spans}</div>'
+        f'<div class="line"><span>{text(line.title)}</span><div class="bar" {high}>{spans}</div>'
         f"<span>{clock(line.seconds)}</span></div>"
     )
+
+
+def _rows(spans: Sequence[Span]) -> list[int]:
+    """The first row for each span in which no one before it is at the same time."""
+    rows: list[list[Span]] = []
+    given = []
+    for span in spans:
+        free = (
+            i
+            for i, row in enumerate([*rows, []])
+            if all(span.first > one.last or span.last < one.first for one in row)
+        )
+        given.append(next(free))
+        if given[-1] == len(rows):
+            rows.append([])
+        rows[given[-1]].append(span)
+    return given
 
 
 def _rated(figure: Figure) -> str:
