@@ -14,8 +14,10 @@ import pytest
 import datasets.workers
 import engine.run
 from datasets.loaders import SceneDataset
+from engine.distributed import patience
 from engine.learner import Learner
-from tests.training import Run, differences, make_whole_run
+from tests.training import FORKS, Run, differences, make_whole_run
+from utils.signals import Signals
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
@@ -180,3 +182,29 @@ def test_the_first_seconds(base, tmp_path, number, seconds):
     _, said = program.communicate(timeout=60)
     assert program.returncode == 128 + number, said
     assert "Traceback" not in said
+
+
+def _in_vain(answered: bool) -> None:
+    """A rank that has been told to stop, in a call that does not return."""
+    signals = Signals(patience=0.5)
+    signals.answered = answered
+    with signals.heard(), signals.held():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(3)
+    sys.exit(7)
+
+
+@pytest.mark.parametrize("answered, code", [(False, 128 + signal.SIGTERM), (True, 7)])
+def test_a_rank_waits_for_others_only_so_long(answered, code):
+    rank = FORKS.Process(target=_in_vain, args=(answered,))
+    rank.start()
+    rank.join(60)
+    assert rank.exitcode == code
+
+
+def test_ranks_wait_less_than_torchrun(monkeypatch):
+    assert patience() is None
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert patience() == pytest.approx(20)
+    monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "120")
+    assert patience() == pytest.approx(80)
