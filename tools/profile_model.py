@@ -147,8 +147,9 @@ def measure(path: str, overrides: list[str], batches: list[int], repeats: int) -
         pass_seconds(net, [image] * batch)
         seconds = statistics.median(pass_seconds(net, [image] * batch) for _ in range(repeats))
         peaks[batch], rates[batch] = peak_memory(device) - before, batch / seconds
-    with FlopCounterMode(display=False) as counter:
-        net.detect([image])
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        # past its inference mode, in which PyTorch 2.4 counts nothing
+        SearchNet.detect_and_embed.__wrapped__(net, [image], [image.new_zeros(0, 4)])
     proposals, people = count_regions(net, image)
     return {
         "size": size,
