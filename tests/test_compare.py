@@ -208,7 +208,7 @@ def test_methods(base, method, name, terms, options):
         (["none", "SEED", "3"], "override SEED: expected --seeds in its place"),
         (["none", "--gradients", "-1"], "--gradients: expected a number of steps, found -1"),
         (["pkd", "DISTILLER.TEACHER_CKPT", "no.pth"], "DISTILLER.TEACHER_CKPT no.pth"),
-        (["none", "SOLVER.LR", "3"], "override SOLVER.LR"),
+        (["none", "SOLVER.LR", "3"], "no such key: SOLVER.LR"),
     ],
 )
 def test_mistakes_before_any_run(call, arguments, message):

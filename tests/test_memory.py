@@ -169,7 +169,7 @@ def test_counting_ahead_leaves_no_trace(learn):
     states = generator_states()
     counts = learner._count([(images, targets, True), (images, targets, False)])
     assert same(before, net.state_dict()) and same(states, generator_states())
-    restore_generators(states)
+    restore_generators(states, "a test")
     assert counts["images"] == 1 and counts["proposals"] <= 16 and counts["labelled"] >= 2
 
 

@@ -131,6 +131,7 @@ def _main(
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     torch.set_num_threads(1)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored, and so left alone, under nohup
     multiprocessing.set_start_method("fork", force=True)  # as outside: the server's would stay
     sys.argv = command
     if sabotage:
