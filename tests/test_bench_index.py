@@ -46,7 +46,8 @@ def test_the_table_says_what_each_kind_finds(program) -> None:
     options = "--people", 1500, "--kinds", "Flat", "IVF16,PQ4x4", "--width", 32, "--threads", 1
     code, out, _ = program(bench_index.main, *options)
     assert code == 0 and "1,500 people in SQLite" in out
-    exact, coarse = (line.split() for line in out.splitlines() if line.startswith("  1,500"))
+    rows = (line.split() for line in out.splitlines())
+    exact, coarse = (row for row in rows if row[:1] == ["1,500"] and row[1] != "people")
     assert exact[1] == "Flat" and [exact[i] for i in (6, 7, 9)] == ["1.000"] * 3
     assert int(exact[3]) > 4 * 32 > int(coarse[3])
     assert 0 < float(coarse[7]) < 0.9  # of what it proposes alone
