@@ -360,6 +360,22 @@ def whoever_is_her_own_best_match(desk: app.Desk, asked: app.Asked) -> tuple[int
     raise AssertionError("nobody is; another seed for the pictures")
 
 
+@pytest.mark.slow
+def test_bad_input_is_a_message_in_the_page(base, address, browser) -> None:
+    visit = Visit(browser, address)
+    visit.drop(base / "words.txt")
+    said = visit.read("#said", "words.txt")
+    assert said.strip() == "words.txt: damaged image (none that Pillow knows)"
+    visit = Visit(browser, address)
+    visit.drop(base / "half <b>.jpg")
+    assert visit.read("#said", "half b.jpg: damaged image")
+    visit = Visit(browser, address)
+    visit.drop(base / "query.jpg")
+    visit.read("#said", "people found")
+    visit.click((1, 1))
+    visit.read("#said", "Nobody was found at this place")
+
+
 def test_what_the_page_tells_about_thresholds() -> None:
     assert "however similar" in app.advice(None)
     assert "5% from 0.62 on, 10% from 0.50 on" in app.advice({"0.05": 0.62, "0.1": 0.5})
