@@ -12,13 +12,11 @@ from configs.defaults import load_cfg
 from engine.checkpoint import load_checkpoint, load_net, load_teacher, stored_cfg
 from models.build import build_terms
 from tests.golden import named_weights
-from tests.golden_net import finds_and_embeds_as_the_release_does
+from tests.golden_net import GOLDEN, SHAPES, finds_and_embeds_as_the_release_does
 from tools.convert_release import convert
 from utils.errors import UserError
 from utils.states import load_state
 
-GOLDEN = Path(__file__).parent / "golden"
-SHAPES = json.loads((GOLDEN / "official_shapes.json").read_text())
 ADAPTER = json.loads((GOLDEN / "losses.json").read_text())["dfd"]["adapter_shapes"]
 LUT = "roi_heads.reid_loss.lut"
 CONFIG = {

@@ -164,7 +164,7 @@ def test_all_measures_go_together(learn):
 def test_counting_ahead_leaves_no_trace(learn):
     """Statistics of norms, and random numbers, as if the network had not run ahead."""
     _, net, learner = learn()
-    before, states = copy.deepcopy(net.state_dict()), generator_states()
+    before = copy.deepcopy(net.state_dict())
     images, targets = [torch.rand(3, 64, 112)], [{"boxes": BOXES, "labels": torch.tensor([1, 2])}]
     states = generator_states()
     counts = learner._count([(images, targets, True), (images, targets, False)])
