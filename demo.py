@@ -22,8 +22,8 @@ from torch import Tensor
 from configs.defaults import load_cfg
 from engine import presentation as show
 from engine.evaluation.records import thresholds_of
-from engine.gallery_index import GalleryIndex, Match, open_index
-from engine.indexing import add_sources, check_damaged
+from engine.index.gallery_index import GalleryIndex, Match, open_index
+from engine.index.indexing import add_sources, check_damaged
 from engine.presentation import Query, Scene
 from engine.searcher import Searcher, joined
 from utils.errors import UserError, reason_of, run_main

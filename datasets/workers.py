@@ -75,7 +75,14 @@ def lone_worker(_number: int) -> None:
     """Signals are the main process's to answer; without it, a worker has nothing to live for."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
+    sys.excepthook = _leave_because
     threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _leave_because(_kind: object, error: BaseException, _trace: object) -> None:
+    """What the thread that hands files over calls with its error, to try again for ever while the
+    run waits. The exit code says why."""
+    os._exit(getattr(error, "errno", None) or 1)
 
 
 def _leave_with(parent: int) -> None:
@@ -146,6 +153,8 @@ def _why(error: BaseException, exits: list[int | None]) -> str:
     """Why workers cannot be started or go on, "" where it is no fault of the machine's."""
     for number in (signal.Signals(-code) for code in exits if code and code < 0):
         return ENDS.get(number, f"a worker was ended by {number.name}")
+    for number in (code for code in exits if code in errno.errorcode and code != 1):
+        error = OSError(number, os.strerror(number))
     if "ancdata" in str(error):  # what a file that cannot be opened on this side looks like
         error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     refused = isinstance(error, (OSError, EOFError)) or no_memory(error)

@@ -17,9 +17,9 @@ from engine.checkpoint import load_net
 from engine.distributed import own_device, patience, process_group, rank, ranks
 from engine.evaluation.evaluate import check_settings, evaluate
 from engine.evaluation.records import evaluated_epoch
-from engine.generators import seed_everything
-from engine.lock import sole_run
-from engine.train import Trainer
+from engine.training.generators import seed_everything
+from engine.training.lock import sole_run
+from engine.training.train import Trainer
 from models.build import choose_device
 from models.search_net import SearchNet
 from utils.errors import UserError

@@ -15,7 +15,7 @@ from yacs.config import CfgNode
 from engine.checkpoint import load_net
 from engine.evaluation.evaluate import SEARCH_SCORE
 from engine.evaluation.extract import AMP
-from engine.gallery_index import GalleryIndex, Match, Origin
+from engine.index.gallery_index import GalleryIndex, Match, Origin
 from models.build import choose_device
 from models.fast.inference import faster
 from models.network import Network

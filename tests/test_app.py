@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from configs.defaults import load_cfg
-from engine.gallery_index import open_index
+from engine.index.gallery_index import open_index
 from engine.presentation import read_scene
 from engine.searcher import Searcher, to_pixels
 from tests.crowds import make_world, moving, noise

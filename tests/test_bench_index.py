@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.gallery_index import GalleryIndex
-from engine.people import People
+from engine.index.gallery_index import GalleryIndex
+from engine.index.people import People
 from tools import bench_index
 
 pytest.importorskip("faiss")

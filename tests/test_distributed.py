@@ -17,9 +17,9 @@ from datasets import load_dataset
 from datasets.loaders import SceneDataset, train_loader
 from engine import run as program
 from engine.distributed import rank
-from engine.generators import seed_everything
-from engine.learner import Learner
-from engine.schedule import scaled_lr
+from engine.training.generators import seed_everything
+from engine.training.learner import Learner
+from engine.training.schedule import scaled_lr
 from models.build import build_distiller, build_net
 from tests.training import Run, differences, make_data, run_ranks, same
 from utils.errors import UserError
@@ -145,7 +145,7 @@ def torchrun(base: Path, out: Path, *arguments: str, sabotage: str = "") -> tupl
 
 IN_STEP = """
 import os, signal
-from engine.learner import Learner
+from engine.training.learner import Learner
 step, calls = Learner.step, iter(range(1, 1000))
 def replaced(self, *args):
     if next(calls) == {n} and os.environ["RANK"] == "1":

@@ -14,7 +14,7 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from configs.defaults import load_cfg
-from engine.generators import seed_everything
+from engine.training.generators import seed_everything
 from models.backbones import BACKBONES, make_backbone
 from models.build import build_distiller, build_net
 from models.distill.dfd import LevelLoss

@@ -16,7 +16,7 @@ import torch
 
 import engine.run
 from engine.checkpoint import EVALUATIONS
-from engine.learner import Learner
+from engine.training.learner import Learner
 from tests.training import Run, children, die, differences, evaluations, make_whole_run, scalars
 from utils.errors import UserError
 from utils.files import save_file

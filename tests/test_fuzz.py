@@ -28,8 +28,9 @@ from engine.checkpoint import (
     load_teacher,
 )
 from engine.evaluation.cache import CACHE, load_cache
-from engine.learner import Learner
-from engine.train import Trainer
+from engine.training.history import History
+from engine.training.learner import Learner
+from engine.training.train import Trainer
 from models.backbones import make_backbone
 from models.build import build_net
 from tests.training import Run, differences, make_data, same
@@ -512,14 +513,12 @@ def test_caches_with_other_content(base, dataset, tmp_path, changes):
 
 @settings(max_examples=100, **QUIET)
 @given(st.data())
-def test_damaged_records_of_evaluations(base, dataset, tmp_path, data):
-    cfg = load_cfg(base / "tiny.yaml", ["OUTPUT_DIR", str(tmp_path)])
-    trainer = Trainer.__new__(Trainer)
-    trainer.evaluations = Path(cfg.OUTPUT_DIR) / "evaluations.jsonl"
+def test_damaged_records_of_evaluations(base, tmp_path, data):
+    history = History(tmp_path)
     whole = (base / "run" / "evaluations.jsonl").read_bytes() * 2
-    trainer.evaluations.write_bytes(damage(data, whole, [b"", b"\xff\n", b"[]\n", b"3\n", b"\n"]))
+    history.path.write_bytes(damage(data, whole, [b"", b"\xff\n", b"[]\n", b"3\n", b"\n"]))
     try:
-        for one in trainer.recorded():
+        for one in history.past():
             assert json.dumps(one["epoch"]) and float(one["search/mAP"]) >= 0
     except UserError as error:
         assert one_line(error)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.gallery_index import PEOPLE, VECTORS, GalleryIndex, Origin, open_index, writing
-from engine.people import People, Sample, Source
+from engine.index.gallery_index import PEOPLE, VECTORS, GalleryIndex, Origin, open_index, writing
+from engine.index.people import People, Sample, Source
 from models.outputs import Detections
 from tests.training import FORKS, die
 from utils.errors import UserError

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.gallery_index import PEOPLE, GalleryIndex, open_index
-from engine.people import People
+from engine.index.gallery_index import PEOPLE, GalleryIndex, open_index
+from engine.index.people import People
 from engine.searcher import Searcher
 from tests.crowds import make_world, moving, noise
 from tests.training import FORKS, die, rank_environments

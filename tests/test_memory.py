@@ -8,8 +8,8 @@ from torch import nn
 from torchvision.models.detection.image_list import ImageList
 
 from configs.defaults import load_cfg
-from engine.generators import generator_states, restore_generators, seed_everything
-from engine.learner import Learner
+from engine.training.generators import generator_states, restore_generators, seed_everything
+from engine.training.learner import Learner
 from models.backbones import BACKBONES, make_backbone, still_norms
 from models.build import build_distiller, build_net
 from tests.training import CONFIG, same

@@ -10,8 +10,8 @@ import torch
 
 import engine.checkpoint
 import engine.evaluation.evaluate
-import engine.train
-from engine.learner import Learner
+import engine.training.train
+from engine.training.learner import Learner
 from tests.training import Run, die, differences, evaluations, make_data, state
 
 pytestmark = pytest.mark.slow
@@ -86,8 +86,8 @@ class InWrite:
 
 OWNERS = {
     "learner": Learner,
-    "trainer": engine.train.Trainer,
-    "train": engine.train,
+    "trainer": engine.training.train.Trainer,
+    "train": engine.training.train,
     "checkpoints": engine.checkpoint.CheckpointFolder,
     "os": os,
     "eval": engine.evaluation.evaluate,

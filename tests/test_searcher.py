@@ -8,8 +8,8 @@ from PIL import Image
 
 from configs.defaults import load_cfg
 from engine.evaluation.evaluate import SEARCH_SCORE
-from engine.gallery_index import GalleryIndex
-from engine.people import Sample, Source
+from engine.index.gallery_index import GalleryIndex
+from engine.index.people import Sample, Source
 from engine.searcher import Searcher, to_pixels
 from models.build import build_net
 from tests.tiny import TINY, pairs

@@ -15,7 +15,7 @@ import datasets.workers
 import engine.run
 from datasets.loaders import SceneDataset
 from engine.distributed import patience
-from engine.learner import Learner
+from engine.training.learner import Learner
 from tests.training import FORKS, Run, differences, make_whole_run
 from utils.signals import Signals
 

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from engine.gallery_index import PEOPLE, VECTORS, GalleryIndex
-from engine.people import People, Sample, Source
-from engine.vectors import Vectors, load_faiss
+from engine.index.gallery_index import PEOPLE, VECTORS, GalleryIndex
+from engine.index.people import People, Sample, Source
+from engine.index.vectors import Vectors, load_faiss
 from models.outputs import Detections
 from tools.bench_eval import gib
 from tools.profile_model import machine

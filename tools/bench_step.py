@@ -23,8 +23,8 @@ from tabulate import tabulate
 from torch.utils.flop_counter import FlopCounterMode
 
 from configs.defaults import load_cfg
-from engine.generators import seed_everything
-from engine.learner import Learner
+from engine.training.generators import seed_everything
+from engine.training.learner import Learner
 from models.build import build_distiller, build_net, choose_device
 from tools.plain import plain_formulas
 from tools.profile_model import machine, matmul_flops, peak_memory

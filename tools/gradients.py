@@ -7,9 +7,9 @@ from tabulate import tabulate
 
 from datasets import load_dataset
 from datasets.loaders import train_loader
-from engine.distillation import build
-from engine.generators import seed_everything
-from engine.train import Trainer
+from engine.training.distillation import build
+from engine.training.generators import seed_everything
+from engine.training.train import Trainer
 from models.build import build_net, choose_device
 from tools.runs import Run
 

@@ -17,9 +17,9 @@ from tabulate import tabulate
 from configs.defaults import get_cfg, load_cfg
 from configs.ranges import flatten
 from engine.distributed import process_group, rank
-from engine.gallery_index import GalleryIndex, open_index, writing
-from engine.indexing import Done, add_sources, check_damaged
-from engine.people import Known
+from engine.index.gallery_index import GalleryIndex, open_index, writing
+from engine.index.indexing import Done, add_sources, check_damaged
+from engine.index.people import Known
 from engine.searcher import Searcher
 from utils.errors import UserError, run_main
 from utils.names import printable

@@ -1,7 +1,7 @@
 """The embeddings of an index in FAISS: a file that finds who is near without asking everyone.
 
-It can always be made again from the people (engine.people). Behind FAISS's own bytes stand the name
-of the index it belongs to and a checksum; FAISS reads such a file too.
+It can always be made again from the people (engine.index.people). Behind FAISS's own bytes stand
+the name of the index it belongs to and a checksum; FAISS reads such a file too.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.people import People
+from engine.index.people import People
 from utils.errors import UserError, reason_of
 from utils.files import written_beside
 from utils.optional import optional

@@ -15,8 +15,8 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from engine.distributed import from_all, from_first, rank, ranks
-from engine.gallery_index import part_of
-from engine.people import People, Sample, Source
+from engine.index.gallery_index import part_of
+from engine.index.people import People, Sample, Source
 from engine.searcher import Searcher
 from utils.errors import UserError
 from utils.media import picture_size, read_pixels

@@ -1,9 +1,9 @@
 """An index of everyone in many pictures and videos, made once and searched in milliseconds.
 
-A folder with people.sqlite, which holds the truth (engine.people), and people.faiss, which finds
-the nearest embeddings fast (engine.vectors) and may lag behind: whoever it does not know yet is
-compared one by one, whoever is gone is passed over. So a process killed at any moment leaves an
-index that can be searched and continued.
+A folder with people.sqlite, which holds the truth (engine.index.people), and people.faiss, which
+finds the nearest embeddings fast (engine.index.vectors) and may lag behind: whoever it does not
+know yet is compared one by one, whoever is gone is passed over. So a process killed at any moment
+leaves an index that can be searched and continued.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -15,8 +15,8 @@ from uuid import uuid4
 import numpy as np
 from torch import Tensor
 
-from engine.people import People, Person
-from engine.vectors import EXACT, Vectors
+from engine.index.people import People, Person
+from engine.index.vectors import EXACT, Vectors
 from utils.errors import UserError
 from utils.files import make_folder
 from utils.locks import locked

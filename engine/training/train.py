@@ -1,6 +1,5 @@
 """The training loop, the same for a teacher and for a student under its distiller."""
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,19 +12,20 @@ from yacs.config import CfgNode
 
 from datasets.base import SearchDataset, digest
 from datasets.loaders import Batch, SceneDataset, part_of, train_loader
-from engine.checkpoint import EVALUATIONS, CheckpointFolder, load_checkpoint
-from engine.curves import Curves, curves_in
+from engine.checkpoint import CheckpointFolder, load_checkpoint
 from engine.distributed import from_all, from_first, rank, ranks, same_buffers
 from engine.evaluation.evaluate import draw_scene, evaluate
 from engine.evaluation.records import flat_metrics
-from engine.generators import generator_states, restore_generators
-from engine.learner import Learner
-from engine.resume import check_place
-from engine.schedule import learning_rate, scaled_lr
+from engine.training.curves import Curves, curves_in
+from engine.training.generators import generator_states, restore_generators
+from engine.training.history import History
+from engine.training.learner import Learner
+from engine.training.resume import check_place
+from engine.training.schedule import learning_rate, scaled_lr
 from engine.weights import SUFFIX
 from models.search_net import SearchNet
 from utils.errors import UserError, shown
-from utils.files import open_file, write_text
+from utils.files import write_text
 from utils.signals import Signals, Stopped
 from utils.states import load_optimizer, load_scaler, load_state, not_finite
 
@@ -53,7 +53,7 @@ class Trainer:
         )
         self.folder = Path(cfg.OUTPUT_DIR)
         self.checkpoints = CheckpointFolder(self.folder, cfg.SOLVER.CKPT_KEEP)
-        self.evaluations = self.folder / EVALUATIONS
+        self.history = History(self.folder)
         self.data = {
             "images": len(dataset.train),
             "identities": dataset.num_pids,
@@ -116,15 +116,8 @@ class Trainer:
         self.epoch, self.step, self.checkpoint = saved["epoch"], saved["step"], path
         self.done = saved.get("done", self.epoch * self.steps_per_epoch + self.step)
         self.saved = self.done
-        from_first(self.forget)
+        from_first(lambda: self.history.forget_after(self.epoch))
         print(f"resumed from {path}: {self.epoch} epochs and {self.step} steps done")
-
-    def forget(self) -> None:
-        """Evaluations of epochs that come again, where the newest checkpoint was damaged."""
-        past = self.recorded()
-        kept = [one for one in past if one["epoch"] <= self.epoch]
-        if len(kept) < len(past):
-            self.write_record(kept)
 
     def find(self, path: str | None) -> tuple[Path, dict] | None:
         """The checkpoint to go on from."""
@@ -286,30 +279,12 @@ class Trainer:
 
     # --- evaluation ---
 
-    def recorded(self) -> list[dict]:
-        """Evaluations of this run so far, each {"epoch", "recall", "ap", "mAP", ...}; a last line
-        that a killed run has not finished does not count."""
-        if not self.evaluations.exists():
-            return []
-        with open_file(self.evaluations, "--resume") as file:
-            lines = file.read().splitlines(keepends=True)
-        try:
-            past = [json.loads(line) for line in lines if line.endswith(b"\n")]
-            if all(past_one.keys() >= {"epoch", "search/mAP"} for past_one in past):
-                return past
-        except (ValueError, AttributeError):
-            pass
-        raise UserError(
-            f"{self.evaluations}: expected lines of JSON, each with epoch and "
-            "search/mAP; found others"
-        ) from None
-
     def evaluate(self, curves: Curves) -> None:
         """Evaluate the finished epoch if it is due and has not been; keep the best by mAP. Its
         checkpoint is there, so a signal ends the run at once. What has been recorded is drawn:
         curves tell no more and no less, whenever a run was killed."""
         solver = self.cfg.SOLVER
-        past = from_first(self.recorded)
+        past = from_first(self.history.past)
         known = next((one for one in past if one["epoch"] == self.epoch), None)
         due = self.epoch % solver.EVAL_PERIOD == 0 or self.epoch == solver.MAX_EPOCHS
         if known is None and not due:
@@ -333,8 +308,5 @@ class Trainer:
         if all(metrics["search/mAP"] > one["search/mAP"] for one in past):
             self.checkpoints.mark_best(self.checkpoint)
         new = {"epoch": self.epoch} | metrics
-        self.write_record([*past, new])
+        self.history.add(new)
         return new
-
-    def write_record(self, evaluations: list[dict]) -> None:
-        write_text("".join(json.dumps(one) + "\n" for one in evaluations), self.evaluations)

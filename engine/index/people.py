@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engine.appearances import link
+from engine.index.appearances import link
 from models.outputs import Detections
 from utils.errors import UserError
 
