@@ -17,8 +17,8 @@ from PIL import Image
 
 from configs.defaults import load_cfg
 from engine.index.gallery_index import open_index
-from engine.presentation import read_scene
-from engine.searcher import Searcher, to_pixels
+from engine.search.presentation import read_scene
+from engine.search.searcher import Searcher, to_pixels
 from tests.crowds import make_world, moving, noise
 from tests.videos import write_video
 from tools import app, index_gallery

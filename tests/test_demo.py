@@ -15,7 +15,7 @@ from PIL import Image
 import demo
 from configs.defaults import load_cfg
 from engine.checkpoint import load_net
-from engine.searcher import Searcher
+from engine.search.searcher import Searcher
 from tests.crowds import SMALL, make_world, moving, noise
 from tests.tiny import pairs
 from tests.videos import write_video

@@ -13,7 +13,7 @@ from PIL import Image
 
 from engine.index.gallery_index import PEOPLE, GalleryIndex, open_index
 from engine.index.people import People
-from engine.searcher import Searcher
+from engine.search.searcher import Searcher
 from tests.crowds import make_world, moving, noise
 from tests.training import FORKS, die, rank_environments
 from tests.videos import write_video

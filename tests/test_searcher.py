@@ -10,7 +10,7 @@ from configs.defaults import load_cfg
 from engine.evaluation.evaluate import SEARCH_SCORE
 from engine.index.gallery_index import GalleryIndex
 from engine.index.people import Sample, Source
-from engine.searcher import Searcher, to_pixels
+from engine.search.searcher import Searcher, to_pixels
 from models.build import build_net
 from tests.tiny import TINY, pairs
 

@@ -27,8 +27,8 @@ from yacs.config import CfgNode
 from configs.defaults import load_cfg
 from engine.evaluation.records import thresholds_of
 from engine.index.gallery_index import GalleryIndex, Match, open_index
-from engine.presentation import QUERY, RANKED, read_scene
-from engine.searcher import Searcher, to_pixels
+from engine.search.presentation import QUERY, RANKED, read_scene
+from engine.search.searcher import Searcher, to_pixels
 from utils.drawing import PLAIN, cut_out, draw_boxes
 from utils.errors import UserError, run_main
 from utils.names import printable

@@ -20,7 +20,7 @@ from engine.distributed import process_group, rank
 from engine.index.gallery_index import GalleryIndex, open_index, writing
 from engine.index.indexing import Done, add_sources, check_damaged
 from engine.index.people import Known
-from engine.searcher import Searcher
+from engine.search.searcher import Searcher
 from utils.errors import UserError, run_main
 from utils.names import printable
 from utils.sources import PICTURE, VIDEO, Medium, told, walk

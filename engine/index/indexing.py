@@ -17,7 +17,7 @@ from yacs.config import CfgNode
 from engine.distributed import from_all, from_first, rank, ranks
 from engine.index.gallery_index import part_of
 from engine.index.people import People, Sample, Source
-from engine.searcher import Searcher
+from engine.search.searcher import Searcher
 from utils.errors import UserError
 from utils.media import picture_size, read_pixels
 from utils.sources import VIDEO, LeftOut, Medium, unread
