@@ -153,9 +153,9 @@ def _why(error: BaseException, exits: list[int | None]) -> str:
     """Why workers cannot be started or go on, "" where it is no fault of the machine's."""
     for number in (signal.Signals(-code) for code in exits if code and code < 0):
         return ENDS.get(number, f"a worker was ended by {number.name}")
-    for number in (code for code in exits if code in errno.errorcode and code != 1):
-        error = OSError(number, os.strerror(number))
-    if "ancdata" in str(error):  # what a file that cannot be opened on this side looks like
+    if told := [code for code in exits if code and code > 1]:
+        error = OSError(told[0], os.strerror(told[0]))
+    elif "ancdata" in str(error):  # what a file that cannot be opened on this side looks like
         error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     refused = isinstance(error, (OSError, EOFError)) or no_memory(error)
     if refused or any(sign in str(error) for sign in SIGNS):

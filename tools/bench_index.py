@@ -152,7 +152,10 @@ def bench(count: int, kinds: list[str], args: argparse.Namespace) -> list[list]:
             took, _ = seconds(lambda: write(crowd, people))
             size = (folder / PEOPLE).stat().st_size / count
             print(f"{count:,} people in SQLite: {took:.1f} s, {size:.0f} bytes each", flush=True)
-        rows = [measure(kind, crowd, people, truth, folder) for kind in kinds]
+        rows = []
+        for kind in kinds:
+            rows.append(measure(kind, crowd, people, truth, folder))
+            print(f"{count:,} people, {kind}: built in {rows[-1][2]:.1f} s", flush=True)
         if people:
             people.close()
     return rows
