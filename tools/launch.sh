@@ -4,6 +4,6 @@ if [[ "${1:-}" == *.yaml ]]; then config=$1; shift; fi
 launch=(python)
 if [ -n "${NPROC:-}" ]; then
     export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=120 # seconds that a stopped run has for its checkpoint
-    launch=(torchrun --standalone --nproc_per_node="$NPROC")
+    launch=(python -m tools.ranks --standalone --nproc_per_node="$NPROC")
 fi
 exec "${launch[@]}" "$program" --cfg "$config" "$@"
