@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import engine.run
-from engine.checkpoint import EVALUATIONS
+from engine.evaluation.records import EVALUATIONS
 from engine.training.learner import Learner
 from tests.training import Run, children, die, differences, evaluations, make_whole_run, scalars
 from utils.errors import UserError

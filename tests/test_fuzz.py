@@ -21,13 +21,13 @@ from configs.ranges import flatten
 from datasets import load_dataset
 from datasets.loaders import SceneDataset, read_image, train_loader
 from engine.checkpoint import (
-    CheckpointFolder,
     compare_configs,
     load_checkpoint,
     load_net,
     load_teacher,
 )
 from engine.evaluation.cache import CACHE, load_cache
+from engine.training.folder import CheckpointFolder
 from engine.training.history import History
 from engine.training.learner import Learner
 from engine.training.train import Trainer

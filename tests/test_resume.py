@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import engine.checkpoint
 import engine.evaluation.evaluate
+import engine.training.folder
 import engine.training.train
 from engine.training.learner import Learner
 from tests.training import Run, die, differences, evaluations, make_data, state
@@ -88,7 +88,7 @@ OWNERS = {
     "learner": Learner,
     "trainer": engine.training.train.Trainer,
     "train": engine.training.train,
-    "checkpoints": engine.checkpoint.CheckpointFolder,
+    "checkpoints": engine.training.folder.CheckpointFolder,
     "os": os,
     "eval": engine.evaluation.evaluate,
     "sgd": torch.optim.SGD,
@@ -211,7 +211,7 @@ def test_damaged_newest_is_named_and_passed_over(base, tmp_path, damage):
 
 def limit_files() -> None:
     """A disk that takes half of a checkpoint, once the first one lies there."""
-    save, calls = engine.checkpoint.CheckpointFolder.save, iter(range(1, 1000))
+    save, calls = engine.training.folder.CheckpointFolder.save, iter(range(1, 1000))
 
     def replaced(self, content):
         if next(calls) == 2:
@@ -219,7 +219,7 @@ def limit_files() -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
         return save(self, content)
 
-    engine.checkpoint.CheckpointFolder.save = replaced
+    engine.training.folder.CheckpointFolder.save = replaced
 
 
 def limit_events() -> None:

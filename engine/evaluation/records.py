@@ -4,10 +4,11 @@ of a training, and which of them a checkpoint's thresholds stand in."""
 import json
 from pathlib import Path
 
-from engine.checkpoint import EVALUATIONS, load_facts
+from engine.checkpoint import load_facts
 from utils.errors import UserError
 
 RESULTS = "results.json"
+EVALUATIONS = "evaluations.jsonl"
 PREFIX = "thresholds/"  # of a threshold's name among flat metrics
 
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from engine.checkpoint import EVALUATIONS
+from engine.evaluation.records import EVALUATIONS
 from utils.errors import UserError
 from utils.files import open_file, write_text
 

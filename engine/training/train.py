@@ -12,11 +12,12 @@ from yacs.config import CfgNode
 
 from datasets.base import SearchDataset, digest
 from datasets.loaders import Batch, SceneDataset, part_of, train_loader
-from engine.checkpoint import CheckpointFolder, load_checkpoint
+from engine.checkpoint import load_checkpoint
 from engine.distributed import from_all, from_first, rank, ranks, same_buffers
 from engine.evaluation.evaluate import draw_scene, evaluate
 from engine.evaluation.records import flat_metrics
 from engine.training.curves import Curves, curves_in
+from engine.training.folder import CheckpointFolder
 from engine.training.generators import generator_states, restore_generators
 from engine.training.history import History
 from engine.training.learner import Learner
