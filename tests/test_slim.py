@@ -8,6 +8,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from configs.defaults import load_cfg
+from configs.ranges import flatten
+from engine.checkpoint import MODEL_KEYS
 from models.build import build_net
 from tests.tiny import TINY, pairs
 from tools.profile_model import parameters
@@ -69,3 +71,21 @@ def test_shared_layers_are_one_pair_saved_once_and_learn_from_both_branches():
     boxes = [people[0]["boxes"]]
     images = [torch.rand(3, 64, 96)]
     assert copy.eval().embed(images, boxes)[0].equal(net.eval().embed(images, boxes)[0])
+
+
+def test_whatever_changes_tensors_makes_another_model():
+    """A checkpoint under another value of such a key is refused by the key's name."""
+    cfg = load_cfg(None, pairs(TINY))
+
+    def tensors(key: str = "SEED", value: object = 1) -> dict[str, torch.Size]:
+        changed = load_cfg(None, pairs(TINY | {key: value}))
+        with torch.device("meta"):
+            return {k: v.shape for k, v in build_net(changed, 3).state_dict().items()}
+
+    own, found = tensors(), set()
+    for key, value in flatten(cfg).items():
+        if key.startswith("MODEL.") and type(value) in (bool, int):
+            other = not value if type(value) is bool else 2 * value
+            if tensors(key, other) != own:
+                found.add(key)
+    assert found <= set(MODEL_KEYS) and "MODEL.SHARED_FC" in found and len(found) > 3
