@@ -85,6 +85,7 @@ _C.SOLVER.EVAL_PERIOD = 1  # epochs between evaluations; the last epoch always e
 _C.DISTILLER = CN()
 _C.DISTILLER.TEACHER_CKPT = ""  # the teacher's checkpoint; its own config comes with it
 _C.DISTILLER.TERMS = ["dfd", "ld", "cd"]
+_C.DISTILLER.STOP_EPOCH = 0  # finished epochs after which the student learns alone; 0: never
 _C.DISTILLER.INIT_STUDENT = False  # start the student with the teacher's parts of the same shape
 _C.DISTILLER.DFD = CN()  # foreground/background feature distillation (FGD is this term alone)
 _C.DISTILLER.DFD.WEIGHT = 1.0

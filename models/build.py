@@ -122,10 +122,14 @@ def build_distiller(
     return Distiller(student, teacher, build_terms(cfg, teacher_cfg))
 
 
-def loss_weights(cfg: CfgNode) -> dict[str, float]:
-    """The weight of every loss by the name under which the model returns it."""
+def loss_weights(cfg: CfgNode, epoch: int = 0) -> dict[str, float]:
+    """The weight of every loss by the name under which the model returns it, after `epoch`
+    finished epochs: from DISTILLER.STOP_EPOCH on the terms are only watched."""
     own = {name.lower(): weight for name, weight in cfg.SOLVER.LOSS_WEIGHTS.items()}
-    return own | {name: cfg.DISTILLER[name.upper()].WEIGHT for name in cfg.DISTILLER.TERMS}
+    stopped = 0 < cfg.DISTILLER.STOP_EPOCH <= epoch
+    return own | {
+        name: 0.0 if stopped else cfg.DISTILLER[name.upper()].WEIGHT for name in cfg.DISTILLER.TERMS
+    }
 
 
 def choose_device(name: str) -> torch.device:

@@ -581,6 +581,16 @@ class Term(nn.Module):
     assert loss_weights(cfg)["sign"] == 3
 
 
+def test_weights_of_the_terms_after_they_stop():
+    cfg = get_cfg()
+    assert loss_weights(cfg, epoch=9)["dfd"] == 1  # STOP_EPOCH 0: never
+    cfg.DISTILLER.STOP_EPOCH = 2
+    assert loss_weights(cfg, epoch=1) == loss_weights(cfg)
+    stopped = loss_weights(cfg, epoch=2)
+    changed = {name for name, weight in loss_weights(cfg).items() if weight != stopped[name]}
+    assert changed == {"dfd", "ld", "cd"} and stopped["cd"] == 0
+
+
 def test_unknown_names_and_choices():
     with pytest.raises(UserError, match="cd, dfd, hint, kd, ld, pkd, reviewkd, rkd.*found fgd2"):
         make_term("fgd2", 8, 8, {})

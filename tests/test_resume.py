@@ -12,7 +12,7 @@ import engine.evaluation.evaluate
 import engine.training.folder
 import engine.training.train
 from engine.training.learner import Learner
-from tests.training import Run, die, differences, evaluations, make_data, state
+from tests.training import Run, die, differences, evaluations, make_data, same, state
 
 pytestmark = pytest.mark.slow
 
@@ -261,6 +261,25 @@ def test_an_older_checkpoint_does_not_mix_with_newer_ones(base, tmp_path):
     run = Run(base, tmp_path, "--resume", "--ckpt", base / "whole" / "epoch_00.pth")
     assert run.wait() == 0, run.text
     assert not [d for d in differences(tmp_path, base / "whole") if d == "last checkpoint"]
+
+
+def test_distillation_stops_after_its_last_epoch(base, tmp_path):
+    """The second epoch is the one of terms without weight; the first was as it is."""
+    first = base / "ddps" / "epoch_00.pth"
+    zero = [f"DISTILLER.{t}.WEIGHT=0" for t in ("DFD", "LD", "CD", "REVIEWKD")]
+    for name, values in (
+        ("stopped", ["DISTILLER.STOP_EPOCH=1"]),
+        ("zero", zero),
+        ("later", ["DISTILLER.STOP_EPOCH=2"]),
+    ):
+        words = [word for value in values for word in value.split("=")]
+        resumed = ("--resume", "--ckpt", first, *under_teacher(base), *words)
+        run = Run(base, tmp_path / name, *resumed, program="ddps")
+        assert run.wait() == 0, run.text
+    assert not differences(tmp_path / "stopped", tmp_path / "zero")
+    last = [state(tmp_path / name / "epoch_01.pth") for name in ("stopped", "later")]
+    assert same(state(base / "ddps" / "epoch_01.pth"), last[1])
+    assert not same(last[0]["model"], last[1]["model"])
 
 
 def test_changed_configs_are_named(base, tmp_path):

@@ -87,6 +87,14 @@ def count_regions(net: SearchNet, image: Tensor) -> tuple[int, int]:
     return len(proposals[0]), len(net.detect([image])[0].boxes)
 
 
+def count_flops(net: SearchNet, image: Tensor) -> int:
+    """Of a detection pass of one image, 2 for each multiply-add; RoI pooling is not in it."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        # past its inference mode, in which PyTorch 2.4 counts nothing
+        SearchNet.detect_and_embed.__wrapped__(net, [image], [image.new_zeros(0, 4)])
+    return counter.get_total_flops()
+
+
 def matmul_flops(device: torch.device, side: int = 2048) -> float:
     """What the machine reaches in a second in a product of float32 matrices, the best of ten."""
     a = torch.rand(side, side, device=device)
@@ -117,15 +125,18 @@ def fast_shares(net: SearchNet, image: Tensor, repeats: int) -> dict[str, float]
     return dict(zip(passes, (times / times[:, :1]).median(dim=0).values.tolist()))
 
 
-def machine(device: torch.device) -> str:
-    """What the numbers were measured on, in words."""
+def cpu_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    cpu = models[0] if models else platform.processor() or platform.machine()
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def machine(device: torch.device) -> str:
+    """What the numbers were measured on, in words."""
     gpu = f"{torch.cuda.get_device_name(device)}, " if device.type == "cuda" else ""
     return (
-        f"{gpu}{cpu}, {os.cpu_count()} CPU cores, {torch.get_num_threads()} threads, "
+        f"{gpu}{cpu_name()}, {os.cpu_count()} CPU cores, {torch.get_num_threads()} threads, "
         f"{platform.system()}, Python {platform.python_version()}, torch {torch.__version__}"
     )
 
@@ -147,19 +158,17 @@ def measure(path: str, overrides: list[str], batches: list[int], repeats: int) -
         pass_seconds(net, [image] * batch)
         seconds = statistics.median(pass_seconds(net, [image] * batch) for _ in range(repeats))
         peaks[batch], rates[batch] = peak_memory(device) - before, batch / seconds
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        # past its inference mode, in which PyTorch 2.4 counts nothing
-        SearchNet.detect_and_embed.__wrapped__(net, [image], [image.new_zeros(0, 4)])
+    flops = count_flops(net, image)
     proposals, people = count_regions(net, image)
     return {
         "size": size,
         "parameters": parameters(net),
-        "flops": counter.get_total_flops(),
+        "flops": flops,
         "proposals": proposals,
         "people": people,
         "peaks": peaks,
         "rates": rates,
-        "of_peak": counter.get_total_flops() * rates[batches[0]] / matmul_flops(device),
+        "of_peak": flops * rates[batches[0]] / matmul_flops(device),
         "shares": fast_shares(net, image, repeats),
         "machine": machine(device),
     }

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from yacs.config import CfgNode
@@ -57,8 +58,8 @@ class Run:
         return self.folder / "log.txt"
 
 
-def make_run(path: str, overrides: list[str], method: str, seed: int) -> Run:
-    """UserError for an unknown method, a missing teacher, or a folder with another run."""
+def describe_run(path: str, overrides: list[str], method: str, seed: int) -> Run:
+    """A run of which nothing needs to be there yet; UserError for an unknown method."""
     parts = method.split("+")
     if unknown := [part for part in parts if part not in METHODS]:
         raise UserError(
@@ -71,31 +72,41 @@ def make_run(path: str, overrides: list[str], method: str, seed: int) -> Run:
     folder = Path(load_cfg(path, overrides).OUTPUT_DIR) / f"{name}_seed{seed}"
     own = ["DISTILLER.TERMS", str(terms), "SEED", str(seed), "OUTPUT_DIR", str(folder)]
     overrides = [*overrides, *options, *own]
-    run = Run(path, name, terms, seed, overrides, load_cfg(path, overrides))
+    return Run(path, name, terms, seed, overrides, load_cfg(path, overrides))
+
+
+def make_run(path: str, overrides: list[str], method: str, seed: int) -> Run:
+    """UserError for an unknown method, a missing teacher, or a folder with another run."""
+    run = describe_run(path, overrides, method, seed)
+    check_run(run)
+    return run
+
+
+def check_run(run: Run) -> None:
+    """UserError for a missing teacher, or a folder that holds a run trained with other values."""
     teacher = run.cfg.DISTILLER.TEACHER_CKPT
-    if terms and not Path(teacher).is_file():
+    if run.terms and not Path(teacher).is_file():
         raise UserError(
             f"DISTILLER.TEACHER_CKPT {teacher or 'is empty'}: expected the checkpoint "
             "of a trained teacher"
         )
-    check_same_run(run)
-    return run
-
-
-def check_same_run(run: Run) -> None:
-    """UserError where the folder holds a run that was trained with other values."""
     path = run.folder / "config.yaml"
     if not path.is_file():
         return
-    ours, theirs = flatten(run.cfg), flatten(load_cfg(str(path)))
-    others = tuple(f"DISTILLER.{t.upper()}." for t in known_terms() if t not in run.terms)
-    unread = FREE_KEYS + (others if run.terms else ("DISTILLER.",))
-    for key, value in ours.items():
-        if value != theirs[key] and not key.startswith(unread):
+    theirs = flatten(load_cfg(str(path)))
+    for key, value in values_of(run).items():
+        if value != theirs[key]:
             raise UserError(
                 f"{run.folder}: holds a run with {key} {theirs[key]}, asked for "
                 f"{value}; expected another OUTPUT_DIR"
             )
+
+
+def values_of(run: Run) -> dict[str, Any]:
+    """The config's values by key, without those that this run's scores do not depend on."""
+    others = tuple(f"DISTILLER.{t.upper()}." for t in known_terms() if t not in run.terms)
+    unread = FREE_KEYS + (others if run.terms else ("DISTILLER.",))
+    return {key: v for key, v in flatten(run.cfg).items() if not key.startswith(unread)}
 
 
 def read_scores(run: Run) -> dict[str, float] | None:

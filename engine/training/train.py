@@ -24,6 +24,7 @@ from engine.training.learner import Learner
 from engine.training.resume import check_place
 from engine.training.schedule import learning_rate, scaled_lr
 from engine.weights import SUFFIX
+from models.build import loss_weights
 from models.search_net import SearchNet
 from utils.errors import UserError, shown
 from utils.files import write_text
@@ -186,6 +187,7 @@ class Trainer:
     def train_epoch(self, curves: Curves) -> None:
         """The rest of one epoch, or until a signal comes."""
         self.model.train()
+        self.learner.weights = loss_weights(self.cfg, self.epoch)
         loader = train_loader(
             self.scenes,
             self.cfg.INPUT.BATCH_SIZE_TRAIN,

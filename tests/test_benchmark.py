@@ -1,0 +1,195 @@
+"""The benchmark: real runs on tiny data, not repeated; its statistics by hand; the page that is
+kept agrees with the results that are kept."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs.defaults import get_cfg
+from models.distill import known_terms
+from tests.training import CONFIG, make_data
+from tools import benchmark, benchmark_page, benchmark_rows
+from tools.benchmark_page import Results
+from tools.benchmark_rows import GROUPS, ROWS, SEEDS, SOURCES, TEACHERS
+from utils.errors import UserError
+
+FOLDER = Path(__file__).parents[1] / "docs" / "benchmark"
+PAIR = ["resnet18_x05_alone", "resnet18_x05_ddps"]
+
+
+def result(seed: int, aps: list[float], **other) -> dict:
+    scores = dict.fromkeys(("recall", "AP", "top-1"), 90.0) | {"mAP": 100 * float(np.mean(aps))}
+    return {"seed": seed, "scores": scores, "query_ap": aps} | other
+
+
+# --- rows ---
+
+
+def test_rows_are_runs_with_folders_of_their_own():
+    runs = [row.run(seed) for row in ROWS.values() for seed in SEEDS]
+    assert len({run.folder for run in runs}) == len(runs)
+    assert len({benchmark.config_hash(run) for run in runs}) == len(runs)
+    assert sum(map(len, GROUPS.values())) == len(ROWS)
+    for row in ROWS.values():
+        base = ROWS[row.base]
+        assert base.student == row.student and not base.run(1).terms
+
+
+def test_every_student_looks_for_a_teacher_that_is_trained():
+    made = {benchmark.checkpoint_of(teacher.run()) for teacher in TEACHERS}
+    assert {row.run(1).cfg.DISTILLER.TEACHER_CKPT for row in ROWS.values()} == made
+
+
+def test_every_term_has_a_row_and_says_whose_its_settings_are():
+    alone = {run.terms[0] for row in ROWS.values() if len((run := row.run(1)).terms) == 1}
+    assert alone == set(known_terms()) == set(SOURCES)
+
+
+def test_a_hash_depends_on_what_scores_depend_on(monkeypatch):
+    run = ROWS["pkd"].run(1)
+    before = benchmark.config_hash(run)
+    cfg = run.cfg.clone()
+    cfg.defrost()
+    cfg.DEVICE, cfg.SOLVER.CKPT_KEEP, cfg.DISTILLER.LD.WEIGHT = "cpu", 5, 3.0
+    monkeypatch.setattr(benchmark, "get_cfg", lambda: get_cfg() | {"NEW": 1})
+    assert benchmark.config_hash(benchmark_rows.replace(run, cfg=cfg)) == before
+    cfg.DISTILLER.PKD.WEIGHT = 3.0
+    assert benchmark.config_hash(benchmark_rows.replace(run, cfg=cfg)) != before
+
+
+# --- real runs ---
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch) -> Path:
+    """Rows of one seed on tiny data; a folder for the results."""
+    root, runs = make_data(tmp_path), tmp_path / "runs"
+    text = CONFIG.replace("INPUT: {", f"INPUT: {{DATA_ROOT: {root}, ")
+    text = text.replace("MAX_EPOCHS: 2", "MAX_EPOCHS: 1").replace("EVAL_USE_GT: True\n", "")
+    text += "EVAL_GALLERY_SIZE: -1\n"
+    (tmp_path / "resnet50_base.yaml").write_text(text)
+    teacher = runs / "teacher" / "epoch_00.pth"
+    (tmp_path / "resnet18_x05.yaml").write_text(f"{text}DISTILLER: {{TEACHER_CKPT: {teacher}}}\n")
+    monkeypatch.setattr(benchmark_rows, "CONFIGS", str(tmp_path))
+    monkeypatch.setattr(benchmark_page, "CONFIGS", str(tmp_path))
+    monkeypatch.setattr(benchmark_rows, "RUNS", str(runs))
+    monkeypatch.setattr(benchmark, "SEEDS", (4,))
+    out = tmp_path / "benchmark"
+    out.mkdir()
+    (out / "page.md").write_text((FOLDER / "page.md").read_text())
+    return out
+
+
+@pytest.fixture
+def call(tiny, monkeypatch):
+    def main(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["benchmark", "--out", str(tiny), *arguments])
+        return benchmark.main()
+
+    return main
+
+
+@pytest.mark.slow
+def test_trains_what_is_lacking_and_nothing_else(tiny, call, capsys):
+    assert call("--jobs", "2", "--rows", *PAIR) == 0
+    files = {path.stem: json.loads(path.read_text()) for path in (tiny / "runs").glob("*.json")}
+    names = [f"{key}_seed4" for key in PAIR]
+    (teacher,) = files.keys() - set(names)
+    alone, ddps = (files[name] for name in names)
+    assert teacher == f"teacher_{ddps['teacher']}" and alone["teacher"] is None
+    assert alone["config"] != ddps["config"] and alone["parameters"] == ddps["parameters"]
+    folder = tiny.parent / "runs" / PAIR[1] / "dfd+ld+cd_seed4"
+    found = json.loads((folder / "results.json").read_text())
+    assert ddps["scores"]["mAP"] == pytest.approx(100 * found["search"]["mAP"], abs=1e-3)
+    assert ddps["query_ap"] == [round(query["ap"], 4) for query in found["queries"]]
+    assert 0 <= ddps["mAP of given boxes"] <= 100 and ddps["seconds"] >= 0
+    page = tiny.with_suffix(".md").read_text()
+    assert "ResNet-18(x0.5), DDPS" in page and "Missing yet" in page and "$" not in page
+    assert (tiny / "students.png").stat().st_size > 5000
+
+    capsys.readouterr()
+    (tiny / "runs" / f"{names[0]}.json").unlink()
+    for path in folder.glob("*.pth"):  # as in a fresh clone
+        path.unlink()
+    assert call("--rows", *PAIR) == 0
+    said = capsys.readouterr().out
+    assert "none_seed4: was finished" in said and "dfd+ld+cd" not in said
+    again = json.loads((tiny / "runs" / f"{names[0]}.json").read_text())
+    assert again == alone
+
+    facts = json.loads((tiny / "queries.json").read_text())
+    (tiny / "queries.json").write_text(json.dumps(facts | {"data": "other"}))
+    with pytest.raises(UserError, match="CUHK-SYSU: other data than the results"):
+        call("--rows", *PAIR)
+
+
+def test_a_wrong_number_of_jobs(call):
+    with pytest.raises(UserError, match="--jobs: expected at least 1, found 0"):
+        call("--jobs", "0")
+
+
+# --- statistics ---
+
+
+def test_hidden_by_those_who_stand_nearer():
+    box = np.array([10, 10, 20, 30.0])
+    others = np.array([[10, 10, 20, 30], [15, 20, 40, 40], [0, 0, 100, 25], [18, 25, 30, 31]])
+    assert benchmark.hidden(box, others.astype(float)) == pytest.approx(50 / 200)
+    assert benchmark.hidden(box, np.array([[-5, -5, 50, 90.0]])) == 1
+
+
+def test_gain_by_hand():
+    ours = {s: result(s, [0.5 + 0.1 * s, 0.5]) for s in (1, 2, 3)}
+    theirs = {s: result(s, [0.5, 0.5]) for s in (1, 2, 4)}
+    found = benchmark_page.gain(ours, theirs)  # +5 and +10 on the seeds that both have
+    assert found.mean == pytest.approx(7.5)
+    assert found.over_seeds == pytest.approx((7.5 - 12.7062 * 2.5, 7.5 + 12.7062 * 2.5), abs=1e-3)
+    assert found.over_queries == pytest.approx((0, 15))  # of gains 15 and 0
+    assert benchmark_page.gain(ours, {1: theirs[1]}).over_seeds is None
+    assert benchmark_page.gain(ours, {7: theirs[1]}) is None
+
+
+@pytest.mark.parametrize("theirs, touch", [([50, 54], True), ([40, 44], False), ([50], False)])
+def test_bars_that_touch(monkeypatch, theirs, touch):
+    def runs(values: list[float]) -> dict[int, dict]:
+        return {seed: result(seed, [value / 100]) for seed, value in enumerate(values)}
+
+    found = Results({PAIR[0]: runs(theirs), PAIR[1]: runs([54, 58])}, {}, {})
+    monkeypatch.setattr(benchmark_page, "load", lambda folder: found)
+    assert benchmark_page.touches(FOLDER, ROWS[PAIR[1]]) == touch
+    assert not benchmark_page.touches(FOLDER, ROWS[PAIR[0]])
+
+
+def test_thirds_and_cells():
+    thirds = benchmark_page.thirds("height", [5, 0, 0, 0, 9, 7])
+    assert {name: third.tolist() for name, third in thirds.items()} == {
+        "height 0 to 0": [1, 2],
+        "height 0 to 5": [3, 0],
+        "height 7 to 9": [5, 4],
+    }
+    assert benchmark_page.show(41.26, math.nan) == "41.3"
+    assert benchmark_page.interval(benchmark_page.Interval(-0.5, 1.25)) == "-0.5 to +1.2"
+    assert benchmark_page.interval(None) == "–"
+
+
+# --- what is kept ---
+
+
+def test_the_page_agrees_with_the_results():
+    assert (FOLDER.with_suffix(".md")).read_text() == benchmark_page.page(FOLDER)
+    assert (FOLDER / "students.png").is_file()
+
+
+def test_kept_results_are_whole_and_of_todays_rows():
+    queries = len(json.loads((FOLDER / "queries.json").read_text())["queries"])
+    for path in (FOLDER / "runs").glob("*.json"):
+        kept = json.loads(path.read_text())
+        assert len(kept["query_ap"]) == queries
+        assert 100 * np.mean(kept["query_ap"]) == pytest.approx(kept["scores"]["mAP"], abs=0.01)
+        key, _, seed = path.stem.rpartition("_seed")
+        if seed:
+            assert kept["config"] == benchmark.config_hash(ROWS[key].run(int(seed)))

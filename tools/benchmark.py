@@ -1,0 +1,250 @@
+"""Train what the benchmark still lacks and keep each run's results as a small file.
+
+    python -m tools.benchmark --jobs 2
+
+The rows stand in tools/benchmark_rows.py; job_benchmark.sh makes the data too. Stopped, the same
+command goes on. A run whose file in docs/benchmark/runs/ is of the same config is not trained
+again, on whatever machine it was. A teacher whose checkpoint is not here is trained again as soon
+as a run needs it: on the same machine it becomes the same, elsewhere nearly; each file names its
+run's teacher. docs/benchmark.md is written after every run.
+"""
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+import subprocess
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from configs.defaults import get_cfg, load_cfg
+from configs.ranges import flatten
+from datasets import load_dataset
+from datasets.base import SearchDataset, digest
+from engine.checkpoint import load_net
+from engine.evaluation.evaluate import evaluate
+from models.build import choose_device
+from tools import benchmark_page
+from tools.benchmark_rows import (
+    GROUPS,
+    MORE_SEEDS,
+    ROWS,
+    SEEDS,
+    TEACHERS,
+    Row,
+    Teacher,
+    in_order,
+)
+from tools.profile_model import count_flops, cpu_name, make_net
+from tools.runs import ROOT, SECONDS, Run, check_run, finish_all, values_of
+from tools.summarize import SCORES, count_parameters
+from utils.errors import UserError, run_main
+from utils.files import make_folder, read_text, write_text
+
+QUERIES = "queries.json"
+
+
+def config_hash(run: Run) -> str:
+    """Of all that a run's scores depend on and that differs from the defaults: an option that is
+    added later, and left alone, changes no hash."""
+    defaults = flatten(get_cfg())
+    own = {key: value for key, value in values_of(run).items() if value != defaults[key]}
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@cache
+def file_hash(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+
+
+def commit() -> str:
+    """What HEAD is; with a + where code or configs are not what it holds."""
+
+    def git(*words: str) -> subprocess.CompletedProcess:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
+
+    head = git("rev-parse", "--short", "HEAD")
+    if head.returncode:
+        return "unknown"
+    same = git("diff", "--quiet", "HEAD", "--", ":!docs").returncode == 0
+    return head.stdout.strip() + ("" if same else "+")
+
+
+@cache
+def cost(path: str) -> dict[str, float]:
+    """Parameters, and GFLOP of a detection pass over one image, of a config's network."""
+    cfg = load_cfg(path)
+    image = torch.rand(3, cfg.INPUT.MIN_SIZE, cfg.INPUT.MAX_SIZE)
+    flops = count_flops(make_net(cfg, torch.device("cpu")), image)
+    return {"parameters": count_parameters(cfg), "gflop": round(flops / 1e9, 3)}
+
+
+def checkpoint_of(run: Run) -> str:
+    """Of the last epoch."""
+    return str(run.folder / f"epoch_{run.cfg.SOLVER.MAX_EPOCHS - 1:02}.pth")
+
+
+def given_boxes(run: Run) -> float:
+    """mAP, in per cent, where the people's boxes are given: re-id alone."""
+    values = ["EVAL_USE_GT", "True", "OUTPUT_DIR", str(run.folder / "given_boxes")]
+    cfg = load_cfg(run.cfg_path, [*run.overrides, *values])
+    device = choose_device(cfg.DEVICE)
+    net = load_net(cfg, checkpoint_of(run), device)
+    results = evaluate(net, load_dataset(cfg.INPUT.DATASET, cfg.INPUT.DATA_ROOT), cfg, device)
+    return 100 * results["search"]["mAP"]
+
+
+def results_of(run: Run, scores: dict) -> dict:
+    """What is kept of a finished run."""
+    found = json.loads(read_text(run.folder / "results.json", "results"))
+    lines = read_text(run.folder / "evaluations.jsonl", "evaluations").splitlines()
+    past = {one["epoch"]: round(100 * one["search/mAP"], 2) for one in map(json.loads, lines)}
+    teacher = file_hash(run.cfg.DISTILLER.TEACHER_CKPT) if run.terms else None
+    return {
+        "seed": run.seed,
+        "config": config_hash(run),
+        "teacher": teacher,
+        "commit": commit(),
+        "machine": f"{cpu_name()}, {os.cpu_count()} CPU cores",
+        "torch": torch.__version__,
+        "seconds": round(scores[SECONDS]),
+        **cost(run.cfg_path),
+        "scores": {name: round(scores[name], 3) for name in SCORES},
+        "mAP of given boxes": round(given_boxes(run), 3),
+        "mAP by epoch": past,
+        "detection_errors": {k: round(v, 5) for k, v in found["detection_errors"].items()},
+        "query_ap": [round(query["ap"], 4) for query in found["queries"]],
+    }
+
+
+def keep(path: Path, content: dict) -> None:
+    """One line for each fact."""
+    lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(v)}" for key, v in content.items())
+    write_text(f"{{\n{lines}\n}}\n", path)
+
+
+def hidden(box: np.ndarray, others: np.ndarray) -> float:
+    """Share of a person's box that the boxes of people nearer to the camera cover: those whose
+    feet stand lower in the image. All boxes: x1 y1 x2 y2, pixels."""
+    nearer = others[others[:, 3] > box[3]].round().astype(int)
+    left, top, right, bottom = box.round().astype(int)
+    covered = np.zeros((max(bottom, 0), max(right, 0)), dtype=bool)
+    for x1, y1, x2, y2 in nearer:
+        covered[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)] = True
+    return float(covered[top:, left:].mean())
+
+
+def query_facts(dataset: SearchDataset) -> dict:
+    """Of each query: its image, its box's height in pixels, and how much of it others hide."""
+    found = []
+    for query in dataset.queries:
+        scene = dataset.gallery[query.scene]
+        height = round(float(query.box[3] - query.box[1]), 1)
+        share = round(hidden(query.box, scene.boxes), 3)
+        found.append({"image": scene.name, "height": height, "hidden": share})
+    return {
+        "data": digest(dataset.train + dataset.gallery),
+        "frames": [len(dataset.train), len(dataset.gallery)],
+        "identities": dataset.num_pids,
+        "queries": found,
+    }
+
+
+def check_data(folder: Path) -> None:
+    """Keep what is asked of the page's queries; UserError where results are of other data."""
+    cfg = TEACHERS[0].run().cfg
+    facts = query_facts(load_dataset(cfg.INPUT.DATASET, cfg.INPUT.DATA_ROOT))
+    path = folder / QUERIES
+    if path.is_file() and json.loads(read_text(path, "benchmark"))["data"] != facts["data"]:
+        raise UserError(
+            f"{cfg.INPUT.DATA_ROOT}: other data than the results in {folder} are of; expected "
+            "what job_benchmark.sh makes"
+        )
+    keep(path, facts)
+
+
+class Benchmark:
+    """Results in `folder`; `jobs` runs at once."""
+
+    def __init__(self, folder: Path, jobs: int):
+        self.folder, self.jobs, self.failed = folder, jobs, 0
+
+    def path(self, name: str) -> Path:
+        return self.folder / "runs" / f"{name}.json"
+
+    def lacks(self, row: Row, seed: int) -> bool:
+        """Whether there is no result of this run, or one by another config."""
+        path = self.path(f"{row.key}_seed{seed}")
+        if not path.is_file():
+            return True
+        return json.loads(read_text(path, "result"))["config"] != config_hash(row.run(seed))
+
+    def finish(self, wanted: Iterable[tuple[Row, int]]) -> None:
+        """Train what is lacking, after the teachers that it needs."""
+        lacking = [(row, seed) for row, seed in wanted if self.lacks(row, seed)]
+        runs = [row.run(seed) for row, seed in lacking]
+        names = {run.folder: f"{row.key}_seed{seed}" for run, (row, seed) in zip(runs, lacking)}
+        needed = {run.cfg.DISTILLER.TEACHER_CKPT for run in runs if run.terms}
+        for teacher in TEACHERS:
+            if checkpoint_of(teacher.run()) in needed:
+                self.finish_teacher(teacher)
+        for run in runs:
+            check_run(run)
+        for run, scores, _ in finish_all(runs, self.jobs):
+            self.record(run, names[run.folder], scores)
+
+    def finish_teacher(self, teacher: Teacher) -> None:
+        """On all cores; its file is named by its checkpoint, since it may be trained again."""
+        run = teacher.run()
+        check_run(run)
+        for _, scores, _ in finish_all([run]):
+            name = f"{teacher.key}_{file_hash(checkpoint_of(run))}" if scores else ""
+            self.record(run, name, scores)
+
+    def record(self, run: Run, name: str, scores: dict | None) -> None:
+        """Keep a run's results and write the page."""
+        if scores is None:
+            self.failed += 1
+            return
+        path = self.path(name)
+        make_folder(path.parent, "--out")
+        keep(path, results_of(run, scores))
+        benchmark_page.write(self.folder)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at once")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, metavar="KEY", help="these rows alone")
+    parser.add_argument("--out", type=Path, default=Path("docs/benchmark"), metavar="FOLDER")
+    args = parser.parse_args()
+    if args.jobs < 1:
+        raise UserError(f"--jobs: expected at least 1, found {args.jobs}")
+    return args
+
+
+def main() -> int:
+    args = parse_args()
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of every resumed run
+    check_data(args.out)
+    benchmark = Benchmark(args.out, args.jobs)
+    groups = [[row for row in rows if row.key in (args.rows or ROWS)] for rows in GROUPS.values()]
+    for rows in groups:
+        benchmark.finish(in_order(rows, SEEDS))
+    for rows in groups:
+        close = [row for row in rows if benchmark_page.touches(args.out, row)]
+        bases = [ROWS[row.base] for row in close]
+        benchmark.finish(in_order([*dict.fromkeys([*bases, *close])], MORE_SEEDS))
+    benchmark_page.write(args.out)
+    return 1 if benchmark.failed else 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,379 @@
+"""docs/benchmark.md and its plot, from the results in docs/benchmark/ alone.
+
+    python -m tools.benchmark_page
+
+The words are those of docs/benchmark/page.md; every number, and what is missing yet, comes from
+the files. tools.benchmark writes the page after each run.
+"""
+
+import argparse
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from string import Template
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import stats
+from tabulate import tabulate
+
+from configs.defaults import load_cfg
+from configs.ranges import flatten
+from tools.benchmark_rows import (
+    CONFIGS,
+    GROUPS,
+    ROWS,
+    SEEDS,
+    SOURCES,
+    STUDENTS,
+    TAUGHT,
+    TEACHERS,
+    Row,
+)
+from utils.errors import run_main
+from utils.files import read_text, write_text
+
+SCORES = ("mAP", "top-1", "AP")
+ERRORS = ("found", "low_score", "poorly_placed", "missed")
+PARTS = (f"{TAUGHT}_alone", f"{TAUGHT}_ddps", "dfd", "ld", "cd")  # of which "where" is told
+NONE, NOT_YET = "–", "Not yet."
+EVERY = slice(None)
+
+
+@dataclass(frozen=True)
+class Results:
+    """runs: of each row, by seed; teachers: by key, each as often as it was trained."""
+
+    runs: dict[str, dict[int, dict]]
+    teachers: dict[str, list[dict]]
+    queries: dict
+
+    def all(self) -> list[dict]:
+        groups = [list(runs.values()) for runs in self.runs.values()] + list(self.teachers.values())
+        return [run for group in groups for run in group]
+
+
+def load(folder: Path) -> Results:
+    def read(path: Path) -> dict:
+        return json.loads(read_text(path, "result"))
+
+    runs: dict[str, dict[int, dict]] = {}
+    for key in ROWS:
+        found = map(read, (folder / "runs").glob(f"{key}_seed*.json"))
+        runs[key] = {run["seed"]: run for run in sorted(found, key=lambda run: run["seed"])}
+    teachers = {
+        one.key: [read(path) for path in sorted((folder / "runs").glob(f"{one.key}_*.json"))]
+        for one in TEACHERS
+    }
+    return Results(runs, teachers, read(folder / "queries.json"))
+
+
+# --- statistics ---
+
+
+class Interval(NamedTuple):
+    """Of 95 %."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Of mAP, over the same seeds of another row: its mean, and 95 % intervals."""
+
+    mean: float
+    over_seeds: Interval | None  # Student's t; None for one seed
+    over_queries: Interval | None  # bootstrap; a query's gain is its mean over seeds
+
+
+def gain(
+    ours: dict[int, dict], theirs: dict[int, dict], some: np.ndarray | slice = EVERY
+) -> Gain | None:
+    """Over `some` of the queries; None where no seed is in both."""
+    seeds = sorted(ours.keys() & theirs.keys())
+    if not seeds:
+        return None
+    pairs = [(ours[seed]["query_ap"], theirs[seed]["query_ap"]) for seed in seeds]
+    gains = 100 * np.array([np.subtract(*pair)[some] for pair in pairs])  # [seeds, queries]
+    by_seed = gains.mean(axis=1)
+    return Gain(float(by_seed.mean()), t_interval(by_seed), bootstrap_interval(gains.mean(axis=0)))
+
+
+def t_interval(values: np.ndarray) -> Interval | None:
+    if len(values) < 2:
+        return None
+    mean, error = float(values.mean()), float(stats.sem(values))
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * error
+    return Interval(mean - half, mean + half)
+
+
+def bootstrap_interval(values: np.ndarray) -> Interval | None:
+    if len(values) < 2:
+        return None
+    found = stats.bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(0))
+    return Interval(*map(float, found.confidence_interval))
+
+
+def mean_and_deviation(runs: dict[int, dict], name: str) -> tuple[float, float]:
+    """NaN for the deviation of one run."""
+    values = [run["scores"][name] for run in runs.values()]
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else math.nan
+
+
+def touches(folder: Path, row: Row) -> bool:
+    """Whether the bars, mean ± standard deviation of mAP, of a row and of the one that it is
+    compared with overlap: then it needs more seeds."""
+    found = load(folder).runs
+    pair = [found[key] for key in (row.key, row.base)]
+    if row.key == row.base or min(map(len, pair)) < 2:
+        return False
+    (a, a_std), (b, b_std) = (mean_and_deviation(runs, "mAP") for runs in pair)
+    return abs(a - b) < a_std + b_std
+
+
+# --- tables ---
+
+
+def table(lines: list[dict]) -> str:
+    if not lines:
+        return NOT_YET
+    align = ["left", *["right"] * (len(lines[0]) - 1)]
+    return tabulate(lines, "keys", "github", colalign=align, disable_numparse=True)
+
+
+def show(mean: float, deviation: float) -> str:
+    return f"{mean:.1f}" + ("" if math.isnan(deviation) else f" ± {deviation:.1f}")
+
+
+def interval(ends: Interval | None) -> str:
+    return NONE if ends is None else f"{ends.low:+.1f} to {ends.high:+.1f}"
+
+
+def gain_cells(found: Gain | None) -> dict[str, str]:
+    return {
+        "gain": NONE if found is None else f"{found.mean:+.1f}",
+        "95 % over seeds": interval(found and found.over_seeds),
+        "95 % over queries": interval(found and found.over_queries),
+    }
+
+
+def row_cells(results: Results, row: Row) -> dict[str, str]:
+    """Scores of a row that has any, and its gain."""
+    runs = results.runs[row.key]
+    scores = {name: show(*mean_and_deviation(runs, name)) for name in SCORES}
+    alone = row.key == row.base
+    found = None if alone else gain(runs, results.runs[row.base])
+    return {"seeds": str(len(runs))} | scores | gain_cells(found)
+
+
+def cost_cells(run: dict) -> dict[str, str]:
+    return {"parameters": f"{run['parameters'] / 1e6:.2f} M", "GFLOP": f"{run['gflop']:.2f}"}
+
+
+def students_table(results: Results) -> str:
+    lines = []
+    for run in results.teachers["teacher"]:
+        scores = {name: f"{run['scores'][name]:.1f}" for name in SCORES}
+        lines.append(
+            {"": TEACHERS[0].title} | cost_cells(run) | {"seeds": "1"} | scores | gain_cells(None)
+        )
+    for student in STUDENTS:
+        for row in GROUPS[f"students: {student}"]:
+            if runs := results.runs[row.key]:
+                cost = cost_cells(next(iter(runs.values())))
+                lines.append({"": row.title} | cost | row_cells(results, row))
+    return table(lines)
+
+
+def methods_table(results: Results, rows: Sequence[Row], bases: bool = False) -> str:
+    """bases: with what each row is compared with."""
+    lines = []
+    for row in rows:
+        if runs := results.runs[row.key]:
+            seconds = statistics.mean(run["seconds"] for run in runs.values())
+            beside = {"gain over": "" if row.key == row.base else ROWS[row.base].title}
+            lines.append(
+                {"": row.title, **(beside if bases else {})}
+                | row_cells(results, row)
+                | {"training": str(timedelta(seconds=round(seconds)))}
+            )
+    return table(lines)
+
+
+def errors_table(results: Results) -> str:
+    """What became of the people, and re-id on given boxes, means over seeds."""
+    named = [(ROWS[key].title, list(results.runs[key].values())) for key in PARTS]
+    lines = []
+    for title, runs in [(TEACHERS[0].title, results.teachers["teacher"]), *named]:
+        if runs:
+            errors = {
+                name.replace("_", " "): statistics.mean(r["detection_errors"][name] for r in runs)
+                for name in ERRORS
+            }
+            given = statistics.mean(run["mAP of given boxes"] for run in runs)
+            cells = {name: f"{100 * share:.1f} %" for name, share in errors.items()}
+            lines.append({"": title} | cells | {"mAP of given boxes": f"{given:.1f}"})
+    return table(lines)
+
+
+def thirds(name: str, values: Sequence[float]) -> dict[str, np.ndarray]:
+    """The lowest, middle and highest third, as indices; of equals the first come first."""
+    parts = np.array_split(np.argsort(values, kind="stable"), 3)
+    return {f"{name} {values[one[0]]:.0f} to {values[one[-1]]:.0f}": one for one in parts}
+
+
+def query_groups(results: Results) -> dict[str, np.ndarray]:
+    """Queries by how hard they are, as indices."""
+    teachers = [run["query_ap"] for run in results.teachers["teacher"]]
+    facts = results.queries["queries"]
+    is_hidden = np.array([query["hidden"] > 0 for query in facts])
+    halves = {"nobody stands before": ~is_hidden, "others stand before": is_hidden}
+    return (
+        (thirds("teacher's AP", (100 * np.mean(teachers, axis=0)).tolist()) if teachers else {})
+        | thirds("height in pixels", [query["height"] for query in facts])
+        | {f"{name} ({part.sum()})": part.nonzero()[0] for name, part in halves.items()}
+    )
+
+
+def groups_table(results: Results) -> str:
+    """mAP of the student alone in each group of queries, and what DDPS and its terms bring."""
+    alone, *parts = [results.runs[key] for key in PARTS]
+    if not alone:
+        return NOT_YET
+    aps = 100 * np.mean([run["query_ap"] for run in alone.values()], axis=0)
+    lines = []
+    for name, group in query_groups(results).items():
+        cells = {"queries": name, "alone": f"{aps[group].mean():.1f}" if len(group) else NONE}
+        for key, runs in zip(PARTS[1:], parts):
+            found = gain(runs, alone, group) if len(group) else None
+            cells[ROWS[key].title] = (
+                f"{found.mean:+.1f} ({interval(found.over_queries)})" if found else NONE
+            )
+        lines.append(cells)
+    return table(lines)
+
+
+def settings_table() -> str:
+    """The values of every term here, and whose they are."""
+    distiller = load_cfg(f"{CONFIGS}/{TAUGHT}.yaml").DISTILLER
+    lines = []
+    for term, source in SOURCES.items():
+        values = ", ".join(f"{k} {v}" for k, v in flatten(distiller[term.upper()]).items())
+        lines.append({"term": term, "values": f"`{values}`", "whose": source})
+    return tabulate(lines, "keys", "github", disable_numparse=True)
+
+
+# --- sentences ---
+
+
+def teachers_text(results: Results) -> str:
+    """How each teacher ended: the evaluations that say whether it has converged."""
+    lines = []
+    for one in TEACHERS:
+        for run in results.teachers[one.key]:
+            past = ", ".join(f"{epoch}: {mAP}" for epoch, mAP in run["mAP by epoch"].items())
+            lines.append(f"- {one.title}: mAP after each epoch, {past}.")
+    return "\n".join(lines) or NOT_YET
+
+
+def missing_text(results: Results) -> str:
+    lacking = [
+        f"{row.title} (seed {', '.join(map(str, seeds))})"
+        for row in ROWS.values()
+        if (seeds := [seed for seed in SEEDS if seed not in results.runs[row.key]])
+    ]
+    wanted = len(ROWS) * len(SEEDS)
+    done = wanted - sum(
+        seed not in results.runs[row.key] for row in ROWS.values() for seed in SEEDS
+    )
+    if not lacking:
+        return f"All {wanted} runs are there."
+    return f"{done} of {wanted} runs are there. Missing yet: {'; '.join(lacking)}."
+
+
+def machine_text(results: Results) -> str:
+    runs = results.all()
+    hours = sum(run["seconds"] for run in runs) / 3600
+
+    def names(key: str) -> str:
+        return ", ".join(sorted({run[key] for run in runs}))
+
+    taught = {run["teacher"] for run in runs if run["teacher"]}
+    return (
+        f"{names('machine')}; torch {names('torch')}; commit {names('commit')}. Training took "
+        f"{hours:.1f} hours of runs, without evaluations; {len(taught)} checkpoints of teachers "
+        "taught."
+    )
+
+
+# --- the page ---
+
+
+def page(folder: Path) -> str:
+    """The text of docs/benchmark.md."""
+    results = load(folder)
+    main_rows = GROUPS[f"students: {TAUGHT}"]
+    parts = {
+        "frames": " and ".join(map(str, results.queries["frames"])),
+        "identities": results.queries["identities"],
+        "queries": len(results.queries["queries"]),
+        "students": students_table(results),
+        "methods": methods_table(results, [*main_rows, *GROUPS["methods"]]),
+        "why": methods_table(results, [*main_rows, *GROUPS["why"]], bases=True),
+        "errors": errors_table(results),
+        "groups": groups_table(results),
+        "settings": settings_table(),
+        "teachers": teachers_text(results),
+        "missing": missing_text(results),
+        "machine": machine_text(results),
+    }
+    return Template(read_text(folder / "page.md", "benchmark")).substitute(parts)
+
+
+def plot(results: Results, path: Path) -> None:
+    """mAP over GFLOP: each student alone and with DDPS, bars of a standard deviation; teacher."""
+    figure = Figure(figsize=(7, 4.5), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    for run in results.teachers["teacher"]:
+        axes.plot(run["gflop"], run["scores"]["mAP"], "k*", markersize=12)
+        axes.annotate("teacher", (run["gflop"], run["scores"]["mAP"]), (-50, -4), **NEAR)
+    for number, (student, title) in enumerate(STUDENTS.items()):
+        for row, fill in zip(GROUPS[f"students: {student}"], ("none", "full")):
+            if runs := results.runs[row.key]:
+                mean, deviation = mean_and_deviation(runs, "mAP")
+                x = next(iter(runs.values()))["gflop"]
+                style = {"fmt": "o", "fillstyle": fill, "color": f"C{number}", "capsize": 3}
+                axes.errorbar(x, mean, 0 if math.isnan(deviation) else deviation, **style)
+                if fill == "none":
+                    axes.annotate(title, (x, mean), (7, -4), **NEAR)
+    axes.set(xscale="log", xlabel="GFLOP for one image", ylabel="mAP, per cent")
+    axes.set_title("open: alone; filled: with DDPS", fontsize=9)
+    axes.grid(alpha=0.3, which="both")
+    figure.savefig(path)
+
+
+NEAR = {"textcoords": "offset points", "fontsize": 8}
+
+
+def write(folder: Path) -> None:
+    """FOLDER.md and FOLDER/students.png."""
+    write_text(page(folder), folder.with_suffix(".md"))
+    plot(load(folder), folder / "students.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("docs/benchmark"), metavar="FOLDER")
+    write(parser.parse_args().out)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,121 @@
+"""The rows of the benchmark: what is trained how, in the order in which it is trained."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from configs.defaults import load_cfg
+from tools.runs import ALONE, Run, describe_run
+
+CONFIGS = "configs/benchmark"
+RUNS = "runs/benchmark"
+SEEDS = (1, 2, 3)
+MORE_SEEDS = (4, 5)  # of rows whose error bars touch those of what they are compared with
+TAUGHT = "resnet18_x05"  # the student that every method teaches
+
+
+@dataclass(frozen=True)
+class Row:
+    """A student under a method.
+
+    key: of its folder and of its results; method: as tools.compare names it; values: config values
+    of its own; student: its config; base: the row that it is compared with.
+    """
+
+    key: str
+    title: str
+    method: str
+    values: tuple[str, ...] = ()
+    student: str = TAUGHT
+    base: str = f"{TAUGHT}_alone"
+
+    def run(self, seed: int) -> Run:
+        values = ["OUTPUT_DIR", f"{RUNS}/{self.key}", *self.values]
+        return describe_run(f"{CONFIGS}/{self.student}.yaml", values, self.method, seed)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Trained once, by SEEDS[0]; its last epoch teaches."""
+
+    key: str
+    title: str
+    values: tuple[str, ...] = ()
+
+    def run(self) -> Run:
+        """In RUNS/<key> itself, where the students' configs look for it."""
+        path = f"{CONFIGS}/resnet50_base.yaml"
+        own = ["OUTPUT_DIR", f"{RUNS}/{self.key}", *self.values]
+        run = describe_run(path, own, ALONE, SEEDS[0])
+        values = [*run.overrides, *own[:2]]
+        return replace(run, overrides=values, cfg=load_cfg(path, values))
+
+
+TEACHERS = [
+    Teacher("teacher", "ResNet-50, the teacher"),
+    Teacher("weak_teacher", "ResNet-50, stopped early", ("SOLVER.MAX_EPOCHS", "4")),
+]
+STUDENTS = {
+    TAUGHT: "ResNet-18(x0.5)",
+    "resnet18": "ResNet-18",
+    "mobilenet_v2": "MobileNetV2",
+    "mobilenet_v2_slim": "MobileNetV2, slim",
+}
+PLAIN = ("DISTILLER.DFD.NORMALIZE", "False")
+CONSTANT = ("DISTILLER.CD.RANK_BY", "constant")
+TWICE = ("SOLVER.MAX_EPOCHS", "6", "SOLVER.MILESTONES", "[4]")
+STOPPED = ("DISTILLER.STOP_EPOCH", "2")
+WEAK = ("DISTILLER.TEACHER_CKPT", f"{RUNS}/weak_teacher/epoch_03.pth")
+
+# Group -> its rows. In a group, all rows have a seed before any has the next.
+GROUPS: dict[str, list[Row]] = {
+    f"students: {student}": [
+        Row(f"{student}_alone", f"{title}, alone", ALONE, (), student, f"{student}_alone"),
+        Row(f"{student}_ddps", f"{title}, DDPS", "ddps", (), student, f"{student}_alone"),
+    ]
+    for student, title in STUDENTS.items()
+} | {
+    "methods": [
+        Row("dfd", "DFD (FGD)", "dfd"),
+        Row("ld", "LD (DKD)", "ld"),
+        Row("cd", "CD", "cd"),
+        Row("dfd_ld", "DFD + LD", "dfd+ld"),
+        Row("dfd_cd", "DFD + CD", "dfd+cd"),
+        Row("ld_cd", "LD + CD", "ld+cd"),
+        Row("pkd", "PKD", "pkd"),
+        Row("pkd_ld_cd", "PKD + LD + CD", "pkd+ld+cd"),
+        Row("reviewkd", "ReviewKD", "reviewkd"),
+        Row("kd", "KD", "kd"),
+        Row("hint", "hint (FitNet)", "hint"),
+        Row("rkd", "RKD", "rkd"),
+        Row("kd_standardized", "KD, standardized logits", "kd_standardized"),
+        Row("dkd_standardized", "DKD, standardized logits", "dkd_standardized"),
+        Row("cd_contrastive", "CD, contrastive", "cd_contrastive"),
+        Row("ddps_constant", "DDPS, CD ranked by a constant", "ddps", CONSTANT),
+        Row("dfd_plain", "DFD, published sums", "dfd", PLAIN),
+        Row("ddps_plain", "DDPS, DFD by published sums", "ddps", PLAIN),
+    ],
+    "why": [
+        Row("alone_twice", "alone, twice as long", ALONE, TWICE),
+        Row("ddps_stopped", "DDPS, in 2 of 3 epochs", "ddps", STOPPED),
+        Row("ddps_weak", "DDPS under the teacher stopped early", "ddps", WEAK),
+        Row("ddps_twice", "DDPS, twice as long", "ddps", TWICE, base="alone_twice"),
+    ],
+}
+ROWS: dict[str, Row] = {row.key: row for rows in GROUPS.values() for row in rows}
+
+# Term -> whose settings it has here. None was tuned on this data.
+SOURCES = {
+    "dfd": "DDPS's release, which are FGD's paper's; at the strength that they have at full size",
+    "ld": "DDPS's release",
+    "cd": "DDPS's release; the contrastive form: ours, from before this benchmark",
+    "pkd": "PKD's paper",
+    "reviewkd": "DDPS's release",
+    "kd": "ours, from before this benchmark",
+    "hint": "ours, from before this benchmark",
+    "rkd": "RKD's paper, as means in place of sums",
+}
+
+
+def in_order(rows: list[Row], seeds: tuple[int, ...]) -> Iterator[tuple[Row, int]]:
+    """Every row with one seed before any with the next."""
+    return ((row, seed) for seed in seeds for row in rows)
