@@ -14,7 +14,7 @@ from models.distill import known_terms
 from tests.training import CONFIG, make_data
 from tools import benchmark, benchmark_page, benchmark_rows
 from tools.benchmark_page import Results
-from tools.benchmark_rows import GROUPS, ROWS, SEEDS, SOURCES, TEACHERS
+from tools.benchmark_rows import GROUPS, ROWS, SEEDS, SOURCES, TEACHERS, TUNING, TUNING_SEED, Row
 from utils.errors import UserError
 
 FOLDER = Path(__file__).parents[1] / "docs" / "benchmark"
@@ -78,6 +78,9 @@ def tiny(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(benchmark_page, "CONFIGS", str(tmp_path))
     monkeypatch.setattr(benchmark_rows, "RUNS", str(runs))
     monkeypatch.setattr(benchmark, "SEEDS", (4,))
+    rate = {"0.02": Row("rate_0.02", "", "none", ("SOLVER.BASE_LR", "0.02"))}  # CONFIG's
+    for module in (benchmark, benchmark_page):
+        monkeypatch.setattr(module, "TUNING", rate)
     out = tmp_path / "benchmark"
     out.mkdir()
     (out / "page.md").write_text((FOLDER / "page.md").read_text())
@@ -98,7 +101,7 @@ def test_trains_what_is_lacking_and_nothing_else(tiny, call, capsys):
     assert call("--jobs", "2", "--rows", *PAIR) == 0
     files = {path.stem: json.loads(path.read_text()) for path in (tiny / "runs").glob("*.json")}
     names = [f"{key}_seed4" for key in PAIR]
-    (teacher,) = files.keys() - set(names)
+    (teacher,) = files.keys() - {*names, "rate_0.02_seed100"}
     alone, ddps = (files[name] for name in names)
     assert teacher == f"teacher_{ddps['teacher']}" and alone["teacher"] is None
     assert alone["config"] != ddps["config"] and alone["parameters"] == ddps["parameters"]
@@ -121,6 +124,11 @@ def test_trains_what_is_lacking_and_nothing_else(tiny, call, capsys):
     again = json.loads((tiny / "runs" / f"{names[0]}.json").read_text())
     assert again == alone
 
+    (tiny.parent / "resnet18_x05.yaml").write_text(
+        (tiny.parent / "resnet18_x05.yaml").read_text().replace("BASE_LR: 0.02", "BASE_LR: 0.01")
+    )
+    with pytest.raises(UserError, match="BASE_LR 0.01 .*: expected 0.02, which tuning found best"):
+        call("--rows", *PAIR)
     facts = json.loads((tiny / "queries.json").read_text())
     (tiny / "queries.json").write_text(json.dumps(facts | {"data": "other"}))
     with pytest.raises(UserError, match="CUHK-SYSU: other data than the results"):
@@ -158,7 +166,7 @@ def test_bars_that_touch(monkeypatch, theirs, touch):
     def runs(values: list[float]) -> dict[int, dict]:
         return {seed: result(seed, [value / 100]) for seed, value in enumerate(values)}
 
-    found = Results({PAIR[0]: runs(theirs), PAIR[1]: runs([54, 58])}, {}, {})
+    found = Results({PAIR[0]: runs(theirs), PAIR[1]: runs([54, 58])}, {}, {}, {})
     monkeypatch.setattr(benchmark_page, "load", lambda folder: found)
     assert benchmark_page.touches(FOLDER, ROWS[PAIR[1]]) == touch
     assert not benchmark_page.touches(FOLDER, ROWS[PAIR[0]])
@@ -191,5 +199,12 @@ def test_kept_results_are_whole_and_of_todays_rows():
         assert len(kept["query_ap"]) == queries
         assert 100 * np.mean(kept["query_ap"]) == pytest.approx(kept["scores"]["mAP"], abs=0.01)
         key, _, seed = path.stem.rpartition("_seed")
-        if seed:
+        if seed and key in ROWS:
             assert kept["config"] == benchmark.config_hash(ROWS[key].run(int(seed)))
+
+
+def test_the_students_have_the_learning_rate_that_tuning_chose():
+    if benchmark_page.best_rate(FOLDER):
+        benchmark.check_rate(FOLDER)
+    seeds = {*SEEDS, *benchmark_rows.MORE_SEEDS}
+    assert TUNING_SEED not in seeds and len(TUNING) == 3

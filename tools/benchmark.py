@@ -31,11 +31,15 @@ from engine.evaluation.evaluate import evaluate
 from models.build import choose_device
 from tools import benchmark_page
 from tools.benchmark_rows import (
+    CONFIGS,
     GROUPS,
     MORE_SEEDS,
     ROWS,
     SEEDS,
+    TAUGHT,
     TEACHERS,
+    TUNING,
+    TUNING_SEED,
     Row,
     Teacher,
     in_order,
@@ -168,6 +172,16 @@ def check_data(folder: Path) -> None:
     keep(path, facts)
 
 
+def check_rate(folder: Path) -> None:
+    """UserError where the students' learning rate is not the one that tuning found best."""
+    rate, cfg = benchmark_page.best_rate(folder), ROWS[f"{TAUGHT}_alone"].run(SEEDS[0]).cfg
+    if rate is None or float(rate) != cfg.SOLVER.BASE_LR:
+        raise UserError(
+            f"SOLVER.BASE_LR {cfg.SOLVER.BASE_LR} of the students in {CONFIGS}: expected "
+            f"{rate or 'runs of every rate'}, which tuning found best"
+        )
+
+
 class Benchmark:
     """Results in `folder`; `jobs` runs at once."""
 
@@ -236,6 +250,8 @@ def main() -> int:
     check_data(args.out)
     benchmark = Benchmark(args.out, args.jobs)
     groups = [[row for row in rows if row.key in (args.rows or ROWS)] for rows in GROUPS.values()]
+    benchmark.finish(in_order(TUNING.values(), (TUNING_SEED,)))
+    check_rate(args.out)
     for rows in groups:
         benchmark.finish(in_order(rows, SEEDS))
     for rows in groups:

@@ -33,6 +33,8 @@ from tools.benchmark_rows import (
     STUDENTS,
     TAUGHT,
     TEACHERS,
+    TUNING,
+    TUNING_SEED,
     Row,
 )
 from utils.errors import run_main
@@ -47,15 +49,17 @@ EVERY = slice(None)
 
 @dataclass(frozen=True)
 class Results:
-    """runs: of each row, by seed; teachers: by key, each as often as it was trained."""
+    """runs: of each row, by seed; tuning: by learning rate; teachers: by key, each as often as it
+    was trained."""
 
     runs: dict[str, dict[int, dict]]
+    tuning: dict[str, dict]
     teachers: dict[str, list[dict]]
     queries: dict
 
     def all(self) -> list[dict]:
-        groups = [list(runs.values()) for runs in self.runs.values()] + list(self.teachers.values())
-        return [run for group in groups for run in group]
+        groups = [list(runs.values()) for runs in (self.tuning, *self.runs.values())]
+        return [run for group in [*groups, *self.teachers.values()] for run in group]
 
 
 def load(folder: Path) -> Results:
@@ -66,11 +70,15 @@ def load(folder: Path) -> Results:
     for key in ROWS:
         found = map(read, (folder / "runs").glob(f"{key}_seed*.json"))
         runs[key] = {run["seed"]: run for run in sorted(found, key=lambda run: run["seed"])}
+    rates = {
+        rate: folder / "runs" / f"{r.key}_seed{TUNING_SEED}.json" for rate, r in TUNING.items()
+    }
+    tuning = {rate: read(path) for rate, path in rates.items() if path.is_file()}
     teachers = {
         one.key: [read(path) for path in sorted((folder / "runs").glob(f"{one.key}_*.json"))]
         for one in TEACHERS
     }
-    return Results(runs, teachers, read(folder / "queries.json"))
+    return Results(runs, tuning, teachers, read(folder / "queries.json"))
 
 
 # --- statistics ---
@@ -135,6 +143,14 @@ def touches(folder: Path, row: Row) -> bool:
         return False
     (a, a_std), (b, b_std) = (mean_and_deviation(runs, "mAP") for runs in pair)
     return abs(a - b) < a_std + b_std
+
+
+def best_rate(folder: Path) -> str | None:
+    """By mAP; None until every rate has its run."""
+    tuning = load(folder).tuning
+    if tuning.keys() != TUNING.keys():
+        return None
+    return max(tuning, key=lambda rate: tuning[rate]["scores"]["mAP"])
 
 
 # --- tables ---
@@ -312,6 +328,11 @@ def machine_text(results: Results) -> str:
     )
 
 
+def tuning_text(results: Results) -> str:
+    rates = [f"{rate}: {run['scores']['mAP']:.1f} mAP" for rate, run in results.tuning.items()]
+    return "; ".join(rates) or NOT_YET
+
+
 # --- the page ---
 
 
@@ -330,6 +351,7 @@ def page(folder: Path) -> str:
         "groups": groups_table(results),
         "settings": settings_table(),
         "teachers": teachers_text(results),
+        "tuning": tuning_text(results),
         "missing": missing_text(results),
         "machine": machine_text(results),
     }

@@ -1,6 +1,6 @@
 """The rows of the benchmark: what is trained how, in the order in which it is trained."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from configs.defaults import load_cfg
@@ -11,6 +11,7 @@ RUNS = "runs/benchmark"
 SEEDS = (1, 2, 3)
 MORE_SEEDS = (4, 5)  # of rows whose error bars touch those of what they are compared with
 TAUGHT = "resnet18_x05"  # the student that every method teaches
+TUNING_SEED = 100
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ TWICE = ("SOLVER.MAX_EPOCHS", "6", "SOLVER.MILESTONES", "[4]")
 STOPPED = ("DISTILLER.STOP_EPOCH", "2")
 WEAK = ("DISTILLER.TEACHER_CKPT", f"{RUNS}/weak_teacher/epoch_03.pth")
 
+# By TUNING_SEED: the best of these learning rates is the one in configs/benchmark/_student.yaml.
+TUNING = {
+    rate: Row(f"rate_{rate}", f"learning rate {rate}", ALONE, ("SOLVER.BASE_LR", rate))
+    for rate in ("0.0005", "0.001", "0.002")
+}
 # Group -> its rows. In a group, all rows have a seed before any has the next.
 GROUPS: dict[str, list[Row]] = {
     f"students: {student}": [
@@ -116,6 +122,6 @@ SOURCES = {
 }
 
 
-def in_order(rows: list[Row], seeds: tuple[int, ...]) -> Iterator[tuple[Row, int]]:
+def in_order(rows: Collection[Row], seeds: tuple[int, ...]) -> Iterator[tuple[Row, int]]:
     """Every row with one seed before any with the next."""
     return ((row, seed) for seed in seeds for row in rows)
