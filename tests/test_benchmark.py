@@ -78,6 +78,7 @@ def tiny(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(benchmark_page, "CONFIGS", str(tmp_path))
     monkeypatch.setattr(benchmark_rows, "RUNS", str(runs))
     monkeypatch.setattr(benchmark, "SEEDS", (4,))
+    monkeypatch.setattr(benchmark, "check_converged", lambda run: None)
     rate = {"0.02": Row("rate_0.02", "", "none", ("SOLVER.BASE_LR", "0.02"))}  # CONFIG's
     for module in (benchmark, benchmark_page):
         monkeypatch.setattr(module, "TUNING", rate)
@@ -133,6 +134,22 @@ def test_trains_what_is_lacking_and_nothing_else(tiny, call, capsys):
     (tiny / "queries.json").write_text(json.dumps(facts | {"data": "other"}))
     with pytest.raises(UserError, match="CUHK-SYSU: other data than the results"):
         call("--rows", *PAIR)
+
+
+@pytest.mark.parametrize(
+    "past, found", [([80.0, 84.0, 84.4], None), ([80.0, 84, 84.6], "84.0 and"), ([7.0], "None and")]
+)
+def test_a_teacher_must_have_converged(monkeypatch, past, found):
+    run = TEACHERS[0].run()
+    last = run.cfg.SOLVER.MAX_EPOCHS
+    epochs = {2: last - 4, 1: last - 2, 0: last}
+    by_epoch = {epochs[n]: mAP for n, mAP in enumerate(reversed(past))}
+    monkeypatch.setattr(benchmark, "past_of", lambda run: by_epoch)
+    if found is None:
+        benchmark.check_converged(run)
+        return
+    with pytest.raises(UserError, match=f"under 0.5 mAP, found {found} then {past[-1]}"):
+        benchmark.check_converged(run)
 
 
 def test_a_wrong_number_of_jobs(call):

@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import json
 import logging
+import math
 import os
 import subprocess
 from collections.abc import Iterable
@@ -51,6 +52,7 @@ from utils.errors import UserError, run_main
 from utils.files import make_folder, read_text, write_text
 
 QUERIES = "queries.json"
+CONVERGED = 0.5  # mAP, per cent, that two more epochs of the teacher must stay under
 
 
 def config_hash(run: Run) -> str:
@@ -103,11 +105,26 @@ def given_boxes(run: Run) -> float:
     return 100 * results["search"]["mAP"]
 
 
+def past_of(run: Run) -> dict[int, float]:
+    """mAP, in per cent, by epoch."""
+    lines = read_text(run.folder / "evaluations.jsonl", "evaluations").splitlines()
+    return {one["epoch"]: round(100 * one["search/mAP"], 2) for one in map(json.loads, lines)}
+
+
+def check_converged(run: Run) -> None:
+    """UserError unless a teacher's last two epochs brought less than CONVERGED."""
+    past, last = past_of(run), run.cfg.SOLVER.MAX_EPOCHS
+    if not past[last] - past.get(last - 2, -math.inf) < CONVERGED:
+        raise UserError(
+            f"{run.folder}: expected a teacher whose last two epochs bring under {CONVERGED} mAP, "
+            f"found {past.get(last - 2)} and then {past[last]}; SOLVER.MAX_EPOCHS in "
+            f"{run.cfg_path} and DISTILLER.TEACHER_CKPT in {CONFIGS}/_student.yaml decide"
+        )
+
+
 def results_of(run: Run, scores: dict) -> dict:
     """What is kept of a finished run."""
     found = json.loads(read_text(run.folder / "results.json", "results"))
-    lines = read_text(run.folder / "evaluations.jsonl", "evaluations").splitlines()
-    past = {one["epoch"]: round(100 * one["search/mAP"], 2) for one in map(json.loads, lines)}
     teacher = file_hash(run.cfg.DISTILLER.TEACHER_CKPT) if run.terms else None
     return {
         "seed": run.seed,
@@ -120,7 +137,7 @@ def results_of(run: Run, scores: dict) -> dict:
         **cost(run.cfg_path),
         "scores": {name: round(scores[name], 3) for name in SCORES},
         "mAP of given boxes": round(given_boxes(run), 3),
-        "mAP by epoch": past,
+        "mAP by epoch": past_of(run),
         "detection_errors": {k: round(v, 5) for k, v in found["detection_errors"].items()},
         "query_ap": [round(query["ap"], 4) for query in found["queries"]],
     }
@@ -219,6 +236,8 @@ class Benchmark:
         for _, scores, _ in finish_all([run]):
             name = f"{teacher.key}_{file_hash(checkpoint_of(run))}" if scores else ""
             self.record(run, name, scores)
+            if scores and teacher.converged:
+                check_converged(run)
 
     def record(self, run: Run, name: str, scores: dict | None) -> None:
         """Keep a run's results and write the page."""

@@ -315,6 +315,8 @@ def missing_text(results: Results) -> str:
 
 def machine_text(results: Results) -> str:
     runs = results.all()
+    if not runs:
+        return NOT_YET
     hours = sum(run["seconds"] for run in runs) / 3600
 
     def names(key: str) -> str:
@@ -323,8 +325,7 @@ def machine_text(results: Results) -> str:
     taught = {run["teacher"] for run in runs if run["teacher"]}
     return (
         f"{names('machine')}; torch {names('torch')}; commit {names('commit')}. Training took "
-        f"{hours:.1f} hours of runs, without evaluations; {len(taught)} checkpoints of teachers "
-        "taught."
+        f"{hours:.1f} hours of runs, without evaluations. Checkpoints that taught: {len(taught)}."
     )
 
 
@@ -374,9 +375,9 @@ def plot(results: Results, path: Path) -> None:
                 axes.errorbar(x, mean, 0 if math.isnan(deviation) else deviation, **style)
                 if fill == "none":
                     axes.annotate(title, (x, mean), (7, -4), **NEAR)
-    axes.set(xscale="log", xlabel="GFLOP for one image", ylabel="mAP, per cent")
+    axes.set(xlabel="GFLOP for one image", ylabel="mAP, per cent")
     axes.set_title("open: alone; filled: with DDPS", fontsize=9)
-    axes.grid(alpha=0.3, which="both")
+    axes.grid(alpha=0.3)
     figure.savefig(path)
 
 

@@ -36,10 +36,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Teacher:
-    """Trained once, by SEEDS[0]; its last epoch teaches."""
+    """Trained once, by SEEDS[0]; its last epoch teaches. converged: whether it has to be."""
 
     key: str
     title: str
+    converged: bool
     values: tuple[str, ...] = ()
 
     def run(self) -> Run:
@@ -52,8 +53,8 @@ class Teacher:
 
 
 TEACHERS = [
-    Teacher("teacher", "ResNet-50, the teacher"),
-    Teacher("weak_teacher", "ResNet-50, stopped early", ("SOLVER.MAX_EPOCHS", "4")),
+    Teacher("teacher", "ResNet-50, the teacher", True),
+    Teacher("weak_teacher", "ResNet-50, stopped early", False, ("SOLVER.MAX_EPOCHS", "4")),
 ]
 STUDENTS = {
     TAUGHT: "ResNet-18(x0.5)",
