@@ -6,13 +6,13 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
 from yacs.config import CfgNode
 
 from models.backbones import make_backbone
 from models.distill import make_term
 from models.distiller import Distiller
+from models.fast.roi_align import GatheredRoIAlign
 from models.fast.rpn_head import SparseRPNHead
 from models.oim import OIM
 from models.roi_heads import PersonSearchHeads
@@ -63,7 +63,7 @@ def build_net(cfg: CfgNode, num_pids: int, pretrained: bool = True) -> SearchNet
         cfg.BACKBONE.CHECKPOINT,
     )
     heads = PersonSearchHeads(
-        MultiScaleRoIAlign(["0", "1", "2", "3"], output_size=7, sampling_ratio=2),
+        GatheredRoIAlign(["0", "1", "2", "3"], output_size=7, sampling_ratio=2),
         channels,
         model.FC_SIZE,
         model.EMBEDDING_SIZE,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
+from torchvision.ops.poolers import initLevelMapper
 
 from configs.defaults import load_cfg
 from engine.training.generators import seed_everything
@@ -147,24 +148,52 @@ def test_dfd_level(part, channels):
     same_loss_and_gradients(*results)
 
 
+def test_dfd_of_large_maps_rounds_no_sum_away():
+    """Maps of several pieces, the published strengths: the loss of doubles."""
+    torch.manual_seed(0)
+    strengths = {"fg": 5e-3, "bg": 1e-3, "attention": 1e-3, "relation": 5e-6}
+    level = LevelLoss(64, 64, strengths)
+    maps = [torch.randn(1, 64, 232, 376) for _ in range(2)]
+    foreground = torch.zeros(1, 232, 376)
+    foreground[0, 50:100, 60:90] = 1 / 1500
+    found = level(*maps, foreground, 0.5)
+    doubles = [tensor.double() for tensor in (*maps, foreground)]
+    expected = dfd_level(level.double(), *doubles, 0.5)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=0)
+
+
 # --- RoIAlign ----------------------------------------------------------------------------------
 
 
-def test_gathered_roi_align():
-    """Boxes of every size, some beyond the edge, of no size, of none; two images."""
+@pytest.mark.parametrize("autocast", [False, True])
+def test_gathered_roi_align(autocast):
+    """Boxes of every size, some beyond the edge, of no size, of none; two images; half precision;
+    a map whose channels lie side by side."""
     torch.manual_seed(0)
     boxes = torch.rand(60, 4) * torch.tensor([96, 64, 60, 50])
     boxes[:, 2:] += boxes[:, :2]
     boxes[0], boxes[1] = torch.tensor([5.0, 5, 5, 5]), torch.tensor([-9.0, -7, 120, 90])
-    maps = {str(i): torch.randn(2, 5, 64 // s, 96 // s) for i, s in enumerate((4, 8, 16, 32))}
-    sizes, plain = [(64, 96), (60, 90)], MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2)
+    dtype = torch.bfloat16 if autocast else torch.float32
+    maps = {
+        str(i): torch.randn(2, 5, 64 // s, 96 // s).to(dtype).requires_grad_()
+        for i, s in enumerate((4, 8, 16, 32))
+    }
+    maps["1"] = maps["1"].detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+    names = (["0", "1", "2", "3"], 7, 2)
+    kinds, sizes = (GatheredRoIAlign(*names), MultiScaleRoIAlign(*names)), [(64, 96), (60, 90)]
+    for kind in kinds:
+        kind.scales, kind.map_levels = [1 / 4, 1 / 8, 1 / 16, 1 / 32], initLevelMapper(2, 5)
     for cut in (20, 60):  # all of them in the first image, too
-        images = [boxes[:cut], boxes[cut:]]
-        expected = plain(maps, images, sizes)
-        found = GatheredRoIAlign(plain)(maps, images, sizes)
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-    nobody = GatheredRoIAlign(plain)(maps, [boxes[:0]] * 2, sizes)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            pooled = [kind(maps, [boxes[:cut], boxes[cut:]], sizes) for kind in kinds]
+        torch.testing.assert_close(*pooled, rtol=0, atol=3e-2 if autocast else 1e-6)
+        into = torch.randn_like(pooled[0])
+        grads = [torch.autograd.grad(one, list(maps.values()), into) for one in pooled]
+        for a, b in zip(*grads, strict=True):
+            assert (a - b).norm() <= (1e-2 if autocast else 1e-6) * b.norm()
+    nobody = kinds[0](maps, [boxes[:0]] * 2, sizes)
     assert nobody.shape == (0, 5, 7, 7)
+    assert not any(g.any() for g in torch.autograd.grad(nobody.sum(), list(maps.values())))
 
 
 # --- inference ---------------------------------------------------------------------------------

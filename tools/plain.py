@@ -8,8 +8,10 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops import MultiScaleRoIAlign
 
 from models.distill.dfd import LevelLoss, background_mask
+from models.fast.roi_align import GatheredRoIAlign
 from models.fast.rpn_head import SparseRPNHead
 from models.outputs import Trace
 from models.search_net import SearchNet
@@ -17,10 +19,12 @@ from models.search_net import SearchNet
 
 @contextmanager
 def plain_formulas() -> Iterator[None]:
-    """Within, training goes by them: the whole RPN head has a graph, DFD is summed map by map, the
-    teacher embeds background too, and a process that starts here gives freed memory back."""
+    """Within, training goes by them: the whole RPN head has a graph, RoIAlign is torchvision's, DFD
+    is summed map by map, the teacher embeds background too, and a process that starts here gives
+    freed memory back."""
     with (
         patch.object(SparseRPNHead, "forward", rpn_head),
+        patch.object(GatheredRoIAlign, "forward", MultiScaleRoIAlign.forward),
         patch.object(LevelLoss, "forward", dfd_level),
         patch.object(SearchNet, "forward_teacher", forward_teacher),
         patch("models.build.keep_freed_memory"),

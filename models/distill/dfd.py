@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.distill import FPN_LEVELS, align_channels, check_choice
-from models.fast.map_sums import MapSums
+from models.fast.map_sums import MapSums, strengths
 from models.outputs import Trace
 
 # What the published weights belong to: 256 channels, and 900×1500 padded to multiples of 32.
@@ -113,8 +113,7 @@ class LevelLoss(nn.Module):
     ) -> Tensor:
         """Maps [N, C, H, W] and the foreground mask [N, H, W] -> scalar."""
         s, t = self.align(student).flatten(2), teacher.flatten(2)
-        strength = t.abs()
-        theirs = [attention(strength.mean(dim), temperature) for dim in (1, 2)]
+        theirs = [attention(strength, temperature) for strength in strengths(t)]
         masks = self.weights["fg"] * foreground + self.weights["bg"] * background_mask(foreground)
         mask = self.student_context.mask
         error, squares, gaps, places, channels, context = MapSums.apply(

@@ -2,9 +2,9 @@
 
 Plain: y = gamma · (conv(x) - mean) / sqrt(var + eps) + beta, two passes over each map. Folded, the
 convolution's weights carry gamma / sqrt(var + eps), its bias the rest. With channels last a pixel's
-channels lie side by side: the layout of half-precision convolutions, and of the gathering RoIAlign,
-which needs no copy of the maps then. Sums run in another order: now and then a proposal whose
-score ties with another's is kept in its place.
+channels lie side by side: the layout of half-precision convolutions, and of the gathering RoIAlign.
+Sums run in another order: now and then a proposal whose score ties with another's is kept in its
+place.
 """
 
 from copy import deepcopy
@@ -15,7 +15,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import fuse_conv_bn_weights
 from torchvision.ops import FrozenBatchNorm2d
 
-from models.fast.roi_align import GatheredRoIAlign
 from models.search_net import SearchNet
 
 
@@ -24,7 +23,6 @@ def faster(net: SearchNet) -> SearchNet:
     half precision all of it is computed in half, but boxes, scores and embeddings."""
     net = deepcopy(net).eval().requires_grad_(False)
     fold_norms(net.backbone)
-    net.roi_heads.box_roi_pool = GatheredRoIAlign(net.roi_heads.box_roi_pool)
     net.half_heads = True
     return net.to(memory_format=torch.channels_last)
 
