@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 from torchvision.ops.poolers import initLevelMapper
 
 from configs.defaults import load_cfg
 from engine.training.generators import seed_everything
-from models.backbones import BACKBONES, make_backbone
+from models.backbones import BACKBONES, LeanFPN, make_backbone
 from models.build import build_distiller, build_net
 from models.distill.dfd import LevelLoss
 from models.fast.inference import faster, fold_norms
@@ -194,6 +195,26 @@ def test_gathered_roi_align(autocast):
     nobody = kinds[0](maps, [boxes[:0]] * 2, sizes)
     assert nobody.shape == (0, 5, 7, 7)
     assert not any(g.any() for g in torch.autograd.grad(nobody.sum(), list(maps.values())))
+
+
+# --- FPN ---------------------------------------------------------------------------------------
+
+
+def test_lean_fpn_is_torchvisions():
+    """Maps and gradients to the bit, sides that double and sides that do not."""
+    torch.manual_seed(0)
+    fpn = LeanFPN([4, 6, 8], 5, extra_blocks=LastLevelMaxPool())
+    sides = [(2, 4, 11, 14), (2, 6, 6, 7), (2, 8, 3, 3)]
+    maps = {name: torch.randn(side).requires_grad_() for name, side in zip("abc", sides)}
+    results = []
+    for forward in (LeanFPN.forward, FeaturePyramidNetwork.forward):
+        levels = forward(fpn, maps)
+        total = sum(level.sin().sum() for level in levels.values())
+        results.append((levels, torch.autograd.grad(total, [*maps.values(), *fpn.parameters()])))
+    (levels, found), (expected, wanted) = results
+    assert list(levels) == list(expected) == ["a", "b", "c", "pool"]
+    assert all(torch.equal(levels[name], expected[name]) for name in levels)
+    assert all(map(torch.equal, found, wanted))
 
 
 # --- inference ---------------------------------------------------------------------------------
