@@ -200,6 +200,17 @@ def test_gathered_roi_align(autocast):
 # --- FPN ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 1e30])
+def test_boxes_beyond_numbers(value):
+    """Of a network that diverges: its losses tell, not an index."""
+    pool = GatheredRoIAlign(["0", "1"], 7, 2)
+    pool.scales, pool.map_levels = [1 / 4, 1 / 8], initLevelMapper(2, 3)
+    maps = {"0": torch.rand(1, 3, 20, 30), "1": torch.rand(1, 3, 10, 15)}
+    boxes = torch.tensor([[value] * 4, [0, 0, value, value], [8, 8, 40, 60]])
+    pooled = pool(maps, [boxes], [(80, 120)])
+    assert pooled.isfinite().all() and pooled[0].sum() == 0 and pooled[2].min() > 0
+
+
 def test_lean_fpn_is_torchvisions():
     """Maps and gradients to the bit, sides that double and sides that do not."""
     torch.manual_seed(0)

@@ -38,7 +38,7 @@ class GatheredRoIAlign(MultiScaleRoIAlign):
     def taps(self, shapes: list[torch.Size], boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         """For each bin its pixels [R·7·7, 16] int64, counted through all images of all levels, and
         their weights [R·7·7, 16]."""
-        level = self.map_levels(boxes)
+        level = self.map_levels(boxes).clamp(0, len(shapes) - 1)
         sizes = torch.tensor([[n, h, w] for n, _, h, w in shapes])
         first_row = sizes.prod(dim=1).cumsum(0) - sizes.prod(dim=1)
         _, height, width = sizes[level].unbind(1)
@@ -56,11 +56,13 @@ class GatheredRoIAlign(MultiScaleRoIAlign):
     def _axis(self, start: Tensor, side: Tensor, size: Tensor, bins: int) -> tuple[Tensor, Tensor]:
         """Along one axis: where a box starts, a bin's side and the map's size [R] -> for each bin
         the pixels, two for each point, and their weights [R, bins, 2·points]. Rounds as torchvision
-        does: a place near 300 is known to 3e-5 pixels."""
+        does: a place near 300 is known to 3e-5 pixels. Boxes of a network that has left all numbers
+        lie nowhere: their losses tell."""
         points = self.sampling_ratio
         steps = (torch.arange(points) + 0.5) * side[:, None] / points
         at = start[:, None] + torch.arange(bins) * side[:, None]
         at, last = at[:, :, None] + steps[:, None], size[:, None, None] - 1
+        at = at.nan_to_num(nan=-2.0)
         inside = (at >= -1) & (at <= last + 1)
         at = at.clamp(min=0).minimum(last)
         low = at.long()
