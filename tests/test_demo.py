@@ -15,6 +15,9 @@ from PIL import Image
 import demo
 from configs.defaults import load_cfg
 from engine.checkpoint import load_net
+from engine.search import asking
+from engine.search import program as search_program
+from engine.search.asking import TOP
 from engine.search.searcher import Searcher
 from tests.crowds import SMALL, make_world, moving, noise
 from tests.tiny import pairs
@@ -72,7 +75,7 @@ def test_draws_every_scene_a_sheet_and_a_page(run, tmp_path):
     assert names == [*results, "scene_s0.jpg", "scene_s1.png", "scene_s2.png"]
     drawn = [name for name in names if name.endswith(("jpg", "png"))]
     assert all(Image.open(tmp_path / "out" / name).size[0] >= 800 for name in drawn)
-    similarities = [float(row.split()[-1]) for row in out.splitlines()[2 : 2 + demo.TOP]]
+    similarities = [float(row.split()[-1]) for row in out.splitlines()[2 : 2 + TOP]]
     assert similarities == sorted(similarities, reverse=True)
     assert str(tmp_path / "out" / "contact_sheet.jpg") in out
 
@@ -223,12 +226,13 @@ def test_nobody_found_still_draws(run, base, tmp_path):
 def test_the_querys_own_picture_is_drawn_but_not_ranked(run, base, tmp_path):
     code, out, _ = run(query=base / "gallery" / "s0.jpg")
     assert code == 0 and "s0.jpg is the query's own picture" in out
-    assert "s0.jpg" not in "".join(out.splitlines()[2 : 2 + demo.TOP])
+    assert "s0.jpg" not in "".join(out.splitlines()[2 : 2 + TOP])
     assert (tmp_path / "out" / "scene_s0.jpg").is_file()
 
 
 def test_the_query_of_the_demo_folder_is_the_default(run, base, tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "DEMO", tmp_path)
+    for module in (asking, search_program):
+        monkeypatch.setattr(module, "DEMO", tmp_path)
     code, _, err = run(query=None, box=None)
     assert code == 2 and "--query" in err and err.count("\n") == 1
     noise((96, 64), 0).save(tmp_path / "q.jpg")

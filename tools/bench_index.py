@@ -155,7 +155,7 @@ def bench(count: int, kinds: list[str], args: argparse.Namespace) -> list[list]:
         rows = []
         for kind in kinds:
             rows.append(measure(kind, crowd, people, truth, folder))
-            print(f"{count:,} people, {kind}: built in {rows[-1][2]:.1f} s", flush=True)
+            print(f"{kind} of {count:,} people: built in {rows[-1][2]:.1f} s", flush=True)
         if people:
             people.close()
     return rows
