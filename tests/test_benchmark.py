@@ -12,8 +12,8 @@ import pytest
 from configs.defaults import get_cfg
 from models.distill import known_terms
 from tests.training import CONFIG, make_data
-from tools import benchmark, benchmark_page, benchmark_rows
-from tools.benchmark_page import Results
+from tools import benchmark, benchmark_page, benchmark_results, benchmark_rows
+from tools.benchmark_results import Results
 from tools.benchmark_rows import GROUPS, ROWS, SEEDS, SOURCES, TEACHERS, TUNING, TUNING_SEED, Row
 from utils.errors import UserError
 
@@ -80,7 +80,7 @@ def tiny(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(benchmark, "SEEDS", (4,))
     monkeypatch.setattr(benchmark, "check_converged", lambda run: None)
     rate = {"0.02": Row("rate_0.02", "", "none", ("SOLVER.BASE_LR", "0.02"))}  # CONFIG's
-    for module in (benchmark, benchmark_page):
+    for module in (benchmark, benchmark_results):
         monkeypatch.setattr(module, "TUNING", rate)
     out = tmp_path / "benchmark"
     out.mkdir()
@@ -167,12 +167,12 @@ def test_hidden_by_those_who_stand_nearer():
 def test_gain_by_hand():
     ours = {s: result(s, [0.5 + 0.1 * s, 0.5]) for s in (1, 2, 3)}
     theirs = {s: result(s, [0.5, 0.5]) for s in (1, 2, 4)}
-    found = benchmark_page.gain(ours, theirs)  # +5 and +10 on the seeds that both have
+    found = benchmark_results.gain(ours, theirs)  # +5 and +10 on the seeds that both have
     assert found.mean == pytest.approx(7.5)
     assert found.over_seeds == pytest.approx((7.5 - 12.7062 * 2.5, 7.5 + 12.7062 * 2.5), abs=1e-3)
     assert found.over_queries == pytest.approx((0, 15))  # of gains 15 and 0
-    assert benchmark_page.gain(ours, {1: theirs[1]}).over_seeds is None
-    assert benchmark_page.gain(ours, {7: theirs[1]}) is None
+    assert benchmark_results.gain(ours, {1: theirs[1]}).over_seeds is None
+    assert benchmark_results.gain(ours, {7: theirs[1]}) is None
 
 
 @pytest.mark.parametrize("theirs, touch", [([50, 54], True), ([40, 44], False), ([50], False)])
@@ -181,9 +181,9 @@ def test_bars_that_touch(monkeypatch, theirs, touch):
         return {seed: result(seed, [value / 100]) for seed, value in enumerate(values)}
 
     found = Results({PAIR[0]: runs(theirs), PAIR[1]: runs([54, 58])}, {}, {}, {})
-    monkeypatch.setattr(benchmark_page, "load", lambda folder: found)
-    assert benchmark_page.touches(FOLDER, ROWS[PAIR[1]]) == touch
-    assert not benchmark_page.touches(FOLDER, ROWS[PAIR[0]])
+    monkeypatch.setattr(benchmark_results, "load", lambda folder: found)
+    assert benchmark_results.touches(FOLDER, ROWS[PAIR[1]]) == touch
+    assert not benchmark_results.touches(FOLDER, ROWS[PAIR[0]])
 
 
 def test_thirds_and_cells():
@@ -194,7 +194,7 @@ def test_thirds_and_cells():
         "height 7 to 9": [5, 4],
     }
     assert benchmark_page.show(41.26, math.nan) == "41.3"
-    assert benchmark_page.interval(benchmark_page.Interval(-0.5, 1.25)) == "-0.5 to +1.2"
+    assert benchmark_page.interval(benchmark_results.Interval(-0.5, 1.25)) == "-0.5 to +1.2"
     assert benchmark_page.interval(None) == "–"
 
 
@@ -218,7 +218,7 @@ def test_kept_results_are_whole_and_of_todays_rows():
 
 
 def test_the_students_have_the_learning_rate_that_tuning_chose():
-    if benchmark_page.best_rate(FOLDER):
+    if benchmark_results.best_rate(FOLDER):
         benchmark.check_rate(FOLDER)
     seeds = {*SEEDS, *benchmark_rows.MORE_SEEDS}
     assert TUNING_SEED not in seeds and len(TUNING) == 3

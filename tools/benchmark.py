@@ -30,7 +30,7 @@ from datasets.base import SearchDataset, digest
 from engine.checkpoint import load_net
 from engine.evaluation.evaluate import evaluate
 from models.build import choose_device
-from tools import benchmark_page
+from tools import benchmark_page, benchmark_results
 from tools.benchmark_rows import (
     CONFIGS,
     GROUPS,
@@ -191,7 +191,7 @@ def check_data(folder: Path) -> None:
 
 def check_rate(folder: Path) -> None:
     """UserError where the students' learning rate is not the one that tuning found best."""
-    rate, cfg = benchmark_page.best_rate(folder), ROWS[f"{TAUGHT}_alone"].run(SEEDS[0]).cfg
+    rate, cfg = benchmark_results.best_rate(folder), ROWS[f"{TAUGHT}_alone"].run(SEEDS[0]).cfg
     if rate is None or float(rate) != cfg.SOLVER.BASE_LR:
         raise UserError(
             f"SOLVER.BASE_LR {cfg.SOLVER.BASE_LR} of the students in {CONFIGS}: expected "
@@ -274,7 +274,7 @@ def main() -> int:
     for rows in groups:
         benchmark.finish(in_order(rows, SEEDS))
     for rows in groups:
-        close = [row for row in rows if benchmark_page.touches(args.out, row)]
+        close = [row for row in rows if benchmark_results.touches(args.out, row)]
         bases = [ROWS[row.base] for row in close]
         benchmark.finish(in_order([*dict.fromkeys([*bases, *close])], MORE_SEEDS))
     benchmark_page.write(args.out)
