@@ -29,6 +29,7 @@ from datasets import load_dataset
 from datasets.base import SearchDataset, digest
 from engine.checkpoint import load_net
 from engine.evaluation.evaluate import evaluate
+from engine.training.history import History
 from models.build import choose_device
 from tools import benchmark_page, benchmark_results
 from tools.benchmark_rows import (
@@ -107,8 +108,8 @@ def given_boxes(run: Run) -> float:
 
 def past_of(run: Run) -> dict[int, float]:
     """mAP, in per cent, by epoch."""
-    lines = read_text(run.folder / "evaluations.jsonl", "evaluations").splitlines()
-    return {one["epoch"]: round(100 * one["search/mAP"], 2) for one in map(json.loads, lines)}
+    past = History(run.folder).past()
+    return {one["epoch"]: round(100 * one["search/mAP"], 2) for one in past}
 
 
 def check_converged(run: Run) -> None:

@@ -193,9 +193,7 @@ def missing_text(results: Results) -> str:
         if (seeds := [seed for seed in SEEDS if seed not in results.runs[row.key]])
     ]
     wanted = len(ROWS) * len(SEEDS)
-    done = wanted - sum(
-        seed not in results.runs[row.key] for row in ROWS.values() for seed in SEEDS
-    )
+    done = sum(seed in results.runs[key] for key in ROWS for seed in SEEDS)
     if not lacking:
         return f"All {wanted} runs are there."
     return f"{done} of {wanted} runs are there. Missing yet: {'; '.join(lacking)}."
