@@ -209,7 +209,6 @@ def test_a_dead_rank_ends_the_run_which_resumes(base, tmp_path):
         base, *options, sabotage=IN_STEP.format(n=4, pid="os.getpid()", name="SIGKILL")
     )
     assert code == 128 + signal.SIGKILL and "rank 1 was ended by SIGKILL" in text
-    assert "lost another rank" in text or "SIGTERM: stopped" in text  # whichever is seen first
     assert "RuntimeError" not in text and "Traceback" not in text
     code, text = torchrun(
         base, *options, "--resume", sabotage=IN_STEP.format(n=1, pid="os.getppid()", name="SIGTERM")
