@@ -214,7 +214,7 @@ def test_another_networks_index_and_none(run, base, index, tmp_path):
     code, _, err = run(gallery=None, index=tmp_path / "none")
     assert code == 2 and "no index there" in err and err.count("\n") == 1
     code, _, err = run(index=index)
-    assert code == 2 and "--index and --gallery" in err
+    assert code == 2 and "--gallery: not allowed with argument --index" in err
 
 
 def test_nobody_found_still_draws(run, base, tmp_path):

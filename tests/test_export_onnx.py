@@ -81,7 +81,9 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     (folder / "cfg.yaml").write_text(cfg.dump())
     content = {"model": net.state_dict(), "config": cfg.dump(), "epoch": 2}
     torch.save(content, folder / "best.pth")
-    (folder / "evaluations.jsonl").write_text('{"epoch": 2, "thresholds/0.05": 0.625}\n')
+    (folder / "evaluations.jsonl").write_text(
+        '{"epoch": 2, "search/mAP": 0.5, "thresholds/0.05": 0.625}\n'
+    )
     names = [f"--{name}" for name in ("cfg", "ckpt", "out", "int8")]
     files = ["cfg.yaml", "best.pth", "net.onnx", "int8.onnx"]
     line = [str(part) for name, file in zip(names, files) for part in (name, folder / file)]

@@ -32,7 +32,9 @@ def folder(tmp_path: Path, net: SearchNet) -> Path:
     run_state = {"terms": {}, "optimizer": {"state": {0: torch.rand(50_000)}}}
     content = {"model": net.state_dict(), "config": cfg.dump(), "epoch": 2} | run_state
     torch.save(content, tmp_path / "best.pth")
-    (tmp_path / "evaluations.jsonl").write_text('{"epoch": 2, "thresholds/0.05": 0.625}\n')
+    (tmp_path / "evaluations.jsonl").write_text(
+        '{"epoch": 2, "search/mAP": 0.5, "thresholds/0.05": 0.625}\n'
+    )
     return tmp_path
 
 

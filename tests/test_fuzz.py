@@ -270,7 +270,7 @@ PARTS = ["model", "terms", "optimizer", "scaler", "generators", "epoch", "step",
 
 
 @pytest.mark.slow
-@settings(max_examples=60, **QUIET)
+@settings(max_examples=30, **QUIET)
 @given(st.dictionaries(st.sampled_from(PARTS), VALUES, min_size=1, max_size=2), st.booleans())
 def test_checkpoints_with_other_content(base, tmp_path, changes, leave_out):
     """Whole files of wrong parts, at each place that reads them."""
@@ -347,7 +347,7 @@ def change_inside(data, content) -> None:
         content[key] = data.draw(INNER)
 
 
-@settings(max_examples=120, **QUIET)
+@settings(max_examples=40, **QUIET)
 @given(st.data())
 def test_checkpoints_changed_at_any_depth(base, tmp_path, data):
     saved = torch.load(base / "run" / "epoch_00.pth", weights_only=True)
@@ -516,7 +516,9 @@ def test_caches_with_other_content(base, dataset, tmp_path, changes):
 def test_damaged_records_of_evaluations(base, tmp_path, data):
     history = History(tmp_path)
     whole = (base / "run" / "evaluations.jsonl").read_bytes() * 2
-    history.path.write_bytes(damage(data, whole, [b"", b"\xff\n", b"[]\n", b"3\n", b"\n"]))
+    (tmp_path / "evaluations.jsonl").write_bytes(
+        damage(data, whole, [b"", b"\xff\n", b"[]\n", b"3\n", b"\n"])
+    )
     try:
         for one in history.past():
             assert json.dumps(one["epoch"]) and float(one["search/mAP"]) >= 0

@@ -29,7 +29,7 @@ from datasets import load_dataset
 from datasets.base import SearchDataset, digest
 from engine.checkpoint import load_net
 from engine.evaluation.evaluate import evaluate
-from engine.training.history import History
+from engine.evaluation.records import evaluations_of
 from models.build import choose_device
 from tools import benchmark_page, benchmark_results
 from tools.benchmark_rows import (
@@ -108,7 +108,7 @@ def given_boxes(run: Run) -> float:
 
 def past_of(run: Run) -> dict[int, float]:
     """mAP, in per cent, by epoch."""
-    past = History(run.folder).past()
+    past = evaluations_of(run.folder)
     return {one["epoch"]: round(100 * one["search/mAP"], 2) for one in past}
 
 

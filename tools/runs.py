@@ -1,6 +1,5 @@
 """Runs of one student by several methods and seeds: named, trained or resumed, and read."""
 
-import json
 import os
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from yacs.config import CfgNode
 
 from configs.defaults import load_cfg
 from configs.ranges import flatten
+from engine.evaluation.records import evaluations_of
 from models.distill import known_terms
 from tools.summarize import SCORES
 from utils.errors import UserError
@@ -111,17 +111,16 @@ def values_of(run: Run) -> dict[str, Any]:
 
 def read_scores(run: Run) -> dict[str, float] | None:
     """Scores of the last epoch, seed and training seconds; None for an unfinished run."""
-    path = run.folder / "evaluations.jsonl"
-    if not path.is_file():
+    past = evaluations_of(run.folder)
+    if not past or past[-1]["epoch"] != run.cfg.SOLVER.MAX_EPOCHS:
         return None
     try:
-        last = json.loads(path.read_bytes().splitlines()[-1])
-        if last["epoch"] != run.cfg.SOLVER.MAX_EPOCHS:
-            return None
-        scores = {column: 100 * last[name] for column, name in SCORES.items()}
+        scores = {column: 100 * past[-1][name] for column, name in SCORES.items()}
         return scores | {"seed": run.seed, SECONDS: training_seconds(run.folder)}
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise UserError(f"{path}: expected the evaluations of a training ({error!r})") from None
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{run.folder}: expected the evaluations and the log of a training ({error!r})"
+        ) from None
 
 
 def training_seconds(folder: Path) -> float:

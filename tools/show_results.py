@@ -6,7 +6,6 @@ Reads OUTPUT_DIR/eval_cache.pth of an evaluation and the dataset's images.
 
 import argparse
 import functools
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from datasets import Scene, load_dataset
 from engine.evaluation import metrics
 from engine.evaluation.cache import CACHE, load_cache
 from engine.evaluation.evaluate import SEARCH_SCORE, check_settings, context_of
-from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes
+from utils.drawing import Color, Style, Tile, contact_sheet, cut_out, draw_boxes
 from utils.errors import UserError, reason_of, run_main
 from utils.files import write_text
 from utils.media import read_picture
@@ -27,26 +26,6 @@ from utils.pages import Figure, Section, css, page
 TOP = 10
 GREEN, RED, BLUE = (22, 160, 90), (214, 54, 54), (52, 108, 216)
 CROP, SCENE = (128, 256), 600  # size of a cut-out person, long side of a scene, pixels
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A person in a scene: the query, or a match of it."""
-
-    scene: Scene
-    box: np.ndarray
-    color: tuple[int, int, int]
-    title: str
-    similarity: float | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """A query and its best matches."""
-
-    title: str
-    details: str
-    pictures: list[Picture]
 
 
 def parse_args() -> argparse.Namespace:
@@ -100,43 +79,38 @@ def choose(ap: torch.Tensor, queries: np.ndarray, args: argparse.Namespace) -> l
     return order[: args.count].tolist()
 
 
-def rows_of(dataset, cache, protocol, cfg, args) -> tuple[str, list[Row]]:
-    """What the page says in its head, and the chosen queries."""
+def sections_of(dataset, cache, protocol, cfg, args) -> tuple[str, list[Section]]:
+    """What the page says in its head, and the chosen queries with their best matches."""
     data = cache["gallery_dets"], cache["gallery_feats"], torch.stack(cache["query_box_feats"])
     cbgm = context_of(cache, cfg)
     search = metrics.search(*data, protocol, SEARCH_SCORE, cbgm)
     chosen = choose(search["ap"], protocol.queries, args)
     matches = metrics.top_matches(*data, protocol, chosen, TOP, SEARCH_SCORE, cbgm)
     present = np.bincount(protocol.query, minlength=len(protocol.queries))
-    rows = []
+    sections = []
     for row, best in zip(chosen, matches):
         number = int(protocol.queries[row])
         query, first = dataset.queries[number], int(search["first_hit"][row])
         hit = f"first right match at rank {first}" if first else "never found"
         images = "1 image holds" if present[row] == 1 else f"{present[row]} images hold"
-        asked = Picture(dataset.gallery[query.scene], query.box, BLUE, "query")
-        shown = [
-            Picture(
-                dataset.gallery[m.image],
-                m.box.numpy(),
-                GREEN if m.right else RED,
-                f"{rank} · {m.similarity:.2f}",
-                m.similarity,
+        asked = figure(dataset.gallery[query.scene], query.box, BLUE, "query")
+        found = [
+            figure(
+                dataset.gallery[match.image],
+                match.box.numpy(),
+                GREEN if match.right else RED,
+                f"{rank} · {match.similarity:.2f}",
+                match.similarity,
             )
-            for rank, m in enumerate(best, 1)
+            for rank, match in enumerate(best, 1)
         ]
-        rows.append(
-            Row(
-                f"Query {number}",
-                f"AP {100 * search['ap'][row]:.1f} % · {hit} · {images} this person",
-                [asked, *shown],
-            )
-        )
+        details = f"AP {100 * search['ap'][row]:.1f} % · {hit} · {images} this person"
+        sections.append(Section(f"Query {number}", details, [asked, *found]))
     kind = "chosen" if args.query else args.show
     return (
         f"{protocol.name}{' + CBGM' if cbgm else ''} · mAP {100 * search['mAP']:.2f} % · top-1 "
-        f"{100 * search['top1']:.2f} % · {len(rows)} {kind} of {len(search['ap'])} queries"
-    ), rows
+        f"{100 * search['top1']:.2f} % · {len(sections)} {kind} of {len(search['ap'])} queries"
+    ), sections
 
 
 @functools.lru_cache(maxsize=64)
@@ -144,46 +118,36 @@ def read(path: str, upright: bool) -> Image.Image:
     return read_picture(path, upright)
 
 
-def scene_of(picture: Picture) -> Image.Image:
-    return read(picture.scene.path, picture.scene.upright)
+def figure(
+    scene: Scene, box: np.ndarray, color: Color, title: str, similarity: float | None = None
+) -> Figure:
+    """The query, or a match of it; box: x1 y1 x2 y2, pixels of the scene."""
+    picture = read(scene.path, scene.upright)
+    whole = draw_boxes(picture, [box], [""], Style(color, 1), SCENE)
+    return Figure(cut_out(picture, box, CROP), whole, color, title, scene.name, similarity)
 
 
-def person(picture: Picture) -> Image.Image:
-    return cut_out(scene_of(picture), picture.box, CROP)
-
-
-def whole(picture: Picture) -> Image.Image:
-    return draw_boxes(scene_of(picture), [picture.box], [""], Style(picture.color, 1), SCENE)
-
-
-def sheet(title: str, rows: list[Row]) -> Image.Image:
+def sheet(title: str, sections: list[Section]) -> Image.Image:
     """A line of cut-outs for each query, under one title."""
     tiles = []
-    for row in rows:
-        head = "\n".join(
-            [row.title, *row.details.replace("first right match", "hit").split(" · ")[:2]]
-        )
-        captions = [head] + [f"{p.title}\n{p.scene.name}" for p in row.pictures[1:]]
-        line = [Tile(person(p), c, p.color) for p, c in zip(row.pictures, captions)]
+    for section in sections:
+        details = section.details.replace("first right match", "hit").split(" · ")[:2]
+        captions = ["\n".join([section.title, *details])]
+        captions += [f"{shown.title}\n{shown.note}" for shown in section.figures[1:]]
+        line = [Tile(f.person, said, f.color) for f, said in zip(section.figures, captions)]
         blank = Tile(Image.new("RGB", CROP, (255, 255, 255)), "")
         tiles += line + [blank] * (TOP + 1 - len(line))
     return contact_sheet(tiles, TOP + 1, title, width=1900)
 
 
-def result_page(title: str, rows: list[Row]) -> str:
+def result_page(title: str, sections: list[Section]) -> str:
     """One self-contained HTML page."""
     intro = (
         f'<b style="color:{css(BLUE)}">Query</b>, then its ten best matches: <b style="color:'
         f'{css(GREEN)}">right</b> or <b style="color:{css(RED)}">wrong</b>; rank · similarity, '
         "image. Click to enlarge."
     )
-    sections = [Section(row.title, row.details, [figure(p) for p in row.pictures]) for row in rows]
     return page(title, intro, sections)
-
-
-def figure(shown: Picture) -> Figure:
-    words = shown.title, shown.scene.name
-    return Figure(person(shown), whole(shown), shown.color, *words, shown.similarity)
 
 
 def main() -> None:
@@ -195,12 +159,12 @@ def main() -> None:
     dataset = load_dataset(cfg.INPUT.DATASET, cfg.INPUT.DATA_ROOT)
     protocol = check_settings(dataset, cfg)[0]
     cache = load_cache(Path(cfg.OUTPUT_DIR) / CACHE, dataset, cfg.EVAL_USE_GT, cfg.EVAL_USE_CBGM)
-    title, rows = rows_of(dataset, cache, protocol, cfg, args)
+    title, sections = sections_of(dataset, cache, protocol, cfg, args)
     try:
         if out.suffix == ".png":
-            sheet(title, rows).save(out)
+            sheet(title, sections).save(out)
         else:
-            write_text(result_page(title, rows), out)
+            write_text(result_page(title, sections), out)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({reason_of(error)})") from None
     print(f"{title}\n{out}")

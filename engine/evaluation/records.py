@@ -6,6 +6,7 @@ from pathlib import Path
 
 from engine.checkpoint import load_facts
 from utils.errors import UserError
+from utils.files import open_file
 
 RESULTS = "results.json"
 EVALUATIONS = "evaluations.jsonl"
@@ -31,6 +32,23 @@ def epoch_of(checkpoint: dict) -> int | None:
     return None if checkpoint.get("step") else checkpoint.get("epoch")
 
 
+def evaluations_of(folder: Path) -> list[dict]:
+    """A run's evaluations in order, {"epoch", "search/mAP", …}; a last line that a killed run has
+    not finished does not count."""
+    path = folder / EVALUATIONS
+    if not path.exists():
+        return []
+    with open_file(path, "") as file:
+        lines = file.read().splitlines(keepends=True)
+    try:
+        past = [json.loads(line) for line in lines if line.endswith(b"\n")]
+        if all(one.keys() >= {"epoch", "search/mAP"} for one in past):
+            return past
+    except (ValueError, AttributeError):
+        pass
+    raise UserError(f"{path}: expected lines of JSON, each with epoch and search/mAP; found others")
+
+
 def evaluated_epoch(path: str | Path, folder: str | Path) -> int | None:
     """The epoch that results of this checkpoint in this folder are of; None where the checkpoint
     lies elsewhere, beside whose results they would be taken for another's."""
@@ -46,7 +64,7 @@ def thresholds_of(path: str | Path, what: str = "--ckpt") -> dict[str, float] | 
     epoch = epoch_of(checkpoint)
     if checkpoint.get("thresholds") or epoch is None:
         return checkpoint.get("thresholds")
-    for record in (*_last(folder / RESULTS), *reversed(_lines(folder / EVALUATIONS))):
+    for record in (*_last(folder / RESULTS), *reversed(evaluations_of(folder))):
         found = {k.removeprefix(PREFIX): v for k, v in record.items() if k.startswith(PREFIX)}
         if record.get("epoch") == epoch and found:
             return found
@@ -60,13 +78,3 @@ def _last(path: Path) -> list[dict]:
         return [{"epoch": results.get("epoch")} | flat_metrics(results)] if results else []
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{path}: expected the results of an evaluation ({error!r})") from None
-
-
-def _lines(path: Path) -> list[dict]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        return [dict(json.loads(line)) for line in lines]
-    except (ValueError, TypeError) as error:
-        raise UserError(
-            f"{path}: expected lines of JSON, one for each evaluation ({error})"
-        ) from None

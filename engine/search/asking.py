@@ -61,12 +61,17 @@ def parse_args(description: str | None) -> argparse.Namespace:
     )
     add("--person", type=int, action=OfQuery, metavar="N", help="the person with this number")
     add("--join", choices=("mean", "max"), default="mean", help="several queries (default: mean)")
-    add(
+    searched = parser.add_mutually_exclusive_group()
+    searched.add_argument(
         "--gallery",
         type=Path,
+        default=DEMO,
         metavar="SOURCE",
         help="what to search: a folder with its sub-folders, a picture or a video (default: "
         "demo_imgs)",
+    )
+    searched.add_argument(
+        "--index", type=Path, metavar="FOLDER", help="or: an index of tools.index_gallery"
     )
     add(
         "--every",
@@ -75,7 +80,6 @@ def parse_args(description: str | None) -> argparse.Namespace:
         metavar="SECONDS",
         help="one frame of the gallery's videos for each so many seconds (default: every frame)",
     )
-    add("--index", type=Path, metavar="FOLDER", help="or: an index of tools.index_gallery")
     add("--top", type=int, default=TOP, metavar="N", help=f"matches (default: {TOP})")
     cut = parser.add_mutually_exclusive_group()
     cut.add_argument(
@@ -132,12 +136,9 @@ def least_similarity(args: argparse.Namespace) -> float:
 
 
 def check(args: argparse.Namespace, out: Path) -> None:
-    if args.index and args.gallery:
-        raise UserError("--index and --gallery: expected one of them")
     if args.top < 1:
         raise UserError(f"--top {args.top}: expected at least 1")
     if not 0 <= args.every < float("inf"):
         raise UserError(f"--every {args.every:g}: expected seconds, 0 or more")
-    gallery = args.gallery or DEMO
-    if not args.index and out.resolve() == gallery.resolve():
+    if not args.index and out.resolve() == args.gallery.resolve():
         raise UserError(f"--out {out}: is the gallery; expected another folder")

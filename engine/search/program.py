@@ -12,7 +12,7 @@ from configs.defaults import load_cfg
 from engine.index.gallery_index import GalleryIndex, Match, open_index
 from engine.index.indexing import add_sources, check_damaged
 from engine.search import presentation as show
-from engine.search.asking import DEMO, Asked, check, default_query, least_similarity, parse_args
+from engine.search.asking import Asked, check, default_query, least_similarity, parse_args
 from engine.search.presentation import Query, Scene
 from engine.search.searcher import Searcher, joined
 from utils.errors import UserError, reason_of
@@ -140,8 +140,7 @@ def run(description: str | None) -> None:
     check(args, out)
     asked = args.query or [default_query()]
     pixels = [read_query(one) for one in asked]
-    gallery = args.gallery or DEMO
-    media, left = ([], []) if args.index else find_media(gallery, out)
+    media, left = ([], []) if args.index else find_media(args.gallery, out)
     searcher = Searcher.load(cfg, args.ckpt)
     least = least_similarity(args)
     if args.index:
@@ -149,7 +148,7 @@ def run(description: str | None) -> None:
     queries = [choose_person(one, image, searcher, out) for one, image in zip(asked, pixels)]
     make_folder(out, "--out")
     if not args.index:
-        index = make_index(gallery, media, left, searcher, args, cfg.INPUT.NUM_WORKERS)
+        index = make_index(args.gallery, media, left, searcher, args, cfg.INPUT.NUM_WORKERS)
 
     embedded = [searcher.embed(query.pixels, query.box[None]) for query in queries]
     wanted = joined(torch.cat(embedded), args.join)
@@ -158,6 +157,6 @@ def run(description: str | None) -> None:
     scenes = scenes_of(index, matches, wanted, all_=not args.index)
     write_text(json.dumps(show.as_json(matches), indent=1) + "\n", out / "matches.json")
     draw(queries, matches, scenes, out)
-    title = f"Person search in {printable(str(args.index or gallery))}"
+    title = f"Person search in {printable(str(args.index or args.gallery))}"
     write_text(show.result_page(title, queries, matches, index), out / "index.html")
     tell(matches, scenes, index.people.paths_among(own), index.people.count(), least, out)
