@@ -110,6 +110,7 @@ def test_bad_arguments_are_one_line(base: Path, program) -> None:
         assert said in err
 
 
+@pytest.mark.slow
 def test_an_occupied_port(base: Path) -> None:
     pytest.importorskip("gradio")
     with socket.socket() as taken:
@@ -120,6 +121,7 @@ def test_an_occupied_port(base: Path) -> None:
             app.serve(app.page(make_desk(base), ""), "127.0.0.1", port)
 
 
+@pytest.mark.slow
 def test_no_connection_leaves_the_machine() -> None:
     code = """
 import socket

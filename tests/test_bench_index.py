@@ -42,6 +42,7 @@ def test_the_exact_answer_and_who_looks_alike() -> None:
     assert np.mean(own) > 0.6 > 0.1 > np.mean(others)
 
 
+@pytest.mark.slow
 def test_the_table_says_what_each_kind_finds(program) -> None:
     options = "--people", 1500, "--kinds", "Flat", "IVF16,PQ4x4", "--width", 32, "--threads", 1
     code, out, _ = program(bench_index.main, *options)

@@ -144,6 +144,7 @@ def test_an_index_is_searched_without_its_gallery(run, base, index, tmp_path):
         away.rename(base / "mixed")
 
 
+@pytest.mark.slow
 def test_a_query_without_a_box(run, base, index, tmp_path):
     options = {"gallery": None, "index": index, "box": None}
     code, _, err = run(**options)
@@ -166,6 +167,7 @@ def test_nobody_in_the_query(run, base):
     assert code == 2 and "query.jpg: nobody found in it" in err and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_several_queries_are_joined(run, base, tmp_path, monkeypatch, program):
     line = ["--cfg", base / "cfg.yaml", "--ckpt", base / "everyone.pth", "--top", 999]
     line += ["--gallery", base / "gallery", "--out", tmp_path / "out"]
@@ -185,6 +187,7 @@ def test_several_queries_are_joined(run, base, tmp_path, monkeypatch, program):
     assert code == 2 and "--person 1: expected once, after the --query" in err
 
 
+@pytest.mark.slow
 def test_is_she_there_at_all(run, base, tmp_path):
     run(top=999)
     ranked = matches_of(tmp_path / "out")

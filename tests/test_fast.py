@@ -262,6 +262,7 @@ def test_fast_inference_finds_and_embeds_as_the_release_does():
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
+@pytest.mark.slow
 def test_half_precision_of_the_whole_network():
     """Heads in bfloat16, what they say of boxes, scores and embeddings in float32 and near."""
     net = golden_net("resnet18", **{"INPUT.MIN_SIZE": "256", "INPUT.MAX_SIZE": "416"})
@@ -292,6 +293,7 @@ print(-faults() + faults())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs glibc")
 def test_freed_memory_is_kept():
     """Page faults of 320 MB that the process had before."""

@@ -160,6 +160,7 @@ KEYS = sorted(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, **QUIET)
 @given(st.dictionaries(st.sampled_from(KEYS), ODD, min_size=1, max_size=2))
 def test_odd_values_stop_at_once_or_train(base, dataset, changes):
@@ -218,6 +219,7 @@ def test_damaged_images(pictures, tmp_path, data):
         assert one_line(error) and str(path) in str(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_damaged_images_are_skipped_counted_and_reported(base, tmp_path, dataset, workers):
     copy = shutil.copytree(base / "data" / "CUHK-SYSU", tmp_path / "data")
@@ -347,6 +349,7 @@ def change_inside(data, content) -> None:
         content[key] = data.draw(INNER)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, **QUIET)
 @given(st.data())
 def test_checkpoints_changed_at_any_depth(base, tmp_path, data):
@@ -397,6 +400,7 @@ def test_odd_inner_values_are_refused(base, tmp_path, name):
     assert str(tmp_path / "a.pth") in run.text
 
 
+@pytest.mark.slow
 def test_what_decides_a_step_comes_from_the_config(base, tmp_path):
     """Groups without momentum, a scaler of something else: neither is read."""
     saved = torch.load(base / "run" / "epoch_00.pth", weights_only=True)

@@ -82,6 +82,7 @@ def test_what_is_in_it_is_what_the_network_finds(run, base, tmp_path):
         torch.testing.assert_close(rows, found.embeddings, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_again_it_adds_what_is_new_or_changed_and_nothing_else(run, base, tmp_path):
     mine = shutil.copytree(base / "gallery", tmp_path / "mine")
     shutil.copy(base / "walk.mp4", mine)

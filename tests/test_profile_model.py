@@ -34,6 +34,7 @@ def test_parts_add_up_to_the_published_counts(backbone):
     assert total == sum(counts.values()) == PARAMETERS[backbone] - UNUSED_REGRESSOR
 
 
+@pytest.mark.slow
 def test_flops_grow_by_what_wider_layers_cost():
     small, wide = (
         profile_model.measure(CONFIG, pairs(SMALL | {"MODEL.FC_SIZE": size}), [1], 1)

@@ -32,6 +32,7 @@ def cost(config: str) -> tuple[int, int]:
     return sum(p.numel() for p in net.parameters()), counter.get_total_flops()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["cuhk_sysu", "prw"])
 def test_slim_students_are_small(dataset):
     parameters, flops = cost(f"{dataset}/resnet50_base")
