@@ -37,7 +37,6 @@ _C.BACKBONE.CHECKPOINT = False  # compute activations twice instead of keeping t
 _C.MODEL = CN()
 _C.MODEL.FPN_CHANNELS = 256
 _C.MODEL.FC_SIZE = 1024  # width of the two fully connected layers of each branch
-_C.MODEL.SHARED_FC = False  # one pair of fully connected layers for both branches
 _C.MODEL.EMBEDDING_SIZE = 256  # length of a person's re-id embedding, even
 _C.MODEL.ANCHOR_SIZES = [32, 64, 128, 256, 512]  # one for each of the five FPN levels, pixels
 _C.MODEL.RPN = CN()

@@ -79,7 +79,6 @@ def build_net(cfg: CfgNode, num_pids: int, pretrained: bool = True) -> SearchNet
         score_thresh=model.ROI.SCORE_THRESH,
         nms_thresh=model.ROI.NMS_THRESH,
         detections_per_image=model.ROI.DETECTIONS_PER_IMAGE,
-        shared_fc=model.SHARED_FC,
     )
     # Torchvision takes them from the first images, wrongly where those are narrow.
     heads.box_roi_pool.scales = [1 / 4, 1 / 8, 1 / 16, 1 / 32]

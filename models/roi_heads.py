@@ -50,7 +50,6 @@ class PersonSearchHeads(RoIHeads):
 
     torchvision's RoIHeads gives the sampler of training regions and the box coder; the branches,
     their losses and their inference are person search's (spec: SeqNet with one regression).
-    shared_fc: both branches have one pair of fully connected layers.
     """
 
     def __init__(
@@ -65,7 +64,6 @@ class PersonSearchHeads(RoIHeads):
         score_thresh: float,
         nms_thresh: float,
         detections_per_image: int,
-        shared_fc: bool = False,
     ):
         pooled = channels * box_roi_pool.output_size[0] * box_roi_pool.output_size[1]
         super().__init__(
@@ -81,10 +79,7 @@ class PersonSearchHeads(RoIHeads):
             nms_thresh=nms_thresh,
             detections_per_img=detections_per_image,
         )
-        if shared_fc:  # the same layers, whose weights are saved once
-            object.__setattr__(self, "reid_head", self.box_head)
-        else:
-            self.reid_head = TwoMLPHead(pooled, fc_size)
+        self.reid_head = TwoMLPHead(pooled, fc_size)
         self.embedding_head = NormAwareEmbedding(pooled, fc_size, embedding_size)
         self.oim = oim
 

@@ -68,7 +68,7 @@ def lively(net: SearchNet) -> SearchNet:
 
 NETS = [
     {"BACKBONE.NAME": "resnet18_x05"},
-    {"BACKBONE.NAME": "mobilenet_v2", "MODEL.SHARED_FC": True},
+    {"BACKBONE.NAME": "mobilenet_v2"},
 ]
 
 

@@ -1,6 +1,5 @@
 """Slim students: how much smaller than the teacher they are, counted without computing."""
 
-from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from configs.ranges import flatten
 from engine.checkpoint import MODEL_KEYS
 from models.build import build_net
 from tests.tiny import TINY, pairs
-from tools.profile_model import parameters
 
 FOLDER = Path(__file__).parents[1] / "configs"
 
@@ -46,34 +44,6 @@ def test_slim_students_are_small(dataset):
         assert alone[0] < full[0] / 4 and alone[1] < full[1] / 4
 
 
-def test_shared_layers_are_one_pair_saved_once_and_learn_from_both_branches():
-    cfg = load_cfg(None, pairs(TINY | {"MODEL.SHARED_FC": True}))
-    net = build_net(cfg, num_pids=3)
-    heads, pooled, fc = net.roi_heads, 16 * 7 * 7, 32
-    assert heads.reid_head is heads.box_head
-    copied = deepcopy(net).roi_heads
-    assert copied.reid_head is copied.box_head is not heads.box_head
-    assert not any("reid_head" in key for key in net.state_dict())
-    own = build_net(load_cfg(None, pairs(TINY)), num_pids=3)
-    fewer = parameters(own)["all"] - parameters(net)["all"]
-    assert fewer == pooled * fc + fc + fc * fc + fc
-    counts = parameters(net)
-    assert counts.pop("all") == sum(counts.values())
-    torch.nn.init.normal_(net.oim.lut)
-    people = [{"boxes": torch.tensor([[10.0, 5, 40, 60]]), "labels": torch.tensor([2])}]
-    losses = net.train()([torch.rand(3, 64, 96)], people).losses
-    for name in ("proposal_cls", "oim"):
-        (gradient,) = torch.autograd.grad(
-            losses[name], heads.box_head.fc6.weight, retain_graph=True
-        )
-        assert gradient.any()
-    copy = build_net(cfg, num_pids=3)
-    copy.load_state_dict(net.state_dict(), strict=True)
-    boxes = [people[0]["boxes"]]
-    images = [torch.rand(3, 64, 96)]
-    assert copy.eval().embed(images, boxes)[0].equal(net.eval().embed(images, boxes)[0])
-
-
 def test_whatever_changes_tensors_makes_another_model():
     """A checkpoint under another value of such a key is refused by the key's name."""
     cfg = load_cfg(None, pairs(TINY))
@@ -89,4 +59,4 @@ def test_whatever_changes_tensors_makes_another_model():
             other = not value if type(value) is bool else 2 * value
             if tensors(key, other) != own:
                 found.add(key)
-    assert found <= set(MODEL_KEYS) and "MODEL.SHARED_FC" in found and len(found) > 3
+    assert found <= set(MODEL_KEYS) and "MODEL.FC_SIZE" in found and len(found) > 3

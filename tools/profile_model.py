@@ -32,13 +32,12 @@ from utils.errors import UserError, run_main
 
 def parts(net: SearchNet) -> dict[str, list[nn.Module]]:
     heads = net.roi_heads
-    reid = [] if heads.reid_head is heads.box_head else [heads.reid_head]
     return {
         "backbone": [net.backbone.body],
         "neck": [net.backbone.fpn],
         "RPN": [net.rpn],
         "detection branch": [heads.box_head, heads.box_predictor],
-        "re-id branch": [*reid, heads.embedding_head],
+        "re-id branch": [heads.reid_head, heads.embedding_head],
     }
 
 
