@@ -221,4 +221,4 @@ def test_the_students_have_the_learning_rate_that_tuning_chose():
     if benchmark_results.best_rate(FOLDER):
         benchmark.check_rate(FOLDER)
     seeds = {*SEEDS, *benchmark_rows.MORE_SEEDS}
-    assert TUNING_SEED not in seeds and len(TUNING) == 3
+    assert TUNING_SEED not in seeds

@@ -71,7 +71,7 @@ WEAK = ("DISTILLER.TEACHER_CKPT", f"{RUNS}/weak_teacher/epoch_03.pth")
 # By TUNING_SEED: the best of these learning rates is the one in configs/benchmark/_student.yaml.
 TUNING = {
     rate: Row(f"rate_{rate}", f"learning rate {rate}", ALONE, ("SOLVER.BASE_LR", rate))
-    for rate in ("0.0005", "0.001", "0.002")
+    for rate in ("0.0005", "0.001", "0.002", "0.004")
 }
 # Group -> its rows. In a group, all rows have a seed before any has the next.
 GROUPS: dict[str, list[Row]] = {
