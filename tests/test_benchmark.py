@@ -14,7 +14,7 @@ from models.distill import known_terms
 from tests.training import CONFIG, make_data
 from tools import benchmark, benchmark_page, benchmark_results, benchmark_rows
 from tools.benchmark_results import Results
-from tools.benchmark_rows import GROUPS, ROWS, SEEDS, SOURCES, TEACHERS, TUNING, TUNING_SEED, Row
+from tools.benchmark_rows import GROUPS, ROWS, SEEDS, SOURCES, TEACHERS, TUNING_SEED, Row
 from utils.errors import UserError
 
 FOLDER = Path(__file__).parents[1] / "docs" / "benchmark"
