@@ -71,7 +71,8 @@ def own_device(device: torch.device) -> torch.device:
     if device.type == "cpu":
         return device
     if ranks() == 1:
-        torch.cuda.set_device(device)
+        if device.index is not None:
+            torch.cuda.set_device(device)
         return device
     if device.index is not None:
         raise UserError(

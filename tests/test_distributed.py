@@ -22,7 +22,7 @@ from configs.defaults import load_cfg
 from datasets import load_dataset
 from datasets.loaders import SceneDataset, train_loader
 from engine import run as program
-from engine.distributed import rank
+from engine.distributed import own_device, rank
 from engine.training.generators import seed_everything
 from engine.training.learner import Learner
 from engine.training.schedule import scaled_lr
@@ -289,6 +289,10 @@ def test_too_small_a_batch_says_so(world):
 def test_sync_bn_needs_gpus(world):
     with pytest.raises(UserError, match="SOLVER.SYNC_BN"):
         world("SOLVER.SYNC_BN", "True")
+
+
+def test_one_rank_takes_the_gpu_that_torch_would():
+    assert own_device(torch.device("cuda")) == torch.device("cuda")
 
 
 def test_learning_rate_scales_and_says_so(capsys):
