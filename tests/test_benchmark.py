@@ -14,7 +14,7 @@ from models.distill import known_terms
 from tests.training import CONFIG, make_data
 from tools import benchmark, benchmark_page, benchmark_results, benchmark_rows
 from tools.benchmark_results import Results
-from tools.benchmark_rows import GROUPS, ROWS, SEEDS, SOURCES, TEACHERS, TUNING_SEED, Row
+from tools.benchmark_rows import GROUPS, ROWS, SEEDS, SOURCES, TEACHERS, TUNING, TUNING_SEED, Row
 from utils.errors import UserError
 
 FOLDER = Path(__file__).parents[1] / "docs" / "benchmark"
@@ -165,25 +165,73 @@ def test_hidden_by_those_who_stand_nearer():
 
 
 def test_gain_by_hand():
-    ours = {s: result(s, [0.5 + 0.1 * s, 0.5]) for s in (1, 2, 3)}
-    theirs = {s: result(s, [0.5, 0.5]) for s in (1, 2, 4)}
-    found = benchmark_results.gain(ours, theirs)  # +5 and +10 on the seeds that both have
-    assert found.mean == pytest.approx(7.5)
-    assert found.over_seeds == pytest.approx((7.5 - 12.7062 * 2.5, 7.5 + 12.7062 * 2.5), abs=1e-3)
-    assert found.over_queries == pytest.approx((0, 15))  # of gains 15 and 0
-    assert benchmark_results.gain(ours, {1: theirs[1]}).over_seeds is None
-    assert benchmark_results.gain(ours, {7: theirs[1]}) is None
+    ours = {s: result(s, [0.5 + 0.1 * s, 0.5]) for s in (1, 2, 3, 4)}
+    theirs = {s: result(s, [0.5, 0.5]) for s in (1, 2, 3, 5)}
+    people = np.array([7, 3])
+    found = benchmark_results.gain(ours, theirs, people)  # +5, +10, +15 on the seeds of both
+    assert found.mean == pytest.approx(10)
+    half = 4.30265 * 5 / math.sqrt(3)
+    assert found.over_seeds == pytest.approx((10 - half, 10 + half), abs=1e-3)
+    assert found.over_people == pytest.approx((0, 20))  # of gains 20 and 0
+    two = benchmark_results.gain(ours, {1: theirs[1], 2: theirs[2]}, people)
+    assert two.over_seeds is None
+    assert benchmark_results.gain(ours, {7: theirs[1]}, people) is None
 
 
-@pytest.mark.parametrize("theirs, touch", [([50, 54], True), ([40, 44], False), ([50], False)])
-def test_bars_that_touch(monkeypatch, theirs, touch):
-    def runs(values: list[float]) -> dict[int, dict]:
-        return {seed: result(seed, [value / 100]) for seed, value in enumerate(values)}
+def test_queries_of_a_person_are_drawn_together():
+    gains = np.tile(np.arange(8.0), 2)
+    apart = benchmark_results.bootstrap_interval(gains, np.arange(16))
+    pairs = benchmark_results.bootstrap_interval(gains, np.tile(np.arange(8), 2))
+    error = gains.std() / math.sqrt(16)
+    assert apart == pytest.approx((3.5 - 1.96 * error, 3.5 + 1.96 * error), abs=0.1)
+    assert pairs == pytest.approx((3.5 - 2.77 * error, 3.5 + 2.77 * error), abs=0.15)
+    assert benchmark_results.bootstrap_interval(gains, np.zeros(16)) is None
 
-    found = Results({PAIR[0]: runs(theirs), PAIR[1]: runs([54, 58])}, {}, {}, {})
+
+def fake(bar: dict[str, list[float]]) -> Results:
+    """Rows with these mAP of seeds 1, 2, ..."""
+    runs = {
+        key: {seed: result(seed, [value / 100]) for seed, value in enumerate(values, 1)}
+        for key, values in bar.items()
+    }
+    return Results({key: {} for key in ROWS} | runs, {}, {}, {"queries": [{"person": 0}]})
+
+
+@pytest.mark.parametrize(
+    "theirs, more",
+    [([54, 54, 58], True), ([50, 51, 50], False), ([54, 54], False), ([54, 54, 58, 9, 9], True)],
+)
+def test_more_seeds_where_three_leave_it_open(monkeypatch, theirs, more):
+    found = fake({PAIR[0]: theirs, PAIR[1]: [56, 57, 56, 70, 80]})
     monkeypatch.setattr(benchmark_results, "load", lambda folder: found)
-    assert benchmark_results.touches(FOLDER, ROWS[PAIR[1]]) == touch
-    assert not benchmark_results.touches(FOLDER, ROWS[PAIR[0]])
+    assert benchmark_results.undecided(FOLDER, ROWS[PAIR[1]]) == more
+    assert not benchmark_results.undecided(FOLDER, ROWS[PAIR[0]])
+
+
+def test_the_order_of_runs(monkeypatch, tmp_path):
+    """Tuning, every row by its first seeds, then more for those undecided and their bases."""
+    asked, results = [], {key: {} for key in ROWS}
+
+    def finish(self, wanted):
+        for row, seed in wanted:
+            asked.append((row.key, seed))
+            if row.key in results:
+                gained = 9 if row.key.endswith("ddps") else 0
+                results[row.key][seed] = result(seed, [(50 + gained + seed) / 100])
+
+    for name in ("check_data", "check_rate"):
+        monkeypatch.setattr(benchmark, name, lambda folder: None)
+    monkeypatch.setattr(benchmark.Benchmark, "finish", finish)
+    found = Results(results, {}, {}, {"queries": [{"person": 0}]})
+    monkeypatch.setattr(benchmark_results, "load", lambda folder: found)
+    monkeypatch.setattr(benchmark_page, "write", lambda folder: None)
+    names = [*PAIR, "dfd", "ld"]
+    monkeypatch.setattr(sys, "argv", ["benchmark", "--out", str(tmp_path), "--rows", *names])
+    assert benchmark.main() == 0
+    tuning = [(row.key, TUNING_SEED) for row in benchmark.TUNING.values()]
+    first = [(key, seed) for keys in (PAIR, ["dfd", "ld"]) for seed in SEEDS for key in keys]
+    more = [(key, seed) for seed in (4, 5) for key in (PAIR[0], "dfd", "ld")]
+    assert asked == [*tuning, *first, *more]
 
 
 def test_thirds_and_cells():
@@ -213,8 +261,12 @@ def test_kept_results_are_whole_and_of_todays_rows():
         assert len(kept["query_ap"]) == queries
         assert 100 * np.mean(kept["query_ap"]) == pytest.approx(kept["scores"]["mAP"], abs=0.01)
         key, _, seed = path.stem.rpartition("_seed")
-        if seed and key in ROWS:
-            assert kept["config"] == benchmark.config_hash(ROWS[key].run(int(seed)))
+        if seed:
+            row = (ROWS | {rate.key: rate for rate in TUNING.values()})[key]
+            assert kept["config"] == benchmark.config_hash(row.run(int(seed)))
+        else:
+            (teacher,) = [one for one in TEACHERS if path.stem.startswith(f"{one.key}_")]
+            assert kept["config"] == benchmark.config_hash(teacher.run())
 
 
 def test_the_students_have_the_learning_rate_that_tuning_chose():

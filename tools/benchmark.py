@@ -22,6 +22,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from configs.defaults import get_cfg, load_cfg
 from configs.ranges import flatten
@@ -46,7 +48,7 @@ from tools.benchmark_rows import (
     Teacher,
     in_order,
 )
-from tools.profile_model import count_flops, cpu_name, make_net
+from tools.profile_model import count_flops, machine_of, make_net
 from tools.runs import ROOT, SECONDS, Run, check_run, finish_all, values_of
 from tools.summarize import SCORES, count_parameters
 from utils.errors import UserError, run_main
@@ -86,8 +88,8 @@ def commit() -> str:
 def cost(path: str) -> dict[str, float]:
     """Parameters, and GFLOP of a detection pass over one image, of a config's network."""
     cfg = load_cfg(path)
-    image = torch.rand(3, cfg.INPUT.MIN_SIZE, cfg.INPUT.MAX_SIZE)
-    flops = count_flops(make_net(cfg, torch.device("cpu")), image)
+    net = make_net(cfg, torch.device("cpu"))  # which seeds the image too
+    flops = count_flops(net, torch.rand(3, cfg.INPUT.MIN_SIZE, cfg.INPUT.MAX_SIZE))
     return {"parameters": count_parameters(cfg), "gflop": round(flops / 1e9, 3)}
 
 
@@ -132,7 +134,7 @@ def results_of(run: Run, scores: dict) -> dict:
         "config": config_hash(run),
         "teacher": teacher,
         "commit": commit(),
-        "machine": f"{cpu_name()}, {os.cpu_count()} CPU cores",
+        "machine": machine_of(choose_device(run.cfg.DEVICE)),
         "torch": torch.__version__,
         "seconds": round(scores[SECONDS]),
         **cost(run.cfg_path),
@@ -161,14 +163,29 @@ def hidden(box: np.ndarray, others: np.ndarray) -> float:
     return float(covered[top:, left:].mean())
 
 
+def people_of(dataset: SearchDataset) -> list[int]:
+    """The person of each query, by number. Two are of one person where both have, as their own or
+    as a match, the same box: a query of CUHK-SYSU's files has an identity of its own."""
+    protocol = dataset.protocol(-1)
+    own = [[query.scene, *query.box] for query in dataset.queries]
+    matches = np.column_stack([protocol.image[protocol.box_entry], protocol.boxes])
+    places = np.concatenate([own, matches]).round().astype(int)
+    _, place = np.unique(places, axis=0, return_inverse=True)
+    queries = np.arange(len(own))
+    query = np.concatenate([queries, protocol.queries[protocol.query[protocol.box_entry]]])
+    has = coo_array((np.ones(len(query)), (query, place.ravel()))).tocsr()
+    return connected_components(has @ has.T)[1].tolist()
+
+
 def query_facts(dataset: SearchDataset) -> dict:
-    """Of each query: its image, its box's height in pixels, and how much of it others hide."""
+    """Of each query: its image and person, its box's height in the image's pixels, and how much of
+    it others hide."""
     found = []
-    for query in dataset.queries:
+    for query, person in zip(dataset.queries, people_of(dataset)):
         scene = dataset.gallery[query.scene]
         height = round(float(query.box[3] - query.box[1]), 1)
         share = round(hidden(query.box, scene.boxes), 3)
-        found.append({"image": scene.name, "height": height, "hidden": share})
+        found.append({"image": scene.name, "person": person, "height": height, "hidden": share})
     return {
         "data": digest(dataset.train + dataset.gallery),
         "frames": [len(dataset.train), len(dataset.gallery)],
@@ -231,14 +248,22 @@ class Benchmark:
             self.record(run, names[run.folder], scores)
 
     def finish_teacher(self, teacher: Teacher) -> None:
-        """On all cores; its file is named by its checkpoint, since it may be trained again."""
+        """On all cores; its file is named by its checkpoint, since it may be trained again.
+        UserError for one that may not teach, of which nothing is kept."""
         run = teacher.run()
         check_run(run)
         for _, scores, _ in finish_all([run]):
-            name = f"{teacher.key}_{file_hash(checkpoint_of(run))}" if scores else ""
-            self.record(run, name, scores)
-            if scores and teacher.converged:
+            if scores is None:
+                self.failed += 1
+                return
+            if teacher.converged:
                 check_converged(run)
+            checkpoint = checkpoint_of(run)
+            if not os.path.isfile(checkpoint):
+                raise UserError(f"{checkpoint}: is gone; remove {run.folder} to train it again")
+            name = f"{teacher.key}_{file_hash(checkpoint)}"
+            if not self.path(name).is_file():
+                self.record(run, name, scores)
 
     def record(self, run: Run, name: str, scores: dict | None) -> None:
         """Keep a run's results and write the page."""
@@ -275,7 +300,7 @@ def main() -> int:
     for rows in groups:
         benchmark.finish(in_order(rows, SEEDS))
     for rows in groups:
-        close = [row for row in rows if benchmark_results.touches(args.out, row)]
+        close = [row for row in rows if benchmark_results.undecided(args.out, row)]
         bases = [ROWS[row.base] for row in close]
         benchmark.finish(in_order([*dict.fromkeys([*bases, *close])], MORE_SEEDS))
     benchmark_page.write(args.out)

@@ -9,8 +9,8 @@ the files. tools.benchmark writes the page after each run.
 import argparse
 import math
 import statistics
+from collections import Counter
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 from string import Template
 
@@ -63,7 +63,7 @@ def gain_cells(found: Gain | None) -> dict[str, str]:
     return {
         "gain": NONE if found is None else f"{found.mean:+.1f}",
         "95 % over seeds": interval(found and found.over_seeds),
-        "95 % over queries": interval(found and found.over_queries),
+        "95 % over people": interval(found and found.over_people),
     }
 
 
@@ -72,7 +72,7 @@ def row_cells(results: Results, row: Row) -> dict[str, str]:
     runs = results.runs[row.key]
     scores = {name: show(*mean_and_deviation(runs, name)) for name in SCORES}
     alone = row.key == row.base
-    found = None if alone else gain(runs, results.runs[row.base])
+    found = None if alone else gain(runs, results.runs[row.base], results.people)
     return {"seeds": str(len(runs))} | scores | gain_cells(found)
 
 
@@ -99,14 +99,9 @@ def methods_table(results: Results, rows: Sequence[Row], bases: bool = False) ->
     """bases: with what each row is compared with."""
     lines = []
     for row in rows:
-        if runs := results.runs[row.key]:
-            seconds = statistics.mean(run["seconds"] for run in runs.values())
+        if results.runs[row.key]:
             beside = {"gain over": "" if row.key == row.base else ROWS[row.base].title}
-            lines.append(
-                {"": row.title, **(beside if bases else {})}
-                | row_cells(results, row)
-                | {"training": str(timedelta(seconds=round(seconds)))}
-            )
+            lines.append({"": row.title, **(beside if bases else {})} | row_cells(results, row))
     return table(lines)
 
 
@@ -155,9 +150,9 @@ def groups_table(results: Results) -> str:
     for name, group in query_groups(results).items():
         cells = {"queries": name, "alone": f"{aps[group].mean():.1f}" if len(group) else NONE}
         for key, runs in zip(PARTS[1:], parts):
-            found = gain(runs, alone, group) if len(group) else None
+            found = gain(runs, alone, results.people, group) if len(group) else None
             cells[ROWS[key].title] = (
-                f"{found.mean:+.1f} ({interval(found.over_queries)})" if found else NONE
+                f"{found.mean:+.1f} ({interval(found.over_people)})" if found else NONE
             )
         lines.append(cells)
     return table(lines)
@@ -182,7 +177,7 @@ def teachers_text(results: Results) -> str:
     for one in TEACHERS:
         for run in results.teachers[one.key]:
             past = ", ".join(f"{epoch}: {mAP}" for epoch, mAP in run["mAP by epoch"].items())
-            lines.append(f"- {one.title}: mAP after each epoch, {past}.")
+            lines.append(f"- {one.title}: mAP by epoch, {past}.")
     return "\n".join(lines) or NOT_YET
 
 
@@ -206,12 +201,14 @@ def machine_text(results: Results) -> str:
     hours = sum(run["seconds"] for run in runs) / 3600
 
     def names(key: str) -> str:
-        return ", ".join(sorted({run[key] for run in runs}))
+        return "; ".join(sorted({run[key] for run in runs}))
 
-    taught = {run["teacher"] for run in runs if run["teacher"]}
+    taught = Counter(run["teacher"] for run in runs if run["teacher"])
+    who = ", ".join(f"{teacher} ({count} runs)" for teacher, count in taught.most_common())
     return (
-        f"{names('machine')}; torch {names('torch')}; commit {names('commit')}. Training took "
-        f"{hours:.1f} hours of runs, without evaluations. Checkpoints that taught: {len(taught)}."
+        f"- **Machine**: {names('machine')}. Torch {names('torch')}. Commit {names('commit')}. "
+        f"Training took {hours:.1f} hours of runs, without evaluations.\n"
+        f"- **Checkpoints that taught**, by the start of their SHA-256: {who or 'none yet'}."
     )
 
 
@@ -230,7 +227,9 @@ def page(folder: Path) -> str:
     parts = {
         "frames": " and ".join(map(str, results.queries["frames"])),
         "identities": results.queries["identities"],
-        "queries": len(results.queries["queries"]),
+        "queries": len(results.people),
+        "people": len(set(results.people.tolist())),
+        "tested": sum(row.key != row.base for row in ROWS.values()),
         "students": students_table(results),
         "methods": methods_table(results, [*main_rows, *GROUPS["methods"]]),
         "why": methods_table(results, [*main_rows, *GROUPS["why"]], bases=True),

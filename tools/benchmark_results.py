@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from tools.benchmark_rows import ROWS, TEACHERS, TUNING, TUNING_SEED, Row
+from tools.benchmark_rows import ROWS, SEEDS, TEACHERS, TUNING, TUNING_SEED, Row
 from utils.files import read_text
 
 EVERY = slice(None)
@@ -25,6 +25,11 @@ class Results:
     tuning: dict[str, dict]
     teachers: dict[str, list[dict]]
     queries: dict
+
+    @property
+    def people(self) -> np.ndarray:
+        """[Q] the person of each query."""
+        return np.array([query["person"] for query in self.queries["queries"]])
 
     def all(self) -> list[dict]:
         groups = [list(runs.values()) for runs in (self.tuning, *self.runs.values())]
@@ -62,36 +67,44 @@ class Gain:
     """Of mAP, over the same seeds of another row: its mean, and 95 % intervals."""
 
     mean: float
-    over_seeds: Interval | None  # Student's t; None for one seed
-    over_queries: Interval | None  # bootstrap; a query's gain is its mean over seeds
+    over_seeds: Interval | None  # Student's t; None for fewer than three seeds
+    over_people: Interval | None  # bootstrap; a query's gain is its mean over seeds
 
 
 def gain(
-    ours: dict[int, dict], theirs: dict[int, dict], some: np.ndarray | slice = EVERY
+    ours: dict[int, dict],
+    theirs: dict[int, dict],
+    people: np.ndarray,
+    some: np.ndarray | slice = EVERY,
 ) -> Gain | None:
-    """Over `some` of the queries; None where no seed is in both."""
+    """Over `some` of the queries; None where no seed is in both. people: the person of each."""
     seeds = sorted(ours.keys() & theirs.keys())
     if not seeds:
         return None
     pairs = [(ours[seed]["query_ap"], theirs[seed]["query_ap"]) for seed in seeds]
     gains = 100 * np.array([np.subtract(*pair)[some] for pair in pairs])  # [seeds, queries]
     by_seed = gains.mean(axis=1)
-    return Gain(float(by_seed.mean()), t_interval(by_seed), bootstrap_interval(gains.mean(axis=0)))
+    over_people = bootstrap_interval(gains.mean(axis=0), people[some])
+    return Gain(float(by_seed.mean()), t_interval(by_seed), over_people)
 
 
 def t_interval(values: np.ndarray) -> Interval | None:
-    if len(values) < 2:
+    if len(values) < 3:
         return None
     mean, error = float(values.mean()), float(stats.sem(values))
     half = float(stats.t.ppf(0.975, len(values) - 1)) * error
     return Interval(mean - half, mean + half)
 
 
-def bootstrap_interval(values: np.ndarray) -> Interval | None:
-    if len(values) < 2:
+def bootstrap_interval(values: np.ndarray, people: np.ndarray) -> Interval | None:
+    """Of the mean, where all values of a person are drawn together: they depend on each other."""
+    _, person = np.unique(people, return_inverse=True)
+    sums, counts = np.bincount(person, values), np.bincount(person)
+    if len(sums) < 2:
         return None
-    found = stats.bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(0))
-    return Interval(*map(float, found.confidence_interval))
+    drawn = np.random.default_rng(0).integers(len(sums), size=(10_000, len(sums)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    return Interval(*map(float, np.quantile(means, [0.025, 0.975])))
 
 
 def mean_and_deviation(runs: dict[int, dict], name: str) -> tuple[float, float]:
@@ -100,15 +113,18 @@ def mean_and_deviation(runs: dict[int, dict], name: str) -> tuple[float, float]:
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
 
-def touches(folder: Path, row: Row) -> bool:
-    """Whether the bars, mean ± standard deviation of mAP, of a row and of the one that it is
-    compared with overlap: then it needs more seeds."""
-    found = load(folder).runs
-    pair = [found[key] for key in (row.key, row.base)]
-    if row.key == row.base or min(map(len, pair)) < 2:
+def undecided(folder: Path, row: Row) -> bool:
+    """Whether the interval over SEEDS of a row's gain holds zero: then it needs more seeds. Later
+    seeds do not change that."""
+    results = load(folder)
+    ours, theirs = (
+        {seed: run for seed, run in results.runs[key].items() if seed in SEEDS}
+        for key in (row.key, row.base)
+    )
+    found = None if row.key == row.base else gain(ours, theirs, results.people)
+    if found is None or found.over_seeds is None:
         return False
-    (a, a_std), (b, b_std) = (mean_and_deviation(runs, "mAP") for runs in pair)
-    return abs(a - b) < a_std + b_std
+    return found.over_seeds.low <= 0 <= found.over_seeds.high
 
 
 def best_rate(folder: Path) -> str | None:

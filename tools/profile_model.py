@@ -134,11 +134,16 @@ def cpu_name() -> str:
     return models[0] if models else platform.processor() or platform.machine()
 
 
+def machine_of(device: torch.device) -> str:
+    """GPU, if that is the device, and processor."""
+    gpu = f"{torch.cuda.get_device_name(device)}, " if device.type == "cuda" else ""
+    return f"{gpu}{cpu_name()}, {os.cpu_count()} CPU cores"
+
+
 def machine(device: torch.device) -> str:
     """What the numbers were measured on, in words."""
-    gpu = f"{torch.cuda.get_device_name(device)}, " if device.type == "cuda" else ""
     return (
-        f"{gpu}{cpu_name()}, {os.cpu_count()} CPU cores, {torch.get_num_threads()} threads, "
+        f"{machine_of(device)}, {torch.get_num_threads()} threads, "
         f"{platform.system()}, Python {platform.python_version()}, torch {torch.__version__}"
     )
 
