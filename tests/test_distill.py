@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torchvision.models.detection.image_list import ImageList
 from yacs.config import CfgNode
 
+import train_base
 import train_ddps
 from configs.defaults import get_cfg, load_cfg
 from datasets.base import UNLABELED
@@ -528,6 +529,16 @@ def test_a_student_inherits_heads_rpn_and_fpn_outputs_and_says_so(tmp_path, caps
     student = train_ddps.build(cfg, 4, torch.device("cpu"))[1].state_dict()
     assert not capsys.readouterr().out
     assert not student["rpn.head.conv.0.0.weight"].equal(theirs["rpn.head.conv.0.0.weight"])
+
+
+def test_a_seed_gives_the_same_start_alone_and_under_a_teacher(tmp_path):
+    teacher = build_net(small_cfg(**{"BACKBONE.NAME": "resnet18"}), 4)
+    cfg = teacher_of(teacher, tmp_path)
+    starts = []
+    for build in (train_base.build, train_ddps.build):
+        torch.manual_seed(3)
+        starts.append(build(cfg, 4, torch.device("cpu"))[1].state_dict())
+    assert all(value.equal(starts[1][name]) for name, value in starts[0].items())
 
 
 def test_a_student_inherits_only_what_has_its_shape(tmp_path, capsys):
