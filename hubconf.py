@@ -2,7 +2,20 @@
 
 from collections.abc import Sequence
 
-dependencies = ["torch", "torchvision", "yacs", "PIL", "numpy"]
+dependencies = [
+    "torch",
+    "torchvision",
+    "yacs",
+    "yaml",
+    "numpy",
+    "scipy",
+    "sklearn",
+    "PIL",
+    "safetensors",
+    "matplotlib",
+    "tabulate",
+    "tqdm",
+]
 
 
 def person_search(cfg: str, ckpt: str, overrides: Sequence[str] = ()):

@@ -2,7 +2,7 @@
 
 import ast
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -19,6 +19,8 @@ PATHS = (  # "~" is the user's home, NUL is refused
     "DISTILLER.TEACHER_CKPT",
     "EVAL_QUERY_FILE",
 )
+# A Python literal, or else what YAML makes of it: `true`, `[dfd, ld]`, plain words.
+READERS = (ast.literal_eval, yaml.safe_load)
 GALLERIES = "EVAL_GALLERY_SIZE"  # a number, a name, or a list of them
 
 
@@ -65,16 +67,16 @@ def put(cfg: CfgNode, key: str, value: Any, where: str) -> None:
 
 def override(cfg: CfgNode, key: str, text: str) -> None:
     """Put what a command line says in the place of the value of `key`, "A.B.C"."""
-    value = read_value(text)
     text_wanted = isinstance(flatten(cfg).get(key), str) and key != GALLERIES
+    value = read_value(text, [ast.literal_eval] if text_wanted else READERS)
     if text_wanted and not isinstance(value, str):
         value = text  # a folder may be called 2024
     put(cfg, key, value, "override ")
 
 
-def read_value(text: str) -> Any:
-    """A Python literal, or else what YAML makes of the text: `true`, `[dfd, ld]`, plain words."""
-    for read in (ast.literal_eval, yaml.safe_load):
+def read_value(text: str, readers: Sequence[Callable[[str], Any]]) -> Any:
+    """What the first reader that can read it makes of the text, or else the text."""
+    for read in readers:
         try:
             return read(text)
         except Exception:  # it is not of this form, whatever the parser says
@@ -89,9 +91,9 @@ def fitted(key: str, default: Any, value: Any, where: str) -> Any:
         value = list(value)
     if key == GALLERIES:
         items = value if isinstance(value, list) else [value]
-        if all(isinstance(one, int | str) and not isinstance(one, bool) for one in items):
+        if items and all(isinstance(i, int | str) and not isinstance(i, bool) for i in items):
             return value
-        expected = "a size (a number or a name) or a list of them"
+        expected = "a size (a number or a name) or a list of them, as [50, 100]"
     elif kind is float:
         if (number := _number(value)) is not None:
             return number

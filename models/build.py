@@ -10,7 +10,7 @@ from torchvision.ops.poolers import initLevelMapper
 from yacs.config import CfgNode
 
 from models.backbones import make_backbone
-from models.distill import make_term
+from models.distill import check_terms, make_term
 from models.distiller import Distiller
 from models.fast.roi_align import GatheredRoIAlign
 from models.fast.rpn_head import SparseRPNHead
@@ -90,7 +90,8 @@ def build_net(cfg: CfgNode, num_pids: int, pretrained: bool = True) -> SearchNet
 
 
 def build_terms(cfg: CfgNode, teacher_cfg: CfgNode) -> dict[str, nn.Module]:
-    """The terms that DISTILLER.TERMS names, in its order."""
+    """The terms that DISTILLER.TERMS names, in its order; UserError where one does not exist."""
+    check_terms(cfg.DISTILLER.TERMS)
     terms = {}
     for name in cfg.DISTILLER.TERMS:
         node = cfg.DISTILLER.get(name.upper(), {})

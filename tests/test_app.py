@@ -17,7 +17,6 @@ from PIL import Image
 
 from configs.defaults import load_cfg
 from engine.index.gallery_index import open_index
-from engine.search.presentation import read_scene
 from engine.search.searcher import Searcher, to_pixels
 from tests.crowds import make_world, moving, noise
 from tests.videos import write_video
@@ -85,13 +84,11 @@ def test_answers_in_words(base: Path) -> None:
 def test_a_picture_that_is_gone_is_grey(base: Path, tmp_path: Path) -> None:
     desk = make_desk(base)
     asked = desk.look(str(base / "gallery" / "s1.png"))[0]
-    read_scene.cache_clear()
     aside = shutil.move(base / "gallery" / "s1.png", tmp_path)
     try:
         *_, scenes = desk.choose(asked, 0, middle(asked, 0))
     finally:
         shutil.move(aside, base / "gallery")
-        read_scene.cache_clear()
     assert len(scenes) == 12
     grey = [caption for picture, caption in scenes if picture.getpixel((0, 0)) == (128, 128, 128)]
     assert grey and all(caption.endswith("s1.png") for caption in grey)

@@ -174,6 +174,8 @@ def test_every_number_may_be_whole_and_keeps_its_type():
 def test_text_of_a_command_line_stays_text():
     cfg = load_cfg(None, ["OUTPUT_DIR", "2024", "DISTILLER.TEACHER_CKPT", "True", "DEVICE", "1:30"])
     assert (cfg.OUTPUT_DIR, cfg.DISTILLER.TEACHER_CKPT, cfg.DEVICE) == ("2024", "True", "1:30")
+    cfg = load_cfg(None, ["OUTPUT_DIR", "my run #2", "EVAL_AMP", "''", "DEVICE", '"cpu"'])
+    assert (cfg.OUTPUT_DIR, cfg.EVAL_AMP, cfg.DEVICE) == ("my run #2", "", "cpu")
 
 
 @pytest.mark.parametrize("key", PATHS)

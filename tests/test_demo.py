@@ -215,6 +215,8 @@ def test_another_networks_index_and_none(run, base, index, tmp_path):
     assert code == 2 and "made by the network" in err and err.count("\n") == 1
     code, _, err = run(gallery=None, index=tmp_path / "none")
     assert code == 2 and "no index there" in err and err.count("\n") == 1
+    code, _, err = run(gallery=None, index=index, every=5)
+    assert code == 2 and err.startswith("error: --every: of --gallery")
     code, _, err = run(index=index)
     assert code == 2 and "not allowed with argument" in err
 
@@ -265,6 +267,8 @@ def test_the_query_of_the_demo_folder_is_the_default(run, base, tmp_path, monkey
         ({"ckpt": "missing.pth"}, "missing.pth"),
         ({"overrides": "INPUT.SKIP_DAMAGED False"}, "always named and passed over"),
         ({"overrides": "DEVICE cuda:77"}, "cuda:77"),
+        ({"overrides": "EVAL_AMP fp8"}, "EVAL_AMP: expected '', bf16 or fp16; found 'fp8'"),
+        ({"min_similarity": "nan"}, "--min-similarity nan"),
         ({"overrides": "BACKBONE.NAME resnet18"}, "BACKBONE.NAME"),
     ],
 )

@@ -17,7 +17,7 @@ from configs.defaults import get_cfg, load_cfg
 from datasets.base import UNLABELED
 from models import distill
 from models.build import build_distiller, build_net, build_terms, inherit, loss_weights
-from models.distill import cd, dfd, kd, ld, make_term, pkd, reviewkd, rkd
+from models.distill import cd, check_terms, dfd, kd, ld, make_term, pkd, reviewkd, rkd
 from models.oim import OIM
 from models.outputs import Regions, Trace
 from tests.golden import named_weights
@@ -604,7 +604,7 @@ def test_weights_of_the_terms_after_they_stop():
 
 def test_unknown_names_and_choices():
     with pytest.raises(UserError, match="cd, dfd, hint, kd, ld, pkd, reviewkd, rkd.*found fgd2"):
-        make_term("fgd2", 8, 8, {})
+        check_terms(["dfd", "fgd2"])
     with pytest.raises(UserError, match="CD.FORM: .*found cosine"):
         make_term("cd", 8, 8, OPTIONS["cd"] | dict(form="cosine"))
     with pytest.raises(UserError, match="CD.RANK_BY"):

@@ -349,3 +349,5 @@ def test_another_dataset_is_told_apart(root, dataset):
     first = other.gallery[0]
     other.gallery[0] = Scene("other.jpg", first.path, first.boxes, first.pids, 0)
     assert made_from(other, False, False) != made_from(dataset, False, False)
+    other.gallery[0] = Scene("no\udcff.jpg", first.path, first.boxes, first.pids, 0)  # not UTF-8
+    assert made_from(other, False, False) != made_from(dataset, False, False)

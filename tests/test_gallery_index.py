@@ -96,6 +96,22 @@ def test_an_index_grows_forgets_and_changes_its_kind(tmp_path: Path) -> None:
         assert found(open_index(folder), wanted) == []
 
 
+@pytest.mark.parametrize("kind", ["Flat", "HNSW16", "IVF4,Flat"])
+def test_vectors_that_lag_behind_hide_nobody(tmp_path: Path, kind: str) -> None:
+    """People are gone from people.sqlite, not yet from people.faiss: of all, those most similar."""
+    wanted = units(1, 7)
+    with writing(tmp_path, ORIGIN, kind) as index:
+        fill(index, range(40))
+    everyone = [m[0] for m in found(open_index(tmp_path), wanted, top=400)]
+    near = list(dict.fromkeys(everyone))[:35]  # most of them
+    People(tmp_path / PEOPLE).remove(near)
+    memory = GalleryIndex()
+    fill(memory, [i for i in range(40) if Path(f"/pictures/{i}.jpg") not in near])
+    late = open_index(tmp_path)
+    assert len(late.vectors.ids) == 400 and late.people.count() == 50
+    assert found(late, wanted) == found(memory, wanted) != []
+
+
 def test_too_few_people_to_train_a_kind(tmp_path: Path) -> None:
     with (
         pytest.raises(UserError, match="--kind IVF64,Flat: cannot be trained on 50 people"),

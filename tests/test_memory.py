@@ -150,7 +150,7 @@ def test_half_precision_survives_an_overflow(learn):
 
 
 def test_unknown_precision_says_so(learn):
-    with pytest.raises(UserError, match="SOLVER.AMP: expected '', bf16 or fp16; found half"):
+    with pytest.raises(UserError, match="SOLVER.AMP: expected '', bf16 or fp16; found 'half'"):
         learn("SOLVER.AMP", "half")
 
 

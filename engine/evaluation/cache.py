@@ -26,7 +26,7 @@ def made_from(dataset: SearchDataset, use_gt: bool, cbgm: bool) -> dict[str, str
     """What decides whether a cache serves an evaluation."""
     digest = hashlib.sha1()
     for scene in dataset.gallery:
-        digest.update(scene.name.encode() + scene.boxes.tobytes())
+        digest.update(scene.name.encode(errors="surrogateescape") + scene.boxes.tobytes())
     for query in dataset.queries:
         digest.update(query.scene.to_bytes(4, "little") + query.box.tobytes())
     mark = (

@@ -18,12 +18,11 @@ from datasets.protocol import Protocol
 from engine.distributed import from_all, from_first, rank, ranks
 from engine.evaluation import metrics
 from engine.evaluation.cache import CACHE, Cache, check_cache, load_cache, made_from
-from engine.evaluation.extract import AMP, collect, extract
+from engine.evaluation.extract import collect, extract, precision_of
 from engine.evaluation.records import RESULTS
 from models.fast.inference import faster
 from models.network import Network
 from utils.drawing import draw_boxes
-from utils.errors import UserError
 from utils.files import make_folder, save_file, write_text
 from utils.plots import save_curves, save_shares
 
@@ -35,13 +34,7 @@ NUMBERS = ("mAP", "top1", "top5", "top10")
 def gallery_sizes(cfg: CfgNode) -> list[int | str]:
     """EVAL_GALLERY_SIZE, one or several; which of them there are is the dataset's to say."""
     value = cfg.EVAL_GALLERY_SIZE
-    sizes = list(value) if isinstance(value, (list, tuple)) else [value]
-    if not sizes or not all(type(size) in (int, str) for size in sizes):
-        raise UserError(
-            "EVAL_GALLERY_SIZE: expected a size, a subset's name, or a list of them "
-            f"such as [50, 100, 500], found {value!r}"
-        )
-    return sizes
+    return value if isinstance(value, list) else [value]
 
 
 def protocols_of(dataset: SearchDataset, cfg: CfgNode) -> list[Protocol]:
@@ -55,8 +48,7 @@ def protocols_of(dataset: SearchDataset, cfg: CfgNode) -> list[Protocol]:
 
 def check_settings(dataset: SearchDataset, cfg: CfgNode) -> list[Protocol]:
     """The protocols; UserError where EVAL_... values do not fit, before hours of work."""
-    if cfg.EVAL_AMP not in AMP:
-        raise UserError(f"EVAL_AMP: expected {' or '.join(map(repr, AMP))}, found {cfg.EVAL_AMP!r}")
+    precision_of("EVAL_AMP", cfg.EVAL_AMP)
     return protocols_of(dataset, cfg)
 
 
@@ -254,7 +246,7 @@ def make_cache(net: Network, dataset: SearchDataset, cfg: CfgNode, device: torch
         part,
         cfg.INPUT.BATCH_SIZE_TEST,
         cfg.INPUT.NUM_WORKERS,
-        AMP[cfg.EVAL_AMP],
+        precision_of("EVAL_AMP", cfg.EVAL_AMP),
         cfg.EVAL_USE_GT,
         context=cfg.EVAL_USE_CBGM,
         part=(rank(), ranks()),

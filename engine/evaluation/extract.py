@@ -21,6 +21,16 @@ from utils.files import open_file
 from utils.media import picture_size
 
 AMP = {"": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def precision_of(key: str, value: str) -> torch.dtype | None:
+    """The value of EVAL_AMP or SOLVER.AMP (`key`) as a type, None for float32; UserError for
+    another."""
+    if value not in AMP:
+        raise UserError(f"{key}: expected '', bf16 or fp16; found {value!r}")
+    return AMP[value]
+
+
 KINDS = ("gallery", "query")  # of the records in a part
 
 

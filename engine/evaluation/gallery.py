@@ -34,15 +34,6 @@ class Gallery:
         return Gallery(flat[keep, :4].double(), flat[keep, 4], kept, image, counts, starts)
 
 
-def _kept(feats: Sequence[Tensor], keep: Sequence[Tensor], counts: Tensor) -> Tensor:
-    """The rows that are kept of each image, copied image by image: they may be as large as the
-    whole cache, and are in memory once."""
-    rows = torch.empty(int(counts.sum()), feats[0].shape[1] if len(feats) else 0)
-    for place, feat, kept in zip(rows.split(counts.tolist()), feats, keep):
-        place.copy_(feat[kept])
-    return rows
-
-
 def join(parts: Sequence[Tensor], width: int) -> Tensor:
     """Rows of all parts in one tensor; [0, width] of none."""
     return torch.cat(list(parts)) if len(parts) else torch.zeros(0, width)

@@ -21,7 +21,8 @@ def link(before: Detections, now: Detections) -> np.ndarray:
     overlap = box_iou(now.boxes, before.boxes).numpy()
     similar = (now.embeddings @ before.embeddings.T).numpy()
     fits = (overlap >= OVERLAP) & (similar >= SIMILAR)
-    gain = np.where(fits, 4 + overlap + similar, 0)  # a pair more is worth more than any better one
+    most = 2 * len(who)  # of overlap and similarity together: a pair more is worth more
+    gain = np.where(fits, most + overlap + similar, 0)
     rows, columns = linear_sum_assignment(gain, maximize=True)
     kept = fits[rows, columns]
     who[rows[kept]] = columns[kept]

@@ -83,11 +83,11 @@ class GalleryIndex:
         """
         wanted = wanted.float().cpu()
         queries = np.ascontiguousarray(wanted.numpy())
-        count, everyone = max(64, 8 * top), self.people.count()
+        count = max(64, 8 * top)
         while True:
             ids, bound = self.nearest(queries, count)
             found = self._best_of_appearances(ids, wanted, besides)[:top]
-            if count >= everyone or bound == -np.inf:
+            if bound == -np.inf:
                 break
             if len(found) == top and found[-1].similarity > bound + MARGIN:
                 break

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,5 +141,9 @@ def check(args: argparse.Namespace, out: Path) -> None:
         raise UserError(f"--top {args.top}: expected at least 1")
     if not 0 <= args.every < float("inf"):
         raise UserError(f"--every {args.every:g}: expected seconds, 0 or more")
+    if args.every and args.index:
+        raise UserError("--every: of --gallery's videos; an index is made with its own")
+    if args.min_similarity is not None and math.isnan(args.min_similarity):
+        raise UserError("--min-similarity nan: expected a number")
     if not args.index and out.resolve() == args.gallery.resolve():
         raise UserError(f"--out {out}: is the gallery; expected another folder")

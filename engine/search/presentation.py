@@ -1,9 +1,8 @@
 """What a search found, to be looked at and to be read by programs: a table, matches.json, drawn
 scenes, a contact sheet and a page."""
 
-import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +31,9 @@ BEST = Style((255, 176, 32), 0.6)  # the best of its picture, without a rank
 ALSO_RANKED = Style((225, 232, 240), 0.5)  # with a rank, but another one here is better
 OTHER = Style((225, 232, 240), 0.0)
 QUERY = Style((64, 132, 255), 1.0)
+
+
+Reader = Callable[[Path, float | None], Image.Image]  # read_scene, or one that remembers
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,6 @@ def table(matches: Sequence[Match]) -> str:
     return tabulate(rows, heads, floatfmt=".3f")
 
 
-@functools.lru_cache(maxsize=64)
 def read_scene(path: Path, time: float | None) -> Image.Image:
     """The picture or frame; where it can no longer be read, a grey one that says so."""
     try:
@@ -131,7 +132,11 @@ def draw_query(pixels: Tensor, boxes: Tensor) -> Image.Image:
 
 
 def draw_scene(
-    scene: Scene, ranks: dict[int, int], query: Query | None, long_side: int | None = None
+    scene: Scene,
+    ranks: dict[int, int],
+    query: Query | None,
+    read: Reader,
+    long_side: int | None = None,
 ) -> Image.Image:
     """With everyone in it. ranks: number of a person -> her rank; query: if it is her picture."""
     boxes = [person.box for person in scene.people]
@@ -147,7 +152,7 @@ def draw_scene(
         boxes = [*(boxes[i] for i in far), tuple(query.box.tolist())]
         captions = [*(captions[i] for i in far), "query"]
         styles = [*(styles[i] for i in far), QUERY]
-    return draw_boxes(read_scene(scene.path, scene.time), boxes, captions, styles, long_side)
+    return draw_boxes(read(scene.path, scene.time), boxes, captions, styles, long_side)
 
 
 def draw_sheet(
@@ -155,6 +160,7 @@ def draw_sheet(
     matches: Sequence[Match],
     scenes: Sequence[Scene],
     pictures: Sequence[Image.Image],
+    read: Reader,
 ) -> Image.Image:
     """The queries and their best matches, and under them scenes, `pictures` of which are drawn."""
     tiles = []
@@ -163,7 +169,7 @@ def draw_sheet(
         tiles.append(Tile(cut, f"query\n{query.path.name}", QUERY.color))
     for rank, match in enumerate(matches, 1):
         person = match.person
-        cut = cut_out(read_scene(person.path, person.time), person.box, CUT_OUT)
+        cut = cut_out(read(person.path, person.time), person.box, CUT_OUT)
         caption = f"#{rank}   {match.similarity:.2f}\n{label(person.path.name, person.time)}"
         tiles.append(Tile(cut, caption, RANKED.color if _is_best(match, matches) else None))
     below = [Tile(p, label(s.path.name, s.time)) for s, p in zip(scenes, pictures)]
@@ -179,7 +185,11 @@ def _is_best(match: Match, matches: Sequence[Match]) -> bool:
 
 
 def result_page(
-    title: str, queries: Sequence[Query], matches: Sequence[Match], index: GalleryIndex
+    title: str,
+    queries: Sequence[Query],
+    matches: Sequence[Match],
+    index: GalleryIndex,
+    read: Reader,
 ) -> str:
     """One self-contained HTML page: the queries, the matches with their scenes, and when they are
     in videos."""
@@ -192,7 +202,7 @@ def result_page(
     names = short_names([match.person.path for match in matches])
     found = []
     for rank, match in enumerate(matches, 1):
-        person, picture = match.person, read_scene(match.person.path, match.person.time)
+        person, picture = match.person, read(match.person.path, match.person.time)
         scene = draw_boxes(picture, [person.box], [f"#{rank}"], RANKED, SCENE)
         words = f"{rank} · {match.similarity:.2f}" + _of_query(match, matches)
         note = label(names[person.path], person.time)

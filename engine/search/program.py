@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -94,7 +95,9 @@ def scenes_of(index: GalleryIndex, matches: list[Match], wanted: Tensor, all_: b
     return sorted(scenes, key=lambda scene: -scene.best)
 
 
-def draw(queries: list[Query], matches: list[Match], scenes: list[Scene], out: Path) -> None:
+def draw(
+    queries: list[Query], matches: list[Match], scenes: list[Scene], read: show.Reader, out: Path
+) -> None:
     """A picture for each scene, and the sheet. The query's own pictures come last."""
     ranks = {match.person.id: rank for rank, match in enumerate(matches, 1)}
     asked = {query.real_path: query for query in queries}
@@ -103,10 +106,10 @@ def draw(queries: list[Query], matches: list[Match], scenes: list[Scene], out: P
         names[s.path] if s.time is None else f"{names[s.path]}_{s.time:.2f}s.jpg" for s in scenes
     ]
     for scene, name in zip(scenes, output_names(f"scene_{label}" for label in labels)):
-        save(show.draw_scene(scene, ranks, asked.get(scene.path)), out / name)
+        save(show.draw_scene(scene, ranks, asked.get(scene.path), read), out / name)
     shown = sorted(scenes, key=lambda scene: scene.path in asked)[: show.SCENES_SHOWN]
-    small = [show.draw_scene(scene, ranks, asked.get(scene.path), 500) for scene in shown]
-    save(show.draw_sheet(queries, matches, shown, small), out / "contact_sheet.jpg")
+    small = [show.draw_scene(scene, ranks, asked.get(scene.path), read, 500) for scene in shown]
+    save(show.draw_sheet(queries, matches, shown, small, read), out / "contact_sheet.jpg")
 
 
 def save(picture: Image.Image, path: Path) -> None:
@@ -124,7 +127,7 @@ def tell(
     elif not people or least == -float("inf"):
         print("no person found in what was searched")
     else:
-        print(f"not present: of {people} people nobody is as similar as {least:.3f}")
+        print(f"not present: nobody else of {people} people is as similar as {least:.3f}")
     for path in own:
         print(f"{printable(path.name)} is the query's own picture: not ranked")
     print(f"{len(scenes)} pictures: {out}/scene_*\ncontact sheet: {out / 'contact_sheet.jpg'}")
@@ -156,7 +159,8 @@ def run(description: str | None) -> None:
     matches = searcher.search(wanted, index, args.top, least, own)
     scenes = scenes_of(index, matches, wanted, all_=not args.index)
     write_text(json.dumps(show.as_json(matches), indent=1) + "\n", out / "matches.json")
-    draw(queries, matches, scenes, out)
+    read = lru_cache(maxsize=64)(show.read_scene)  # each is drawn several times
+    draw(queries, matches, scenes, read, out)
     title = f"Person search in {printable(str(args.index or args.gallery))}"
-    write_text(show.result_page(title, queries, matches, index), out / "index.html")
+    write_text(show.result_page(title, queries, matches, index, read), out / "index.html")
     tell(matches, scenes, index.people.paths_among(own), index.people.count(), least, out)

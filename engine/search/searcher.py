@@ -13,8 +13,9 @@ from torchvision.transforms.functional import pil_to_tensor
 from yacs.config import CfgNode
 
 from engine.checkpoint import load_net
+from engine.distributed import own_device
 from engine.evaluation.evaluate import SEARCH_SCORE
-from engine.evaluation.extract import AMP
+from engine.evaluation.extract import precision_of
 from engine.index.gallery_index import GalleryIndex, Match, Origin
 from models.build import choose_device
 from models.fast.inference import faster
@@ -51,11 +52,11 @@ class Searcher:
     @staticmethod
     def load(cfg: CfgNode, ckpt: str | Path) -> "Searcher":
         """The network of a checkpoint, or of a file made from one; it must be the config's."""
-        device = choose_device(cfg.DEVICE)
+        device = own_device(choose_device(cfg.DEVICE))
+        amp = precision_of("EVAL_AMP", cfg.EVAL_AMP)
         sizes = f"INPUT.MIN_SIZE {cfg.INPUT.MIN_SIZE}, INPUT.MAX_SIZE {cfg.INPUT.MAX_SIZE}"
         net = load_net(cfg, ckpt, device)
         net = faster(net) if cfg.EVAL_FAST else net
-        amp = AMP[cfg.EVAL_AMP]
         return Searcher(net, device, cfg.INPUT.BATCH_SIZE_TEST, amp, str(ckpt), sizes)
 
     def detect(self, pictures: Sequence[Picture]) -> list[Detections]:

@@ -1,4 +1,4 @@
-"""The evaluations of a run so far: one line of JSON each, {"epoch", "recall", "ap", "mAP", …}."""
+"""The evaluations of a run so far: one line of JSON each, {"epoch", "search/mAP", …}."""
 
 import json
 from pathlib import Path

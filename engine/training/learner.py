@@ -11,7 +11,7 @@ from yacs.config import CfgNode
 
 from datasets.loaders import part_of
 from engine.distributed import gather_rows, ranks, total
-from engine.evaluation.extract import AMP
+from engine.evaluation.extract import precision_of
 from models.backbones import still_norms
 from models.build import loss_weights
 from models.outputs import TrainingOutput
@@ -62,8 +62,7 @@ class Learner:
 
     def __init__(self, cfg: CfgNode, model: nn.Module, net: SearchNet, device: torch.device):
         self.solver, self.model, self.net, self.device = cfg.SOLVER, model, net, device
-        if self.solver.AMP not in AMP:
-            raise UserError(f"SOLVER.AMP: expected '', bf16 or fp16; found {self.solver.AMP}")
+        self.dtype = precision_of("SOLVER.AMP", self.solver.AMP)
         cuts = ranks() * self.solver.ACCUMULATE
         if not 1 <= cuts <= cfg.INPUT.BATCH_SIZE_TRAIN:
             raise UserError(
@@ -159,8 +158,7 @@ class Learner:
             )
 
     def _forward(self, model: nn.Module, images: list[Tensor], targets: list) -> TrainingOutput:
-        dtype = AMP[self.solver.AMP]
-        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
             return model(images, targets)
 
     @torch.no_grad()

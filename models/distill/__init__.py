@@ -6,6 +6,7 @@ weights. A term's parameters are trained and saved beside the student.
 """
 
 import pkgutil
+from collections.abc import Sequence
 from importlib import import_module
 
 from torch import nn
@@ -20,6 +21,15 @@ def known_terms() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
+def check_terms(names: Sequence[str]) -> None:
+    """UserError naming the first of DISTILLER.TERMS that there is not."""
+    for name in names:
+        if name not in known_terms():
+            raise UserError(
+                f"DISTILLER.TERMS: expected names out of {', '.join(known_terms())}, found {name}"
+            )
+
+
 def make_term(name: str, student_channels: int, teacher_channels: int, options: dict) -> nn.Module:
     """The term of `models/distill/<name>.py`.
 
@@ -28,13 +38,7 @@ def make_term(name: str, student_channels: int, teacher_channels: int, options: 
         student_channels, teacher_channels: of the FPN maps.
         options: keyword arguments of the term, by lower-cased config key.
 
-    Raises:
-        UserError: no such term.
     """
-    if name not in known_terms():
-        raise UserError(
-            f"DISTILLER.TERMS: expected names out of {', '.join(known_terms())}, found {name}"
-        )
     module = import_module(f"{__name__}.{name}")
     return module.Term(
         student_channels=student_channels, teacher_channels=teacher_channels, **options
