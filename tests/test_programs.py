@@ -153,7 +153,11 @@ BAD = {
     "key without value": ("base", "SOLVER.MAX_EPOCHS", ["KEY VALUE", "SOLVER.MAX_EPOCHS"]),
     "unknown dataset": ("base", "INPUT.DATASET MARS", ["INPUT.DATASET", "MARS", "PRW"]),
     "unknown optimizer": ("base", "SOLVER.OPTIMIZER lion", ["SOLVER.OPTIMIZER", "lion", "adamw"]),
-    "a term that is a key": ("ddps", "DISTILLER.TERMS [terms]", ["DISTILLER.TERMS", "found terms"]),
+    "a term that is a key": (
+        "ddps",
+        "DISTILLER.TEACHER_CKPT {0}/teacher/best.pth DISTILLER.TERMS [terms]",
+        ["DISTILLER.TERMS", "found terms"],
+    ),
     "unknown backbone": ("base", "BACKBONE.NAME vgg16", ["BACKBONE.NAME", "vgg16", "resnet18"]),
     "missing weights": ("base", "BACKBONE.WEIGHTS {0}/no.pth", ["BACKBONE.WEIGHTS", "{0}/no.pth"]),
     "missing device": ("base", "DEVICE cuda:7", ["DEVICE", "cuda:7"]),
