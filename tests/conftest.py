@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 
@@ -16,6 +17,17 @@ from models.search_net import SearchNet
 from tests.annotations import write_cuhk, write_image, write_protocol
 from tests.tiny import TINY, pairs
 from utils.errors import run_main
+
+hypothesis.settings.register_profile(  # the same examples each time, however busy the machine
+    "suite",
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[
+        hypothesis.HealthCheck.too_slow,
+        hypothesis.HealthCheck.function_scoped_fixture,
+    ],
+)
+hypothesis.settings.load_profile("suite")
 
 A, B, C = (5, 6, 20, 30), (30, 8, 16, 30), (2, 2, 30, 40)
 SIZES = {

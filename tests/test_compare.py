@@ -19,8 +19,6 @@ from tools.comparison import SECONDS, make_rows, markdown
 from utils.errors import UserError
 from utils.files import save_file
 
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).parents[1]
 
 
@@ -64,6 +62,7 @@ def command(base: Path, *arguments: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_runs_fail_alone_and_are_not_repeated(base, call, capsys):
     methods, once = ("dfd", "none", "reviewkd"), ("SOLVER.MAX_EPOCHS", "1")
     assert call(*methods, "--seeds", "7", *once) == 1
@@ -98,6 +97,7 @@ def test_runs_fail_alone_and_are_not_repeated(base, call, capsys):
     assert rows[0] | {"method": "fgd"} == rows[3]  # one run under both names
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_the_next_call_goes_on_with_the_terms(base, call):
     """Two runs at once: both are saved, the third does not start."""
     folders = [base / f"out/reviewkd+hint_seed{seed}" for seed in (8, 9, 10)]
@@ -126,6 +126,7 @@ def test_ctrl_c_saves_and_the_next_call_goes_on_with_the_terms(base, call):
         assert not before[name].equal(after[name])
 
 
+@pytest.mark.slow
 def test_a_damaged_run_does_not_stop_the_others(base, call, capsys):
     for method in ("none", "hint"):
         assert call(method, "--seeds", "6", "SOLVER.MAX_EPOCHS", "1") == 0
@@ -137,6 +138,7 @@ def test_a_damaged_run_does_not_stop_the_others(base, call, capsys):
     assert "hint_seed6: was finished" in said
 
 
+@pytest.mark.slow
 def test_another_config_is_refused(base):
     run = base / "out/none_seed9"
     run.mkdir(parents=True)
@@ -152,6 +154,7 @@ def test_another_config_is_refused(base):
         runs.make_run(str(base / "tiny.yaml"), ["SOLVER.BASE_LR", "0.1"], "none", 9)
 
 
+@pytest.mark.slow
 def test_gradients_of_the_weighted_losses_and_no_training(base, call, capsys):
     def norms(*arguments: str) -> dict[str, dict[str, list[str]]]:
         assert call(*arguments, "DISTILLER.DFD.SCALE_BOXES_BY", "padded") == 0
@@ -174,6 +177,7 @@ def test_gradients_of_the_weighted_losses_and_no_training(base, call, capsys):
     assert not list((base / "out").glob("*seed5"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["{\n", '{"epoch": 2}\n', "3\n", '{"epoch": 2, "search/mAP": 1}\n']
 )
@@ -186,6 +190,7 @@ def test_damaged_evaluations_are_one_line(base, text):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method, name, terms, options",
     [
@@ -202,6 +207,7 @@ def test_methods(base, method, name, terms, options):
     assert options.items() <= run.cfg.DISTILLER.CD.items() and run.cfg.DISTILLER.CD.WEIGHT == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments, message",
     [

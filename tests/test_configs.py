@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.defaults import get_cfg, load_cfg
@@ -299,7 +299,7 @@ def holds_what_a_config_holds(cfg: dict) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(st.data())
 def test_values_changed_at_any_depth(tmp_path_factory, data):
     """A config with something else in one place, inside or above a value: read, or one line."""
@@ -322,7 +322,7 @@ def test_values_changed_at_any_depth(tmp_path_factory, data):
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(sorted(flatten(get_cfg()))), st.one_of(ANYTHING.map(repr), st.text()))
 def test_overrides_of_anything(key, text):
     try:

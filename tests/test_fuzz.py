@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -39,12 +39,6 @@ from utils.files import save_file
 from utils.states import load_optimizer, not_finite
 
 CPU = torch.device("cpu")
-QUIET = dict(
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +80,7 @@ def one_line(error: UserError) -> bool:
 # --- configs ---
 
 
-@settings(max_examples=150, **QUIET)
+@settings(max_examples=150)
 @given(st.data())
 def test_damaged_configs(base, tmp_path, data):
     whole = (base / "tiny.yaml").read_bytes()
@@ -161,7 +155,7 @@ KEYS = sorted(
 
 
 @pytest.mark.slow
-@settings(max_examples=150, **QUIET)
+@settings(max_examples=150)
 @given(st.dictionaries(st.sampled_from(KEYS), ODD, min_size=1, max_size=2))
 def test_odd_values_stop_at_once_or_train(base, dataset, changes):
     """Through a step on real images: a UserError, or finite losses."""
@@ -206,7 +200,7 @@ def pictures(tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@settings(max_examples=200, **QUIET)
+@settings(max_examples=200)
 @given(st.data())
 def test_damaged_images(pictures, tmp_path, data):
     source = data.draw(st.sampled_from(pictures))
@@ -239,7 +233,7 @@ def test_damaged_images_are_skipped_counted_and_reported(base, tmp_path, dataset
 
 
 @pytest.mark.slow
-@settings(max_examples=150, **QUIET)
+@settings(max_examples=150)
 @given(st.data())
 def test_damaged_checkpoints(base, tmp_path, data):
     """Whole to the bit, or refused with the file's name; never other weights."""
@@ -272,7 +266,7 @@ PARTS = ["model", "terms", "optimizer", "scaler", "generators", "epoch", "step",
 
 
 @pytest.mark.slow
-@settings(max_examples=30, **QUIET)
+@settings(max_examples=30)
 @given(st.dictionaries(st.sampled_from(PARTS), VALUES, min_size=1, max_size=2), st.booleans())
 def test_checkpoints_with_other_content(base, tmp_path, changes, leave_out):
     """Whole files of wrong parts, at each place that reads them."""
@@ -350,7 +344,7 @@ def change_inside(data, content) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=40, **QUIET)
+@settings(max_examples=40)
 @given(st.data())
 def test_checkpoints_changed_at_any_depth(base, tmp_path, data):
     saved = torch.load(base / "run" / "epoch_00.pth", weights_only=True)
@@ -387,6 +381,7 @@ def odd_inner_values(saved: dict) -> dict:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", odd_inner_values({"model": {".weight": 0}, "optimizer": {"state": {}}})
 )
@@ -475,7 +470,7 @@ def test_a_pickle_that_runs_code_is_refused(base, dataset, tmp_path, protocol):
 # --- caches and records ---
 
 
-@settings(max_examples=100, **QUIET)
+@settings(max_examples=100)
 @given(st.data())
 def test_damaged_caches(base, dataset, tmp_path, data):
     whole = base / "run" / CACHE
@@ -489,7 +484,7 @@ def test_damaged_caches(base, dataset, tmp_path, data):
         assert one_line(error) and str(path) in str(error)
 
 
-@settings(max_examples=60, **QUIET)
+@settings(max_examples=60)
 @given(
     st.dictionaries(
         st.sampled_from(
@@ -515,7 +510,7 @@ def test_caches_with_other_content(base, dataset, tmp_path, changes):
         assert one_line(error) and str(path) in str(error)
 
 
-@settings(max_examples=100, **QUIET)
+@settings(max_examples=100)
 @given(st.data())
 def test_damaged_records_of_evaluations(base, tmp_path, data):
     history = History(tmp_path)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets import load_dataset
@@ -84,7 +84,7 @@ def roots(tmp_path_factory):
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(st.data())
 def test_damaged_files_end_in_one_clear_line(roots, data):
     """Cut, flipped or swapped: a dataset loads, or a UserError says what is wrong."""

@@ -144,7 +144,7 @@ def searches(draw):
 
 
 @pytest.mark.slow
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(searches(), st.sampled_from([1, 2, 64]))
 def test_search_equals_loops(case, chunk):
     dets, feats, people, protocol, cbgm = case
@@ -161,7 +161,7 @@ def test_search_equals_loops(case, chunk):
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(galleries(), st.sampled_from([0.01, 0.5, 0.75, 0.9]), st.data())
 def test_detection_equals_loops(gallery, threshold, data):
     truth, dets, _ = gallery
@@ -179,7 +179,7 @@ def test_detection_equals_loops(gallery, threshold, data):
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(galleries(), st.sampled_from([0.5, 0.75, 0.9]), st.sampled_from([0.01, 0.5]))
 def test_detection_errors_equal_loops(gallery, sure, threshold):
     truth, dets, _ = gallery

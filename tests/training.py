@@ -98,7 +98,9 @@ class Run:
     def wait(self) -> int:
         """The exit code, negative for a signal's number."""
         self.process.join(120)
-        assert self.process.exitcode is not None, "it hangs"
+        if self.process.exitcode is None:
+            self.process.kill()
+            raise AssertionError("it hangs")
         return self.process.exitcode
 
     @property
