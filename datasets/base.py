@@ -64,7 +64,7 @@ class SearchDataset(ABC):
     def protocol(
         self, gallery_size: int | str = 100, cross_camera: bool = False, query_file: str = ""
     ) -> Protocol:
-        """Which images each query searches (spec: CUHK-SYSU sizes, PRW cameras, query lists)."""
+        """Which images each query searches (CUHK-SYSU sizes, PRW cameras, query lists)."""
 
     @abstractmethod
     def choices(self) -> list[dict]:

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from datasets.mat import LARGEST
-from utils.errors import UserError, reason_of
-from utils.files import write_text
+from utils.errors import UserError
+from utils.files import read_text, write_text
 
 NEEDED = object()
 Person = tuple[list[float], str | int | None]  # x y w h in pixels, person_id
@@ -115,12 +115,9 @@ def people_category(path: str, content: dict) -> str | None:
 
 def read_json(path: str) -> Any:
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            return json.load(file)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({reason_of(error)})") from None
-    except (ValueError, RecursionError) as error:  # text that is not UTF-8, or not JSON
-        raise UserError(f"{path}: expected JSON in UTF-8 ({str(error).splitlines()[0]})") from None
+        return json.loads(read_text(Path(path), ""))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: expected JSON ({str(error).splitlines()[0]})") from None
 
 
 def records(path: str, content: Any, key: str) -> list:

@@ -17,11 +17,6 @@ Target = dict[str, Tensor]  # "boxes" [n, 4] float32 x1 y1 x2 y2 pixels, "labels
 Batch = tuple[list[Tensor], list[Target]]
 
 
-def read_image(path: str, upright: bool = False) -> Tensor:
-    """A dataset's image: [3, H, W] uint8, RGB; upright: as its boxes (Scene.upright)."""
-    return read_pixels(path, upright)
-
-
 class SceneDataset(Dataset):
     """(image [3, H, W] uint8, target) of each scene.
 
@@ -44,7 +39,7 @@ class SceneDataset(Dataset):
         """Scene `index`, or (epoch, index); UserError where the image cannot be read."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
         scene = self.scenes[index]
-        image = read_image(scene.path, scene.upright)
+        image = read_pixels(scene.path, scene.upright)
         boxes, labels = torch.from_numpy(scene.boxes), torch.from_numpy(scene.pids)
         if self.train:
             height, width = image.shape[1:]

@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from utils.errors import UserError, reason_of
+from utils.errors import UserError, no_memory, reason_of
 
 NUMBERS = {
     1: "<i1",
@@ -63,6 +63,8 @@ def reading(path: str):
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({reason_of(error)})") from None
     except Exception as error:  # any bytes may stand there: any exception may come
+        if no_memory(error):
+            raise UserError(f"{path}: cannot be read ({reason_of(error)})") from None
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(f"{path}: damaged, or not laid out as expected ({reason})") from None
 

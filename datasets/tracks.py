@@ -16,6 +16,7 @@ from PIL import Image
 
 from datasets.mat import LARGEST
 from utils.errors import UserError
+from utils.files import read_text
 from utils.videos import read_frames
 
 COLUMNS = range(6, 11)
@@ -97,9 +98,9 @@ def read_info(path: Path) -> dict[str, str]:
         return {}
     parser = configparser.ConfigParser(interpolation=None)
     try:
-        parser.read_string(path.read_text(encoding="utf-8-sig"))
+        parser.read_string(read_text(path, ""))
         info = dict(parser["Sequence"])
-    except (OSError, UnicodeDecodeError, configparser.Error, KeyError) as error:
+    except (configparser.Error, KeyError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: expected a section [Sequence] ({reason})") from None
     for key in ("seqlength", "imwidth", "imheight"):
@@ -110,13 +111,8 @@ def read_info(path: Path) -> dict[str, str]:
 
 def read_boxes(path: Path, rules: Rules, left_out: Counter) -> dict[int, list[Place]]:
     """Frame -> its people; frames without any are not there."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: cannot be read ({reason})") from None
     people: dict[int, list[Place]] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path, "").splitlines(), 1):
         if not line.strip():
             continue
         row = numbers_in(line, f"{path}, line {number}")

@@ -16,7 +16,7 @@ from engine.weights import SUFFIX, TABLE, load_weights
 from models.build import build_net
 from models.network import Network
 from models.search_net import SearchNet
-from utils.errors import DamagedError, UserError, reason_of, shown
+from utils.errors import DamagedError, UserError, first_of, reason_of
 from utils.files import load_file
 from utils.states import load_state, not_finite
 
@@ -54,7 +54,7 @@ def load_checkpoint(path: str | Path, what: str = "--ckpt") -> dict:
     checkpoint = load_file(path, what)
     if not isinstance(checkpoint.get("model"), dict) or "config" not in checkpoint:
         raise UserError(
-            f"{what} {path}: expected the keys model and config, found {shown(checkpoint)}; "
+            f"{what} {path}: expected the keys model and config, found {first_of(checkpoint)}; "
             "tools/convert_release.py converts checkpoints of the published release"
         )
     if name := not_finite(checkpoint):

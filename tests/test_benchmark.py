@@ -82,10 +82,7 @@ def tiny(tmp_path, monkeypatch) -> Path:
     rate = {"0.02": Row("rate_0.02", "", "none", ("SOLVER.BASE_LR", "0.02"))}  # CONFIG's
     for module in (benchmark, benchmark_results):
         monkeypatch.setattr(module, "TUNING", rate)
-    out = tmp_path / "benchmark"
-    out.mkdir()
-    (out / "page.md").write_text((FOLDER / "page.md").read_text())
-    return out
+    return tmp_path / "benchmark"
 
 
 @pytest.fixture

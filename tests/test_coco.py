@@ -1,6 +1,7 @@
 """Own data in COCO's form: who is who, who searches where, and what a wrong file says."""
 
 import json
+import os
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -122,7 +123,7 @@ def test_queries_of_a_file(own):
         ("{}", "expected a list of annotations' ids, found {}"),
         ("[]", r"expected a list of annotations' ids, found \[\]"),
         ("[[1]]", r"query 1: expected a number or a text, found \[1\]"),
-        ("[1", "expected JSON in UTF-8"),
+        ("[1", "expected JSON"),
     ],
 )
 def test_bad_queries(own, text, said):
@@ -243,10 +244,25 @@ def test_what_is_wrong_is_one_line(own, case):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("content", [b"{", b"\xff\xfe{}", b"[" * 100000, b""])
-def test_what_is_no_json_is_one_line(own, content):
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        (b"{", "expected JSON"),
+        (b"\xff\xfe{}", "not a text in UTF-8"),
+        (b"[" * 100000, "expected JSON"),
+        (b"", "expected JSON"),
+    ],
+)
+def test_what_is_no_json_is_one_line(own, content, said):
     (own / "train.json").write_bytes(content)
-    with pytest.raises(UserError, match="train.json: expected JSON in UTF-8"):
+    with pytest.raises(UserError, match=f"train.json: {said}"):
+        load(own)
+
+
+def test_a_pipe_is_not_waited_for(own):
+    (own / "train.json").unlink()
+    os.mkfifo(own / "train.json")
+    with pytest.raises(UserError, match="train.json: expected a file"):
         load(own)
 
 

@@ -224,6 +224,23 @@ def test_mistakes_before_any_run(call, arguments, message):
         call(*arguments)
 
 
+def test_no_other_run_starts_once_the_caller_has_failed(monkeypatch):
+    begun = []
+
+    def finish(run, *_) -> tuple[None, None]:
+        begun.append(run)
+        time.sleep(0.1)
+        return None, None
+
+    monkeypatch.setattr(runs, "finish", finish)
+    config = str(ROOT / "configs/benchmark/resnet18_x05.yaml")
+    some = [runs.describe_run(config, [], "none", seed) for seed in range(20)]
+    with pytest.raises(OSError):
+        for _ in runs.finish_all(some):
+            raise OSError
+    assert len(begun) < 5
+
+
 def test_rows_by_hand():
     def run(value: float, seconds: float) -> dict:
         return dict.fromkeys(("recall", "AP", "mAP", "top-1"), value) | {SECONDS: seconds}

@@ -12,9 +12,10 @@ from scipy.io import savemat
 
 from datasets import UNLABELED, load_dataset
 from datasets.base import Scene
-from datasets.loaders import SceneDataset, epoch_batches, read_image, train_loader
+from datasets.loaders import SceneDataset, epoch_batches, train_loader
 from tests.annotations import cell, struct, write_cuhk, write_image, write_protocol, write_prw
 from utils.errors import UserError
+from utils.media import read_pixels
 
 A, B, C = (5, 6, 20, 30), (300, 10, 12, 40), (200, 250, 100, 20)  # uint8 and uint16; C overflows
 
@@ -362,7 +363,7 @@ def test_all_images_damaged(tmp_path):
 def test_a_thread_of_an_image_is_refused(tmp_path):
     Image.new("RGB", (1, 60)).save(tmp_path / "a.png")
     with pytest.raises(UserError, match="a.png: expected .* at most 50 times .* found 1 x 60"):
-        read_image(str(tmp_path / "a.png"))
+        read_pixels(tmp_path / "a.png", upright=False)
 
 
 def test_golden_counts():

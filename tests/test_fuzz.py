@@ -19,7 +19,7 @@ from PIL import Image
 from configs.defaults import get_cfg, load_cfg
 from configs.ranges import flatten
 from datasets import load_dataset
-from datasets.loaders import SceneDataset, read_image, train_loader
+from datasets.loaders import SceneDataset, train_loader
 from engine.checkpoint import (
     compare_configs,
     load_checkpoint,
@@ -36,6 +36,7 @@ from models.build import build_net
 from tests.training import Run, differences, make_data, same
 from utils.errors import UserError
 from utils.files import save_file
+from utils.media import read_pixels
 from utils.states import load_optimizer, not_finite
 
 CPU = torch.device("cpu")
@@ -207,7 +208,7 @@ def test_damaged_images(pictures, tmp_path, data):
     path = tmp_path / "a.jpg"
     path.write_bytes(damage(data, source.read_bytes(), [b"", b"\xff\xd8", b"x" * 999]))
     try:
-        image = read_image(str(path))
+        image = read_pixels(path, upright=False)
         assert image.ndim == 3 and image.shape[0] == 3 and image.dtype == torch.uint8
     except UserError as error:
         assert one_line(error) and str(path) in str(error)

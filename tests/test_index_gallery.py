@@ -155,6 +155,7 @@ def test_a_name_that_is_not_utf8(run, base, tmp_path):
         (["--every", "-1", "."], "--every -1.0: expected seconds"),
         (["--every", "nan", "."], "--every nan"),
         (["--list"], "no index there"),
+        (["--list", "--every", "5"], "expected with SOURCE, found without"),
         (["--remove", "x"], "no index there"),
         ([], "expected SOURCE"),
         (["--kind", "Nonsense", "GALLERY"], "--kind Nonsense"),

@@ -284,7 +284,7 @@ def serve(blocks: Any, host: str, port: int) -> None:
             css=CSS,
             app_kwargs={"middleware": [middleware(Headers)]},
         )
-    except OSError as error:
+    except (OSError, OverflowError) as error:  # OverflowError: there is no such port
         raise UserError(f"--host {host} --port {port}: cannot be served at ({error})") from None
     print(f"http://{host}:{port}   (Ctrl-C ends it)", flush=True)
     blocks.block_thread()
@@ -315,6 +315,8 @@ def make_desk(args: argparse.Namespace, cfg: CfgNode) -> Desk:
 
 def main() -> None:
     args = parse_args()
+    if args.top < 1:
+        raise UserError(f"--top {args.top}: expected at least 1")
     desk = make_desk(args, load_cfg(args.cfg, args.overrides))
     stay_home()
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

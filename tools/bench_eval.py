@@ -9,7 +9,6 @@ on a tenth of the images) and scaled; both must agree to 1e-6 on those.
 
 import argparse
 import os
-import resource
 import time
 from dataclasses import dataclass, replace
 
@@ -17,14 +16,14 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
+from datasets.cuhk_sysu import SIZES
 from datasets.protocol import Protocol
 from engine.evaluation import metrics
 from engine.evaluation.cbgm import CBGM
 from tests import oracle
-from tools.profile_model import machine
+from tools.profile_model import machine, peak_memory
 
 DIM, DETECTIONS = 256, 20
-CUHK_SIZES = (50, 100, 500, 1000, 2000, 4000, -1)
 
 
 @dataclass
@@ -128,7 +127,7 @@ def seconds(function, *args) -> tuple[float, object]:
 
 def gib() -> float:
     """The most memory this process has had so far, its data included."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return peak_memory(torch.device("cpu")) / 2**30
 
 
 def detection_row(case: Case) -> list:
@@ -218,7 +217,7 @@ def main() -> None:
     del prw
     cuhk = draw("CUHK-SYSU", int(6978 * args.scale), int(2900 * args.scale), 2, 10, 3, args.seed)
     protocols = [
-        protocol_of(cuhk, size, args.seed) for size in CUHK_SIZES if size <= len(cuhk.dets)
+        protocol_of(cuhk, size, args.seed) for size in (*SIZES, -1) if size <= len(cuhk.dets)
     ]
     table.append(detection_row(cuhk))
     for cbgm in (None, cuhk.cbgm):

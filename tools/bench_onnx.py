@@ -16,13 +16,13 @@ from tabulate import tabulate
 from torch import Tensor
 
 from configs.defaults import load_cfg
-from datasets.loaders import read_image
 from engine.checkpoint import load_net
 from models.build import choose_device
 from models.network import Network
 from tools.parity import PICTURES
 from tools.profile_model import machine, positive
 from utils.errors import run_main
+from utils.media import read_pixels
 
 
 def parse_args() -> argparse.Namespace:
@@ -65,7 +65,7 @@ def main() -> None:
     args = parse_args()
     cfg = load_cfg(args.cfg, args.overrides)
     device = choose_device(cfg.DEVICE)
-    images = [read_image(str(path)).to(device) for path in args.pictures]
+    images = [read_pixels(path, upright=True).to(device) for path in args.pictures]
     files = {"PyTorch": Path(args.ckpt)} | {Path(path).name: Path(path) for path in args.onnx}
     nets = {name: load_net(cfg, path, device) for name, path in files.items()}
     taken = measure(nets, images, args.repeats)

@@ -27,7 +27,7 @@ from engine.training.generators import seed_everything
 from engine.training.learner import Learner
 from models.build import build_distiller, build_net, choose_device
 from tools.plain import plain_formulas
-from tools.profile_model import machine, matmul_flops, peak_memory
+from tools.profile_model import machine, matmul_flops, peak_memory, positive
 from utils.errors import run_main
 
 PEOPLE = 8  # in each image
@@ -173,7 +173,7 @@ def main() -> None:
         default="all",
         help="of saving memory; none: the plain step alone (default: all)",
     )
-    parser.add_argument("--repeats", type=int, default=3, help="timed steps, after one that is not")
+    parser.add_argument("--repeats", type=positive, default=3, help="timed steps, after one")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE")
     args = parser.parse_intermixed_args()
     cfg = load_cfg(args.cfg, args.overrides)

@@ -198,6 +198,7 @@ def check_data(folder: Path) -> None:
     """Keep what is asked of the page's queries; UserError where results are of other data."""
     cfg = TEACHERS[0].run().cfg
     facts = query_facts(load_dataset(cfg.INPUT.DATASET, cfg.INPUT.DATA_ROOT))
+    make_folder(folder, "--out")
     path = folder / QUERIES
     if path.is_file() and json.loads(read_text(path, "benchmark"))["data"] != facts["data"]:
         raise UserError(

@@ -2,7 +2,7 @@
 
     python -m tools.benchmark_page
 
-The words are those of docs/benchmark/page.md; every number, and what is missing yet, comes from
+The words are those of docs/benchmark/page.md; every result, and what is missing yet, comes from
 the files. tools.benchmark writes the page after each run.
 """
 
@@ -34,7 +34,9 @@ from tools.benchmark_rows import (
 )
 from utils.errors import run_main
 from utils.files import read_text, write_text
+from utils.plots import save
 
+WORDS = Path(__file__).parents[1] / "docs/benchmark/page.md"
 SCORES = ("mAP", "top-1", "AP")
 ERRORS = ("found", "low_score", "poorly_placed", "missed")
 PARTS = (f"{TAUGHT}_alone", f"{TAUGHT}_ddps", "dfd", "ld", "cd")  # of which "where" is told
@@ -241,7 +243,7 @@ def page(folder: Path) -> str:
         "missing": missing_text(results),
         "machine": machine_text(results),
     }
-    return Template(read_text(folder / "page.md", "benchmark")).substitute(parts)
+    return Template(read_text(WORDS, "benchmark")).substitute(parts)
 
 
 def plot(results: Results, path: Path) -> None:
@@ -263,7 +265,7 @@ def plot(results: Results, path: Path) -> None:
     axes.set(xlabel="GFLOP for one image", ylabel="mAP, per cent")
     axes.set_title("open: alone; filled: with DDPS", fontsize=9)
     axes.grid(alpha=0.3)
-    figure.savefig(path)
+    save(figure, path)
 
 
 NEAR = {"textcoords": "offset points", "fontsize": 8}

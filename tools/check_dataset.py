@@ -17,11 +17,10 @@ from yacs.config import CfgNode
 
 from configs.defaults import load_cfg
 from datasets import UNLABELED, Scene, SearchDataset, load_dataset
-from datasets.loaders import read_image
 from engine.evaluation.evaluate import check_settings
 from engine.evaluation.extract import check_queries, queries_of, query_boxes
 from utils.errors import UserError, run_main
-from utils.media import PictureError, orientation
+from utils.media import PictureError, orientation, read_pixels
 
 SHOWN = 10  # of each list of findings
 SLACK = 1  # pixels that the rounding of a box explains
@@ -39,7 +38,7 @@ class Look:
 
 def look_at(scene: Scene) -> Look:
     try:
-        height, width = read_image(scene.path, scene.upright).shape[1:]
+        height, width = read_pixels(scene.path, scene.upright).shape[1:]
         return Look((width, height), None, orientation(scene.path))
     except UserError as error:
         return Look(problem=error)

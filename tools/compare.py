@@ -81,9 +81,11 @@ def parse_args() -> argparse.Namespace:
         raise UserError(f"--jobs: expected at least 1, found {args.jobs}")
     if args.gradients < 0:
         raise UserError(f"--gradients: expected a number of steps, found {args.gradients}")
+    if args.gradients and args.jobs > 1:
+        raise UserError("--jobs: of trainings; --gradients takes one run after the other")
     if not args.methods or not args.seeds:
         parser.error("expected at least one method and one seed")
-    if wrong := [seed for seed in args.seeds if not seed.isdigit()]:
+    if wrong := [seed for seed in args.seeds if not seed.isdecimal()]:
         raise UserError(f"--seeds: expected whole numbers, found {wrong[0]}")
     for key, option in (("SEED", "--seeds"), ("DISTILLER.TERMS", "--methods")):
         if key in args.overrides[::2]:

@@ -2,6 +2,7 @@
 SCORES in per cent, SECONDS, and its seed."""
 
 import csv
+import io
 import json
 import statistics
 from datetime import timedelta
@@ -13,6 +14,7 @@ from tabulate import tabulate
 from tools.runs import ALONE, SECONDS
 from tools.summarize import SCORES
 from utils.files import make_folder, write_text
+from utils.plots import save
 
 GAINS = ("mAP", "top-1")  # shown against the student alone, and plotted
 NOTE = (
@@ -66,7 +68,7 @@ def markdown(rows: list[dict], failed: list[dict]) -> str:
 def plot(rows: list[dict], scores: dict[str, list[dict]], path: Path) -> None:
     """mAP and top-1 of every method: the seeds as dots, their mean and standard deviation as a
     bar, the student alone as a line through all."""
-    figure = Figure(figsize=(9, 1.2 + 0.35 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(9, 1.2 + 0.35 * len(rows)), dpi=150, layout="constrained")
     for axes, name in zip(figure.subplots(1, 2, sharey=True), GAINS):
         for place, row in enumerate(rows):
             values = [run[name] for run in scores[row["method"]]]
@@ -80,7 +82,7 @@ def plot(rows: list[dict], scores: dict[str, list[dict]], path: Path) -> None:
         axes.set_xlabel(f"{name}, per cent")
         axes.grid(axis="x", alpha=0.3)
     axes.invert_yaxis()  # the first method on top; both share the axis
-    figure.savefig(path, dpi=150)
+    save(figure, path)
 
 
 def write(folder: Path, scores: dict[str, list[dict]], failed: list[dict], parameters: int) -> str:
@@ -93,9 +95,10 @@ def write(folder: Path, scores: dict[str, list[dict]], failed: list[dict], param
     text = markdown(rows, failed)
     write_text(text, folder / "comparison.md")
     if rows:
-        with open(folder / "comparison.csv", "w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, rows[0].keys())
-            table.writeheader()
-            table.writerows(rows)
+        lines = io.StringIO(newline="")
+        table = csv.DictWriter(lines, rows[0].keys())
+        table.writeheader()
+        table.writerows(rows)
+        write_text(lines.getvalue(), folder / "comparison.csv")
         plot(rows, scores, folder / "comparison.png")
     return text

@@ -10,7 +10,7 @@ from datasets.loaders import train_loader
 from engine.training.distillation import build
 from engine.training.generators import seed_everything
 from engine.training.train import Trainer
-from models.build import build_net, choose_device
+from models.build import build_net, choose_device, loss_weights
 from tools.runs import Run
 
 
@@ -26,6 +26,7 @@ def measure(run: Run, steps: int) -> list[dict[str, float]]:
         model = net = build_net(cfg, dataset.num_pids).to(device)
     trainer = Trainer(cfg, model, net, dataset, device)
     trainer.resume(None)
+    trainer.learner.weights = loss_weights(cfg, trainer.epoch)
     model.train()
     loader = train_loader(
         trainer.scenes,

@@ -83,6 +83,8 @@ def check(args: argparse.Namespace) -> None:
         raise UserError(f"--every {args.every}: expected seconds, 0 or more")
     if args.sources and not (args.cfg and args.ckpt):
         raise UserError("SOURCE: expected --cfg and --ckpt, the network that looks at it")
+    if not args.sources and (args.every or args.overrides):
+        raise UserError("--every and KEY VALUE: expected with SOURCE, found without")
     if not (args.sources or args.list or args.remove or args.kind):
         raise UserError("expected SOURCE, --list, --remove or --kind, found none of them")
 

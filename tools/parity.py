@@ -8,8 +8,8 @@ from tabulate import tabulate
 from torch import Tensor
 from torch.nn import functional as F
 
-from datasets.loaders import read_image
 from models.network import Network
+from utils.media import read_pixels
 
 DEMO = Path(__file__).parents[1] / "demo_imgs"
 PICTURES = [DEMO / "hall_1.jpg", DEMO / "street.jpg", DEMO / "plaza.jpg"]
@@ -80,8 +80,8 @@ def check(plain: Network, other: Network, path: Path, images: dict[str, Tensor])
 
 
 def pictures(paths: list[Path]) -> dict[str, Tensor]:
-    """Three of three sizes, whatever there is: as it is, upright, and small with odd sides."""
-    images = {path.name: read_image(str(path)) for path in paths}
+    """By path, or three of three sizes: as it is, turned, and small with odd sides."""
+    images = {str(path): read_pixels(path, upright=True) for path in paths}
     if paths is not PICTURES:
         return images
     (first, as_is), (second, turned), (third, small) = images.items()

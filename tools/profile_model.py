@@ -216,7 +216,7 @@ def table(results: dict[str, dict]) -> str:
 
 
 def positive(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
+    if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a positive whole number, found {text}")
     return int(text)
 

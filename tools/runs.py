@@ -226,6 +226,10 @@ def finish_all(runs: Sequence[Run], jobs: int = 1) -> Iterator[tuple[Run, dict |
 
     with children.stopped_with_us(), ThreadPoolExecutor(jobs) as pool:
         ends = {pool.submit(one, number, run): run for number, run in enumerate(runs, 1)}
-        for end in as_completed(ends):
-            if not children.received:
-                yield ends[end], *end.result()
+        try:
+            for end in as_completed(ends):
+                if not children.received:
+                    yield ends[end], *end.result()
+        finally:
+            for end in ends:
+                end.cancel()  # where whoever asked has failed: no other run starts

@@ -73,8 +73,11 @@ def choose(ap: torch.Tensor, queries: np.ndarray, args: argparse.Namespace) -> l
         return [place[query] for query in args.query]
     if args.count < 1:
         raise UserError(f"--count {args.count}: expected at least 1")
-    order = np.random.default_rng(args.seed).permutation(len(ap))
-    if args.show != "random":
+    if args.seed < 0:
+        raise UserError(f"--seed {args.seed}: expected 0 or more")
+    if args.show == "random":
+        order = np.random.default_rng(args.seed).permutation(len(ap))
+    else:
         order = np.argsort(ap.numpy() if args.show == "worst" else -ap.numpy(), kind="stable")
     return order[: args.count].tolist()
 

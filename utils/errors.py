@@ -51,7 +51,7 @@ def reason_of(error: BaseException) -> str:
     return error.strerror or str(error)
 
 
-def shown(values: Iterable[Any], most: int = 5) -> str:
+def first_of(values: Iterable[Any], most: int = 5) -> str:
     """The first of many things in one line, each cut short, and how many more there are."""
     words = [" ".join(str(value).split()) for value in values]
     words, more = words[:most], len(words) - most

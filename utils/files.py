@@ -89,7 +89,7 @@ def expect_new(folder: Path, key: str) -> None:
 def folder_beside(folder: Path, key: str) -> Iterator[Path]:
     """A folder that becomes `folder` once all is in it, and vanishes if anything goes wrong."""
     expect_new(folder, key)
-    make_folder(folder, key)
+    make_folder(folder.parent, key)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
         whole = Path(beside, folder.name)
         whole.mkdir()
@@ -145,7 +145,7 @@ def content_of(where: str, kind: str) -> Iterator[None]:
 
 def read_text(path: Path, what: str) -> str:
     """A text file's content, without a byte order mark; UserError where it cannot be read."""
-    where = f"{what} {path}"
+    where = f"{what} {path}".strip()
     with open_file(path, what) as file:
         try:
             return file.read().decode("utf-8-sig")

@@ -7,7 +7,13 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from utils.errors import UserError, reason_of
+from utils.files import written_beside
+
+
+def save(figure: Figure, path: Path) -> None:
+    """As PNG, whole or not at all."""
+    with written_beside(path) as file:
+        figure.savefig(file, format="png")
 
 
 @contextmanager
@@ -19,10 +25,7 @@ def _axes(path: Path, title: str, x_label: str) -> Iterator[Axes]:
     axes.set(title=title, xlabel=x_label, ylabel="per cent")
     axes.grid(alpha=0.3)
     axes.legend()
-    try:
-        figure.savefig(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({reason_of(error)})") from None
+    save(figure, path)
 
 
 def save_curves(

@@ -26,7 +26,7 @@ from datasets.synthetic.looks import Look
 from datasets.synthetic.plan import make_plan
 from datasets.synthetic.scenes import FRAME, Frame, draw_scene
 from utils.errors import UserError
-from utils.files import expect_new, make_folder, write_text
+from utils.files import expect_new, make_folder, read_text, write_text
 
 VERSION = 1  # rises when the same parameters would give other images
 RECORD = "synthetic.json"
@@ -108,10 +108,9 @@ def _finished(out: str, asked: dict) -> bool:
         expect_new(Path(out), "--out")
         return False
     try:
-        with open(path) as file:
-            found = json.load(file)
+        found = json.loads(read_text(Path(path), ""))
         finished = found.pop("finished")
-    except (ValueError, AttributeError, KeyError):
+    except (ValueError, AttributeError, TypeError, KeyError):
         raise UserError(f"{path}: damaged; delete the folder {out}") from None
     for key in asked | found:
         if found.get(key) != asked.get(key):

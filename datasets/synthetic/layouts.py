@@ -9,11 +9,11 @@ import numpy as np
 from scipy.io import savemat
 
 from datasets.coco_files import write_annotations
+from datasets.cuhk_sysu import SIZES
 from datasets.synthetic.plan import Plan
-from datasets.synthetic.scenes import UNLABELED, Frame
+from datasets.synthetic.scenes import STRANGER, Frame
 from utils.files import write_text
 
-GALLERY_SIZES = (50, 100, 500, 1000, 2000, 4000)
 GALLERY = 5  # stream of random numbers
 Boxes = list[np.ndarray]  # one [n, 4] x1 y1 x2 y2 for each frame, in order of Frame.index
 
@@ -87,14 +87,14 @@ def write_cuhk(folder: str, plan: Plan, boxes: Boxes, seed: int) -> None:
     scenes: dict[int, list[dict]] = {}
     for frame in plan.train:
         for pid, box in zip(frame.people, boxes[frame.index]):
-            if pid != UNLABELED:
+            if pid != STRANGER:
                 scenes.setdefault(pid, []).append(_at(frame, box))
     train = [
         _struct([{"idname": f"p{pid}", "nAppear": _number(len(found)), "scene": _struct(found)}])
         for pid, found in sorted(scenes.items())
     ]
     _save(folder, "test/train_test/Train.mat", _cell(train))
-    for size in GALLERY_SIZES:
+    for size in SIZES:
         if size <= max(len(plan.gallery), 100):  # 100 is what evaluation asks for by default
             _save(folder, f"test/train_test/TestG{size}.mat", _test(plan, boxes, size, seed))
 
@@ -158,7 +158,7 @@ def write_coco(folder: str, plan: Plan, boxes: Boxes, size: tuple[int, int]) -> 
             }
             xywh = boxes[frame.index].astype(float)
             xywh[:, 2:] -= xywh[:, :2]
-            named = [None if pid == UNLABELED else f"p{pid}" for pid in frame.people]
+            named = [None if pid == STRANGER else f"p{pid}" for pid in frame.people]
             scenes.append((image, list(zip(xywh.round(2).tolist(), named))))
         ids = write_annotations(Path(folder, f"{split}.json"), scenes)
     queries = [ids[own][place] for own, place in plan.queries]

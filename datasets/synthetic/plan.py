@@ -5,13 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets.synthetic.looks import Look, make_looks
-from datasets.synthetic.scenes import PEOPLE, UNLABELED, Frame
+from datasets.synthetic.places import PLACES
+from datasets.synthetic.scenes import PEOPLE, STRANGER, Frame
 from utils.errors import UserError
 
 PLAN = 4  # stream of random numbers
 GALLERY_SHARE = 0.2  # of the frames
 TEST_SHARE = 1 / 3  # of the identities
-CAMERAS = 6
+CAMERAS = len(PLACES)
 CROWD = (0.03, 0.06, 0.11, 0.18, 0.2, 0.2, 0.13, 0.09)  # of frames with 0, 1, ... identities
 
 
@@ -39,9 +40,7 @@ def _frames(first: int, count: int, pids: np.ndarray, rng: np.random.Generator) 
                 continue
             people.append(int(pack.pop(new)))
         strangers = int(rng.choice([0, 1, 2], p=[0.4, 0.4, 0.2])) or int(wanted == 0)
-        frames.append(
-            Frame(first + index, int(cameras[index]), (*people, *[UNLABELED] * strangers))
-        )
+        frames.append(Frame(first + index, int(cameras[index]), (*people, *[STRANGER] * strangers)))
     return frames
 
 
@@ -53,7 +52,7 @@ def _queries(gallery: list[Frame], count: int, rng: np.random.Generator) -> list
     seen: dict[int, list[tuple[int, int]]] = {}
     for g, frame in enumerate(gallery):
         for k, pid in enumerate(frame.people):
-            if pid != UNLABELED:
+            if pid != STRANGER:
                 seen.setdefault(pid, []).append((g, k))
     found = [places for places in seen.values() if len({gallery[g].camera for g, _ in places}) > 1]
     found = [[places[i] for i in rng.permutation(len(places))] for places in found]

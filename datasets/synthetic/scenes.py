@@ -12,7 +12,7 @@ from datasets.synthetic.places import PLACES
 from datasets.synthetic.stage import Stage
 from datasets.synthetic.things import FITTING, THINGS
 
-UNLABELED = -2  # as in PRW's files
+STRANGER = -2  # as in PRW's files
 OVERSAMPLE = 2  # scenes are drawn this much larger, then reduced
 # Streams of random numbers, so that a frame depends on seed and index alone.
 PEOPLE, FRAME, CAMERA = 1, 2, 3
@@ -20,7 +20,7 @@ PEOPLE, FRAME, CAMERA = 1, 2, 3
 
 @dataclass(frozen=True)
 class Frame:
-    """What a scene must show: who is in it (1..N or UNLABELED), through which camera (1..6)."""
+    """What a scene must show: who is in it (1..N or STRANGER), through which camera (1..6)."""
 
     index: int
     camera: int
@@ -70,7 +70,7 @@ def _camera(
     """What a camera makes of rgb [h, w, 3] (float32 0..255); `hard` scales every effect."""
     own = np.random.default_rng([seed, CAMERA, camera])
     # casts lie evenly round the colour circle
-    hue = 2 * np.pi * (camera / 6 + own.uniform(-0.06, 0.06))
+    hue = 2 * np.pi * (camera / len(PLACES) + own.uniform(-0.06, 0.06))
     white = own.uniform(0.16, 0.26) * hard * np.cos(hue + np.array([0, 2, 4]) * np.pi / 3)
     contrast, colourful, focus = (
         own.uniform(0.75, 1.15),

@@ -26,7 +26,7 @@ from engine.training.schedule import learning_rate, scaled_lr
 from engine.weights import SUFFIX
 from models.build import loss_weights
 from models.search_net import SearchNet
-from utils.errors import UserError, shown
+from utils.errors import UserError, first_of
 from utils.files import write_text
 from utils.signals import Signals, Stopped
 from utils.states import load_optimizer, load_scaler, load_state, not_finite
@@ -164,12 +164,12 @@ class Trainer:
         left = self.checkpoints.traces()
         if left and not resume:
             raise UserError(
-                f"OUTPUT_DIR {self.folder}: holds {shown(left)} of an earlier run; "
+                f"OUTPUT_DIR {self.folder}: holds {first_of(left)} of an earlier run; "
                 "give --resume to continue it, or another OUTPUT_DIR"
             )
         if left and not checkpoint and not self.checkpoints.newest_first():
             raise UserError(
-                f"OUTPUT_DIR {self.folder}: holds {shown(left)}, but no checkpoint to continue "
+                f"OUTPUT_DIR {self.folder}: holds {first_of(left)}, but no checkpoint to continue "
                 "from; give --ckpt FILE, or another OUTPUT_DIR"
             )
 
