@@ -1,7 +1,7 @@
 """What several test modules look at: a tiny dataset and a tiny network."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,14 @@ SIZES = {
     "g5.jpg": (64, 48),
     "g6.jpg": (48, 64),
 }
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """As they were: a benchmark's `--threads` would change the last digits of later tests."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

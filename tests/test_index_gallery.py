@@ -231,6 +231,7 @@ def _killed(command: list[str], commits: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("commits", [0, 1, 3, 5, 8])
 def test_killed_at_any_moment_it_continues(run, base, tmp_path, commits):
+    torch.set_num_threads(1)  # as the process that is killed
     sources = base / "gallery", base / "walk.mp4", "--every", "0.2"
     network = "--cfg", base / "cfg.yaml", "--ckpt", base / "everyone.pth"
     command = ["index", *network, "--index", tmp_path / "index", *sources]
