@@ -60,10 +60,8 @@ def reading(path: str):
         raise
     except FileNotFoundError:
         raise UserError(f"{path}: missing annotation file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({reason_of(error)})") from None
     except Exception as error:  # any bytes may stand there: any exception may come
-        if no_memory(error):
+        if isinstance(error, OSError) or no_memory(error):
             raise UserError(f"{path}: cannot be read ({reason_of(error)})") from None
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(f"{path}: damaged, or not laid out as expected ({reason})") from None

@@ -134,9 +134,9 @@ def loss_weights(cfg: CfgNode, epoch: int = 0) -> dict[str, float]:
 
 def choose_device(name: str) -> torch.device:
     """DEVICE as a torch device; raises UserError for one that is not there."""
-    there = "cuda" if torch.cuda.is_available() else "cpu"
+    wanted = name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(there if name == "auto" else name)
+        device = torch.device(wanted)
         if device.type not in ("cpu", "cuda"):
             raise RuntimeError(f"of another kind: {device.type}")
         torch.empty(0, device=device)

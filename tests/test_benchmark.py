@@ -198,11 +198,10 @@ def fake(bar: dict[str, list[float]]) -> Results:
     "theirs, more",
     [([54, 54, 58], True), ([50, 51, 50], False), ([54, 54], False), ([54, 54, 58, 9, 9], True)],
 )
-def test_more_seeds_where_three_leave_it_open(monkeypatch, theirs, more):
+def test_more_seeds_where_three_leave_it_open(theirs, more):
     found = fake({PAIR[0]: theirs, PAIR[1]: [56, 57, 56, 70, 80]})
-    monkeypatch.setattr(benchmark_results, "load", lambda folder: found)
-    assert benchmark_results.undecided(FOLDER, ROWS[PAIR[1]]) == more
-    assert not benchmark_results.undecided(FOLDER, ROWS[PAIR[0]])
+    assert benchmark_results.undecided(found, ROWS[PAIR[1]]) == more
+    assert not benchmark_results.undecided(found, ROWS[PAIR[0]])
 
 
 def test_the_order_of_runs(monkeypatch, tmp_path):

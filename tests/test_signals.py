@@ -185,6 +185,7 @@ def test_the_first_seconds(base, tmp_path, number, seconds):
         command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     while not hears(program.pid, signal.SIGTERM):
+        assert program.poll() is None
         time.sleep(0.01)
     time.sleep(seconds)
     os.killpg(program.pid, number)

@@ -300,8 +300,9 @@ def main() -> int:
     check_rate(args.out)
     for rows in groups:
         benchmark.finish(in_order(rows, SEEDS))
+    results = benchmark_results.load(args.out)
     for rows in groups:
-        close = [row for row in rows if benchmark_results.undecided(args.out, row)]
+        close = [row for row in rows if benchmark_results.undecided(results, row)]
         bases = [ROWS[row.base] for row in close]
         benchmark.finish(in_order([*dict.fromkeys([*bases, *close])], MORE_SEEDS))
     benchmark_page.write(args.out)

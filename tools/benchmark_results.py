@@ -113,10 +113,9 @@ def mean_and_deviation(runs: dict[int, dict], name: str) -> tuple[float, float]:
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
 
-def undecided(folder: Path, row: Row) -> bool:
+def undecided(results: Results, row: Row) -> bool:
     """Whether the interval over SEEDS of a row's gain holds zero: then it needs more seeds. Later
     seeds do not change that."""
-    results = load(folder)
     ours, theirs = (
         {seed: run for seed, run in results.runs[key].items() if seed in SEEDS}
         for key in (row.key, row.base)

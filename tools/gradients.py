@@ -6,11 +6,10 @@ from itertools import islice
 from tabulate import tabulate
 
 from datasets import load_dataset
-from datasets.loaders import train_loader
 from engine.training.distillation import build
 from engine.training.generators import seed_everything
 from engine.training.train import Trainer
-from models.build import build_net, choose_device, loss_weights
+from models.build import build_net, choose_device
 from tools.runs import Run
 
 
@@ -26,19 +25,8 @@ def measure(run: Run, steps: int) -> list[dict[str, float]]:
         model = net = build_net(cfg, dataset.num_pids).to(device)
     trainer = Trainer(cfg, model, net, dataset, device)
     trainer.resume(None)
-    trainer.learner.weights = loss_weights(cfg, trainer.epoch)
-    model.train()
-    loader = train_loader(
-        trainer.scenes,
-        cfg.INPUT.BATCH_SIZE_TRAIN,
-        cfg.INPUT.NUM_WORKERS,
-        seed=cfg.SEED,
-        epoch=trainer.epoch,
-        start_step=trainer.step,
-        part=(0, 1),
-    )
     norms = []
-    for images, targets in islice(loader, steps):
+    for images, targets in islice(trainer.start_epoch(), steps):
         norms.append(trainer.learner.gradient_norms(images, targets))
         trainer.train_step(images, targets)
         trainer.step += 1

@@ -21,6 +21,7 @@ from utils.files import open_file
 from utils.media import picture_size
 
 AMP = {"": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+KINDS = ("gallery", "query")  # of the records in a part
 
 
 def precision_of(key: str, value: str) -> torch.dtype | None:
@@ -29,9 +30,6 @@ def precision_of(key: str, value: str) -> torch.dtype | None:
     if value not in AMP:
         raise UserError(f"{key}: expected '', bf16 or fp16; found {value!r}")
     return AMP[value]
-
-
-KINDS = ("gallery", "query")  # of the records in a part
 
 
 def extract(

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from datasets.base import SearchDataset, digest
-from datasets.loaders import Batch, SceneDataset, part_of, train_loader
+from datasets.loaders import Batch, Loader, SceneDataset, part_of, train_loader
 from engine.checkpoint import load_checkpoint
 from engine.distributed import from_all, from_first, rank, ranks, same_buffers
 from engine.evaluation.evaluate import draw_scene, evaluate
@@ -184,11 +184,11 @@ class Trainer:
         self.signals.answered = bool(number)
         return number
 
-    def train_epoch(self, curves: Curves) -> None:
-        """The rest of one epoch, or until a signal comes."""
+    def start_epoch(self) -> Loader:
+        """Make model and loss weights ready for the rest of this epoch, whose batches it gives."""
         self.model.train()
         self.learner.weights = loss_weights(self.cfg, self.epoch)
-        loader = train_loader(
+        return train_loader(
             self.scenes,
             self.cfg.INPUT.BATCH_SIZE_TRAIN,
             self.cfg.INPUT.NUM_WORKERS,
@@ -197,6 +197,10 @@ class Trainer:
             start_step=self.step,
             part=(rank(), ranks()),
         )
+
+    def train_epoch(self, curves: Curves) -> None:
+        """The rest of one epoch, or until a signal comes."""
+        loader = self.start_epoch()
         title = f"epoch {self.epoch + 1}/{self.cfg.SOLVER.MAX_EPOCHS}"
         with (
             tqdm(

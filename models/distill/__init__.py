@@ -37,7 +37,6 @@ def make_term(name: str, student_channels: int, teacher_channels: int, options: 
         name: as in DISTILLER.TERMS.
         student_channels, teacher_channels: of the FPN maps.
         options: keyword arguments of the term, by lower-cased config key.
-
     """
     module = import_module(f"{__name__}.{name}")
     return module.Term(
