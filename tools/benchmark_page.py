@@ -15,7 +15,9 @@ from pathlib import Path
 from string import Template
 
 import numpy as np
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from tabulate import tabulate
 
 from configs.defaults import load_cfg
@@ -250,25 +252,23 @@ def plot(results: Results, path: Path) -> None:
     """mAP over GFLOP: each student alone and with DDPS, bars of a standard deviation; teacher."""
     figure = Figure(figsize=(7, 4.5), dpi=150, layout="constrained")
     axes = figure.add_subplot()
+    marks: dict[str, Line2D | ErrorbarContainer] = {}
     for run in results.teachers["teacher"]:
-        axes.plot(run["gflop"], run["scores"]["mAP"], "k*", markersize=12)
-        axes.annotate("teacher", (run["gflop"], run["scores"]["mAP"]), (-50, -4), **NEAR)
+        [mark] = axes.plot(run["gflop"], run["scores"]["mAP"], "k*", markersize=12)
+        marks[TEACHERS[0].title] = mark
     for number, (student, title) in enumerate(STUDENTS.items()):
         for row, fill in zip(GROUPS[f"students: {student}"], ("none", "full")):
             if runs := results.runs[row.key]:
                 mean, deviation = mean_and_deviation(runs, "mAP")
                 x = next(iter(runs.values()))["gflop"]
                 style = {"fmt": "o", "fillstyle": fill, "color": f"C{number}", "capsize": 3}
-                axes.errorbar(x, mean, 0 if math.isnan(deviation) else deviation, **style)
-                if fill == "none":
-                    axes.annotate(title, (x, mean), (7, -4), **NEAR)
+                height = 0 if math.isnan(deviation) else deviation
+                marks[title] = axes.errorbar(x, mean, height, **style)
     axes.set(xlabel="GFLOP for one image", ylabel="mAP, per cent")
     axes.set_title("open: alone; filled: with DDPS", fontsize=9)
     axes.grid(alpha=0.3)
+    axes.legend(list(marks.values()), list(marks), fontsize=8)
     save(figure, path)
-
-
-NEAR = {"textcoords": "offset points", "fontsize": 8}
 
 
 def write(folder: Path) -> None:
