@@ -54,7 +54,11 @@ def process_group() -> Iterator[None]:
                 stack.enter_context(redirect_stderr(nowhere))
             yield
     except Exception as error:
-        if store.add("failed", 1) > 1:
+        try:
+            first = store.add("failed", 1) == 1
+        except dist.DistError:  # the store went with the first
+            first = False
+        if not first:
             time.sleep(10)  # torchrun ends this rank; the first one to fail has said why
             sys.exit(2)
         if any(sign in str(error) for sign in LOST):
