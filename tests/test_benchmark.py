@@ -257,7 +257,7 @@ def test_kept_results_are_whole_and_of_todays_rows():
         assert len(kept["query_ap"]) == queries
         assert 100 * np.mean(kept["query_ap"]) == pytest.approx(kept["scores"]["mAP"], abs=0.01)
         key, _, seed = path.stem.rpartition("_seed")
-        if seed:
+        if key:
             row = (ROWS | {rate.key: rate for rate in TUNING.values()})[key]
             assert kept["config"] == benchmark.config_hash(row.run(int(seed)))
         else:
