@@ -233,6 +233,7 @@ def page(folder: Path) -> str:
         "identities": results.queries["identities"],
         "queries": len(results.people),
         "people": len(set(results.people.tolist())),
+        "epochs": TEACHERS[0].run().cfg.SOLVER.MAX_EPOCHS,
         "tested": sum(row.key != row.base for row in ROWS.values()),
         "students": students_table(results),
         "methods": methods_table(results, [*main_rows, *GROUPS["methods"]]),
