@@ -67,6 +67,7 @@ def test_a_click_chooses_the_smallest_box_there() -> None:
         assert asked.person_at(scale * x, scale * y) == person
 
 
+@pytest.mark.slow
 def test_answers_in_words(base: Path) -> None:
     desk = make_desk(base)
     assert desk.look(None) == (None, None, "", [], [])

@@ -17,6 +17,7 @@ def small(name: str, weights: str = "", frozen_bn: bool = False, freeze: bool = 
     return make_backbone(name, weights, frozen_bn, freeze, fpn_channels=8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BACKBONES)
 def test_levels_halve_from_stride_four(name):
     levels = small(name).eval()(IMAGE)
@@ -25,6 +26,7 @@ def test_levels_halve_from_stride_four(name):
     assert shapes == [(1, 8, -(-64 // s), -(-96 // s)) for s in (4, 8, 16, 32, 64)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen_bn", [False, True])
 @pytest.mark.parametrize("name", PRETRAINED)
 def test_torchvisions_weights_give_torchvisions_maps(name, frozen_bn, tmp_path):

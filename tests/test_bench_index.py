@@ -71,6 +71,7 @@ def test_indexes_searched_one_by_one_find_what_one_index_finds() -> None:
     assert [match.similarity for match in merged] == [match.similarity for match in whole]
 
 
+@pytest.mark.slow
 def test_where_faiss_stands_is_on_the_disk(tmp_path: Path, program) -> None:
     options = "--people", 100, "--kinds", "Flat", "--width", 16, "--folder", tmp_path
     assert program(bench_index.main, *options)[0] == 0

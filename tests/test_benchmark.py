@@ -29,6 +29,7 @@ def result(seed: int, aps: list[float], **other) -> dict:
 # --- rows ---
 
 
+@pytest.mark.slow
 def test_rows_are_runs_with_folders_of_their_own():
     runs = [row.run(seed) for row in ROWS.values() for seed in SEEDS]
     assert len({run.folder for run in runs}) == len(runs)

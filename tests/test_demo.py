@@ -83,6 +83,7 @@ def matches_of(out: Path) -> list[dict]:
     return json.loads((out / "matches.json").read_text())
 
 
+@pytest.mark.slow
 def test_matches_are_the_query_embedding_with_each_weighted_one(run, base, tmp_path):
     run(top=999)
     net = load_net(load_cfg(None, pairs(SMALL)), base / "everyone.pth", torch.device("cpu"))
@@ -120,6 +121,7 @@ def index(base, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_an_index_finds_what_its_gallery_does(run, base, index, tmp_path):
     assert run(gallery=base / "mixed", every=0.3, top=20)[0] == 0
     code, out, _ = run(gallery=None, index=index, top=20, out=tmp_path / "indexed")
@@ -221,12 +223,14 @@ def test_another_networks_index_and_none(run, base, index, tmp_path):
     assert code == 2 and "not allowed with argument" in err
 
 
+@pytest.mark.slow
 def test_nobody_found_still_draws(run, base, tmp_path):
     code, out, _ = run(ckpt=base / "nobody.pth")
     assert code == 0 and "no person found" in out
     assert len(list((tmp_path / "out").iterdir())) == 6
 
 
+@pytest.mark.slow
 def test_the_querys_own_picture_is_drawn_but_not_ranked(run, base, tmp_path):
     code, out, _ = run(query=base / "gallery" / "s0.jpg")
     assert code == 0 and "s0.jpg is the query's own picture" in out
@@ -234,6 +238,7 @@ def test_the_querys_own_picture_is_drawn_but_not_ranked(run, base, tmp_path):
     assert (tmp_path / "out" / "scene_s0.jpg").is_file()
 
 
+@pytest.mark.slow
 def test_the_query_of_the_demo_folder_is_the_default(run, base, tmp_path, monkeypatch):
     monkeypatch.setattr(asking, "DEMO", tmp_path)
     code, _, err = run(query=None, box=None)

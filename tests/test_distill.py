@@ -467,6 +467,7 @@ def teacher_of(teacher, folder: Path, **options: str):
     return cfg
 
 
+@pytest.mark.slow
 def test_each_term_alone_trains_the_student_and_not_the_teacher():
     torch.manual_seed(0)
     slim = {"MODEL.FPN_CHANNELS": "12", "MODEL.FC_SIZE": "24", "MODEL.EMBEDDING_SIZE": "10"}
@@ -505,6 +506,7 @@ def test_boxes_by_padded_size_move_the_mask():
     assert len(values) == 2
 
 
+@pytest.mark.slow
 def test_a_student_inherits_heads_rpn_and_fpn_outputs_and_says_so(tmp_path, capsys):
     teacher = build_net(small_cfg(**{"BACKBONE.NAME": "resnet18"}), 4)
     cfg = teacher_of(teacher, tmp_path, **{"BACKBONE.NAME": "resnet18_x05"})
@@ -531,6 +533,7 @@ def test_a_student_inherits_heads_rpn_and_fpn_outputs_and_says_so(tmp_path, caps
     assert not student["rpn.head.conv.0.0.weight"].equal(theirs["rpn.head.conv.0.0.weight"])
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_start_alone_and_under_a_teacher(tmp_path):
     teacher = build_net(small_cfg(**{"BACKBONE.NAME": "resnet18"}), 4)
     cfg = teacher_of(teacher, tmp_path)

@@ -47,6 +47,7 @@ def check_same(one, other):
             torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{}, {"context": True}, {"use_gt": True}, {"context": True, "use_gt": True}]
 )
@@ -91,6 +92,7 @@ def test_the_cache_holds_no_more_than_its_numbers(saved):
             assert tensor.untyped_storage().nbytes() == 4 * tensor.numel()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
 def test_mixed_precision_is_close(net, dataset, tmp_path, amp):
     whole, half = (run(net, dataset, tmp_path, amp=AMP[name]) for name in ("", amp))
@@ -99,6 +101,7 @@ def test_mixed_precision_is_close(net, dataset, tmp_path, amp):
     assert all(t.dtype == torch.float32 for key in LISTS for t in half[key])
 
 
+@pytest.mark.slow
 def test_fast_evaluation_is_close(net, dataset, config):
     """The same people to 1e-4, by other sums; the network itself stays as it is."""
     before, found = copy.deepcopy(net.state_dict()), []

@@ -86,6 +86,7 @@ def test_thresholds_come_with_it(folder: Path, weights: Path, program: Callable)
     assert thresholds_of(folder / "without.safetensors") is None
 
 
+@pytest.mark.slow
 def test_demo_and_evaluation_take_it(folder: Path, weights: Path, root: Path, program: Callable):
     (folder / "pictures").mkdir()
     write_image(folder / "pictures" / "a.jpg", (64, 48))
@@ -111,6 +112,7 @@ def test_no_run_goes_on_from_it(folder: Path, weights: Path, root: Path, program
     assert f"{weights}: weights to hand on" in err
 
 
+@pytest.mark.slow
 def test_a_teacher_of_all_terms_but_cd(weights: Path):
     teacher, teacher_cfg = load_teacher(weights, CPU)
     images = [torch.rand(3, 48, 64)]
@@ -126,6 +128,7 @@ def test_a_teacher_of_all_terms_but_cd(weights: Path):
             assert model(images, targets).losses["pkd"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [10, 300, -1])
 def test_damage_is_seen(weights: Path, place: int):
     content = bytearray(weights.read_bytes())

@@ -48,6 +48,7 @@ def same_loss_and_gradients(fast: tuple, plain: tuple) -> None:
 # --- a whole step ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_step_by_the_plain_formulas(tmp_path):
     """The same regions, losses and gradients of a student under its teacher."""
     (tmp_path / "tiny.yaml").write_text(CONFIG)
@@ -150,6 +151,7 @@ def test_dfd_level(part, channels):
     same_loss_and_gradients(*results)
 
 
+@pytest.mark.slow
 def test_dfd_of_large_maps_rounds_no_sum_away():
     """Maps of several pieces, the published strengths: the loss of doubles."""
     torch.manual_seed(0)
@@ -232,6 +234,7 @@ def test_lean_fpn_is_torchvisions():
 # --- inference ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, frozen", [*((name, False) for name in BACKBONES), ("resnet50", True)]
 )
@@ -255,6 +258,7 @@ def test_folded_norms(name, frozen):
         assert (found[level] - value).norm() <= 1e-5 * value.norm()
 
 
+@pytest.mark.slow
 def test_fast_inference_finds_and_embeds_as_the_release_does():
     net = golden_net("resnet18", **{"INPUT.MIN_SIZE": "256", "INPUT.MAX_SIZE": "416"})
     load_named_weights(net, "resnet18")

@@ -39,6 +39,8 @@ from utils.files import save_file
 from utils.media import read_pixels
 from utils.states import load_optimizer, not_finite
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 
@@ -155,7 +157,6 @@ KEYS = sorted(
 )
 
 
-@pytest.mark.slow
 @settings(max_examples=150)
 @given(st.dictionaries(st.sampled_from(KEYS), ODD, min_size=1, max_size=2))
 def test_odd_values_stop_at_once_or_train(base, dataset, changes):
@@ -214,7 +215,6 @@ def test_damaged_images(pictures, tmp_path, data):
         assert one_line(error) and str(path) in str(error)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_damaged_images_are_skipped_counted_and_reported(base, tmp_path, dataset, workers):
     copy = shutil.copytree(base / "data" / "CUHK-SYSU", tmp_path / "data")
@@ -233,7 +233,6 @@ def test_damaged_images_are_skipped_counted_and_reported(base, tmp_path, dataset
 # --- checkpoints ---
 
 
-@pytest.mark.slow
 @settings(max_examples=150)
 @given(st.data())
 def test_damaged_checkpoints(base, tmp_path, data):
@@ -266,7 +265,6 @@ VALUES = st.one_of(
 PARTS = ["model", "terms", "optimizer", "scaler", "generators", "epoch", "step", "config"]
 
 
-@pytest.mark.slow
 @settings(max_examples=30)
 @given(st.dictionaries(st.sampled_from(PARTS), VALUES, min_size=1, max_size=2), st.booleans())
 def test_checkpoints_with_other_content(base, tmp_path, changes, leave_out):
@@ -344,7 +342,6 @@ def change_inside(data, content) -> None:
         content[key] = data.draw(INNER)
 
 
-@pytest.mark.slow
 @settings(max_examples=40)
 @given(st.data())
 def test_checkpoints_changed_at_any_depth(base, tmp_path, data):
@@ -382,7 +379,6 @@ def odd_inner_values(saved: dict) -> dict:
     }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", odd_inner_values({"model": {".weight": 0}, "optimizer": {"state": {}}})
 )
@@ -396,7 +392,6 @@ def test_odd_inner_values_are_refused(base, tmp_path, name):
     assert str(tmp_path / "a.pth") in run.text
 
 
-@pytest.mark.slow
 def test_what_decides_a_step_comes_from_the_config(base, tmp_path):
     """Groups without momentum, a scaler of something else: neither is read."""
     saved = torch.load(base / "run" / "epoch_00.pth", weights_only=True)

@@ -43,6 +43,7 @@ def found(index: GalleryIndex, wanted: Tensor, top: int = 8, **options) -> list[
     return [(m.person.path, m.person.box, m.person.score, m.similarity, m.query) for m in matches]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Flat", "HNSW16", "IVF4,Flat", "IVF4,SQ8", "SQ8"])
 def test_any_kind_finds_what_comparing_everyone_finds(tmp_path: Path, kind: str) -> None:
     memory = GalleryIndex()
@@ -237,6 +238,7 @@ def _die_after_five(i: int) -> None:
         die()
 
 
+@pytest.mark.slow
 def test_a_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
     holder = f"--index .*in use by process {os.getpid()}"
     with (

@@ -172,6 +172,7 @@ def test_bad_input_is_one_line(run, base, tmp_path, arguments, says):
     assert err.startswith("error: ") and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_another_network_and_a_damaged_index(run, base, tmp_path):
     run(base / "gallery")
     code, _, err = run(base / "gallery", ckpt="other.pth")

@@ -69,6 +69,7 @@ def test_golden_search(golden, use_cbgm):
     assert numbers == pytest.approx(expected[f"cuhk.search.g50.cbgm{use_cbgm}"], abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use_cbgm", [False, True])
 def test_golden_whole_gallery_equals_loops(golden, use_cbgm):
     dataset, cache, _ = golden
@@ -179,6 +180,7 @@ def test_detection_equals_loops(gallery, threshold, data):
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(galleries(), st.sampled_from([0.5, 0.75, 0.9]), st.sampled_from([0.01, 0.5]))
 def test_detection_errors_equal_loops(gallery, sure, threshold):

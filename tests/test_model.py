@@ -15,6 +15,7 @@ from tests.golden_net import (
 from tests.tiny import TINY, pairs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", PARAMETERS)
 def test_parameters_and_keys_are_the_releases(backbone):
     frozen = {"BACKBONE.FROZEN_BN": "True"} if backbone == "resnet18" else {}
@@ -23,6 +24,7 @@ def test_parameters_and_keys_are_the_releases(backbone):
     load_named_weights(golden_net(backbone), backbone)
 
 
+@pytest.mark.slow
 def test_resnet18_finds_and_embeds_as_the_release_does():
     net = golden_net("resnet18", **{"INPUT.MIN_SIZE": "256", "INPUT.MAX_SIZE": "416"})
     load_named_weights(net, "resnet18")

@@ -41,6 +41,7 @@ def test_the_seed_decides_every_byte(root, tmp_path):
     assert not {h for name, h in one.items() if name.endswith(".jpg")} & set(other.values())
 
 
+@pytest.mark.slow
 def test_a_finished_folder_is_left_alone_and_an_unfinished_one_completed(root, tmp_path):
     before = digest(root)
     assert not write_dataset(root, "both", seed=1, workers=1, **SMALL)

@@ -132,6 +132,7 @@ def test_an_evaluation_of_a_checkpoint_gives_it_thresholds(checkpoint: Path, eva
     assert Image.open(checkpoint.with_name("thresholds.png")).size == (1050, 630)
 
 
+@pytest.mark.slow
 def test_the_newest_evaluation_of_its_epoch_counts(checkpoint: Path, evaluated):
     lines = [
         {"epoch": 1, "thresholds/0.05": 0.25},
@@ -148,6 +149,7 @@ def test_the_newest_evaluation_of_its_epoch_counts(checkpoint: Path, evaluated):
     assert similarities(evaluated(checkpoint)) == thresholds_of(checkpoint)
 
 
+@pytest.mark.slow
 def test_other_checkpoints_do_not_find_them(checkpoint: Path, evaluated, tmp_path: Path):
     evaluated(checkpoint)
     content = torch.load(checkpoint)
