@@ -9,7 +9,7 @@ student=runs/synthetic_resnet18_x05_base
 ddps=runs/synthetic_resnet18_x05_ddps
 
 echo "== 1/5 synthetic dataset"
-python -m tools.make_synthetic --out data/synthetic --frames 400 --queries 100 --difficulty 0.2
+python -m tools.make_synthetic --out data/synthetic --frames 300 --queries 80 --difficulty 0.2
 echo "== 2/5 teacher: ResNet-18"
 python train_base.py --cfg $configs/resnet18_base.yaml --resume "$@"
 echo "== 3/5 student alone: ResNet-18(x0.5)"
