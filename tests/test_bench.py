@@ -4,8 +4,9 @@ import sys
 
 import pytest
 
+from models.fast.rpn_head import SparseRPNHead
 from tests.training import CONFIG
-from tools import bench_loader, bench_step
+from tools import bench_loader, bench_step, plain
 
 
 @pytest.mark.slow
@@ -19,6 +20,15 @@ def test_a_step_beside_the_plain_formulas(tmp_path, monkeypatch, capsys):
     rows = [row.split() for row in said.splitlines()]
     assert [row[0] for row in rows if row and row[0] in ("none", "plain")] == ["none", "plain"]
     assert "fast over plain formulas, pair by pair: " in said and "GFLOP/s of matmul" in said
+
+
+def test_the_plain_formulas_stay_in_force(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(CONFIG)
+    fast = SparseRPNHead.forward
+    with bench_step._formulas:
+        bench_step._prepare(str(tmp_path / "tiny.yaml"), None, [], plain=True)
+        assert SparseRPNHead.forward is plain.rpn_head
+    assert SparseRPNHead.forward is fast
 
 
 def test_workers_are_counted(tmp_path, monkeypatch, capsys):

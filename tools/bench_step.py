@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from functools import partial
 from multiprocessing import get_context
 
@@ -98,12 +99,13 @@ class Bench:
 _learn: Callable[[], None]
 _device: torch.device
 _before: int
+_formulas = ExitStack()  # in force for as long as it lives: with the process
 
 
 def _prepare(path: str, teacher: str | None, overrides: list[str], plain: bool) -> None:
     global _learn, _device, _before
     if plain:
-        plain_formulas().__enter__()  # for as long as the process lives
+        _formulas.enter_context(plain_formulas())
     cfg = load_cfg(path, ["BACKBONE.WEIGHTS", "", *overrides])
     _device = choose_device(cfg.DEVICE)
     seed_everything(cfg.SEED)
