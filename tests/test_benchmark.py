@@ -14,7 +14,17 @@ from models.distill import known_terms
 from tests.training import CONFIG, make_data
 from tools import benchmark, benchmark_page, benchmark_results, benchmark_rows
 from tools.benchmark_results import Results
-from tools.benchmark_rows import GROUPS, ROWS, SEEDS, SOURCES, TEACHERS, TUNING, TUNING_SEED, Row
+from tools.benchmark_rows import (
+    GROUPS,
+    ROWS,
+    SEEDS,
+    SOURCES,
+    STUDENTS,
+    TEACHERS,
+    TUNING,
+    TUNING_SEED,
+    Row,
+)
 from utils.errors import UserError
 
 FOLDER = Path(__file__).parents[1] / "docs" / "benchmark"
@@ -249,6 +259,24 @@ def test_thirds_and_cells():
 def test_the_page_agrees_with_the_results():
     assert (FOLDER.with_suffix(".md")).read_text() == benchmark_page.page(FOLDER)
     assert (FOLDER / "students.png").is_file()
+
+
+def test_the_readme_agrees_with_the_results():
+    results = benchmark_results.load(FOLDER)
+    (teacher,) = results.teachers["teacher"]
+    wanted = {TEACHERS[0].title: [teacher["scores"][name] for name in ("mAP", "top-1")]}
+    for student in STUDENTS:
+        for row in GROUPS[f"students: {student}"]:
+            runs = results.runs[row.key]
+            names = ("mAP", "top-1") if runs.keys() >= {*SEEDS} else ()
+            means = [benchmark_results.mean_and_deviation(runs, name)[0] for name in names]
+            wanted[row.title] = means
+    lines = (FOLDER.parents[1] / "README.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.split("|")] for line in lines]
+    found = {row[1]: row[4] for row in rows if len(row) > 4 and row[1] in wanted}
+    assert found == {
+        title: " / ".join(f"{mean:.1f}" for mean in means) for title, means in wanted.items()
+    }
 
 
 def test_kept_results_are_whole_and_of_todays_rows():

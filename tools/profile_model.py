@@ -88,9 +88,8 @@ def count_regions(net: SearchNet, image: Tensor) -> tuple[int, int]:
 
 def count_flops(net: SearchNet, image: Tensor) -> int:
     """Of a detection pass of one image, 2 for each multiply-add; RoI pooling is not in it."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        # past its inference mode, in which PyTorch 2.4 counts nothing
-        SearchNet.detect_and_embed.__wrapped__(net, [image], [image.new_zeros(0, 4)])
+    with FlopCounterMode(display=False) as counter:
+        net.detect_and_embed([image], [image.new_zeros(0, 4)])
     return counter.get_total_flops()
 
 
