@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The whole benchmark: data, teachers, every row, docs/benchmark.md. Some hours; run again, it
-# continues where it stopped. JOBS=N: trainings at once, which share the cores.
+# The benchmark: data, then the teachers and rows that docs/benchmark/runs/ lacks, then
+# docs/benchmark.md. All rows take more than a day of two cores; run again, it continues where it
+# stopped. JOBS=N (2): trainings at once, which share the cores.
 set -euo pipefail
 source "$(dirname "$0")/tools/environment.sh"
 

@@ -1,5 +1,6 @@
-"""Memory and time of a training step: beside the plain formulas of what models/fast computes, step
-by step in turn, and with each memory-saving measure.
+"""Memory and time of a training step, plain, fast and with each memory-saving measure.
+
+Plain: by the formulas of what models/fast computes, step by step in turn with the fast one.
 
     python -m tools.bench_step --cfg configs/cuhk_sysu/resnet50_base.yaml
     python -m tools.bench_step --cfg configs/cuhk_sysu/resnet18_ddps.yaml \\
