@@ -323,7 +323,7 @@ def test_the_table_of_the_guide_becomes_the_files_of_the_guide(tmp_path, monkeyp
     exec(program, {})
     data = load(tmp_path / "data/own")
     assert [s.pids.tolist() for s in data.train] == [[1, 2], [1]] and data.num_pids == 2
-    assert [s.pids.tolist() for s in data.gallery] == [[1], [UNLABELED]]
+    assert [s.pids.tolist() for s in data.gallery] == [[1], [1, UNLABELED]] and data.queries
     assert data.gallery[0].boxes.tolist() == [[116, 51, 138, 116]]
     assert {s.camera for s in data.train + data.gallery} == {1}
 
