@@ -322,6 +322,14 @@ def test_kd_by_hand():
     close(kd.kd_loss(student, teacher.float(), 2), 4 * kl)
 
 
+def test_ld_of_two_classes_is_kd():
+    """What lets the benchmark train one of the two."""
+    student, teacher = torch.randn(2, 30, 2, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(30) % 2
+    loss = ld.decoupled_loss(student, teacher, labels, temperature=4, alpha=1, beta=0.5)
+    torch.testing.assert_close(loss, kd.kd_loss(student, teacher, 4))
+
+
 def test_standardized_kd_by_hand():
     """Of two proposals each class is +1 and -1, which the teacher has the other way round: at
     temperature 2 its odds are e to 1, the student's e to -1."""

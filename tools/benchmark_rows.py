@@ -83,7 +83,7 @@ GROUPS: dict[str, list[Row]] = {
 } | {
     "methods": [
         Row("dfd", "DFD (FGD)", "dfd"),
-        Row("ld", "LD (DKD)", "ld"),
+        Row("ld", "LD (DKD, here also KD)", "ld"),
         Row("cd", "CD", "cd"),
         Row("dfd_ld", "DFD + LD", "dfd+ld"),
         Row("dfd_cd", "DFD + CD", "dfd+cd"),
@@ -91,11 +91,9 @@ GROUPS: dict[str, list[Row]] = {
         Row("pkd", "PKD", "pkd"),
         Row("pkd_ld_cd", "PKD + LD + CD", "pkd+ld+cd"),
         Row("reviewkd", "ReviewKD", "reviewkd"),
-        Row("kd", "KD", "kd"),
         Row("hint", "hint (FitNet)", "hint"),
         Row("rkd", "RKD", "rkd"),
-        Row("kd_standardized", "KD, standardized logits", "kd_standardized"),
-        Row("dkd_standardized", "DKD, standardized logits", "dkd_standardized"),
+        Row("kd_standardized", "LD, standardized logits", "kd_standardized"),
         Row("cd_contrastive", "CD, contrastive", "cd_contrastive"),
         Row("ddps_constant", "DDPS, CD ranked by a constant", "ddps", CONSTANT),
         Row("dfd_plain", "DFD, published sums", "dfd", PLAIN),
