@@ -403,8 +403,10 @@ def test_what_decides_a_step_comes_from_the_config(base, tmp_path):
     assert run.wait() == 0, run.text
     whole = Run(base, tmp_path / "whole", "--resume", "--ckpt", base / "run" / "epoch_00.pth")
     assert whole.wait() == 0, whole.text
-    # the best may be the file that it started from, as it is
-    assert set(differences(tmp_path / "out", tmp_path / "whole")) <= {"best checkpoint"}
+    # the best may be the very file that it started from, which differs in what is not read
+    is_start = (tmp_path / "out" / "best.pth").read_bytes() == (tmp_path / "a.pth").read_bytes()
+    other = ["best checkpoint"] if is_start else []
+    assert differences(tmp_path / "out", tmp_path / "whole") == other
 
 
 class Code:
@@ -538,8 +540,11 @@ def test_optimizer_without_some_of_its_buffers():
     optimizer.step()
     saved = optimizer.state_dict()
     load_optimizer(optimizer, saved, "here")
-    del saved["state"][1]
-    with pytest.raises(UserError, match=r"parameter 1 is without momentum_buffer"):
+    last = saved["state"].pop(1)
+    with pytest.raises(UserError, match="parameter 1 is without momentum_buffer"):
+        load_optimizer(optimizer, saved, "here")
+    saved["state"][True] = last  # equal to 1, and no number of a parameter
+    with pytest.raises(UserError, match="there is no parameter True"):
         load_optimizer(optimizer, saved, "here")
 
 

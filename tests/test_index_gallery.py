@@ -279,8 +279,7 @@ def test_ranks_share_the_sources(run, base, tmp_path):
             process.join(120)
         said = [(tmp_path / f"said{i}").read_text() for i in range(2)]
         assert [process.exitcode for process in started] == [0, 0], said
-        others = [line for line in said[1].splitlines() if not line.startswith("[Gloo]")]
-        assert words in said[0] and others == []  # PyTorch 2.8 tells of its connections
+        assert words in said[0] and said[1] == ""
     assert [path.name for path in (tmp_path / "index").glob("*.sqlite")] == [PEOPLE]
     assert run(*sources, "--index", tmp_path / "one")[0] == 0
     assert matches(open_index(tmp_path / "index")) == matches(open_index(tmp_path / "one"))

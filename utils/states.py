@@ -87,8 +87,9 @@ def _other_buffers(optimizer: torch.optim.Optimizer, saved: dict) -> Iterator[st
     if own != [isinstance(group, dict) and group.get("params") for group in groups]:
         yield "its groups are others"
     parameters = dict(enumerate(p for group in optimizer.param_groups for p in group["params"]))
-    if unknown := buffers.keys() - parameters.keys():
-        yield f"there is no parameter {next(iter(unknown))!r}"
+    for number in buffers:
+        if type(number) is not int or number not in parameters:
+            yield f"there is no parameter {number!r}"
     names = BUFFERS[type(optimizer)]
     # before the first step none has any; later a fused step needs all
     began = any(values for values in buffers.values() if isinstance(values, dict))
@@ -96,11 +97,11 @@ def _other_buffers(optimizer: torch.optim.Optimizer, saved: dict) -> Iterator[st
         values = buffers.get(number, {})
         if not isinstance(values, dict) or set(values) != (names if began else set()):
             yield f"parameter {number} is without {', '.join(sorted(names))}"
-            continue
-        for name, value in values.items():
-            like = torch.zeros(()) if name == "step" else parameter
-            if wrong := misfit(value, like):
-                yield f"{name} of parameter {number} {wrong}"
+        else:
+            for name, value in values.items():
+                like = torch.zeros(()) if name == "step" else parameter
+                if wrong := misfit(value, like):
+                    yield f"{name} of parameter {number} {wrong}"
 
 
 def load_scaler(scaler: torch.amp.GradScaler, saved: dict, where: str) -> None:
