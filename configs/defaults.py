@@ -32,7 +32,8 @@ _C.BACKBONE.NAME = "resnet50"  # a name in models/backbones.py: BACKBONES
 _C.BACKBONE.WEIGHTS = "imagenet"  # "imagenet" (downloaded), "" (random), or a state dict's path
 _C.BACKBONE.FROZEN_BN = False  # FrozenBatchNorm in place of BatchNorm, where there is one
 _C.BACKBONE.FREEZE = True  # no gradients for the first convolution and its norm
-_C.BACKBONE.CHECKPOINT = False  # compute activations twice instead of keeping them: less memory
+# Activations are computed twice, not kept: less memory; on a CPU the first stage's always are.
+_C.BACKBONE.CHECKPOINT = False
 
 _C.MODEL = CN()
 _C.MODEL.FPN_CHANNELS = 256

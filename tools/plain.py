@@ -7,9 +7,11 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
+from models.backbones import CheckpointedLayers
 from models.distill.dfd import LevelLoss, background_mask
 from models.fast.roi_align import GatheredRoIAlign
 from models.fast.rpn_head import SparseRPNHead
@@ -20,9 +22,10 @@ from models.search_net import SearchNet
 @contextmanager
 def plain_formulas() -> Iterator[None]:
     """Within, training goes by them: the whole RPN head has a graph, RoIAlign is torchvision's, DFD
-    is summed map by map, the teacher embeds background too, and a process that starts here gives
-    freed memory back."""
+    is summed map by map, the teacher embeds background too, no activation is computed twice, and a
+    process that starts here gives freed memory back."""
     with (
+        patch.object(CheckpointedLayers, "forward", IntermediateLayerGetter.forward),
         patch.object(SparseRPNHead, "forward", rpn_head),
         patch.object(GatheredRoIAlign, "forward", MultiScaleRoIAlign.forward),
         patch.object(LevelLoss, "forward", dfd_level),
