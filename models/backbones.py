@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -128,18 +128,20 @@ def _load_weights(body: nn.Module, name: str, source: str) -> None:
     body.load_state_dict(fitting, strict=False)
 
 
-@contextmanager
-def still_norms(module: nn.Module):
-    """Norms in it use the statistics of what they see and do not remember them: for a second pass
-    over what they have seen, or will see."""
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
-    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, (momentum, batches) in zip(norms, before):
+class StillNorms:
+    """Within it, a module's norms use the statistics of what they see and do not remember them: for
+    a second pass over what they have seen, or will see. Once left, it may be entered again."""
+
+    def __init__(self, module: nn.Module):
+        self.norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+
+    def __enter__(self) -> None:
+        self.before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in self.norms]
+        for norm in self.norms:
+            norm.momentum = 0.0
+
+    def __exit__(self, *_) -> None:
+        for norm, (momentum, batches) in zip(self.norms, self.before):
             norm.momentum = momentum
             norm.num_batches_tracked.copy_(batches)
 
@@ -175,7 +177,7 @@ def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
         x,
         use_reentrant=False,
         preserve_rng_state=True,  # ConvNeXt skips blocks at random
-        context_fn=lambda: (nullcontext(), still_norms(block)),
+        context_fn=lambda: (nullcontext(), StillNorms(block)),
     )
 
 

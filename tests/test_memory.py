@@ -12,7 +12,7 @@ from torchvision.models.detection.image_list import ImageList
 from configs.defaults import load_cfg
 from engine.training.generators import generator_states, restore_generators, seed_everything
 from engine.training.learner import Learner
-from models.backbones import BACKBONES, CheckpointedLayers, make_backbone, still_norms
+from models.backbones import BACKBONES, CheckpointedLayers, StillNorms, make_backbone
 from models.build import build_distiller, build_net
 from tests.training import CONFIG, same
 from utils.errors import UserError
@@ -188,6 +188,6 @@ def test_counting_ahead_leaves_no_trace(learn):
 
 def test_still_norms():
     norm = nn.BatchNorm1d(2)
-    with still_norms(norm):
+    with StillNorms(norm):
         norm(torch.rand(4, 2))
     assert same(norm.state_dict(), nn.BatchNorm1d(2).state_dict()) and norm.momentum == 0.1

@@ -12,7 +12,7 @@ from yacs.config import CfgNode
 from datasets.loaders import part_of
 from engine.distributed import gather_rows, ranks, total
 from engine.evaluation.extract import precision_of
-from models.backbones import still_norms
+from models.backbones import StillNorms
 from models.build import loss_weights
 from models.outputs import TrainingOutput
 from models.search_net import SearchNet
@@ -129,7 +129,7 @@ class Learner:
         weights = [p for p in self.net.parameters() if p.requires_grad]
         images = [image.to(self.device) for image in images]
         targets = [{k: v.to(self.device) for k, v in target.items()} for target in targets]
-        with still_norms(self.net):
+        with StillNorms(self.net):
             losses = self._forward(self.model, images, targets).losses
         losses = {name: self.weights[name] * loss for name, loss in losses.items()}
         losses["total"] = sum(losses.values())
@@ -167,7 +167,7 @@ class Learner:
         sampled regions decide, so the network alone runs ahead with the same random numbers."""
         sums = {}
         devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), still_norms(self.net):
+        with torch.random.fork_rng(devices), StillNorms(self.net):
             for images, targets, alive in pieces:
                 for name, count in self._forward(self.net, images, targets).counts.items():
                     sums[name] = sums.get(name, 0) + count * alive
