@@ -251,6 +251,10 @@ def test_thirds_and_cells():
     assert benchmark_page.show(41.26, math.nan) == "41.3"
     assert benchmark_page.interval(benchmark_results.Interval(-0.5, 1.25)) == "-0.5 to +1.2"
     assert benchmark_page.interval(None) == "–"
+    found = fake({PAIR[1]: [56, 57, 56], "ld": [54, 54], "cd": [60]})
+    against = benchmark_page.against_table(found, ROWS[PAIR[1]], benchmark_rows.GROUPS["methods"])
+    lines = [[cell.strip() for cell in line.split("|")[1:3]] for line in against.splitlines()[2:]]
+    assert lines == [["LD (DKD, here also KD)", "+2.5"], ["CD", "-4.0"]]
 
 
 # --- what is kept ---

@@ -109,6 +109,15 @@ def methods_table(results: Results, rows: Sequence[Row], bases: bool = False) ->
     return table(lines)
 
 
+def against_table(results: Results, ddps: Row, others: Sequence[Row]) -> str:
+    """What DDPS gains over each of the other methods."""
+    lines = []
+    for row in others:
+        if found := gain(results.runs[ddps.key], results.runs[row.key], results.people):
+            lines.append({"DDPS over": row.title} | gain_cells(found))
+    return table(lines)
+
+
 def errors_table(results: Results) -> str:
     """What became of the people, and re-id on given boxes, means over seeds."""
     named = [(ROWS[key].title, list(results.runs[key].values())) for key in PARTS]
@@ -237,6 +246,7 @@ def page(folder: Path) -> str:
         "tested": sum(row.key != row.base for row in ROWS.values()),
         "students": students_table(results),
         "methods": methods_table(results, [*main_rows, *GROUPS["methods"]]),
+        "against": against_table(results, main_rows[1], GROUPS["methods"]),
         "why": methods_table(results, [*main_rows, *GROUPS["why"]], bases=True),
         "errors": errors_table(results),
         "groups": groups_table(results),
