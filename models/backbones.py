@@ -151,7 +151,7 @@ class CheckpointedLayers(IntermediateLayerGetter):
     which computes the rest a second time (Chen et al., "Training Deep Nets with Sublinear Memory
     Cost", 2016): with `everywhere` all of them, else on a CPU the first stage's, whose maps are the
     largest and whose convolutions are the cheapest: a step of ResNet-50 takes a tenth to a fifth
-    less memory there for a tenth more time, which makes up for what `utils.memory` keeps."""
+    less memory there for a tenth more time, which makes up for most that `utils.memory` keeps."""
 
     def __init__(self, body: nn.Module, levels: dict[str, str], everywhere: bool):
         super().__init__(body, levels)
