@@ -1,20 +1,19 @@
 """What saves memory changes the training not at all, or hardly."""
 
 import copy
-from unittest.mock import patch
 
 import pytest
 import torch
 from torch import nn
-from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection.image_list import ImageList
 
 from configs.defaults import load_cfg
 from engine.training.generators import generator_states, restore_generators, seed_everything
 from engine.training.learner import Learner
-from models.backbones import BACKBONES, CheckpointedLayers, StillNorms, make_backbone
+from models.backbones import BACKBONES, StillNorms, make_backbone
 from models.build import build_distiller, build_net
 from tests.training import CONFIG, same
+from tools.plain import all_activations_kept
 from utils.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -43,14 +42,9 @@ def learn(tmp_path):
     return steps
 
 
-def keep_all_activations():
-    """As where no GPU lacks memory."""
-    return patch.object(CheckpointedLayers, "forward", IntermediateLayerGetter.forward)
-
-
 @pytest.mark.parametrize("everywhere", ["False", "True"])
 def test_checkpointed_backbone_is_the_same_to_the_bit(learn, everywhere):
-    with keep_all_activations():
+    with all_activations_kept():
         losses, net, _ = learn()
     others, checkpointed, _ = learn("BACKBONE.CHECKPOINT", everywhere)
     assert losses == others
@@ -82,7 +76,7 @@ def test_checkpointed_backbone_keeps_less(name):
         return sum(storages.values())
 
     plain, first_stage, everywhere = nets = make(False), make(False), make(True)
-    with keep_all_activations():
+    with all_activations_kept():
         kept = [bytes_kept(plain)]
     kept += [bytes_kept(first_stage), bytes_kept(everywhere)]
     for net in nets[1:]:

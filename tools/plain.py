@@ -2,7 +2,7 @@
 benchmarks and tests compare with."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from unittest.mock import patch
 
 import torch
@@ -19,13 +19,18 @@ from models.outputs import Trace
 from models.search_net import SearchNet
 
 
+def all_activations_kept() -> AbstractContextManager:
+    """Within it, backbones compute nothing twice, as on a GPU without BACKBONE.CHECKPOINT."""
+    return patch.object(CheckpointedLayers, "forward", IntermediateLayerGetter.forward)
+
+
 @contextmanager
 def plain_formulas() -> Iterator[None]:
     """Within, training goes by them: the whole RPN head has a graph, RoIAlign is torchvision's, DFD
     is summed map by map, the teacher embeds background too, no activation is computed twice, and a
     process that starts here gives freed memory back."""
     with (
-        patch.object(CheckpointedLayers, "forward", IntermediateLayerGetter.forward),
+        all_activations_kept(),
         patch.object(SparseRPNHead, "forward", rpn_head),
         patch.object(GatheredRoIAlign, "forward", MultiScaleRoIAlign.forward),
         patch.object(LevelLoss, "forward", dfd_level),
