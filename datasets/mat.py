@@ -1,4 +1,4 @@
-"""MATLAB v5 files: what the annotation files need of the format, in about a hundred lines.
+"""MATLAB v5 files: what the annotation files need of the format.
 
 Not scipy.io.loadmat: measured with scipy 1.17.1 on a made-up file of the form of TestG4000.mat with
 145 of its 2,900 queries, 4,000 images each (3 MB; a CPU in other use), it takes 12.0 s and 0.63

@@ -49,7 +49,7 @@ class PersonSearchHeads(RoIHeads):
     """Detection branch, re-id branch and OIM over RoI-pooled features.
 
     torchvision's RoIHeads gives the sampler of training regions and the box coder; the branches,
-    their losses and their inference are person search's (spec: SeqNet with one regression).
+    their losses and their inference are person search's (SeqNet's, with one regression).
     """
 
     def __init__(
