@@ -40,26 +40,26 @@ def under_teacher(folder: Path) -> tuple[str, ...]:
     )
 
 
-# --- ways to die, each in the n-th call of something (they travel to the process by name) ---
+# --- ways to end, each in the n-th call of something (they travel to the process by name) ---
 
 
 class At:
-    """Replace `owner.name` so that its n-th call ends in `act`, before, amid or after its work."""
+    """Send a signal in the n-th call of `owner.name`, before or after its work."""
 
-    def __init__(self, owner: str, name: str, n: int, when: str):
-        self.owner, self.name, self.n, self.when = owner, name, n, when
+    def __init__(self, owner: str, name: str, n: int, when: str, number: int = signal.SIGKILL):
+        self.owner, self.name, self.n, self.when, self.number = owner, name, n, when, number
 
     def __call__(self) -> None:
         owner = OWNERS[self.owner]
         work, calls = getattr(owner, self.name), iter(range(1, 1000))
 
         def replaced(*args, **kwargs):
-            last = next(calls) == self.n
-            if last and self.when == "before":
-                die()
+            now = self.when if next(calls) == self.n else ""
+            if now == "before":
+                os.kill(os.getpid(), self.number)
             result = work(*args, **kwargs)
-            if last:
-                die()
+            if now == "after":
+                os.kill(os.getpid(), self.number)
             return result
 
         setattr(owner, self.name, replaced)
@@ -141,24 +141,6 @@ def test_checkpoints_within_an_epoch_and_workers(base, tmp_path):
     assert differences(tmp_path, base / "ddps") == []
 
 
-class Signal:
-    """Send a signal in the n-th step, or in the n-th evaluation."""
-
-    def __init__(self, number: int, owner: str, name: str, n: int):
-        self.number, self.owner, self.name, self.n = number, owner, name, n
-
-    def __call__(self) -> None:
-        owner = OWNERS[self.owner]
-        work, calls = getattr(owner, self.name), iter(range(1, 1000))
-
-        def replaced(*args, **kwargs):
-            if next(calls) == self.n:
-                os.kill(os.getpid(), self.number)
-            return work(*args, **kwargs)
-
-        setattr(owner, self.name, replaced)
-
-
 @pytest.mark.parametrize(
     "number, place, said",
     [
@@ -168,7 +150,7 @@ class Signal:
     ],
 )
 def test_signals_save_and_leave(base, tmp_path, number, place, said):
-    run = Run(base, tmp_path, sabotage=Signal(number, *place))
+    run = Run(base, tmp_path, sabotage=At(*place, "before", number))
     assert run.wait() == 128 + number, run.text
     assert said.format(tmp_path) + "; continue with --resume" in run.text
     assert "Traceback" not in run.text
