@@ -211,8 +211,18 @@ def fake(bar: dict[str, list[float]]) -> Results:
 )
 def test_more_seeds_where_three_leave_it_open(theirs, more):
     found = fake({PAIR[0]: theirs, PAIR[1]: [56, 57, 56, 70, 80]})
-    assert benchmark_results.undecided(found, ROWS[PAIR[1]]) == more
-    assert not benchmark_results.undecided(found, ROWS[PAIR[0]])
+    wanted = [ROWS[key] for key in PAIR] if more else []
+    assert benchmark_results.undecided(found) == wanted
+
+
+def test_more_seeds_where_ddps_is_near_another_method():
+    bars = {PAIR[1]: [56, 57, 56], "dfd": [50, 52, 53], "cd": [1, 2, 1]}
+    assert benchmark_results.undecided(fake(bars)) == []
+    found = fake(bars | {"dfd": [50, 57, 53]})
+    assert benchmark_results.undecided(found) == [ROWS[PAIR[1]], ROWS["dfd"]]
+    said = benchmark_page.missing_text(found)
+    assert said.startswith(f"9 of {len(ROWS) * len(SEEDS) + 4} runs are there.")
+    assert f"{ROWS[PAIR[1]].title} (seed 4, 5)" in said
 
 
 def test_the_order_of_runs(monkeypatch, tmp_path):

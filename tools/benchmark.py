@@ -295,16 +295,13 @@ def main() -> int:
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of every resumed run
     check_data(args.out)
     benchmark = Benchmark(args.out, args.jobs)
-    groups = [[row for row in rows if row.key in (args.rows or ROWS)] for rows in GROUPS.values()]
+    asked = args.rows or ROWS
     benchmark.finish(in_order(TUNING.values(), (TUNING_SEED,)))
     check_rate(args.out)
-    for rows in groups:
-        benchmark.finish(in_order(rows, SEEDS))
-    results = benchmark_results.load(args.out)
-    for rows in groups:
-        close = [row for row in rows if benchmark_results.undecided(results, row)]
-        bases = [ROWS[row.base] for row in close]
-        benchmark.finish(in_order([*dict.fromkeys([*bases, *close])], MORE_SEEDS))
+    for rows in GROUPS.values():
+        benchmark.finish(in_order([row for row in rows if row.key in asked], SEEDS))
+    rows = benchmark_results.undecided(benchmark_results.load(args.out))
+    benchmark.finish(in_order([row for row in rows if row.key in asked], MORE_SEEDS))
     benchmark_page.write(args.out)
     return 1 if benchmark.failed else 0
 

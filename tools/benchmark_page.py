@@ -22,10 +22,20 @@ from tabulate import tabulate
 
 from configs.defaults import load_cfg
 from configs.ranges import flatten
-from tools.benchmark_results import Gain, Interval, Results, gain, load, mean_and_deviation
+from tools.benchmark_results import (
+    Gain,
+    Interval,
+    Results,
+    gain,
+    load,
+    mean_and_deviation,
+    undecided,
+)
 from tools.benchmark_rows import (
+    COMPARISONS,
     CONFIGS,
     GROUPS,
+    MORE_SEEDS,
     ROWS,
     SEEDS,
     SOURCES,
@@ -33,6 +43,7 @@ from tools.benchmark_rows import (
     TAUGHT,
     TEACHERS,
     Row,
+    in_order,
 )
 from utils.errors import run_main
 from utils.files import read_text, write_text
@@ -195,16 +206,17 @@ def teachers_text(results: Results) -> str:
 
 
 def missing_text(results: Results) -> str:
-    lacking = [
-        f"{row.title} (seed {', '.join(map(str, seeds))})"
-        for row in ROWS.values()
-        if (seeds := [seed for seed in SEEDS if seed not in results.runs[row.key]])
-    ]
-    wanted = len(ROWS) * len(SEEDS)
-    done = sum(seed in results.runs[key] for key in ROWS for seed in SEEDS)
+    more = in_order(undecided(results), MORE_SEEDS)
+    wanted = [*in_order(ROWS.values(), SEEDS), *more]
+    lacking: dict[str, list[str]] = {}
+    for row, seed in wanted:
+        if seed not in results.runs[row.key]:
+            lacking.setdefault(row.title, []).append(str(seed))
     if not lacking:
-        return f"All {wanted} runs are there."
-    return f"{done} of {wanted} runs are there. Missing yet: {'; '.join(lacking)}."
+        return f"All {len(wanted)} runs are there."
+    done = len(wanted) - sum(map(len, lacking.values()))
+    names = "; ".join(f"{title} (seed {', '.join(seeds)})" for title, seeds in lacking.items())
+    return f"{done} of {len(wanted)} runs are there. Missing yet: {names}."
 
 
 def machine_text(results: Results) -> str:
@@ -243,7 +255,7 @@ def page(folder: Path) -> str:
         "queries": len(results.people),
         "people": len(set(results.people.tolist())),
         "epochs": TEACHERS[0].run().cfg.SOLVER.MAX_EPOCHS,
-        "tested": sum(row.key != row.base for row in ROWS.values()),
+        "tested": len(COMPARISONS),
         "students": students_table(results),
         "methods": methods_table(results, [*main_rows, *GROUPS["methods"]]),
         "against": against_table(results, main_rows[1], GROUPS["methods"]),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from tools.benchmark_rows import ROWS, SEEDS, TEACHERS, TUNING, TUNING_SEED, Row
+from tools.benchmark_rows import COMPARISONS, ROWS, SEEDS, TEACHERS, TUNING, TUNING_SEED, Row
 from utils.files import read_text
 
 EVERY = slice(None)
@@ -113,17 +113,22 @@ def mean_and_deviation(runs: dict[int, dict], name: str) -> tuple[float, float]:
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
 
-def undecided(results: Results, row: Row) -> bool:
-    """Whether the interval over SEEDS of a row's gain holds zero: then it needs more seeds. Later
-    seeds do not change that."""
-    ours, theirs = (
-        {seed: run for seed, run in results.runs[key].items() if seed in SEEDS}
-        for key in (row.key, row.base)
+def is_open(results: Results, ours: Row, theirs: Row) -> bool:
+    """Whether the interval over SEEDS of a gain holds zero; later seeds do not change that."""
+    first = (
+        {seed: run for seed, run in results.runs[row.key].items() if seed in SEEDS}
+        for row in (ours, theirs)
     )
-    found = None if row.key == row.base else gain(ours, theirs, results.people)
+    found = gain(*first, results.people)
     if found is None or found.over_seeds is None:
         return False
     return found.over_seeds.low <= 0 <= found.over_seeds.high
+
+
+def undecided(results: Results) -> list[Row]:
+    """The rows of open comparisons, which need more seeds."""
+    keys = {row.key for pair in COMPARISONS if is_open(results, *pair) for row in pair}
+    return [row for row in ROWS.values() if row.key in keys]
 
 
 def best_rate(folder: Path) -> str | None:

@@ -9,7 +9,7 @@ from tools.runs import ALONE, Run, describe_run
 CONFIGS = "configs/benchmark"
 RUNS = "runs/benchmark"
 SEEDS = (1, 2, 3)
-MORE_SEEDS = (4, 5)  # of rows whose gain these leave open
+MORE_SEEDS = (4, 5)  # of rows in a comparison that these leave open
 TAUGHT = "resnet18_x05"  # the student that every method teaches
 TUNING_SEED = 100
 
@@ -107,6 +107,10 @@ GROUPS: dict[str, list[Row]] = {
     ],
 }
 ROWS: dict[str, Row] = {row.key: row for rows in GROUPS.values() for row in rows}
+# What is tested for a gain: every row over its base, and DDPS over every other method.
+COMPARISONS = [(row, ROWS[row.base]) for row in ROWS.values() if row.key != row.base] + [
+    (ROWS[f"{TAUGHT}_ddps"], row) for row in GROUPS["methods"]
+]
 
 # Term -> whose settings it has here. None was tuned on this data.
 SOURCES = {
