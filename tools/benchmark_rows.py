@@ -64,6 +64,7 @@ STUDENTS = {
 }
 PLAIN = ("DISTILLER.DFD.NORMALIZE", "False")
 CONSTANT = ("DISTILLER.CD.RANK_BY", "constant")
+CONTRASTIVE = ("DISTILLER.CD.FORM", "contrastive")
 TWICE = ("SOLVER.MAX_EPOCHS", "6", "SOLVER.MILESTONES", "[4]")
 STOPPED = ("DISTILLER.STOP_EPOCH", "2")
 WEAK = ("DISTILLER.TEACHER_CKPT", f"{RUNS}/weak_teacher/epoch_03.pth")
@@ -96,6 +97,7 @@ GROUPS: dict[str, list[Row]] = {
         Row("kd_standardized", "LD, standardized logits", "kd_standardized"),
         Row("cd_contrastive", "CD, contrastive", "cd_contrastive"),
         Row("ddps_constant", "DDPS, CD ranked by a constant", "ddps", CONSTANT),
+        Row("ddps_contrastive", "DDPS, CD contrastive", "ddps", CONTRASTIVE),
         Row("dfd_plain", "DFD, published sums", "dfd", PLAIN),
         Row("ddps_plain", "DDPS, DFD by published sums", "ddps", PLAIN),
     ],
