@@ -52,7 +52,7 @@ from utils.plots import save
 WORDS = Path(__file__).parents[1] / "docs/benchmark/page.md"
 SCORES = ("mAP", "top-1", "AP")
 ERRORS = ("found", "low_score", "poorly_placed", "missed")
-PARTS = (f"{TAUGHT}_alone", f"{TAUGHT}_ddps", "dfd", "ld", "cd")  # of which "where" is told
+PARTS = (f"{TAUGHT}_alone", f"{TAUGHT}_ddps", "dfd", "ld", "cd")  # by groups of queries
 NONE, NOT_YET = "–", "Not yet."
 
 
@@ -129,9 +129,9 @@ def against_table(results: Results, ddps: Row, others: Sequence[Row]) -> str:
     return table(lines)
 
 
-def errors_table(results: Results) -> str:
+def errors_table(results: Results, rows: Sequence[Row]) -> str:
     """What became of the people, and re-id on given boxes, means over seeds."""
-    named = [(ROWS[key].title, list(results.runs[key].values())) for key in PARTS]
+    named = [(row.title, list(results.runs[row.key].values())) for row in rows]
     lines = []
     for title, runs in [(TEACHERS[0].title, results.teachers["teacher"]), *named]:
         if runs:
@@ -249,6 +249,7 @@ def page(folder: Path) -> str:
     """The text of docs/benchmark.md."""
     results = load(folder)
     main_rows = GROUPS[f"students: {TAUGHT}"]
+    taught = [*main_rows, *GROUPS["methods"]]
     parts = {
         "frames": " and ".join(map(str, results.queries["frames"])),
         "identities": results.queries["identities"],
@@ -257,10 +258,10 @@ def page(folder: Path) -> str:
         "epochs": TEACHERS[0].run().cfg.SOLVER.MAX_EPOCHS,
         "tested": len(COMPARISONS),
         "students": students_table(results),
-        "methods": methods_table(results, [*main_rows, *GROUPS["methods"]]),
+        "methods": methods_table(results, taught),
         "against": against_table(results, main_rows[1], GROUPS["methods"]),
         "why": methods_table(results, [*main_rows, *GROUPS["why"]], bases=True),
-        "errors": errors_table(results),
+        "errors": errors_table(results, taught),
         "groups": groups_table(results),
         "settings": settings_table(),
         "teachers": teachers_text(results),
