@@ -71,6 +71,13 @@ class Gain:
     over_people: Interval | None  # bootstrap; a query's gain is its mean over seeds
 
 
+def paired_gains(ours: dict[int, dict], theirs: dict[int, dict]) -> np.ndarray:
+    """[S, Q] gains of AP in per cent, of the seeds that are in both."""
+    seeds = sorted(ours.keys() & theirs.keys())
+    queries = [[runs[seed]["query_ap"] for seed in seeds] for runs in (ours, theirs)]
+    return 100 * np.subtract(*queries)
+
+
 def gain(
     ours: dict[int, dict],
     theirs: dict[int, dict],
@@ -78,11 +85,10 @@ def gain(
     some: np.ndarray | slice = EVERY,
 ) -> Gain | None:
     """Over `some` of the queries; None where no seed is in both. people: the person of each."""
-    seeds = sorted(ours.keys() & theirs.keys())
-    if not seeds:
+    gains = paired_gains(ours, theirs)
+    if not len(gains):
         return None
-    pairs = [(ours[seed]["query_ap"], theirs[seed]["query_ap"]) for seed in seeds]
-    gains = 100 * np.array([np.subtract(*pair)[some] for pair in pairs])  # [seeds, queries]
+    gains = gains[:, some]
     by_seed = gains.mean(axis=1)
     over_people = bootstrap_interval(gains.mean(axis=0), people[some])
     return Gain(float(by_seed.mean()), t_interval(by_seed), over_people)
@@ -119,10 +125,8 @@ def is_open(results: Results, ours: Row, theirs: Row) -> bool:
         {seed: run for seed, run in results.runs[row.key].items() if seed in SEEDS}
         for row in (ours, theirs)
     )
-    found = gain(*first, results.people)
-    if found is None or found.over_seeds is None:
-        return False
-    return found.over_seeds.low <= 0 <= found.over_seeds.high
+    over_seeds = t_interval(np.array([gains.mean() for gains in paired_gains(*first)]))
+    return over_seeds is not None and over_seeds.low <= 0 <= over_seeds.high
 
 
 def undecided(results: Results) -> list[Row]:
