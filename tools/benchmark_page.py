@@ -10,7 +10,7 @@ import argparse
 import math
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from string import Template
 
@@ -34,6 +34,7 @@ from tools.benchmark_results import (
 from tools.benchmark_rows import (
     COMPARISONS,
     CONFIGS,
+    DDPS_OVER,
     GROUPS,
     MORE_SEEDS,
     ROWS,
@@ -82,10 +83,14 @@ def gain_cells(found: Gain | None) -> dict[str, str]:
     }
 
 
+def scores_cells(runs: Collection[dict]) -> dict[str, str]:
+    return {name: show(*mean_and_deviation(runs, name)) for name in SCORES}
+
+
 def row_cells(results: Results, row: Row) -> dict[str, str]:
     """Scores of a row that has any, and its gain."""
     runs = results.runs[row.key]
-    scores = {name: show(*mean_and_deviation(runs, name)) for name in SCORES}
+    scores = scores_cells(runs.values())
     alone = row.key == row.base
     found = None if alone else gain(runs, results.runs[row.base], results.people)
     return {"seeds": str(len(runs))} | scores | gain_cells(found)
@@ -97,11 +102,10 @@ def cost_cells(run: dict) -> dict[str, str]:
 
 def students_table(results: Results) -> str:
     lines = []
-    for run in results.teachers["teacher"]:
-        scores = {name: f"{run['scores'][name]:.1f}" for name in SCORES}
-        lines.append(
-            {"": TEACHERS[0].title} | cost_cells(run) | {"seeds": "1"} | scores | gain_cells(None)
-        )
+    if trained := results.teachers["teacher"]:
+        seeds = {"seeds": "1" if len(trained) == 1 else f"1, {len(trained)} times"}
+        cells = cost_cells(trained[0]) | seeds | scores_cells(trained) | gain_cells(None)
+        lines.append({"": TEACHERS[0].title} | cells)
     for student in STUDENTS:
         for row in GROUPS[f"students: {student}"]:
             if runs := results.runs[row.key]:
@@ -120,10 +124,10 @@ def methods_table(results: Results, rows: Sequence[Row], bases: bool = False) ->
     return table(lines)
 
 
-def against_table(results: Results, ddps: Row, others: Sequence[Row]) -> str:
+def against_table(results: Results) -> str:
     """What DDPS gains over each of the other methods."""
     lines = []
-    for row in others:
+    for ddps, row in DDPS_OVER:
         if found := gain(results.runs[ddps.key], results.runs[row.key], results.people):
             lines.append({"DDPS over": row.title} | gain_cells(found))
     return table(lines)
@@ -259,7 +263,7 @@ def page(folder: Path) -> str:
         "tested": len(COMPARISONS),
         "students": students_table(results),
         "methods": methods_table(results, taught),
-        "against": against_table(results, main_rows[1], GROUPS["methods"]),
+        "against": against_table(results),
         "why": methods_table(results, [*main_rows, *GROUPS["why"]], bases=True),
         "errors": errors_table(results, taught),
         "groups": groups_table(results),
@@ -283,7 +287,7 @@ def plot(results: Results, path: Path) -> None:
     for number, (student, title) in enumerate(STUDENTS.items()):
         for row, fill in zip(GROUPS[f"students: {student}"], ("none", "full")):
             if runs := results.runs[row.key]:
-                mean, deviation = mean_and_deviation(runs, "mAP")
+                mean, deviation = mean_and_deviation(runs.values(), "mAP")
                 x = next(iter(runs.values()))["gflop"]
                 style = {"fmt": "o", "fillstyle": fill, "color": f"C{number}", "capsize": 3}
                 height = 0 if math.isnan(deviation) else deviation

@@ -3,6 +3,7 @@
 import json
 import math
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -113,9 +114,9 @@ def bootstrap_interval(values: np.ndarray, people: np.ndarray) -> Interval | Non
     return Interval(*map(float, np.quantile(means, [0.025, 0.975])))
 
 
-def mean_and_deviation(runs: dict[int, dict], name: str) -> tuple[float, float]:
+def mean_and_deviation(runs: Iterable[dict], name: str) -> tuple[float, float]:
     """NaN for the deviation of one run."""
-    values = [run["scores"][name] for run in runs.values()]
+    values = [run["scores"][name] for run in runs]
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
 
