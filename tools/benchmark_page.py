@@ -103,7 +103,7 @@ def cost_cells(run: dict) -> dict[str, str]:
 def students_table(results: Results) -> str:
     lines = []
     if trained := results.teachers["teacher"]:
-        seeds = {"seeds": "1" if len(trained) == 1 else f"1, {len(trained)} times"}
+        seeds = {"seeds": "1" if len(trained) == 1 else f"1 ({len(trained)} runs)"}
         cells = cost_cells(trained[0]) | seeds | scores_cells(trained) | gain_cells(None)
         lines.append({"": TEACHERS[0].title} | cells)
     for student in STUDENTS:
