@@ -77,9 +77,16 @@ class _Fetcher(Dataset):
 
 class Loader:
     """Batches (list of images, list of targets) of a dataset, in the order of `keys`. However the
-    iteration ends, no worker is left; UserError where workers cannot go on."""
+    iteration ends, no worker is left; UserError where workers cannot go on. pin: they go to a GPU,
+    from memory that no one moves; a run on the CPU must not touch a GPU, which may be full."""
 
-    def __init__(self, data: SceneDataset, keys: list[list[tuple[int, int]]], workers: int):
+    def __init__(
+        self,
+        data: SceneDataset,
+        keys: list[list[tuple[int, int]]],
+        workers: int,
+        pin: bool = False,
+    ):
         self.data = data
         self.loader = DataLoader(
             _Fetcher(data),
@@ -87,7 +94,7 @@ class Loader:
             num_workers=workers,
             collate_fn=Parcel if workers else list,
             worker_init_fn=lone_worker,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=pin,
             generator=torch.Generator(),  # else each start draws from the global generator
         )
 
@@ -130,9 +137,10 @@ def train_loader(
     epoch: int,
     start_step: int = 0,
     part: tuple[int, int] = (0, 1),
+    pin: bool = False,
 ) -> Loader:
     """One epoch's batches from `start_step` on; of each, the r-th part of n for part (r, n), or
     its first image where a small batch leaves nothing to this part."""
     batches = epoch_batches(len(data), batch_size, seed, epoch)[start_step:]
     batches = [batch[part_of(len(batch), *part)] or batch[:1] for batch in batches]
-    return Loader(data, [[(epoch, i) for i in batch] for batch in batches], workers)
+    return Loader(data, [[(epoch, i) for i in batch] for batch in batches], workers, pin)

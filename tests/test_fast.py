@@ -21,6 +21,7 @@ from engine.training.generators import seed_everything
 from models.backbones import BACKBONES, LeanFPN, make_backbone
 from models.build import build_distiller, build_net
 from models.distill.dfd import LevelLoss
+from models.fast import map_sums
 from models.fast.inference import faster, fold_norms
 from models.fast.roi_align import GatheredRoIAlign
 from models.fast.rpn_head import SparseRPNHead
@@ -115,6 +116,16 @@ def test_rpn_head(autocast):
     assert not results[1][3].any()  # nothing is asked of the last level
     for a, b in zip(*results, strict=True):
         assert (a - b).norm() <= (1e-2 if autocast else 1e-6) * b.norm()
+
+
+def test_what_is_for_the_processors_cache_is_for_the_cpu_alone():
+    """Elsewhere maps go in one piece, and the RPN head's backward pass is torchvision's."""
+    maps = torch.rand(1, 4, 64, 80)
+    for device, pieces, sparse in (("cpu", 2, True), ("meta", 1, False)):
+        level = maps.to(device).requires_grad_()
+        assert len(list(map_sums._pieces(level.flatten(2)))) == pieces
+        objectness, _ = SparseRPNHead(4, 3).to(device)([level])
+        assert ("Sparse" in objectness[0].grad_fn.name()) == sparse
 
 
 def test_rpn_head_without_graph_is_torchvisions():

@@ -226,6 +226,19 @@ def test_what_is_not_finite_is_not_saved(base, tmp_path, what):
     assert differences(tmp_path / "out", base / "whole") == []
 
 
+def gpu_is_full() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has")
+
+
+def test_a_batch_that_is_too_large(base, tmp_path):
+    """What needs less memory is said, and what was learnt before is there."""
+    run = Run(base, tmp_path, *PERIOD, sabotage=in_step(3, gpu_is_full))
+    refused(run, "INPUT.BATCH_SIZE_TRAIN 3", "epoch 1, step 3", "SOLVER.ACCUMULATE")
+    run = Run(base, tmp_path, "--resume", *PERIOD)
+    assert run.wait() == 0 and "epoch_00_step_000002.pth" in run.text, run.text
+    assert differences(tmp_path, base / "whole") == []
+
+
 def test_a_rate_that_is_too_high(base, tmp_path):
     options = (
         "SOLVER.BASE_LR",

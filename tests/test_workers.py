@@ -116,6 +116,18 @@ def test_without_shared_memory_images_go_through_pipes(base, tmp_path):
     assert differences(tmp_path, base / "whole") == []
 
 
+def a_gpu_is_there() -> None:
+    """One that answers nobody: this machine has none."""
+    torch.cuda.is_available = lambda: True
+
+
+def test_a_gpu_that_is_not_asked_for_is_left_alone(base, tmp_path):
+    """It may be full: what a run on the CPU reads is not pinned for it."""
+    run = Run(base, tmp_path, *WORKERS, sabotage=a_gpu_is_there)
+    assert run.wait() == 0, run.text
+    assert differences(tmp_path, base / "whole") == []
+
+
 def test_no_worker_outlives_the_iteration(base):
     scenes = load_dataset("CUHK-SYSU", str(base / "data" / "CUHK-SYSU")).train
     before = children(os.getpid())

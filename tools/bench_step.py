@@ -162,6 +162,13 @@ def compare_with_plain(options: tuple, repeats: int) -> tuple[list[list], str]:
     )
 
 
+def tell(*rows: list) -> None:
+    """What is measured, as it comes: the table stands at the end of many minutes."""
+    for name, peak, seconds in rows:
+        said = "out of memory" if seconds is None else f"{peak:.2f} GiB, {seconds:.2f} s a step"
+        print(f"{name}: {said}", file=sys.stderr)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML config")
@@ -184,13 +191,14 @@ def main() -> None:
     trials = measures(cfg.INPUT.BATCH_SIZE_TRAIN, device)
     setting = args.cfg, args.teacher
     rows, line = compare_with_plain((*setting, args.overrides), args.repeats)
+    tell(*rows)
     for name, options in list(trials.items())[1:] if args.measures == "all" else []:
         try:
             (steps,) = in_turn([Bench(*setting, [*args.overrides, *options])], args.repeats)
             rows.append([name, *summary(steps)])
         except (BrokenProcessPool, torch.cuda.OutOfMemoryError):
             rows.append([name, None, None])
-        print(f"{name}: done", file=sys.stderr)
+        tell(rows[-1])
     _, memory, seconds = rows[0]
     table = [
         [*row, row[1] / memory, row[2] / seconds] if row[1] and memory else row for row in rows

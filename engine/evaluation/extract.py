@@ -54,7 +54,8 @@ def extract(
     net.eval()
     scenes, asked = dataset.gallery, queries_of(dataset)
     batches = batches_of_one_size(dataset, asked, range(part[0], len(scenes), part[1]), batch_size)
-    loader = Loader(SceneDataset(scenes), [[(0, i) for i in batch] for batch in batches], workers)
+    keys = [[(0, i) for i in batch] for batch in batches]
+    loader = Loader(SceneDataset(scenes), keys, workers, pin=device.type == "cuda")
     bar = tqdm(loader, "gallery", unit="batch", mininterval=1, disable=part[0] > 0)
     with _writing(path) as write:
         for batch, (images, targets) in zip(batches, bar):

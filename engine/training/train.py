@@ -26,7 +26,7 @@ from engine.training.schedule import learning_rate, scaled_lr
 from engine.weights import SUFFIX
 from models.build import loss_weights
 from models.search_net import SearchNet
-from utils.errors import UserError, first_of
+from utils.errors import UserError, first_of, no_memory
 from utils.files import write_text
 from utils.signals import Signals, Stopped
 from utils.states import load_optimizer, load_scaler, load_state, not_finite
@@ -196,6 +196,7 @@ class Trainer:
             epoch=self.epoch,
             start_step=self.step,
             part=(rank(), ranks()),
+            pin=self.device.type == "cuda",
         )
 
     def train_epoch(self, curves: Curves) -> None:
@@ -273,7 +274,16 @@ class Trainer:
         )
         mine = part_of(self.batch_size(), rank(), ranks())
         where = f"epoch {self.epoch + 1}, step {self.step + 1}"
-        return self.learner.step(images, targets, mine.stop - mine.start, rate, where)
+        try:
+            return self.learner.step(images, targets, mine.stop - mine.start, rate, where)
+        except (RuntimeError, MemoryError) as error:
+            if not no_memory(error):
+                raise
+            raise UserError(
+                f"INPUT.BATCH_SIZE_TRAIN {self.cfg.INPUT.BATCH_SIZE_TRAIN}: not enough memory at "
+                f"{where} ({self.device}); a larger SOLVER.ACCUMULATE, SOLVER.AMP or "
+                "BACKBONE.CHECKPOINT needs less (docs/training.md)"
+            ) from None
 
     def log(self, curves: Curves, losses: dict[str, float], size: int, seconds: float) -> None:
         """The curves' points of the step just done, on `size` images: losses (unweighted), total,

@@ -11,7 +11,8 @@ Plain, for maps S, T [N, C, P] of P places, weights w [N, P] and a [N, C], and a
 Written so, each reads and writes maps of 90 MB, and is a term of the gradient as large as the map,
 which autograd adds to the others one by one. All terms are (S - T) or the sign of S times something
 of rank one, or of rank one themselves. Here they are computed piece by piece, each of so few places
-that all that is needed of them stays in the processor's cache. The teacher's map gets no gradient.
+that all that is needed of them stays in the processor's cache; on a GPU, where every piece costs
+launches of kernels, in one. The teacher's map gets no gradient.
 """
 
 from collections.abc import Iterator
@@ -74,4 +75,5 @@ def strengths(features: Tensor) -> tuple[Tensor, Tensor]:
 
 def _pieces(*maps: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Maps of the same places, which are the last dimension, piece by piece."""
-    return zip(*(one.split(PIECE, dim=-1) for one in maps))
+    places = PIECE if maps[0].is_cpu else maps[0].shape[-1]
+    return zip(*(one.split(places, dim=-1) for one in maps))
