@@ -95,7 +95,9 @@ _C.DISTILLER.DFD.ATTENTION_WEIGHT = 5e-5  # spatial and channel attention
 _C.DISTILLER.DFD.RELATION_WEIGHT = 5e-7  # features with their global context
 _C.DISTILLER.DFD.TEMPERATURE = 0.5  # of the attention softmax
 _C.DISTILLER.DFD.SCALE_BOXES_BY = "image"  # "image": as published; "padded": right in mixed batches
-_C.DISTILLER.DFD.NORMALIZE = False  # published strength at any map size and width, not at one
+# True: the published strength at any size; False: plain sums, as published, so at 256 channels and
+# 900×1500 alone.
+_C.DISTILLER.DFD.NORMALIZE = False
 _C.DISTILLER.LD = CN()  # decoupled logit distillation (DKD is this term alone)
 _C.DISTILLER.LD.WEIGHT = 1.0
 _C.DISTILLER.LD.TEMPERATURE = 4.0

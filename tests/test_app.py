@@ -21,7 +21,7 @@ from engine.search.searcher import Searcher, to_pixels
 from tests.crowds import make_world, moving, noise
 from tests.videos import write_video
 from tools import app, index_gallery
-from utils.errors import UserError, run_main
+from utils.errors import run_main
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 120  # seconds, for a page or a process
@@ -108,15 +108,21 @@ def test_bad_arguments_are_one_line(base: Path, program) -> None:
         assert said in err
 
 
-@pytest.mark.slow
-def test_an_occupied_port(base: Path) -> None:
-    pytest.importorskip("gradio")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+def test_where_it_cannot_be_served(program, base: Path) -> None:
+    """A port in use, one that there is not, addresses that are not this machine's or not IPv4."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=f"--host 127.0.0.1 --port {port}: cannot be served"):
-            app.serve(app.page(make_desk(base), ""), "127.0.0.1", port)
+        places = {("127.0.0.1", port): "in use", ("127.0.0.1", 70000): "port must be 0-65535"}
+        places |= {("192.0.2.1", port): "requested address", ("::1", port): ""}
+        for (host, number), why in places.items():
+            where = ("--host", host, "--port", number)
+            code, _, err = program(app.main, *network(base), "--index", base / "index", *where)
+            assert (code, err.count("\n")) == (2, 1)
+            assert f"--host {host} --port {number}: cannot be served at (" in err and why in err
+
+
+def test_a_name_of_this_machine_is_its_address() -> None:
+    assert app.address_of("localhost", 0) == "127.0.0.1"
 
 
 @pytest.mark.slow
@@ -124,7 +130,7 @@ def test_no_connection_leaves_the_machine() -> None:
     code = """
 import socket
 from tools import app
-app.stay_home()
+app.stay_home("192.0.2.7")
 for work in (lambda: socket.getaddrinfo("example.org", 80),
              lambda: socket.gethostbyname("example.org"),
              lambda: socket.socket().connect(("192.0.2.1", 80)),

@@ -219,10 +219,14 @@ def test_bad_release_config_is_one_line(text, message, tmp_path, resnet18, capsy
     assert "\n" not in str(caught.value)
 
 
-def test_the_releases_own_files_are_not_overwritten(tmp_path):
+def test_nothing_is_overwritten(tmp_path):
+    """Neither the release's own files nor a run of ours of the same name."""
     cfg, ckpt = write_release(tmp_path / "release", {LUT: torch.zeros(3, 256)})
-    with pytest.raises(UserError, match="would be overwritten"):
-        convert(cfg, ckpt, str(tmp_path / "release"))
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "evaluations.jsonl").write_text("{}")
+    for folder in ("release", "ours"):
+        with pytest.raises(UserError, match="--out .* expected a new or empty folder"):
+            convert(cfg, ckpt, str(tmp_path / folder))
 
 
 @pytest.mark.slow

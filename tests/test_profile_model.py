@@ -60,7 +60,7 @@ def test_models_stand_side_by_side(monkeypatch, capsys):
     profile_model.main()
     lines = capsys.readouterr().out.splitlines()
     assert "torch" in lines[0]
-    assert lines[2].split() == ["cuhk_sysu/resnet50_base", "cuhk_sysu/resnet18_x05_base"]
+    assert lines[2].split() == ["resnet50_base.yaml", "resnet18_x05_base.yaml"]
     rows = {line[:28].strip(): line[28:].replace(",", "").split() for line in lines[4:-2]}
     for name in ("parameters, backbone", "GFLOPs per image", "peak MiB, batch 1"):
         ours, theirs = (float(value) for value in rows[name])

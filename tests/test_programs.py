@@ -160,7 +160,7 @@ BAD = {
     ),
     "unknown backbone": ("base", "BACKBONE.NAME vgg16", ["BACKBONE.NAME", "vgg16", "resnet18"]),
     "missing weights": ("base", "BACKBONE.WEIGHTS {0}/no.pth", ["BACKBONE.WEIGHTS", "{0}/no.pth"]),
-    "missing device": ("base", "DEVICE cuda:7", ["DEVICE", "cuda:7"]),
+    "missing device": ("base", "DEVICE cuda:77", ["DEVICE", "cuda:77"]),
     "unknown device": ("base", "DEVICE gpu", ["DEVICE", "gpu"]),
     "missing config": ("base", "--cfg {0}/no.yaml", ["{0}/no.yaml"]),
     "run is there": ("base", "OUTPUT_DIR {0}/teacher", ["{0}/teacher", "--resume"]),
@@ -282,3 +282,19 @@ def test_nothing_to_train_on_is_said(refuse, copy):
     savemat(path, {"Train": np.empty((0, 1), object)})
     line = refuse("base", "INPUT.DATA_ROOT", copy)
     assert "expected training images of identities" in line and str(copy) in line
+
+
+def test_a_reader_who_leaves_is_no_error():
+    """`| head` has read enough; a pipe of the program's own that breaks is still a defect."""
+    for work, code, said in (
+        ("print(*range(100000))", 141, b""),
+        ("(_ for _ in ()).throw(BrokenPipeError(32, 'mine'))", 1, b"mine"),
+    ):
+        script = f"from utils.errors import run_main; run_main(lambda: {work})"
+        with subprocess.Popen(
+            [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as program:
+            if code == 141:
+                program.stdout.close()
+            error = program.stderr.read()
+        assert program.returncode == code and said in error and bool(said) == bool(error)

@@ -64,14 +64,22 @@ def test_the_page_shows_what_the_results_say(evaluated, show):
     assert "://" not in page  # self-contained; no colon can stand in the pictures' base64
 
 
-def test_best_random_and_given_queries(show, evaluated, tmp_path):
-    order = {}
-    for kind in ("worst", "best", "random"):
-        show("--show", kind, "--count", 3, "--out", tmp_path / "x.html")
-        order[kind] = re.findall(r"Query (\d+)", (tmp_path / "x.html").read_text())
-    assert sorted(order["random"]) == sorted(order["best"]) == sorted(order["worst"])
-    show("--query", 2, 0, "--out", tmp_path / "x.html")
-    assert re.findall(r"Query (\d+)", (tmp_path / "x.html").read_text()) == ["2", "0"]
+def test_best_random_and_given_queries(evaluated, show, tmp_path):
+    results = json.loads((evaluated / "results.json").read_text())
+    aps = {str(query["query"]): query["ap"] for query in results["queries"]}
+    assert len(set(aps.values())) > 1
+
+    def shown(*args) -> list[str]:
+        assert show(*args, "--out", tmp_path / "x.html")[0] == 0
+        return re.findall(r"Query (\d+)", (tmp_path / "x.html").read_text())
+
+    for kind, order in (("worst", sorted(aps.values())), ("best", sorted(aps.values())[::-1])):
+        assert [aps[number] for number in shown("--show", kind)] == order
+    drawn = {seed: shown("--show", "random", "--count", 2, "--seed", seed) for seed in range(8)}
+    assert drawn[0] == shown("--show", "random", "--count", 2)  # 0 is the default
+    assert {len(some) for some in drawn.values()} == {2}
+    assert {number for some in drawn.values() for number in some} == set(aps)
+    assert shown("--query", 2, 0) == ["2", "0"]
 
 
 def test_a_sheet(show, tmp_path):

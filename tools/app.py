@@ -11,6 +11,7 @@ import argparse
 import html
 import os
 import signal
+import socket
 import sys
 import tempfile
 from dataclasses import dataclass, replace
@@ -30,7 +31,7 @@ from engine.index.gallery_index import GalleryIndex, Match, open_index
 from engine.search.presentation import QUERY, RANKED, read_scene
 from engine.search.searcher import Searcher, to_pixels
 from utils.drawing import PLAIN, cut_out, draw_boxes
-from utils.errors import UserError, run_main
+from utils.errors import UserError, reason_of, run_main
 from utils.names import printable
 from utils.optional import optional
 from utils.pages import clock
@@ -220,9 +221,23 @@ def page(desk: Desk, hint: str) -> Any:
     return blocks
 
 
-def stay_home() -> None:
-    """From now on this process connects to itself alone: whatever a library would like to report,
-    look up or fetch fails."""
+def address_of(host: str, port: int) -> str:
+    """The IPv4 address of this machine that `host` names, free at `port`; UserError where there is
+    none."""
+    try:
+        with socket.socket() as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind((host, port))
+            return trial.getsockname()[0]
+    except (OSError, OverflowError) as error:  # OverflowError: there is no such port
+        raise UserError(
+            f"--host {host} --port {port}: cannot be served at ({reason_of(error)})"
+        ) from None
+
+
+def stay_home(address: str) -> None:
+    """From now on this process connects to itself alone: to the address that it serves, and within
+    the machine. Whatever a library would like to report, look up or fetch fails."""
 
     def refuse(event: str, args: tuple) -> None:
         if event in ("socket.connect", "socket.sendto") and isinstance(args[1], tuple):
@@ -231,17 +246,18 @@ def stay_home() -> None:
             host = args[0]
         else:
             return
-        if not _own(host):
+        if not _own(host, address):
             raise PermissionError(f"{event}: {host} is not this machine")
 
     sys.addaudithook(refuse)
 
 
-def _own(host: str | bytes | None) -> bool:
-    """Is this host this machine?"""
+def _own(host: str | bytes | None, address: str) -> bool:
+    """Is this host this machine, or the address of it that is served?"""
     name = host.decode() if isinstance(host, bytes) else host or ""
     try:
-        return name in LOCAL or ip_address(name).is_loopback or ip_address(name).is_unspecified
+        own = name in {*LOCAL, address}
+        return own or ip_address(name).is_loopback or ip_address(name).is_unspecified
     except ValueError:
         return False
 
@@ -261,32 +277,29 @@ class Headers:
         await self.app(scope, receive, tell if scope["type"] == "http" else send)
 
 
-def serve(blocks: Any, host: str, port: int) -> None:
+def serve(blocks: Any, address: str, port: int) -> None:
     """Until it is interrupted. The files that the page shows lie in a folder that goes with it."""
     gr = optional("gradio", "tools.app", REQUIREMENTS)
     middleware = optional("starlette.middleware", "tools.app", REQUIREMENTS).Middleware
-    try:
-        blocks.launch(
-            server_name=host,
-            server_port=port,
-            share=False,
-            quiet=True,
-            prevent_thread_lock=True,
-            allowed_paths=[],
-            max_file_size="100mb",
-            enable_monitoring=False,
-            run_history=False,
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            footer_links=[],
-            theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-            css=CSS,
-            app_kwargs={"middleware": [middleware(Headers)]},
-        )
-    except (OSError, OverflowError) as error:  # OverflowError: there is no such port
-        raise UserError(f"--host {host} --port {port}: cannot be served at ({error})") from None
-    print(f"http://{host}:{port}   (Ctrl-C ends it)", flush=True)
+    blocks.launch(
+        server_name=address,
+        server_port=port,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        allowed_paths=[],
+        max_file_size="100mb",
+        enable_monitoring=False,
+        run_history=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        footer_links=[],
+        theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+        css=CSS,
+        app_kwargs={"middleware": [middleware(Headers)]},
+    )
+    print(f"http://{address}:{port}   (Ctrl-C ends it)", flush=True)
     blocks.block_thread()
 
 
@@ -317,14 +330,15 @@ def main() -> None:
     args = parse_args()
     if args.top < 1:
         raise UserError(f"--top {args.top}: expected at least 1")
+    address = address_of(args.host, args.port)
     desk = make_desk(args, load_cfg(args.cfg, args.overrides))
-    stay_home()
+    stay_home(address)
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="person_search_") as folder:
         for name in ("GRADIO_TEMP_DIR", "GRADIO_EXAMPLES_CACHE"):
             os.environ[name] = folder
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        serve(page(desk, advice(thresholds_of(args.ckpt))), args.host, args.port)
+        serve(page(desk, advice(thresholds_of(args.ckpt))), address, args.port)
 
 
 if __name__ == "__main__":

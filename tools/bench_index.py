@@ -25,8 +25,9 @@ from engine.index.people import People, Sample, Source
 from engine.index.vectors import Vectors, load_faiss
 from models.outputs import Detections
 from tools.bench_eval import gib
-from tools.profile_model import machine
-from utils.errors import run_main
+from tools.profile_model import machine, positive
+from utils.errors import UserError, run_main
+from utils.files import make_folder
 
 VIEWS = 10  # of an identity
 PART = 50_000  # people drawn at once
@@ -165,14 +166,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--people", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--people", type=positive, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--kinds", nargs="+", default=["Flat", "HNSW32", "IVF64,Flat"])
-    parser.add_argument("--width", type=int, default=256, help="numbers in an embedding")
+    parser.add_argument("--width", type=positive, default=256, help="numbers in an embedding")
     parser.add_argument("--bare", type=int, default=5_000_000, help="from so many people on")
     parser.add_argument("--folder", metavar="FOLDER", help="for the files, which are removed")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=positive, default=2)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
+    if args.seed < 0:
+        raise UserError(f"--seed {args.seed}: expected a whole number from 0 on")
+    if args.folder:
+        make_folder(Path(args.folder), "--folder")
     load_faiss("tools.bench_index").omp_set_num_threads(args.threads)
     torch.set_num_threads(args.threads)
     print(f"{machine(torch.device('cpu'))}, seed {args.seed}, {args.width} numbers each")

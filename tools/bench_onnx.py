@@ -23,6 +23,7 @@ from tools.parity import PICTURES
 from tools.profile_model import machine, positive
 from utils.errors import run_main
 from utils.media import read_pixels
+from utils.names import short_names
 
 
 def parse_args() -> argparse.Namespace:
@@ -66,7 +67,8 @@ def main() -> None:
     cfg = load_cfg(args.cfg, args.overrides)
     device = choose_device(cfg.DEVICE)
     images = [read_pixels(path, upright=True).to(device) for path in args.pictures]
-    files = {"PyTorch": Path(args.ckpt)} | {Path(path).name: Path(path) for path in args.onnx}
+    names = short_names([Path(path) for path in args.onnx])
+    files = {"PyTorch": Path(args.ckpt)} | {name: path for path, name in names.items()}
     nets = {name: load_net(cfg, path, device) for name, path in files.items()}
     taken = measure(nets, images, args.repeats)
     print(machine(device))

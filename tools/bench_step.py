@@ -30,7 +30,7 @@ from engine.training.learner import Learner
 from models.build import build_distiller, build_net, choose_device
 from tools.plain import plain_formulas
 from tools.profile_model import machine, matmul_flops, peak_memory, positive
-from utils.errors import run_main
+from utils.errors import UserError, no_memory, run_main
 
 PEOPLE = 8  # in each image
 IDENTITIES = 5532
@@ -84,9 +84,8 @@ class Bench:
 
     def __init__(self, path: str, teacher: str | None, overrides: list[str], plain: bool = False):
         """path, teacher: configs; plain: by the plain formulas."""
-        options = path, teacher, overrides, plain
-        context = get_context("spawn")
-        self.pool = ProcessPoolExecutor(1, context, initializer=_prepare, initargs=options)
+        self.pool = ProcessPoolExecutor(1, get_context("spawn"))
+        self.pool.submit(_prepare, path, teacher, overrides, plain).result()
 
     def step(self) -> tuple[float, float]:
         """Seconds, and the peak so far in bytes, beside what the process held before."""
@@ -190,13 +189,24 @@ def main() -> None:
     device = choose_device(cfg.DEVICE)
     trials = measures(cfg.INPUT.BATCH_SIZE_TRAIN, device)
     setting = args.cfg, args.teacher
-    rows, line = compare_with_plain((*setting, args.overrides), args.repeats)
+    try:
+        rows, line = compare_with_plain((*setting, args.overrides), args.repeats)
+    except BrokenProcessPool:
+        raise UserError(
+            f"--cfg {args.cfg}: a step was stopped, most likely for want of memory; expected a "
+            "smaller INPUT.BATCH_SIZE_TRAIN or INPUT.MAX_SIZE"
+        ) from None
     tell(*rows)
     for name, options in list(trials.items())[1:] if args.measures == "all" else []:
         try:
             (steps,) = in_turn([Bench(*setting, [*args.overrides, *options])], args.repeats)
             rows.append([name, *summary(steps)])
-        except (BrokenProcessPool, torch.cuda.OutOfMemoryError):
+        except UserError as error:  # a measure that is not for this network
+            print(f"{name}: {error}", file=sys.stderr)
+            continue
+        except (RuntimeError, MemoryError) as error:
+            if not (isinstance(error, BrokenProcessPool) or no_memory(error)):
+                raise
             rows.append([name, None, None])
         tell(rows[-1])
     _, memory, seconds = rows[0]

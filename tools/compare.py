@@ -14,7 +14,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from configs.defaults import load_cfg
+from configs.defaults import get_cfg, load_cfg
 from tools import gradients
 from tools.comparison import write
 from tools.runs import Run, finish_all, make_run
@@ -73,8 +73,10 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config values for all")
     args = parser.parse_intermixed_args()
+    known = get_cfg()
     for values in (args.methods, args.seeds):  # the last list takes the KEY VALUE pairs too
-        start = next((i for i, value in enumerate(values) if value.isupper()), len(values))
+        keys = (i for i, value in enumerate(values) if value.partition(".")[0] in known)
+        start = next(keys, len(values))
         args.overrides += values[start:]
         del values[start:]
     if args.jobs < 1:

@@ -25,7 +25,7 @@ from tools.release_format import (
     renumber_prw,
 )
 from utils.errors import UserError, run_main
-from utils.files import load_file, make_folder, read_text, save_file, write_text
+from utils.files import expect_new, load_file, make_folder, read_text, save_file, write_text
 from utils.states import misfits
 
 DATASET_FOLDERS = {"CUHK-SYSU": "cuhk_sysu", "PRW": "prw"}
@@ -140,9 +140,7 @@ def convert(cfg_path: str, ckpt_path: str, out: str) -> None:
     where, folder = f"--ckpt {ckpt_path}", Path(out)
     release = read_release_config(cfg_path)
     targets = folder / "config.yaml", folder / Path(ckpt_path).with_suffix(".pth").name
-    for source in (cfg_path, ckpt_path):
-        if Path(source).resolve() in [target.resolve() for target in targets]:
-            raise UserError(f"--out {out}: expected another folder; {source} would be overwritten")
+    expect_new(folder, "--out")
     content = load_file(ckpt_path, "--ckpt")
     state, terms = split_model(content, where)
     sizes = model_sizes(state, where)

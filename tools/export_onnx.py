@@ -142,7 +142,7 @@ def main() -> None:
     for option, path in (("--out", args.out), ("--int8", args.int8)):
         if path is not None:
             check_target(option, path, SUFFIX)
-    if args.int8 == args.out:
+    if args.int8 is not None and args.int8.resolve() == args.out.resolve():
         raise UserError(f"--int8 {args.int8}: is --out; expected another file")
     cfg = load_cfg(args.cfg, args.overrides)
     images = pictures(args.check)

@@ -30,8 +30,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cfg", metavar="FILE", help="YAML config")
-    parser.add_argument("--ckpt", metavar="FILE", help="checkpoint of that config")
+    parser.add_argument("--cfg", metavar="FILE", help="YAML config, for SOURCE")
+    parser.add_argument("--ckpt", metavar="FILE", help="checkpoint of that config, likewise")
     parser.add_argument("--index", required=True, type=Path, metavar="FOLDER", help="the index")
     parser.add_argument(
         "--every",

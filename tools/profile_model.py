@@ -28,6 +28,7 @@ from models.build import build_net, choose_device
 from models.fast.inference import faster
 from models.search_net import SearchNet
 from utils.errors import UserError, run_main
+from utils.names import short_names
 
 
 def parts(net: SearchNet) -> dict[str, list[nn.Module]]:
@@ -243,10 +244,9 @@ def main() -> None:
     cfgs = [load_cfg(path, args.overrides) for path in args.cfg]  # all of them, before any work
     choose_device(cfgs[0].DEVICE)
     results = {}
-    for path in args.cfg:
+    for path, name in short_names([Path(path) for path in args.cfg]).items():
         print(f"measuring {path}", file=sys.stderr)
-        name = "/".join(Path(path).with_suffix("").parts[-2:])
-        results[name] = in_fresh_process(path, args.overrides, args.batch, args.repeats)
+        results[name] = in_fresh_process(str(path), args.overrides, args.batch, args.repeats)
     print(f"{next(iter(results.values()))['machine']}\n\n{table(results)}\n")
     print(
         "FLOPs: PyTorch's counter, 2 for each multiply-add; RoI pooling is not in it. Peak: "

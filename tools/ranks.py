@@ -10,6 +10,8 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main
 
+from utils.errors import reason_of
+
 
 def run() -> int:
     """As a shell tells it: 128 + signal where one ended the rank, or this program."""
@@ -23,6 +25,9 @@ def run() -> int:
         name = signal.Signals(-failure.exitcode).name
         print(f"error: rank {rank} was ended by {name}", file=sys.stderr)
         return 128 - failure.exitcode
+    except (ValueError, AssertionError) as error:  # of torchrun's own arguments
+        print(f"error: torchrun: {reason_of(error)}; see --help", file=sys.stderr)
+        return 2
     except SignalException as stopped:
         return 128 + stopped.sigval
     return 0

@@ -68,11 +68,19 @@ def describe_run(path: str, overrides: list[str], method: str, seed: int) -> Run
         )
     terms = [term for part in parts for term in METHODS[part][0]]
     options = [option for part in parts for option in METHODS[part][1]]
-    name = "_".join(["+".join(terms) or ALONE, *options[1::2]])  # fgd is dfd: one run for both
+    if ALONE in parts and len(parts) > 1:
+        raise UserError(f"--methods {method}: expected {ALONE} by itself")
+    name = "+".join(map(_name_of, parts))
     folder = Path(load_cfg(path, overrides).OUTPUT_DIR) / f"{name}_seed{seed}"
     own = ["DISTILLER.TERMS", str(terms), "SEED", str(seed), "OUTPUT_DIR", str(folder)]
     overrides = [*overrides, *options, *own]
     return Run(path, name, terms, seed, overrides, load_cfg(path, overrides))
+
+
+def _name_of(part: str) -> str:
+    """What it is in effect: fgd is dfd, one run for both."""
+    terms, options = METHODS[part]
+    return "_".join(["+".join(terms) or ALONE, *options[1::2]])
 
 
 def make_run(path: str, overrides: list[str], method: str, seed: int) -> Run:

@@ -17,8 +17,8 @@ from datasets import Scene, load_dataset
 from engine.evaluation import metrics
 from engine.evaluation.cache import CACHE, load_cache
 from engine.evaluation.evaluate import SEARCH_SCORE, check_settings, context_of
-from utils.drawing import Color, Style, Tile, contact_sheet, cut_out, draw_boxes
-from utils.errors import UserError, reason_of, run_main
+from utils.drawing import Color, Style, Tile, contact_sheet, cut_out, draw_boxes, save_picture
+from utils.errors import UserError, run_main
 from utils.files import write_text
 from utils.media import read_picture
 from utils.pages import Figure, Section, css, page
@@ -55,7 +55,7 @@ def parse_args() -> argparse.Namespace:
         "overrides",
         nargs="*",
         metavar="KEY VALUE",
-        help="config values, for example EVAL_GALLERY_SIZE 50",
+        help="config values, for example EVAL_GALLERY_SIZE 50; of several sizes the first is shown",
     )
     return parser.parse_intermixed_args()
 
@@ -163,13 +163,10 @@ def main() -> None:
     protocol = check_settings(dataset, cfg)[0]
     cache = load_cache(Path(cfg.OUTPUT_DIR) / CACHE, dataset, cfg.EVAL_USE_GT, cfg.EVAL_USE_CBGM)
     title, sections = sections_of(dataset, cache, protocol, cfg, args)
-    try:
-        if out.suffix == ".png":
-            sheet(title, sections).save(out)
-        else:
-            write_text(result_page(title, sections), out)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({reason_of(error)})") from None
+    if out.suffix == ".png":
+        save_picture(sheet(title, sections), out)
+    else:
+        write_text(result_page(title, sections), out)
     print(f"{title}\n{out}")
 
 

@@ -11,7 +11,7 @@ from yacs.config import CfgNode
 from configs.defaults import load_cfg
 from engine.evaluation.records import flat_metrics
 from models.build import build_net
-from utils.errors import UserError, run_main
+from utils.errors import UserError, reason_of, run_main
 
 # Column -> its name among the metrics of an evaluation, fractions of 1.
 SCORES = {
@@ -35,10 +35,12 @@ def summarize(title: str, folder: Path) -> list:
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
         metrics = flat_metrics(results)
-        scores = [100 * metrics[name] for name in SCORES.values()]
+        scores = [f"{100 * metrics[name]:.2f}" for name in SCORES.values()]
         seconds = results["protocol"].get("seconds_per_image", float("nan"))
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"{path}: expected the results of an evaluation ({error!r})") from None
+        raise UserError(
+            f"{path}: expected the results of an evaluation ({reason_of(error)})"
+        ) from None
     parameters = count_parameters(load_cfg(str(folder / "config.yaml")))
     return [title, *scores, f"{parameters / 1e6:.2f} M", f"{seconds:.3f}"]
 
@@ -46,13 +48,16 @@ def summarize(title: str, folder: Path) -> list:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="TITLE=FOLDER")
-    runs = [run.partition("=")[::2] for run in parser.parse_args().runs]
+    args = parser.parse_args()
+    if wrong := [run for run in args.runs if "=" not in run]:
+        raise UserError(f"expected TITLE=FOLDER, found {wrong[0]}")
+    runs = [run.partition("=")[::2] for run in args.runs]
     headers = ["", *SCORES, "parameters", "s/image"]
     print(
         tabulate(
             [summarize(title, Path(folder)) for title, folder in runs],
             headers,
-            floatfmt=".2f",
+            disable_numparse=True,
             colalign=("left",) + ("right",) * 6,
         )
     )

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from utils.files import written_beside
 from utils.lettering import drawable, font, wrapped
 
 Color = tuple[int, int, int]
@@ -198,3 +200,11 @@ def stack(pictures: Sequence[Image.Image]) -> Image.Image:
         result.paste(picture, (0, top))
         top += picture.height
     return result
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """In the format that the name's ending says, whole or not at all; UserError where it cannot be
+    written."""
+    with written_beside(path) as file:
+        kind = Image.registered_extensions()[path.suffix.lower()]
+        picture.save(file, format=kind, quality=92)

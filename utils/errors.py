@@ -2,6 +2,8 @@
 
 import errno
 import io
+import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -59,9 +61,19 @@ def first_of(values: Iterable[Any], most: int = 5) -> str:
     return (", ".join(words) or "none") + (f" and {more} more" if more > 0 else "")
 
 
+def _reader_left() -> bool:
+    """Does nobody read what is printed any more, as under `| head`? What is left goes nowhere."""
+    pipe = select.poll()
+    pipe.register(sys.stdout, 0)  # asks for errors alone
+    if not pipe.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
+
+
 def run_main(main: Callable[[], int | None]) -> NoReturn:
     """Run a program's `main`; report a UserError, or what the machine refuses, on stderr and exit
-    with 2, Ctrl-C with 130.
+    with 2, Ctrl-C with 130; say nothing where `| head` has read enough.
 
     What the terminal has no letters for is escaped: no file's name breaks a print. A "~" in an
     argument is the user's home."""
@@ -72,7 +84,13 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     if signal.getsignal(signal.SIGINT) is leave:  # as it was while the program started
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        sys.exit(main() or 0)
+        code = main() or 0
+        sys.stdout.flush()  # where a reader who has left is noticed
+        sys.exit(code)
+    except BrokenPipeError:
+        if not _reader_left():
+            raise
+        sys.exit(128 + signal.SIGPIPE)
     except UserError as error:
         said = str(error)
     except KeyboardInterrupt:

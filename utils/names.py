@@ -3,7 +3,8 @@
 import hashlib
 import os
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 LONGEST = 200  # bytes of a name that we make; file systems take 255, and beside it lies its .part
 DRAWN = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}  # what drawn pictures are saved as
@@ -20,6 +21,12 @@ def at_home(argument: str) -> str:
     is in `--out=~/found`, and whoever starts a program without a shell in every place."""
     option, equals, value = argument.rpartition("=") if "=~" in argument else ("", "", argument)
     return option + equals + os.path.expanduser(value)
+
+
+def short_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """Each path from the folder on that holds them all."""
+    base = os.path.commonpath([os.path.abspath(path.parent) for path in paths]) if paths else ""
+    return {path: os.path.relpath(path, base) for path in paths}
 
 
 _CUT = reprlib.Repr()

@@ -18,7 +18,7 @@ from engine.index.people import Person
 from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes, stack
 from utils.errors import UserError
 from utils.media import read_picture
-from utils.names import printable
+from utils.names import printable, short_names
 from utils.pages import Figure, Section, Span, Timeline, clock, css, page
 from utils.videos import read_frame
 
@@ -88,12 +88,6 @@ def as_json(matches: Sequence[Match]) -> list[dict]:
         }
         records.append(record)
     return records
-
-
-def short_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """Each path from the folder on that holds them all."""
-    base = os.path.commonpath([path.parent for path in paths]) if paths else ""
-    return {path: os.path.relpath(path, base) for path in paths}
 
 
 def label(name: str, time: float | None) -> str:

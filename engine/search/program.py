@@ -6,7 +6,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from configs.defaults import load_cfg
@@ -16,10 +15,11 @@ from engine.search import presentation as show
 from engine.search.asking import Asked, check, default_query, least_similarity, parse_args
 from engine.search.presentation import Query, Scene
 from engine.search.searcher import Searcher, joined
-from utils.errors import UserError, reason_of
+from utils.drawing import save_picture
+from utils.errors import UserError
 from utils.files import make_folder, write_text
 from utils.media import read_pixels
-from utils.names import output_names, printable
+from utils.names import output_names, printable, short_names
 from utils.sources import PICTURE, VIDEO, LeftOut, Medium, told, walk
 
 
@@ -52,7 +52,7 @@ def choose_person(asked: Asked, pixels: Tensor, searcher: Searcher, out: Path) -
         return Query(asked.path, pixels, boxes[number - 1])
     make_folder(out, "--out")
     drawn = out / output_names([f"query_{asked.path.name}"])[0]
-    save(show.draw_query(pixels, boxes), drawn)
+    save_picture(show.draw_query(pixels, boxes), drawn)
     given = "" if asked.person is None else f" --person {asked.person}"
     raise UserError(
         f"--query {asked.path}{given}: {len(boxes)} people in it, numbered in {drawn}; choose one "
@@ -101,22 +101,15 @@ def draw(
     """A picture for each scene, and the sheet. The query's own pictures come last."""
     ranks = {match.person.id: rank for rank, match in enumerate(matches, 1)}
     asked = {query.real_path: query for query in queries}
-    names = show.short_names([scene.path for scene in scenes])
+    names = short_names([scene.path for scene in scenes])
     labels = [
         names[s.path] if s.time is None else f"{names[s.path]}_{s.time:.2f}s.jpg" for s in scenes
     ]
     for scene, name in zip(scenes, output_names(f"scene_{label}" for label in labels)):
-        save(show.draw_scene(scene, ranks, asked.get(scene.path), read), out / name)
+        save_picture(show.draw_scene(scene, ranks, asked.get(scene.path), read), out / name)
     shown = sorted(scenes, key=lambda scene: scene.path in asked)[: show.SCENES_SHOWN]
     small = [show.draw_scene(scene, ranks, asked.get(scene.path), read, 500) for scene in shown]
-    save(show.draw_sheet(queries, matches, shown, small, read), out / "contact_sheet.jpg")
-
-
-def save(picture: Image.Image, path: Path) -> None:
-    try:
-        picture.save(path, quality=92)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({reason_of(error)})") from None
+    save_picture(show.draw_sheet(queries, matches, shown, small, read), out / "contact_sheet.jpg")
 
 
 def tell(
