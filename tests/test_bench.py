@@ -22,6 +22,17 @@ def test_a_step_beside_the_plain_formulas(tmp_path, monkeypatch, capsys):
     assert "fast over plain formulas, pair by pair: " in said and "GFLOP/s of matmul" in said
 
 
+@pytest.mark.slow
+def test_a_mistake_is_one_and_a_measure_for_other_networks_is_left_out(tmp_path, program):
+    (tmp_path / "tiny.yaml").write_text(CONFIG)
+    line = ["--cfg", tmp_path / "tiny.yaml", "--repeats", 1]
+    code, _, err = program(bench_step.main, *line, "SOLVER.OPTIMIZER", "lion")
+    assert (code, err) == (2, "error: SOLVER.OPTIMIZER: expected sgd or adamw, found lion\n")
+    code, out, err = program(bench_step.main, *line, "BACKBONE.NAME", "convnext_tiny")
+    assert code == 0 and "FROZEN_BN True: BACKBONE.FROZEN_BN: expected False" in err
+    assert "FROZEN_BN" not in out and "out of memory" not in out
+
+
 def test_the_plain_formulas_stay_in_force(tmp_path):
     (tmp_path / "tiny.yaml").write_text(CONFIG)
     fast = SparseRPNHead.forward

@@ -207,6 +207,8 @@ def test_methods(base, method, name, terms, options):
     "arguments, message",
     [
         (["none", "fgd2"], "--methods fgd2: expected .*pkd.*ddps.*; found fgd2"),
+        (["none", "DDPS"], "--methods DDPS: expected .*; found DDPS"),
+        (["none+dfd"], "--methods none.dfd: expected none by itself"),
         (["none", "--seeds", "one"], "--seeds: expected whole numbers, found one"),
         (["none", "SEED", "3"], "override SEED: expected --seeds in its place"),
         (["none", "--gradients", "-1"], "--gradients: expected a number of steps, found -1"),
@@ -217,6 +219,13 @@ def test_methods(base, method, name, terms, options):
 def test_mistakes_before_any_run(call, arguments, message):
     with pytest.raises(UserError, match=message):
         call(*arguments)
+
+
+def test_different_methods_have_different_names():
+    config = str(ROOT / "configs/benchmark/resnet18_x05.yaml")
+    methods = ("ld+kd", "dkd_standardized+kd", "dkd+kd_standardized", "cd_contrastive+ld", "cd+ld")
+    names = [runs.describe_run(config, [], method, 1).name for method in methods]
+    assert names[:2] == ["ld+kd", "ld_standardized+kd"] and len({*names}) == len(methods)
 
 
 def test_no_other_run_starts_once_the_caller_has_failed(monkeypatch):

@@ -15,6 +15,7 @@ import train_base
 import train_ddps
 from engine.run import run
 from tests.training import CONFIG, make_data
+from tools import summarize
 from utils.errors import run_main
 
 pytestmark = pytest.mark.slow
@@ -124,6 +125,20 @@ def test_eval_gives_the_last_training_evaluation(base, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert results(tmp_path) == wanted
+
+
+def test_runs_in_one_table(base, program):
+    """Titles and numbers stand as they are, whatever a title looks like."""
+    metrics = json.loads((base / "teacher/results.json").read_text())
+    code, out, err = program(summarize.main, f"0.001={base / 'teacher'}", f"b={base / 'teacher'}")
+    assert code == 0, err
+    first, second = (line.split() for line in out.splitlines()[-2:])
+    assert (first[0], second[0]) == ("0.001", "b") and first[1:] == second[1:]
+    assert first[2] == f"{100 * metrics['detection']['ap']:.2f}"
+    assert first[-1] == f"{metrics['protocol']['seconds_per_image']:.3f}"
+    for wrong, said in ((base, "expected TITLE=FOLDER"), (f"a={base}", "results.json: expected")):
+        code, _, err = program(summarize.main, wrong)
+        assert (code, err.count("\n")) == (2, 1) and said in err
 
 
 def test_cache_needs_neither_images_nor_checkpoint(base, tmp_path):
