@@ -25,7 +25,7 @@ _C.INPUT.MAX_SIZE = 1500  # the longer side never exceeds this
 _C.INPUT.BATCH_SIZE_TRAIN = 5  # the whole batch, over all ranks and accumulated parts
 _C.INPUT.BATCH_SIZE_TEST = 1
 _C.INPUT.NUM_WORKERS = 5  # processes that decode images, in training and in evaluation
-_C.INPUT.SKIP_DAMAGED = False  # training skips and counts images that cannot be decoded
+_C.INPUT.SKIP_DAMAGED = False  # training skips and counts images that are missing or damaged
 
 _C.BACKBONE = CN()
 _C.BACKBONE.NAME = "resnet50"  # a name in models/backbones.py: BACKBONES

@@ -34,10 +34,20 @@ def read_config(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[Path, di
     return [*read_config(below, (*above, path)), (path, values)]
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice: YAML's own takes the last and says nothing."""
+
+    def construct_mapping(self, node, deep=False):
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"line {node.start_mark.line + 1}: {shown(twice)} is given twice")
+        return super().construct_mapping(node, deep)
+
+
 def parse(text: str, where: str) -> dict[Any, Any]:
     """The mapping that a YAML text is. where: what the line of a UserError starts with."""
     try:
-        values = yaml.safe_load(text)
+        values = yaml.load(text, _Loader)
         _check_size(values)
     except Exception as error:  # YAML's own, and those of the numbers, dates and depths in it
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -17,6 +17,7 @@ from datasets.protocol import Protocol
 from utils.errors import UserError
 
 UNLABELED = 2**31 - 1
+GALLERY_SIZE = 100  # images of the usual gallery: the default of EVAL_GALLERY_SIZE
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,10 @@ class SearchDataset(ABC):
 
     @abstractmethod
     def protocol(
-        self, gallery_size: int | str = 100, cross_camera: bool = False, query_file: str = ""
+        self,
+        gallery_size: int | str = GALLERY_SIZE,
+        cross_camera: bool = False,
+        query_file: str = "",
     ) -> Protocol:
         """Which images each query searches (CUHK-SYSU sizes, PRW cameras, query lists)."""
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from datasets.base import (
+    GALLERY_SIZE,
     UNLABELED,
     Query,
     Scene,
@@ -33,7 +34,10 @@ GALLERY_SEED = 17  # of drawn galleries; not the run's, so that all runs search 
 
 class OwnData(SearchDataset):
     def protocol(
-        self, gallery_size: int | str = 100, cross_camera: bool = False, query_file: str = ""
+        self,
+        gallery_size: int | str = GALLERY_SIZE,
+        cross_camera: bool = False,
+        query_file: str = "",
     ) -> Protocol:
         """Every test image but the query's own; `cross_camera`: images of other cameras only.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets.base import (
+    GALLERY_SIZE,
     UNLABELED,
     Query,
     Scene,
@@ -33,7 +34,10 @@ Key = tuple[str, int, int, int, int]  # image and x y w h: how the files point a
 
 class CuhkSysu(SearchDataset):
     def protocol(
-        self, gallery_size: int | str = 100, cross_camera: bool = False, query_file: str = ""
+        self,
+        gallery_size: int | str = GALLERY_SIZE,
+        cross_camera: bool = False,
+        query_file: str = "",
     ) -> Protocol:
         """Gallery size 50..4000, -1 for the whole gallery, "Occlusion" or "Resolution".
 

@@ -10,6 +10,7 @@ from collections import Counter
 import numpy as np
 
 from datasets.base import (
+    GALLERY_SIZE,
     UNLABELED,
     Query,
     Scene,
@@ -32,7 +33,10 @@ BOX_VARIABLES = ("box_new", "anno_file", "anno_previous")  # the real files use 
 
 class PRW(SearchDataset):
     def protocol(
-        self, gallery_size: int | str = 100, cross_camera: bool = False, query_file: str = ""
+        self,
+        gallery_size: int | str = GALLERY_SIZE,
+        cross_camera: bool = False,
+        query_file: str = "",
     ) -> Protocol:
         """Every test frame but the query's own; `cross_camera`: frames of other cameras only.
 
@@ -40,7 +44,7 @@ class PRW(SearchDataset):
         queries, as the 30-query mini set does. PRW has one gallery: `gallery_size` is -1, or the
         default.
         """
-        if gallery_size not in (-1, 100):
+        if gallery_size not in (-1, GALLERY_SIZE):
             raise UserError(
                 "EVAL_GALLERY_SIZE: PRW has one gallery, every test frame but the "
                 f"query's own; expected -1, found {gallery_size!r}"

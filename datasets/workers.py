@@ -80,8 +80,8 @@ def lone_worker(_number: int) -> None:
 
 
 def _leave_because(_kind: object, error: BaseException, _trace: object) -> None:
-    """What the thread that hands files over calls with its error, to try again for ever while the
-    run waits. The exit code says why."""
+    """Called with an error of the thread that hands files over. It would try again for ever, while
+    the run waits for them; so the worker leaves, and its exit code says why."""
     os._exit(getattr(error, "errno", None) or 1)
 
 

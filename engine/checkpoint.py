@@ -20,6 +20,7 @@ from utils.errors import DamagedError, UserError, first_of, reason_of
 from utils.files import load_file
 from utils.states import load_state, not_finite
 
+QUEUE = "MODEL.OIM.QUEUE_SIZE"
 # The keys that change which tensors a model has, or what they mean.
 MODEL_KEYS = (
     "BACKBONE.NAME",
@@ -28,14 +29,14 @@ MODEL_KEYS = (
     "MODEL.FC_SIZE",
     "MODEL.EMBEDDING_SIZE",
     "MODEL.ANCHOR_SIZES",
-    "MODEL.OIM.QUEUE_SIZE",
+    QUEUE,
 )
 # Keys of MODEL that training alone reads; an .onnx file has all others built in.
 TRAINING_KEYS = (
     "MODEL.RPN.BATCH_SIZE",
     "MODEL.ROI.BATCH_SIZE",
     "MODEL.ROI.POSITIVE_FRACTION",
-    "MODEL.OIM.QUEUE_SIZE",
+    QUEUE,
     "MODEL.OIM.MOMENTUM",
     "MODEL.OIM.SCALE",
 )
@@ -106,10 +107,15 @@ def check_same_model(
         raise UserError(f"{where}: another model: {'; '.join(differ)}")
 
 
+def _handed_on(state: dict) -> bool:
+    """Are these weights without anything of OIM, as tools.export_weights writes them?"""
+    return not any(str(name).startswith(TABLE) for name in state)
+
+
 def _restore_net(checkpoint: dict, cfg: CfgNode, where: str, device: torch.device) -> SearchNet:
     """In eval mode; where the checkpoint has no OIM table at all, the network's has no rows."""
     state, table = checkpoint["model"], TABLE + "lut"
-    handed_on = not any(str(name).startswith(TABLE) for name in state)
+    handed_on = _handed_on(state)
     rows = getattr(state.get(table), "shape", ())
     if len(rows) != 2 and not handed_on:
         raise UserError(f"{where}: {table} is missing, or no table of identities")
@@ -130,7 +136,8 @@ def load_net(cfg: CfgNode, path: str | Path, device: torch.device) -> Network:
 def load_search_net(cfg: CfgNode, path: str | Path, device: torch.device) -> SearchNet:
     """The checkpoint's network in eval mode; it must be the config's model."""
     checkpoint = load_checkpoint(path)
-    check_same_model(checkpoint, cfg, f"--ckpt {path}")
+    keys = [key for key in MODEL_KEYS if key != QUEUE or not _handed_on(checkpoint["model"])]
+    check_same_model(checkpoint, cfg, f"--ckpt {path}", keys)
     return _restore_net(checkpoint, cfg, f"--ckpt {path}", device)
 
 

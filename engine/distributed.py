@@ -61,7 +61,8 @@ def process_group() -> Iterator[None]:
         if not first:
             time.sleep(10)  # torchrun ends this rank; the first one to fail has said why
             sys.exit(2)
-        if any(sign in str(error) for sign in LOST):
+        lost = not isinstance(error, UserError) and any(sign in str(error) for sign in LOST)
+        if lost:
             raise UserError(
                 f"rank {number} lost another rank, which died or hangs: torchrun names "
                 f"it below ({str(error).splitlines()[0]})"

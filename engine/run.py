@@ -14,9 +14,10 @@ from yacs.config import CfgNode
 from configs.defaults import load_cfg
 from datasets import load_dataset
 from engine.checkpoint import load_net
-from engine.distributed import own_device, patience, process_group, rank, ranks
+from engine.distributed import from_first, own_device, patience, process_group, rank, ranks
 from engine.evaluation.evaluate import check_settings, evaluate
 from engine.evaluation.records import evaluated_epoch
+from engine.training.folder import CheckpointFolder
 from engine.training.generators import seed_everything
 from engine.training.lock import sole_run
 from engine.training.train import Trainer
@@ -74,6 +75,17 @@ def stopping(signals: Signals) -> Iterator[None]:
         raise
 
 
+def _start_of(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
+    """The config to build by: where a run goes on, its backbone's weights are in its checkpoint,
+    and not looked for where they once came from."""
+    folder = CheckpointFolder(Path(cfg.OUTPUT_DIR), cfg.SOLVER.CKPT_KEEP)
+    if args.resume and from_first(lambda: bool(args.ckpt or folder.newest_first())):
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.BACKBONE.WEIGHTS = ""
+    return cfg
+
+
 def work(args: argparse.Namespace, build: Build, signals: Signals) -> None:
     cfg = load_cfg(args.cfg, args.overrides)
     if args.eval and args.resume:
@@ -101,7 +113,7 @@ def work(args: argparse.Namespace, build: Build, signals: Signals) -> None:
     check_settings(dataset, cfg)
     dataset.check_training()
     seed_everything(cfg.SEED)
-    model, net = build(cfg, dataset.num_pids, device)
+    model, net = build(_start_of(cfg, args), dataset.num_pids, device)
     if rank():  # models start equal; each rank then draws regions of its own images
         seed_everything(cfg.SEED + rank())
     with sole_run(Path(cfg.OUTPUT_DIR)):

@@ -9,6 +9,7 @@ import json
 import zlib
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -64,11 +65,15 @@ def _halved(name: str, value: Tensor) -> Tensor:
     return value.half()
 
 
+def _bytes(value: Tensor) -> bytes:
+    """NumPy has no bfloat16."""
+    return value.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
 def _checksum(state: dict[str, Tensor], header: dict[str, str]) -> str:
     """Of names, kinds, numbers and header, in order of their names."""
     facts = {name: (text, b"") for name, text in header.items()} | {
-        name: (f"{value.dtype} {list(value.shape)}", value.numpy().tobytes())
-        for name, value in state.items()
+        name: (f"{value.dtype} {list(value.shape)}", _bytes(value)) for name, value in state.items()
     }
     total = 0
     for name, (text, numbers) in sorted(facts.items()):

@@ -193,7 +193,6 @@ class LeanFPN(FeaturePyramidNetwork):
             if levels:
                 lateral = self.inner_blocks[number](maps[number])
                 inner = lateral.add_(F.interpolate(inner, lateral.shape[-2:], mode="nearest"))
-                del lateral
             levels.insert(0, self.layer_blocks[number](inner))
         levels, names = self.extra_blocks(levels, maps, names)
         return OrderedDict(zip(names, levels))

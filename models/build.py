@@ -94,7 +94,7 @@ def build_terms(cfg: CfgNode, teacher_cfg: CfgNode) -> dict[str, nn.Module]:
     check_terms(cfg.DISTILLER.TERMS)
     terms = {}
     for name in cfg.DISTILLER.TERMS:
-        node = cfg.DISTILLER.get(name.upper(), {})
+        node = cfg.DISTILLER[name.upper()]
         options = {key.lower(): value for key, value in node.items() if key != "WEIGHT"}
         terms[name] = make_term(
             name, cfg.MODEL.FPN_CHANNELS, teacher_cfg.MODEL.FPN_CHANNELS, options
@@ -124,7 +124,9 @@ def build_distiller(
 
 def loss_weights(cfg: CfgNode, epoch: int = 0) -> dict[str, float]:
     """The weight of every loss by the name under which the model returns it, after `epoch`
-    finished epochs: from DISTILLER.STOP_EPOCH on the terms are only watched."""
+    finished epochs: from DISTILLER.STOP_EPOCH on the terms are only watched. UserError for a term
+    that does not exist."""
+    check_terms(cfg.DISTILLER.TERMS)
     own = {name.lower(): weight for name, weight in cfg.SOLVER.LOSS_WEIGHTS.items()}
     stopped = 0 < cfg.DISTILLER.STOP_EPOCH <= epoch
     return own | {

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 @dataclass
 class Detections:
     """People found in one image: boxes [n, 4] x1 y1 x2 y2 in original pixels, scores [n] in 0..1,
-    embeddings [n, D] (unit, or scaled by the score in gallery mode)."""
+    embeddings [n, D] (unit, or scaled by the score after `weighted`)."""
 
     boxes: Tensor
     scores: Tensor

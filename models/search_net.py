@@ -88,7 +88,7 @@ class SearchNet(nn.Module, Network):
         )
 
     def _resize(self, images: list[Tensor], boxes: Sequence[Tensor]):
-        targets = [{"boxes": b.reshape(-1, 4)} for b in boxes]
+        targets = [{"boxes": b.reshape(-1, 4).float()} for b in boxes]  # NumPy's are float64
         resized, targets = self.transform(as_floats(images), targets)
         return resized, [t["boxes"] for t in targets]
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from configs.defaults import load_cfg
-from engine.evaluation.evaluate import SEARCH_SCORE
+from engine.evaluation.metrics import SEARCH_SCORE
 from engine.index.gallery_index import GalleryIndex
 from engine.index.people import Sample, Source
 from engine.search.searcher import Searcher, to_pixels

@@ -16,7 +16,8 @@ from configs.defaults import load_cfg
 from datasets import Scene, load_dataset
 from engine.evaluation import metrics
 from engine.evaluation.cache import CACHE, load_cache
-from engine.evaluation.evaluate import SEARCH_SCORE, check_settings, context_of
+from engine.evaluation.evaluate import check_settings, context_of
+from engine.evaluation.metrics import SEARCH_SCORE
 from utils.drawing import Color, Style, Tile, contact_sheet, cut_out, draw_boxes, save_picture
 from utils.errors import UserError, run_main
 from utils.files import write_text

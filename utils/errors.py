@@ -21,6 +21,7 @@ LIMITS = (
     errno.ENOMEM,
     errno.EAGAIN,
     errno.EIO,
+    errno.EROFS,
     errno.ESTALE,
     errno.ENAMETOOLONG,
 )

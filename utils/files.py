@@ -7,7 +7,7 @@ import stat
 import warnings
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
@@ -46,7 +46,8 @@ def written_beside(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(part, path)
     except BaseException as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that became read-only keeps it
+            part.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise UserError(
                 f"{path}: cannot be written ({reason_of(error)}); earlier files are whole"

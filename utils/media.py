@@ -106,10 +106,8 @@ def read_picture(path: str | Path, upright: bool) -> Image.Image:
     or so narrow that its shorter side would vanish."""
     with open_picture(path) as image:
         image.load()
-        turn = TURNS.get(_orientation(image)) if upright else None
-        picture = _rgb(image)
-        _check_shape(path, *picture.size)
-        return picture if turn is None else picture.transpose(turn)
+        _check_shape(path, *image.size)
+        return to_rgb(image, upright)
 
 
 def picture_size(path: str | Path, upright: bool) -> tuple[int, int]:
@@ -146,8 +144,14 @@ def _orientation(image: Image.Image) -> int:
     return found if found in TURNS else 1
 
 
+def to_rgb(image: Image.Image, upright: bool) -> Image.Image:
+    """An opened image of any mode as RGB, turned as EXIF says where `upright`."""
+    turn = TURNS.get(_orientation(image)) if upright else None
+    picture = _rgb(image)
+    return picture if turn is None else picture.transpose(turn)
+
+
 def _rgb(image: Image.Image) -> Image.Image:
-    """A loaded image of any mode as RGB."""
     if image.mode == "F" or image.mode.startswith("I"):
         return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:

@@ -19,8 +19,10 @@ def printable(text: str) -> str:
 def at_home(argument: str) -> str:
     """An argument of a command line, or a path, with "~" as the user's home. Shells leave it as it
     is in `--out=~/found`, and whoever starts a program without a shell in every place."""
-    option, equals, value = argument.rpartition("=") if "=~" in argument else ("", "", argument)
-    return option + equals + os.path.expanduser(value)
+    option, home, rest = argument.partition("=~")
+    if home and not option.startswith("~"):
+        return f"{option}={os.path.expanduser('~' + rest)}"
+    return os.path.expanduser(argument)
 
 
 def short_names(paths: Sequence[Path]) -> dict[Path, str]:

@@ -22,9 +22,11 @@ def _axes(path: Path, title: str, x_label: str) -> Iterator[Axes]:
     figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     yield axes
-    axes.set(title=title, xlabel=x_label, ylabel="per cent")
+    axes.set_title(title, parse_math=False)  # a "$" in a user's name is one
+    axes.set(xlabel=x_label, ylabel="per cent")
     axes.grid(alpha=0.3)
-    axes.legend()
+    for text in axes.legend().get_texts():
+        text.set_parse_math(False)
     save(figure, path)
 
 

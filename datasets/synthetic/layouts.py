@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy.io import savemat
 
+from datasets.base import GALLERY_SIZE
 from datasets.coco_files import write_annotations
 from datasets.cuhk_sysu import SIZES
 from datasets.synthetic.plan import Plan
@@ -95,7 +96,7 @@ def write_cuhk(folder: str, plan: Plan, boxes: Boxes, seed: int) -> None:
     ]
     _save(folder, "test/train_test/Train.mat", _cell(train))
     for size in SIZES:
-        if size <= max(len(plan.gallery), 100):  # 100 is what evaluation asks for by default
+        if size <= max(len(plan.gallery), GALLERY_SIZE):
             _save(folder, f"test/train_test/TestG{size}.mat", _test(plan, boxes, size, seed))
 
 

@@ -19,7 +19,8 @@ from engine.distributed import from_all, from_first, rank, ranks
 from engine.evaluation import metrics
 from engine.evaluation.cache import CACHE, Cache, check_cache, load_cache, made_from
 from engine.evaluation.extract import collect, extract, precision_of
-from engine.evaluation.records import RESULTS
+from engine.evaluation.metrics import SEARCH_SCORE
+from engine.evaluation.records import RESULTS, SIZES_DRAWN, THRESHOLDS_DRAWN
 from models.fast.inference import faster
 from models.network import Network
 from utils.drawing import draw_boxes
@@ -27,7 +28,6 @@ from utils.files import make_folder, save_file, write_text
 from utils.plots import save_curves, save_shares
 
 DETECTION_SCORE = 0.01  # detections from this score on count in recall and AP
-SEARCH_SCORE = 0.5  # detections from this score on are ranked against queries
 NUMBERS = ("mAP", "top1", "top5", "top10")
 
 
@@ -228,9 +228,9 @@ def evaluate(
     if seconds is not None:
         results["protocol"]["seconds_per_image"] = seconds
     print_results(results)
-    draw_sizes(results, folder / "gallery_sizes.png")
-    draw_thresholds(results, folder / "thresholds.png")
     write_text(json.dumps(results, indent=2) + "\n", folder / RESULTS)
+    draw_sizes(results, folder / SIZES_DRAWN)
+    draw_thresholds(results, folder / THRESHOLDS_DRAWN)
     return results
 
 

@@ -3,7 +3,7 @@
 import io
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -146,7 +146,8 @@ def _writing(path: Path) -> Iterator[Callable[[str, int, Detections], None]]:
             with _blaming(path):  # it writes what could not be written once more
                 file.close()
     except BaseException:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
         raise
 
 

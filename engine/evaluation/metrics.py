@@ -27,6 +27,7 @@ from engine.evaluation.gallery import (
 )
 from engine.evaluation.thresholds import Similarities, best_wrong
 
+SEARCH_SCORE = 0.5  # detections from this score on are ranked against queries
 TOP = (1, 5, 10)
 CHUNK = 64  # queries scored at once: [64, 140k] similarities are 36 MB
 PAIRS = 1 << 19  # pairs of a person and a detection compared at once: 170 bytes each, 90 MB
@@ -138,7 +139,7 @@ def search(
     feats: Sequence[Tensor],
     query_feats: Tensor,
     protocol: Protocol,
-    score_thr: float = 0.5,
+    score_thr: float = SEARCH_SCORE,
     cbgm: CBGM | None = None,
 ) -> dict:
     """Scores of one protocol, see `search_many`."""
@@ -150,7 +151,7 @@ def search_many(
     feats: Sequence[Tensor],
     query_feats: Tensor,
     protocols: Sequence[Protocol],
-    score_thr: float = 0.5,
+    score_thr: float = SEARCH_SCORE,
     cbgm: CBGM | None = None,
 ) -> list[dict]:
     """Search scores of several protocols in one pass over the features.
@@ -294,7 +295,7 @@ def top_matches(
     protocol: Protocol,
     rows: Sequence[int],
     k: int = 10,
-    score_thr: float = 0.5,
+    score_thr: float = SEARCH_SCORE,
     cbgm: CBGM | None = None,
 ) -> list[list[Match]]:
     """The k best matches, best first, of each query in `rows` (positions in the protocol)."""

@@ -10,6 +10,7 @@ from utils.files import open_file
 
 RESULTS = "results.json"
 EVALUATIONS = "evaluations.jsonl"
+SIZES_DRAWN, THRESHOLDS_DRAWN = "gallery_sizes.png", "thresholds.png"
 PREFIX = "thresholds/"  # of a threshold's name among flat metrics
 
 

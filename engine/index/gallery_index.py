@@ -83,8 +83,10 @@ class GalleryIndex:
         """
         wanted = wanted.float().cpu()
         queries = np.ascontiguousarray(wanted.numpy())
+        everyone = self.people.count() + 1  # one more: that there is no one else shows then
         count = max(64, 8 * top)
         while True:
+            count = min(count, everyone)
             ids, bound = self.nearest(queries, count)
             found = self._best_of_appearances(ids, wanted, besides)[:top]
             if bound == -np.inf:
@@ -170,7 +172,7 @@ def open_index(folder: Path, origin: Origin | None = None) -> GalleryIndex:
         raise UserError(
             f"--index {folder}: no index there; python -m tools.index_gallery makes one"
         )
-    made = _origin_of(people, folder)
+    made = _origin_of(people)
     _check_same(made, origin, folder)
     vectors = None
     if (folder / VECTORS).exists():
@@ -191,7 +193,7 @@ def writing(folder: Path, origin: Origin | None, kind: str | None = None) -> Ite
         people = People(folder / PEOPLE)
         if origin is not None and people.fact("format") is None:
             _begin(people, origin)
-        made = _origin_of(people, folder)
+        made = _origin_of(people)
         _check_same(made, origin, folder)
         kind = kind or people.fact("kind") or EXACT
         Vectors.empty(kind, len(made.probe))
@@ -242,7 +244,7 @@ def _begin(people: People, origin: Origin) -> None:
     )
 
 
-def _origin_of(people: People, folder: Path) -> Origin:
+def _origin_of(people: People) -> Origin:
     if people.fact("format") != FORMAT:
         raise UserError(f"{people.path}: damaged, or no index of this program")
     probe = np.frombuffer(people.fact("probe"), np.float32)

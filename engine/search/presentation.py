@@ -25,7 +25,8 @@ from utils.videos import read_frame
 CUT_OUT = (160, 320)  # size of a person on the contact sheet, pixels
 CROP, SCENE = (128, 256), 900  # on the page: of a person, and a scene's long side
 COLUMNS = 9  # of the sheet: a query and eight matches
-SCENES_SHOWN = 12  # on the contact sheet, those with the best matches
+# On the contact sheet; a JPEG has at most 65,500 rows.
+MATCHES_SHOWN, SCENES_SHOWN = 200, 12
 RANKED = Style((46, 204, 113), 1.0)  # the best match of its picture, among those with a rank
 BEST = Style((255, 176, 32), 0.6)  # the best of its picture, without a rank
 ALSO_RANKED = Style((225, 232, 240), 0.5)  # with a rank, but another one here is better
@@ -156,19 +157,23 @@ def draw_sheet(
     pictures: Sequence[Image.Image],
     read: Reader,
 ) -> Image.Image:
-    """The queries and their best matches, and under them scenes, `pictures` of which are drawn."""
+    """The queries and their best matches, so many as are shown, and under them scenes, `pictures`
+    of which are drawn."""
     tiles = []
     for query in queries:
         cut = cut_out(to_pil_image(query.pixels), query.box, CUT_OUT)
         tiles.append(Tile(cut, f"query\n{query.path.name}", QUERY.color))
-    for rank, match in enumerate(matches, 1):
+    for rank, match in enumerate(matches[:MATCHES_SHOWN], 1):
         person = match.person
         cut = cut_out(read(person.path, person.time), person.box, CUT_OUT)
         caption = f"#{rank}   {match.similarity:.2f}\n{label(person.path.name, person.time)}"
         tiles.append(Tile(cut, caption, RANKED.color if _is_best(match, matches) else None))
     below = [Tile(p, label(s.path.name, s.time)) for s, p in zip(scenes, pictures)]
     legend = "Scenes, best match first; the best of each is green with a rank, orange without"
-    sheets = [contact_sheet(tiles, COLUMNS, "Query and best matches")]
+    title = "Query and best matches"
+    if len(matches) > MATCHES_SHOWN:
+        title += f": {MATCHES_SHOWN} of {len(matches)}"
+    sheets = [contact_sheet(tiles, COLUMNS, title)]
     return stack([*sheets, contact_sheet(below, 3, legend)] if below else sheets)
 
 

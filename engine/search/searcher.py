@@ -14,14 +14,14 @@ from yacs.config import CfgNode
 
 from engine.checkpoint import load_net
 from engine.distributed import own_device
-from engine.evaluation.evaluate import SEARCH_SCORE
 from engine.evaluation.extract import precision_of
+from engine.evaluation.metrics import SEARCH_SCORE
 from engine.index.gallery_index import GalleryIndex, Match, Origin
 from models.build import choose_device
 from models.fast.inference import faster
 from models.network import Network
 from models.outputs import Detections
-from utils.media import read_pixels
+from utils.media import read_pixels, to_rgb
 
 Picture = str | Path | Image.Image | Tensor  # a file, a picture, or [3, H, W] uint8 RGB
 PROBE = (32, 320)  # height and width of the picture that tells networks apart: long, hence cheap
@@ -113,11 +113,11 @@ def joined(queries: Tensor, how: str) -> Tensor:
 
 
 def to_pixels(picture: Picture) -> Tensor:
-    """[3, H, W] uint8; files as a person sees them in a viewer."""
+    """[3, H, W] uint8; files, and Pillow's images, as a person sees them in a viewer."""
     if isinstance(picture, Tensor):
         return picture
     if isinstance(picture, Image.Image):
-        return pil_to_tensor(picture.convert("RGB"))
+        return pil_to_tensor(to_rgb(picture, upright=True))
     return read_pixels(picture, upright=True)
 
 

@@ -12,7 +12,7 @@ from engine.evaluation.records import EVALUATIONS
 from utils.errors import DamagedError, UserError, reason_of
 from utils.files import open_file, remove, save_file, written_beside
 
-BEST = "best.pth"
+BEST, CONFIG = "best.pth", "config.yaml"
 
 
 class CheckpointFolder:

@@ -40,4 +40,6 @@ def restore_generators(states: dict, where: str) -> None:
         if states["cuda"] is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(states["cuda"])
     except Exception as error:  # of each of them
-        raise UserError(f"{where}: its random generators are not ({reason_of(error)})") from None
+        raise UserError(
+            f"{where}: the states of its random generators cannot be restored ({reason_of(error)})"
+        ) from None

@@ -146,10 +146,12 @@ class Learner:
         self, images: list[Tensor], targets: list[dict[str, Tensor]], live: int
     ) -> Iterator[tuple[list[Tensor], list[dict[str, Tensor]], bool]]:
         """The parts that go through the network at a time, on its device; the last value: whether
-        it counts, or stands in for an empty part."""
+        it counts, or stands in for an empty part, which other ranks wait for."""
         parts = self.solver.ACCUMULATE
         for cut in (part_of(live, number, parts) for number in range(parts)):
             alive = cut.stop > cut.start
+            if not alive and ranks() == 1:
+                continue
             cut = cut if alive else slice(1)
             yield (
                 [image.to(self.device, non_blocking=True) for image in images[cut]],

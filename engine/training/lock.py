@@ -6,15 +6,19 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from engine.distributed import from_first
+from engine.evaluation.cache import CACHE
+from engine.evaluation.records import EVALUATIONS, RESULTS, SIZES_DRAWN, THRESHOLDS_DRAWN
+from engine.training.folder import BEST, CONFIG
 from utils.files import make_folder, remove
 from utils.locks import locked
 
 NAME = ".lock"
+WRITTEN = (BEST, CACHE, CONFIG, EVALUATIONS, RESULTS, SIZES_DRAWN, THRESHOLDS_DRAWN)
 # The beginnings of files that a run was killed over: names that only `written_beside` and the
 # parts of an evaluation have.
 PARTS = re.compile(
-    r"(?:(?:epoch_\d+(?:_step_\d+)?|best|eval_cache)\.pth|config\.yaml|evaluations\.jsonl"
-    r"|results\.json)\.part|eval_cache\.part\d+"
+    rf"(?:epoch_\d+(?:_step_\d+)?\.pth|{'|'.join(map(re.escape, WRITTEN))})\.part"
+    rf"|{Path(CACHE).stem}\.part\d+"
 )
 
 

@@ -17,7 +17,7 @@ from engine.distributed import from_all, from_first, rank, ranks, same_buffers
 from engine.evaluation.evaluate import draw_scene, evaluate
 from engine.evaluation.records import flat_metrics
 from engine.training.curves import Curves, curves_in
-from engine.training.folder import CheckpointFolder
+from engine.training.folder import CONFIG, CheckpointFolder
 from engine.training.generators import generator_states, restore_generators
 from engine.training.history import History
 from engine.training.learner import Learner
@@ -146,7 +146,7 @@ class Trainer:
         from_first(lambda: self.prepare(resume, checkpoint))
         if resume:
             self.resume(checkpoint)
-        from_first(lambda: write_text(self.cfg.dump(), self.folder / "config.yaml"))
+        from_first(lambda: write_text(self.cfg.dump(), self.folder / CONFIG))
         with curves_in(self.folder, self.done, rank() == 0) as curves, self.signals.held():
             if self.epoch and not self.step:
                 self.evaluate(curves)

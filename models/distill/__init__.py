@@ -13,7 +13,7 @@ from torch import nn
 
 from utils.errors import UserError
 
-FPN_LEVELS = ("0", "1", "2", "3")  # without the extra "pool", which only repeats every other "3"
+FPN_LEVELS = ("0", "1", "2", "3")  # without "pool", which is "3" at every second place
 
 
 def known_terms() -> list[str]:

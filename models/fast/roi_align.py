@@ -15,8 +15,8 @@ from torchvision.ops import MultiScaleRoIAlign
 
 
 class GatheredRoIAlign(MultiScaleRoIAlign):
-    """Torchvision's, which does the work on other devices, and where the network is exported or
-    compiled; `scales` and `map_levels` must be known from the start."""
+    """Torchvision's, which does the work on other devices; `scales` and `map_levels` must be known
+    from the start."""
 
     scales: list[float]
 
@@ -25,7 +25,7 @@ class GatheredRoIAlign(MultiScaleRoIAlign):
     ) -> Tensor:
         """Maps [N, C, H, W] by name, boxes [n_i, 4] per image in pixels -> [R, C, 7, 7]."""
         levels = [x[name] for name in self.featmap_names]
-        if not levels[0].is_cpu or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if not levels[0].is_cpu:
             return super().forward(x, boxes, image_shapes)
         pixels, weights = self.taps([level.shape for level in levels], boxes)
         places, rows = touched_pixels(pixels, [level[:, 0].numel() for level in levels])
