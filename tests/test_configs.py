@@ -244,6 +244,7 @@ BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
         ("SEED: {a: 1}", "SEED: expected a whole number"),
         ("SEED: 2024-13-45", "not a YAML config"),
         ("SEED: !!timestamp x", "not a YAML config"),
+        ("SEED: 1\nSOLVER:\n  GAMMA: 0.1\n  GAMMA: 0.2", "line 3: 'GAMMA' is given twice"),
         ("SEED: " + "1" * 5000, "not a YAML config"),
         ("SEED: " + "[" * 5000, "not a YAML config"),
         ("a: &a {b: *a}", "not a YAML config .nested too deep"),

@@ -15,7 +15,7 @@ from PIL import Image
 import demo
 from configs.defaults import load_cfg
 from engine.checkpoint import load_net
-from engine.search import asking
+from engine.search import asking, presentation
 from engine.search.asking import TOP
 from engine.search.searcher import Searcher
 from tests.crowds import SMALL, make_world, moving, noise
@@ -77,6 +77,21 @@ def test_draws_every_scene_a_sheet_and_a_page(run, tmp_path):
     similarities = [float(row.split()[-1]) for row in out.splitlines()[2 : 2 + TOP]]
     assert similarities == sorted(similarities, reverse=True)
     assert str(tmp_path / "out" / "contact_sheet.jpg") in out
+
+
+def test_a_sheet_shows_no_more_than_fit_on_it(run, monkeypatch):
+    """A JPEG has an end: the page and the table go on."""
+    seen = []
+
+    def sheet(tiles, columns, title):
+        seen.append((len(tiles), title))
+        return contact_sheet(tiles, columns, title)
+
+    monkeypatch.setattr(presentation, "MATCHES_SHOWN", 1)
+    monkeypatch.setattr(presentation, "contact_sheet", sheet)
+    code, out, _ = run()
+    assert code == 0 and len(out.splitlines()) > TOP
+    assert seen[0] == (2, f"Query and best matches: 1 of {TOP}")
 
 
 def matches_of(out: Path) -> list[dict]:

@@ -226,10 +226,11 @@ def test_a_rank_that_finds_an_error_says_it_once(base, tmp_path):
     copy = shutil.copytree(base / "data" / "CUHK-SYSU", tmp_path / "data")
     for image in load_dataset("CUHK-SYSU", str(copy)).train[:2]:
         Path(image.path).write_bytes(b"damaged")
-    for options in (("INPUT.DATA_ROOT", str(copy)), ("BACKBONE.NAME", "vgg")):
+    for options in (("INPUT.DATA_ROOT", str(copy)), ("BACKBONE.NAME", "NCCL")):
         code, text = torchrun(base, tmp_path / "out", *options)
         assert code == 2 and text.count("error: ") == 1 and "Traceback" not in text, text
         assert "damaged image" in text or "BACKBONE.NAME" in text
+        assert "lost another rank" not in text
 
 
 # --- parts of a batch on one rank ---

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file as load_tensors
+from safetensors.torch import save_file
 
 import demo
 import train_base
@@ -60,6 +61,14 @@ def test_the_same_network_from_a_smaller_file(weights: Path, net: SearchNet):
     assert weights.stat().st_size < (weights.parent / "best.pth").stat().st_size - 200_000
     assert not any("oim" in name for name in load_tensors(weights))
     assert stored_cfg(load_weights(weights, "--ckpt")) == cfg
+
+
+def test_a_queue_that_it_does_not_have_is_not_compared(weights: Path):
+    longer = TINY["MODEL.OIM.QUEUE_SIZE"] + 8
+    load_net(load_cfg(None, pairs(TINY | {"MODEL.OIM.QUEUE_SIZE": longer})), weights, CPU)
+    with pytest.raises(UserError, match="another model: MODEL.OIM.QUEUE_SIZE"):
+        cfg = load_cfg(None, pairs(TINY | {"MODEL.OIM.QUEUE_SIZE": longer}))
+        load_net(cfg, weights.parent / "best.pth", CPU)
 
 
 def test_half_precision_on_request(folder: Path, weights: Path, net: SearchNet, program: Callable):
@@ -149,6 +158,10 @@ def test_others_files_are_refused(tmp_path: Path, folder: Path, weights: Path, p
         code, _, err = program(export_weights.main, *line)
         assert (code, err.count("\n")) == (2, 1)
         assert message in err
+    resaved = {"a": torch.ones(3, dtype=torch.bfloat16), "b": torch.ones((), dtype=torch.bool)}
+    save_file(resaved, tmp_path / "other.safetensors", {"config": "SEED: 1"})
+    with pytest.raises(UserError, match="its checksum is another"):
+        load_weights(tmp_path / "other.safetensors", "--ckpt")
     line = "--ckpt", weights, "--out", weights, "--half"
     assert "is --ckpt; expected another file" in program(export_weights.main, *line)[2]
     line = "--ckpt", folder / "best.pth", "--out", tmp_path / "out.pth"

@@ -122,12 +122,23 @@ def test_only_its_own_beginnings_are_removed(base, tmp_path):
     out = killed(base, tmp_path / "out")
     users = ["my.participants.csv", "notes.part2.txt", "x.part", "epoch_00.pth.part.bak", "a.part0"]
     own = ["epoch_00.pth.part", "best.pth.part", "evaluations.jsonl.part", "eval_cache.part3"]
+    own += ["eval_cache.pth.part", "config.yaml.part", "results.json.part", "thresholds.png.part"]
     for name in users + own:
         (out / name).write_text(name)
     run = Run(base, out, "--resume")
     assert run.wait() == 0, run.text
     assert all((out / name).read_text() == name for name in users)
     assert not any((out / name).exists() for name in own)
+
+
+def test_what_the_checkpoint_holds_is_not_looked_for(base, tmp_path):
+    """The backbone's first weights may be gone, or the network that they came over."""
+    out = killed(base, tmp_path / "out")
+    run = Run(base, out, "--resume", "BACKBONE.WEIGHTS", "/no/such.pth")
+    assert run.wait() == 0, run.text
+    assert "BACKBONE.WEIGHTS was '', is '/no/such.pth'" in run.text
+    assert evaluations(out) == evaluations(base / "whole")
+    refused(Run(base, tmp_path / "new", "--resume", "BACKBONE.WEIGHTS", "/no/such.pth"), "no such")
 
 
 class Refuse:
@@ -341,6 +352,18 @@ def test_an_evaluation_leaves_nothing_half_done(base, tmp_path):
     evaluation = "--eval", "--ckpt", base / "whole" / "best.pth"
     refused(Run(base, tmp_path, *evaluation, sabotage=small_files), str(tmp_path), "too large")
     assert {path.name for path in tmp_path.iterdir()} == {".lock"}
+
+
+def test_a_disk_that_became_read_only(tmp_path, monkeypatch):
+    """What was begun cannot even be removed."""
+
+    def read_only(*_, **__) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "fsync", read_only)
+    monkeypatch.setattr(Path, "unlink", read_only)
+    with pytest.raises(UserError, match="a.pth: cannot be written .Read-only file system"):
+        save_file({}, tmp_path / "a.pth")
 
 
 def test_a_full_disk_is_called_so(tmp_path, monkeypatch):

@@ -77,6 +77,20 @@ def test_least_besides_and_equal_people() -> None:
     assert len(left) == 220
 
 
+def test_no_more_is_asked_for_than_there_is(tmp_path: Path, monkeypatch) -> None:
+    with writing(tmp_path / "index", ORIGIN, "Flat") as index:
+        fill(index, range(5))
+    index, asked, nearest = open_index(tmp_path / "index"), [], GalleryIndex.nearest
+
+    def counting(self, queries, count):
+        asked.append(count)
+        return nearest(self, queries, count)
+
+    monkeypatch.setattr(GalleryIndex, "nearest", counting)
+    assert len(index.search(units(1, 9), 10**8)) == 50
+    assert asked == [51]
+
+
 def test_an_index_grows_forgets_and_changes_its_kind(tmp_path: Path) -> None:
     folder, wanted = tmp_path / "index", units(1, 7)
     for kind in (None, None, "HNSW8", None, "IVF2,Flat", "Flat"):

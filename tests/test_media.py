@@ -267,11 +267,11 @@ def test_a_tilde_in_any_argument_is_the_users_home(tmp_path, monkeypatch, progra
     seen = []
     program(
         lambda: seen.extend(sys.argv[1:]), "--out=~/a", "--cfg", "~/b", "OUTPUT_DIR", "~", "T=~/c",
-        "a~b", "x=1",
+        "a~b", "x=1", "--out=~/lr=1/a",
     )  # fmt: skip
     home = str(tmp_path)
     assert seen == [f"--out={home}/a", "--cfg", f"{home}/b", "OUTPUT_DIR", home, f"T={home}/c",
-                    "a~b", "x=1"]  # fmt: skip
+                    "a~b", "x=1", f"--out={home}/lr=1/a"]  # fmt: skip
 
 
 def test_a_name_too_long_is_one_line_wherever_it_is_met(program):

@@ -168,6 +168,14 @@ def test_all_measures_go_together(learn):
     assert all(torch.tensor(list(one.values())).isfinite().all() for one in losses)
 
 
+def test_parts_without_an_image_are_left_out(learn):
+    """A lone rank waits for no one: what stands in would only move BatchNorm's statistics."""
+    _, _, learner = learn("SOLVER.ACCUMULATE", "3")
+    target = {"boxes": BOXES, "labels": torch.tensor([1, 2])}
+    pieces = list(learner._pieces([torch.rand(3, 64, 112)], [target], 1))
+    assert [(len(images), alive) for images, _, alive in pieces] == [(1, True)]
+
+
 def test_counting_ahead_leaves_no_trace(learn):
     """Statistics of norms, and random numbers, as if the network had not run ahead."""
     _, net, learner = learn()

@@ -173,6 +173,11 @@ BAD = {
         "DISTILLER.TEACHER_CKPT {0}/teacher/best.pth DISTILLER.TERMS [terms]",
         ["DISTILLER.TERMS", "found terms"],
     ),
+    "a term that there is not": (
+        "base",
+        "DISTILLER.TERMS [foo]",
+        ["DISTILLER.TERMS: expected names", "found foo"],
+    ),
     "unknown backbone": ("base", "BACKBONE.NAME vgg16", ["BACKBONE.NAME", "vgg16", "resnet18"]),
     "missing weights": ("base", "BACKBONE.WEIGHTS {0}/no.pth", ["BACKBONE.WEIGHTS", "{0}/no.pth"]),
     "missing device": ("base", "DEVICE cuda:77", ["DEVICE", "cuda:77"]),

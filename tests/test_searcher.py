@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
+from torchvision.ops import MultiScaleRoIAlign
 
 from configs.defaults import load_cfg
 from engine.evaluation.metrics import SEARCH_SCORE
@@ -12,6 +14,7 @@ from engine.index.gallery_index import GalleryIndex
 from engine.index.people import Sample, Source
 from engine.search.searcher import Searcher, to_pixels
 from models.build import build_net
+from models.fast.roi_align import GatheredRoIAlign
 from tests.tiny import TINY, pairs
 
 CPU = torch.device("cpu")
@@ -48,6 +51,29 @@ def test_detect_is_the_networks_own_pass(searcher: Searcher, tmp_path: Path) -> 
         assert len(found.boxes) == int((alone.scores >= SEARCH_SCORE).sum()) > 0
         torch.testing.assert_close(found.boxes, alone.boxes, atol=1e-3, rtol=1e-4)
         torch.testing.assert_close(found.embeddings, alone.embeddings, atol=1e-4, rtol=1e-3)
+
+
+def test_pillows_images_are_what_their_files_are(tmp_path: Path) -> None:
+    """Transparency on white, all bits of grey, turned as EXIF says."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    clear = picture(5).convert("RGBA")
+    clear.putalpha(70)
+    deep = Image.fromarray(np.linspace(0, 65535, 96 * 64).reshape(64, 96).astype(np.uint16))
+    for image, options in ((clear, {}), (deep, {}), (picture(6), {"exif": exif})):
+        image.save(tmp_path / "a.png", **options)
+        with Image.open(tmp_path / "a.png") as opened:
+            assert torch.equal(to_pixels(opened), to_pixels(tmp_path / "a.png"))
+
+
+def test_numpys_boxes(searcher: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """float64, whatever pools the regions: on GPUs torchvision does."""
+    boxes = np.array([[10, 5, 40, 60.0]])
+    wanted = searcher.embed(picture(2), torch.from_numpy(boxes).float())
+    for pool in (GatheredRoIAlign.forward, MultiScaleRoIAlign.forward):
+        monkeypatch.setattr(GatheredRoIAlign, "forward", pool)
+        found = searcher.embed(picture(2), torch.from_numpy(boxes))
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
 
 
 def test_the_person_who_is_embedded_is_found(searcher: Searcher) -> None:

@@ -23,6 +23,7 @@ from engine.weights import save_weights
 from tests.tiny import TINY, pairs
 from tests.training import Run, evaluations, make_data
 from utils.errors import UserError
+from utils.plots import save_shares
 
 PERSON, BESIDE, ELSEWHERE = (0, 0, 50, 100), (25, 0, 75, 100), (200, 0, 250, 100)
 SIMILARITY = st.sampled_from([-0.5, 0.0, 0.25, 0.5, 0.75])  # ties are frequent
@@ -191,3 +192,10 @@ def test_every_checkpoint_of_a_training_finds_its_own(tmp_path: Path):
         assert stored.items() <= line.items()
     best = max(lines, key=lambda line: line["search/mAP"])
     assert thresholds_of(training.out / "best.pth")["0.05"] == best["thresholds/0.05"]
+
+
+def test_a_dollar_in_a_name_is_one(tmp_path):
+    """Not the beginning of a formula, which no one could read."""
+    names = {r"$\x$": [0.0, 1.0]}
+    save_shares(tmp_path / "a.png", r"mini_$\y$.txt", "similarity", [0, 1], names, {"1%": 0.5})
+    assert Image.open(tmp_path / "a.png").width > 500

@@ -83,13 +83,13 @@ class GalleryIndex:
         """
         wanted = wanted.float().cpu()
         queries = np.ascontiguousarray(wanted.numpy())
-        everyone = self.people.count() + 1  # one more: that there is no one else shows then
+        most = self.people.last_given() + 1  # more than FAISS knows, removed people among them
         count = max(64, 8 * top)
         while True:
-            count = min(count, everyone)
+            count = min(count, most)
             ids, bound = self.nearest(queries, count)
             found = self._best_of_appearances(ids, wanted, besides)[:top]
-            if bound == -np.inf:
+            if bound == -np.inf or count == most:
                 break
             if len(found) == top and found[-1].similarity > bound + MARGIN:
                 break
