@@ -195,7 +195,7 @@ def growth_row(images: int, queries: int, seed: int) -> list:
     ]
 
 
-def main() -> None:
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -212,6 +212,11 @@ def main() -> None:
         raise UserError(f"--seed {args.seed}: expected a whole number from 0 on")
     if not args.scale >= 0.01:
         raise UserError(f"--scale {args.scale:g}: expected 0.01 or more")
+    return args
+
+
+def main() -> None:
+    args = parse_args()
     torch.set_num_threads(args.threads)
     print(f"{machine(torch.device('cpu'))}, seed {args.seed}")
     images, queries = int(6112 * args.scale), int(2057 * args.scale)
