@@ -113,7 +113,7 @@ def test_where_it_cannot_be_served(program, base: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         places = {("127.0.0.1", port): "in use", ("127.0.0.1", 70000): "port must be 0-65535"}
-        places |= {("192.0.2.1", port): "requested address", ("::1", port): ""}
+        places |= {("203.0.113.9", port): "requested address", ("::1", port): ""}
         for (host, number), why in places.items():
             where = ("--host", host, "--port", number)
             code, _, err = program(app.main, *network(base), "--index", base / "index", *where)
