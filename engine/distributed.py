@@ -61,8 +61,7 @@ def process_group() -> Iterator[None]:
         if not first:
             time.sleep(10)  # torchrun ends this rank; the first one to fail has said why
             sys.exit(2)
-        lost = not isinstance(error, UserError) and any(sign in str(error) for sign in LOST)
-        if lost:
+        if not isinstance(error, UserError) and any(sign in str(error) for sign in LOST):
             raise UserError(
                 f"rank {number} lost another rank, which died or hangs: torchrun names "
                 f"it below ({str(error).splitlines()[0]})"

@@ -22,7 +22,7 @@ from datasets.protocol import Protocol
 from engine.evaluation import metrics
 from engine.evaluation.cbgm import CBGM
 from tests import oracle
-from tools.profile_model import machine, peak_memory, positive
+from tools.profile_model import machine, peak_memory, positive, whole
 from utils.errors import UserError, run_main
 
 DIM, DETECTIONS = 256, 20
@@ -199,7 +199,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=whole, default=1)
     parser.add_argument("--threads", type=positive, default=2)
     parser.add_argument(
         "--loop-queries", type=positive, default=10, help="queries that the loop is timed on"
@@ -208,8 +208,6 @@ def parse_args() -> argparse.Namespace:
         "--scale", type=float, default=1.0, help="fraction of the real number of images, queries"
     )
     args = parser.parse_args()
-    if args.seed < 0:
-        raise UserError(f"--seed {args.seed}: expected a whole number from 0 on")
     if not args.scale >= 0.01:
         raise UserError(f"--scale {args.scale:g}: expected 0.01 or more")
     return args

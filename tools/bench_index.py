@@ -25,8 +25,8 @@ from engine.index.people import People, Sample, Source
 from engine.index.vectors import Vectors, load_faiss
 from models.outputs import Detections
 from tools.bench_eval import gib
-from tools.profile_model import machine, positive
-from utils.errors import UserError, run_main
+from tools.profile_model import machine, positive, whole
+from utils.errors import run_main
 from utils.files import make_folder
 
 VIEWS = 10  # of an identity
@@ -172,10 +172,8 @@ def main() -> None:
     parser.add_argument("--bare", type=int, default=5_000_000, help="from so many people on")
     parser.add_argument("--folder", metavar="FOLDER", help="for the files, which are removed")
     parser.add_argument("--threads", type=positive, default=2)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=whole, default=1)
     args = parser.parse_args()
-    if args.seed < 0:
-        raise UserError(f"--seed {args.seed}: expected a whole number from 0 on")
     if args.folder:
         make_folder(Path(args.folder), "--folder")
     load_faiss("tools.bench_index").omp_set_num_threads(args.threads)

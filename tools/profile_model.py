@@ -215,6 +215,12 @@ def table(results: dict[str, dict]) -> str:
     return tabulate(lines, headers=["", *results], colalign=align, disable_numparse=True)
 
 
+def whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number, 0 or more, found {text}")
+    return int(text)
+
+
 def positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a positive whole number, found {text}")

@@ -227,8 +227,8 @@ def evaluate(
     results = {"epoch": epoch} | score(cache, dataset, protocols, cfg)
     if seconds is not None:
         results["protocol"]["seconds_per_image"] = seconds
-    print_results(results)
     write_text(json.dumps(results, indent=2) + "\n", folder / RESULTS)
+    print_results(results)
     draw_sizes(results, folder / SIZES_DRAWN)
     draw_thresholds(results, folder / THRESHOLDS_DRAWN)
     return results

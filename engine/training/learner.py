@@ -14,6 +14,7 @@ from engine.distributed import gather_rows, ranks, total
 from engine.evaluation.extract import precision_of
 from models.backbones import StillNorms
 from models.build import loss_weights
+from models.distill import check_terms
 from models.outputs import TrainingOutput
 from models.search_net import SearchNet
 from utils.errors import UserError
@@ -77,6 +78,7 @@ class Learner:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(cfg, self.parameters)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.solver.AMP == "fp16")
+        check_terms(cfg.DISTILLER.TERMS)  # a network alone has the weights of terms too
         self.weights = loss_weights(cfg)
         self.parallel = model
         if ranks() > 1:  # buffers stay: OIM's are equal by their updates, norms' are rank 0's
