@@ -1,8 +1,9 @@
 """Person search datasets; a new one is a module with a `load(root)` and a line here."""
 
 from datasets import coco, cuhk_sysu, prw
-from datasets.base import UNLABELED, Query, Scene, SearchDataset
+from datasets.base import SearchDataset
 from datasets.protocol import Protocol
+from datasets.types import UNLABELED, Query, Scene
 from utils.errors import UserError
 
 DATASETS = {"CUHK-SYSU": cuhk_sysu.load, "PRW": prw.load, "COCO": coco.load}

@@ -14,31 +14,10 @@ import numpy as np
 
 from datasets.mat import cells, load, reading, text
 from datasets.protocol import Protocol
+from datasets.types import UNLABELED, Query, Scene
 from utils.errors import UserError
 
-UNLABELED = 2**31 - 1
 GALLERY_SIZE = 100  # images of the usual gallery: the default of EVAL_GALLERY_SIZE
-
-
-@dataclass(frozen=True)
-class Scene:
-    """One image of a split and the people in it."""
-
-    name: str
-    path: str
-    boxes: np.ndarray  # [n, 4] float32 x1 y1 x2 y2, pixels; clipped at 0 only, the size is unread
-    pids: np.ndarray  # [n] int64; training: 1..N or UNLABELED; test: raw identity or UNLABELED
-    camera: int  # 1..; 0 unknown, as in CUHK-SYSU
-    upright: bool = False  # boxes count pixels as EXIF's orientation shows them, not as stored
-
-
-@dataclass(frozen=True)
-class Query:
-    """A person to look for; the query images are gallery images."""
-
-    scene: int  # index in the gallery
-    box: np.ndarray  # [4] float32 x1 y1 x2 y2, pixels
-    pid: int
 
 
 @dataclass

@@ -1,4 +1,7 @@
-"""Own data: `train.json` and `test.json` in COCO's form, maybe `queries.json`: docs/own_data.md."""
+"""Custom data: `train.json`, `test.json` and an optional `queries.json` in COCO's form.
+
+See docs/custom_data.md.
+"""
 
 import os
 from collections import Counter
@@ -9,9 +12,6 @@ import numpy as np
 
 from datasets.base import (
     GALLERY_SIZE,
-    UNLABELED,
-    Query,
-    Scene,
     SearchDataset,
     corners,
     count,
@@ -27,6 +27,7 @@ from datasets.coco_files import (
     short,
 )
 from datasets.protocol import Protocol, find_people, make_protocol, other_images
+from datasets.types import UNLABELED, Query, Scene
 from utils.errors import UserError
 
 GALLERY_SEED = 17  # of drawn galleries; not the run's, so that all runs search the same ones

@@ -43,7 +43,7 @@ def read_annotations(root: str, split: str, dropped: Counter) -> Annotations:
     if not os.path.exists(path):
         raise UserError(
             f"COCO: no {split}.json in {os.path.abspath(root)} (INPUT.DATA_ROOT); "
-            "docs/own_data.md says what it holds, python -m tools.make_synthetic --layout coco "
+            "docs/custom_data.md says what it holds, python -m tools.make_synthetic --layout coco "
             "writes an example"
         )
     content = read_json(path)

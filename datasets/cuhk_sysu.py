@@ -8,9 +8,6 @@ import numpy as np
 
 from datasets.base import (
     GALLERY_SIZE,
-    UNLABELED,
-    Query,
-    Scene,
     SearchDataset,
     check_root,
     corners,
@@ -22,6 +19,7 @@ from datasets.base import (
 from datasets.mat import cells, fields, load_structs, numbers, reading, text
 from datasets.mat import load as load_mat
 from datasets.protocol import Protocol, make_protocol
+from datasets.types import UNLABELED, Query, Scene
 from utils.errors import UserError
 
 SIZES = (50, 100, 500, 1000, 2000, 4000)

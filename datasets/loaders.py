@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datasets.base import Scene
-from datasets.workers import Parcel, from_workers, lone_worker
+from datasets.types import Scene
+from datasets.workers import PackedBatch, from_workers, lone_worker
 from utils.errors import UserError
 from utils.media import PictureError, read_pixels
 
@@ -92,7 +92,7 @@ class Loader:
             _Fetcher(data),
             batch_sampler=keys,
             num_workers=workers,
-            collate_fn=Parcel if workers else list,
+            collate_fn=PackedBatch if workers else list,
             worker_init_fn=lone_worker,
             pin_memory=pin,
             generator=torch.Generator(),  # else each start draws from the global generator
@@ -124,7 +124,7 @@ def epoch_batches(scenes: int, batch_size: int, seed: int, epoch: int) -> list[l
     return [order[i : i + batch_size] for i in range(0, scenes, batch_size)]
 
 
-def part_of(count: int, number: int, parts: int) -> slice:
+def split_slice(count: int, number: int, parts: int) -> slice:
     """The number-th of `parts` even cuts of `count` things; all cuts in a row are the things."""
     return slice(count * number // parts, count * (number + 1) // parts)
 
@@ -142,5 +142,5 @@ def train_loader(
     """One epoch's batches from `start_step` on; of each, the r-th part of n for part (r, n), or
     its first image where a small batch leaves nothing to this part."""
     batches = epoch_batches(len(data), batch_size, seed, epoch)[start_step:]
-    batches = [batch[part_of(len(batch), *part)] or batch[:1] for batch in batches]
+    batches = [batch[split_slice(len(batch), *part)] or batch[:1] for batch in batches]
     return Loader(data, [[(epoch, i) for i in batch] for batch in batches], workers, pin)

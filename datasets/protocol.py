@@ -1,14 +1,11 @@
 """Which gallery images each query searches, and where its person stands in them."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from datasets.types import Query, Scene
 from utils.errors import UserError
-
-if TYPE_CHECKING:  # base describes datasets by what stands here
-    from datasets.base import Query, Scene
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ def make_protocol(
     )
 
 
-def other_images(queries: "list[Query]", gallery: "list[Scene]", cross_camera: bool) -> np.ndarray:
+def other_images(queries: list[Query], gallery: list[Scene], cross_camera: bool) -> np.ndarray:
     """Every image but the query's own, or those of other cameras alone: `listed` [Q, I] uint8."""
     own = np.array([query.scene for query in queries])
     listed = np.ones((len(own), len(gallery)), np.uint8)
@@ -65,7 +62,7 @@ def other_images(queries: "list[Query]", gallery: "list[Scene]", cross_camera: b
 
 
 def find_people(
-    queries: "list[Query]", gallery: "list[Scene]", listed: np.ndarray
+    queries: list[Query], gallery: list[Scene], listed: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Each query's own identity in its listed images: query, image, box_entry, boxes."""
     boxes = np.concatenate([scene.boxes for scene in gallery])

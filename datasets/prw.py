@@ -11,9 +11,6 @@ import numpy as np
 
 from datasets.base import (
     GALLERY_SIZE,
-    UNLABELED,
-    Query,
-    Scene,
     SearchDataset,
     check_root,
     corners,
@@ -25,6 +22,7 @@ from datasets.base import (
 from datasets.mat import LARGEST, numbers, reading
 from datasets.mat import load as load_mat
 from datasets.protocol import Protocol, find_people, make_protocol, other_images
+from datasets.types import UNLABELED, Query, Scene
 from utils.errors import UserError
 from utils.sources import without_suffix
 

@@ -1,7 +1,7 @@
 """The processes that read images: they answer no signal, and whatever ends them is told as theirs.
 
-A batch leaves its worker as a `Parcel`, packed where an error can still be caught: PyTorch packs it
-in a thread of the worker, whose error no one hears, and the run would wait for ever.
+A batch leaves its worker as a `PackedBatch`, which is packed where an error can still be caught.
+PyTorch packs it in a thread of the worker: an error there is lost, and the run would never end.
 """
 
 import errno
@@ -25,7 +25,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 from tqdm import tqdm
 
 from utils.errors import UserError, no_memory, reason_of
-from utils.signals import STOPPING, deaf
+from utils.signals import STOPPING, block_signals
 
 SIGNS = ("DataLoader worker (pid", "Too many open files", "new thread", "shm")
 SHM = "docker run --shm-size 8g gives more room in /dev/shm, a smaller INPUT.NUM_WORKERS needs less"
@@ -36,7 +36,7 @@ ENDS = {  # what ends a worker from outside, and why
 }
 
 
-class Parcel:
+class PackedBatch:
     """A batch on its way: its tensors in shared memory, or, where there is no room for them, among
     the bytes of a pipe; `note` says why then."""
 
@@ -57,7 +57,7 @@ class Parcel:
             self.content = pickle.loads(self.content)
         return self.content
 
-    def pin_memory(self) -> "Parcel":
+    def pin_memory(self) -> "PackedBatch":
         """What DataLoader's thread calls, where batches go to a GPU."""
         self.content = pin_memory(self.open())
         return self
@@ -124,11 +124,11 @@ def _tell_once(note: str) -> None:
     tqdm.write(f"images pass through pipes, which is slower ({note}); {SHM}")
 
 
-def _start(loader: DataLoader) -> Iterator[Parcel]:
+def _start(loader: DataLoader) -> Iterator[PackedBatch]:
     """PyTorch would have a dead worker's signal raise an error in the midst of a step; it is told
     where its batch is awaited too."""
     before = signal.getsignal(signal.SIGCHLD)
-    with deaf():
+    with block_signals():
         try:
             return iter(loader)
         except (OSError, RuntimeError, MemoryError) as error:

@@ -54,7 +54,7 @@ def run(description: str, build: Build) -> None:
     """Parse the command line, then train, resume or evaluate, on all ranks that torchrun starts."""
     args = parse_args(description)
     signals = Signals(patience())
-    with signals.heard():
+    with signals.install():
         try:
             with process_group(), stopping(signals):
                 work(args, build, signals)

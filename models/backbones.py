@@ -26,7 +26,7 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 
 from utils.errors import DamagedError, UserError, reason_of
 from utils.files import load_file
-from utils.states import misfit, not_finite
+from utils.states import incompatibility, not_finite
 
 
 def resnet18_x05(norm_layer: Callable[..., nn.Module] = nn.BatchNorm2d) -> ResNet:
@@ -117,18 +117,18 @@ def _load_weights(body: nn.Module, name: str, source: str) -> None:
         for key, value in wanted.items()
         if not key.endswith("num_batches_tracked")
         and key.partition(".")[0] not in unused
-        and (key not in state or misfit(state[key], value))
+        and (key not in state or incompatibility(state[key], value))
     ]
     if wrong:
         raise UserError(
             f"BACKBONE.WEIGHTS {source}: not weights of {name}; {len(wrong)} of {len(wanted)} "
             f"tensors are missing or of another shape, the first is {wrong[0]}"
         )
-    fitting = {k: v for k, v in state.items() if k in wanted and not misfit(v, wanted[k])}
+    fitting = {k: v for k, v in state.items() if k in wanted and not incompatibility(v, wanted[k])}
     body.load_state_dict(fitting, strict=False)
 
 
-class StillNorms:
+class FrozenNormStatistics:
     """Within it, a module's norms use the statistics of what they see and do not remember them: for
     a second pass over what they have seen, or will see. Once left, it may be entered again."""
 
@@ -177,7 +177,7 @@ def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
         x,
         use_reentrant=False,
         preserve_rng_state=True,  # ConvNeXt skips blocks at random
-        context_fn=lambda: (nullcontext(), StillNorms(block)),
+        context_fn=lambda: (nullcontext(), FrozenNormStatistics(block)),
     )
 
 

@@ -102,7 +102,7 @@ def build_terms(cfg: CfgNode, teacher_cfg: CfgNode) -> dict[str, nn.Module]:
     return terms
 
 
-def inherit(student: nn.Module, teacher: nn.Module) -> list[str]:
+def init_from_teacher(student: nn.Module, teacher: nn.Module) -> list[str]:
     """Copy the teacher's FPN output layers, RPN and head weights of the same shape into the
     student (DISTILLER.INIT_STUDENT); return the names copied. The OIM table starts empty."""
     own, copied = student.state_dict(), []

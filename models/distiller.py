@@ -5,14 +5,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from models.outputs import Trace, TrainingOutput
+from models.outputs import ForwardOutputs, TrainingOutput
 from models.search_net import SearchNet
 
 
 class Distiller(nn.Module):
     """One pass of the student, one of the teacher on the same images and regions, then a list of
-    terms, each a module `(student: Trace, teacher: Trace) -> scalar`, in float32: they sum over
-    whole maps.
+    terms, each a module `(student: ForwardOutputs, teacher: ForwardOutputs) -> scalar`, in
+    float32, since they sum over whole maps.
 
     The teacher is frozen and stays in eval mode. Terms with weights train beside the student.
     """
@@ -40,5 +40,5 @@ class Distiller(nn.Module):
         return self.student.training_output(student)
 
 
-def _float32(trace: Trace) -> Trace:
+def _float32(trace: ForwardOutputs) -> ForwardOutputs:
     return replace(trace, features={name: level.float() for name, level in trace.features.items()})

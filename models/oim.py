@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from datasets.base import UNLABELED
+from datasets.types import UNLABELED
 
 
 def is_labelled(labels: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ class Regions:
 
 
 @dataclass
-class Trace:
+class ForwardOutputs:
     """What one training pass saw; a teacher's pass over a student's regions has the same fields,
     with embeddings of zero for the background.
 

@@ -9,7 +9,7 @@ from torchvision.ops import boxes as box_ops
 
 from models.embedding import NormAwareEmbedding
 from models.oim import OIM
-from models.outputs import Regions, Trace
+from models.outputs import ForwardOutputs, Regions
 
 PERSON = 1  # class index in the detection branch's two outputs
 
@@ -108,7 +108,7 @@ class PersonSearchHeads(RoIHeads):
 
     def forward_train(
         self, features: dict[str, Tensor], proposals: list[Tensor], images, targets
-    ) -> Trace:
+    ) -> ForwardOutputs:
         """A training pass: sample, classify, move, sample again, embed; losses unweighted."""
         sizes = images.image_sizes
         boxes, _, labels, regression_targets = self.select_training_samples(proposals, targets)
@@ -120,7 +120,7 @@ class PersonSearchHeads(RoIHeads):
         people, _, identities, _ = self.select_training_samples(moved, targets)
         embeddings = self.embed(features, people, sizes)
         losses["oim"] = self.oim(embeddings, torch.cat(identities))
-        return Trace(
+        return ForwardOutputs(
             images,
             targets,
             features,

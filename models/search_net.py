@@ -9,7 +9,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform, res
 
 from models.network import Network, as_floats
 from models.oim import is_labelled
-from models.outputs import Detections, Trace, TrainingOutput
+from models.outputs import Detections, ForwardOutputs, TrainingOutput
 from models.roi_heads import PersonSearchHeads
 
 
@@ -43,7 +43,7 @@ class SearchNet(nn.Module, Network):
         """Losses of one batch. targets: "boxes" [n, 4], "labels" [n] (1..N or UNLABELED)."""
         return self.training_output(self.forward_train(images, targets))
 
-    def training_output(self, trace: Trace) -> TrainingOutput:
+    def training_output(self, trace: ForwardOutputs) -> TrainingOutput:
         labels = torch.cat(trace.people.labels)
         counts = {
             "images": labels.new_tensor(len(trace.targets)),
@@ -52,7 +52,9 @@ class SearchNet(nn.Module, Network):
         }
         return TrainingOutput(trace.losses, trace.embeddings.detach(), labels, counts)
 
-    def forward_train(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Trace:
+    def forward_train(
+        self, images: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> ForwardOutputs:
         """A training pass with all it saw; needs train mode."""
         resized, targets = self.transform(as_floats(images), targets)
         features = self.backbone(resized.tensors)
@@ -64,7 +66,7 @@ class SearchNet(nn.Module, Network):
         } | trace.losses
         return trace
 
-    def forward_teacher(self, seen: Trace) -> Trace:
+    def forward_teacher(self, seen: ForwardOutputs) -> ForwardOutputs:
         """This network on another's transformed images and sampled regions (the teacher's part);
         the re-id branch sees the people alone, since no term reads what it makes of background."""
         sizes = seen.images.image_sizes
@@ -76,7 +78,7 @@ class SearchNet(nn.Module, Network):
         people = torch.cat(people)
         embeddings = found.new_zeros(len(people), found.shape[1])
         embeddings[people] = found
-        return Trace(
+        return ForwardOutputs(
             seen.images,
             seen.targets,
             features,

@@ -50,9 +50,9 @@ def network(folder: Path, ckpt: str = "everyone.pth") -> list:
     return ["--cfg", folder / "cfg.yaml", "--ckpt", folder / ckpt]
 
 
-def make_desk(base: Path, ckpt: str = "everyone.pth") -> app.Desk:
+def make_desk(base: Path, ckpt: str = "everyone.pth") -> app.AppController:
     searcher = Searcher.load(load_cfg(str(base / "cfg.yaml")), base / ckpt)
-    return app.Desk(searcher, open_index(base / "index"), 12)
+    return app.AppController(searcher, open_index(base / "index"), 12)
 
 
 # --- what the page answers, without a browser ---
@@ -60,7 +60,7 @@ def make_desk(base: Path, ckpt: str = "everyone.pth") -> app.Desk:
 
 def test_a_click_chooses_the_smallest_box_there() -> None:
     boxes = torch.tensor([[0.0, 0, 40, 40], [10, 10, 20, 20], [50, 0, 60, 40]])
-    asked = app.Asked(torch.zeros(3, 50, 100, dtype=torch.uint8), boxes)
+    asked = app.QueryPicture(torch.zeros(3, 50, 100, dtype=torch.uint8), boxes)
     scale = asked.drawn().width / 100
     places = {(5, 5): 0, (15, 15): 1, (55, 30): 2, (45, 5): None, (15, 45): None}
     for (x, y), person in places.items():
@@ -95,7 +95,7 @@ def test_a_picture_that_is_gone_is_grey(base: Path, tmp_path: Path) -> None:
     assert grey and all(caption.endswith("s1.png") for caption in grey)
 
 
-def middle(asked: app.Asked, person: int) -> tuple[float, float]:
+def middle(asked: app.QueryPicture, person: int) -> tuple[float, float]:
     x1, y1, x2, y2 = (asked.boxes[person] * asked.drawn().width / asked.pixels.shape[2]).tolist()
     return (x1 + x2) / 2, (y1 + y2) / 2
 
@@ -355,7 +355,9 @@ def test_click_a_person_and_see_the_right_first_match(base, address, browser, tm
     assert len(Image.open(tmp_path / "app.png").convert("RGB").getcolors(1 << 24)) > 1000
 
 
-def whoever_is_her_own_best_match(desk: app.Desk, asked: app.Asked) -> tuple[int, tuple]:
+def whoever_is_her_own_best_match(
+    desk: app.AppController, asked: app.QueryPicture
+) -> tuple[int, tuple]:
     for person in range(len(asked.boxes)):
         place = middle(asked, person)
         wanted = desk.searcher.embed(asked.pixels, asked.boxes[person : person + 1])

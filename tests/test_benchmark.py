@@ -12,9 +12,11 @@ import pytest
 from configs.defaults import get_cfg
 from models.distill import known_terms
 from tests.training import CONFIG, make_data
-from tools import benchmark, benchmark_page, benchmark_results, benchmark_rows
-from tools.benchmark_results import Results
-from tools.benchmark_rows import (
+from tools import benchmark
+from tools.experiments import page, rows
+from tools.experiments import results as results_module
+from tools.experiments.results import Results
+from tools.experiments.rows import (
     GROUPS,
     ROWS,
     SEEDS,
@@ -67,9 +69,9 @@ def test_a_hash_depends_on_what_scores_depend_on(monkeypatch):
     cfg.defrost()
     cfg.DEVICE, cfg.SOLVER.CKPT_KEEP, cfg.DISTILLER.LD.WEIGHT = "cpu", 5, 3.0
     monkeypatch.setattr(benchmark, "get_cfg", lambda: get_cfg() | {"NEW": 1})
-    assert benchmark.config_hash(benchmark_rows.replace(run, cfg=cfg)) == before
+    assert benchmark.config_hash(rows.replace(run, cfg=cfg)) == before
     cfg.DISTILLER.PKD.WEIGHT = 3.0
-    assert benchmark.config_hash(benchmark_rows.replace(run, cfg=cfg)) != before
+    assert benchmark.config_hash(rows.replace(run, cfg=cfg)) != before
 
 
 # --- real runs ---
@@ -85,13 +87,13 @@ def tiny(tmp_path, monkeypatch) -> Path:
     (tmp_path / "resnet50_base.yaml").write_text(text)
     teacher = runs / "teacher" / "epoch_00.pth"
     (tmp_path / "resnet18_x05.yaml").write_text(f"{text}DISTILLER: {{TEACHER_CKPT: {teacher}}}\n")
-    monkeypatch.setattr(benchmark_rows, "CONFIGS", str(tmp_path))
-    monkeypatch.setattr(benchmark_page, "CONFIGS", str(tmp_path))
-    monkeypatch.setattr(benchmark_rows, "RUNS", str(runs))
+    monkeypatch.setattr(rows, "CONFIGS", str(tmp_path))
+    monkeypatch.setattr(page, "CONFIGS", str(tmp_path))
+    monkeypatch.setattr(rows, "RUNS", str(runs))
     monkeypatch.setattr(benchmark, "SEEDS", (4,))
     monkeypatch.setattr(benchmark, "check_converged", lambda run: None)
     rate = {"0.02": Row("rate_0.02", "", "none", ("SOLVER.BASE_LR", "0.02"))}  # CONFIG's
-    for module in (benchmark, benchmark_results):
+    for module in (benchmark, results_module):
         monkeypatch.setattr(module, "TUNING", rate)
     return tmp_path / "benchmark"
 
@@ -176,24 +178,24 @@ def test_gain_by_hand():
     ours = {s: result(s, [0.5 + 0.1 * s, 0.5]) for s in (1, 2, 3, 4)}
     theirs = {s: result(s, [0.5, 0.5]) for s in (1, 2, 3, 5)}
     people = np.array([7, 3])
-    found = benchmark_results.gain(ours, theirs, people)  # +5, +10, +15 on the seeds of both
+    found = results_module.gain(ours, theirs, people)  # +5, +10, +15 on the seeds of both
     assert found.mean == pytest.approx(10)
     half = 4.30265 * 5 / math.sqrt(3)
     assert found.over_seeds == pytest.approx((10 - half, 10 + half), abs=1e-3)
     assert found.over_people == pytest.approx((0, 20))  # of gains 20 and 0
-    two = benchmark_results.gain(ours, {1: theirs[1], 2: theirs[2]}, people)
+    two = results_module.gain(ours, {1: theirs[1], 2: theirs[2]}, people)
     assert two.over_seeds is None
-    assert benchmark_results.gain(ours, {7: theirs[1]}, people) is None
+    assert results_module.gain(ours, {7: theirs[1]}, people) is None
 
 
 def test_queries_of_a_person_are_drawn_together():
     gains = np.tile(np.arange(8.0), 2)
-    apart = benchmark_results.bootstrap_interval(gains, np.arange(16))
-    pairs = benchmark_results.bootstrap_interval(gains, np.tile(np.arange(8), 2))
+    apart = results_module.bootstrap_interval(gains, np.arange(16))
+    pairs = results_module.bootstrap_interval(gains, np.tile(np.arange(8), 2))
     error = gains.std() / math.sqrt(16)
     assert apart == pytest.approx((3.5 - 1.96 * error, 3.5 + 1.96 * error), abs=0.1)
     assert pairs == pytest.approx((3.5 - 2.77 * error, 3.5 + 2.77 * error), abs=0.15)
-    assert benchmark_results.bootstrap_interval(gains, np.zeros(16)) is None
+    assert results_module.bootstrap_interval(gains, np.zeros(16)) is None
 
 
 def fake(bar: dict[str, list[float]]) -> Results:
@@ -212,15 +214,15 @@ def fake(bar: dict[str, list[float]]) -> Results:
 def test_more_seeds_where_three_leave_it_open(theirs, more):
     found = fake({PAIR[0]: theirs, PAIR[1]: [56, 57, 56, 70, 80]})
     wanted = [ROWS[key] for key in PAIR] if more else []
-    assert benchmark_results.undecided(found) == wanted
+    assert results_module.undecided(found) == wanted
 
 
 def test_more_seeds_where_ddps_is_near_another_method():
     bars = {PAIR[1]: [56, 57, 56], "dfd": [50, 52, 53], "cd": [1, 2, 1]}
-    assert benchmark_results.undecided(fake(bars)) == []
+    assert results_module.undecided(fake(bars)) == []
     found = fake(bars | {"dfd": [50, 57, 53]})
-    assert benchmark_results.undecided(found) == [ROWS[PAIR[1]], ROWS["dfd"]]
-    said = benchmark_page.missing_text(found)
+    assert results_module.undecided(found) == [ROWS[PAIR[1]], ROWS["dfd"]]
+    said = page.missing_text(found)
     assert said.startswith(f"9 of {len(ROWS) * len(SEEDS) + 4} runs are there.")
     assert f"{ROWS[PAIR[1]].title} (seed 4, 5)" in said
 
@@ -240,8 +242,8 @@ def test_the_order_of_runs(monkeypatch, tmp_path):
         monkeypatch.setattr(benchmark, name, lambda folder: None)
     monkeypatch.setattr(benchmark.Benchmark, "finish", finish)
     found = Results(results, {}, {}, {"queries": [{"person": 0}]})
-    monkeypatch.setattr(benchmark_results, "load", lambda folder: found)
-    monkeypatch.setattr(benchmark_page, "write", lambda folder: None)
+    monkeypatch.setattr(results_module, "load", lambda folder: found)
+    monkeypatch.setattr(page, "write", lambda folder: None)
     names = [*PAIR, "dfd", "ld"]
     monkeypatch.setattr(sys, "argv", ["benchmark", "--out", str(tmp_path), "--rows", *names])
     assert benchmark.main() == 0
@@ -252,17 +254,17 @@ def test_the_order_of_runs(monkeypatch, tmp_path):
 
 
 def test_thirds_and_cells():
-    thirds = benchmark_page.thirds("height", [5, 0, 0, 0, 9, 7])
+    thirds = page.thirds("height", [5, 0, 0, 0, 9, 7])
     assert {name: third.tolist() for name, third in thirds.items()} == {
         "height 0 to 0": [1, 2],
         "height 0 to 5": [3, 0],
         "height 7 to 9": [5, 4],
     }
-    assert benchmark_page.show(41.26, math.nan) == "41.3"
-    assert benchmark_page.interval(benchmark_results.Interval(-0.5, 1.25)) == "-0.5 to +1.2"
-    assert benchmark_page.interval(None) == "–"
+    assert page.show(41.26, math.nan) == "41.3"
+    assert page.interval(results_module.Interval(-0.5, 1.25)) == "-0.5 to +1.2"
+    assert page.interval(None) == "–"
     found = fake({PAIR[1]: [56, 57, 56], "ld": [54, 54], "cd": [60]})
-    against = benchmark_page.against_table(found)
+    against = page.against_table(found)
     lines = [[cell.strip() for cell in line.split("|")[1:3]] for line in against.splitlines()[2:]]
     assert lines == [["LD (DKD, here also KD)", "+2.5"], ["CD", "-4.0"]]
 
@@ -271,12 +273,12 @@ def test_thirds_and_cells():
 
 
 def test_the_page_agrees_with_the_results():
-    assert (FOLDER.with_suffix(".md")).read_text() == benchmark_page.page(FOLDER)
+    assert (FOLDER.with_suffix(".md")).read_text() == page.page(FOLDER)
     assert (FOLDER / "students.png").is_file()
 
 
 def test_the_readme_agrees_with_the_results():
-    results = benchmark_results.load(FOLDER)
+    results = results_module.load(FOLDER)
     trained = {TEACHERS[0].title: results.teachers["teacher"]}
     for student in STUDENTS:
         for row in GROUPS[f"students: {student}"]:
@@ -285,7 +287,7 @@ def test_the_readme_agrees_with_the_results():
     wanted = {}
     for title, runs in trained.items():
         names = ("mAP", "top-1") if runs else ()
-        means = [benchmark_results.mean_and_deviation(runs, name)[0] for name in names]
+        means = [results_module.mean_and_deviation(runs, name)[0] for name in names]
         wanted[title] = " / ".join(f"{mean:.1f}" for mean in means)
     lines = (FOLDER.parents[1] / "README.md").read_text().splitlines()
     rows = [[cell.strip() for cell in line.split("|")] for line in lines]
@@ -308,7 +310,7 @@ def test_kept_results_are_whole_and_of_todays_rows():
 
 
 def test_the_students_have_the_learning_rate_that_tuning_chose():
-    if benchmark_results.best_rate(FOLDER):
+    if results_module.best_rate(FOLDER):
         benchmark.check_rate(FOLDER)
-    seeds = {*SEEDS, *benchmark_rows.MORE_SEEDS}
+    seeds = {*SEEDS, *rows.MORE_SEEDS}
     assert TUNING_SEED not in seeds

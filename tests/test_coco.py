@@ -311,8 +311,8 @@ def test_boxes_of_phone_pictures_are_where_a_viewer_shows_them(own):
 
 
 def test_the_table_of_the_guide_becomes_the_files_of_the_guide(tmp_path, monkeypatch):
-    """docs/own_data.md, followed to the letter."""
-    guide = (Path(__file__).parents[1] / "docs/own_data.md").read_text()
+    """docs/custom_data.md, followed to the letter."""
+    guide = (Path(__file__).parents[1] / "docs/custom_data.md").read_text()
     table = re.search(r"```\n(split,picture.*?)```", guide, re.S)[1]
     program = re.search(r"```python\n(.*?)```", guide, re.S)[1]
     monkeypatch.chdir(tmp_path)

@@ -14,8 +14,9 @@ from configs.defaults import load_cfg
 from engine.checkpoint import load_checkpoint
 from models.build import build_net
 from tests.training import CONFIG, make_data
-from tools import compare, runs
-from tools.comparison import SECONDS, make_rows, markdown
+from tools import compare
+from tools.experiments import runs
+from tools.experiments.comparison import SECONDS, make_rows, markdown
 from utils.errors import UserError
 from utils.files import save_file
 

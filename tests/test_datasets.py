@@ -11,8 +11,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from datasets import UNLABELED, load_dataset
-from datasets.base import Scene
 from datasets.loaders import SceneDataset, epoch_batches, train_loader
+from datasets.types import Scene
 from tests.annotations import cell, struct, write_cuhk, write_image, write_protocol, write_prw
 from utils.errors import UserError
 from utils.media import read_pixels

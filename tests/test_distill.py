@@ -14,12 +14,12 @@ from yacs.config import CfgNode
 import train_base
 import train_ddps
 from configs.defaults import get_cfg, load_cfg
-from datasets.base import UNLABELED
+from datasets.types import UNLABELED
 from models import distill
-from models.build import build_distiller, build_net, build_terms, inherit, loss_weights
+from models.build import build_distiller, build_net, build_terms, init_from_teacher, loss_weights
 from models.distill import cd, check_terms, dfd, kd, ld, make_term, pkd, reviewkd, rkd
 from models.oim import OIM
-from models.outputs import Regions, Trace
+from models.outputs import ForwardOutputs, Regions
 from tests.golden import named_weights
 from tests.tiny import pairs
 from utils.errors import UserError
@@ -241,13 +241,15 @@ def test_people_are_thinned_by_identity_and_image():
     images = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 1])
     scores = torch.tensor([0.1, 0.9, 0.2, 0.8, 0.3, 0.5, 0.4, 0.6, 1.0])
     boxes[7] += 500  # another stranger
-    keep = cd.thin_out(boxes, labels, images, scores, 0.7)
+    keep = cd.nms_per_identity(boxes, labels, images, scores, 0.7)
     assert sorted(keep.tolist()) == [1, 2, 3, 5, 6, 7]
 
 
 def test_large_labels_do_not_blur_boxes():
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 6.9], [0, 0, 10, 7.1], [0, 0, 4, 4]])
-    keep = cd.thin_out(boxes, torch.full((4,), U), torch.zeros(4).long(), torch.ones(4), 0.7)
+    keep = cd.nms_per_identity(
+        boxes, torch.full((4,), U), torch.zeros(4).long(), torch.ones(4), 0.7
+    )
     assert sorted(keep.tolist()) == [0, 1, 3]
 
 
@@ -369,7 +371,7 @@ SAMPLED = [[1, 2, U, 0, 1], [U, 3, 0, 0, 4, 2]]
 
 def make_trace(
     key: str, channels: int = 8, boxes: list[int] = (2, 1), sampled: list[list[int]] = SAMPLED
-) -> Trace:
+) -> ForwardOutputs:
     """Two images of 96×128, padded to 128×128; `sampled` labels of the regions of each image."""
 
     def people(name, count):
@@ -384,7 +386,7 @@ def make_trace(
     count = sum(map(len, sampled))
     sizes = {"0": 32, "1": 16, "2": 8, "3": 4, "pool": 2}
     grad = key == "student"
-    return Trace(
+    return ForwardOutputs(
         images=ImageList(torch.zeros(2, 3, 128, 128), [(96, 128), (96, 120)]),
         targets=[
             {"boxes": people(f"gt{i}", n), "labels": torch.ones(n).long()}
@@ -402,7 +404,7 @@ def make_trace(
     )
 
 
-def student_leaves(trace: Trace) -> list[torch.Tensor]:
+def student_leaves(trace: ForwardOutputs) -> list[torch.Tensor]:
     return [*trace.features.values(), trace.class_logits, trace.embeddings]
 
 
@@ -555,7 +557,7 @@ def test_a_seed_gives_the_same_start_alone_and_under_a_teacher(tmp_path):
 def test_a_student_inherits_only_what_has_its_shape(tmp_path, capsys):
     teacher = build_net(small_cfg(**{"BACKBONE.NAME": "resnet18"}), 4)
     cfg = teacher_of(teacher, tmp_path, **{"BACKBONE.NAME": "resnet18", "MODEL.FC_SIZE": "16"})
-    copied = inherit(build_net(cfg, 4), teacher)
+    copied = init_from_teacher(build_net(cfg, 4), teacher)
     assert "roi_heads.embedding_head.pooled.0.weight" in copied
     assert not any(name.startswith("roi_heads.reid_head.") for name in copied)
 

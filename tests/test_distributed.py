@@ -24,8 +24,8 @@ from datasets.loaders import SceneDataset, train_loader
 from engine import run as program
 from engine.distributed import own_device, rank
 from engine.training.generators import seed_everything
-from engine.training.learner import Learner
 from engine.training.schedule import scaled_lr
+from engine.training.train_step import TrainStep
 from models.build import build_distiller, build_net
 from tests.training import Run, differences, make_data, run_ranks, same
 from utils.errors import UserError
@@ -60,7 +60,7 @@ def learn_in_double() -> None:
     """Rounding grows from step to step, on one processor faster than on another, until a region is
     chosen otherwise; in double precision it stays far under what a wrong gradient would do.
     Evaluations are in single precision, as ever."""
-    begin, step, score = Learner.__init__, Learner.step, engine.training.train.evaluate
+    begin, step, score = TrainStep.__init__, TrainStep.step, engine.training.train.evaluate
 
     def in_double(self, cfg, model, net, device):
         begin(self, cfg, model.double(), net, device)
@@ -73,7 +73,7 @@ def learn_in_double() -> None:
     def in_single(net, *args):
         return score(deepcopy(net).to(torch.float32), *args)
 
-    Learner.__init__, Learner.step = in_double, doubled
+    TrainStep.__init__, TrainStep.step = in_double, doubled
     engine.training.train.evaluate = in_single
     engine.training.train.draw_scene = lambda *args: np.zeros((8, 8, 3), np.uint8)
 
@@ -188,13 +188,13 @@ def torchrun(base: Path, out: Path, *arguments: str, sabotage: str = "") -> tupl
 
 IN_STEP = """
 import os, signal
-from engine.training.learner import Learner
-step, calls = Learner.step, iter(range(1, 1000))
+from engine.training.train_step import TrainStep
+step, calls = TrainStep.step, iter(range(1, 1000))
 def replaced(self, *args):
     if next(calls) == {n} and os.environ["RANK"] == "1":
         os.kill({pid}, signal.{name})
     return step(self, *args)
-Learner.step = replaced
+TrainStep.step = replaced
 """
 
 
@@ -250,9 +250,9 @@ def world(base):
         model = net
         if distill:
             model = build_distiller(cfg, net, build_net(cfg, data.num_pids), cfg)
-        learner = Learner(cfg, model.train(), net, CPU)
+        train_step = TrainStep(cfg, model.train(), net, CPU)
         losses = [
-            learner.step(images, targets, len(images), 0.02, "a test")
+            train_step.step(images, targets, len(images), 0.02, "a test")
             for images, targets in batches
         ]
         return losses, net.state_dict()

@@ -11,7 +11,7 @@ import torch
 
 from configs.defaults import load_cfg
 from datasets import load_dataset
-from datasets.base import Scene
+from datasets.types import Scene
 from engine.evaluation import evaluate as ev
 from engine.evaluation.cache import CACHE, LISTS, load_cache, made_from
 from engine.evaluation.extract import AMP, collect, extract

@@ -24,7 +24,7 @@ from models.search_net import SearchNet
 from tests.annotations import write_image
 from tests.tiny import TINY, pairs
 from tools import bench_onnx, export_onnx, index_gallery
-from tools.parity import PICTURES, check, pictures
+from tools.export.parity import PICTURES, check, pictures
 from utils.errors import UserError
 
 onnx = pytest.importorskip("onnx")

@@ -22,7 +22,7 @@ from models.backbones import BACKBONES, LeanFPN, make_backbone
 from models.build import build_distiller, build_net
 from models.distill.dfd import LevelLoss
 from models.fast import map_sums
-from models.fast.inference import faster, fold_norms
+from models.fast.inference import fold_norms, optimize_for_inference
 from models.fast.roi_align import GatheredRoIAlign
 from models.fast.rpn_head import SparseRPNHead
 from tests.golden_net import (
@@ -274,7 +274,7 @@ def test_fast_inference_finds_and_embeds_as_the_release_does():
     net = golden_net("resnet18", **{"INPUT.MIN_SIZE": "256", "INPUT.MAX_SIZE": "416"})
     load_named_weights(net, "resnet18")
     before = copy.deepcopy(net.state_dict())
-    finds_and_embeds_as_the_release_does(faster(net))
+    finds_and_embeds_as_the_release_does(optimize_for_inference(net))
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
@@ -285,7 +285,7 @@ def test_half_precision_of_the_whole_network():
     load_named_weights(net, "resnet18")
     image, box = torch.randint(0, 256, (3, 256, 416), dtype=torch.uint8), torch.tensor(BOX)
     (expected,), (own,) = net.eval().detect_and_embed([image.float() / 255], [box])
-    fast, dtypes = faster(net), []
+    fast, dtypes = optimize_for_inference(net), []
     fast.roi_heads.reid_head.register_forward_hook(lambda *seen: dtypes.append(seen[2].dtype))
     (found,), (embedding,) = fast.detect_and_embed([image], [box], torch.bfloat16)
     assert dtypes == [torch.bfloat16]

@@ -16,7 +16,7 @@ import torch
 
 import engine.run
 from engine.evaluation.records import EVALUATIONS
-from engine.training.learner import Learner
+from engine.training.train_step import TrainStep
 from tests.training import Run, children, die, differences, evaluations, make_whole_run, scalars
 from utils.errors import UserError
 from utils.files import save_file
@@ -42,14 +42,14 @@ class in_step:  # noqa: N801, it is called like a function
         self.n, self.act = n, act
 
     def __call__(self) -> None:
-        step, calls = Learner.step, iter(range(1, 1000))
+        step, calls = TrainStep.step, iter(range(1, 1000))
 
         def replaced(*args):
             if next(calls) == self.n:
                 self.act()
             return step(*args)
 
-        Learner.step = replaced
+        TrainStep.step = replaced
 
 
 def killed(base: Path, out: Path) -> Path:
@@ -213,19 +213,19 @@ class Poison:
         self.n, self.what = n, what
 
     def __call__(self) -> None:
-        step, calls = Learner.step, iter(range(1, 1000))
+        step, calls = TrainStep.step, iter(range(1, 1000))
 
-        def replaced(learner, *args):
-            losses = step(learner, *args)
+        def replaced(train_step, *args):
+            losses = step(train_step, *args)
             if next(calls) == self.n:
-                state = learner.net.state_dict()
-                buffers = next(iter(learner.optimizer.state.values()))
+                state = train_step.net.state_dict()
+                buffers = next(iter(train_step.optimizer.state.values()))
                 state["momentum"] = buffers["momentum_buffer"]
                 name = next(name for name in state if name.endswith(self.what))
                 state[name].view(-1)[-1] = torch.inf
             return losses
 
-        Learner.step = replaced
+        TrainStep.step = replaced
 
 
 @pytest.mark.parametrize("what", [".weight", "running_var", "oim.lut", "momentum"])

@@ -29,8 +29,8 @@ from engine.checkpoint import (
 from engine.evaluation.cache import CACHE, load_cache
 from engine.training.folder import CheckpointFolder
 from engine.training.history import History
-from engine.training.learner import Learner
 from engine.training.train import Trainer
+from engine.training.train_step import TrainStep
 from models.backbones import make_backbone
 from models.build import build_net
 from tests.training import Run, differences, make_data, same
@@ -165,10 +165,10 @@ def test_odd_values_stop_at_once_or_train(base, dataset, changes):
     try:
         cfg = load_cfg(base / "tiny.yaml", pairs)
         net = build_net(cfg, dataset.num_pids)
-        learner = Learner(cfg, net.train(), net, CPU)
+        train_step = TrainStep(cfg, net.train(), net, CPU)
         loader = train_loader(SceneDataset(dataset.train, train=True), 2, 0, 0, 0)
         images, targets = next(iter(loader))
-        losses = learner.step(images, targets, len(images), cfg.SOLVER.BASE_LR, "a test")
+        losses = train_step.step(images, targets, len(images), cfg.SOLVER.BASE_LR, "a test")
         assert np.isfinite(list(losses.values())).all()
     except UserError as error:
         assert one_line(error)
@@ -300,9 +300,9 @@ def read_everywhere(base: Path, path: Path) -> None:
         assert one_line(error) and str(path) in str(error)
         return
     assert trainer.epoch >= 0 and 0 <= trainer.step < trainer.steps_per_epoch
-    for parameter in trainer.learner.parameters:
+    for parameter in trainer.train_step.parameters:
         parameter.grad = torch.ones_like(parameter)
-    trainer.learner.optimizer.step()
+    trainer.train_step.optimizer.step()
     assert not not_finite(net.state_dict())
 
 

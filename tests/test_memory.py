@@ -9,8 +9,8 @@ from torchvision.models.detection.image_list import ImageList
 
 from configs.defaults import load_cfg
 from engine.training.generators import generator_states, restore_generators, seed_everything
-from engine.training.learner import Learner
-from models.backbones import BACKBONES, StillNorms, make_backbone
+from engine.training.train_step import TrainStep
+from models.backbones import BACKBONES, FrozenNormStatistics, make_backbone
 from models.build import build_distiller, build_net
 from tests.training import CONFIG, same
 from tools.plain import all_activations_kept
@@ -29,15 +29,19 @@ def learn(tmp_path):
 
     def steps(
         *options: str, distill: bool = True, rate: float = 0.01
-    ) -> tuple[list[dict], nn.Module, Learner]:
+    ) -> tuple[list[dict], nn.Module, TrainStep]:
         cfg = load_cfg(tmp_path / "tiny.yaml", ["DISTILLER.TERMS", "['dfd','ld','cd']", *options])
         seed_everything(1)
         net = build_net(cfg, num_pids=5)
         model = build_distiller(cfg, net, build_net(cfg, num_pids=5), cfg) if distill else net
-        learner = Learner(cfg, model.train(), net, CPU)
+        train_step = TrainStep(cfg, model.train(), net, CPU)
         images = [torch.rand(3, 64, 112) for _ in range(3)]
         targets = [{"boxes": BOXES, "labels": torch.tensor([1 + i, 2 + i])} for i in range(3)]
-        return [learner.step(images, targets, 3, rate, "a test") for _ in range(2)], net, learner
+        return (
+            [train_step.step(images, targets, 3, rate, "a test") for _ in range(2)],
+            net,
+            train_step,
+        )
 
     return steps
 
@@ -90,7 +94,7 @@ def test_checkpointed_backbone_keeps_less(name):
 def test_mixed_precision_is_near(learn, kind):
     regions = "MODEL.RPN.POST_NMS_TOP_N", "[1, 20]"  # nearly those of the ground truth, for both
     losses, _, _ = learn(*regions, rate=1e-4)
-    others, net, learner = learn("SOLVER.AMP", kind, *regions, rate=1e-4)
+    others, net, train_step = learn("SOLVER.AMP", kind, *regions, rate=1e-4)
     for expected, found in zip(losses, others):
         print(kind, {k: (round(v, 4), round(found[k], 4)) for k, v in expected.items()})
         for name in expected:
@@ -102,7 +106,7 @@ def test_mixed_precision_is_near(learn, kind):
     assert losses != others
     assert all(value.dtype in (torch.float32, torch.int64) for value in net.state_dict().values())
     assert torch.allclose(net.oim.lut.norm(dim=1), net.oim.lut.any(dim=1).float(), atol=1e-6)
-    assert bool(learner.scaler.state_dict()) == (kind == "fp16")
+    assert bool(train_step.scaler.state_dict()) == (kind == "fp16")
 
 
 def test_what_needs_float32_gets_it(learn):
@@ -117,10 +121,10 @@ def test_what_needs_float32_gets_it(learn):
             seen["autocast"] = torch.is_autocast_enabled("cpu")
             return student.embeddings.sum()
 
-    _, _, learner = learn("SOLVER.AMP", "bf16")
-    learner.model.terms["ld"] = Spy()
+    _, _, train_step = learn("SOLVER.AMP", "bf16")
+    train_step.model.terms["ld"] = Spy()
     dtypes = []
-    for module in (learner.net.rpn.head, learner.net.roi_heads.box_head):
+    for module in (train_step.net.rpn.head, train_step.net.roi_heads.box_head):
         module.register_forward_hook(
             lambda m, args, out: dtypes.append(
                 (out if isinstance(out, torch.Tensor) else out[1][0]).dtype
@@ -128,7 +132,7 @@ def test_what_needs_float32_gets_it(learn):
         )
     images = [torch.rand(3, 64, 112)] * 3
     targets = [{"boxes": BOXES, "labels": torch.tensor([1, 2])}] * 3
-    learner.step(images, targets, 3, 0.01, "a test")
+    train_step.step(images, targets, 3, 0.01, "a test")
     assert seen == {"features": {torch.float32}, "others": {torch.float32}, "autocast": False}
     assert dtypes == [torch.float32, torch.bfloat16]  # the branches themselves are in half
 
@@ -145,13 +149,13 @@ def test_anchors_are_exact():
 
 def test_half_precision_survives_an_overflow(learn):
     """The scaler halves its scale and leaves the weights where a gradient is infinite."""
-    _, net, learner = learn("SOLVER.AMP", "fp16", distill=False)
-    before, scale = copy.deepcopy(net.state_dict()), learner.scaler.get_scale()
-    learner.weights["rpn_cls"] = 1e36
+    _, net, train_step = learn("SOLVER.AMP", "fp16", distill=False)
+    before, scale = copy.deepcopy(net.state_dict()), train_step.scaler.get_scale()
+    train_step.weights["rpn_cls"] = 1e36
     images = [torch.rand(3, 64, 112)] * 3
     targets = [{"boxes": BOXES, "labels": torch.tensor([1, 2])}] * 3
-    learner.step(images, targets, 3, 0.01, "a test")
-    assert learner.scaler.get_scale() == scale / 2
+    train_step.step(images, targets, 3, 0.01, "a test")
+    assert train_step.scaler.get_scale() == scale / 2
     after = net.state_dict()
     assert all(torch.equal(before[name], after[name]) for name, _ in net.named_parameters())
 
@@ -170,19 +174,19 @@ def test_all_measures_go_together(learn):
 
 def test_parts_without_an_image_are_left_out(learn):
     """A lone rank waits for no one: what stands in would only move BatchNorm's statistics."""
-    _, _, learner = learn("SOLVER.ACCUMULATE", "3")
+    _, _, train_step = learn("SOLVER.ACCUMULATE", "3")
     target = {"boxes": BOXES, "labels": torch.tensor([1, 2])}
-    pieces = list(learner._pieces([torch.rand(3, 64, 112)], [target], 1))
+    pieces = list(train_step._pieces([torch.rand(3, 64, 112)], [target], 1))
     assert [(len(images), alive) for images, _, alive in pieces] == [(1, True)]
 
 
 def test_counting_ahead_leaves_no_trace(learn):
     """Statistics of norms, and random numbers, as if the network had not run ahead."""
-    _, net, learner = learn()
+    _, net, train_step = learn()
     before = copy.deepcopy(net.state_dict())
     images, targets = [torch.rand(3, 64, 112)], [{"boxes": BOXES, "labels": torch.tensor([1, 2])}]
     states = generator_states()
-    counts = learner._count([(images, targets, True), (images, targets, False)])
+    counts = train_step._count([(images, targets, True), (images, targets, False)])
     assert same(before, net.state_dict()) and same(states, generator_states())
     restore_generators(states, "a test")
     assert counts["images"] == 1 and counts["proposals"] <= 16 and counts["labelled"] >= 2
@@ -190,6 +194,6 @@ def test_counting_ahead_leaves_no_trace(learn):
 
 def test_still_norms():
     norm = nn.BatchNorm1d(2)
-    with StillNorms(norm):
+    with FrozenNormStatistics(norm):
         norm(torch.rand(4, 2))
     assert same(norm.state_dict(), nn.BatchNorm1d(2).state_dict()) and norm.momentum == 0.1

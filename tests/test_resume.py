@@ -11,7 +11,7 @@ import torch
 import engine.evaluation.evaluate
 import engine.training.folder
 import engine.training.train
-from engine.training.learner import Learner
+from engine.training.train_step import TrainStep
 from tests.training import Run, die, differences, evaluations, make_data, same, state
 
 pytestmark = pytest.mark.slow
@@ -85,7 +85,7 @@ class InWrite:
 
 
 OWNERS = {
-    "learner": Learner,
+    "train_step": TrainStep,
     "trainer": engine.training.train.Trainer,
     "train": engine.training.train,
     "checkpoints": engine.training.folder.CheckpointFolder,
@@ -96,9 +96,9 @@ OWNERS = {
 # torch.save and os.replace also write the evaluation's cache: an epoch makes 3 calls of each
 # (checkpoint, cache, best), evaluations.jsonl one more os.replace
 KILLS = {
-    "first step": At("learner", "step", 1, "before"),
+    "first step": At("train_step", "step", 1, "before"),
     "step, after the gradient": At("sgd", "step", 6, "after"),
-    "step, before OIM": At("learner", "_update", 7, "before"),
+    "step, before OIM": At("train_step", "_update", 7, "before"),
     "save, file half written": InWrite(1),
     "second save, file half written": InWrite(3),
     "save, before the rename": At("os", "replace", 1, "before"),
@@ -131,7 +131,7 @@ def test_checkpoints_within_an_epoch_and_workers(base, tmp_path):
     """Killed twice, resumed with another number of workers; terms with weights of their own."""
     options = *under_teacher(base), *PERIOD, "INPUT.NUM_WORKERS"
     for workers, n, arguments in (("1", 4, ()), ("2", 5, ("--resume",))):
-        sabotage = At("learner", "step", n, "before")
+        sabotage = At("train_step", "step", n, "before")
         run = Run(base, tmp_path, *options, workers, *arguments, program="ddps", sabotage=sabotage)
         assert run.wait() == -signal.SIGKILL, run.text
     assert "epoch_00_step_000003.pth: 0 epochs and 3 steps done" in run.text
@@ -144,8 +144,8 @@ def test_checkpoints_within_an_epoch_and_workers(base, tmp_path):
 @pytest.mark.parametrize(
     "number, place, said",
     [
-        (signal.SIGTERM, ("learner", "step", 2), "SIGTERM: saved {}/epoch_00_step_000002.pth"),
-        (signal.SIGINT, ("learner", "step", 4), "SIGINT: saved {}/epoch_00.pth"),
+        (signal.SIGTERM, ("train_step", "step", 2), "SIGTERM: saved {}/epoch_00_step_000002.pth"),
+        (signal.SIGINT, ("train_step", "step", 4), "SIGINT: saved {}/epoch_00.pth"),
         (signal.SIGTERM, ("eval", "score", 1), "SIGTERM: stopped evaluating"),
     ],
 )
@@ -206,14 +206,14 @@ def limit_files() -> None:
 
 def limit_events() -> None:
     """A disk that is full when TensorBoard writes in the second epoch, after its picture."""
-    step, calls = Learner.step, iter(range(1, 1000))
+    step, calls = TrainStep.step, iter(range(1, 1000))
 
     def replaced(self, *args):
         if next(calls) == 6:
             resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
         return step(self, *args)
 
-    Learner.step = replaced
+    TrainStep.step = replaced
 
 
 @pytest.mark.parametrize("full", [limit_files, limit_events])

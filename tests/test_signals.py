@@ -16,7 +16,7 @@ import datasets.workers
 import engine.run
 from datasets.loaders import SceneDataset
 from engine.distributed import patience
-from engine.training.learner import Learner
+from engine.training.train_step import TrainStep
 from tests.training import FORKS, Run, differences, make_whole_run
 from utils.signals import Signals
 
@@ -52,7 +52,7 @@ class ToGroup:
         setattr(owner, name, replaced)
 
 
-OWNERS = {"learner": Learner, "workers": datasets.workers, "run": engine.run}
+OWNERS = {"train_step": TrainStep, "workers": datasets.workers, "run": engine.run}
 
 
 class WhileAwaited:
@@ -116,7 +116,7 @@ def test_a_group_is_stopped_in_a_step(base, tmp_path, number, workers):
         tmp_path,
         "INPUT.NUM_WORKERS",
         workers,
-        sabotage=ToGroup("learner", "step", 3, number),
+        sabotage=ToGroup("train_step", "step", 3, number),
     )
     leaves(run, number, f"saved {tmp_path}/epoch_00_step_000003.pth; continue with --resume")
     run = Run(base, tmp_path, "--resume")
@@ -154,17 +154,19 @@ def test_starting_and_evaluating_are_left_at_once(base, tmp_path, place, said):
 def test_twice_at_once_is_one_signal_and_a_second_term_harmless(base, tmp_path):
     """As `timeout -s INT` sends it, and launchers that pass on what the group has got already."""
     numbers = signal.SIGINT, signal.SIGINT
-    run = Run(base, tmp_path / "int", sabotage=ToGroup("learner", "step", 3, *numbers))
+    run = Run(base, tmp_path / "int", sabotage=ToGroup("train_step", "step", 3, *numbers))
     leaves(run, signal.SIGINT, f"saved {tmp_path}/int/epoch_00_step_000003.pth")
     numbers = signal.SIGTERM, signal.SIGTERM, signal.SIGTERM
-    run = Run(base, tmp_path / "term", sabotage=ToGroup("learner", "step", 3, *numbers, apart=0.3))
+    run = Run(
+        base, tmp_path / "term", sabotage=ToGroup("train_step", "step", 3, *numbers, apart=0.3)
+    )
     leaves(run, signal.SIGTERM, f"saved {tmp_path}/term/epoch_00_step_000003.pth")
 
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_again_ends_at_once(base, tmp_path, first):
     """In a step that would go on for a long time."""
-    twice = ToGroup("learner", "step", 3, first, signal.SIGINT, apart=0.5)
+    twice = ToGroup("train_step", "step", 3, first, signal.SIGINT, apart=0.5)
     run = Run(base, tmp_path, "INPUT.NUM_WORKERS", "2", sabotage=twice)
     leaves(run, signal.SIGINT, "ended at once")
     assert not list(tmp_path.glob("*.pth"))
@@ -198,7 +200,7 @@ def _in_vain(answered: bool) -> None:
     """A rank that has been told to stop, in a call that does not return."""
     signals = Signals(patience=0.5)
     signals.answered = answered
-    with signals.heard(), signals.held():
+    with signals.install(), signals.defer():
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(3)
     sys.exit(7)

@@ -57,7 +57,7 @@ POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 
 
 @dataclass(frozen=True)
-class Asked:
+class QueryPicture:
     """What a visitor looks at: the picture dropped, [3, H, W] uint8, and its people's boxes [n, 4];
     person: the place of the one clicked on, with her embedding wanted [1, D]."""
 
@@ -80,7 +80,7 @@ class Asked:
         return int(sizes.argmin()) if there.any() else None
 
 
-class Desk:
+class AppController:
     """What the page asks for: each answer is (asked, drawn picture, words, matches, scenes)."""
 
     def __init__(self, searcher: Searcher, index: GalleryIndex, top: int):
@@ -103,11 +103,11 @@ class Desk:
             said = "Nobody found in this picture."
         return asked, asked.drawn(), words(said), [], []
 
-    def _people_on(self, path: str) -> Asked:
+    def _people_on(self, path: str) -> QueryPicture:
         pixels = to_pixels(path)
-        return Asked(pixels, self.searcher.detect([pixels])[0].boxes)
+        return QueryPicture(pixels, self.searcher.detect([pixels])[0].boxes)
 
-    def choose(self, asked: Asked | None, least: float, place: tuple[float, float]) -> tuple:
+    def choose(self, asked: QueryPicture | None, least: float, place: tuple[float, float]) -> tuple:
         """The picture has been clicked on: where else is the person there?"""
         if asked is None:
             return self.look(None)
@@ -118,7 +118,7 @@ class Desk:
         wanted = self.searcher.embed(asked.pixels, asked.boxes[person : person + 1])
         return self.search(replace(asked, person=person, wanted=wanted), least)
 
-    def search(self, asked: Asked | None, least: float) -> tuple:
+    def search(self, asked: QueryPicture | None, least: float) -> tuple:
         """Where is the person with a similarity of `least` or more?"""
         if asked is None or asked.person is None or asked.wanted is None:
             return asked, asked and asked.drawn(), words("Click on a person first."), [], []
@@ -163,7 +163,7 @@ def advice(thresholds: dict[str, float] | None) -> str:
     return f"false alarms, by the network's evaluation: {', '.join(shares)} of queries"
 
 
-def page(desk: Desk, hint: str) -> Any:
+def page(desk: AppController, hint: str) -> Any:
     """The page: Gradio's Blocks."""
     gr = optional("gradio", "tools.app", REQUIREMENTS)
     with gr.Blocks(
@@ -201,10 +201,10 @@ def page(desk: Desk, hint: str) -> Any:
         answer = [asked, people, said, matches, scenes]
         one_by_one = {"concurrency_id": "desk", "concurrency_limit": 1, "api_visibility": "private"}
 
-        def choose(asked: Asked | None, least: float, click: gr.SelectData) -> tuple:
+        def choose(asked: QueryPicture | None, least: float, click: gr.SelectData) -> tuple:
             return first_scene(desk.choose(asked, least, click.index))
 
-        def search(asked: Asked | None, least: float) -> tuple:
+        def search(asked: QueryPicture | None, least: float) -> tuple:
             return first_scene(desk.search(asked, least))
 
         def first_scene(answer: tuple) -> tuple:
@@ -321,9 +321,9 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_intermixed_args()
 
 
-def make_desk(args: argparse.Namespace, cfg: CfgNode) -> Desk:
+def make_desk(args: argparse.Namespace, cfg: CfgNode) -> AppController:
     searcher = Searcher.load(cfg, args.ckpt)
-    return Desk(searcher, open_index(args.index, searcher.origin), args.top)
+    return AppController(searcher, open_index(args.index, searcher.origin), args.top)
 
 
 def main() -> None:

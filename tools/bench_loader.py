@@ -20,8 +20,8 @@ import torch
 from PIL import Image
 from tabulate import tabulate
 
-from datasets.base import Scene
 from datasets.loaders import SceneDataset
+from datasets.types import Scene
 from tools.profile_model import machine, positive
 from utils.errors import UserError, run_main
 

@@ -19,7 +19,7 @@ from configs.defaults import load_cfg
 from engine.checkpoint import load_net
 from models.build import choose_device
 from models.network import Network
-from tools.parity import PICTURES
+from tools.export.parity import PICTURES
 from tools.profile_model import machine, positive
 from utils.errors import run_main
 from utils.media import read_pixels

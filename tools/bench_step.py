@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from configs.defaults import load_cfg
 from engine.training.generators import seed_everything
-from engine.training.learner import Learner
+from engine.training.train_step import TrainStep
 from models.build import build_distiller, build_net, choose_device
 from tools.plain import plain_formulas
 from tools.profile_model import machine, matmul_flops, peak_memory, positive
@@ -80,7 +80,7 @@ def make_batch(cfg, images: int, device: torch.device) -> tuple[list, list]:
 
 
 class Bench:
-    """A learner in a process of its own, which takes a step when asked."""
+    """A train_step in a process of its own, which takes a step when asked."""
 
     def __init__(self, path: str, teacher: str | None, overrides: list[str], plain: bool = False):
         """path, teacher: configs; plain: by the plain formulas."""
@@ -115,10 +115,10 @@ def _prepare(path: str, teacher: str | None, overrides: list[str], plain: bool) 
         teacher_cfg = load_cfg(teacher, ["BACKBONE.WEIGHTS", ""])
         teacher_net = build_net(teacher_cfg, IDENTITIES).to(_device)
         model = build_distiller(cfg, net, teacher_net, teacher_cfg).to(_device)
-    learner = Learner(cfg, model.train(), net, _device)
+    train_step = TrainStep(cfg, model.train(), net, _device)
     batch = cfg.INPUT.BATCH_SIZE_TRAIN
     images, targets = make_batch(cfg, batch, _device)
-    _learn = partial(learner.step, images, targets, batch, 1e-4, "a benchmark")
+    _learn = partial(train_step.step, images, targets, batch, 1e-4, "a benchmark")
 
 
 def _step() -> tuple[float, float]:

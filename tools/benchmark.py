@@ -2,7 +2,7 @@
 
     python -m tools.benchmark --jobs 2
 
-The rows stand in tools/benchmark_rows.py; job_benchmark.sh makes the data too. Stopped, the same
+The rows stand in tools/experiments/rows.py; job_benchmark.sh makes the data too. Stopped, the same
 command goes on. A run whose file in docs/benchmark/runs/ is of the same config is not trained
 again, on whatever machine it was. A teacher whose checkpoint is not here is trained again as soon
 as a run needs it: on the same machine it becomes the same, elsewhere nearly; each file names its
@@ -33,8 +33,8 @@ from engine.checkpoint import load_net
 from engine.evaluation.evaluate import evaluate
 from engine.evaluation.records import evaluations_of
 from models.build import choose_device
-from tools import benchmark_page, benchmark_results
-from tools.benchmark_rows import (
+from tools.experiments import page, results
+from tools.experiments.rows import (
     CONFIGS,
     GROUPS,
     MORE_SEEDS,
@@ -48,8 +48,8 @@ from tools.benchmark_rows import (
     Teacher,
     in_order,
 )
+from tools.experiments.runs import ROOT, SECONDS, Run, check_run, finish_all, values_of
 from tools.profile_model import count_flops, machine_of, make_net
-from tools.runs import ROOT, SECONDS, Run, check_run, finish_all, values_of
 from tools.summarize import SCORES, count_parameters
 from utils.errors import UserError, run_main
 from utils.files import make_folder, read_text, write_text
@@ -210,7 +210,7 @@ def check_data(folder: Path) -> None:
 
 def check_rate(folder: Path) -> None:
     """UserError where the students' learning rate is not the one that tuning found best."""
-    rate, cfg = benchmark_results.best_rate(folder), ROWS[f"{TAUGHT}_alone"].run(SEEDS[0]).cfg
+    rate, cfg = results.best_rate(folder), ROWS[f"{TAUGHT}_alone"].run(SEEDS[0]).cfg
     if rate is None or float(rate) != cfg.SOLVER.BASE_LR:
         raise UserError(
             f"SOLVER.BASE_LR {cfg.SOLVER.BASE_LR} of the students in {CONFIGS}: expected "
@@ -274,7 +274,7 @@ class Benchmark:
         path = self.path(name)
         make_folder(path.parent, "--out")
         keep(path, results_of(run, scores))
-        benchmark_page.write(self.folder)
+        page.write(self.folder)
 
 
 def parse_args() -> argparse.Namespace:
@@ -300,9 +300,9 @@ def main() -> int:
     check_rate(args.out)
     for rows in GROUPS.values():
         benchmark.finish(in_order([row for row in rows if row.key in asked], SEEDS))
-    rows = benchmark_results.undecided(benchmark_results.load(args.out))
+    rows = results.undecided(results.load(args.out))
     benchmark.finish(in_order([row for row in rows if row.key in asked], MORE_SEEDS))
-    benchmark_page.write(args.out)
+    page.write(args.out)
     return 1 if benchmark.failed else 0
 
 

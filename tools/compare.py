@@ -15,9 +15,9 @@ import logging
 from pathlib import Path
 
 from configs.defaults import get_cfg, load_cfg
-from tools import gradients
-from tools.comparison import write
-from tools.runs import Run, finish_all, make_run
+from tools.experiments import gradients
+from tools.experiments.comparison import write
+from tools.experiments.runs import Run, finish_all, make_run
 from tools.summarize import count_parameters
 from utils.errors import UserError, run_main
 

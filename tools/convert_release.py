@@ -17,7 +17,7 @@ from configs.ranges import check_ranges, flatten
 from configs.values import put
 from models.backbones import BACKBONES
 from models.build import build_net, build_terms
-from tools.release_format import (
+from tools.export.release_format import (
     CONFIG_KEYS,
     PRW_TABLE,
     convert_state,
@@ -26,7 +26,7 @@ from tools.release_format import (
 )
 from utils.errors import UserError, run_main
 from utils.files import expect_new, load_file, make_folder, read_text, save_file, write_text
-from utils.states import misfits
+from utils.states import incompatibilities
 
 DATASET_FOLDERS = {"CUHK-SYSU": "cuhk_sysu", "PRW": "prw"}
 LUT = "roi_heads.oim.lut"
@@ -125,12 +125,12 @@ def make_config(
 def check_fit(cfg: CfgNode, state: dict[str, Tensor], terms: dict[str, Tensor], where: str) -> None:
     """UserError listing every tensor that does not fit the config's network and terms."""
     with torch.device("meta"):  # shapes alone
-        wrong = misfits(build_net(cfg, len(state[LUT]), pretrained=False), state)
+        wrong = incompatibilities(build_net(cfg, len(state[LUT]), pretrained=False), state)
         if terms:
             masks = [v for k, v in terms.items() if k.endswith("student_context.mask.weight")]
             teacher = cfg.clone()
             teacher.MODEL.FPN_CHANNELS = masks[0].shape[1] if masks else cfg.MODEL.FPN_CHANNELS
-            wrong += misfits(nn.ModuleDict(build_terms(cfg, teacher)), terms)
+            wrong += incompatibilities(nn.ModuleDict(build_terms(cfg, teacher)), terms)
     if wrong:
         raise UserError(f"{where}: {len(wrong)} tensors do not fit: {'; '.join(sorted(wrong))}")
 

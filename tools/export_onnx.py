@@ -29,7 +29,7 @@ from engine.evaluation.records import thresholds_of
 from engine.onnx_net import INPUTS, OUTPUTS, REQUIREMENTS, SUFFIX
 from models.onnx_graph import SearchGraph
 from models.search_net import SearchNet
-from tools.parity import NUMBERS, PICTURES, PIXELS, check, pictures
+from tools.export.parity import NUMBERS, PICTURES, PIXELS, check, pictures
 from utils.errors import UserError, run_main
 from utils.files import check_target, written_beside
 from utils.optional import optional

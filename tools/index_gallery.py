@@ -18,12 +18,12 @@ from configs.defaults import get_cfg, load_cfg
 from configs.ranges import flatten
 from engine.distributed import process_group, rank
 from engine.index.gallery_index import GalleryIndex, open_index, writing
-from engine.index.indexing import Done, add_sources, check_damaged
-from engine.index.people import Known
+from engine.index.indexing import IndexStats, add_sources, check_damaged
+from engine.index.people import IndexedSource
 from engine.search.searcher import Searcher
 from utils.errors import UserError, run_main
 from utils.names import printable
-from utils.sources import PICTURE, VIDEO, Medium, told, walk
+from utils.sources import PICTURE, VIDEO, MediaFile, told, walk
 
 
 def parse_args() -> argparse.Namespace:
@@ -89,7 +89,7 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("expected SOURCE, --list, --remove or --kind, found none of them")
 
 
-def find(sources: list[Path], folder: Path) -> list[Medium]:
+def find(sources: list[Path], folder: Path) -> list[MediaFile]:
     """All pictures and videos in the sources; tells what is left out."""
     media, left = walk(sources, "SOURCE", (PICTURE, VIDEO), out=folder)
     for line in told(left):
@@ -112,7 +112,7 @@ def remove(index: GalleryIndex, wanted: list[Path]) -> None:
         print(f"{printable(str(path))}: {count} pictures and videos removed")
 
 
-def add(args: argparse.Namespace) -> Done:
+def add(args: argparse.Namespace) -> IndexStats:
     """Every rank works; the first one writes the index."""
     cfg = load_cfg(args.cfg, args.overrides)
     check_damaged(cfg, args.overrides)
@@ -127,7 +127,7 @@ def add(args: argparse.Namespace) -> Done:
         return add_sources(index.people, *more)
 
 
-def tell(done: Done, folder: Path) -> None:
+def tell(done: IndexStats, folder: Path) -> None:
     for line in told(done.left):
         print(line, file=sys.stderr)
     known = open_index(folder).people.known()
@@ -144,7 +144,7 @@ def tell(done: Done, folder: Path) -> None:
         print(f"no longer there: {len(gone)} ({names}{', ...' if len(gone) > 5 else ''}); --remove")
 
 
-def print_list(known: list[Known]) -> None:
+def print_list(known: list[IndexedSource]) -> None:
     rows = []
     for one in known:
         what = "picture" if one.source.every is None else f"{one.samples} frames"

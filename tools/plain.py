@@ -15,7 +15,7 @@ from models.backbones import CheckpointedLayers
 from models.distill.dfd import LevelLoss, background_mask
 from models.fast.roi_align import GatheredRoIAlign
 from models.fast.rpn_head import SparseRPNHead
-from models.outputs import Trace
+from models.outputs import ForwardOutputs
 from models.search_net import SearchNet
 
 
@@ -45,13 +45,13 @@ def rpn_head(head: RPNHead, features: list[Tensor]) -> tuple[list[Tensor], list[
     return [level.float() for level in objectness], [level.float() for level in deltas]
 
 
-def forward_teacher(net: SearchNet, seen: Trace) -> Trace:
+def forward_teacher(net: SearchNet, seen: ForwardOutputs) -> ForwardOutputs:
     sizes = seen.images.image_sizes
     features = net.backbone(seen.images.tensors)
     logits, _ = net.roi_heads.classify(features, seen.proposals.boxes, sizes)
     embeddings = net.roi_heads.embed(features, seen.people.boxes, sizes)
     regions = seen.proposals, logits, seen.people
-    return Trace(seen.images, seen.targets, features, *regions, embeddings, net.oim)
+    return ForwardOutputs(seen.images, seen.targets, features, *regions, embeddings, net.oim)
 
 
 def spatial_attention(features: Tensor, temperature: float) -> Tensor:

@@ -25,7 +25,7 @@ from yacs.config import CfgNode
 
 from configs.defaults import load_cfg
 from models.build import build_net, choose_device
-from models.fast.inference import faster
+from models.fast.inference import optimize_for_inference
 from models.search_net import SearchNet
 from utils.errors import UserError, run_main
 from utils.names import short_names
@@ -114,7 +114,7 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 def fast_shares(net: SearchNet, image: Tensor, repeats: int) -> dict[str, float]:
     """EVAL_FAST's time over the exact network's, pass by pass in turn; with bfloat16, too, where
     the processor knows it: others are many times slower with it than without."""
-    fast, nobody = faster(net), [torch.zeros(0, 4, device=image.device)]
+    fast, nobody = optimize_for_inference(net), [torch.zeros(0, 4, device=image.device)]
     passes = {"": (net, None), "EVAL_FAST": (fast, None)}
     if image.is_cuda or torch.ops.mkldnn._is_mkldnn_bf16_supported():
         passes["EVAL_FAST, bf16"] = fast, torch.bfloat16

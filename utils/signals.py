@@ -33,7 +33,7 @@ class Stopped(SystemExit):
 
 
 @contextmanager
-def deaf() -> Iterator[None]:
+def block_signals() -> Iterator[None]:
     """Signals that stop a run wait meanwhile; processes started within never hear them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
@@ -53,7 +53,7 @@ class Signals:
         self._free = True
 
     @contextmanager
-    def heard(self) -> Iterator[None]:
+    def install(self) -> Iterator[None]:
         """Within, they are this object's to answer. SIGHUP stays ignored under nohup."""
         numbers = [
             n for n in STOPPING if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN
@@ -72,7 +72,7 @@ class Signals:
                 signal.signal(number, handler)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def defer(self) -> Iterator[None]:
         """Within, a signal is noted and leaves the work alone."""
         with self._set(False):
             yield

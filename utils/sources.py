@@ -23,7 +23,7 @@ STUBS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
 
 @dataclass(frozen=True)
-class Medium:
+class MediaFile:
     """A picture or a video; name: how it is told, its path within the source it was found in."""
 
     path: Path
@@ -44,18 +44,18 @@ def walk(
     what: str,
     kinds: Collection[str] = (PICTURE,),
     out: Path | None = None,
-) -> tuple[list[Medium], list[LeftOut]]:
+) -> tuple[list[MediaFile], list[LeftOut]]:
     """The media of these kinds in the sources (files, folders with their sub-folders), each once,
     in the order of their names, and what was left out. Hidden files are, and what lies in `out`,
     which earlier results are in; a file or folder that is itself a source is taken whatever its
     name. UserError where a source does not exist; what: the option that named it."""
-    found: dict[Path, Medium] = {}
+    found: dict[Path, MediaFile] = {}
     left: list[LeftOut] = []
     for source in sources:
         for path, name in _files(source, what, out, left):
             kind = kind_of(path)
             if kind is not None and kind in kinds:
-                found.setdefault(path, Medium(path, name, kind))
+                found.setdefault(path, MediaFile(path, name, kind))
             else:
                 left.append(LeftOut(name, f"a {kind}" if kind else "no picture"))
     return list(found.values()), left
@@ -94,7 +94,7 @@ def told(left: Iterable[LeftOut], shown: int = 5) -> list[str]:
     ]
 
 
-def unread(medium: Medium, error: UserError) -> LeftOut:
+def unread(medium: MediaFile, error: UserError) -> LeftOut:
     """A medium that was taken, but could not be read."""
     return LeftOut(medium.name, str(error).removeprefix(f"{medium.path}: "))
 

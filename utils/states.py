@@ -39,7 +39,7 @@ def _items(content: Any) -> Iterator[tuple[Any, Any]]:
         yield from enumerate(content)
 
 
-def misfit(value: Any, own: Tensor) -> str:
+def incompatibility(value: Any, own: Tensor) -> str:
     """What keeps a saved value from taking the place of `own`, or ""."""
     if not isinstance(value, Tensor):
         return f"is a {type(value).__name__} there and a tensor in the model"
@@ -52,18 +52,18 @@ def misfit(value: Any, own: Tensor) -> str:
     return ""
 
 
-def misfits(module: nn.Module, state: dict) -> list[str]:
+def incompatibilities(module: nn.Module, state: dict) -> list[str]:
     """What keeps `state` from loading into `module`, tensor by tensor."""
     own = module.state_dict()
     wrong = [f"{k} is missing" for k in own if k not in state]
     wrong += [f"{k} is unknown" for k in state if k not in own]
-    both = {k: misfit(state[k], own[k]) for k in own if k in state}
+    both = {k: incompatibility(state[k], own[k]) for k in own if k in state}
     return wrong + [f"{k} {why}" for k, why in both.items() if why]
 
 
 def load_state(module: nn.Module, state: dict, where: str) -> None:
-    """Strict load_state_dict; the first misfit in one line."""
-    if wrong := misfits(module, state):
+    """Strict load_state_dict; the first incompatibility in one line."""
+    if wrong := incompatibilities(module, state):
         raise UserError(f"{where}: {len(wrong)} tensors do not fit, the first: {wrong[0]}")
     module.load_state_dict(state)
 
@@ -100,7 +100,7 @@ def _other_buffers(optimizer: torch.optim.Optimizer, saved: dict) -> Iterator[st
         else:
             for name, value in values.items():
                 like = torch.zeros(()) if name == "step" else parameter
-                if wrong := misfit(value, like):
+                if wrong := incompatibility(value, like):
                     yield f"{name} of parameter {number} {wrong}"
 
 

@@ -12,16 +12,17 @@ from tabulate import tabulate
 from torchvision.transforms.functional import to_pil_image
 from yacs.config import CfgNode
 
-from datasets.base import UNLABELED, SearchDataset
+from datasets.base import SearchDataset
 from datasets.loaders import SceneDataset
 from datasets.protocol import Protocol
+from datasets.types import UNLABELED
 from engine.distributed import from_all, from_first, rank, ranks
 from engine.evaluation import metrics
 from engine.evaluation.cache import CACHE, Cache, check_cache, load_cache, made_from
 from engine.evaluation.extract import collect, extract, precision_of
 from engine.evaluation.metrics import SEARCH_SCORE
 from engine.evaluation.records import RESULTS, SIZES_DRAWN, THRESHOLDS_DRAWN
-from models.fast.inference import faster
+from models.fast.inference import optimize_for_inference
 from models.network import Network
 from utils.drawing import draw_boxes
 from utils.files import make_folder, save_file, write_text
@@ -240,7 +241,7 @@ def make_cache(net: Network, dataset: SearchDataset, cfg: CfgNode, device: torch
     path = Path(cfg.OUTPUT_DIR) / CACHE
     part = path.with_suffix(f".part{rank()}")
     extract(
-        faster(net) if cfg.EVAL_FAST else net,
+        optimize_for_inference(net) if cfg.EVAL_FAST else net,
         dataset,
         device,
         part,

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from datasets.base import Scene, SearchDataset
+from datasets.base import SearchDataset
 from datasets.loaders import Loader, SceneDataset
+from datasets.types import Scene
 from engine.evaluation.cache import Cache
 from models.network import Network
 from models.outputs import Detections

@@ -279,7 +279,7 @@ def _summary(ap: Tensor, first_hit: Tensor, seen: Similarities) -> dict:
     return {"mAP": float(ap.mean()), **top, "ap": ap, "first_hit": first_hit, "similarities": seen}
 
 
-class Match(NamedTuple):
+class RankedDetection(NamedTuple):
     """One place in a query's list of matches."""
 
     image: int  # number of the gallery image
@@ -297,7 +297,7 @@ def top_matches(
     k: int = 10,
     score_thr: float = SEARCH_SCORE,
     cbgm: CBGM | None = None,
-) -> list[list[Match]]:
+) -> list[list[RankedDetection]]:
     """The k best matches, best first, of each query in `rows` (positions in the protocol)."""
     gallery, rows = Gallery.above(dets, feats, score_thr), torch.as_tensor(rows, dtype=torch.long)
     truth = _Truth.of(gallery, protocol)
@@ -312,7 +312,9 @@ def top_matches(
         order = torch.from_numpy(order).repeat_interleave(times)[:k]
         lists.append(
             [
-                Match(int(gallery.image[d]), gallery.boxes[d].float(), float(sims[r, d]), bool(y))
+                RankedDetection(
+                    int(gallery.image[d]), gallery.boxes[d].float(), float(sims[r, d]), bool(y)
+                )
                 for d, y in zip(detection[order], right[order])
             ]
         )

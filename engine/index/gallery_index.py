@@ -204,7 +204,7 @@ def writing(folder: Path, origin: Origin | None, kind: str | None = None) -> Ite
         people.close()
 
 
-def part_of(folder: Path, rank: int) -> Path:
+def partial_index_path(folder: Path, rank: int) -> Path:
     """Where another rank than the first writes what it finds, until the first takes it in."""
     return folder / f"{PARTS}{rank}.sqlite"
 

@@ -15,12 +15,12 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from engine.distributed import from_all, from_first, rank, ranks
-from engine.index.gallery_index import part_of
+from engine.index.gallery_index import partial_index_path
 from engine.index.people import People, Sample, Source
 from engine.search.searcher import Searcher
 from utils.errors import UserError
 from utils.media import picture_size, read_pixels
-from utils.sources import VIDEO, LeftOut, Medium, unread
+from utils.sources import VIDEO, LeftOut, MediaFile, unread
 from utils.videos import sample_frames, samples_expected
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ READ_AHEAD = 2  # batches that are read while the network works
 class Task:
     """A source to be read; after: the second of a video until which it was."""
 
-    medium: Medium
+    medium: MediaFile
     source: Source
     after: float | None = None
 
@@ -55,7 +55,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Done:
+class IndexStats:
     """What this run read."""
 
     pictures: int
@@ -74,7 +74,7 @@ def check_damaged(cfg: CfgNode, overrides: list[str]) -> None:
         )
 
 
-def make_tasks(people: People, media: Iterable[Medium], every: float) -> list[Task]:
+def make_tasks(people: People, media: Iterable[MediaFile], every: float) -> list[Task]:
     """What is not in the index yet, or was another file then, which is forgotten. One file under
     several paths is one source. Videos that were broken off come first."""
     known = {one.source.path: one for one in people.known()}
@@ -98,11 +98,11 @@ def make_tasks(people: People, media: Iterable[Medium], every: float) -> list[Ta
 def add_sources(
     people: People | None,
     folder: Path,
-    media: Iterable[Medium],
+    media: Iterable[MediaFile],
     searcher: Searcher,
     every: float,
     workers: int = 1,
-) -> Done:
+) -> IndexStats:
     """Find everyone in the media and write them down. Several ranks share the sources: the first
     writes to `people`, the others (people None) to parts in the folder that it takes in later. What
     cannot be read is left out and told."""
@@ -111,14 +111,14 @@ def add_sources(
     mine = [task for i, task in enumerate(tasks) if i % ranks() == rank()]
     if people is None:
         # No two ranks give the same numbers. Who goes on with a video needs its last sample.
-        people = People(part_of(folder, rank()))
+        people = People(partial_index_path(folder, rank()))
         people.begin_at(*(number + (rank() << 32) for number in given))
         mine = [task for task in mine if task.after is None]
     elif ranks() > 1:
         mine += [t for i, t in enumerate(tasks) if i % ranks() and t.after is not None]
     done = _work(people, mine, searcher, workers)
     parts = from_all(done)
-    return Done(
+    return IndexStats(
         sum(part.pictures for part in parts),
         sum(part.frames for part in parts),
         sum(part.people for part in parts),
@@ -127,14 +127,14 @@ def add_sources(
     )
 
 
-def _plan(people: People | None, media: Iterable[Medium], every: float):
+def _plan(people: People | None, media: Iterable[MediaFile], every: float):
     assert people is not None
     tasks = make_tasks(people, media, every)
     return tasks, [people.last_given(table) for table in ("people", "sources")]
 
 
-def _work(people: People, tasks: list[Task], searcher: Searcher, workers: int) -> Done:
-    done, began = Done(0, 0, 0, 0, []), time.perf_counter()
+def _work(people: People, tasks: list[Task], searcher: Searcher, workers: int) -> IndexStats:
+    done, began = IndexStats(0, 0, 0, 0, []), time.perf_counter()
     expected = sum(_expected(task) for task in tasks)
     with tqdm(total=expected, unit="image", mininterval=0.5, disable=rank() > 0) as bar:
         for batch in _in_step(_ahead(_batches(tasks, searcher.batch_size, workers))):

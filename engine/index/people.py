@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engine.index.appearances import link
+from engine.index.tracklets import link
 from models.outputs import Detections
 from utils.errors import UserError
 
@@ -49,7 +49,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Known:
+class IndexedSource:
     """What the index holds of a source: read until that second of a video, to its end if finished;
     note: what was wrong with it."""
 
@@ -142,11 +142,11 @@ class People:
 
     # --- sources ---
 
-    def known(self) -> list[Known]:
+    def known(self) -> list[IndexedSource]:
         """Every source, in the order of their paths."""
         counts = dict(self.ask("SELECT source, COUNT(*) FROM people GROUP BY source"))
         return [
-            Known(
+            IndexedSource(
                 Source(Path(os.fsdecode(path)), size, changed, every),
                 samples,
                 until,

@@ -15,7 +15,7 @@ TOP = 8  # matches that get a rank
 
 
 @dataclass
-class Asked:
+class QueryArgument:
     """A --query, and the --box or --person that came after it."""
 
     path: Path
@@ -25,7 +25,7 @@ class Asked:
 
 class AddQuery(argparse.Action):
     def __call__(self, parser, args, value, option=None):
-        args.query = [*(args.query or []), Asked(value)]
+        args.query = [*(args.query or []), QueryArgument(value)]
 
 
 class OfQuery(argparse.Action):
@@ -103,7 +103,7 @@ def parse_args(description: str | None) -> argparse.Namespace:
     return parser.parse_intermixed_args()
 
 
-def default_query() -> Asked:
+def default_query() -> QueryArgument:
     """The query that comes with the demo pictures."""
     path = DEMO / "query.json"
     if not path.is_file():
@@ -111,7 +111,7 @@ def default_query() -> Asked:
     try:
         query = json.loads(read_text(path, "--query"))
         x1, y1, x2, y2 = map(float, query["box"])
-        return Asked(DEMO / query["image"], [x1, y1, x2, y2])
+        return QueryArgument(DEMO / query["image"], [x1, y1, x2, y2])
     except (ValueError, KeyError, TypeError, RecursionError):
         expected = '{"image": NAME, "box": [X1, Y1, X2, Y2]}'
         raise UserError(f"{path}: expected {expected}") from None

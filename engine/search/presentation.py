@@ -38,7 +38,7 @@ Reader = Callable[[Path, float | None], Image.Image]  # read_scene, or one that 
 
 
 @dataclass(frozen=True)
-class Query:
+class QueryPerson:
     """A person to look for: the picture's path, its pixels [3, H, W] uint8, her box [4] in it."""
 
     path: Path
@@ -51,7 +51,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Scene:
+class SearchedImage:
     """A picture, or a frame of a video (time, seconds), and the people in it, best first, with
     their similarities."""
 
@@ -65,12 +65,12 @@ class Scene:
         return max(self.similarities, default=-2.0)
 
 
-def scene_of(index: GalleryIndex, path: Path, time: float | None, wanted: Tensor) -> Scene:
+def scene_of(index: GalleryIndex, path: Path, time: float | None, wanted: Tensor) -> SearchedImage:
     """Everyone of the index who is in that picture or frame."""
     people = index.people.in_scene(path, time)
     similar = similarities(people, wanted).max(1).tolist() if people else []
     order = sorted(range(len(people)), key=lambda i: -similar[i])
-    return Scene(path, time, [people[i] for i in order], [similar[i] for i in order])
+    return SearchedImage(path, time, [people[i] for i in order], [similar[i] for i in order])
 
 
 def as_json(matches: Sequence[Match]) -> list[dict]:
@@ -127,9 +127,9 @@ def draw_query(pixels: Tensor, boxes: Tensor) -> Image.Image:
 
 
 def draw_scene(
-    scene: Scene,
+    scene: SearchedImage,
     ranks: dict[int, int],
-    query: Query | None,
+    query: QueryPerson | None,
     read: Reader,
     long_side: int | None = None,
 ) -> Image.Image:
@@ -151,9 +151,9 @@ def draw_scene(
 
 
 def draw_sheet(
-    queries: Sequence[Query],
+    queries: Sequence[QueryPerson],
     matches: Sequence[Match],
-    scenes: Sequence[Scene],
+    scenes: Sequence[SearchedImage],
     pictures: Sequence[Image.Image],
     read: Reader,
 ) -> Image.Image:
@@ -185,7 +185,7 @@ def _is_best(match: Match, matches: Sequence[Match]) -> bool:
 
 def result_page(
     title: str,
-    queries: Sequence[Query],
+    queries: Sequence[QueryPerson],
     matches: Sequence[Match],
     index: GalleryIndex,
     read: Reader,

@@ -12,18 +12,18 @@ from configs.defaults import load_cfg
 from engine.index.gallery_index import GalleryIndex, Match, open_index
 from engine.index.indexing import add_sources, check_damaged
 from engine.search import presentation as show
-from engine.search.asking import Asked, check, default_query, least_similarity, parse_args
-from engine.search.presentation import Query, Scene
-from engine.search.searcher import Searcher, joined
+from engine.search.asking import QueryArgument, check, default_query, least_similarity, parse_args
+from engine.search.presentation import QueryPerson, SearchedImage
+from engine.search.searcher import Searcher, aggregate_queries
 from utils.drawing import save_picture
 from utils.errors import UserError
 from utils.files import make_folder, write_text
 from utils.media import read_pixels
 from utils.names import output_names, printable, short_names
-from utils.sources import PICTURE, VIDEO, LeftOut, Medium, told, walk
+from utils.sources import PICTURE, VIDEO, LeftOut, MediaFile, told, walk
 
 
-def read_query(asked: Asked) -> Tensor:
+def read_query(asked: QueryArgument) -> Tensor:
     """The picture [3, H, W] uint8; UserError where it cannot be read or the box is not in it."""
     pixels = read_pixels(asked.path, upright=True)
     height, width = pixels.shape[1:]
@@ -38,18 +38,20 @@ def read_query(asked: Asked) -> Tensor:
     return pixels
 
 
-def choose_person(asked: Asked, pixels: Tensor, searcher: Searcher, out: Path) -> Query:
+def choose_person(
+    asked: QueryArgument, pixels: Tensor, searcher: Searcher, out: Path
+) -> QueryPerson:
     """By the box, or by her number from left to right; UserError where it takes a number, after
     everyone was drawn with hers."""
     if asked.box:
-        return Query(asked.path, pixels, torch.tensor(asked.box))
+        return QueryPerson(asked.path, pixels, torch.tensor(asked.box))
     boxes = searcher.detect([pixels])[0].boxes
     boxes = boxes[(boxes[:, 0] + boxes[:, 2]).argsort()]
     if not len(boxes):
         raise UserError(f"--query {asked.path}: nobody found in it; --box says where she stands")
     number = 1 if asked.person is None and len(boxes) == 1 else asked.person or 0
     if 1 <= number <= len(boxes):
-        return Query(asked.path, pixels, boxes[number - 1])
+        return QueryPerson(asked.path, pixels, boxes[number - 1])
     make_folder(out, "--out")
     drawn = out / output_names([f"query_{asked.path.name}"])[0]
     save_picture(show.draw_query(pixels, boxes), drawn)
@@ -60,7 +62,7 @@ def choose_person(asked: Asked, pixels: Tensor, searcher: Searcher, out: Path) -
     )
 
 
-def find_media(source: Path, out: Path) -> tuple[list[Medium], list[LeftOut]]:
+def find_media(source: Path, out: Path) -> tuple[list[MediaFile], list[LeftOut]]:
     """What there is to search, and what is left out."""
     media, left = walk([source], "--gallery", (PICTURE, VIDEO), out)
     if not media:
@@ -73,7 +75,12 @@ def no_pictures(source: Path, left: list[LeftOut]) -> UserError:
 
 
 def make_index(
-    source: Path, media: list[Medium], left: list[LeftOut], searcher: Searcher, args, workers: int
+    source: Path,
+    media: list[MediaFile],
+    left: list[LeftOut],
+    searcher: Searcher,
+    args,
+    workers: int,
 ) -> GalleryIndex:
     """Of the gallery, in memory; tells what was left out."""
     index = GalleryIndex()
@@ -85,7 +92,9 @@ def make_index(
     return index
 
 
-def scenes_of(index: GalleryIndex, matches: list[Match], wanted: Tensor, all_: bool) -> list[Scene]:
+def scenes_of(
+    index: GalleryIndex, matches: list[Match], wanted: Tensor, all_: bool
+) -> list[SearchedImage]:
     """Those with a match, and all pictures of a gallery, best first."""
     places = dict.fromkeys((match.person.path, match.person.time) for match in matches)
     if all_:
@@ -96,7 +105,11 @@ def scenes_of(index: GalleryIndex, matches: list[Match], wanted: Tensor, all_: b
 
 
 def draw(
-    queries: list[Query], matches: list[Match], scenes: list[Scene], read: show.Reader, out: Path
+    queries: list[QueryPerson],
+    matches: list[Match],
+    scenes: list[SearchedImage],
+    read: show.Reader,
+    out: Path,
 ) -> None:
     """A picture for each scene, and the sheet. The query's own pictures come last."""
     ranks = {match.person.id: rank for rank, match in enumerate(matches, 1)}
@@ -113,7 +126,12 @@ def draw(
 
 
 def tell(
-    matches: list[Match], scenes: list[Scene], own: list[Path], people: int, least: float, out: Path
+    matches: list[Match],
+    scenes: list[SearchedImage],
+    own: list[Path],
+    people: int,
+    least: float,
+    out: Path,
 ) -> None:
     if matches:
         print(show.table(matches))
@@ -147,7 +165,7 @@ def run(description: str | None) -> None:
         index = make_index(args.gallery, media, left, searcher, args, cfg.INPUT.NUM_WORKERS)
 
     embedded = [searcher.embed(query.pixels, query.box[None]) for query in queries]
-    wanted = joined(torch.cat(embedded), args.join)
+    wanted = aggregate_queries(torch.cat(embedded), args.join)
     own = {query.real_path for query in queries}
     matches = searcher.search(wanted, index, args.top, least, own)
     scenes = scenes_of(index, matches, wanted, all_=not args.index)

@@ -18,7 +18,7 @@ from engine.evaluation.extract import precision_of
 from engine.evaluation.metrics import SEARCH_SCORE
 from engine.index.gallery_index import GalleryIndex, Match, Origin
 from models.build import choose_device
-from models.fast.inference import faster
+from models.fast.inference import optimize_for_inference
 from models.network import Network
 from models.outputs import Detections
 from utils.media import read_pixels, to_rgb
@@ -56,7 +56,7 @@ class Searcher:
         amp = precision_of("EVAL_AMP", cfg.EVAL_AMP)
         sizes = f"INPUT.MIN_SIZE {cfg.INPUT.MIN_SIZE}, INPUT.MAX_SIZE {cfg.INPUT.MAX_SIZE}"
         net = load_net(cfg, ckpt, device)
-        net = faster(net) if cfg.EVAL_FAST else net
+        net = optimize_for_inference(net) if cfg.EVAL_FAST else net
         return Searcher(net, device, cfg.INPUT.BATCH_SIZE_TEST, amp, str(ckpt), sizes)
 
     def detect(self, pictures: Sequence[Picture]) -> list[Detections]:
@@ -105,7 +105,7 @@ class Searcher:
         return self.net.detect_and_embed(images, [b.to(self.device) for b in boxes], self.amp)
 
 
-def joined(queries: Tensor, how: str) -> Tensor:
+def aggregate_queries(queries: Tensor, how: str) -> Tensor:
     """queries: [q, D] -> what to search for. "mean": one [1, D], of which a person's similarity is
     the mean of hers to the queries, several views of one; "max": all [q, D], of which it is the
     largest, several people."""

@@ -5,7 +5,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from engine.checkpoint import load_teacher
-from models.build import build_distiller, build_net, inherit
+from models.build import build_distiller, build_net, init_from_teacher
 from models.search_net import SearchNet
 
 
@@ -15,6 +15,6 @@ def build(cfg: CfgNode, num_pids: int, device: torch.device) -> tuple[nn.Module,
     student = build_net(cfg, num_pids).to(device)
     teacher, teacher_cfg = load_teacher(cfg.DISTILLER.TEACHER_CKPT, device)
     if cfg.DISTILLER.INIT_STUDENT:
-        copied = inherit(student, teacher)
+        copied = init_from_teacher(student, teacher)
         print(f"student starts with {len(copied)} tensors of the teacher: {', '.join(copied)}")
     return build_distiller(cfg, student, teacher, teacher_cfg).to(device), student

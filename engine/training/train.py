@@ -11,7 +11,7 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from datasets.base import SearchDataset, digest
-from datasets.loaders import Batch, Loader, SceneDataset, part_of, train_loader
+from datasets.loaders import Batch, Loader, SceneDataset, split_slice, train_loader
 from engine.checkpoint import load_checkpoint
 from engine.distributed import from_all, from_first, rank, ranks, same_buffers
 from engine.evaluation.evaluate import draw_scene, evaluate
@@ -20,9 +20,9 @@ from engine.training.curves import Curves, curves_in
 from engine.training.folder import CONFIG, CheckpointFolder
 from engine.training.generators import generator_states, restore_generators
 from engine.training.history import History
-from engine.training.learner import Learner
 from engine.training.resume import check_place
 from engine.training.schedule import learning_rate, scaled_lr
+from engine.training.train_step import TrainStep
 from engine.weights import SUFFIX
 from models.build import loss_weights
 from models.search_net import SearchNet
@@ -49,7 +49,7 @@ class Trainer:
         self.scenes = SceneDataset(
             dataset.train, train=True, seed=cfg.SEED, skip_damaged=cfg.INPUT.SKIP_DAMAGED
         )
-        self.learner = Learner(cfg, model, net, device)
+        self.train_step = TrainStep(cfg, model, net, device)
         self.base_lr = scaled_lr(
             cfg.SOLVER.BASE_LR, cfg.SOLVER.BASE_LR_BATCH, cfg.INPUT.BATCH_SIZE_TRAIN
         )
@@ -76,8 +76,8 @@ class Trainer:
         state = {
             "model": self.net.state_dict(),
             "terms": terms.state_dict() if terms is not None else {},
-            "optimizer": self.learner.optimizer.state_dict(),
-            "scaler": self.learner.scaler.state_dict(),
+            "optimizer": self.train_step.optimizer.state_dict(),
+            "scaler": self.train_step.scaler.state_dict(),
             "generators": from_all(generator_states()),
             "epoch": self.epoch,
             "step": self.step,
@@ -111,8 +111,8 @@ class Trainer:
         load_state(self.net, saved["model"], str(path))
         terms = getattr(self.model, "terms", nn.ModuleDict())
         load_state(terms, saved["terms"], f"{path} (distillation terms)")
-        load_optimizer(self.learner.optimizer, saved["optimizer"], str(path))
-        load_scaler(self.learner.scaler, saved["scaler"], str(path))
+        load_optimizer(self.train_step.optimizer, saved["optimizer"], str(path))
+        load_scaler(self.train_step.scaler, saved["scaler"], str(path))
         if rank() < len(saved["generators"]):
             restore_generators(saved["generators"][rank()], str(path))
         self.epoch, self.step, self.checkpoint = saved["epoch"], saved["step"], path
@@ -147,7 +147,7 @@ class Trainer:
         if resume:
             self.resume(checkpoint)
         from_first(lambda: write_text(self.cfg.dump(), self.folder / CONFIG))
-        with curves_in(self.folder, self.done, rank() == 0) as curves, self.signals.held():
+        with curves_in(self.folder, self.done, rank() == 0) as curves, self.signals.defer():
             if self.epoch and not self.step:
                 self.evaluate(curves)
             while self.epoch < self.cfg.SOLVER.MAX_EPOCHS:
@@ -187,7 +187,7 @@ class Trainer:
     def start_epoch(self) -> Loader:
         """Make model and loss weights ready for the rest of this epoch, whose batches it gives."""
         self.model.train()
-        self.learner.weights = loss_weights(self.cfg, self.epoch)
+        self.train_step.weights = loss_weights(self.cfg, self.epoch)
         return train_loader(
             self.scenes,
             self.cfg.INPUT.BATCH_SIZE_TRAIN,
@@ -219,7 +219,7 @@ class Trainer:
                 batch = self.next_batch(batches)
                 if self.stop() or batch is None:
                     break
-                size, losses = self.batch_size(), self.train_step(*batch)
+                size, losses = self.batch_size(), self.run_step(*batch)
                 self.log(curves, losses, size, time.perf_counter() - start)
                 self.step, self.done = self.step + 1, self.done + 1
                 bar.set_postfix(loss=f"{losses['total']:.3f}", refresh=False)
@@ -262,7 +262,7 @@ class Trainer:
         size = self.cfg.INPUT.BATCH_SIZE_TRAIN
         return min(size, len(self.scenes) - self.step * size)
 
-    def train_step(self, images: list, targets: list) -> dict[str, float]:
+    def run_step(self, images: list, targets: list) -> dict[str, float]:
         solver = self.cfg.SOLVER
         rate = learning_rate(
             self.epoch * self.steps_per_epoch + self.step,
@@ -272,10 +272,10 @@ class Trainer:
             solver.MILESTONES,
             solver.GAMMA,
         )
-        mine = part_of(self.batch_size(), rank(), ranks())
+        mine = split_slice(self.batch_size(), rank(), ranks())
         where = f"epoch {self.epoch + 1}, step {self.step + 1}"
         try:
-            return self.learner.step(images, targets, mine.stop - mine.start, rate, where)
+            return self.train_step.step(images, targets, mine.stop - mine.start, rate, where)
         except (RuntimeError, MemoryError) as error:
             if not no_memory(error):
                 raise
@@ -289,7 +289,7 @@ class Trainer:
         """The curves' points of the step just done, on `size` images: losses (unweighted), total,
         rate, speed. They stand at the steps that the weights had learnt before it."""
         values = {f"loss/{name}": loss for name, loss in losses.items()}
-        values["train/learning_rate"] = self.learner.optimizer.param_groups[0]["lr"]
+        values["train/learning_rate"] = self.train_step.optimizer.param_groups[0]["lr"]
         values["train/seconds_per_step"] = seconds
         values["train/images_per_second"] = size / seconds
         curves.add(values, self.done)

@@ -1,8 +1,8 @@
 """Distillation terms, found by name: each is one file with a pure loss and a `Term` module.
 
 `Term(student_channels=, teacher_channels=, **options)` takes the options of DISTILLER.<NAME> other
-than WEIGHT; `Term.forward(student: Trace, teacher: Trace)` returns a scalar that the caller
-weights. A term's parameters are trained and saved beside the student.
+than WEIGHT; `Term.forward(student: ForwardOutputs, teacher: ForwardOutputs)` returns a
+scalar that the caller weights. A term's parameters are trained and saved beside the student.
 """
 
 import pkgutil

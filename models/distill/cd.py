@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, remove_small_boxes
 
-from datasets.base import UNLABELED
+from datasets.types import UNLABELED
 from models.distill import check_choice
 from models.oim import OIM
-from models.outputs import Trace
+from models.outputs import ForwardOutputs
 from utils.errors import UserError
 
 MIN_SIDE = 0.01  # pixels
@@ -71,7 +71,7 @@ def confidence(embeddings: Tensor, labels: Tensor, oim: OIM) -> Tensor:
     return torch.where(labels == UNLABELED, stranger, own)
 
 
-def thin_out(
+def nms_per_identity(
     boxes: Tensor, labels: Tensor, images: Tensor, scores: Tensor, iou_thresh: float
 ) -> Tensor:
     """Indices of the people that stay: NMS among the boxes of one identity in one image.
@@ -111,7 +111,7 @@ def check_lengths(student: OIM, teacher: OIM) -> None:
 
 
 def compared_people(
-    student: Trace, teacher: Trace, rank_by: str, nms_thresh: float
+    student: ForwardOutputs, teacher: ForwardOutputs, rank_by: str, nms_thresh: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The people to compare, each once where it stands: the student's embeddings [P, D] of them,
     the teacher's [P, D'], their labels [P].
@@ -132,7 +132,7 @@ def compared_people(
             scores = confidence(teacher.embeddings[people], labels, teacher.oim)
     else:
         scores = torch.ones(len(people), device=labels.device)
-    chosen = thin_out(torch.cat(boxes)[people], labels, images[people], scores, nms_thresh)
+    chosen = nms_per_identity(torch.cat(boxes)[people], labels, images[people], scores, nms_thresh)
     people = people[chosen]
     return student.embeddings[people], teacher.embeddings[people], labels[chosen]
 
@@ -164,7 +164,7 @@ class Term(nn.Module):
         self.rank_by = check_choice("DISTILLER.CD.RANK_BY", rank_by, ("teacher", "constant"))
         self.nms_thresh = nms_thresh
 
-    def forward(self, student: Trace, teacher: Trace) -> Tensor:
+    def forward(self, student: ForwardOutputs, teacher: ForwardOutputs) -> Tensor:
         """Embeddings [R, D] of the same R sampled boxes -> scalar."""
         ours, theirs, labels = compared_people(student, teacher, self.rank_by, self.nms_thresh)
         if self.form == "correlation":

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.distill import FPN_LEVELS, align_channels, check_choice
 from models.fast.map_sums import MapSums, strengths
-from models.outputs import Trace
+from models.outputs import ForwardOutputs
 
 # What the published weights belong to: 256 channels, and 900×1500 padded to multiples of 32.
 CHANNELS = 256
@@ -188,7 +188,7 @@ class Term(nn.Module):
             }
         )
 
-    def forward(self, student: Trace, teacher: Trace) -> Tensor:
+    def forward(self, student: ForwardOutputs, teacher: ForwardOutputs) -> Tensor:
         """Maps of the same images [N, C, H, W] per level -> scalar."""
         boxes = [target["boxes"] for target in student.targets]
         sizes = student.images.image_sizes

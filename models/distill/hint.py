@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.distill import FPN_LEVELS
-from models.outputs import Trace
+from models.outputs import ForwardOutputs
 
 
 class Term(nn.Module):
@@ -21,7 +21,7 @@ class Term(nn.Module):
             {level: nn.Conv2d(student_channels, teacher_channels, 1) for level in FPN_LEVELS}
         )
 
-    def forward(self, student: Trace, teacher: Trace) -> Tensor:
+    def forward(self, student: ForwardOutputs, teacher: ForwardOutputs) -> Tensor:
         """Maps of the same images [N, C, H, W] per level -> scalar."""
         losses = [
             F.mse_loss(regressor(student.features[level]), teacher.features[level])

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.distill import check_choice
-from models.outputs import Trace
+from models.outputs import ForwardOutputs
 
 LOGITS = ("raw", "standardized")
 
@@ -47,7 +47,7 @@ class Term(nn.Module):
         self.temperature = temperature
         self.logits = check_choice("DISTILLER.KD.LOGITS", logits, LOGITS)
 
-    def forward(self, student: Trace, teacher: Trace) -> Tensor:
+    def forward(self, student: ForwardOutputs, teacher: ForwardOutputs) -> Tensor:
         """Class logits [R, 2] of the same R proposals -> scalar."""
         logits = student.class_logits, teacher.class_logits
         if self.logits == "standardized":

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.distill import check_choice
 from models.distill.kd import LOGITS, standardize
-from models.outputs import Trace
+from models.outputs import ForwardOutputs
 
 
 def decoupled_loss(
@@ -73,7 +73,7 @@ class Term(nn.Module):
         self.alpha = alpha
         self.beta = beta
 
-    def forward(self, student: Trace, teacher: Trace) -> Tensor:
+    def forward(self, student: ForwardOutputs, teacher: ForwardOutputs) -> Tensor:
         """Class logits [R, 2] of the same R proposals -> scalar."""
         labels = torch.cat(student.proposals.labels).clamp(max=1)  # any person is class 1
         logits = student.class_logits, teacher.class_logits

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.distill import FPN_LEVELS, align_channels
-from models.outputs import Trace
+from models.outputs import ForwardOutputs
 
 
 def standardize(features: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ class Term(nn.Module):
             {level: align_channels(student_channels, teacher_channels) for level in FPN_LEVELS}
         )
 
-    def forward(self, student: Trace, teacher: Trace) -> Tensor:
+    def forward(self, student: ForwardOutputs, teacher: ForwardOutputs) -> Tensor:
         """Maps of the same images [N, C, H, W] per level -> scalar."""
         losses = [
             pkd_loss(align(student.features[level]), teacher.features[level])

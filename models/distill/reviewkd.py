@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.distill import FPN_LEVELS
-from models.outputs import Trace
+from models.outputs import ForwardOutputs
 
 REVIEW_ORDER = ("pool", *reversed(FPN_LEVELS))  # from deep to shallow
 POOLED_SIDES = (4, 2, 1)
@@ -70,7 +70,7 @@ class Term(nn.Module):
             }
         )
 
-    def forward(self, student: Trace, teacher: Trace) -> Tensor:
+    def forward(self, student: ForwardOutputs, teacher: ForwardOutputs) -> Tensor:
         """Maps of the same images [N, C, H, W] per level -> scalar."""
         losses, fused = [], None
         for level, fusion in self.fusions.items():

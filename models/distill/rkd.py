@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.distill.cd import compared_people
-from models.outputs import Trace
+from models.outputs import ForwardOutputs
 
 
 def differences(embeddings: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class Term(nn.Module):
         self.angle_weight = angle_weight
         self.nms_thresh = nms_thresh
 
-    def forward(self, student: Trace, teacher: Trace) -> Tensor:
+    def forward(self, student: ForwardOutputs, teacher: ForwardOutputs) -> Tensor:
         """Embeddings [R, D] of the same R sampled boxes -> scalar."""
         ours, theirs, _ = compared_people(student, teacher, "teacher", self.nms_thresh)
         return rkd_loss(ours, theirs, self.distance_weight, self.angle_weight)

@@ -18,7 +18,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from models.search_net import SearchNet
 
 
-def faster(net: SearchNet) -> SearchNet:
+def optimize_for_inference(net: SearchNet) -> SearchNet:
     """A copy of `net` in eval mode that finds the same people sooner and cannot be trained; under
     half precision all of it is computed in half, but boxes, scores and embeddings."""
     net = deepcopy(net).eval().requires_grad_(False)

@@ -1,6 +1,6 @@
 """docs/benchmark.md and its plot, from the results in docs/benchmark/ alone.
 
-    python -m tools.benchmark_page
+    python -m tools.experiments.page
 
 The words are those of docs/benchmark/page.md; every result, and what is missing yet, comes from
 the files. tools.benchmark writes the page after each run.
@@ -22,7 +22,7 @@ from tabulate import tabulate
 
 from configs.defaults import load_cfg
 from configs.ranges import flatten
-from tools.benchmark_results import (
+from tools.experiments.results import (
     Gain,
     Interval,
     Results,
@@ -31,7 +31,7 @@ from tools.benchmark_results import (
     mean_and_deviation,
     undecided,
 )
-from tools.benchmark_rows import (
+from tools.experiments.rows import (
     COMPARISONS,
     CONFIGS,
     DDPS_OVER,
@@ -50,7 +50,7 @@ from utils.errors import run_main
 from utils.files import read_text, write_text
 from utils.plots import save
 
-WORDS = Path(__file__).parents[1] / "docs/benchmark/page.md"
+WORDS = Path(__file__).parents[2] / "docs/benchmark/page.md"
 SCORES = ("mAP", "top-1", "AP")
 ERRORS = ("found", "low_score", "poorly_placed", "missed")
 PARTS = (f"{TAUGHT}_alone", f"{TAUGHT}_ddps", "dfd", "ld", "cd")  # by groups of queries

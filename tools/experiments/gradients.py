@@ -10,7 +10,7 @@ from engine.training.distillation import build
 from engine.training.generators import seed_everything
 from engine.training.train import Trainer
 from models.build import build_net, choose_device
-from tools.runs import Run
+from tools.experiments.runs import Run
 
 
 def measure(run: Run, steps: int) -> list[dict[str, float]]:
@@ -27,7 +27,7 @@ def measure(run: Run, steps: int) -> list[dict[str, float]]:
     trainer.resume(None)
     norms = []
     for images, targets in islice(trainer.start_epoch(), steps):
-        norms.append(trainer.learner.gradient_norms(images, targets))
+        norms.append(trainer.train_step.gradient_norms(images, targets))
         trainer.train_step(images, targets)
         trainer.step += 1
     return norms

@@ -11,7 +11,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
-from tools.runs import ALONE, SECONDS
+from tools.experiments.runs import ALONE, SECONDS
 from tools.summarize import SCORES
 from utils.files import make_folder, write_text
 from utils.plots import save

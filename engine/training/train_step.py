@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from yacs.config import CfgNode
 
-from datasets.loaders import part_of
+from datasets.loaders import split_slice
 from engine.distributed import gather_rows, ranks, total
 from engine.evaluation.extract import precision_of
-from models.backbones import StillNorms
+from models.backbones import FrozenNormStatistics
 from models.build import loss_weights
 from models.distill import check_terms
 from models.outputs import TrainingOutput
@@ -51,7 +51,7 @@ def make_optimizer(cfg: CfgNode, parameters: list[nn.Parameter]) -> torch.optim.
     raise UserError(f"SOLVER.OPTIMIZER: expected sgd or adamw, found {name}")
 
 
-class Learner:
+class TrainStep:
     """A model, its optimizer, and the step that moves both and the OIM table.
 
     `model` returns losses (the network itself, or a Distiller around it); `net` is the network in
@@ -131,7 +131,7 @@ class Learner:
         weights = [p for p in self.net.parameters() if p.requires_grad]
         images = [image.to(self.device) for image in images]
         targets = [{k: v.to(self.device) for k, v in target.items()} for target in targets]
-        with StillNorms(self.net):
+        with FrozenNormStatistics(self.net):
             losses = self._forward(self.model, images, targets).losses
         losses = {name: self.weights[name] * loss for name, loss in losses.items()}
         losses["total"] = sum(losses.values())
@@ -150,7 +150,7 @@ class Learner:
         """The parts that go through the network at a time, on its device; the last value: whether
         it counts, or stands in for an empty part, which other ranks wait for."""
         parts = self.solver.ACCUMULATE
-        for cut in (part_of(live, number, parts) for number in range(parts)):
+        for cut in (split_slice(live, number, parts) for number in range(parts)):
             alive = cut.stop > cut.start
             if not alive and ranks() == 1:
                 continue
@@ -171,7 +171,7 @@ class Learner:
         sampled regions decide, so the network alone runs ahead with the same random numbers."""
         sums = {}
         devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), StillNorms(self.net):
+        with torch.random.fork_rng(devices), FrozenNormStatistics(self.net):
             for images, targets, alive in pieces:
                 for name, count in self._forward(self.net, images, targets).counts.items():
                     sums[name] = sums.get(name, 0) + count * alive

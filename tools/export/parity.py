@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from models.network import Network
 from utils.media import read_pixels
 
-DEMO = Path(__file__).parents[1] / "demo_imgs"
+DEMO = Path(__file__).parents[2] / "demo_imgs"
 PICTURES = [DEMO / "hall_1.jpg", DEMO / "street.jpg", DEMO / "plaza.jpg"]
 PIXELS, NUMBERS = 0.05, 1e-3  # how far boxes and embeddings may be from PyTorch's
 

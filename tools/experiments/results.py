@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from tools.benchmark_rows import COMPARISONS, ROWS, SEEDS, TEACHERS, TUNING, TUNING_SEED, Row
+from tools.experiments.rows import COMPARISONS, ROWS, SEEDS, TEACHERS, TUNING, TUNING_SEED, Row
 from utils.files import read_text
 
 EVERY = slice(None)

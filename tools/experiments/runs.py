@@ -21,7 +21,7 @@ from models.distill import known_terms
 from tools.summarize import SCORES
 from utils.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ALONE = "none"  # the method that is the student without a teacher
 SECONDS = "training seconds"
 # Method -> its terms, and config values of its own.

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from configs.defaults import load_cfg
-from tools.runs import ALONE, Run, describe_run
+from tools.experiments.runs import ALONE, Run, describe_run
 
 CONFIGS = "configs/benchmark"
 RUNS = "runs/benchmark"

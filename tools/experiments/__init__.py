@@ -1,0 +1,1 @@
+"""What the programs of experiments share: runs, tables and pages."""
