@@ -20,6 +20,11 @@ _C.OUTPUT_DIR = "runs/run"  # config, checkpoints, TensorBoard, pictures, result
 _C.INPUT = CN()
 _C.INPUT.DATASET = "CUHK-SYSU"  # or "PRW" or, own data, "COCO": the layout of DATA_ROOT
 _C.INPUT.DATA_ROOT = "data/CUHK-SYSU"
+# More training scenes: a list of [DATASET, DATA_ROOT, SHARE], whose identities are other people; an
+# epoch has this share of their scenes. Evaluation stays with DATASET and DATA_ROOT.
+_C.INPUT.EXTRA_TRAIN = []
+# Augmentations beside the flip, none as published: names in datasets/augment.py: AUGMENTATIONS.
+_C.INPUT.AUGMENT = []
 _C.INPUT.MIN_SIZE = 900  # the shorter side after resizing, pixels
 _C.INPUT.MAX_SIZE = 1500  # the longer side never exceeds this
 _C.INPUT.BATCH_SIZE_TRAIN = 5  # the whole batch, over all ranks and accumulated parts

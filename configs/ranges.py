@@ -55,6 +55,7 @@ LISTS = {  # what the items are, and how many
     "MODEL.RPN.POST_NMS_TOP_N": (int, 2),
     "SOLVER.MILESTONES": (int, None),
     "DISTILLER.TERMS": (str, None),
+    "INPUT.AUGMENT": (str, None),
 }
 
 

@@ -31,6 +31,8 @@ class SearchDataset(ABC):
     queries: list[Query]
     num_pids: int  # training identities
     dropped: Counter = field(default_factory=Counter)  # irregular annotations, by reason
+    # (scenes, share) for each part of `train`, in order: see datasets/mixed.py; empty: one part
+    shares: list[tuple[int, float]] = field(default_factory=list)
 
     def check_training(self) -> None:
         """UserError where there is nothing to train on."""

@@ -1,19 +1,19 @@
 """Scenes from disk to batches. Order and flips are pure functions of seed, epoch and index, so
 workers hold no random state and a resumed run sees the batches it would have seen."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from datasets.augment import Target, augment
 from datasets.types import Scene
 from datasets.workers import PackedBatch, from_workers, lone_worker
 from utils.errors import UserError
 from utils.media import PictureError, read_pixels
 
-Target = dict[str, Tensor]  # "boxes" [n, 4] float32 x1 y1 x2 y2 pixels, "labels" [n] int64
 Batch = tuple[list[Tensor], list[Target]]
 
 
@@ -26,9 +26,17 @@ class SceneDataset(Dataset):
     """
 
     def __init__(
-        self, scenes: list[Scene], train: bool = False, seed: int = 0, skip_damaged: bool = False
+        self,
+        scenes: list[Scene],
+        train: bool = False,
+        seed: int = 0,
+        skip_damaged: bool = False,
+        augmentations: Sequence[str] = (),
+        shares: Sequence[tuple[int, float]] = (),
     ):
         self.scenes, self.train, self.seed, self.skip_damaged = scenes, train, seed, skip_damaged
+        self.augmentations = tuple(augmentations)
+        self.shares = list(shares) or [(len(scenes), 1.0)]
         self.damaged: dict[str, str] = {}
         self.outside: dict[str, int] = {}
 
@@ -51,6 +59,10 @@ class SceneDataset(Dataset):
                 boxes = torch.stack(
                     [width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1
                 )
+            if self.augmentations:
+                rng = np.random.default_rng([self.seed, epoch, index, 1])
+                target = {"boxes": boxes, "labels": labels}
+                return augment(image, target, self.augmentations, rng)
         return image, {"boxes": boxes, "labels": labels}
 
 
@@ -118,10 +130,29 @@ class Loader:
             self.data.outside[scene.name] = len(scene.boxes) - len(item[1]["boxes"])
 
 
-def epoch_batches(scenes: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """All scenes in the epoch's order, cut into batches; the last one may be smaller."""
-    order = np.random.default_rng([seed, epoch]).permutation(scenes).tolist()
-    return [order[i : i + batch_size] for i in range(0, scenes, batch_size)]
+def epoch_length(shares: Sequence[tuple[int, float]]) -> int:
+    """How many scenes an epoch has: of each part of n scenes and share s, n·s, rounded."""
+    return sum(max(round(scenes * share), 1) for scenes, share in shares)
+
+
+def epoch_batches(
+    shares: Sequence[tuple[int, float]], batch_size: int, seed: int, epoch: int
+) -> list[list[int]]:
+    """The indices of an epoch's scenes in its order, cut into batches; the last may be smaller.
+
+    Args:
+        shares: (scenes, share) of each part of the training data. A part with a share below 1
+            gives other scenes to each epoch; with a share above 1 it gives scenes repeatedly.
+    """
+    start, chosen = 0, []
+    for number, (scenes, share) in enumerate(shares):
+        repeats, rest = divmod(max(round(scenes * share), 1), scenes)
+        drawn = np.random.default_rng([seed, epoch, number]).permutation(scenes)[:rest]
+        chosen += [start + part for part in [np.arange(scenes)] * repeats + [np.sort(drawn)]]
+        start += scenes
+    indices = np.concatenate(chosen)
+    order = indices[np.random.default_rng([seed, epoch]).permutation(len(indices))].tolist()
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
 def split_slice(count: int, number: int, parts: int) -> slice:
@@ -141,6 +172,6 @@ def train_loader(
 ) -> Loader:
     """One epoch's batches from `start_step` on; of each, the r-th part of n for part (r, n), or
     its first image where a small batch leaves nothing to this part."""
-    batches = epoch_batches(len(data), batch_size, seed, epoch)[start_step:]
+    batches = epoch_batches(data.shares, batch_size, seed, epoch)[start_step:]
     batches = [batch[split_slice(len(batch), *part)] or batch[:1] for batch in batches]
     return Loader(data, [[(epoch, i) for i in batch] for batch in batches], workers, pin)

@@ -103,7 +103,8 @@ def work(args: argparse.Namespace, build: Build, signals: Signals) -> None:
     net = epoch = None
     if args.eval and not cfg.EVAL_USE_CACHE:
         net, epoch = load_net(cfg, args.ckpt, device), evaluated_epoch(args.ckpt, cfg.OUTPUT_DIR)
-    dataset = load_dataset(cfg.INPUT.DATASET, cfg.INPUT.DATA_ROOT)
+    extra = () if args.eval else cfg.INPUT.EXTRA_TRAIN
+    dataset = load_dataset(cfg.INPUT.DATASET, cfg.INPUT.DATA_ROOT, extra)
     for reason, count in dataset.dropped.items():
         print(f"{reason}: {count}")
     if args.eval:

@@ -329,8 +329,8 @@ def test_batches_depend_on_seed_and_epoch_alone(tmp_path, workers):
     for (images, targets), (again, targets_again) in zip(whole[2:], rest):
         assert all(map(torch.equal, images, again))
         assert all(torch.equal(t["boxes"], u["boxes"]) for t, u in zip(targets, targets_again))
-    assert epoch_batches(7, 2, 1, 4) != epoch_batches(7, 2, 1, 5)
-    assert sorted(chain.from_iterable(epoch_batches(7, 2, 1, 4))) == list(range(7))
+    assert epoch_batches([(7, 1.0)], 2, 1, 4) != epoch_batches([(7, 1.0)], 2, 1, 5)
+    assert sorted(chain.from_iterable(epoch_batches([(7, 1.0)], 2, 1, 4))) == list(range(7))
     assert data.outside == {f"{i}.png": 1 for i in range(7)}
 
 

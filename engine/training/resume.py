@@ -14,7 +14,11 @@ KINDS = {
     "epoch": int,
     "step": int,
 }
-ORDER = ("INPUT.BATCH_SIZE_TRAIN", "SEED")  # keys that decide an epoch's order, beside the data
+ORDER = (
+    "INPUT.BATCH_SIZE_TRAIN",
+    "INPUT.EXTRA_TRAIN",
+    "SEED",
+)  # keys that decide an epoch's order, beside the data
 
 
 def check_place(saved: dict, cfg: CfgNode, data: dict, steps: int, where: str) -> list[str]:

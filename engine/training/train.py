@@ -10,8 +10,9 @@ from torch import nn
 from tqdm import tqdm
 from yacs.config import CfgNode
 
+from datasets.augment import check_augmentations
 from datasets.base import SearchDataset, digest
-from datasets.loaders import Batch, Loader, SceneDataset, split_slice, train_loader
+from datasets.loaders import Batch, Loader, SceneDataset, epoch_length, split_slice, train_loader
 from engine.checkpoint import load_checkpoint
 from engine.distributed import from_all, from_first, rank, ranks, same_buffers
 from engine.evaluation.evaluate import draw_scene, evaluate
@@ -47,8 +48,14 @@ class Trainer:
     ):
         self.cfg, self.model, self.net, self.dataset, self.device = cfg, model, net, dataset, device
         self.scenes = SceneDataset(
-            dataset.train, train=True, seed=cfg.SEED, skip_damaged=cfg.INPUT.SKIP_DAMAGED
+            dataset.train,
+            train=True,
+            seed=cfg.SEED,
+            skip_damaged=cfg.INPUT.SKIP_DAMAGED,
+            augmentations=cfg.INPUT.AUGMENT,
+            shares=dataset.shares,
         )
+        check_augmentations(cfg.INPUT.AUGMENT)
         self.train_step = TrainStep(cfg, model, net, device)
         self.base_lr = scaled_lr(
             cfg.SOLVER.BASE_LR, cfg.SOLVER.BASE_LR_BATCH, cfg.INPUT.BATCH_SIZE_TRAIN
@@ -61,7 +68,8 @@ class Trainer:
             "identities": dataset.num_pids,
             "annotations": digest(dataset.train),
         }
-        self.steps_per_epoch = -(-len(self.scenes) // cfg.INPUT.BATCH_SIZE_TRAIN)
+        self.epoch_scenes = epoch_length(self.scenes.shares)
+        self.steps_per_epoch = -(-self.epoch_scenes // cfg.INPUT.BATCH_SIZE_TRAIN)
         self.epoch = self.step = 0  # finished epochs, and finished steps of the next one
         self.done = 0  # finished steps of the whole run, whose epochs may have had other lengths
         self.checkpoint: Path | None = None  # the newest
@@ -260,7 +268,7 @@ class Trainer:
     def batch_size(self) -> int:
         """Images of the step to come, on all ranks; an epoch's last batch may be smaller."""
         size = self.cfg.INPUT.BATCH_SIZE_TRAIN
-        return min(size, len(self.scenes) - self.step * size)
+        return min(size, self.epoch_scenes - self.step * size)
 
     def run_step(self, images: list, targets: list) -> dict[str, float]:
         solver = self.cfg.SOLVER
