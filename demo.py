@@ -1,12 +1,13 @@
-"""Search pictures and videos for a person: everyone in them is compared with the query, and the
-most similar are drawn.
+"""Search pictures and videos for a person.
 
-The query is a picture and a box in it, or the number of one of its people, who are found and drawn
-numbered where there are several. It may be given several times, each with a --box or --person of
-its own after it. --join says what a similarity to several queries is: their mean (several views of
-one person) or their largest (several people).
+The query is a picture with a box (--box), or with the number of one of the people found in it
+(--person). If the picture shows several people and neither option is given, the program writes the
+picture with their numbers and ends. --query may be given several times, each time followed by its
+own --box or --person. --join chooses how similarities to several queries are combined: by their
+mean (several views of one person) or by their maximum (several people).
 
-OUT gets matches.json, index.html, contact_sheet.jpg and a drawn picture for each scene.
+The output folder contains matches.json, index.html, contact_sheet.jpg and a drawing of each
+picture.
 """
 
 from utils.early import leave_on_signals

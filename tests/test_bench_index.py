@@ -65,8 +65,8 @@ def test_indexes_searched_one_by_one_find_what_one_index_finds() -> None:
         part = crowd.part(300 * i)
         other.part = lambda start, part=part: part  # type: ignore[method-assign]
         bench_index.write(other, shard.people)
-    wanted = torch.from_numpy(crowd.queries(1))
-    whole, *parts = (index.search(wanted, 10) for index in folders)
+    query_embeddings = torch.from_numpy(crowd.queries(1))
+    whole, *parts = (index.search(query_embeddings, 10) for index in folders)
     merged = list(heapq.merge(*parts, key=lambda match: -match.similarity))[:10]
     assert [match.similarity for match in merged] == [match.similarity for match in whole]
 

@@ -15,8 +15,8 @@ from PIL import Image
 import demo
 from configs.defaults import load_cfg
 from engine.checkpoint import load_net
-from engine.search import asking, presentation
-from engine.search.asking import TOP
+from engine.search import arguments, presentation
+from engine.search.arguments import TOP
 from engine.search.searcher import Searcher
 from tests.crowds import SMALL, make_world, moving, noise
 from tests.tiny import pairs
@@ -165,7 +165,7 @@ def test_an_index_is_searched_without_its_gallery(run, base, index, tmp_path):
 def test_a_query_without_a_box(run, base, index, tmp_path):
     options = {"gallery": None, "index": index, "box": None}
     code, _, err = run(**options)
-    assert code == 2 and "5 people in it, numbered in" in err and "--person N, 1 to 5" in err
+    assert code == 2 and "query_query.jpg" in err and "--person N, 1 to 5" in err
     assert Image.open(tmp_path / "out" / "query_query.jpg").size == (1200, 800)
     assert run(**options, person=6)[0] == 2 and run(**options, person=0)[0] == 2
     assert run(**options, person=2)[0] == 0
@@ -181,7 +181,9 @@ def test_a_query_without_a_box(run, base, index, tmp_path):
 
 def test_nobody_in_the_query(run, base):
     code, _, err = run(box=None, ckpt=base / "nobody.pth")
-    assert code == 2 and "query.jpg: nobody found in it" in err and err.count("\n") == 1
+    assert (
+        code == 2 and err.startswith(f"error: --query {base}/query.jpg: ") and err.count("\n") == 1
+    )
 
 
 @pytest.mark.slow
@@ -201,11 +203,11 @@ def test_several_queries_are_joined(run, base, tmp_path, monkeypatch, program):
         assert mean[box] == pytest.approx((first[box] + second[box]) / 2, abs=2e-4)
         assert most[box] == pytest.approx(max(first[box], second[box]), abs=2e-4)
     code, _, err = program(demo.main, *line, "--person", 1, *one)
-    assert code == 2 and "--person 1: expected once, after the --query" in err
+    assert code == 2 and err.startswith("error: --person 1: expected once")
 
 
 @pytest.mark.slow
-def test_is_she_there_at_all(run, base, tmp_path):
+def test_open_set_search(run, base, tmp_path):
     run(top=999)
     ranked = matches_of(tmp_path / "out")
     least = ranked[3]["similarity"] - 1e-4
@@ -233,15 +235,15 @@ def test_another_networks_index_and_none(run, base, index, tmp_path):
     code, _, err = run(gallery=None, index=tmp_path / "none")
     assert code == 2 and "no index there" in err and err.count("\n") == 1
     code, _, err = run(gallery=None, index=index, every=5)
-    assert code == 2 and err.startswith("error: --every: of --gallery")
+    assert code == 2 and err.startswith("error: --every: expected")
     code, _, err = run(index=index)
     assert code == 2 and "not allowed with argument" in err
 
 
 @pytest.mark.slow
 def test_nobody_found_still_draws(run, base, tmp_path):
-    code, out, _ = run(ckpt=base / "nobody.pth")
-    assert code == 0 and "no person found" in out
+    code, _, _ = run(ckpt=base / "nobody.pth")
+    assert code == 0 and matches_of(tmp_path / "out") == []
     assert len(list((tmp_path / "out").iterdir())) == 6
 
 
@@ -255,7 +257,7 @@ def test_the_querys_own_picture_is_drawn_but_not_ranked(run, base, tmp_path):
 
 @pytest.mark.slow
 def test_the_query_of_the_demo_folder_is_the_default(run, base, tmp_path, monkeypatch):
-    monkeypatch.setattr(asking, "DEMO", tmp_path)
+    monkeypatch.setattr(arguments, "DEMO", tmp_path)
     code, _, err = run(query=None, box=None)
     assert code == 2 and "--query" in err and err.count("\n") == 1
     noise((96, 64), 0).save(tmp_path / "q.jpg")
@@ -285,7 +287,7 @@ def test_the_query_of_the_demo_folder_is_the_default(run, base, tmp_path, monkey
         ({"query": "x" * 300}, "File name too long"),
         ({"cfg": "x" * 300}, "File name too long"),
         ({"ckpt": "missing.pth"}, "missing.pth"),
-        ({"overrides": "INPUT.SKIP_DAMAGED False"}, "always named and passed over"),
+        ({"overrides": "INPUT.SKIP_DAMAGED False"}, "override INPUT.SKIP_DAMAGED False: expected"),
         ({"overrides": "DEVICE cuda:77"}, "cuda:77"),
         ({"overrides": "EVAL_AMP fp8"}, "EVAL_AMP: expected '', bf16 or fp16; found 'fp8'"),
         ({"min_similarity": "nan"}, "--min-similarity nan"),

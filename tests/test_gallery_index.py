@@ -38,8 +38,8 @@ def fill(index: GalleryIndex, pictures: range, each: int = 10) -> None:
         index.people.add(source, [Sample(None, crowd(each, i))])
 
 
-def found(index: GalleryIndex, wanted: Tensor, top: int = 8, **options) -> list[tuple]:
-    matches = index.search(wanted, top, **options)
+def found(index: GalleryIndex, query_embeddings: Tensor, top: int = 8, **options) -> list[tuple]:
+    matches = index.search(query_embeddings, top, **options)
     return [(m.person.path, m.person.box, m.person.score, m.similarity, m.query) for m in matches]
 
 
@@ -50,30 +50,30 @@ def test_any_kind_finds_what_comparing_everyone_finds(tmp_path: Path, kind: str)
     fill(memory, range(40))
     with writing(tmp_path / "index", ORIGIN, kind) as index:
         fill(index, range(39, -1, -1))
-    wanted = units(3, 99)
+    query_embeddings = units(3, 99)
     index = open_index(tmp_path / "index", ORIGIN)
     assert index.vectors is not None and len(index.vectors.ids) == 400
-    assert found(index, wanted) == found(memory, wanted)
-    best = found(index, wanted, top=1)[0]
+    assert found(index, query_embeddings) == found(memory, query_embeddings)
+    best = found(index, query_embeddings, top=1)[0]
     everyone = torch.cat([crowd(10, i).weighted().embeddings for i in range(40)])
-    assert best[3] == pytest.approx(float((everyone @ wanted.T).max()), abs=1e-6)
+    assert best[3] == pytest.approx(float((everyone @ query_embeddings.T).max()), abs=1e-6)
 
 
-def test_least_besides_and_equal_people() -> None:
+def test_min_similarity_exclude_and_equal_people() -> None:
     index = GalleryIndex()
     fill(index, range(20))
     for copy in "zyx":  # as often as one likes: equal ones stand in the order of their paths
         source = Source(Path(f"/copies/{copy}.jpg"), 1, 1)
         index.people.add(source, [Sample(None, crowd(10, 3))])
-    wanted = crowd(10, 3).embeddings[4:5]
-    names = [path.name for path, *_ in found(index, wanted, top=4)]
+    query_embeddings = crowd(10, 3).embeddings[4:5]
+    names = [path.name for path, *_ in found(index, query_embeddings, top=4)]
     assert names == ["x.jpg", "y.jpg", "z.jpg", "3.jpg"]
-    similarities = [m[3] for m in found(index, wanted, top=999)]
+    similarities = [m[3] for m in found(index, query_embeddings, top=999)]
     assert len(similarities) == 230 and similarities == sorted(similarities, reverse=True)
-    cut = found(index, wanted, top=999, least=similarities[5])
+    cut = found(index, query_embeddings, top=999, min_similarity=similarities[5])
     assert [m[3] for m in cut] == similarities[:6]
-    assert found(index, wanted, least=1.5) == []
-    left = found(index, wanted, top=999, besides={Path("/pictures/3.jpg")})
+    assert found(index, query_embeddings, min_similarity=1.5) == []
+    left = found(index, query_embeddings, top=999, exclude={Path("/pictures/3.jpg")})
     assert len(left) == 220
 
 
@@ -92,7 +92,7 @@ def test_no_more_is_asked_for_than_there_is(tmp_path: Path, monkeypatch) -> None
 
 
 def test_an_index_grows_forgets_and_changes_its_kind(tmp_path: Path) -> None:
-    folder, wanted = tmp_path / "index", units(1, 7)
+    folder, query_embeddings = tmp_path / "index", units(1, 7)
     for kind in (None, None, "HNSW8", None, "IVF2,Flat", "Flat"):
         with writing(folder, ORIGIN, kind) as index:
             fill(index, range(5), each=20)
@@ -105,26 +105,26 @@ def test_an_index_grows_forgets_and_changes_its_kind(tmp_path: Path) -> None:
         memory.people.remove([Path("/pictures/2.jpg"), Path("/pictures/6.jpg")])
         reader = open_index(folder)
         assert sorted(reader.vectors.ids) == reader.people.numbers().tolist()
-        assert found(reader, wanted) == found(memory, wanted)
+        assert found(reader, query_embeddings) == found(memory, query_embeddings)
         with writing(folder, ORIGIN) as index:
             index.people.remove([Path(f"/pictures/{i}.jpg") for i in range(8)])
-        assert found(open_index(folder), wanted) == []
+        assert found(open_index(folder), query_embeddings) == []
 
 
 @pytest.mark.parametrize("kind", ["Flat", "HNSW16", "IVF4,Flat"])
 def test_vectors_that_lag_behind_hide_nobody(tmp_path: Path, kind: str) -> None:
     """People are gone from people.sqlite, not yet from people.faiss: of all, those most similar."""
-    wanted = units(1, 7)
+    query_embeddings = units(1, 7)
     with writing(tmp_path, ORIGIN, kind) as index:
         fill(index, range(40))
-    everyone = [m[0] for m in found(open_index(tmp_path), wanted, top=400)]
+    everyone = [m[0] for m in found(open_index(tmp_path), query_embeddings, top=400)]
     near = list(dict.fromkeys(everyone))[:35]  # most of them
     People(tmp_path / PEOPLE).remove(near)
     memory = GalleryIndex()
     fill(memory, [i for i in range(40) if Path(f"/pictures/{i}.jpg") not in near])
     late = open_index(tmp_path)
     assert len(late.vectors.ids) == 400 and late.people.count() == 50
-    assert found(late, wanted) == found(memory, wanted) != []
+    assert found(late, query_embeddings) == found(memory, query_embeddings) != []
 
 
 def test_too_few_people_to_train_a_kind(tmp_path: Path) -> None:

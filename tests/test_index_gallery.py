@@ -241,8 +241,8 @@ def test_killed_at_any_moment_it_continues(run, base, tmp_path, commits):
     process.join(60)
     assert process.exitcode == -9
     if commits >= 3:
-        wanted = torch.eye(16)[:1]
-        assert len(open_index(tmp_path / "index").search(wanted, 3)) == 3
+        query_embeddings = torch.eye(16)[:1]
+        assert len(open_index(tmp_path / "index").search(query_embeddings, 3)) == 3
     assert run(*sources)[0] == 0
     run(*sources, "--index", tmp_path / "whole")
     resumed, whole = (open_index(tmp_path / name) for name in ("index", "whole"))

@@ -52,7 +52,7 @@ def test_the_page_shows_what_the_results_say(evaluated, show):
     assert re.findall(r"Query (\d+)", page) == [str(q["query"]) for q in by_ap]
     for query, section in zip(by_ap, page.split("<section>")[1:]):
         assert f"AP {100 * query['ap']:.1f} %" in section
-        assert f"first right match at rank {query['first_hit']}" in section
+        assert f"first correct match at rank {query['first_hit']}" in section
         colors = re.findall("border-color:(#[0-9a-f]+)", section)
         assert colors[0] == show_results.css(show_results.BLUE)
         right = [c == show_results.css(show_results.GREEN) for c in colors[1:]]

@@ -136,9 +136,9 @@ def measure(
     if people is None:
         return [*row, None, None]
     index = GalleryIndex(people, vectors)
-    wanted = torch.from_numpy(queries)
-    index.search(wanted[:1], TOP)  # the first one asks whom FAISS does not know
-    took, matches = seconds(lambda: [index.search(query[None], TOP) for query in wanted])
+    query_embeddings = torch.from_numpy(queries)
+    index.search(query_embeddings[:1], TOP)  # the first one asks whom FAISS does not know
+    took, matches = seconds(lambda: [index.search(query[None], TOP) for query in query_embeddings])
     found = [[match.person.id for match in some] for some in matches]
     return [*row, 1e3 * took / QUERIES, recall(found, truth)]
 

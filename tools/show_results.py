@@ -1,7 +1,9 @@
-"""Queries with their ten best matches, right ones framed green and wrong ones red, as one HTML page
-or PNG sheet: python -m tools.show_results --cfg FILE [--show worst] [--count 12] [--out PAGE.html]
+"""Show queries with their ten best matches as one HTML page or PNG sheet.
 
-Reads OUTPUT_DIR/eval_cache.pth of an evaluation and the dataset's images.
+    python -m tools.show_results --cfg FILE [--show worst] [--count 12] [--out PAGE.html]
+
+Correct matches have a green frame, wrong ones a red frame. The program reads the features that an
+evaluation wrote, OUTPUT_DIR/eval_cache.pth, and the dataset's images.
 """
 
 import argparse
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from markupsafe import Markup
 from PIL import Image
 
 from configs.defaults import load_cfg
@@ -26,7 +29,7 @@ from utils.pages import Figure, Section, css, page
 
 TOP = 10
 GREEN, RED, BLUE = (22, 160, 90), (214, 54, 54), (52, 108, 216)
-CROP, SCENE = (128, 256), 600  # size of a cut-out person, long side of a scene, pixels
+CROP, SCENE = (128, 256), 600  # size of a crop, longer side of a picture; pixels
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,31 +41,47 @@ def parse_args() -> argparse.Namespace:
         "--show",
         default="worst",
         choices=("worst", "best", "random"),
-        help="which queries, by average precision",
+        help="queries to show, by average precision (default: worst)",
     )
-    parser.add_argument("--count", type=int, default=12, metavar="N", help="so many of them")
+    parser.add_argument(
+        "--count", type=int, default=12, metavar="N", help="number of queries (default: 12)"
+    )
     parser.add_argument(
         "--query",
         type=int,
         nargs="+",
         metavar="N",
-        help="these queries instead, by their number in results.json",
+        help="show these queries, by their number in results.json",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of --show random")
+    parser.add_argument("--seed", type=int, default=0, help="seed of --show random")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help=".html or .png (default: OUTPUT_DIR/queries.html)"
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="HTML or PNG file (default: OUTPUT_DIR/queries.html)",
     )
     parser.add_argument(
         "overrides",
         nargs="*",
         metavar="KEY VALUE",
-        help="config values, for example EVAL_GALLERY_SIZE 50; of several sizes the first is shown",
+        help="config values, for example EVAL_GALLERY_SIZE 50; the first of several sizes counts",
     )
     return parser.parse_intermixed_args()
 
 
 def choose(ap: torch.Tensor, queries: np.ndarray, args: argparse.Namespace) -> list[int]:
-    """Positions in the protocol. ap [Q]; queries [Q]: numbers in the dataset."""
+    """Choose the queries to show.
+
+    Args:
+        ap: [Q] average precision of each query.
+        queries: [Q] number of each query in the dataset.
+
+    Returns:
+        Positions in the protocol.
+
+    Raises:
+        UserError: if an option is out of range.
+    """
     if args.query:
         place = {query: i for i, query in enumerate(queries.tolist())}
         for query in args.query:
@@ -84,7 +103,7 @@ def choose(ap: torch.Tensor, queries: np.ndarray, args: argparse.Namespace) -> l
 
 
 def sections_of(dataset, cache, protocol, cfg, args) -> tuple[str, list[Section]]:
-    """What the page says in its head, and the chosen queries with their best matches."""
+    """Return the page's title and one section for each chosen query with its best matches."""
     data = cache["gallery_dets"], cache["gallery_feats"], torch.stack(cache["query_box_feats"])
     cbgm = context_of(cache, cfg)
     search = metrics.search(*data, protocol, SEARCH_SCORE, cbgm)
@@ -95,7 +114,7 @@ def sections_of(dataset, cache, protocol, cfg, args) -> tuple[str, list[Section]
     for row, best in zip(chosen, matches):
         number = int(protocol.queries[row])
         query, first = dataset.queries[number], int(search["first_hit"][row])
-        hit = f"first right match at rank {first}" if first else "never found"
+        hit = f"first correct match at rank {first}" if first else "not found"
         images = "1 image holds" if present[row] == 1 else f"{present[row]} images hold"
         asked = figure(dataset.gallery[query.scene], query.box, BLUE, "query")
         found = [
@@ -125,17 +144,17 @@ def read(path: str, upright: bool) -> Image.Image:
 def figure(
     scene: Scene, box: np.ndarray, color: Color, title: str, similarity: float | None = None
 ) -> Figure:
-    """The query, or a match of it; box: x1 y1 x2 y2, pixels of the scene."""
+    """Draw a query or a match; box: x1 y1 x2 y2 in pixels of the scene."""
     picture = read(scene.path, scene.upright)
     whole = draw_boxes(picture, [box], [""], Style(color, 1), SCENE)
     return Figure(cut_out(picture, box, CROP), whole, color, title, scene.name, similarity)
 
 
 def sheet(title: str, sections: list[Section]) -> Image.Image:
-    """A line of cut-outs for each query, under one title."""
+    """Arrange one row of crops for each query below a title."""
     tiles = []
     for section in sections:
-        details = section.details.replace("first right match", "hit").split(" · ")[:2]
+        details = section.details.replace("first correct match", "hit").split(" · ")[:2]
         captions = ["\n".join([section.title, *details])]
         captions += [f"{shown.title}\n{shown.note}" for shown in section.figures[1:]]
         line = [Tile(f.person, said, f.color) for f, said in zip(section.figures, captions)]
@@ -146,12 +165,11 @@ def sheet(title: str, sections: list[Section]) -> Image.Image:
 
 def result_page(title: str, sections: list[Section]) -> str:
     """One self-contained HTML page."""
-    intro = (
-        f'<b style="color:{css(BLUE)}">Query</b>, then its ten best matches: <b style="color:'
-        f'{css(GREEN)}">right</b> or <b style="color:{css(RED)}">wrong</b>; rank · similarity, '
-        "image. Click to enlarge."
+    intro = Markup(
+        '<b style="color:{}">Query</b>, then its ten best matches: <b style="color:{}">correct</b> '
+        'or <b style="color:{}">wrong</b>; rank · similarity, image. Click to enlarge.'
     )
-    return page(title, intro, sections)
+    return page(title, intro.format(css(BLUE), css(GREEN), css(RED)), sections)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Boxes with captions on pictures, cut-outs, and sheets of pictures."""
+"""Boxes with captions on pictures, crops, and contact sheets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ Color = tuple[int, int, int]
 Box = tuple[float, float, float, float]  # x1 y1 x2 y2
 Label = tuple[Box, str, "Style", ImageFont.FreeTypeFont]
 INK, PAPER = (24, 28, 34), (255, 255, 255)
-SHOWN_AT = 1200  # pictures are looked at about this wide: lines and text are sized for it
+SHOWN_AT = 1200  # typical display width in pixels, for which lines and text are sized
 
 
 @dataclass(frozen=True)
 class Style:
-    """A box's colour, and its strength: 0 is a thin line with a small caption, 1 a strong one."""
+    """Colour and strength of a box: 0 is a thin line with a small caption, 1 a thick line."""
 
     color: Color
     strength: float = 0.5
@@ -26,7 +26,7 @@ class Style:
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture on a sheet with lines of caption under it and, if given a colour, a frame."""
+    """A picture on a contact sheet with a caption below and, if `color` is given, a frame."""
 
     image: Image.Image
     caption: str
@@ -37,13 +37,13 @@ PLAIN = Style((90, 200, 250))
 
 
 def _text_color(background: Color) -> Color:
-    """Dark on light and light on dark (ITU-R 601 luma)."""
+    """Dark text on light backgrounds, light text on dark ones (ITU-R 601 luma)."""
     red, green, blue = background
     return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else PAPER
 
 
 def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
-    """Area that two boxes share."""
+    """Area of the intersection of two boxes."""
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     return max(width, 0) * max(height, 0)
 
@@ -54,8 +54,11 @@ def _place(
     canvas: tuple[int, int],
     taken: Sequence[Box],
 ) -> Box:
-    """Where a label of this size covers the least of the `taken` areas: over the box, under it, at
-    its upper corners inside or beside it; always within the canvas."""
+    """Position of a label that covers the least of the `taken` areas.
+
+    Candidates are above the box, below it, and at its upper corners inside or beside it, all moved
+    into the canvas.
+    """
     (x1, y1, x2, y2), (width, height) = box, size
     corners = [
         (x1, y1 - height),
@@ -69,7 +72,7 @@ def _place(
     right, low = max(canvas[0] - width, 0), max(canvas[1] - height, 0)
     inside = [(min(max(x, 0), right), min(max(y, 0), low)) for x, y in corners]
     labels = [(x, y, x + width, y + height) for x, y in inside]
-    # Whole pixels: rounding errors at touching edges must not decide.
+    # Whole pixels, so that rounding errors at touching edges do not decide.
     return min(labels, key=lambda label: round(sum(_overlap(label, other) for other in taken)))
 
 
@@ -80,10 +83,16 @@ def draw_boxes(
     styles: Style | Sequence[Style] = PLAIN,
     long_side: int | None = None,
 ) -> Image.Image:
-    """A copy of the image with its boxes ([n, 4] x1 y1 x2 y2 in pixels) and captions ("" for none).
+    """Draw boxes with captions on a copy of the image.
 
-    long_side: of the result, pixels; by default the image's own, small images enlarged so that the
-    captions can be read. Strong boxes lie over weak ones, and their captions choose places first.
+    Strong boxes are drawn over weak ones, and their captions are placed first.
+
+    Args:
+        boxes: [n, 4] x1 y1 x2 y2 in pixels.
+        captions: one text for each box; "" draws none.
+        styles: one for all boxes, or one for each.
+        long_side: longer side of the result in pixels. By default the image's own, but at least
+            SHOWN_AT, so that captions on small images are legible.
     """
     side = long_side or max(*image.size, SHOWN_AT)
     scale = side / max(image.size)
@@ -97,7 +106,7 @@ def draw_boxes(
     draw, unit = ImageDraw.Draw(picture, "RGBA"), max(side / SHOWN_AT, 0.8)
     for box, _, style in items:
         _draw_box(draw, box, style, unit)
-    taken: list[Box] = [  # upper parts
+    taken: list[Box] = [  # upper parts of the boxes
         (x1, y1, x2, y1 + 0.3 * (y2 - y1)) for (x1, y1, x2, y2), _, _ in items
     ]
     labels: list[Label] = []
@@ -113,7 +122,7 @@ def draw_boxes(
 
 
 def _draw_box(draw: ImageDraw.ImageDraw, box: list[float], style: Style, unit: float) -> None:
-    """The line, between two thin dark ones that set it off from light and dark ground."""
+    """Draw the outline between two thin dark lines, visible on any background."""
     x1, y1, x2, y2 = map(round, box)
     x2, y2 = max(x2, x1 + 1), max(y2, y1 + 1)
     width, edge = max(round(unit * (1.5 + 3.5 * style.strength)), 1), max(round(unit), 1)
@@ -143,8 +152,11 @@ def _draw_label(
 
 
 def cut_out(image: Image.Image, box, size: tuple[int, int], margin: float = 0.06) -> Image.Image:
-    """The box (x1 y1 x2 y2, pixels) with a margin, grown about its centre to the shape of `size`
-    (width, height), moved into the image and resized; what still sticks out is black."""
+    """Crop a box with a margin and resize the crop.
+
+    The box (x1 y1 x2 y2, pixels) is enlarged about its centre to the aspect ratio of `size`
+    (width, height) and moved into the image. Parts outside the image are black.
+    """
     aspect = size[0] / size[1]
     x1, y1, x2, y2 = (float(v) for v in box)
     height = max((y2 - y1) * (1 + 2 * margin), (x2 - x1) * (1 + 2 * margin) / aspect, 2)
@@ -158,7 +170,7 @@ def cut_out(image: Image.Image, box, size: tuple[int, int], margin: float = 0.06
 def contact_sheet(
     tiles: Sequence[Tile], columns: int, title: str = "", width: int = 1600
 ) -> Image.Image:
-    """Tiles in rows under a title, all as wide as the columns of a sheet of `width` pixels."""
+    """Arrange tiles in rows of `columns` below a title, on a sheet of `width` pixels."""
     gap, line, frame = 20, 19, 5
     small = font(line)
     tile_width = (width - gap) // columns - gap
@@ -192,7 +204,7 @@ def contact_sheet(
 
 
 def stack(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Pictures one under the other, on white."""
+    """Put pictures below each other on white."""
     size = max(p.width for p in pictures), sum(p.height for p in pictures)
     result = Image.new("RGB", size, PAPER)
     top = 0
@@ -203,8 +215,11 @@ def stack(pictures: Sequence[Image.Image]) -> Image.Image:
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
-    """In the format that the name's ending says, whole or not at all; UserError where it cannot be
-    written."""
+    """Write a picture in the format of the file's suffix, completely or not at all.
+
+    Raises:
+        UserError: if the file cannot be written.
+    """
     with written_beside(path) as file:
         kind = Image.registered_extensions()[path.suffix.lower()]
         picture.save(file, format=kind, quality=92)

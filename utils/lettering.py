@@ -1,4 +1,8 @@
-"""Text on pictures: in a font that is always there, no letter as an empty box, no name cut."""
+"""Text on pictures in a font that is always available.
+
+Characters without a glyph are escaped instead of drawn as empty boxes, and long names are wrapped
+instead of cut.
+"""
 
 import bisect
 import functools
@@ -14,25 +18,26 @@ FONT = os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"
 
 @functools.lru_cache(maxsize=32)
 def font(size: float) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib brings along; size in pixels."""
+    """DejaVu Sans, which is part of matplotlib; size: in pixels."""
     return ImageFont.truetype(FONT, size)
 
 
 @functools.lru_cache(maxsize=1)
-def _letters() -> frozenset[int]:
+def _glyphs() -> frozenset[int]:
+    """Code points for which the font has a glyph."""
     return frozenset(FT2Font(FONT).get_charmap())
 
 
 def drawable(text: str) -> str:
-    """The text in letters of the font; others are escaped as Python writes them: "\\u753b"."""
+    """The text in characters of the font; others are escaped as in Python: "\\u753b"."""
     return "".join(
-        c if c == "\n" or (ord(c) in _letters() and c.isprintable()) else ascii(c)[1:-1]
+        c if c == "\n" or (ord(c) in _glyphs() and c.isprintable()) else ascii(c)[1:-1]
         for c in unicodedata.normalize("NFC", text)
     )
 
 
 def wrapped(text: str, letters: ImageFont.FreeTypeFont, width: float) -> str:
-    """The text in lines that are no wider than `width` pixels: broken anywhere, whole."""
+    """Break the text into lines no wider than `width` pixels, between any two characters."""
     lines = []
     for line in text.split("\n"):
         while letters.getlength(line) > width and len(line) > 1:

@@ -11,18 +11,18 @@ from utils.files import written_beside
 
 
 def save(figure: Figure, path: Path) -> None:
-    """As PNG, whole or not at all."""
+    """Write a PNG file, completely or not at all."""
     with written_beside(path) as file:
         figure.savefig(file, format="png")
 
 
 @contextmanager
 def _axes(path: Path, title: str, x_label: str) -> Iterator[Axes]:
-    """Axes of shares in per cent to draw on, saved at the end."""
+    """Axes in per cent; the figure is written when the block ends."""
     figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     yield axes
-    axes.set_title(title, parse_math=False)  # a "$" in a user's name is one
+    axes.set_title(title, parse_math=False)  # a "$" in a user's file name is literal
     axes.set(xlabel=x_label, ylabel="per cent")
     axes.grid(alpha=0.3)
     for text in axes.legend().get_texts():
@@ -37,7 +37,7 @@ def save_curves(
     x: Sequence[float],
     curves: Mapping[str, Sequence[float]],
 ) -> None:
-    """One line per name over x (logarithmic), in per cent, each point with its value."""
+    """Plot one line per name over x (logarithmic) in per cent, with the value at each point."""
     order = sorted(range(len(x)), key=lambda i: x[i])
     with _axes(path, title, x_label) as axes:
         for name, values in curves.items():
@@ -66,7 +66,13 @@ def save_shares(
     curves: Mapping[str, Sequence[float]],
     marks: Mapping[str, float],
 ) -> None:
-    """One line per name over x, in per cent; marks: captions of upright lines at their x."""
+    """Plot one line per name over x in per cent.
+
+    Args:
+        path: PNG file.
+        curves: name -> share (0 to 1) at each x.
+        marks: caption -> x of a vertical line.
+    """
     with _axes(path, title, x_label) as axes:
         for name, values in curves.items():
             axes.plot(x, [100 * value for value in values], label=name)

@@ -69,38 +69,37 @@ class GalleryIndex:
 
     def search(
         self,
-        wanted: Tensor,
+        query_embeddings: Tensor,
         top: int,
-        least: float = -np.inf,
-        besides: Collection[Path] = (),
+        min_similarity: float = -np.inf,
+        exclude: Collection[Path] = (),
     ) -> list[Match]:
-        """The `top` best matches, best first, of the similarity `least` or more. wanted: [q, D], of
-        unit length or shorter; a person's similarity is her largest inner product with a row of it.
-        besides: sources whose people do not count.
+        """Return the `top` best matches with a similarity of at least `min_similarity`.
+
+        query_embeddings: [q, D], of length 1 or less; a person's similarity is the largest inner
+        product with a row of it. exclude: sources whose people do not count.
 
         FAISS proposes; similarities are computed from the people's own embeddings, so that they are
         the same whatever proposed. More are asked for until no one unseen could be among the best.
         """
-        wanted = wanted.float().cpu()
-        queries = np.ascontiguousarray(wanted.numpy())
+        query_embeddings = query_embeddings.float().cpu()
+        queries = np.ascontiguousarray(query_embeddings.numpy())
         most = self.people.last_given() + 1  # more than FAISS knows, removed people among them
         count = max(64, 8 * top)
         while True:
             count = min(count, most)
             ids, bound = self.nearest(queries, count)
-            found = self._best_of_appearances(ids, wanted, besides)[:top]
+            found = self._best_of_tracklets(ids, query_embeddings, exclude)[:top]
             if bound == -np.inf or count == most:
                 break
             if len(found) == top and found[-1].similarity > bound + MARGIN:
                 break
-            if len(found) < top and bound < least - MARGIN:
+            if len(found) < top and bound < min_similarity - MARGIN:
                 break
             count *= 4
-        found = [match for match in found if match.similarity >= least]
-        spans = self.people.spans([match.person.appearance for match in found])
-        return [
-            Match(m.person, m.similarity, m.query, spans.get(m.person.appearance)) for m in found
-        ]
+        found = [match for match in found if match.similarity >= min_similarity]
+        spans = self.people.spans([match.person.tracklet for match in found])
+        return [Match(m.person, m.similarity, m.query, spans.get(m.person.tracklet)) for m in found]
 
     def nearest(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, float]:
         """queries [q, D] float32 -> numbers [n] of people, the `count` nearest of every query among
@@ -131,14 +130,14 @@ class GalleryIndex:
             self._fresh = last, ids, rows
         return self._fresh[1:]
 
-    def _best_of_appearances(
-        self, ids: np.ndarray, wanted: Tensor, besides: Collection[Path]
+    def _best_of_tracklets(
+        self, ids: np.ndarray, query_embeddings: Tensor, exclude: Collection[Path]
     ) -> list[Match]:
         """One match for each appearance among these people, best first."""
-        persons = [p for p in self.people.persons(ids.tolist()) if p.path not in besides]
+        persons = [p for p in self.people.persons(ids.tolist()) if p.path not in exclude]
         if not persons:
             return []
-        similar = similarities(persons, wanted)
+        similar = similarities(persons, query_embeddings)
         row = similar.argmax(1)
         matches = [
             Match(person, float(values[query]), int(query), None)
@@ -147,15 +146,18 @@ class GalleryIndex:
         matches.sort(key=_place)
         best: dict[int, Match] = {}
         for match in matches:
-            best.setdefault(match.person.appearance, match)
+            best.setdefault(match.person.tracklet, match)
         return list(best.values())
 
 
-def similarities(people: Sequence[Person], wanted: Tensor) -> np.ndarray:
-    """[n, q] float64 of n people to wanted [q, D]. Summed row by row: a product of matrices would
-    depend in its last digit on who else is among them."""
+def similarities(people: Sequence[Person], query_embeddings: Tensor) -> np.ndarray:
+    """Return [n, q] float64 of n people and query_embeddings [q, D].
+
+    The sums are per row: in a product of matrices the last digit of a similarity would depend on
+    the other rows.
+    """
     rows = np.stack([person.embedding for person in people]).astype(np.float64)
-    return np.stack([(rows * query).sum(1) for query in wanted.double().numpy()], 1)
+    return np.stack([(rows * query).sum(1) for query in query_embeddings.double().numpy()], 1)
 
 
 def _place(match: Match):

@@ -1,14 +1,13 @@
-"""Pictures and videos into an index: what is new or changed, in batches of one size, by all
-ranks."""
+"""Add new and changed pictures and videos to an index, in batches of one size, on all ranks."""
 
 import os
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from torch import Tensor
 from tqdm import tqdm
@@ -17,20 +16,28 @@ from yacs.config import CfgNode
 from engine.distributed import from_all, from_first, rank, ranks
 from engine.index.gallery_index import partial_index_path
 from engine.index.people import People, Sample, Source
-from engine.search.searcher import Searcher
+from models.outputs import Detections
 from utils.errors import UserError
 from utils.media import picture_size, read_pixels
 from utils.sources import VIDEO, LeftOut, MediaFile, unread
 from utils.videos import sample_frames, samples_expected
 
 T = TypeVar("T")
-MEETING = 20  # seconds between meetings of all ranks
-READ_AHEAD = 2  # batches that are read while the network works
+MEETING = 20  # seconds between synchronizations of the ranks
+READ_AHEAD = 2  # batches read while the network processes another
+
+
+class Detector(Protocol):
+    """Detects the people of pictures; engine.search.searcher.Searcher is one."""
+
+    batch_size: int
+
+    def detect(self, pictures: Sequence[Tensor]) -> list[Detections]: ...
 
 
 @dataclass(frozen=True)
 class Task:
-    """A source to be read; after: the second of a video until which it was."""
+    """A source to read; after: second up to which a video has been read already."""
 
     medium: MediaFile
     source: Source
@@ -39,8 +46,13 @@ class Task:
 
 @dataclass
 class Batch:
-    """Pictures or frames of one size: their sources, times (None: a picture) and pixels; ended: the
-    sources that are read to their end with it, and what was wrong with each ("": nothing)."""
+    """Pictures or frames of one size.
+
+    Attributes:
+        sources, times, pixels: of each picture or frame; the time of a picture is None.
+        ended: sources that end with this batch -> remark on damage, "" if there is none.
+        left: what was left out since the last batch.
+    """
 
     sources: list[Source] = field(default_factory=list)
     times: list[float | None] = field(default_factory=list)
@@ -48,7 +60,7 @@ class Batch:
     ended: dict[Source, str] = field(default_factory=dict)
     left: list[LeftOut] = field(default_factory=list)
 
-    def take(self, source: Source, time: float | None, pixels: Tensor) -> None:
+    def append(self, source: Source, time: float | None, pixels: Tensor) -> None:
         self.sources.append(source)
         self.times.append(time)
         self.pixels.append(pixels)
@@ -56,7 +68,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class IndexStats:
-    """What this run read."""
+    """Counts of what one run has read, its duration in seconds, and what was left out."""
 
     pictures: int
     frames: int
@@ -66,25 +78,28 @@ class IndexStats:
 
 
 def check_damaged(cfg: CfgNode, overrides: list[str]) -> None:
-    """UserError where a command line asks to stop at what cannot be read."""
+    """Raises: UserError: if the command line sets INPUT.SKIP_DAMAGED to False."""
     if "INPUT.SKIP_DAMAGED" in overrides[::2] and not cfg.INPUT.SKIP_DAMAGED:
         raise UserError(
-            "override INPUT.SKIP_DAMAGED False: pictures that cannot be read are always named and "
-            "passed over here; expected True, or nothing"
+            "override INPUT.SKIP_DAMAGED False: expected True or nothing; this program always "
+            "names and skips pictures that cannot be read"
         )
 
 
 def make_tasks(people: People, media: Iterable[MediaFile], every: float) -> list[Task]:
-    """What is not in the index yet, or was another file then, which is forgotten. One file under
-    several paths is one source. Videos that were broken off come first."""
+    """Return a task for each medium that is new, changed or incomplete.
+
+    Changed sources are removed from the index. Several paths of one file are one source.
+    Incomplete videos come first.
+    """
     known = {one.source.path: one for one in people.known()}
     tasks: dict[Path, Task] = {}
     changed = []
     for medium in media:
         path = Path(os.path.realpath(medium.path))
         about = path.stat()
-        pace = every if medium.kind == VIDEO else None
-        source = Source(path, about.st_size, about.st_mtime_ns, pace)
+        interval = every if medium.kind == VIDEO else None
+        source = Source(path, about.st_size, about.st_mtime_ns, interval)
         before = known.get(path)
         if before and before.source != source:
             changed.append(path)
@@ -99,25 +114,26 @@ def add_sources(
     people: People | None,
     folder: Path,
     media: Iterable[MediaFile],
-    searcher: Searcher,
+    detector: Detector,
     every: float,
     workers: int = 1,
 ) -> IndexStats:
-    """Find everyone in the media and write them down. Several ranks share the sources: the first
-    writes to `people`, the others (people None) to parts in the folder that it takes in later. What
-    cannot be read is left out and told."""
-    plan = from_first(lambda: _plan(people, media, every))
-    tasks, given = plan
+    """Detect the people of all media and write them to the index.
+
+    Several ranks share the sources. The first one writes to `people`; the others (people None)
+    write to files of their own in the folder, which the first one merges later. What cannot be
+    read is left out and named in the result.
+    """
+    tasks, last_ids = from_first(lambda: _plan(people, media, every))
     mine = [task for i, task in enumerate(tasks) if i % ranks() == rank()]
     if people is None:
-        # No two ranks give the same numbers. Who goes on with a video needs its last sample.
+        # Ids of ranks must differ. An incomplete video needs its last sample: the first rank's.
         people = People(partial_index_path(folder, rank()))
-        people.begin_at(*(number + (rank() << 32) for number in given))
+        people.begin_at(*(number + (rank() << 32) for number in last_ids))
         mine = [task for task in mine if task.after is None]
     elif ranks() > 1:
         mine += [t for i, t in enumerate(tasks) if i % ranks() and t.after is not None]
-    done = _work(people, mine, searcher, workers)
-    parts = from_all(done)
+    parts = from_all(_work(people, mine, detector, workers))
     return IndexStats(
         sum(part.pictures for part in parts),
         sum(part.frames for part in parts),
@@ -128,17 +144,18 @@ def add_sources(
 
 
 def _plan(people: People | None, media: Iterable[MediaFile], every: float):
+    """Return the tasks, and the last ids of people and of sources."""
     assert people is not None
     tasks = make_tasks(people, media, every)
     return tasks, [people.last_given(table) for table in ("people", "sources")]
 
 
-def _work(people: People, tasks: list[Task], searcher: Searcher, workers: int) -> IndexStats:
-    done, began = IndexStats(0, 0, 0, 0, []), time.perf_counter()
+def _work(people: People, tasks: list[Task], detector: Detector, workers: int) -> IndexStats:
+    stats, began = IndexStats(0, 0, 0, 0, []), time.perf_counter()
     expected = sum(_expected(task) for task in tasks)
     with tqdm(total=expected, unit="image", mininterval=0.5, disable=rank() > 0) as bar:
-        for batch in _in_step(_ahead(_batches(tasks, searcher.batch_size, workers))):
-            found = searcher.detect(batch.pixels)
+        for batch in _synchronized(_prefetched(_batches(tasks, detector.batch_size, workers))):
+            found = detector.detect(batch.pixels)
             samples = defaultdict(list)
             for source, second, seen in zip(batch.sources, batch.times, found):
                 samples[source].append(Sample(second, seen))
@@ -148,22 +165,23 @@ def _work(people: People, tasks: list[Task], searcher: Searcher, workers: int) -
                     people.add(source, samples[source], ended, batch.ended.get(source, ""))
             bar.update(len(found))
             frames = sum(second is not None for second in batch.times)
-            done = replace(
-                done,
-                pictures=done.pictures + len(found) - frames,
-                frames=done.frames + frames,
-                people=done.people + sum(len(seen.boxes) for seen in found),
-                left=done.left + batch.left,
+            stats = replace(
+                stats,
+                pictures=stats.pictures + len(found) - frames,
+                frames=stats.frames + frames,
+                people=stats.people + sum(len(seen.boxes) for seen in found),
+                left=stats.left + batch.left,
             )
-    return replace(done, seconds=time.perf_counter() - began)
+    return replace(stats, seconds=time.perf_counter() - began)
 
 
 def _expected(task: Task) -> int:
+    """Number of pictures or frames that the task will give, as far as the file's header tells."""
     if task.source.every is None:
         return 1
     try:
         return samples_expected(task.source.path, task.source.every, task.after or 0)
-    except UserError:  # told when it is read
+    except UserError:  # reported when the video is read
         return 0
 
 
@@ -176,8 +194,7 @@ def _batches(tasks: list[Task], size: int, workers: int) -> Iterator[Batch]:
 
 
 def _pictures(tasks: list[Task], size: int, pool: ThreadPoolExecutor) -> Iterator[Batch]:
-    """Those of one size together: beside a larger one a picture would be padded, which its edge
-    would show."""
+    """Read pictures in batches of one size: padding would change features at the border."""
     groups, left = defaultdict(list), []
     for task in tasks:
         try:
@@ -193,7 +210,7 @@ def _pictures(tasks: list[Task], size: int, pool: ThreadPoolExecutor) -> Iterato
                 if isinstance(pixels, UserError):
                     batch.left.append(unread(task.medium, pixels))
                 else:
-                    batch.take(task.source, None, pixels)
+                    batch.append(task.source, None, pixels)
                     batch.ended[task.source] = ""
             yield batch
 
@@ -206,23 +223,24 @@ def _read(task: Task) -> Tensor | UserError:
 
 
 def _frames(task: Task, size: int) -> Iterator[Batch]:
+    """Read the frames of a video in batches."""
     batch, source = Batch(), task.source
-    said: list[str] = []
+    remarks: list[str] = []
     try:
-        for frame in sample_frames(source.path, source.every or 0, task.after, said.append):
-            batch.take(source, frame.time, frame.pixels)
+        for frame in sample_frames(source.path, source.every or 0, task.after, remarks.append):
+            batch.append(source, frame.time, frame.pixels)
             if len(batch.pixels) == size:
                 yield batch
                 batch = Batch()
-        batch.ended[source] = "; ".join(said)
-    except UserError as error:  # it is tried again next time, from here on
-        said.append(str(unread(task.medium, error).reason))
-    batch.left += [LeftOut(task.medium.name, f"a part, {words}") for words in said]
+        batch.ended[source] = "; ".join(remarks)
+    except UserError as error:  # the next run continues at this place
+        remarks.append(str(unread(task.medium, error).reason))
+    batch.left += [LeftOut(task.medium.name, f"a part, {remark}") for remark in remarks]
     yield batch
 
 
-def _ahead(items: Iterator[T]) -> Iterator[T]:
-    """The items, made in another thread, some before they are asked for."""
+def _prefetched(items: Iterator[T]) -> Iterator[T]:
+    """Yield the items, computed ahead in another thread."""
     with ThreadPoolExecutor(1) as pool:
         waiting = deque(pool.submit(_next, items) for _ in range(READ_AHEAD))
         while item := waiting.popleft().result():
@@ -230,9 +248,11 @@ def _ahead(items: Iterator[T]) -> Iterator[T]:
             yield item[0]
 
 
-def _in_step(items: Iterator[T]) -> Iterator[T]:
-    """The items; meanwhile the ranks meet now and then until all are done: none waits at the end
-    for another longer than the patience of a process group."""
+def _synchronized(items: Iterator[T]) -> Iterator[T]:
+    """Yield the items and synchronize the ranks every MEETING seconds until all have finished.
+
+    A rank without work would otherwise wait for the others longer than a process group's timeout.
+    """
     met = time.monotonic()
     while True:
         if item := _next(items):
@@ -246,7 +266,7 @@ def _in_step(items: Iterator[T]) -> Iterator[T]:
 
 
 def _next(items: Iterator[T]) -> tuple[T] | None:
-    """The next item; None at the end."""
+    """Return the next item in a tuple, or None at the end."""
     for item in items:
         return (item,)
     return None

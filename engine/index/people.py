@@ -81,7 +81,7 @@ class Person:
     time: float | None
     box: tuple[float, float, float, float]
     score: float
-    appearance: int
+    tracklet: int
     embedding: np.ndarray
 
 
@@ -286,12 +286,12 @@ class People:
         rows = self.ask("SELECT until FROM sources WHERE path = ?", [os.fsencode(path)])
         return next((until for (until,) in rows if until is not None), 0.0)
 
-    def spans(self, appearances: Sequence[int]) -> dict[int, tuple[float, float]]:
+    def spans(self, tracklets: Sequence[int]) -> dict[int, tuple[float, float]]:
         """The first and last second of each of these appearances in a video."""
         rows = self._for_each(
             "SELECT appearance, MIN(time), MAX(time) FROM people WHERE appearance IN ({}) "
             "GROUP BY appearance",
-            appearances,
+            tracklets,
         )
         return {id: (first, last) for id, first, last in rows if first is not None}
 
@@ -303,9 +303,9 @@ class People:
 
 def _person(row: tuple) -> Person:
     """From a row of the question _PERSON."""
-    id, _, time, *box, score, appearance, embedding, path = row
+    id, _, time, *box, score, tracklet, embedding, path = row
     values = np.frombuffer(embedding, np.float32)
-    return Person(id, Path(os.fsdecode(path)), time, tuple(box), score, appearance, values)
+    return Person(id, Path(os.fsdecode(path)), time, tuple(box), score, tracklet, values)
 
 
 _PERSON = "SELECT people.*, path FROM people JOIN sources ON source = sources.id WHERE "

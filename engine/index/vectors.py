@@ -83,11 +83,11 @@ class Vectors:
         """The highest of them, 0 if none."""
         return int(self.ids.max(initial=0))
 
-    def nearest(self, wanted: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """wanted [q, D] float32 -> inner products [q, count], falling, and numbers [q, count], -1
+    def nearest(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """queries [q, D] float32 -> inner products [q, count], falling, and numbers [q, count], -1
         where it knows no more."""
         self._look_in_enough(count)
-        return self.index.search(wanted, count)
+        return self.index.search(queries, count)
 
     def _look_in_enough(self, count: int) -> None:
         """Of the cells of an inverted file, a sixteenth is looked into, and eight at least."""

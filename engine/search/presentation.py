@@ -1,5 +1,4 @@
-"""What a search found, to be looked at and to be read by programs: a table, matches.json, drawn
-scenes, a contact sheet and a page."""
+"""Results of a search: a table, matches.json, drawn pictures, a contact sheet and a page."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -7,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from markupsafe import Markup
 from PIL import Image, ImageDraw
 from tabulate import tabulate
 from torch import Tensor
@@ -22,24 +22,22 @@ from utils.names import printable, short_names
 from utils.pages import Figure, Section, Span, Timeline, clock, css, page
 from utils.videos import read_frame
 
-CUT_OUT = (160, 320)  # size of a person on the contact sheet, pixels
-CROP, SCENE = (128, 256), 900  # on the page: of a person, and a scene's long side
-COLUMNS = 9  # of the sheet: a query and eight matches
-# On the contact sheet; a JPEG has at most 65,500 rows.
-MATCHES_SHOWN, SCENES_SHOWN = 200, 12
-RANKED = Style((46, 204, 113), 1.0)  # the best match of its picture, among those with a rank
-BEST = Style((255, 176, 32), 0.6)  # the best of its picture, without a rank
-ALSO_RANKED = Style((225, 232, 240), 0.5)  # with a rank, but another one here is better
+CUT_OUT = (160, 320)  # width and height of a crop on the contact sheet, pixels
+CROP, SCENE = (128, 256), 900  # on the page: size of a crop, longer side of a picture; pixels
+COLUMNS = 9  # of the contact sheet: the query and eight matches
+MATCHES_SHOWN, SCENES_SHOWN = 200, 12  # on the contact sheet: a JPEG has at most 65,500 rows
+RANKED = Style((46, 204, 113), 1.0)  # the best match of its picture
+BEST = Style((255, 176, 32), 0.6)  # the most similar person of a picture without a match
+ALSO_RANKED = Style((225, 232, 240), 0.5)  # a match in a picture with a better match
 OTHER = Style((225, 232, 240), 0.0)
 QUERY = Style((64, 132, 255), 1.0)
 
-
-Reader = Callable[[Path, float | None], Image.Image]  # read_scene, or one that remembers
+Reader = Callable[[Path, float | None], Image.Image]  # read_scene, possibly cached
 
 
 @dataclass(frozen=True)
 class QueryPerson:
-    """A person to look for: the picture's path, its pixels [3, H, W] uint8, her box [4] in it."""
+    """A query: path of the picture, its pixels [3, H, W] uint8, and the person's box [4]."""
 
     path: Path
     pixels: Tensor
@@ -52,8 +50,10 @@ class QueryPerson:
 
 @dataclass(frozen=True)
 class SearchedImage:
-    """A picture, or a frame of a video (time, seconds), and the people in it, best first, with
-    their similarities."""
+    """A picture, or a frame of a video at `time` seconds, with its people.
+
+    people, similarities: most similar person first.
+    """
 
     path: Path
     time: float | None
@@ -62,19 +62,25 @@ class SearchedImage:
 
     @property
     def best(self) -> float:
+        """Highest similarity; -2 if there are no people."""
         return max(self.similarities, default=-2.0)
 
 
-def scene_of(index: GalleryIndex, path: Path, time: float | None, wanted: Tensor) -> SearchedImage:
-    """Everyone of the index who is in that picture or frame."""
+def searched_image(
+    index: GalleryIndex, path: Path, time: float | None, query_embeddings: Tensor
+) -> SearchedImage:
+    """Return the people of the index in one picture or frame, with their similarities."""
     people = index.people.in_scene(path, time)
-    similar = similarities(people, wanted).max(1).tolist() if people else []
+    similar = similarities(people, query_embeddings).max(1).tolist() if people else []
     order = sorted(range(len(people)), key=lambda i: -similar[i])
     return SearchedImage(path, time, [people[i] for i in order], [similar[i] for i in order])
 
 
 def as_json(matches: Sequence[Match]) -> list[dict]:
-    """One record a match, by rank; "time", "from" and "to" (of the appearance) for videos alone."""
+    """Return one record per match in order of rank.
+
+    Matches in videos have "time" and, of the tracklet, "from" and "to" in seconds.
+    """
     records = []
     for rank, match in enumerate(matches, 1):
         person = match.person
@@ -92,10 +98,12 @@ def as_json(matches: Sequence[Match]) -> list[dict]:
 
 
 def label(name: str, time: float | None) -> str:
+    """Return a picture's name, or a video's name and time."""
     return name if time is None else f"{name} {clock(time)}"
 
 
 def table(matches: Sequence[Match]) -> str:
+    """Format the matches as a text table; the column "from-to" is present if any is in a video."""
     names, rows = short_names([match.person.path for match in matches]), []
     for rank, match in enumerate(matches, 1):
         box = " ".join(f"{value:.0f}" for value in match.person.box)
@@ -109,7 +117,7 @@ def table(matches: Sequence[Match]) -> str:
 
 
 def read_scene(path: Path, time: float | None) -> Image.Image:
-    """The picture or frame; where it can no longer be read, a grey one that says so."""
+    """Read the picture or frame; if it cannot be read, return a grey one with the reason."""
     try:
         if time is None:
             return read_picture(path, upright=True)
@@ -121,7 +129,7 @@ def read_scene(path: Path, time: float | None) -> Image.Image:
 
 
 def draw_query(pixels: Tensor, boxes: Tensor) -> Image.Image:
-    """The people of a picture, numbered from 1."""
+    """Draw the people of a picture with numbers from 1 on."""
     captions = [str(number) for number in range(1, len(boxes) + 1)]
     return draw_boxes(to_pil_image(pixels), boxes, captions, QUERY)
 
@@ -133,7 +141,12 @@ def draw_scene(
     read: Reader,
     long_side: int | None = None,
 ) -> Image.Image:
-    """With everyone in it. ranks: number of a person -> her rank; query: if it is her picture."""
+    """Draw a searched picture with all its people.
+
+    Args:
+        ranks: person id -> rank of the match.
+        query: the query, if this is its picture: its box replaces the detections that overlap it.
+    """
     boxes = [person.box for person in scene.people]
     captions, styles = [], []
     for i, (person, similarity) in enumerate(zip(scene.people, scene.similarities)):
@@ -157,8 +170,12 @@ def draw_sheet(
     pictures: Sequence[Image.Image],
     read: Reader,
 ) -> Image.Image:
-    """The queries and their best matches, so many as are shown, and under them scenes, `pictures`
-    of which are drawn."""
+    """Draw the contact sheet: queries and their best matches, and below them whole pictures.
+
+    Args:
+        scenes: the pictures below.
+        pictures: the same, drawn.
+    """
     tiles = []
     for query in queries:
         cut = cut_out(to_pil_image(query.pixels), query.box, CUT_OUT)
@@ -169,7 +186,7 @@ def draw_sheet(
         caption = f"#{rank}   {match.similarity:.2f}\n{label(person.path.name, person.time)}"
         tiles.append(Tile(cut, caption, RANKED.color if _is_best(match, matches) else None))
     below = [Tile(p, label(s.path.name, s.time)) for s, p in zip(scenes, pictures)]
-    legend = "Scenes, best match first; the best of each is green with a rank, orange without"
+    legend = "Pictures, best match first; the best of each is green with a rank, orange without"
     title = "Query and best matches"
     if len(matches) > MATCHES_SHOWN:
         title += f": {MATCHES_SHOWN} of {len(matches)}"
@@ -178,7 +195,7 @@ def draw_sheet(
 
 
 def _is_best(match: Match, matches: Sequence[Match]) -> bool:
-    """Of its scene; matches come best first."""
+    """True if the match is the best one of its picture; matches: best first."""
     place = match.person.path, match.person.time
     return match is next(m for m in matches if (m.person.path, m.person.time) == place)
 
@@ -190,14 +207,13 @@ def result_page(
     index: GalleryIndex,
     read: Reader,
 ) -> str:
-    """One self-contained HTML page: the queries, the matches with their scenes, and when they are
-    in videos."""
-    asked = []
+    """Render one self-contained HTML page: queries, matches with pictures, timelines of videos."""
+    query_figures = []
     for query in queries:
         picture = to_pil_image(query.pixels)
         scene = draw_boxes(picture, [query.box], [""], QUERY, SCENE)
         cut = cut_out(picture, query.box, CROP)
-        asked.append(Figure(cut, scene, QUERY.color, "query", query.path.name))
+        query_figures.append(Figure(cut, scene, QUERY.color, "query", query.path.name))
     names = short_names([match.person.path for match in matches])
     found = []
     for rank, match in enumerate(matches, 1):
@@ -207,27 +223,27 @@ def result_page(
         note = label(names[person.path], person.time)
         cut = cut_out(picture, person.box, CROP)
         found.append(Figure(cut, scene, RANKED.color, words, note, match.similarity))
-    intro = (
-        f'<b style="color:{css(QUERY.color)}">Query</b>, and who is most similar; rank · '
-        "similarity, image. Click to enlarge."
-    )
+    intro = Markup(
+        '<b style="color:{}">Query</b> and the most similar people; rank · similarity, image. '
+        "Click to enlarge."
+    ).format(css(QUERY.color))
     counted = f"{len(matches)} matches" if matches else "nobody"
     sections = [
-        Section("Query", f"{len(queries)} of them" if len(queries) > 1 else "one", asked),
-        Section("Found", counted, found, _timelines(matches, names, index)),
+        Section("Query", f"{len(queries)} queries" if len(queries) > 1 else "one", query_figures),
+        Section("Matches", counted, found, _timelines(matches, names, index)),
     ]
     return page(title, intro, sections)
 
 
 def _of_query(match: Match, matches: Sequence[Match]) -> str:
-    """Which query is meant, where matches are of several."""
+    """Number of the query that a match belongs to; "" if all belong to the first one."""
     return f" · of query {match.query + 1}" if any(m.query for m in matches) else ""
 
 
 def _timelines(
     matches: Sequence[Match], names: dict[Path, str], index: GalleryIndex
 ) -> list[Timeline]:
-    """One for each video with a match."""
+    """Return one timeline per video with a match."""
     lines: dict[Path, list[Span]] = {}
     for i, match in enumerate(matches):
         if match.span is not None:

@@ -1,4 +1,4 @@
-"""The demo: from arguments to matches.json, a page and drawn pictures."""
+"""The demo program: from arguments to matches.json, a page and drawn pictures."""
 
 import json
 import sys
@@ -12,7 +12,13 @@ from configs.defaults import load_cfg
 from engine.index.gallery_index import GalleryIndex, Match, open_index
 from engine.index.indexing import add_sources, check_damaged
 from engine.search import presentation as show
-from engine.search.asking import QueryArgument, check, default_query, least_similarity, parse_args
+from engine.search.arguments import (
+    QueryArgument,
+    check,
+    default_query,
+    min_similarity_of,
+    parse_args,
+)
 from engine.search.presentation import QueryPerson, SearchedImage
 from engine.search.searcher import Searcher, aggregate_queries
 from utils.drawing import save_picture
@@ -23,47 +29,57 @@ from utils.names import output_names, printable, short_names
 from utils.sources import PICTURE, VIDEO, LeftOut, MediaFile, told, walk
 
 
-def read_query(asked: QueryArgument) -> Tensor:
-    """The picture [3, H, W] uint8; UserError where it cannot be read or the box is not in it."""
-    pixels = read_pixels(asked.path, upright=True)
+def read_query(query: QueryArgument) -> Tensor:
+    """Read the query's picture, [3, H, W] uint8.
+
+    Raises:
+        UserError: if it cannot be read, or if the box is not inside the picture.
+    """
+    pixels = read_pixels(query.path, upright=True)
     height, width = pixels.shape[1:]
-    if asked.box:
-        x1, y1, x2, y2 = asked.box
+    if query.box:
+        x1, y1, x2, y2 = query.box
         if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
-            found = " ".join(f"{value:g}" for value in asked.box)
+            found = " ".join(f"{value:g}" for value in query.box)
             raise UserError(
-                f"--box {found}: expected x1 < x2 and y1 < y2 within {asked.path}, which is "
+                f"--box {found}: expected x1 < x2 and y1 < y2 within {query.path}, which is "
                 f"{width} x {height} pixels"
             )
     return pixels
 
 
 def choose_person(
-    asked: QueryArgument, pixels: Tensor, searcher: Searcher, out: Path
+    query: QueryArgument, pixels: Tensor, searcher: Searcher, out: Path
 ) -> QueryPerson:
-    """By the box, or by her number from left to right; UserError where it takes a number, after
-    everyone was drawn with hers."""
-    if asked.box:
-        return QueryPerson(asked.path, pixels, torch.tensor(asked.box))
+    """Choose the query person by the box or by the number, counted from left to right.
+
+    Raises:
+        UserError: if nobody is found, or if there are several people and no valid number is given;
+            the picture with all numbers is then written to `out`.
+    """
+    if query.box:
+        return QueryPerson(query.path, pixels, torch.tensor(query.box))
     boxes = searcher.detect([pixels])[0].boxes
     boxes = boxes[(boxes[:, 0] + boxes[:, 2]).argsort()]
     if not len(boxes):
-        raise UserError(f"--query {asked.path}: nobody found in it; --box says where she stands")
-    number = 1 if asked.person is None and len(boxes) == 1 else asked.person or 0
+        raise UserError(
+            f"--query {query.path}: no person found; give the person's place with --box"
+        )
+    number = 1 if query.person is None and len(boxes) == 1 else query.person or 0
     if 1 <= number <= len(boxes):
-        return QueryPerson(asked.path, pixels, boxes[number - 1])
+        return QueryPerson(query.path, pixels, boxes[number - 1])
     make_folder(out, "--out")
-    drawn = out / output_names([f"query_{asked.path.name}"])[0]
+    drawn = out / output_names([f"query_{query.path.name}"])[0]
     save_picture(show.draw_query(pixels, boxes), drawn)
-    given = "" if asked.person is None else f" --person {asked.person}"
+    given = "" if query.person is None else f" --person {query.person}"
     raise UserError(
-        f"--query {asked.path}{given}: {len(boxes)} people in it, numbered in {drawn}; choose one "
+        f"--query {query.path}{given}: {len(boxes)} people found, numbered in {drawn}; choose one "
         f"with --person N, 1 to {len(boxes)}"
     )
 
 
 def find_media(source: Path, out: Path) -> tuple[list[MediaFile], list[LeftOut]]:
-    """What there is to search, and what is left out."""
+    """Find the gallery's pictures and videos. Returns them and what is left out."""
     media, left = walk([source], "--gallery", (PICTURE, VIDEO), out)
     if not media:
         raise no_pictures(source, left)
@@ -82,25 +98,25 @@ def make_index(
     args,
     workers: int,
 ) -> GalleryIndex:
-    """Of the gallery, in memory; tells what was left out."""
+    """Index the gallery in memory; print what was left out to stderr."""
     index = GalleryIndex()
-    done = add_sources(index.people, Path(), media, searcher, args.every, workers)
-    if not done.pictures + done.frames:
-        raise no_pictures(source, left + done.left)
-    for line in told(left + done.left):
+    stats = add_sources(index.people, Path(), media, searcher, args.every, workers)
+    if not stats.pictures + stats.frames:
+        raise no_pictures(source, left + stats.left)
+    for line in told(left + stats.left):
         print(line, file=sys.stderr)
     return index
 
 
-def scenes_of(
-    index: GalleryIndex, matches: list[Match], wanted: Tensor, all_: bool
+def searched_images(
+    index: GalleryIndex, matches: list[Match], query_embeddings: Tensor, all_pictures: bool
 ) -> list[SearchedImage]:
-    """Those with a match, and all pictures of a gallery, best first."""
+    """Return the pictures with a match, or all pictures of the index too, best first."""
     places = dict.fromkeys((match.person.path, match.person.time) for match in matches)
-    if all_:
+    if all_pictures:
         known = index.people.known()
         places |= {(one.source.path, None): None for one in known if one.source.every is None}
-    scenes = [show.scene_of(index, path, time, wanted) for path, time in places]
+    scenes = [show.searched_image(index, *place, query_embeddings) for place in places]
     return sorted(scenes, key=lambda scene: -scene.best)
 
 
@@ -111,34 +127,37 @@ def draw(
     read: show.Reader,
     out: Path,
 ) -> None:
-    """A picture for each scene, and the sheet. The query's own pictures come last."""
+    """Write a drawing of each picture, and the contact sheet, where the queries' own come last."""
     ranks = {match.person.id: rank for rank, match in enumerate(matches, 1)}
-    asked = {query.real_path: query for query in queries}
+    of_path = {query.real_path: query for query in queries}
     names = short_names([scene.path for scene in scenes])
     labels = [
         names[s.path] if s.time is None else f"{names[s.path]}_{s.time:.2f}s.jpg" for s in scenes
     ]
     for scene, name in zip(scenes, output_names(f"scene_{label}" for label in labels)):
-        save_picture(show.draw_scene(scene, ranks, asked.get(scene.path), read), out / name)
-    shown = sorted(scenes, key=lambda scene: scene.path in asked)[: show.SCENES_SHOWN]
-    small = [show.draw_scene(scene, ranks, asked.get(scene.path), read, 500) for scene in shown]
+        save_picture(show.draw_scene(scene, ranks, of_path.get(scene.path), read), out / name)
+    shown = sorted(scenes, key=lambda scene: scene.path in of_path)[: show.SCENES_SHOWN]
+    small = [show.draw_scene(scene, ranks, of_path.get(scene.path), read, 500) for scene in shown]
     save_picture(show.draw_sheet(queries, matches, shown, small, read), out / "contact_sheet.jpg")
 
 
-def tell(
+def print_summary(
     matches: list[Match],
     scenes: list[SearchedImage],
     own: list[Path],
     people: int,
-    least: float,
+    min_similarity: float,
     out: Path,
 ) -> None:
+    """Print the matches, or why there are none, and the files written."""
     if matches:
         print(show.table(matches))
-    elif not people or least == -float("inf"):
-        print("no person found in what was searched")
+    elif not people or min_similarity == -float("inf"):
+        print("no person found in the gallery")
     else:
-        print(f"not present: nobody else of {people} people is as similar as {least:.3f}")
+        print(
+            f"not present: none of {people} people has a similarity of {min_similarity:.3f} or more"
+        )
     for path in own:
         print(f"{printable(path.name)} is the query's own picture: not ranked")
     print(f"{len(scenes)} pictures: {out}/scene_*\ncontact sheet: {out / 'contact_sheet.jpg'}")
@@ -146,32 +165,33 @@ def tell(
 
 
 def run(description: str | None) -> None:
-    """description: the program's."""
+    """Run the demo; description: the text of --help."""
     args = parse_args(description)
     cfg = load_cfg(args.cfg, args.overrides)
     check_damaged(cfg, args.overrides)
     out = args.out or Path(cfg.OUTPUT_DIR) / "demo"
     check(args, out)
-    asked = args.query or [default_query()]
-    pixels = [read_query(one) for one in asked]
+    arguments = args.query or [default_query()]
+    pixels = [read_query(query) for query in arguments]
     media, left = ([], []) if args.index else find_media(args.gallery, out)
     searcher = Searcher.load(cfg, args.ckpt)
-    least = least_similarity(args)
+    min_similarity = min_similarity_of(args)
     if args.index:
         index = open_index(args.index, searcher.origin)
-    queries = [choose_person(one, image, searcher, out) for one, image in zip(asked, pixels)]
+    queries = [choose_person(q, image, searcher, out) for q, image in zip(arguments, pixels)]
     make_folder(out, "--out")
     if not args.index:
         index = make_index(args.gallery, media, left, searcher, args, cfg.INPUT.NUM_WORKERS)
 
     embedded = [searcher.embed(query.pixels, query.box[None]) for query in queries]
-    wanted = aggregate_queries(torch.cat(embedded), args.join)
+    query_embeddings = aggregate_queries(torch.cat(embedded), args.join)
     own = {query.real_path for query in queries}
-    matches = searcher.search(wanted, index, args.top, least, own)
-    scenes = scenes_of(index, matches, wanted, all_=not args.index)
+    matches = searcher.search(query_embeddings, index, args.top, min_similarity, own)
+    scenes = searched_images(index, matches, query_embeddings, all_pictures=not args.index)
     write_text(json.dumps(show.as_json(matches), indent=1) + "\n", out / "matches.json")
-    read = lru_cache(maxsize=64)(show.read_scene)  # each is drawn several times
+    read = lru_cache(maxsize=64)(show.read_scene)  # each picture is drawn several times
     draw(queries, matches, scenes, read, out)
     title = f"Person search in {printable(str(args.index or args.gallery))}"
     write_text(show.result_page(title, queries, matches, index, read), out / "index.html")
-    tell(matches, scenes, index.people.paths_among(own), index.people.count(), least, out)
+    own_found = index.people.paths_among(own)
+    print_summary(matches, scenes, own_found, index.people.count(), min_similarity, out)

@@ -1,4 +1,4 @@
-"""One way in for programs: find the people of a picture, embed one of them, search for her."""
+"""Public inference API: detect people in pictures, embed a person, search an index."""
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -23,15 +23,20 @@ from models.network import Network
 from models.outputs import Detections
 from utils.media import read_pixels, to_rgb
 
-Picture = str | Path | Image.Image | Tensor  # a file, a picture, or [3, H, W] uint8 RGB
-PROBE = (32, 320)  # height and width of the picture that tells networks apart: long, hence cheap
+Picture = str | Path | Image.Image | Tensor  # a file, a Pillow image, or [3, H, W] uint8 RGB
+PROBE = (32, 320)  # height and width of the probe picture: large aspect ratio, few pixels
 
 
 class Searcher:
-    """A network at work on a user's pictures; boxes are x1 y1 x2 y2 in a picture's pixels.
+    """A network for users' pictures. Boxes are x1 y1 x2 y2 in pixels of the picture.
 
-    name: the checkpoint's path; settings: those that change embeddings, in words; amp: the
-    backbone's precision."""
+    Args:
+        net: the network, in evaluation mode afterwards.
+        batch_size: pictures in one pass.
+        amp: precision of the backbone; None: float32.
+        name: path of the checkpoint.
+        settings: config values that change embeddings, as text.
+    """
 
     def __init__(
         self,
@@ -51,7 +56,11 @@ class Searcher:
 
     @staticmethod
     def load(cfg: CfgNode, ckpt: str | Path) -> "Searcher":
-        """The network of a checkpoint, or of a file made from one; it must be the config's."""
+        """Load the network from a checkpoint or an exported file.
+
+        Raises:
+            UserError: if the file is not one of the config's network.
+        """
         device = own_device(choose_device(cfg.DEVICE))
         amp = precision_of("EVAL_AMP", cfg.EVAL_AMP)
         sizes = f"INPUT.MIN_SIZE {cfg.INPUT.MIN_SIZE}, INPUT.MAX_SIZE {cfg.INPUT.MAX_SIZE}"
@@ -60,9 +69,14 @@ class Searcher:
         return Searcher(net, device, cfg.INPUT.BATCH_SIZE_TEST, amp, str(ckpt), sizes)
 
     def detect(self, pictures: Sequence[Picture]) -> list[Detections]:
-        """Everyone in each picture whose score is SEARCH_SCORE or more, best first, on the CPU;
-        embeddings unit. Pictures of one size go together: beside a larger one a picture would be
-        padded, which its edge would show."""
+        """Detect the people of each picture with a score of at least SEARCH_SCORE.
+
+        Pictures of different sizes are processed in separate batches: padding to a common size
+        would change the features at a picture's border.
+
+        Returns:
+            One Detections per picture on the CPU, best score first, with unit embeddings.
+        """
         pixels = [to_pixels(picture) for picture in pictures]
         groups = defaultdict(list)
         for i, image in enumerate(pixels):
@@ -74,26 +88,26 @@ class Searcher:
                 boxes = [torch.zeros(0, 4)] * len(some)
                 people, _ = self._run([pixels[i] for i in some], boxes)
                 found |= dict(zip(some, people))
-        return [_sure(found[i]) for i in range(len(pixels))]
+        return [_above_threshold(found[i]) for i in range(len(pixels))]
 
     def embed(self, picture: Picture, boxes: Tensor) -> Tensor:
-        """boxes [n, 4] -> unit embeddings [n, D], on the CPU."""
+        """Embed the people in boxes [n, 4]; returns unit embeddings [n, D] on the CPU."""
         return self._run([to_pixels(picture)], [boxes])[1][0].float().cpu()
 
     def search(
         self,
-        wanted: Tensor,
+        query_embeddings: Tensor,
         index: GalleryIndex,
         top: int = 8,
-        least: float = -np.inf,
-        besides: Collection[Path] = (),
+        min_similarity: float = -np.inf,
+        exclude: Collection[Path] = (),
     ) -> list[Match]:
-        """The people most similar to those that `embed` gave, see GalleryIndex.search."""
-        return index.search(wanted, top, least, besides)
+        """Find the people most similar to the embeddings of `embed`; see GalleryIndex.search."""
+        return index.search(query_embeddings, top, min_similarity, exclude)
 
     @cached_property
     def origin(self) -> Origin:
-        """What tells this network from others: its embedding of a made-up picture."""
+        """The identification of this network: its embedding of a fixed random picture."""
         height, width = PROBE
         pixels = np.random.default_rng(0).integers(0, 256, (3, height, width), np.uint8)
         box = torch.tensor([[0.0, 0.0, width, height]])
@@ -106,14 +120,18 @@ class Searcher:
 
 
 def aggregate_queries(queries: Tensor, how: str) -> Tensor:
-    """queries: [q, D] -> what to search for. "mean": one [1, D], of which a person's similarity is
-    the mean of hers to the queries, several views of one; "max": all [q, D], of which it is the
-    largest, several people."""
+    """Combine the embeddings of several queries, [q, D], for one search.
+
+    Args:
+        how: "mean" (several views of one person): the result is [1, D], and a similarity is the
+            mean of the similarities to the queries. "max" (several people): the result is [q, D],
+            and a similarity is their maximum.
+    """
     return queries.mean(0, keepdim=True) if how == "mean" else queries
 
 
 def to_pixels(picture: Picture) -> Tensor:
-    """[3, H, W] uint8; files, and Pillow's images, as a person sees them in a viewer."""
+    """Return [3, H, W] uint8; files and Pillow images are oriented as in a viewer."""
     if isinstance(picture, Tensor):
         return picture
     if isinstance(picture, Image.Image):
@@ -121,6 +139,6 @@ def to_pixels(picture: Picture) -> Tensor:
     return read_pixels(picture, upright=True)
 
 
-def _sure(people: Detections) -> Detections:
+def _above_threshold(people: Detections) -> Detections:
     people = people[people.scores >= SEARCH_SCORE]
     return Detections(people.boxes.cpu(), people.scores.cpu(), people.embeddings.float().cpu())
