@@ -1,44 +1,77 @@
-"""Generate a synthetic person search dataset in the layout of CUHK-SYSU, PRW, both, or own data."""
+"""Generate a synthetic person search dataset in the layout of CUHK-SYSU, PRW, both or custom data,
+or synthetic videos of several cameras with the true tracks.
+"""
 
 import argparse
 
 from datasets.synthetic import write_dataset
-from utils.errors import run_main
+from datasets.synthetic.videos import write_videos
+from utils.errors import UserError, run_main
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("--out", default="data/synthetic", metavar="FOLDER", help="a new folder")
+    add(
+        "--out",
+        default="data/synthetic",
+        metavar="FOLDER",
+        help="a new folder (default: data/synthetic)",
+    )
     add(
         "--layout",
         default="cuhk",
-        choices=("cuhk", "prw", "both", "coco"),
-        help="into OUT/CUHK-SYSU, OUT/PRW, the same scenes into both, or OUT/COCO as own data",
+        choices=("cuhk", "prw", "both", "coco", "video"),
+        help="what is written: OUT/CUHK-SYSU, OUT/PRW, both with the same scenes, OUT/COCO (the "
+        "form of custom data), or videos and their tracks in OUT/video",
     )
-    add("--identities", type=int, default=150, metavar="N", help="a third of them for the test")
-    add("--frames", type=int, default=500, metavar="N", help="a fifth of them for the gallery")
-    add("--queries", type=int, default=50, metavar="N", help="people to search for")
-    add("--width", type=int, default=416, metavar="PIXELS", help="of a frame")
-    add("--height", type=int, default=256, metavar="PIXELS", help="of a frame")
+    add(
+        "--identities",
+        type=int,
+        metavar="N",
+        help="default: 150, a third of them for the test; videos: 20",
+    )
+    add(
+        "--frames",
+        type=int,
+        metavar="N",
+        help="images; default: 500, a fifth of them for the gallery",
+    )
+    add("--queries", type=int, metavar="N", help="images; people to search for; default: 50")
+    add("--cameras", type=int, metavar="N", help="videos; default: 3")
+    add("--seconds", type=float, metavar="S", help="videos; length of each; default: 60")
+    add("--rate", type=int, metavar="N", help="videos; frames a second; default: 10")
+    add("--width", type=int, metavar="PIXELS", help="of a frame; default: 416; videos: 640")
+    add("--height", type=int, metavar="PIXELS", help="of a frame; default: 256; videos: 384")
     add("--seed", type=int, default=0, metavar="N", help="decides everything that is drawn")
     add(
         "--difficulty",
         type=float,
         default=1.0,
         metavar="X",
-        help="scales camera effects and the share of look-alikes, 0 to 1.5; 0.2 suits minutes of "
-        "training from random weights, 1 hours",
+        help="scales camera effects and the share of look-alikes, 0 to 1.5 (default: 1); 0.2 suits "
+        "minutes of training from random weights, 1 hours",
     )
     add("--workers", type=int, metavar="N", help="processes, one for each core if not given")
     return parser.parse_args()
 
 
+IMAGES_ONLY, VIDEOS_ONLY = ("frames", "queries"), ("cameras", "seconds", "rate")
+
+
 def main() -> None:
     args = vars(parse_args())
-    written = write_dataset(size=(args.pop("width"), args.pop("height")), **args)
+    video = args["layout"] == "video"
+    given = {name: value for name, value in args.items() if value is not None}
+    for name in IMAGES_ONLY if video else VIDEOS_ONLY:
+        if name in given:
+            raise UserError(f"--{name}: not an option of --layout {args['layout']}")
+    width, height = given.pop("width", None), given.pop("height", None)
+    default = (640, 384) if video else (416, 256)
+    given["size"] = (width or default[0], height or default[1])
+    if video:
+        del given["layout"]
+    written = (write_videos if video else write_dataset)(**given)
     state = "written" if written else "already there, with these parameters; nothing to do"
     print(f"{args['out']}: {state}")
 

@@ -1,14 +1,13 @@
-"""Synthetic person search data in the layouts of CUHK-SYSU, PRW or own data; a seed decides it.
+"""Synthetic person search data in the layouts of CUHK-SYSU, PRW or custom data; a seed decides it.
 
-looks: who the people are · figures (on a sketch): how they look from any side · places and things
-(on a stage): where they are · scenes: all of it through a camera · plan: who appears when ·
-layouts: the annotation files. A frame depends on seed and index only, not on workers or order.
+The modules: looks (who the people are), figures and sketch (how they look from any side), places,
+things and stage (where they are), scenes (all of it through a camera), plan (who appears when),
+layouts (the annotation files), output (the folder and its record), videos (cameras over one place).
+A frame depends on the seed and its index only, not on the number of workers or their order.
 """
 
 import functools
-import json
 import os
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +22,18 @@ from datasets.synthetic.layouts import (
     write_prw,
 )
 from datasets.synthetic.looks import Look
+from datasets.synthetic.output import (
+    VERSION,
+    check_common,
+    in_parallel,
+    is_finished,
+    write_record,
+)
 from datasets.synthetic.plan import make_plan
 from datasets.synthetic.scenes import FRAME, Frame, draw_scene
 from utils.errors import UserError
-from utils.files import expect_new, make_folder, read_text, write_text
+from utils.files import make_folder
 
-VERSION = 1  # rises when the same parameters would give other images
-RECORD = "synthetic.json"
 FOLDERS = {
     "cuhk": ("CUHK-SYSU", "Image/SSM", cuhk_name),
     "prw": ("PRW", "frames", prw_name),
@@ -61,12 +65,7 @@ def write_dataset(
     layouts = {"both": ("cuhk", "prw")}.get(layout, (layout,))
     if not set(layouts) <= FOLDERS.keys():
         raise UserError(f"layout: expected cuhk, prw, both or coco, found {layout!r}")
-    if min(size) < 64:
-        raise UserError(f"size: expected at least 64 x 64 pixels, found {size[0]} x {size[1]}")
-    if workers is not None and workers < 1:
-        raise UserError(f"workers: expected at least 1, found {workers}")
-    if not 0 <= difficulty <= 1.5:
-        raise UserError(f"difficulty: expected 0 to 1.5, found {difficulty}")
+    check_common(size, workers, difficulty)
     plan = make_plan(identities, frames, queries, seed, alike=0.55 * difficulty)
     asked = {
         "version": VERSION,
@@ -78,18 +77,18 @@ def write_dataset(
         "seed": seed,
         "difficulty": difficulty,
     }
-    if _finished(out, asked):
+    if is_finished(out, asked):
         return False
     roots = {name: os.path.join(out, FOLDERS[name][0]) for name in layouts}
     for name, root in roots.items():
         make_folder(Path(root, FOLDERS[name][1]), "--out")
-    _record(out, asked, finished=False)
+    write_record(out, asked, finished=False)
     every = plan.train + plan.gallery
     draw = functools.partial(
         _draw, looks=plan.looks, size=size, seed=seed, hard=difficulty, roots=roots
     )
     boxes = list(
-        tqdm(_parallel(draw, every, workers), "drawing scenes", len(every), disable=not progress)
+        tqdm(in_parallel(draw, every, workers), "drawing scenes", len(every), disable=not progress)
     )
     if "cuhk" in roots:
         write_cuhk(roots["cuhk"], plan, boxes, seed)
@@ -97,44 +96,8 @@ def write_dataset(
         write_prw(roots["prw"], plan, boxes)
     if "coco" in roots:
         write_coco(roots["coco"], plan, boxes, size)
-    _record(out, asked, finished=True)
+    write_record(out, asked, finished=True)
     return True
-
-
-def _finished(out: str, asked: dict) -> bool:
-    """Whether `out` holds all that is asked for; UserError where it holds something else."""
-    path = os.path.join(out, RECORD)
-    if not os.path.exists(path):
-        expect_new(Path(out), "--out")
-        return False
-    try:
-        found = json.loads(read_text(Path(path), ""))
-        finished = found.pop("finished")
-    except (ValueError, AttributeError, TypeError, KeyError):
-        raise UserError(f"{path}: damaged; delete the folder {out}") from None
-    for key in asked | found:
-        if found.get(key) != asked.get(key):
-            raise UserError(
-                f"{out}: holds a dataset with {key} {found.get(key)}, asked for {asked.get(key)}; "
-                "delete it or choose another folder"
-            )
-    return finished
-
-
-def _record(out: str, asked: dict, finished: bool) -> None:
-    write_text(json.dumps(asked | {"finished": finished}, indent=1), Path(out, RECORD))
-
-
-def _parallel(draw, frames: list[Frame], workers: int | None):
-    """Results in order, from as many processes as there are cores to use."""
-    workers = workers or (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    )
-    if workers == 1:
-        yield from map(draw, frames)
-        return
-    with get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap(draw, frames, chunksize=4)
 
 
 def _draw(

@@ -56,7 +56,7 @@ def _stand(
     return best
 
 
-def _shadow(stage: Stage, x: float, y: float, p: float, light: float) -> None:
+def draw_shadow(stage: Stage, x: float, y: float, p: float, light: float) -> None:
     w, h = int(p * 0.75) + 2, int(p * 0.16) + 2
     mask = Image.new("L", (w, h))
     ImageDraw.Draw(mask).ellipse([w * 0.15, h * 0.2, w * 0.85, h * 0.8], 120)
@@ -64,10 +64,24 @@ def _shadow(stage: Stage, x: float, y: float, p: float, light: float) -> None:
     stage.image.paste((30, 30, 36), (int(x - w / 2 - light * 0.14 * p), int(y - h / 2)), mask)
 
 
-def _camera(
-    rgb: np.ndarray, scale: float, seed: int, camera: int, rng: np.random.Generator, hard: float
+def camera_effects(
+    rgb: np.ndarray,
+    scale: float,
+    seed: int,
+    camera: int,
+    rng: np.random.Generator,
+    hard: float,
+    noise_rng: np.random.Generator | None = None,
 ) -> Image.Image:
-    """What a camera makes of rgb [h, w, 3] (float32 0..255); `hard` scales every effect."""
+    """The image that a camera records of rgb [h, w, 3] (float32 0..255).
+
+    Args:
+        scale: the image's height relative to 256 pixels.
+        camera: its number, which decides its colour cast, contrast and focus.
+        rng: what differs between images: exposure, light, blur.
+        hard: scales every effect.
+        noise_rng: the generator of the noise, if it is not `rng`.
+    """
     own = np.random.default_rng([seed, CAMERA, camera])
     # casts lie evenly round the colour circle
     hue = 2 * np.pi * (camera / len(PLACES) + own.uniform(-0.06, 0.06))
@@ -92,7 +106,8 @@ def _camera(
     image = Image.fromarray(np.clip(out, 0, 255).astype(np.uint8))
     blur = (focus + rng.exponential(0.3)) * hard * scale
     image = image.filter(ImageFilter.GaussianBlur(min(blur, 1.6 * scale)))
-    noise = rng.normal(0, 1, (h, w, 3)).astype(np.float32) * np.float32(rng.uniform(2, 8) * hard)
+    grains = (noise_rng or rng).normal(0, 1, (h, w, 3)).astype(np.float32)
+    noise = grains * np.float32(rng.uniform(2, 8) * hard)
     return Image.fromarray(np.clip(np.asarray(image, np.float32) + noise, 0, 255).astype(np.uint8))
 
 
@@ -129,16 +144,16 @@ def draw_scene(
     for y, k, what in sorted(queue, key=lambda item: item[0]):
         if k < 0:
             thing, x, p = what
-            _shadow(stage, x, y, p, light)
+            draw_shadow(stage, x, y, p, light)
             thing(stage, x, y, p)
             continue
         look, pose, x, p = what
-        _shadow(stage, x, y, p, light)
+        draw_shadow(stage, x, y, p, light)
         figure, (fx, fy) = draw_person(look, pose, p * look.height)
         corner = np.array([int(x - fx), int(y - fy)])
         stage.image.paste(figure, (int(corner[0]), int(corner[1])), figure)
         seen = figure.getchannel("A").point(lambda a: 255 * (a > 90)).getbbox()
         boxes[k] = (np.array(seen) + np.tile(corner, 2)) / OVERSAMPLE
     rgb = np.asarray(stage.image.reduce(OVERSAMPLE), np.float32)
-    image = _camera(rgb, size[1] / 256, seed, frame.camera, rng, hard)
+    image = camera_effects(rgb, size[1] / 256, seed, frame.camera, rng, hard)
     return image, np.clip(boxes, 0, np.tile(size, 2)).astype(np.float32)

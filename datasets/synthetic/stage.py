@@ -49,6 +49,14 @@ class Stage:
         self.draw, self.rng = ImageDraw.Draw(self.image), rng
         self.w, self.h, self.horizon, self.ground = w, h, horizon * h, (horizon + 0.09) * h
 
+    def copy(self) -> "Stage":
+        """A stage with the same picture, which can be drawn on further."""
+        copy = Stage.__new__(Stage)
+        copy.__dict__ |= self.__dict__
+        copy.image = self.image.copy()
+        copy.draw = ImageDraw.Draw(copy.image)
+        return copy
+
     def gradient(self, top: float, low: float, a: Colour, b: Colour) -> None:
         """Vertical gradient between two rows, with a little low-frequency dirt."""
         top, low = int(top), int(low)

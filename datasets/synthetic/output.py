@@ -1,0 +1,70 @@
+"""The folder that a synthetic dataset is written to: its record, and processes that draw."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TypeVar
+
+from utils.errors import UserError
+from utils.files import expect_new, read_text, write_text
+
+T = TypeVar("T")
+R = TypeVar("R")
+VERSION = 1  # increases when the same parameters would give other images
+RECORD = "synthetic.json"
+
+
+def check_common(size: tuple[int, int], workers: int | None, difficulty: float) -> None:
+    """Check the parameters that all layouts have.
+
+    Raises:
+        UserError: one is out of its range.
+    """
+    if min(size) < 64:
+        raise UserError(f"size: expected at least 64 x 64 pixels, found {size[0]} x {size[1]}")
+    if workers is not None and workers < 1:
+        raise UserError(f"workers: expected at least 1, found {workers}")
+    if not 0 <= difficulty <= 1.5:
+        raise UserError(f"difficulty: expected 0 to 1.5, found {difficulty}")
+
+
+def is_finished(out: str, asked: dict) -> bool:
+    """Return whether `out` holds a complete dataset with the parameters `asked`.
+
+    Raises:
+        UserError: `out` holds something else, or its record is damaged.
+    """
+    path = os.path.join(out, RECORD)
+    if not os.path.exists(path):
+        expect_new(Path(out), "--out")
+        return False
+    try:
+        found = json.loads(read_text(Path(path), ""))
+        finished = found.pop("finished")
+    except (ValueError, AttributeError, TypeError, KeyError):
+        raise UserError(f"{path}: damaged; delete the folder {out}") from None
+    for key in asked | found:
+        if found.get(key) != asked.get(key):
+            raise UserError(
+                f"{out}: holds a dataset with {key} {found.get(key)}, asked for {asked.get(key)}; "
+                "delete it or choose another folder"
+            )
+    return finished
+
+
+def write_record(out: str, asked: dict, finished: bool) -> None:
+    write_text(json.dumps(asked | {"finished": finished}, indent=1), Path(out, RECORD))
+
+
+def in_parallel(draw: Callable[[T], R], frames: Sequence[T], workers: int | None) -> Iterator[R]:
+    """Yield the results in order, computed by `workers` processes (None: one per core)."""
+    workers = workers or (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    )
+    if workers == 1:
+        yield from map(draw, frames)
+        return
+    with get_context("spawn").Pool(workers) as pool:
+        yield from pool.imap(draw, frames, chunksize=4)
