@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# The benchmark: data, then the teachers and rows that docs/benchmark/runs/ lacks, then
-# docs/benchmark.md. All rows take more than a day of two cores; run again, it continues where it
-# stopped. JOBS=N (2): trainings at once, which share the cores.
+# The benchmark: generates the data, trains all teachers and rows that have no result in
+# docs/benchmark/runs/, and writes docs/benchmark.md. All rows together take more than a day on two
+# CPU cores. An interrupted benchmark continues when the script is run again.
+#   JOBS=N bash job_benchmark.sh     # N simultaneous trainings, which share the cores (default: 2)
 set -euo pipefail
-source "$(dirname "$0")/tools/environment.sh"
+source "$(dirname "$0")/tools/jobs/environment.sh"
 
 echo "== 1/2 synthetic dataset"
 python -m tools.make_synthetic --out data/benchmark --layout cuhk \

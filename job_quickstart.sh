@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# The whole job on synthetic scenes: teacher, student alone, student with DDPS, demo, one table.
-# Run again, it continues where it stopped. KEY VALUE pairs override values of all three configs.
+# The whole method on synthetic scenes: data, teacher, student alone, student with DDPS, demo, table.
+# An interrupted quickstart continues when the script is run again.
+#   bash job_quickstart.sh [KEY VALUE ...]     # config values of all three trainings
 set -euo pipefail
-source "$(dirname "$0")/tools/environment.sh"
+source "$(dirname "$0")/tools/jobs/environment.sh"
 configs=configs/synthetic
 teacher=runs/synthetic_resnet18_base
 student=runs/synthetic_resnet18_x05_base

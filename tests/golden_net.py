@@ -13,7 +13,7 @@ from models.build import build_net
 from models.search_net import SearchNet
 from tests.golden import named_weights
 from tests.tiny import pairs
-from tools.convert_release import convert_state
+from tools.export.release_format import convert_state
 
 GOLDEN = Path(__file__).parent / "golden"
 SHAPES = json.loads((GOLDEN / "official_shapes.json").read_text())

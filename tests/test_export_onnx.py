@@ -1,5 +1,4 @@
-"""A network as an ONNX file: the numbers of PyTorch in onnxruntime alone, and every program with
-it."""
+"""tools.export_onnx: the numbers of PyTorch in onnxruntime, and the programs that accept the file."""
 
 import json
 import sys
@@ -38,7 +37,7 @@ SIZES = [(48, 64), (90, 51), (61, 47), (40, 400), (400, 37), (1, 1), (700, 300)]
 
 @dataclass
 class Exported:
-    """A network, its config's settings, and a folder with cfg.yaml, best.pth, net.onnx and
+    """A network, the settings of its config, and a folder with cfg.yaml, best.pth, net.onnx and
     int8.onnx."""
 
     net: SearchNet
@@ -54,10 +53,10 @@ class Exported:
 
 
 def lively(net: SearchNet) -> SearchNet:
-    """A random network whose features, scores and boxes differ from place to place."""
+    """A random network whose features, scores and boxes differ between locations."""
     net.train()
     with torch.no_grad():
-        for _ in range(30):  # until the norms know their inputs
+        for _ in range(30):  # until the statistics of the norms have settled
             net.backbone(torch.randn(2, 3, 64, 96))
         predictor = net.roi_heads.box_predictor
         for layer in (net.rpn.head.cls_logits, net.rpn.head.bbox_pred, predictor.cls_score):
@@ -98,7 +97,7 @@ def picture(height: int, width: int) -> np.ndarray:
 
 
 def in_onnxruntime(path: Path, image: np.ndarray, boxes: list) -> dict[str, Tensor]:
-    """As a user runs it who has none of our code."""
+    """Run the file with onnxruntime and without code of this project."""
     session = onnxruntime.InferenceSession(path)
     feed = {"image": image, "query_boxes": np.array(boxes, np.float32).reshape(-1, 4)}
     names = [output.name for output in session.get_outputs()]
@@ -120,7 +119,7 @@ def agree(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_the_same_people_in_pictures_of_any_size(exported: Exported, height: int, width: int):
+def test_same_detections_for_any_image_size(exported: Exported, height: int, width: int):
     image = picture(height, width)
     boxes = [[0.0, 0, width, height], [0.2 * width, 0.1 * height, 0.7 * width, 0.9 * height]]
     theirs = in_pytorch(exported.net, image, boxes)
@@ -146,7 +145,7 @@ def test_query_boxes_of_any_number_and_size(exported: Exported, boxes: list):
 
 
 @pytest.mark.parametrize("boxes", [[], [[3.0, 4, 30, 40]]], ids=["no query", "a query"])
-def test_nobody_in_the_picture(exported: Exported, tmp_path: Path, boxes: list):
+def test_image_without_detections(exported: Exported, tmp_path: Path, boxes: list):
     model = onnx.load(exported.onnx)
     (bias,) = (one for one in model.graph.initializer if one.name.endswith("cls_score.bias"))
     bias.CopyFrom(onnx.numpy_helper.from_array(np.array([99, -99], np.float32), bias.name))
@@ -159,8 +158,8 @@ def test_nobody_in_the_picture(exported: Exported, tmp_path: Path, boxes: list):
 
 
 @pytest.mark.parametrize("shade", [0, 255])
-def test_an_empty_picture(exported: Exported, shade: int):
-    """Where many places look the same, who is first of them is nobody's to say."""
+def test_uniform_image(exported: Exported, shade: int):
+    """Scores and query embeddings agree; the order of equal scores is not defined."""
     image = np.full((64, 96, 3), shade, np.uint8)
     ours, theirs = (
         run(where, image, [[8.0, 8, 40, 60]])
@@ -170,7 +169,7 @@ def test_an_empty_picture(exported: Exported, shade: int):
         torch.testing.assert_close(ours[name], theirs[name], atol=1e-3, rtol=0)
 
 
-def test_the_file_says_what_it_is(exported: Exported):
+def test_metadata_of_the_file(exported: Exported):
     model = onnx.load(exported.onnx)
     onnx.checker.check_model(model, full_check=True)
     assert [(one.domain, one.version) for one in model.opset_import] == [("", export_onnx.OPSET)]
@@ -183,7 +182,7 @@ def test_the_file_says_what_it_is(exported: Exported):
     assert str(Path(__file__).parents[1]).encode() not in exported.onnx.read_bytes()
 
 
-def test_thresholds_come_with_it(exported: Exported):
+def test_thresholds_are_exported(exported: Exported):
     for name in ("best.pth", "net.onnx", "int8.onnx"):
         assert thresholds_of(exported.folder / name) == {"0.05": 0.625}
     assert evaluated_epoch(exported.onnx, exported.folder) is None
@@ -203,15 +202,15 @@ def test_int8_is_smaller_and_finds_people(exported: Exported):
     exported.load(path)
 
 
-def test_what_differs_from_pytorch_is_refused(exported: Exported, capsys):
+def test_check_detects_another_network(exported: Exported, capsys):
     other = lively(build_net(load_cfg(None, pairs(exported.settings)), num_pids=3))
     images, in_file = pictures(PICTURES), exported.load(exported.onnx)
     assert check(exported.net, in_file, exported.onnx, images)
     assert not check(other, in_file, exported.onnx, images)
-    assert "plaza.jpg 331×203" in capsys.readouterr().out
+    assert "331×203" in capsys.readouterr().out
 
 
-def test_the_demo_takes_it(exported: Exported, tmp_path: Path, program: Callable):
+def test_demo_accepts_the_file(exported: Exported, tmp_path: Path, program: Callable):
     (tmp_path / "pictures").mkdir()
     for i, size in enumerate([(64, 48), (51, 90)]):
         write_image(tmp_path / "pictures" / f"{i}.png", size)
@@ -227,7 +226,7 @@ def test_the_demo_takes_it(exported: Exported, tmp_path: Path, program: Callable
     assert tables[0] == tables[1]
 
 
-def test_an_index_knows_its_network_in_either_form(exported: Exported, tmp_path: Path, program):
+def test_index_accepts_both_forms_of_a_network(exported: Exported, tmp_path: Path, program):
     pytest.importorskip("faiss")
     (tmp_path / "pictures").mkdir()
     write_image(tmp_path / "pictures" / "a.png", (64, 48))
@@ -238,7 +237,9 @@ def test_an_index_knows_its_network_in_either_form(exported: Exported, tmp_path:
         assert code == 0, err
 
 
-def test_evaluation_takes_it(exported: Exported, root: Path, tmp_path: Path, program: Callable):
+def test_evaluation_accepts_the_file(
+    exported: Exported, root: Path, tmp_path: Path, program: Callable
+):
     found = {}
     for path in (exported.onnx, exported.folder / "best.pth"):
         line = "--cfg", exported.folder / "cfg.yaml", "--eval", "--ckpt", path
@@ -251,7 +252,7 @@ def test_evaluation_takes_it(exported: Exported, root: Path, tmp_path: Path, pro
         assert found[".onnx"][part] == pytest.approx(found[".pth"][part], abs=1e-4)
 
 
-def test_speeds_stand_side_by_side(exported: Exported, program: Callable):
+def test_bench_onnx_has_a_row_per_network(exported: Exported, program: Callable):
     names = "--cfg", exported.folder / "cfg.yaml", "--ckpt", exported.folder / "best.pth"
     files = "--onnx", exported.onnx, exported.folder / "int8.onnx"
     code, out, err = program(bench_onnx.main, *names, *files, "--repeats", 2)
@@ -264,33 +265,33 @@ def test_speeds_stand_side_by_side(exported: Exported, program: Callable):
 @pytest.mark.parametrize(
     "key, value", [("MODEL.ROI.SCORE_THRESH", 0.2), ("INPUT.MIN_SIZE", 60), ("MODEL.FC_SIZE", 16)]
 )
-def test_another_configs_file_is_refused(exported: Exported, key: str, value: float):
-    with pytest.raises(UserError, match=rf"another model: {key} is .* in the config"):
+def test_a_file_of_another_config_is_refused(exported: Exported, key: str, value: float):
+    with pytest.raises(UserError, match=key):
         exported.load(exported.onnx, **{key: value})
     for setting in ({"EVAL_AMP": "bf16"}, {"EVAL_FAST": True}):
-        with pytest.raises(UserError, match=rf"{next(iter(setting))} .* whose form is its own"):
+        with pytest.raises(UserError, match=next(iter(setting))):
             exported.load(exported.onnx, **setting)
     exported.load(exported.onnx, **{"MODEL.ROI.BATCH_SIZE": 4})
-    with pytest.raises(UserError, match=r"DEVICE cuda: the onnxruntime .* knows no GPU"):
+    with pytest.raises(UserError, match="DEVICE cuda: "):
         exported.load(exported.onnx, DEVICE="cuda")
 
 
-def test_where_it_cannot_stand_for_a_checkpoint(exported: Exported, tmp_path: Path, program):
-    with pytest.raises(UserError, match=r"TEACHER_CKPT .*net.onnx: a network as an ONNX file"):
+def test_uses_that_need_a_checkpoint_are_refused(exported: Exported, tmp_path: Path, program):
+    with pytest.raises(UserError, match=r"TEACHER_CKPT .*net.onnx: "):
         load_teacher(exported.onnx, CPU)
     line = "--cfg", exported.folder / "cfg.yaml", "--ckpt", exported.onnx
     code, _, err = program(export_onnx.main, *line, "--out", tmp_path / "again.onnx")
     assert (code, err.count("\n")) == (2, 1)
-    assert "expected the checkpoint that it was made from" in err
+    assert "--ckpt" in err
 
 
 def test_bad_names_are_one_line(exported: Exported, tmp_path: Path, program: Callable):
     line = "--cfg", exported.folder / "cfg.yaml", "--ckpt", exported.folder / "best.pth"
     one = tmp_path / "one.onnx"
     cases = {
-        "expected a name that ends in .onnx": ("--out", tmp_path / "net.pth"),
-        "is --out; expected another file": ("--out", one, "--int8", one),
-        "none.jpg: missing image": ("--out", one, "--check", tmp_path / "none.jpg"),
+        "net.pth": ("--out", tmp_path / "net.pth"),
+        "--int8": ("--out", one, "--int8", one),
+        "none.jpg": ("--out", one, "--check", tmp_path / "none.jpg"),
     }
     for message, names in cases.items():
         code, _, err = program(export_onnx.main, *line, *names)
@@ -299,7 +300,9 @@ def test_bad_names_are_one_line(exported: Exported, tmp_path: Path, program: Cal
         assert not one.exists()
 
 
-def test_an_older_torch_is_named(exported: Exported, monkeypatch: pytest.MonkeyPatch):
+def test_failure_with_an_older_torch_names_its_version(
+    exported: Exported, monkeypatch: pytest.MonkeyPatch
+):
     def fail(*args, **kwargs):
         raise RuntimeError("no symbols\nmore")
 
@@ -307,7 +310,7 @@ def test_an_older_torch_is_named(exported: Exported, monkeypatch: pytest.MonkeyP
     with pytest.raises(RuntimeError):
         export_onnx.to_onnx(exported.net, {})
     monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.9.1"))
-    with pytest.raises(UserError, match=r"torch 2\.9\.1: .* expected 2\.14 .*\(no symbols\)"):
+    with pytest.raises(UserError, match=r"torch 2\.9\.1: .*2\.14.*no symbols"):
         export_onnx.to_onnx(exported.net, {})
 
 
@@ -320,19 +323,13 @@ def test_other_files_are_refused(exported: Exported, tmp_path: Path):
     onnx.save(model, tmp_path / "foreign.onnx")
     (tmp_path / "cut.onnx").write_bytes(exported.onnx.read_bytes()[:9999])
     (tmp_path / "text.onnx").write_text("no network")
-    cases = {
-        "foreign": "expected a network written by tools.export_onnx",
-        "cut": "damaged, or not an ONNX file",
-        "text": "damaged, or not an ONNX file",
-        "none": "no such file",
-    }
-    for name, message in cases.items():
-        with pytest.raises(UserError, match=rf"--ckpt .*{name}.onnx: {message}") as error:
+    for name in ("foreign", "cut", "text", "none"):
+        with pytest.raises(UserError, match=rf"--ckpt .*{name}.onnx: ") as error:
             exported.load(tmp_path / f"{name}.onnx")
         assert "\n" not in str(error.value)
 
 
 def test_without_onnxruntime_one_line(exported: Exported, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(UserError, match=r"needs the package onnxruntime .*requirements-onnx\.txt"):
+    with pytest.raises(UserError, match=r"onnxruntime.*requirements-onnx\.txt"):
         exported.load(exported.onnx)

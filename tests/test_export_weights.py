@@ -1,4 +1,4 @@
-"""Weights to hand on: the same network from a smaller file, and what such a file cannot do."""
+"""tools.export_weights: the same network in a smaller file, and the uses that are refused."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def folder(tmp_path: Path, net: SearchNet) -> Path:
-    """A run's checkpoint and config beside each other."""
+    """A folder with the checkpoint, config and evaluations of a run."""
     cfg = load_cfg(None, pairs(TINY))
     (tmp_path / "cfg.yaml").write_text(cfg.dump())
     run_state = {"terms": {}, "optimizer": {"state": {0: torch.rand(50_000)}}}
@@ -55,7 +55,7 @@ def detect(net: SearchNet) -> torch.Tensor:
     return torch.cat([found.boxes, found.scores[:, None], found.embeddings], 1)
 
 
-def test_the_same_network_from_a_smaller_file(weights: Path, net: SearchNet):
+def test_exported_file_is_smaller_and_gives_the_same_network(weights: Path, net: SearchNet):
     cfg = load_cfg(None, pairs(TINY))
     assert torch.equal(detect(load_net(cfg, weights, CPU)), detect(net))
     assert weights.stat().st_size < (weights.parent / "best.pth").stat().st_size - 200_000
@@ -63,15 +63,15 @@ def test_the_same_network_from_a_smaller_file(weights: Path, net: SearchNet):
     assert stored_cfg(load_weights(weights, "--ckpt")) == cfg
 
 
-def test_a_queue_that_it_does_not_have_is_not_compared(weights: Path):
+def test_queue_size_may_differ(weights: Path):
     longer = TINY["MODEL.OIM.QUEUE_SIZE"] + 8
     load_net(load_cfg(None, pairs(TINY | {"MODEL.OIM.QUEUE_SIZE": longer})), weights, CPU)
-    with pytest.raises(UserError, match="another model: MODEL.OIM.QUEUE_SIZE"):
+    with pytest.raises(UserError, match="MODEL.OIM.QUEUE_SIZE"):
         cfg = load_cfg(None, pairs(TINY | {"MODEL.OIM.QUEUE_SIZE": longer}))
         load_net(cfg, weights.parent / "best.pth", CPU)
 
 
-def test_half_precision_on_request(folder: Path, weights: Path, net: SearchNet, program: Callable):
+def test_half_precision(folder: Path, weights: Path, net: SearchNet, program: Callable):
     small = folder / "half.safetensors"
     program(export_weights.main, "--ckpt", weights, "--out", small, "--half")
     assert small.stat().st_size < 0.6 * weights.stat().st_size
@@ -81,29 +81,31 @@ def test_half_precision_on_request(folder: Path, weights: Path, net: SearchNet, 
         assert torch.equal(own.half().float(), other)
 
 
-def test_what_does_not_fit_half_precision_is_named(net: SearchNet, tmp_path: Path):
+def test_values_outside_half_precision_are_refused(net: SearchNet, tmp_path: Path):
     state = net.state_dict() | {"rpn.head.cls_logits.bias": torch.tensor([1.0, 1e6, 0])}
-    with pytest.raises(UserError, match=r"rpn\.head\.cls_logits\.bias holds 1e\+06"):
+    with pytest.raises(UserError, match=r"rpn\.head\.cls_logits\.bias .*1e\+06"):
         save_weights(state, "", None, tmp_path / "a.safetensors", half=True)
 
 
-def test_thresholds_come_with_it(folder: Path, weights: Path, program: Callable):
+def test_thresholds_are_exported(folder: Path, weights: Path, program: Callable):
     assert thresholds_of(folder / "best.pth") == thresholds_of(weights) == {"0.05": 0.625}
     (folder / "evaluations.jsonl").unlink()
     line = "--ckpt", folder / "best.pth", "--out", folder / "without.safetensors"
-    assert "no evaluation has found thresholds" in program(export_weights.main, *line)[1]
+    assert program(export_weights.main, *line)[0] == 0
     assert thresholds_of(folder / "without.safetensors") is None
 
 
 @pytest.mark.slow
-def test_demo_and_evaluation_take_it(folder: Path, weights: Path, root: Path, program: Callable):
+def test_demo_and_evaluation_accept_the_file(
+    folder: Path, weights: Path, root: Path, program: Callable
+):
     (folder / "pictures").mkdir()
     write_image(folder / "pictures" / "a.jpg", (64, 48))
     names = "--cfg", folder / "cfg.yaml", "--ckpt", weights
     query = "--query", folder / "pictures" / "a.jpg", "--box", 1, 2, 30, 40
     places = "--gallery", folder / "pictures", "--out", folder / "found"
-    code, out, _ = program(demo.main, *names, *query, *places)
-    assert (code, "contact sheet" in out) == (0, True)
+    code, _, _ = program(demo.main, *names, *query, *places)
+    assert code == 0 and (folder / "found" / "matches.json").is_file()
     for path in (weights, folder / "best.pth"):
         keys = "OUTPUT_DIR", folder / path.stem, "INPUT.DATA_ROOT", root
         line = "--cfg", folder / "cfg.yaml", "--eval", "--ckpt", path, *keys
@@ -113,25 +115,24 @@ def test_demo_and_evaluation_take_it(folder: Path, weights: Path, root: Path, pr
         assert torch.equal(ours, theirs)
 
 
-def test_no_run_goes_on_from_it(folder: Path, weights: Path, root: Path, program: Callable):
+def test_resume_is_refused(folder: Path, weights: Path, root: Path, program: Callable):
     keys = "OUTPUT_DIR", folder / "run", "INPUT.DATA_ROOT", root
     line = "--cfg", folder / "cfg.yaml", "--resume", "--ckpt", weights, *keys
     code, _, err = program(lambda: run("", train_base.build), *line)
     assert (code, err.count("\n")) == (2, 1)
-    assert f"{weights}: weights to hand on" in err
+    assert f"{weights}: " in err
 
 
 @pytest.mark.slow
-def test_a_teacher_of_all_terms_but_cd(weights: Path):
+def test_terms_with_an_exported_teacher(weights: Path):
     teacher, teacher_cfg = load_teacher(weights, CPU)
     images = [torch.rand(3, 48, 64)]
     targets = [{"boxes": torch.tensor([[5.0, 6, 25, 36]]), "labels": torch.tensor([1])}]
-    missing = "need the teacher's table of identities"
-    for terms, message in (("['pkd']", ""), ("['cd']", missing), ("['rkd']", missing)):
+    for terms, refused in (("['pkd']", False), ("['cd']", True), ("['rkd']", True)):
         cfg = load_cfg(None, [*pairs(TINY), "DISTILLER.TERMS", terms])
         model = build_distiller(cfg, build_net(cfg, 3), teacher, teacher_cfg).train()
-        if message:
-            with pytest.raises(UserError, match=message):
+        if refused:
+            with pytest.raises(UserError, match="DISTILLER.TERMS"):
                 model(images, targets)
         else:
             assert model(images, targets).losses["pkd"] > 0
@@ -139,7 +140,7 @@ def test_a_teacher_of_all_terms_but_cd(weights: Path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", [10, 300, -1])
-def test_damage_is_seen(weights: Path, place: int):
+def test_damaged_files_are_refused(weights: Path, place: int):
     content = bytearray(weights.read_bytes())
     content[place] ^= 1
     weights.write_bytes(content)
@@ -147,22 +148,19 @@ def test_damage_is_seen(weights: Path, place: int):
         load_net(load_cfg(None, pairs(TINY)), weights, CPU)
 
 
-def test_others_files_are_refused(tmp_path: Path, folder: Path, weights: Path, program: Callable):
+def test_other_files_are_refused(tmp_path: Path, folder: Path, weights: Path, program: Callable):
     weights.write_bytes(weights.read_bytes()[:5000])
-    cases = {
-        weights: "damaged, or not a .safetensors file",
-        tmp_path / "none.safetensors": "no such file",
-    }
-    for path, message in cases.items():
+    for path in (weights, tmp_path / "none.safetensors"):
         line = "--ckpt", path, "--out", tmp_path / "out.safetensors"
         code, _, err = program(export_weights.main, *line)
         assert (code, err.count("\n")) == (2, 1)
-        assert message in err
+        assert f"--ckpt {path}: " in err
     resaved = {"a": torch.ones(3, dtype=torch.bfloat16), "b": torch.ones((), dtype=torch.bool)}
     save_file(resaved, tmp_path / "other.safetensors", {"config": "SEED: 1"})
-    with pytest.raises(UserError, match="its checksum is another"):
+    with pytest.raises(UserError, match=r"--ckpt .*other\.safetensors: "):
         load_weights(tmp_path / "other.safetensors", "--ckpt")
     line = "--ckpt", weights, "--out", weights, "--half"
-    assert "is --ckpt; expected another file" in program(export_weights.main, *line)[2]
+    assert program(export_weights.main, *line)[0] == 2
     line = "--ckpt", folder / "best.pth", "--out", tmp_path / "out.pth"
-    assert "ends in .safetensors" in program(export_weights.main, *line)[2]
+    code, _, err = program(export_weights.main, *line)
+    assert code == 2 and ".safetensors" in err

@@ -1,4 +1,4 @@
-"""The profiler's numbers against counts by hand."""
+"""tools.profile_model: its numbers against counts by hand."""
 
 import sys
 from pathlib import Path
@@ -40,7 +40,8 @@ def test_flops_grow_by_what_wider_layers_cost():
         profile_model.measure(CONFIG, pairs(SMALL | {"MODEL.FC_SIZE": size}), [1], 1)
         for size in (16, 40)
     )
-    assert (small["proposals"], small["people"]) == (wide["proposals"], wide["people"]) == (20, 5)
+    assert (small["proposals"], small["detections"]) == (20, 5)
+    assert (wide["proposals"], wide["detections"]) == (20, 5)
     pooled, predictions, half = 16 * 7 * 7, 2 + 8, 4
 
     def weights(fc: int, outputs: int) -> int:  # of fc6, fc7 and what reads fc7
@@ -52,7 +53,7 @@ def test_flops_grow_by_what_wider_layers_cost():
 
 
 @pytest.mark.slow
-def test_models_stand_side_by_side(monkeypatch, capsys):
+def test_table_has_a_column_per_model(monkeypatch, capsys):
     teacher = str(FOLDER / "resnet50_base.yaml")
     given = ["--cfg", teacher, "--cfg", CONFIG, "--batch", "2,1", "--repeats", "1"]
     arguments = [*given, *pairs(SMALL | {"MODEL.FC_SIZE": 16})]

@@ -1,11 +1,11 @@
-"""Time detection and search scoring at the size of the real datasets, beside plain loops.
+"""Time detection and search scoring at the size of the real datasets, and compare plain loops.
 
     python -m tools.bench_eval [--seed 1] [--threads 2] [--loop-queries 10] [--scale 1]
 
-Detections and features are drawn from the seed: about 20 detections per image, 256 dimensions, each
-person's features around a centre of their own. Loop times are measured on a few queries (detection:
-on a tenth of the images) and scaled. "AP differs by": from the loop's on those, more than 1e-6 is a
-fault.
+Detections and features are random: about 20 detections per image, 256 dimensions, and the features
+of one person lie around a common centre. The loops run on a few queries (detection: on a tenth of
+the images), and their times are scaled up. "AP difference" compares the scores on these queries; a
+difference above 1e-6 is an error.
 """
 
 import argparse
@@ -22,7 +22,8 @@ from datasets.protocol import Protocol
 from engine.evaluation import metrics
 from engine.evaluation.cbgm import CBGM
 from tests import oracle
-from tools.profile_model import machine, peak_memory, positive, whole
+from tools.measure.machine import describe_machine, peak_gib
+from utils.arguments import positive, program_parser, whole
 from utils.errors import UserError, run_main
 
 DIM, DETECTIONS = 256, 20
@@ -30,7 +31,7 @@ DIM, DETECTIONS = 256, 20
 
 @dataclass
 class Case:
-    """A gallery, its queries, and where their people stand."""
+    """A random gallery with queries and the true locations of their people."""
 
     name: str
     truth: list
@@ -38,12 +39,12 @@ class Case:
     feats: list
     query_feats: torch.Tensor
     cbgm: CBGM
-    matches: list  # per query: images that hold its person
-    places: list  # per query: the person's boxes there [m, 4]
+    matches: list  # per query: indices of the images with the same person
+    places: list  # per query: boxes of that person in these images, [m, 4]
 
 
 def draw(name: str, images: int, queries: int, matches: int, k1: int, k2: int, seed: int) -> Case:
-    """`matches`: images, on average, that hold a query's person."""
+    """A random case. matches: average number of gallery images with the person of a query."""
     rng = np.random.default_rng(seed)
     counts = rng.poisson(DETECTIONS, images)
     corner = rng.uniform(0, 1200, (counts.sum(), 2))
@@ -86,7 +87,8 @@ def draw(name: str, images: int, queries: int, matches: int, k1: int, k2: int, s
 
 
 def protocol_of(case: Case, size: int, seed: int) -> Protocol:
-    """Every image but one (size -1), or the person's images and random ones up to `size`."""
+    """Protocol over the whole gallery (size -1), or over the images of the person of each query and
+    random others, `size` images together."""
     rng, images = np.random.default_rng(seed), len(case.dets)
     listed = np.full((len(case.matches), images), size < 0, dtype=np.uint8)
     for row, own in enumerate(case.matches):
@@ -106,7 +108,7 @@ def protocol_of(case: Case, size: int, seed: int) -> Protocol:
 
 
 def some_queries(case: Case, protocol: Protocol, count: int) -> Protocol:
-    """The protocol of evenly spread queries only, for the loop."""
+    """The protocol restricted to `count` evenly spaced queries, for the loop."""
     rows = np.linspace(0, len(protocol.queries) - 1, count).astype(int)
     keep = np.isin(protocol.query, rows)
     return replace(
@@ -121,18 +123,14 @@ def some_queries(case: Case, protocol: Protocol, count: int) -> Protocol:
 
 
 def seconds(function, *args) -> tuple[float, object]:
-    """Wall-clock seconds of a call, and its result."""
+    """Wall-clock seconds of a call, and what it returns."""
     start = time.perf_counter()
     result = function(*args)
     return time.perf_counter() - start, result
 
 
-def gib() -> float:
-    """The most memory this process has had so far, its data included."""
-    return peak_memory(torch.device("cpu")) / 2**30
-
-
 def detection_row(case: Case) -> list:
+    """Table row for the detection scores."""
     took, _ = seconds(metrics.detection, case.truth, case.dets, 0.5)
     some = len(case.dets) // 10
     loop, want = seconds(oracle.detection, case.truth[:some], case.dets[:some], 0.5)
@@ -143,12 +141,13 @@ def detection_row(case: Case) -> list:
         10 * loop,
         10 * loop / took,
         abs(got["ap"] - want["ap"]),
-        gib(),
+        peak_gib(),
     ]
 
 
 def search_row(case: Case, protocol: Protocol, cbgm: CBGM | None, count: int) -> list:
-    """The loop is timed on `count` queries; choosing detections by score is left out."""
+    """Table row for the search scores. The loop runs on `count` queries, and its time excludes the
+    selection of detections by score."""
     data = case.dets, case.feats, case.query_feats
     took, got = seconds(metrics.search, *data, protocol, 0.5, cbgm)
     kept = oracle.above(case.dets, case.feats, 0.5)
@@ -164,19 +163,21 @@ def search_row(case: Case, protocol: Protocol, cbgm: CBGM | None, count: int) ->
         loop,
         loop / took,
         np.abs(got["ap"].numpy()[rows] - want["ap"]).max(),
-        gib(),
+        peak_gib(),
     ]
 
 
 def together_row(case: Case, protocols: list[Protocol], cbgm: CBGM | None) -> list:
+    """Table row for the search scores of several galleries in one call."""
     took, _ = seconds(
         metrics.search_many, case.dets, case.feats, case.query_feats, protocols, 0.5, cbgm
     )
-    name = f"{case.name} these {len(protocols)} in one pass{' + CBGM' if cbgm else ''}"
-    return [name, took, None, None, None, gib()]
+    name = f"{case.name} all {len(protocols)} galleries in one pass{' + CBGM' if cbgm else ''}"
+    return [name, took, None, None, None, peak_gib()]
 
 
 def growth_row(images: int, queries: int, seed: int) -> list:
+    """Table row: search time for a number of images and queries, without and with CBGM."""
     case = draw("PRW", images, queries, 40, 30, 4, seed)
     protocol = protocol_of(case, -1, seed)
     plain, context = (
@@ -196,27 +197,35 @@ def growth_row(images: int, queries: int, seed: int) -> list:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--seed", type=whole, default=1)
-    parser.add_argument("--threads", type=positive, default=2)
+    parser = program_parser(__doc__)
+    parser.add_argument("--seed", type=whole, default=1, help="of the random case (default: 1)")
     parser.add_argument(
-        "--loop-queries", type=positive, default=10, help="queries that the loop is timed on"
+        "--threads", type=positive, default=2, metavar="N", help="CPU threads (default: 2)"
     )
     parser.add_argument(
-        "--scale", type=float, default=1.0, help="fraction of the real number of images, queries"
+        "--loop-queries",
+        type=positive,
+        default=10,
+        metavar="N",
+        help="number of queries that the loop is timed on (default: 10)",
+    )
+    parser.add_argument(
+        "--scale",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="factor on the real numbers of images and queries, at least 0.01 (default: 1)",
     )
     args = parser.parse_args()
     if not args.scale >= 0.01:
-        raise UserError(f"--scale {args.scale:g}: expected 0.01 or more")
+        raise UserError(f"--scale: expected at least 0.01, found {args.scale:g}")
     return args
 
 
 def main() -> None:
     args = parse_args()
     torch.set_num_threads(args.threads)
-    print(f"{machine(torch.device('cpu'))}, seed {args.seed}")
+    print(f"{describe_machine(torch.device('cpu'))}, seed {args.seed}")
     images, queries = int(6112 * args.scale), int(2057 * args.scale)
     table = []
     prw = draw("PRW", images, queries, 40, 30, 4, args.seed)
@@ -239,8 +248,8 @@ def main() -> None:
                 "",
                 "seconds",
                 "loop (scaled) s",
-                "times faster",
-                "AP differs by",
+                "speed-up",
+                "AP difference",
                 "peak GiB so far",
             ],
             floatfmt=("", ".2f", ".0f", ".0f", ".0e", ".2f"),
@@ -254,7 +263,7 @@ def main() -> None:
         (images, 2 * queries),
         (2 * images, queries),
     ]
-    print("\nPRW whole gallery, half and double sizes:")
+    print("\nPRW, whole gallery, at half and double sizes:")
     print(
         tabulate(
             [growth_row(*size, args.seed) for size in sizes],
@@ -270,7 +279,7 @@ def main() -> None:
             ],
         )
     )
-    print(f"load at the end {os.getloadavg()[0]:.1f}")
+    print(f"system load at the end: {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ from engine.index.gallery_index import PEOPLE, VECTORS, GalleryIndex
 from engine.index.people import People, Sample, Source
 from engine.index.vectors import Vectors, load_faiss
 from models.outputs import Detections
-from tools.bench_eval import gib
-from tools.profile_model import machine, positive, whole
+from tools.measure.machine import describe_machine, peak_gib
+from utils.arguments import positive, whole
 from utils.errors import run_main
 from utils.files import make_folder
 
@@ -178,13 +178,13 @@ def main() -> None:
         make_folder(Path(args.folder), "--folder")
     load_faiss("tools.bench_index").omp_set_num_threads(args.threads)
     torch.set_num_threads(args.threads)
-    print(f"{machine(torch.device('cpu'))}, seed {args.seed}, {args.width} numbers each")
+    print(f"{describe_machine(torch.device('cpu'))}, seed {args.seed}, {args.width} numbers each")
     headers = ["people", "kind", "build s", "bytes each", "ms a query", "ms 100 queries"]
     headers += ["recall@1", f"recall@{TOP}", "ms a search", f"found of {TOP}"]
     rows = [row for count in args.people for row in bench(count, args.kinds, args)]
     digits = (",.0f", "", ".1f", ".0f", ".2f", ".1f", ".3f", ".3f", ".2f", ".3f")
     print(tabulate(rows, headers, floatfmt=digits, intfmt=","))
-    print(f"peak {gib():.2f} GiB")
+    print(f"peak {peak_gib():.2f} GiB")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""How many images one worker reads in a second, and how many workers a training step needs.
+"""Measure how many images per second one loader worker reads, and how many workers training needs.
 
     python -m tools.bench_loader --size 1920 1080 --steps 10 --batch 5
 
-JPEGs of made-up scenes, or --images FOLDER of your own, read as training reads them; beside it with
-Pillow's decoder in place of torchvision's.
+The images are generated JPEGs, or the JPEGs of --images FOLDER. They are read as in training, and
+for comparison with Pillow's decoder in place of torchvision's.
 """
 
-import argparse
 import math
 import tempfile
 import time
@@ -22,12 +21,13 @@ from tabulate import tabulate
 
 from datasets.loaders import SceneDataset
 from datasets.types import Scene
-from tools.profile_model import machine, positive
+from tools.measure.machine import describe_machine
+from utils.arguments import positive, program_parser
 from utils.errors import UserError, run_main
 
 
 def write_scenes(folder: Path, size: tuple[int, int], count: int = 8) -> None:
-    """JPEGs of `size` (width, height) with the detail of photographs: smooth, with some noise."""
+    """Write JPEGs of `size` (width, height) with the detail of photographs: smooth, some noise."""
     random = np.random.default_rng(0)
     for i in range(count):
         coarse = random.integers(0, 256, (size[1] // 32 + 2, size[0] // 32 + 2, 3), np.uint8)
@@ -38,7 +38,7 @@ def write_scenes(folder: Path, size: tuple[int, int], count: int = 8) -> None:
 
 
 def rate(read: Callable[[int], object], count: int, seconds: float = 3) -> float:
-    """Images in a second of this process's own time."""
+    """Images per second of this process's CPU time; `read` is called with 0..count-1 in turn."""
     done, start = 0, time.process_time()
     while time.process_time() - start < seconds:
         read(done % count)
@@ -47,13 +47,26 @@ def rate(read: Callable[[int], object], count: int, seconds: float = 3) -> float
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=positive, nargs=2, default=[1920, 1080], metavar=("W", "H"))
-    parser.add_argument("--images", type=Path, metavar="FOLDER", help="of JPEGs, instead of --size")
-    parser.add_argument("--steps", type=positive, default=10, help="in a second (default: 10)")
-    parser.add_argument("--batch", type=positive, default=5, help="images of a step (default: 5)")
+    parser = program_parser(__doc__)
+    parser.add_argument(
+        "--size",
+        type=positive,
+        nargs=2,
+        default=[1920, 1080],
+        metavar=("W", "H"),
+        help="pixels of the generated JPEGs (default: 1920 1080)",
+    )
+    parser.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="read the .jpg files of this folder instead"
+    )
+    parser.add_argument(
+        "--steps", type=positive, default=10, metavar="N", help="training steps per second (10)"
+    )
+    parser.add_argument(
+        "--batch", type=positive, default=5, metavar="N", help="images per training step (5)"
+    )
     args = parser.parse_args()
-    torch.set_num_threads(1)  # as a worker has
+    torch.set_num_threads(1)  # the same as in a loader worker
     with tempfile.TemporaryDirectory() as folder:
         if args.images is None:
             write_scenes(Path(folder), args.size)
@@ -66,14 +79,14 @@ def main() -> None:
         scenes = [Scene(path.name, str(path), box, identity, 0) for path in paths]
         data = SceneDataset(scenes, train=True)
         rows = []
-        for name, fast in (("as training does", True), ("by Pillow alone", False)):
+        for name, fast in (("as in training", True), ("with Pillow only", False)):
             with nullcontext() if fast else patch("utils.media._read_jpeg", return_value=None):
                 found = rate(data.__getitem__, len(paths))
             rows.append([name, found, math.ceil(args.steps * args.batch / found)])
         width, height = Image.open(paths[0]).size
-    print(f"{machine(torch.device('cpu'))}\nJPEGs, the first of {width} x {height} pixels")
-    workers = f"workers for {args.steps} steps/s of {args.batch}"
-    print(tabulate(rows, ["read", "images/s of a worker", workers], floatfmt=".1f"))
+    print(f"{describe_machine(torch.device('cpu'))}\nJPEGs, the first of {width}×{height} pixels")
+    workers = f"workers for {args.steps} steps/s of {args.batch} images"
+    print(tabulate(rows, ["read", "images/s per worker", workers], floatfmt=".1f"))
 
 
 if __name__ == "__main__":

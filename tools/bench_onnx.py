@@ -1,9 +1,9 @@
-"""Speed of a network in PyTorch and as ONNX files, in turn, image by image, in one run.
+"""Compare the speed of a network in PyTorch and as ONNX files.
 
     python -m tools.bench_onnx --cfg F --ckpt F --onnx student.onnx student_int8.onnx
 
-Every network sees the same pictures in the same order, one at a time, with as many threads as
-PyTorch has; one round is not timed.
+All networks process the same pictures in the same order, one at a time, and take turns after every
+picture. All use as many threads as PyTorch. The first round is a warm-up and is not timed.
 """
 
 import argparse
@@ -20,33 +20,44 @@ from engine.checkpoint import load_net
 from models.build import choose_device
 from models.network import Network
 from tools.export.parity import PICTURES
-from tools.profile_model import machine, positive
+from tools.measure.machine import describe_machine
+from utils.arguments import positive, program_parser
 from utils.errors import run_main
 from utils.media import read_pixels
 from utils.names import short_names
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = program_parser(__doc__)
     parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML config")
     parser.add_argument("--ckpt", required=True, metavar="FILE", help="checkpoint of that config")
-    parser.add_argument("--onnx", required=True, nargs="+", metavar="FILE", help="made from it")
+    parser.add_argument(
+        "--onnx",
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help="files that tools.export_onnx made from this checkpoint",
+    )
     parser.add_argument(
         "--pictures",
         nargs="+",
         default=PICTURES,
         metavar="IMAGE",
-        help="to find people in (default: three of demo_imgs)",
+        help="pictures to search for people (default: three of demo_imgs)",
     )
-    parser.add_argument("--repeats", type=positive, default=10, help="rounds over the pictures")
+    parser.add_argument(
+        "--repeats",
+        type=positive,
+        default=10,
+        metavar="N",
+        help="timed rounds over the pictures (default: 10)",
+    )
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config values")
     return parser.parse_intermixed_args()
 
 
 def seconds(net: Network, image: Tensor) -> float:
-    """Of one detection pass; its end waits for the result."""
+    """Seconds of one detection pass, until its result is on the CPU."""
     start = time.perf_counter()
     for people in net.detect([image]):
         people.scores.cpu()
@@ -54,7 +65,7 @@ def seconds(net: Network, image: Tensor) -> float:
 
 
 def measure(nets: dict[str, Network], images: list[Tensor], repeats: int) -> dict[str, float]:
-    """Median seconds an image of each network, after a round that is not timed."""
+    """Median seconds per image of each network, after a round that is not timed."""
     times: dict[str, list[float]] = {name: [] for name in nets}
     for _, image in itertools.product(range(repeats + 1), images):
         for name, net in nets.items():
@@ -71,12 +82,12 @@ def main() -> None:
     files = {"PyTorch": Path(args.ckpt)} | {name: path for path, name in names.items()}
     nets = {name: load_net(cfg, path, device) for name, path in files.items()}
     taken = measure(nets, images, args.repeats)
-    print(machine(device))
+    print(describe_machine(device))
     rows = [
         [name, files[name].stat().st_size / 1e6, 1e3 * one, f"{one / taken['PyTorch']:.2f}×"]
         for name, one in taken.items()
     ]
-    print(tabulate(rows, ["", "file, MB", "ms an image", "of PyTorch's"], floatfmt=".1f"))
+    print(tabulate(rows, ["", "file, MB", "ms per image", "relative to PyTorch"], floatfmt=".1f"))
 
 
 if __name__ == "__main__":

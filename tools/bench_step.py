@@ -1,15 +1,15 @@
-"""Memory and time of a training step, plain, fast and with each memory-saving measure.
+"""Measure memory and time of a training step: plain, fast and with each memory-saving option.
 
-Plain: by the formulas of what models/fast computes, step by step in turn with the fast one.
+The plain step computes the plain formulas of what models/fast computes in another way. Plain and
+fast steps alternate, so both are measured under the same load.
 
     python -m tools.bench_step --cfg configs/cuhk_sysu/resnet50_base.yaml
     python -m tools.bench_step --cfg configs/cuhk_sysu/resnet18_ddps.yaml \\
         --teacher configs/cuhk_sysu/resnet50_base.yaml --measures none INPUT.BATCH_SIZE_TRAIN 1
 
-Random images of the config's full input size, random weights; the cost is the real one.
+Images, of the config's input size, and weights are random; the cost is the same as in training.
 """
 
-import argparse
 import statistics
 import sys
 import time
@@ -28,18 +28,19 @@ from configs.defaults import load_cfg
 from engine.training.generators import seed_everything
 from engine.training.train_step import TrainStep
 from models.build import build_distiller, build_net, choose_device
+from tools.measure.machine import describe_machine, matmul_flops, peak_memory
 from tools.plain import plain_formulas
-from tools.profile_model import machine, matmul_flops, peak_memory, positive
+from utils.arguments import positive, program_parser
 from utils.errors import UserError, no_memory, run_main
 
-PEOPLE = 8  # in each image
+PEOPLE = 8  # per image
 IDENTITIES = 5532
 
 
 def measures(batch: int, device: torch.device) -> dict[str, list[str]]:
-    """Name -> config values; a batch is cut into single images."""
+    """Overrides of each memory-saving option; SOLVER.ACCUMULATE cuts a batch into single images."""
     half = {"SOLVER.AMP bf16": ["SOLVER.AMP", "bf16"], "SOLVER.AMP fp16": ["SOLVER.AMP", "fp16"]}
-    if device.type == "cpu":  # which computes fp16 many times slower than float32
+    if device.type == "cpu":  # fp16 is many times slower than float32 there
         half.popitem()
     single = half | {
         f"SOLVER.ACCUMULATE {batch}": ["SOLVER.ACCUMULATE", str(batch)],
@@ -60,7 +61,7 @@ def measures(batch: int, device: torch.device) -> dict[str, list[str]]:
 
 
 def make_batch(cfg, images: int, device: torch.device) -> tuple[list, list]:
-    """Random images with people of half their height side by side."""
+    """Random images and their targets: people side by side, half as tall as the image."""
     height, width = cfg.INPUT.MIN_SIZE, cfg.INPUT.MAX_SIZE
     left = torch.arange(PEOPLE) * width / PEOPLE
     boxes = torch.stack(
@@ -80,30 +81,35 @@ def make_batch(cfg, images: int, device: torch.device) -> tuple[list, list]:
 
 
 class Bench:
-    """A train_step in a process of its own, which takes a step when asked."""
+    """A TrainStep in a process of its own; `step` runs one training step there."""
 
     def __init__(self, path: str, teacher: str | None, overrides: list[str], plain: bool = False):
-        """path, teacher: configs; plain: by the plain formulas."""
+        """Args:
+        path, teacher: config files of the network and of its teacher, None for no teacher.
+        overrides: config values of the network.
+        plain: whether to compute the plain formulas.
+        """
         self.pool = ProcessPoolExecutor(1, get_context("spawn"))
         self.pool.submit(_prepare, path, teacher, overrides, plain).result()
 
     def step(self) -> tuple[float, float]:
-        """Seconds, and the peak so far in bytes, beside what the process held before."""
+        """Seconds of a step, and peak memory so far in bytes without what imports had allocated."""
         return self.pool.submit(_step).result()
 
     def flops(self) -> tuple[int, float]:
-        """Of a step, and of the machine in a second."""
+        """FLOPs of a step, and FLOP per second of the machine in a matrix product."""
         return self.pool.submit(_flops).result()
 
 
-_learn: Callable[[], None]
+_train: Callable[[], None]
 _device: torch.device
 _before: int
-_formulas = ExitStack()  # in force for as long as it lives: with the process
+_formulas = ExitStack()  # its patches stay until it is closed or the process ends
 
 
 def _prepare(path: str, teacher: str | None, overrides: list[str], plain: bool) -> None:
-    global _learn, _device, _before
+    """Build the network and its TrainStep in the child process; see `Bench.__init__`."""
+    global _train, _device, _before
     if plain:
         _formulas.enter_context(plain_formulas())
     cfg = load_cfg(path, ["BACKBONE.WEIGHTS", "", *overrides])
@@ -118,23 +124,23 @@ def _prepare(path: str, teacher: str | None, overrides: list[str], plain: bool) 
     train_step = TrainStep(cfg, model.train(), net, _device)
     batch = cfg.INPUT.BATCH_SIZE_TRAIN
     images, targets = make_batch(cfg, batch, _device)
-    _learn = partial(train_step.step, images, targets, batch, 1e-4, "a benchmark")
+    _train = partial(train_step.step, images, targets, batch, 1e-4, "a benchmark")
 
 
 def _step() -> tuple[float, float]:
     start = time.perf_counter()
-    _learn()  # ends with numbers: it waits for a GPU
+    _train()  # returns numbers, so it waits for the GPU
     return time.perf_counter() - start, peak_memory(_device) - _before
 
 
 def _flops() -> tuple[int, float]:
     with FlopCounterMode(display=False) as counter:
-        _learn()
+        _train()
     return counter.get_total_flops(), matmul_flops(_device)
 
 
 def in_turn(benches: list[Bench], repeats: int) -> list[list[tuple[float, float]]]:
-    """For each bench its steps, after one that does not count; one bench waits for the other."""
+    """Steps of each bench after one warm-up step; the benches take turns, one at a time."""
     for bench in benches:
         bench.step()
     rounds = [[bench.step() for bench in benches] for _ in range(repeats)]
@@ -142,48 +148,51 @@ def in_turn(benches: list[Bench], repeats: int) -> list[list[tuple[float, float]
 
 
 def summary(steps: list[tuple[float, float]]) -> list[float]:
-    """Peak GiB, median seconds."""
+    """Peak GiB and median seconds."""
     seconds, peaks = zip(*steps)
     return [max(peaks) / 2**30, statistics.median(seconds)]
 
 
 def compare_with_plain(options: tuple, repeats: int) -> tuple[list[list], str]:
-    """Rows of the plain formulas and the fast ones, step by step in turn, and a line on both."""
+    """Table rows of the fast and the plain step, and one line that compares them."""
     fast, plain = Bench(*options), Bench(*options, plain=True)
     steps = in_turn([fast, plain], repeats)
     ratios = [a / b for (a, _), (b, _) in zip(*steps)]
     flops, peak = fast.flops()
     rows = [[name, *summary(one)] for name, one in zip(("none", "plain formulas"), steps)]
     return rows, (
-        f"fast over plain formulas, pair by pair: {statistics.median(ratios):.2f} of the time "
-        f"({min(ratios):.2f} to {max(ratios):.2f}); a step is {flops / 1e9:.0f} GFLOP, at "
-        f"{flops / rows[0][2] / peak:.0%} of this machine's {peak / 1e9:.0f} GFLOP/s of matmul"
+        f"time of fast relative to plain formulas, over pairs of steps: median "
+        f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}); one step is "
+        f"{flops / 1e9:.0f} GFLOP and reaches {flops / rows[0][2] / peak:.0%} of the "
+        f"{peak / 1e9:.0f} GFLOP/s of a matrix product on this machine"
     )
 
 
-def tell(*rows: list) -> None:
-    """What is measured, as it comes: the table stands at the end of many minutes."""
+def report(*rows: list) -> None:
+    """Print measured rows to stderr at once, since the final table can take many minutes."""
     for name, peak, seconds in rows:
-        said = "out of memory" if seconds is None else f"{peak:.2f} GiB, {seconds:.2f} s a step"
-        print(f"{name}: {said}", file=sys.stderr)
+        text = "out of memory" if seconds is None else f"{peak:.2f} GiB, {seconds:.2f} s per step"
+        print(f"{name}: {text}", file=sys.stderr)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = program_parser(__doc__)
     parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML config")
     parser.add_argument(
         "--teacher",
         metavar="FILE",
-        help="a teacher's config: the step is a distillation step under it",
+        help="YAML config of a teacher; the step is then a distillation step",
     )
     parser.add_argument(
         "--measures",
         choices=("none", "all"),
         default="all",
-        help="of saving memory; none: the plain step alone (default: all)",
+        help="measure every memory-saving option, or only fast and plain (default: all)",
     )
-    parser.add_argument("--repeats", type=positive, default=3, help="timed steps, after one")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE")
+    parser.add_argument(
+        "--repeats", type=positive, default=3, metavar="N", help="timed steps after a warm-up (3)"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config values")
     args = parser.parse_intermixed_args()
     cfg = load_cfg(args.cfg, args.overrides)
     device = choose_device(cfg.DEVICE)
@@ -193,35 +202,36 @@ def main() -> None:
         rows, line = compare_with_plain((*setting, args.overrides), args.repeats)
     except BrokenProcessPool:
         raise UserError(
-            f"--cfg {args.cfg}: a step was stopped, most likely for want of memory; expected a "
+            f"--cfg {args.cfg}: a step was stopped, most likely for lack of memory; expected a "
             "smaller INPUT.BATCH_SIZE_TRAIN or INPUT.MAX_SIZE"
         ) from None
-    tell(*rows)
+    report(*rows)
     for name, options in list(trials.items())[1:] if args.measures == "all" else []:
         try:
             (steps,) = in_turn([Bench(*setting, [*args.overrides, *options])], args.repeats)
             rows.append([name, *summary(steps)])
-        except UserError as error:  # a measure that is not for this network
+        except UserError as error:  # this network does not support the option
             print(f"{name}: {error}", file=sys.stderr)
             continue
         except (RuntimeError, MemoryError) as error:
             if not (isinstance(error, BrokenProcessPool) or no_memory(error)):
                 raise
             rows.append([name, None, None])
-        tell(rows[-1])
+        report(rows[-1])
     _, memory, seconds = rows[0]
     table = [
         [*row, row[1] / memory, row[2] / seconds] if row[1] and memory else row for row in rows
     ]
     print(
-        f"{machine(device)}\n{args.cfg}{f' under {args.teacher}' if args.teacher else ''}, batch "
-        f"{cfg.INPUT.BATCH_SIZE_TRAIN} of {cfg.INPUT.MIN_SIZE} x {cfg.INPUT.MAX_SIZE}; "
+        f"{describe_machine(device)}\n{args.cfg}"
+        f"{f' with teacher {args.teacher}' if args.teacher else ''}, batch of "
+        f"{cfg.INPUT.BATCH_SIZE_TRAIN} images of {cfg.INPUT.MIN_SIZE}×{cfg.INPUT.MAX_SIZE}; "
         f"seed {cfg.SEED}, median of {args.repeats} steps"
     )
     print(
         tabulate(
             table,
-            ["measure", "peak GiB", "s per step", "memory", "time"],
+            ["option", "peak GiB", "s per step", "memory (relative)", "time (relative)"],
             floatfmt=".2f",
             missingval="out of memory",
         )

@@ -1,13 +1,13 @@
-"""Train one student by several methods under one teacher; compare them in a table and a plot.
+"""Train one student by several methods with one teacher, and compare them in a table and a plot.
 
-python -m tools.compare --cfg configs/cuhk_sysu/resnet18_ddps.yaml \\
-    --methods none dfd ld cd ddps pkd+ld+cd --seeds 1 2 3 SOLVER.MAX_EPOCHS 10
+    python -m tools.compare --cfg configs/cuhk_sysu/resnet18_ddps.yaml \\
+        --methods none dfd ld cd ddps pkd+ld+cd --seeds 1 2 3 SOLVER.MAX_EPOCHS 10
 
-A method is none (the student alone, by the same config), a term, several joined by +, or one of
-ddps, fgd, dkd, cd_contrastive, kd_standardized, dkd_standardized. Each run has a folder
-OUTPUT_DIR/<terms>_seed<k>; the same command again goes on where it was stopped. Writes
-OUTPUT_DIR/comparison.{md,csv,json,png}. With --gradients N, instead, it prints which loss leads in
-each run: the norms of the losses' gradients on the student in the N steps to come.
+Each run has the folder OUTPUT_DIR/<terms>_seed<k>. An interrupted comparison continues when the
+same command is run again. The program writes OUTPUT_DIR/comparison.{md,csv,json,png}.
+
+With --gradients N it trains nothing. It prints the norms of the gradients of all weighted losses on
+the student during the next N steps of each run.
 """
 
 import argparse
@@ -17,18 +17,20 @@ from pathlib import Path
 from configs.defaults import get_cfg, load_cfg
 from tools.experiments import gradients
 from tools.experiments.comparison import write
+from tools.experiments.methods import ALONE, METHODS
 from tools.experiments.runs import Run, finish_all, make_run
-from tools.summarize import count_parameters
+from tools.measure.network import count_parameters
+from utils.arguments import positive, program_parser, whole
 from utils.errors import UserError, run_main
 
 
 def distinct(methods: dict[str, list[Run]]) -> list[Run]:
-    """Every run once: two methods may be one."""
+    """All runs without duplicates, since two methods can be the same run."""
     return list({run.folder: run for group in methods.values() for run in group}.values())
 
 
 def compare(methods: dict[str, list[Run]], out: Path, jobs: int) -> int:
-    """Finish every run, with the table written after each; the exit code."""
+    """Finish all runs and write the table after each of them. Returns the exit code."""
     runs = distinct(methods)
     parameters = count_parameters(runs[0].cfg)
     done: dict[Path, dict] = {}
@@ -50,54 +52,63 @@ def compare(methods: dict[str, list[Run]], out: Path, jobs: int) -> int:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = program_parser(__doc__)
     parser.add_argument(
         "--cfg",
         required=True,
         metavar="FILE",
-        help="the student's YAML config, with DISTILLER.TEACHER_CKPT",
+        help="YAML config of the student, with DISTILLER.TEACHER_CKPT",
     )
-    parser.add_argument("--methods", nargs="+", required=True, metavar="METHOD")
-    parser.add_argument("--seeds", nargs="+", default=["1"], metavar="SEED")
     parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="trainings at once; they share the cores"
+        "--methods",
+        nargs="+",
+        required=True,
+        metavar="METHOD",
+        help=f"{ALONE} (the student without a teacher), or names joined by +: "
+        + ", ".join(name for name in METHODS if name != ALONE),
+    )
+    parser.add_argument(
+        "--seeds", nargs="+", default=["1"], metavar="SEED", help="one run per seed (default: 1)"
+    )
+    parser.add_argument(
+        "--jobs",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="number of simultaneous trainings, which share the CPU cores (default: 1)",
     )
     parser.add_argument(
         "--gradients",
-        type=int,
+        type=whole,
         default=0,
         metavar="N",
-        help="no training: print the gradient norm of every weighted loss for N steps",
+        help="train nothing, print gradient norms for N steps",
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config values for all")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="config values of all runs"
+    )
     args = parser.parse_intermixed_args()
     known = get_cfg()
-    for values in (args.methods, args.seeds):  # the last list takes the KEY VALUE pairs too
+    for values in (args.methods, args.seeds):  # argparse adds the KEY VALUE pairs to the last list
         keys = (i for i, value in enumerate(values) if value.partition(".")[0] in known)
         start = next(keys, len(values))
         args.overrides += values[start:]
         del values[start:]
-    if args.jobs < 1:
-        raise UserError(f"--jobs: expected at least 1, found {args.jobs}")
-    if args.gradients < 0:
-        raise UserError(f"--gradients: expected a number of steps, found {args.gradients}")
     if args.gradients and args.jobs > 1:
-        raise UserError("--jobs: of trainings; --gradients takes one run after the other")
+        raise UserError(f"--jobs: expected 1 with --gradients, found {args.jobs}")
     if not args.methods or not args.seeds:
         parser.error("expected at least one method and one seed")
     if wrong := [seed for seed in args.seeds if not seed.isdecimal()]:
         raise UserError(f"--seeds: expected whole numbers, found {wrong[0]}")
     for key, option in (("SEED", "--seeds"), ("DISTILLER.TERMS", "--methods")):
         if key in args.overrides[::2]:
-            raise UserError(f"override {key}: expected {option} in its place")
+            raise UserError(f"override {key}: expected the option {option} instead")
     return args
 
 
 def main() -> int:
     args = parse_args()
-    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of every resumed run
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns about every resumed run
     seeds = dict.fromkeys(map(int, args.seeds))
     methods = {
         method: [make_run(args.cfg, args.overrides, method, seed) for seed in seeds]

@@ -1,10 +1,11 @@
-"""Turn a checkpoint of the published release, and its config, into this project's.
+"""Convert a checkpoint of the published release, and its config, to the format of this project.
 
-The network's sizes come from the tensors, everything that the release keeps in its code from this
-project's config for the same dataset and backbone, the rest from the release's config.
+    python -m tools.convert_release --cfg config.yaml --ckpt epoch_19.pth --out runs/released
+
+The sizes of the network are read from the tensors. Values that the release keeps in its code come
+from this project's config for the same dataset and backbone, all others from the release's config.
 """
 
-import argparse
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from tools.export.release_format import (
     rename_adapter,
     renumber_prw,
 )
+from utils.arguments import program_parser
 from utils.errors import UserError, run_main
 from utils.files import expect_new, load_file, make_folder, read_text, save_file, write_text
 from utils.states import incompatibilities
@@ -34,15 +36,21 @@ HEAD = "roi_heads.oim.head"  # position in the queue
 
 
 def split_model(content: dict, where: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """A release checkpoint -> the network's state dict and the terms', in our naming.
+    """The state dicts of the network and of the terms, in this project's naming.
 
-    Takes {"model": state dict} and {"model": {"student": state dict, "fgd": {level: state dict}}}.
+    Args:
+        content: {"model": state dict} or, of a distilled student,
+            {"model": {"student": state dict, "fgd": {level: state dict}}}.
+        where: what messages start with.
+
+    Raises:
+        UserError: if `content` has another form.
     """
     model = content.get("model")
     if "config" in content or not isinstance(model, dict):
         raise UserError(
-            f"{where}: expected a checkpoint of the release, a dict with model and "
-            f"without config; found {', '.join(map(str, content)) or 'nothing'}"
+            f"{where}: expected a checkpoint of the release, a dict with the key model and "
+            f"without config; found {', '.join(map(str, content)) or 'no keys'}"
         )
     fgd = {}
     if "student" in model:
@@ -50,7 +58,8 @@ def split_model(content: dict, where: str) -> tuple[dict[str, Tensor], dict[str,
         state, fgd = model.pop("student"), model.pop("fgd", {})
         if model:
             raise UserError(
-                f"{where}: no place for {', '.join(map(str, model))} beside student and fgd"
+                f"{where}: expected the keys student and fgd, found also "
+                f"{', '.join(map(str, model))}"
             )
         model = state
     parts = {"the network": model} | {f"fgd {level}": adapter for level, adapter in fgd.items()}
@@ -66,7 +75,11 @@ def split_model(content: dict, where: str) -> tuple[dict[str, Tensor], dict[str,
 
 
 def model_sizes(state: dict[str, Tensor], where: str) -> dict[str, object]:
-    """The config values that the tensors' shapes tell: backbone, norm, and widths."""
+    """Config values that follow from the shapes of the tensors: backbone, norm and widths.
+
+    Raises:
+        UserError: if tensors are missing or belong to another network.
+    """
     try:
         channels = tuple(
             state[f"backbone.fpn.inner_blocks.{i}.0.weight"].shape[1] for i in range(4)
@@ -84,8 +97,8 @@ def model_sizes(state: dict[str, Tensor], where: str) -> dict[str, object]:
         state[LUT].shape[0]
     except (KeyError, IndexError) as error:
         raise UserError(
-            f"{where}: not a person search network of the release; missing or of "
-            f"another form: {error.args[0]}"
+            f"{where}: expected a person search network of the release, found none; missing or "
+            f"different: {error.args[0]}"
         ) from None
     names = [name for name, spec in BACKBONES.items() if spec.channels == channels]
     if not names:
@@ -95,14 +108,22 @@ def model_sizes(state: dict[str, Tensor], where: str) -> dict[str, object]:
 
 
 def read_release_config(path: str) -> dict[str, object]:
-    """The release's YAML config as {"A.B.C": value}."""
+    """Read a YAML config of the release as {"A.B.C": value}."""
     return flatten(parse(read_text(Path(path), "--cfg"), f"--cfg {path}: "))
 
 
 def make_config(
     release: dict[str, object], sizes: dict[str, object], distilled: bool, out: str, where: str
 ) -> CfgNode:
-    """This project's config for the dataset and backbone, with the release's values over it."""
+    """This project's config of the dataset and backbone, with the values of the release.
+
+    Args:
+        release: values of the release's config, by key.
+        sizes: values that `model_sizes` returns.
+        distilled: whether the checkpoint is of a distilled student.
+        out: OUTPUT_DIR.
+        where: what messages start with.
+    """
     dataset = release.get("INPUT.DATASET", "CUHK-SYSU")  # the release's default
     if not isinstance(dataset, str) or dataset not in DATASET_FOLDERS:
         raise UserError(
@@ -123,8 +144,8 @@ def make_config(
 
 
 def check_fit(cfg: CfgNode, state: dict[str, Tensor], terms: dict[str, Tensor], where: str) -> None:
-    """UserError listing every tensor that does not fit the config's network and terms."""
-    with torch.device("meta"):  # shapes alone
+    """Raise a UserError that lists all tensors of other shapes than the config's."""
+    with torch.device("meta"):  # shapes only, no memory for the values
         wrong = incompatibilities(build_net(cfg, len(state[LUT]), pretrained=False), state)
         if terms:
             masks = [v for k, v in terms.items() if k.endswith("student_context.mask.weight")]
@@ -136,7 +157,7 @@ def check_fit(cfg: CfgNode, state: dict[str, Tensor], terms: dict[str, Tensor], 
 
 
 def convert(cfg_path: str, ckpt_path: str, out: str) -> None:
-    """Write out/config.yaml and out/<name of ckpt_path>; prints what was done."""
+    """Write out/config.yaml and out/<name of ckpt_path>, and print what was converted."""
     where, folder = f"--ckpt {ckpt_path}", Path(out)
     release = read_release_config(cfg_path)
     targets = folder / "config.yaml", folder / Path(ckpt_path).with_suffix(".pth").name
@@ -149,8 +170,8 @@ def convert(cfg_path: str, ckpt_path: str, out: str) -> None:
     if cfg.INPUT.DATASET == "PRW" and len(state[LUT]) == PRW_TABLE:
         state[LUT] = renumber_prw(state[LUT])
         print(
-            "PRW: the table's rows follow this project's labels; identities 483 and 932, which "
-            "have none in the release, start empty"
+            "PRW: the rows of the OIM table are reordered to the labels of this project; "
+            "identities 483 and 932 have no row in the release and start empty"
         )
     check_fit(cfg, state, terms, where)
     checkpoint = {"model": state, "terms": terms, "config": cfg.dump(), "step": 0}
@@ -161,21 +182,21 @@ def convert(cfg_path: str, ckpt_path: str, out: str) -> None:
     save_file(checkpoint, targets[1])
     ignored = [key for key in release if key not in CONFIG_KEYS]
     if ignored:
-        print(f"ignored in {cfg_path}: {', '.join(ignored)}")
-    print("the release keeps no position in the OIM queue: it starts at 0")
+        print(f"ignored keys of {cfg_path}: {', '.join(ignored)}")
+    print("the release does not save the position in the OIM queue: it starts at 0")
     print(
         f"{cfg.BACKBONE.NAME}: {len(state)} tensors of the network, {len(terms)} of DFD, "
-        f"{len(state['roi_heads.oim.lut'])} identities, a queue of {cfg.MODEL.OIM.QUEUE_SIZE}"
+        f"{len(state[LUT])} identities, queue of {cfg.MODEL.OIM.QUEUE_SIZE}"
     )
     print(f"wrote {targets[0]} and {targets[1]}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = program_parser(__doc__)
     parser.add_argument("--cfg", required=True, metavar="FILE", help="the release's config.yaml")
     parser.add_argument("--ckpt", required=True, metavar="FILE", help="the release's checkpoint")
     parser.add_argument(
-        "--out", required=True, metavar="FOLDER", help="where config.yaml and the checkpoint go"
+        "--out", required=True, metavar="FOLDER", help="new folder for config.yaml and checkpoint"
     )
     args = parser.parse_args()
     convert(args.cfg, args.ckpt, args.out)

@@ -1,15 +1,16 @@
-"""A network as one ONNX file that needs no code of this project: from an image of any size, and
-boxes in it, to everyone's boxes, scores and embeddings, and those boxes' embeddings.
+"""Export a network as one ONNX file, which can be run without the code of this project.
 
     python -m tools.export_onnx --cfg F --ckpt F --out student.onnx [--int8 student_int8.onnx]
 
-Operators are ONNX's own, opset 18. The file's metadata hold this text ("usage"), the config and,
-where an evaluation has found them, thresholds.
+The graph takes an image of any size and boxes in it. It returns the boxes, scores and embeddings of
+all detections, and the embeddings of the given boxes. All operators are standard ONNX, opset 18.
+The metadata of the file contain this text ("usage"), the config and, if an evaluation has set them,
+the thresholds.
 
-torch.onnx.export (the one over torch.export) makes the graph from models/onnx_graph.py; it cannot
-take torchvision's detection itself, which branches on numbers of boxes. What was written is run in
-onnxruntime beside PyTorch on three pictures of three sizes, and must find the same people, boxes
-within 0.05 pixels, embeddings within 0.001.
+torch.onnx.export (based on torch.export) exports models/onnx_graph.py. It cannot export the
+detection code of torchvision, which branches on numbers of boxes. The program then runs the file
+in onnxruntime on three pictures of three sizes and compares it with PyTorch. It expects the same
+detections, with boxes within 0.05 pixels and embeddings within 0.001.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from engine.onnx_net import INPUTS, OUTPUTS, REQUIREMENTS, SUFFIX
 from models.onnx_graph import SearchGraph
 from models.search_net import SearchNet
 from tools.export.parity import NUMBERS, PICTURES, PIXELS, check, pictures
+from utils.arguments import program_parser
 from utils.errors import UserError, run_main
 from utils.files import check_target, written_beside
 from utils.optional import optional
@@ -38,22 +40,22 @@ ENDS = [f"  {name}: {text}" for name, text in (INPUTS | OUTPUTS).items()]
 USAGE = "\n".join([__doc__, "Inputs and outputs:", *ENDS])
 CPU = torch.device("cpu")
 OPSET = 18
-TESTED = "2.14"  # of torch, whose exporter changes with every version
+TESTED = "2.14"  # version of torch; its exporter changes with every version
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=USAGE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = program_parser(USAGE)
     parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML config")
     parser.add_argument("--ckpt", required=True, metavar="FILE", help="checkpoint of that config")
-    parser.add_argument("--out", required=True, type=Path, metavar=f"FILE{SUFFIX}")
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar=f"FILE{SUFFIX}", help="file to write"
+    )
     parser.add_argument(
         "--int8",
         type=Path,
         metavar=f"FILE{SUFFIX}",
-        help="also write it with the fully connected layers' weights in 8 bits (dynamic "
-        "quantisation), which is not held to PyTorch's numbers",
+        help="also write a file whose fully connected layers have 8-bit weights (dynamic "
+        "quantization); its differences from PyTorch are printed but not limited",
     )
     parser.add_argument(
         "--check",
@@ -61,25 +63,28 @@ def parse_args() -> argparse.Namespace:
         nargs="+",
         default=PICTURES,
         metavar="IMAGE",
-        help="pictures to compare on, best with people (default: three of demo_imgs)",
+        help="pictures for the comparison, with people in them (default: three of demo_imgs)",
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config values")
     return parser.parse_intermixed_args()
 
 
 def to_onnx(net: SearchNet, notes: dict[str, str]) -> Any:
-    """The network's graph as an onnx.ModelProto with `notes` as its metadata. UserError where
-    PyTorch is too old for it."""
+    """Export the network as an onnx.ModelProto with the metadata `notes`.
+
+    Raises:
+        UserError: if the export fails with a PyTorch older than TESTED.
+    """
     try:
         with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # libraries of each other
+            warnings.simplefilter("ignore")  # of the libraries about one another
             model = _graph(SearchGraph(net).eval(), net.transform.size_divisible).model_proto
-    except Exception as error:  # an older exporter fails in many ways
+    except Exception as error:  # older exporters raise many kinds of errors
         if torch.__version__ >= TESTED:
             raise
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
-            f"torch {torch.__version__}: cannot export the network, expected {TESTED} or newer "
+            f"torch {torch.__version__}: cannot export this network; expected {TESTED} or newer "
             f"({reason})"
         ) from None
     _tidy(model.graph)
@@ -90,7 +95,8 @@ def to_onnx(net: SearchNet, notes: dict[str, str]) -> Any:
 
 
 def _graph(graph: SearchGraph, side: int) -> Any:
-    image = torch.zeros(side, 2 * side, 3, dtype=torch.uint8)  # any: sizes stay symbols
+    """Run the exporter on an example; side: a valid image side in pixels."""
+    image = torch.zeros(side, 2 * side, 3, dtype=torch.uint8)  # an example: sizes stay symbolic
     boxes = torch.tensor([[0.0, 0, 9, 9], [9, 9, 19, 39]])
     free = torch.export.Dim.DYNAMIC
     return torch.onnx.export(
@@ -106,7 +112,7 @@ def _graph(graph: SearchGraph, side: int) -> Any:
 
 
 def _tidy(graph: Any) -> None:
-    """Sizes get names; what the exporter remembers of our code and its place goes."""
+    """Name the symbolic sizes, and remove what the exporter stored about this code and its path."""
     for value in (*graph.input, *graph.output):
         names = re.findall(r"\w+", (INPUTS | OUTPUTS)[value.name].split("]")[0])[1:]
         for side, name in zip(value.type.tensor_type.shape.dim, names):
@@ -119,12 +125,11 @@ def _tidy(graph: Any) -> None:
 
 
 def quantize(model: Any, path: Path) -> None:
-    """Write the model with its fully connected layers' weights in int8, their inputs quantised as
-    they come."""
+    """Write the model with int8 weights in its fully connected layers (dynamic quantization)."""
     quantization = optional("onnxruntime.quantization", f"--int8 {path}", REQUIREMENTS)
-    with TemporaryDirectory() as folder:  # it writes where it likes
+    with TemporaryDirectory() as folder:  # the function does not write atomically
         part = Path(folder) / path.name
-        logging.disable(logging.WARNING)  # advice on convolutions, which stay as they are
+        logging.disable(logging.WARNING)  # advice on convolutions, which are not quantized
         try:
             quantization.quantize_dynamic(
                 model, part, op_types_to_quantize=["Gemm", "MatMul"], per_channel=True
@@ -143,7 +148,7 @@ def main() -> None:
         if path is not None:
             check_target(option, path, SUFFIX)
     if args.int8 is not None and args.int8.resolve() == args.out.resolve():
-        raise UserError(f"--int8 {args.int8}: is --out; expected another file")
+        raise UserError(f"--int8 {args.int8}: expected another file than --out")
     cfg = load_cfg(args.cfg, args.overrides)
     images = pictures(args.check)
     net = load_search_net(cfg, args.ckpt, CPU)
@@ -155,8 +160,8 @@ def main() -> None:
         file.write(model.SerializeToString())
     if not check(net, load_net(cfg, args.out, CPU), args.out, images):
         raise UserError(
-            f"{args.out}: written, but not the same network: expected the same people, boxes "
-            f"within {PIXELS} pixels and embeddings within {NUMBERS}"
+            f"{args.out}: written, but it differs from PyTorch: expected the same detections, "
+            f"boxes within {PIXELS} pixels and embeddings within {NUMBERS}"
         )
     if args.int8 is not None:
         quantize(model, args.int8)

@@ -1,9 +1,10 @@
-"""Weights to hand on: what inference needs of a checkpoint, its config and thresholds inside.
+"""Write inference-only weights: one .safetensors file with weights, config and thresholds.
 
     python -m tools.export_weights --ckpt runs/.../best.pth --out student.safetensors [--half]
 
-Everything that takes a checkpoint takes the file, except --resume and, as a teacher, the terms CD
-and RKD: optimizer, distillation terms and the table of identities stay behind.
+Every option that takes a checkpoint also takes this file, with two exceptions: --resume, and a
+teacher for the terms cd and rkd. The file does not contain the optimizer, the distillation terms
+and the OIM table of identities.
 """
 
 import argparse
@@ -14,18 +15,21 @@ import torch
 from engine.checkpoint import load_with_config
 from engine.evaluation.records import thresholds_of
 from engine.weights import SUFFIX, save_weights
+from utils.arguments import program_parser
 from utils.errors import UserError, run_main
 from utils.files import check_target
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--ckpt", required=True, metavar="FILE", help="checkpoint of a run")
-    parser.add_argument("--out", required=True, type=Path, metavar=f"FILE{SUFFIX}")
+    parser = program_parser(__doc__)
     parser.add_argument(
-        "--half", action="store_true", help="numbers in half precision: a file half as large"
+        "--ckpt", required=True, metavar="FILE", help="checkpoint of a training run"
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar=f"FILE{SUFFIX}", help="file to write"
+    )
+    parser.add_argument(
+        "--half", action="store_true", help="store float16 values: the file is half as large"
     )
     return parser.parse_args()
 
@@ -34,13 +38,13 @@ def main() -> None:
     args = parse_args()
     check_target("--out", args.out, SUFFIX)
     if args.out.resolve() == Path(args.ckpt).resolve():
-        raise UserError(f"--out {args.out}: is --ckpt; expected another file")
+        raise UserError(f"--out {args.out}: expected another file than --ckpt")
     net, cfg = load_with_config(args.ckpt, "--ckpt", torch.device("cpu"))
     thresholds = thresholds_of(args.ckpt)
     save_weights(net.state_dict(), cfg.dump(), thresholds, args.out, args.half)
     before, after = (Path(path).stat().st_size / 1e6 for path in (args.ckpt, args.out))
-    inside = "config and thresholds" if thresholds else "config; no evaluation has found thresholds"
-    print(f"{args.ckpt}: {before:.1f} MB\n{args.out}: {after:.1f} MB, with its {inside}")
+    inside = "config and thresholds" if thresholds else "config; the run has no thresholds yet"
+    print(f"{args.ckpt}: {before:.1f} MB\n{args.out}: {after:.1f} MB, with {inside}")
 
 
 if __name__ == "__main__":

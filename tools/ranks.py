@@ -1,4 +1,5 @@
-"""torchrun with the exit code of the rank that failed first, and no traceback over its one line:
+"""Run torchrun, exit with the code of the rank that failed first, and print no traceback.
+
 python -m tools.ranks --standalone --nproc_per_node=4 train_base.py --cfg FILE
 """
 
@@ -14,8 +15,13 @@ from utils.errors import reason_of
 
 
 def run() -> int:
-    """As a shell tells it: 128 + signal where one ended the rank, or this program."""
-    logging.disable(logging.ERROR)  # ranks tell why they end
+    """Run torchrun with the arguments of this program.
+
+    Returns:
+        The exit code of the rank that failed first. If a signal ended that rank or this program,
+        128 + the number of the signal, as in a shell.
+    """
+    logging.disable(logging.ERROR)  # the ranks print their own errors
     try:
         main()
     except ChildFailedError as error:
@@ -25,7 +31,7 @@ def run() -> int:
         name = signal.Signals(-failure.exitcode).name
         print(f"error: rank {rank} was ended by {name}", file=sys.stderr)
         return 128 - failure.exitcode
-    except (ValueError, AssertionError) as error:  # of torchrun's own arguments
+    except (ValueError, AssertionError) as error:  # wrong arguments of torchrun
         print(f"error: torchrun: {reason_of(error)}; see --help", file=sys.stderr)
         return 2
     except SignalException as stopped:

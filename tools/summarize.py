@@ -1,36 +1,23 @@
-"""One table of finished runs: python -m tools.summarize TITLE=FOLDER [TITLE=FOLDER ...]"""
+"""Print one table of finished runs: scores, parameters and seconds per image.
 
-import argparse
+python -m tools.summarize "teacher=runs/teacher" "student=runs/student"
+"""
+
 import json
 from pathlib import Path
 
-import torch
 from tabulate import tabulate
-from yacs.config import CfgNode
 
 from configs.defaults import load_cfg
 from engine.evaluation.records import flat_metrics
-from models.build import build_net
+from tools.experiments.runs import SCORES
+from tools.measure.network import count_parameters
+from utils.arguments import program_parser
 from utils.errors import UserError, reason_of, run_main
-
-# Column -> its name among the metrics of an evaluation, fractions of 1.
-SCORES = {
-    "recall": "detection/recall",
-    "AP": "detection/ap",
-    "mAP": "search/mAP",
-    "top-1": "search/top1",
-}
-
-
-def count_parameters(cfg: CfgNode) -> int:
-    """Of the config's network; buffers do not count."""
-    with torch.device("meta"):  # shapes alone
-        net = build_net(cfg, num_pids=1, pretrained=False)
-    return sum(p.numel() for p in net.parameters())
 
 
 def summarize(title: str, folder: Path) -> list:
-    """A row: title, four scores in per cent, parameters in millions, seconds per image."""
+    """A table row: title, scores in per cent, parameters in millions, seconds per image."""
     path = folder / "results.json"
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
@@ -46,8 +33,10 @@ def summarize(title: str, folder: Path) -> list:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="+", metavar="TITLE=FOLDER")
+    parser = program_parser(__doc__)
+    parser.add_argument(
+        "runs", nargs="+", metavar="TITLE=FOLDER", help="title and OUTPUT_DIR of a finished run"
+    )
     args = parser.parse_args()
     if wrong := [run for run in args.runs if "=" not in run]:
         raise UserError(f"expected TITLE=FOLDER, found {wrong[0]}")

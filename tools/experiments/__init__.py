@@ -1,1 +1,1 @@
-"""What the programs of experiments share: runs, tables and pages."""
+"""Code that tools.compare and tools.benchmark share: methods, runs, rows, results and tables."""

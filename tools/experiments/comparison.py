@@ -1,5 +1,7 @@
-"""The table and the plot that tools/compare.py writes. A run's scores are a dict: every column of
-SCORES in per cent, SECONDS, and its seed."""
+"""The table and the plot that tools.compare writes.
+
+The scores of a run are a dict: all columns of SCORES in per cent, SECONDS, and "seed".
+"""
 
 import csv
 import io
@@ -11,12 +13,12 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
-from tools.experiments.runs import ALONE, SECONDS
-from tools.summarize import SCORES
+from tools.experiments.methods import ALONE
+from tools.experiments.runs import SCORES, SECONDS
 from utils.files import make_folder, write_text
 from utils.plots import save
 
-GAINS = ("mAP", "top-1")  # shown against the student alone, and plotted
+GAINS = ("mAP", "top-1")  # scores whose gain over the student alone is shown and plotted
 NOTE = (
     "Per cent; mean ± sample standard deviation over seeds. Gain: over the student alone "
     f"(`{ALONE}`). Parameters: the student's. Training: h:mm:ss, without evaluations."
@@ -24,8 +26,16 @@ NOTE = (
 
 
 def make_rows(scores: dict[str, list[dict]], parameters: int) -> list[dict]:
-    """Mean and standard deviation of every method over its finished runs, and the difference of
-    its means to those of ALONE; None where there is one seed, or no student alone."""
+    """One table row per method.
+
+    Args:
+        scores: scores of the finished runs of each method.
+        parameters: number of parameters of the student.
+
+    Returns:
+        Mean and standard deviation of every column (None for one run), and the gain of the mean
+        over ALONE (None if that method has no run).
+    """
     alone = scores.get(ALONE)
     rows = []
     for method, runs in scores.items():
@@ -42,7 +52,7 @@ def make_rows(scores: dict[str, list[dict]], parameters: int) -> list[dict]:
 
 
 def markdown(rows: list[dict], failed: list[dict]) -> str:
-    """The table for people, and what failed."""
+    """The table as Markdown, with a list of failed runs."""
 
     def show(value: float | None, form: str) -> str:
         return "" if value is None else form.format(value)
@@ -66,8 +76,10 @@ def markdown(rows: list[dict], failed: list[dict]) -> str:
 
 
 def plot(rows: list[dict], scores: dict[str, list[dict]], path: Path) -> None:
-    """mAP and top-1 of every method: the seeds as dots, their mean and standard deviation as a
-    bar, the student alone as a line through all."""
+    """Plot mAP and top-1 of every method.
+
+    Dots are runs, bars are mean and standard deviation, the dashed line is the student alone.
+    """
     figure = Figure(figsize=(9, 1.2 + 0.35 * len(rows)), dpi=150, layout="constrained")
     for axes, name in zip(figure.subplots(1, 2, sharey=True), GAINS):
         for place, row in enumerate(rows):
@@ -81,13 +93,21 @@ def plot(rows: list[dict], scores: dict[str, list[dict]], path: Path) -> None:
         axes.set_yticks(range(len(rows)), [row["method"] for row in rows])
         axes.set_xlabel(f"{name}, per cent")
         axes.grid(axis="x", alpha=0.3)
-    axes.invert_yaxis()  # the first method on top; both share the axis
+    axes.invert_yaxis()  # the first method is at the top; both plots share the axis
     save(figure, path)
 
 
 def write(folder: Path, scores: dict[str, list[dict]], failed: list[dict], parameters: int) -> str:
-    """folder/comparison.{md,csv,json,png} from the scores of each method's finished runs; returns
-    the table as Markdown."""
+    """Write folder/comparison.{md,csv,json,png}.
+
+    Args:
+        scores: scores of the finished runs of each method.
+        failed: {"method", "seed", "reason", "log"} of each failed run.
+        parameters: number of parameters of the student.
+
+    Returns:
+        The table as Markdown.
+    """
     make_folder(folder, "OUTPUT_DIR")
     rows = make_rows(scores, parameters)
     content = {"methods": rows, "runs": scores, "failed": failed}

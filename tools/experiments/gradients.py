@@ -1,4 +1,4 @@
-"""Which loss leads: the norm of each weighted loss's gradient on the student, step by step."""
+"""Norms of the gradients of all weighted losses on the student, step by step."""
 
 import statistics
 from itertools import islice
@@ -14,8 +14,11 @@ from tools.experiments.runs import Run
 
 
 def measure(run: Run, steps: int) -> list[dict[str, float]]:
-    """Norms before each of the next steps of a run, from its newest checkpoint or from the start,
-    at most to the end of an epoch. The steps are taken and not kept: the run's folder stays."""
+    """Gradient norms before each of the next training steps of a run.
+
+    The run starts from its newest checkpoint, or from its initial weights. It takes at most the
+    rest of one epoch. The steps are not saved, and the folder of the run does not change.
+    """
     cfg, device = run.cfg, choose_device(run.cfg.DEVICE)
     dataset = load_dataset(cfg.INPUT.DATASET, cfg.INPUT.DATA_ROOT)
     seed_everything(cfg.SEED)
@@ -28,20 +31,23 @@ def measure(run: Run, steps: int) -> list[dict[str, float]]:
     norms = []
     for images, targets in islice(trainer.start_epoch(), steps):
         norms.append(trainer.train_step.gradient_norms(images, targets))
-        trainer.train_step(images, targets)
+        trainer.run_step(images, targets)
         trainer.step += 1
     return norms
 
 
 def show(run: Run, steps: int) -> None:
-    """Print the table of a run."""
+    """Measure a run and print the table."""
     print(f"{run.folder.name}:")
     print(f"{table(measure(run, steps))}\n", flush=True)
 
 
 def table(norms: list[dict[str, float]]) -> str:
-    """One line for each loss: its norm at each step, their mean, and what share of the sum of all
-    losses' means that is; the last line is the norm of all of them together."""
+    """The norms as text.
+
+    One line per loss: its norm at each step, their mean, and the share of this mean in the sum of
+    the means of all losses. The last line is the norm of the gradient of the total loss.
+    """
     means = {name: statistics.mean(step[name] for step in norms) for name in norms[0]}
     whole = sum(mean for name, mean in means.items() if name != "total") or 1
     lines = [

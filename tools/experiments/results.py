@@ -1,4 +1,4 @@
-"""The results that the benchmark keeps, and what they say: means, paired gains, intervals."""
+"""The kept results of the benchmark, and their statistics: means, paired gains, intervals."""
 
 import json
 import math
@@ -19,8 +19,11 @@ EVERY = slice(None)
 
 @dataclass(frozen=True)
 class Results:
-    """runs: of each row, by seed; tuning: by learning rate; teachers: by key, each as often as it
-    was trained."""
+    """All kept records.
+
+    runs: of each row, by seed; tuning: by learning rate; teachers: by key, one record per training;
+    queries: facts about the data and the queries, see tools.experiments.queries.
+    """
 
     runs: dict[str, dict[int, dict]]
     tuning: dict[str, dict]
@@ -33,11 +36,14 @@ class Results:
         return np.array([query["person"] for query in self.queries["queries"]])
 
     def all(self) -> list[dict]:
+        """The records of all runs, teachers and tuning included."""
         groups = [list(runs.values()) for runs in (self.tuning, *self.runs.values())]
         return [run for group in [*groups, *self.teachers.values()] for run in group]
 
 
 def load(folder: Path) -> Results:
+    """Read all records in `folder`."""
+
     def read(path: Path) -> dict:
         return json.loads(read_text(path, "result"))
 
@@ -57,7 +63,7 @@ def load(folder: Path) -> Results:
 
 
 class Interval(NamedTuple):
-    """Of 95 %."""
+    """A 95 % interval."""
 
     low: float
     high: float
@@ -65,15 +71,19 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Gain:
-    """Of mAP, over the same seeds of another row: its mean, and 95 % intervals."""
+    """Mean gain of mAP in per cent over the same seeds of another row, with 95 % intervals.
+
+    over_seeds: by Student's t, None for fewer than three seeds; over_people: by bootstrap over
+    people, where the gain of a query is its mean over the seeds, None for fewer than two people.
+    """
 
     mean: float
-    over_seeds: Interval | None  # Student's t; None for fewer than three seeds
-    over_people: Interval | None  # bootstrap; a query's gain is its mean over seeds
+    over_seeds: Interval | None
+    over_people: Interval | None
 
 
 def paired_gains(ours: dict[int, dict], theirs: dict[int, dict]) -> np.ndarray:
-    """[S, Q] gains of AP in per cent, of the seeds that are in both."""
+    """[S, Q] gains of AP in per cent, for the S seeds that both rows have."""
     seeds = sorted(ours.keys() & theirs.keys())
     queries = [[runs[seed]["query_ap"] for seed in seeds] for runs in (ours, theirs)]
     return 100 * np.subtract(*queries)
@@ -85,7 +95,13 @@ def gain(
     people: np.ndarray,
     some: np.ndarray | slice = EVERY,
 ) -> Gain | None:
-    """Over `some` of the queries; None where no seed is in both. people: the person of each."""
+    """The gain of one row over another; None if they have no seed in common.
+
+    Args:
+        ours, theirs: records by seed.
+        people: [Q] the person of each query.
+        some: indices of the queries to use.
+    """
     gains = paired_gains(ours, theirs)
     if not len(gains):
         return None
@@ -96,6 +112,7 @@ def gain(
 
 
 def t_interval(values: np.ndarray) -> Interval | None:
+    """Interval of the mean by Student's t; None for fewer than three values."""
     if len(values) < 3:
         return None
     mean, error = float(values.mean()), float(stats.sem(values))
@@ -104,7 +121,10 @@ def t_interval(values: np.ndarray) -> Interval | None:
 
 
 def bootstrap_interval(values: np.ndarray, people: np.ndarray) -> Interval | None:
-    """Of the mean, where all values of a person are drawn together: they depend on each other."""
+    """Interval of the mean by bootstrap; None for fewer than two people.
+
+    All values of one person are drawn together, since they depend on each other.
+    """
     _, person = np.unique(people, return_inverse=True)
     sums, counts = np.bincount(person, values), np.bincount(person)
     if len(sums) < 2:
@@ -115,13 +135,13 @@ def bootstrap_interval(values: np.ndarray, people: np.ndarray) -> Interval | Non
 
 
 def mean_and_deviation(runs: Iterable[dict], name: str) -> tuple[float, float]:
-    """NaN for the deviation of one run."""
+    """Mean and sample standard deviation of a score; the deviation of one run is NaN."""
     values = [run["scores"][name] for run in runs]
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
 
 def is_open(results: Results, ours: Row, theirs: Row) -> bool:
-    """Whether the interval over SEEDS of a gain holds zero; later seeds do not change that."""
+    """Whether the interval of a gain over SEEDS contains zero, whatever later seeds show."""
     first = (
         {seed: run for seed, run in results.runs[row.key].items() if seed in SEEDS}
         for row in (ours, theirs)
@@ -131,13 +151,13 @@ def is_open(results: Results, ours: Row, theirs: Row) -> bool:
 
 
 def undecided(results: Results) -> list[Row]:
-    """The rows of open comparisons, which need more seeds."""
+    """The rows of open comparisons, which are trained with MORE_SEEDS too."""
     keys = {row.key for pair in COMPARISONS if is_open(results, *pair) for row in pair}
     return [row for row in ROWS.values() if row.key in keys]
 
 
 def best_rate(folder: Path) -> str | None:
-    """By mAP; None until every rate has its run."""
+    """The learning rate with the highest mAP; None until every rate has a result."""
     tuning = load(folder).tuning
     if tuning.keys() != TUNING.keys():
         return None

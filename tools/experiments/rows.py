@@ -1,33 +1,34 @@
-"""The rows of the benchmark: what is trained how, in the order in which it is trained."""
+"""The rows of the benchmark: what is trained, and in which order."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from configs.defaults import load_cfg
-from tools.experiments.runs import ALONE, Run, describe_run
+from tools.experiments.methods import ALONE, title_of
+from tools.experiments.runs import Run, describe_run
 
 CONFIGS = "configs/benchmark"
 RUNS = "runs/benchmark"
 SEEDS = (1, 2, 3)
-MORE_SEEDS = (4, 5)  # of rows in a comparison that these leave open
-TAUGHT = "resnet18_x05"  # the student that every method teaches
+MORE_SEEDS = (4, 5)  # of both rows of a comparison that is undecided after SEEDS
+STUDENT = "resnet18_x05"  # the student of every row that names no other
 TUNING_SEED = 100
 
 
 @dataclass(frozen=True)
 class Row:
-    """A student under a method.
+    """A student trained by a method.
 
-    key: of its folder and of its results; method: as tools.compare names it; values: config values
-    of its own; student: its config; base: the row that it is compared with.
+    key: name of its results and of its folder; method: as in tools.compare; values: further KEY
+    VALUE pairs; student: name of its config; base: key of the row that it is compared with.
     """
 
     key: str
     title: str
     method: str
     values: tuple[str, ...] = ()
-    student: str = TAUGHT
-    base: str = f"{TAUGHT}_alone"
+    student: str = STUDENT
+    base: str = f"{STUDENT}_alone"
 
     def run(self, seed: int) -> Run:
         values = ["OUTPUT_DIR", f"{RUNS}/{self.key}", *self.values]
@@ -36,7 +37,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Teacher:
-    """Trained once, by SEEDS[0]; its last epoch teaches. converged: whether it has to be."""
+    """A teacher, trained once with the first seed. The checkpoint of its last epoch is used.
+
+    converged: whether students may only be trained if it has converged.
+    """
 
     key: str
     title: str
@@ -44,7 +48,7 @@ class Teacher:
     values: tuple[str, ...] = ()
 
     def run(self) -> Run:
-        """In RUNS/<key> itself, where the students' configs look for it."""
+        """Its run, in the folder RUNS/<key> that the configs of the students name."""
         path = f"{CONFIGS}/resnet50_base.yaml"
         own = ["OUTPUT_DIR", f"{RUNS}/{self.key}", *self.values]
         run = describe_run(path, own, ALONE, SEEDS[0])
@@ -52,12 +56,17 @@ class Teacher:
         return replace(run, overrides=values, cfg=load_cfg(path, values))
 
 
+def method_row(method: str, note: str = "") -> Row:
+    """STUDENT trained by a method without further values."""
+    return Row(method.replace("+", "_"), f"{title_of(method)}{note}", method)
+
+
 TEACHERS = [
     Teacher("teacher", "ResNet-50, the teacher", True),
     Teacher("weak_teacher", "ResNet-50, stopped early", False, ("SOLVER.MAX_EPOCHS", "4")),
 ]
 STUDENTS = {
-    TAUGHT: "ResNet-18(x0.5)",
+    STUDENT: "ResNet-18(x0.5)",
     "resnet18": "ResNet-18",
     "mobilenet_v2": "MobileNetV2",
     "mobilenet_v2_slim": "MobileNetV2, slim",
@@ -69,12 +78,12 @@ TWICE = ("SOLVER.MAX_EPOCHS", "6", "SOLVER.MILESTONES", "[4]")
 STOPPED = ("DISTILLER.STOP_EPOCH", "2")
 WEAK = ("DISTILLER.TEACHER_CKPT", f"{RUNS}/weak_teacher/epoch_03.pth")
 
-# By TUNING_SEED: the best of these learning rates is the one in configs/benchmark/_student.yaml.
+# Trained with TUNING_SEED; configs/benchmark/_student.yaml has the best of these learning rates.
 TUNING = {
     rate: Row(f"rate_{rate}", f"learning rate {rate}", ALONE, ("SOLVER.BASE_LR", rate))
     for rate in ("0.0005", "0.001", "0.002", "0.004")
 }
-# Group -> its rows. In a group, all rows have a seed before any has the next.
+# Name of a group -> its rows. All rows of a group are trained with one seed before the next seed.
 GROUPS: dict[str, list[Row]] = {
     f"students: {student}": [
         Row(f"{student}_alone", f"{title}, alone", ALONE, (), student, f"{student}_alone"),
@@ -83,49 +92,40 @@ GROUPS: dict[str, list[Row]] = {
     for student, title in STUDENTS.items()
 } | {
     "methods": [
-        Row("dfd", "DFD (FGD)", "dfd"),
-        Row("ld", "LD (DKD, here also KD)", "ld"),
-        Row("cd", "CD", "cd"),
-        Row("dfd_ld", "DFD + LD", "dfd+ld"),
-        Row("dfd_cd", "DFD + CD", "dfd+cd"),
-        Row("ld_cd", "LD + CD", "ld+cd"),
-        Row("pkd", "PKD", "pkd"),
-        Row("pkd_ld_cd", "PKD + LD + CD", "pkd+ld+cd"),
-        Row("reviewkd", "ReviewKD", "reviewkd"),
-        Row("hint", "hint (FitNet)", "hint"),
-        Row("rkd", "RKD", "rkd"),
-        Row("kd_standardized", "LD, standardized logits", "kd_standardized"),
-        Row("cd_contrastive", "CD, contrastive", "cd_contrastive"),
+        method_row("dfd", " (FGD)"),
+        method_row("ld", " (DKD, here also KD)"),
+        *map(method_row, ["cd", "dfd+ld", "dfd+cd", "ld+cd", "pkd", "pkd+ld+cd", "reviewkd"]),
+        *map(method_row, ["hint", "rkd", "kd_standardized", "cd_contrastive"]),
         Row("ddps_constant", "DDPS, CD ranked by a constant", "ddps", CONSTANT),
         Row("ddps_contrastive", "DDPS, CD contrastive", "ddps", CONTRASTIVE),
         Row("dfd_plain", "DFD, published sums", "dfd", PLAIN),
-        Row("ddps_plain", "DDPS, DFD by published sums", "ddps", PLAIN),
+        Row("ddps_plain", "DDPS, DFD as published sums", "ddps", PLAIN),
     ],
     "why": [
-        Row("alone_twice", "alone, twice as long", ALONE, TWICE),
-        Row("ddps_stopped", "DDPS, in 2 of 3 epochs", "ddps", STOPPED),
-        Row("ddps_weak", "DDPS under the teacher stopped early", "ddps", WEAK),
-        Row("ddps_twice", "DDPS, twice as long", "ddps", TWICE, base="alone_twice"),
+        Row("alone_twice", "alone, twice the epochs", ALONE, TWICE),
+        Row("ddps_stopped", "DDPS in 2 of 3 epochs", "ddps", STOPPED),
+        Row("ddps_weak", "DDPS, teacher stopped early", "ddps", WEAK),
+        Row("ddps_twice", "DDPS, twice the epochs", "ddps", TWICE, base="alone_twice"),
     ],
 }
 ROWS: dict[str, Row] = {row.key: row for rows in GROUPS.values() for row in rows}
-# What is tested for a gain: every row over its base, and DDPS over every other method.
-DDPS_OVER = [(ROWS[f"{TAUGHT}_ddps"], row) for row in GROUPS["methods"]]
+# (row, base) of every tested gain: every row over its base, and DDPS over every other method.
+DDPS_OVER = [(ROWS[f"{STUDENT}_ddps"], row) for row in GROUPS["methods"]]
 COMPARISONS = [(row, ROWS[row.base]) for row in ROWS.values() if row.key != row.base] + DDPS_OVER
 
-# Term -> whose settings it has here. None was tuned on this data.
+# Term -> source of its settings. None of them was tuned on this data.
 SOURCES = {
-    "dfd": "DDPS's release, which are FGD's paper's; at the strength that they have at full size",
+    "dfd": "DDPS's release, equal to the paper of FGD; strength as at full size",
     "ld": "DDPS's release",
-    "cd": "DDPS's release; the contrastive form: ours, from before this benchmark",
-    "pkd": "PKD's paper",
+    "cd": "DDPS's release; contrastive form: this project, before this benchmark",
+    "pkd": "paper of PKD",
     "reviewkd": "DDPS's release",
-    "kd": "ours, from before this benchmark",
-    "hint": "ours, from before this benchmark",
-    "rkd": "RKD's paper, as means in place of sums",
+    "kd": "this project, before this benchmark",
+    "hint": "this project, before this benchmark",
+    "rkd": "paper of RKD, with means instead of sums",
 }
 
 
 def in_order(rows: Collection[Row], seeds: tuple[int, ...]) -> Iterator[tuple[Row, int]]:
-    """Every row with one seed before any with the next."""
+    """All rows with one seed before all rows with the next seed."""
     return ((row, seed) for seed in seeds for row in rows)

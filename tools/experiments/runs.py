@@ -1,4 +1,4 @@
-"""Runs of one student by several methods and seeds: named, trained or resumed, and read."""
+"""Training runs of one student by several methods and seeds: names, training and scores."""
 
 import os
 import signal
@@ -18,29 +18,28 @@ from configs.defaults import load_cfg
 from configs.ranges import flatten
 from engine.evaluation.records import evaluations_of
 from models.distill import known_terms
-from tools.summarize import SCORES
+from tools.experiments.methods import parse_method
 from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-ALONE = "none"  # the method that is the student without a teacher
-SECONDS = "training seconds"
-# Method -> its terms, and config values of its own.
-METHODS = {term: ([term], []) for term in known_terms()} | {
-    ALONE: ([], []),
-    "ddps": (["dfd", "ld", "cd"], []),
-    "fgd": (["dfd"], []),
-    "dkd": (["ld"], []),
-    "cd_contrastive": (["cd"], ["DISTILLER.CD.FORM", "contrastive"]),
-    "kd_standardized": (["kd"], ["DISTILLER.KD.LOGITS", "standardized"]),
-    "dkd_standardized": (["ld"], ["DISTILLER.LD.LOGITS", "standardized"]),
+# Column of a table -> its name among the metrics of an evaluation, fractions of 1.
+SCORES = {
+    "recall": "detection/recall",
+    "AP": "detection/ap",
+    "mAP": "search/mAP",
+    "top-1": "search/top1",
 }
-# A run may go on under other values of these: no score depends on them.
+SECONDS = "training seconds"
+# A run may continue with other values of these keys: no score depends on them.
 FREE_KEYS = ("DEVICE", "INPUT.NUM_WORKERS", "SOLVER.CKPT_")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One student under `terms`; overrides: what makes its config of the one at cfg_path."""
+    """One training of a student.
+
+    cfg_path, overrides: give the config; name: of the method; terms: empty for the student alone.
+    """
 
     cfg_path: str
     name: str
@@ -59,39 +58,28 @@ class Run:
 
 
 def describe_run(path: str, overrides: list[str], method: str, seed: int) -> Run:
-    """A run of which nothing needs to be there yet; UserError for an unknown method."""
-    parts = method.split("+")
-    if unknown := [part for part in parts if part not in METHODS]:
-        raise UserError(
-            f"--methods {method}: expected {', '.join(METHODS)}, or several joined "
-            f"by +; found {unknown[0]}"
-        )
-    terms = [term for part in parts for term in METHODS[part][0]]
-    options = [option for part in parts for option in METHODS[part][1]]
-    if ALONE in parts and len(parts) > 1:
-        raise UserError(f"--methods {method}: expected {ALONE} by itself")
-    name = "+".join(map(_name_of, parts))
+    """The run of a method and a seed, without checks of files. Raises a UserError for an unknown
+    method."""
+    parts = parse_method(method)
+    terms = [term for part in parts for term in part.terms]
+    options = [option for part in parts for option in part.options]
+    name = "+".join(part.name for part in parts)
     folder = Path(load_cfg(path, overrides).OUTPUT_DIR) / f"{name}_seed{seed}"
     own = ["DISTILLER.TERMS", str(terms), "SEED", str(seed), "OUTPUT_DIR", str(folder)]
     overrides = [*overrides, *options, *own]
     return Run(path, name, terms, seed, overrides, load_cfg(path, overrides))
 
 
-def _name_of(part: str) -> str:
-    """What it is in effect: fgd is dfd, one run for both."""
-    terms, options = METHODS[part]
-    return "_".join(["+".join(terms) or ALONE, *options[1::2]])
-
-
 def make_run(path: str, overrides: list[str], method: str, seed: int) -> Run:
-    """UserError for an unknown method, a missing teacher, or a folder with another run."""
+    """`describe_run` and `check_run`."""
     run = describe_run(path, overrides, method, seed)
     check_run(run)
     return run
 
 
 def check_run(run: Run) -> None:
-    """UserError for a missing teacher, or a folder that holds a run trained with other values."""
+    """Raise a UserError if the teacher is missing, or if the folder of the run contains a run with
+    other config values."""
     teacher = run.cfg.DISTILLER.TEACHER_CKPT
     if run.terms and not Path(teacher).is_file():
         raise UserError(
@@ -105,20 +93,24 @@ def check_run(run: Run) -> None:
     for key, value in values_of(run).items():
         if value != theirs[key]:
             raise UserError(
-                f"{run.folder}: holds a run with {key} {theirs[key]}, asked for "
-                f"{value}; expected another OUTPUT_DIR"
+                f"{run.folder}: {key}: expected {value}, found a run with {theirs[key]}; choose "
+                "another OUTPUT_DIR"
             )
 
 
 def values_of(run: Run) -> dict[str, Any]:
-    """The config's values by key, without those that this run's scores do not depend on."""
+    """Config values by key, without the keys that the scores of this run do not depend on."""
     others = tuple(f"DISTILLER.{t.upper()}." for t in known_terms() if t not in run.terms)
     unread = FREE_KEYS + (others if run.terms else ("DISTILLER.",))
     return {key: v for key, v in flatten(run.cfg).items() if not key.startswith(unread)}
 
 
 def read_scores(run: Run) -> dict[str, float] | None:
-    """Scores of the last epoch, seed and training seconds; None for an unfinished run."""
+    """Scores of the last epoch in per cent, seed and training seconds; None for an unfinished run.
+
+    Raises:
+        UserError: if the records in the run's folder are damaged.
+    """
     past = evaluations_of(run.folder)
     if not past or past[-1]["epoch"] != run.cfg.SOLVER.MAX_EPOCHS:
         return None
@@ -132,23 +124,28 @@ def read_scores(run: Run) -> dict[str, float] | None:
 
 
 def training_seconds(folder: Path) -> float:
-    """Of the steps that made the model, without evaluations: the parts of a resumed run add up,
-    steps that a crash lost and that were taken again count once."""
+    """Training seconds of the steps that led to the final weights, without evaluations.
+
+    The parts of a resumed run are added. Steps that were lost in a crash and repeated count once.
+    """
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     return sum(event.value for event in events.Scalars("train/seconds_per_step"))
 
 
 @dataclass
 class Children:
-    """Trainings that run now, and the signals that this program has received."""
+    """The running training processes, and the signals that this program has received."""
 
     running: set[subprocess.Popen] = field(default_factory=set)
     received: list[int] = field(default_factory=list)
 
     @contextmanager
     def stopped_with_us(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM are passed on to all; no other starts then, and once those have
-        ended this program leaves with 128 + signal."""
+        """Forward Ctrl-C and SIGTERM to all running trainings.
+
+        After a signal no further training starts. When all have ended, this program exits with
+        128 + the number of the signal.
+        """
 
         def pass_on(number: int, _) -> None:
             self.received.append(number)
@@ -162,12 +159,18 @@ class Children:
             for number, handler in previous.items():
                 signal.signal(number, handler)
         if self.received:
-            print("stopped; the same command goes on from here", file=sys.stderr)
+            print("stopped; run the same command again to continue", file=sys.stderr)
             sys.exit(128 + self.received[0])
 
     def call(self, command: list[str], log_path: Path, threads: int) -> tuple[int, list[str]]:
-        """Run a command on `threads` cores (0: as many as it likes), its output appended to a log;
-        exit code and the lines of output."""
+        """Run a command and append its output to a log file.
+
+        Args:
+            threads: OMP_NUM_THREADS of the process; 0 leaves it as it is.
+
+        Returns:
+            The exit code and the lines of output.
+        """
         log_path.parent.mkdir(parents=True, exist_ok=True)
         own = {"OMP_NUM_THREADS": str(threads)} if threads else {}
         with open(log_path, "ab+") as log:
@@ -177,10 +180,10 @@ class Children:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=os.environ | own,
-                start_new_session=True,  # a terminal's Ctrl-C comes from us alone, once
+                start_new_session=True,  # Ctrl-C reaches it once, through this program
             )
             self.running.add(process)
-            if self.received:  # between the decision to start and now
+            if self.received:  # a signal arrived while the process was starting
                 process.send_signal(self.received[0])
             code = process.wait()
             self.running.discard(process)
@@ -190,7 +193,7 @@ class Children:
 
 
 def train(run: Run, children: Children, threads: int) -> str | None:
-    """Train or resume a run; None, or why it failed in one line."""
+    """Train or resume a run. Returns None, or the reason of a failure in one line."""
     program = ROOT / ("train_ddps.py" if run.terms else "train_base.py")
     command = [sys.executable, str(program), "--cfg", run.cfg_path, "--resume", *run.overrides]
     code, lines = children.call(command, run.log, threads)
@@ -205,14 +208,15 @@ def train(run: Run, children: Children, threads: int) -> str | None:
 def finish(
     run: Run, title: str, children: Children, threads: int = 0
 ) -> tuple[dict | None, str | None]:
-    """A run's scores, training it where that is still to do; or None and why it failed."""
+    """Train a run if it is not finished. Returns its scores and None, or None and the reason of a
+    failure."""
     try:
-        found, state, reason = read_scores(run), "was finished", None
+        found, state, reason = read_scores(run), "already finished", None
         if found is None:
             print(f"{title}: training, log in {run.log}", flush=True)
             state, reason = "finished", train(run, children, threads)
             found = read_scores(run)
-    except UserError as error:  # of what an earlier training left behind
+    except UserError as error:  # in the records of an earlier training
         found, reason = None, str(error)
     if found:
         state += ": " + ", ".join(f"{name} {found[name]:.2f}" for name in ("mAP", "top-1"))
@@ -222,8 +226,11 @@ def finish(
 
 
 def finish_all(runs: Sequence[Run], jobs: int = 1) -> Iterator[tuple[Run, dict | None, str | None]]:
-    """(run, scores, why it failed) of each run as it ends, `jobs` of them at once, which then share
-    the cores."""
+    """Finish all runs, `jobs` at a time; the trainings share the CPU cores.
+
+    Yields:
+        (run, scores, reason of a failure) of each run, as soon as it ends.
+    """
     children = Children()
     threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else 0
 
@@ -240,4 +247,4 @@ def finish_all(runs: Sequence[Run], jobs: int = 1) -> Iterator[tuple[Run, dict |
                     yield ends[end], *end.result()
         finally:
             for end in ends:
-                end.cancel()  # where whoever asked has failed: no other run starts
+                end.cancel()  # if the caller has failed, no further run starts

@@ -1,1 +1,1 @@
-"""What the programs that write networks share."""
+"""Code that the programs which convert or export networks share."""

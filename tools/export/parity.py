@@ -1,4 +1,4 @@
-"""Is the network in a file PyTorch's? The same people on a few pictures."""
+"""Comparison of an exported network with PyTorch: the same detections on a few pictures."""
 
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -13,14 +13,17 @@ from utils.media import read_pixels
 
 DEMO = Path(__file__).parents[2] / "demo_imgs"
 PICTURES = [DEMO / "hall_1.jpg", DEMO / "street.jpg", DEMO / "plaza.jpg"]
-PIXELS, NUMBERS = 0.05, 1e-3  # how far boxes and embeddings may be from PyTorch's
+PIXELS, NUMBERS = 0.05, 1e-3  # largest allowed difference of boxes and of embeddings
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two networks are apart on one picture: people that each finds, and the largest
-    differences: of boxes (pixels), scores and embeddings between one's people and the nearest of
-    the other, and of the query boxes' embeddings."""
+    """Differences between two networks on one picture.
+
+    plain, other: number of detections of each network; boxes (pixels), scores, embeddings: largest
+    difference between a detection of one network and the nearest detection of the other; queries:
+    largest difference between the embeddings of the query boxes.
+    """
 
     plain: int
     other: int
@@ -31,6 +34,7 @@ class Difference:
 
     @property
     def same(self) -> bool:
+        """Whether all differences but those of scores are within PIXELS and NUMBERS."""
         return (
             self.plain == self.other
             and self.boxes <= PIXELS
@@ -39,7 +43,10 @@ class Difference:
 
 
 def compare(plain: Network, other: Network, image: Tensor) -> Difference:
-    """Of an image [3, H, W] uint8, with boxes in it: where one may stand, all, one pixel."""
+    """Compare two networks on an image [3, H, W] uint8.
+
+    The query boxes are the size of a person, of the whole image and of one pixel.
+    """
     height, width = image.shape[1:]
     places = [[0.2, 0.2, 0.4, 0.9], [0, 0, 1, 1], [0.5, 0.5, 0.5 + 1 / width, 0.5 + 1 / height]]
     boxes = torch.tensor(places) * torch.tensor([width, height, width, height])
@@ -64,23 +71,29 @@ def _largest(difference: Tensor) -> float:
 
 
 def check(plain: Network, other: Network, path: Path, images: dict[str, Tensor]) -> bool:
-    """Print how the network in the file differs from PyTorch's, `plain`, on each image; whether it
-    is the same."""
+    """Print the differences between two networks on each image, and return whether they agree.
+
+    Args:
+        plain: the network in PyTorch.
+        other: the network in the file at `path`.
+        images: by name, each [3, H, W] uint8.
+    """
     found = [compare(plain, other, image) for image in images.values()]
     rows = [
         [f"{name} {image.shape[2]}×{image.shape[1]}", *astuple(one)]
         for (name, image), one in zip(images.items(), found)
     ]
-    head = ["people", "in ONNX", "boxes, px", "scores", "embeddings", "of queries"]
+    head = ["detections", "in ONNX", "boxes, px", "scores", "embeddings", "query embeddings"]
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; largest differences from PyTorch")
     print(tabulate(rows, ["", *head], floatfmt=".1e"))
     if not any(one.plain for one in found):
-        print("nobody was found in these pictures: --check takes others")
+        print("no detections in these pictures: give other pictures with --check")
     return all(one.same for one in found)
 
 
 def pictures(paths: list[Path]) -> dict[str, Tensor]:
-    """By path, or three of three sizes: as it is, turned, and small with odd sides."""
+    """Read pictures, each [3, H, W] uint8. PICTURES are changed to three different shapes: as they
+    are, transposed, and small with odd sides."""
     images = {str(path): read_pixels(path, upright=True) for path in paths}
     if paths is not PICTURES:
         return images

@@ -1,12 +1,12 @@
-"""Names in checkpoints and configs of the published release, and ours for them."""
+"""Names in checkpoints and configs of the published release, and the names of this project."""
 
 import re
 
 from torch import Tensor
 from torch.nn import functional as F
 
-# Release key (torchvision 0.12 naming) -> ours, in order; the unused regressor goes first because
-# the release calls it by the name that the detection branch's predictor has here.
+# Release key (torchvision 0.12 naming) -> key here, applied in this order. The unused regressor of
+# the release is removed first: its name is the name of the detection branch's predictor here.
 UNUSED = "roi_heads.box_predictor."
 RENAMES = [
     (
@@ -20,15 +20,16 @@ RENAMES = [
     (r"^roi_heads\.embedding_head\.rescaler\.", "roi_heads.embedding_head.norm."),
     (r"^roi_heads\.reid_loss\.", "roi_heads.oim."),
 ]
-# The release's FGD module of one level -> the DFD term's.
+# Side of the release's FGD module of one level -> attribute of the DFD term.
 SIDES = {"s": "student_context", "t": "teacher_context"}
 
-# PRW's training identities are 1-478, 480-483 and 932; the release's row of a raw id is id - 1.
-PRW_ROWS = [*range(478), *range(479, 482)]  # 483 and 932 are beyond its 482 rows
+# The training identities of PRW are 1-478, 480-483 and 932. The release uses row id - 1 of a table
+# of 482 rows, so identities 483 and 932 have no row.
+PRW_ROWS = [*range(478), *range(479, 482)]
 PRW_TABLE = 482
 
-# Release config key -> ours. The release never reads a good part of its keys, so those that would
-# change what a network finds (RPN, RoI heads) come from this project's configs, as published.
+# Release config key -> key here. The release never reads many of its keys. Those that would change
+# detections (RPN, RoI heads) are therefore taken from this project's configs, as published.
 CONFIG_KEYS = {
     **{
         f"INPUT.{key}": f"INPUT.{key}"
@@ -63,24 +64,26 @@ CONFIG_KEYS = {
 
 
 def rename(key: str) -> str:
-    """A release key -> our key."""
+    """Translate a key of the release's state dict."""
     for pattern, replacement in RENAMES:
         key = re.sub(pattern, replacement, key)
     return key
 
 
 def convert_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A released network's state dict in our naming, without the regressor that nothing uses."""
+    """Translate a state dict of the release, without the regressor that the release never uses."""
     return {rename(key): value for key, value in state.items() if not key.startswith(UNUSED)}
 
 
 def renumber_prw(lut: Tensor) -> Tensor:
-    """The release's PRW table [482, D] -> [483, D], in the order of our labels 1..483; the last
-    two people, which the release trains towards slots of the queue, have empty rows."""
+    """Reorder the release's PRW table [482, D] to [483, D], the order of the labels 1..483 here.
+
+    The last two identities have empty rows: the release trained them towards rows of the queue.
+    """
     return F.pad(lut[PRW_ROWS], (0, 0, 0, 2))
 
 
 def rename_adapter(key: str) -> str:
-    """A key of the release's FGD module -> the DFD term's, within one level."""
+    """Translate a key of the release's FGD module of one level to the key of the DFD term."""
     key = re.sub(r"^conv_mask_([st])\.", lambda m: f"{SIDES[m[1]]}.mask.", key)
     return re.sub(r"^channel_add_conv_([st])\.", lambda m: f"{SIDES[m[1]]}.transform.", key)

@@ -1,0 +1,107 @@
+"""The record that is kept of a finished run: one small JSON file."""
+
+import hashlib
+import json
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from configs.defaults import get_cfg, load_cfg
+from configs.ranges import flatten
+from datasets import load_dataset
+from engine.checkpoint import load_net
+from engine.evaluation.evaluate import evaluate
+from engine.evaluation.records import evaluations_of
+from models.build import choose_device
+from tools.experiments.runs import ROOT, SCORES, SECONDS, Run, values_of
+from tools.measure.machine import machine_name
+from tools.measure.network import count_flops, count_parameters, make_net
+from utils.files import read_text, write_text
+
+
+def config_hash(run: Run) -> str:
+    """Hash of the config values that scores depend on and that differ from the defaults.
+
+    An option that is added later does not change the hash of runs that leave it at its default.
+    """
+    defaults = flatten(get_cfg())
+    own = {key: value for key, value in values_of(run).items() if value != defaults[key]}
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@cache
+def file_hash(path: str) -> str:
+    """The first 12 digits of the SHA-256 of a file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+
+
+def commit() -> str:
+    """The abbreviated commit of HEAD, with "+" if files other than docs/ differ from it."""
+
+    def git(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+
+    head = git("rev-parse", "--short", "HEAD")
+    if head.returncode:
+        return "unknown"
+    same = git("diff", "--quiet", "HEAD", "--", ":!docs").returncode == 0
+    return head.stdout.strip() + ("" if same else "+")
+
+
+@cache
+def cost(path: str) -> dict[str, float]:
+    """Parameters of a config's network, and GFLOP of a detection pass of one image."""
+    cfg = load_cfg(path)
+    net = make_net(cfg, torch.device("cpu"))  # also seeds the random image
+    flops = count_flops(net, torch.rand(3, cfg.INPUT.MIN_SIZE, cfg.INPUT.MAX_SIZE))
+    return {"parameters": count_parameters(cfg), "gflop": round(flops / 1e9, 3)}
+
+
+def checkpoint_of(run: Run) -> str:
+    """Path of the checkpoint of the last epoch."""
+    return str(run.folder / f"epoch_{run.cfg.SOLVER.MAX_EPOCHS - 1:02}.pth")
+
+
+def given_boxes(run: Run) -> float:
+    """mAP in per cent with ground-truth boxes, which measures re-id without detection."""
+    values = ["EVAL_USE_GT", "True", "OUTPUT_DIR", str(run.folder / "given_boxes")]
+    cfg = load_cfg(run.cfg_path, [*run.overrides, *values])
+    device = choose_device(cfg.DEVICE)
+    net = load_net(cfg, checkpoint_of(run), device)
+    results = evaluate(net, load_dataset(cfg.INPUT.DATASET, cfg.INPUT.DATA_ROOT), cfg, device)
+    return 100 * results["search"]["mAP"]
+
+
+def map_by_epoch(run: Run) -> dict[int, float]:
+    """mAP in per cent of every evaluated epoch."""
+    past = evaluations_of(run.folder)
+    return {one["epoch"]: round(100 * one["search/mAP"], 2) for one in past}
+
+
+def make_record(run: Run, scores: dict) -> dict:
+    """The record of a finished run with these scores."""
+    found = json.loads(read_text(run.folder / "results.json", "results"))
+    teacher = file_hash(run.cfg.DISTILLER.TEACHER_CKPT) if run.terms else None
+    return {
+        "seed": run.seed,
+        "config": config_hash(run),
+        "teacher": teacher,
+        "commit": commit(),
+        "machine": machine_name(choose_device(run.cfg.DEVICE)),
+        "torch": torch.__version__,
+        "seconds": round(scores[SECONDS]),
+        **cost(run.cfg_path),
+        "scores": {name: round(scores[name], 3) for name in SCORES},
+        "mAP of given boxes": round(given_boxes(run), 3),
+        "mAP by epoch": map_by_epoch(run),
+        "detection_errors": {k: round(v, 5) for k, v in found["detection_errors"].items()},
+        "query_ap": [round(query["ap"], 4) for query in found["queries"]],
+    }
+
+
+def write_record(path: Path, content: dict) -> None:
+    """Write a dict as JSON with one line per key."""
+    lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(v)}" for key, v in content.items())
+    write_text(f"{{\n{lines}\n}}\n", path)

@@ -1,0 +1,29 @@
+"""Types for argparse options: the message of a wrong value names what was expected and found."""
+
+import argparse
+
+
+def whole(text: str) -> int:
+    """A whole number of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, found {text}")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text}")
+    return int(text)
+
+
+def numbers(text: str) -> list[int]:
+    """Comma-separated whole numbers of at least 1, in rising order: "4,1" -> [1, 4]."""
+    return sorted({positive(part) for part in text.split(",")})
+
+
+def program_parser(docstring: str | None) -> argparse.ArgumentParser:
+    """A parser whose --help begins with the docstring of a program, line breaks included."""
+    return argparse.ArgumentParser(
+        description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
