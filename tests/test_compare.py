@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from configs.defaults import load_cfg
+from configs.ranges import flatten
 from engine.checkpoint import load_checkpoint
-from models.build import build_net
+from models.build import build_net, build_terms
 from tests.training import CONFIG, make_data
 from tools import compare
 from tools.experiments import runs
 from tools.experiments.comparison import SECONDS, make_rows, markdown
+from tools.experiments.methods import METHODS
 from utils.errors import UserError
 from utils.files import save_file
 
@@ -218,6 +220,15 @@ def test_methods(base, method, name, terms, options):
 def test_mistakes_before_any_run(call, arguments, message):
     with pytest.raises(UserError, match=message):
         call(*arguments)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_builds_its_terms(method):
+    run = runs.describe_run(str(ROOT / "configs/prw/resnet18_ddps.yaml"), [], method, 1)
+    assert list(build_terms(run.cfg, run.cfg)) == list(METHODS[method].terms) == run.terms
+    options = METHODS[method].options
+    values = flatten(run.cfg)
+    assert [str(values[key]) for key in options[::2]] == list(options[1::2])
 
 
 def test_different_methods_have_different_names():

@@ -55,7 +55,7 @@ def adapters(channels: int = 256) -> dict:
 
 
 def write_release(folder: Path, model: dict, config: dict = CONFIG) -> tuple[str, str]:
-    """Write config.yaml and epoch_19.pth with all parts that the release saves; returns both paths."""
+    """Write config.yaml and epoch_19.pth as the release does, and return their paths."""
     folder.mkdir(exist_ok=True)
     cfg, ckpt = folder / "config.yaml", folder / "epoch_19.pth"
     cfg.write_text(yaml.safe_dump(config))

@@ -1,4 +1,4 @@
-"""tools.export_onnx: the numbers of PyTorch in onnxruntime, and the programs that accept the file."""
+"""tools.export_onnx: the same numbers in onnxruntime, and the programs that accept the file."""
 
 import json
 import sys
