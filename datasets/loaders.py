@@ -1,7 +1,7 @@
 """Scenes from disk to batches. Order and flips are pure functions of seed, epoch and index, so
 workers hold no random state and a resumed run sees the batches it would have seen."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -155,11 +155,6 @@ def epoch_batches(
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
-def split_slice(count: int, number: int, parts: int) -> slice:
-    """The number-th of `parts` even cuts of `count` things; all cuts in a row are the things."""
-    return slice(count * number // parts, count * (number + 1) // parts)
-
-
 def train_loader(
     data: SceneDataset,
     batch_size: int,
@@ -167,11 +162,10 @@ def train_loader(
     seed: int,
     epoch: int,
     start_step: int = 0,
-    part: tuple[int, int] = (0, 1),
+    own: Callable[[list[int]], list[int]] = list,
     pin: bool = False,
 ) -> Loader:
-    """One epoch's batches from `start_step` on; of each, the r-th part of n for part (r, n), or
-    its first image where a small batch leaves nothing to this part."""
+    """The batches of one epoch from `start_step` on. own: selects the scenes of a batch that this
+    process reads; all of them by default."""
     batches = epoch_batches(data.shares, batch_size, seed, epoch)[start_step:]
-    batches = [batch[split_slice(len(batch), *part)] or batch[:1] for batch in batches]
-    return Loader(data, [[(epoch, i) for i in batch] for batch in batches], workers, pin)
+    return Loader(data, [[(epoch, i) for i in own(batch)] for batch in batches], workers, pin)

@@ -23,6 +23,7 @@ from datasets import load_dataset
 from datasets.loaders import SceneDataset, train_loader
 from engine import run as program
 from engine.distributed import own_device, rank
+from engine.training.batching import Batching
 from engine.training.generators import seed_everything
 from engine.training.schedule import scaled_lr
 from engine.training.train_step import TrainStep
@@ -65,10 +66,15 @@ def learn_in_double() -> None:
     def in_double(self, cfg, model, net, device):
         begin(self, cfg, model.double(), net, device)
 
-    def doubled(self, images, targets, *args):
+    def doubled(self, parts, *args):
         with numbers_of(torch.float64):
-            targets = [target | {"boxes": target["boxes"].double()} for target in targets]
-            return step(self, images, targets, *args)
+            parts = [
+                part._replace(
+                    targets=[one | {"boxes": one["boxes"].double()} for one in part.targets]
+                )
+                for part in parts
+            ]
+            return step(self, parts, *args)
 
     def in_single(net, *args):
         return score(deepcopy(net).to(torch.float32), *args)
@@ -251,8 +257,9 @@ def world(base):
         if distill:
             model = build_distiller(cfg, net, build_net(cfg, data.num_pids), cfg)
         train_step = TrainStep(cfg, model.train(), net, CPU)
+        batching = Batching.of(cfg)
         losses = [
-            train_step.step(images, targets, len(images), 0.02, "a test")
+            train_step.step(batching.parts(images, targets, len(images)), 0.02, "a test")
             for images, targets in batches
         ]
         return losses, net.state_dict()

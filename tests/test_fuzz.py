@@ -27,6 +27,7 @@ from engine.checkpoint import (
     load_teacher,
 )
 from engine.evaluation.cache import CACHE, load_cache
+from engine.training.batching import Batching
 from engine.training.folder import CheckpointFolder
 from engine.training.history import History
 from engine.training.train import Trainer
@@ -168,7 +169,8 @@ def test_odd_values_stop_at_once_or_train(base, dataset, changes):
         train_step = TrainStep(cfg, net.train(), net, CPU)
         loader = train_loader(SceneDataset(dataset.train, train=True), 2, 0, 0, 0)
         images, targets = next(iter(loader))
-        losses = train_step.step(images, targets, len(images), cfg.SOLVER.BASE_LR, "a test")
+        parts = Batching.of(cfg).parts(images, targets, len(images))
+        losses = train_step.step(parts, cfg.SOLVER.BASE_LR, "a test")
         assert np.isfinite(list(losses.values())).all()
     except UserError as error:
         assert one_line(error)

@@ -8,6 +8,7 @@ from torch import nn
 from torchvision.models.detection.image_list import ImageList
 
 from configs.defaults import load_cfg
+from engine.training.batching import Batching, Part
 from engine.training.generators import generator_states, restore_generators, seed_everything
 from engine.training.train_step import TrainStep
 from models.backbones import BACKBONES, FrozenNormStatistics, make_backbone
@@ -37,8 +38,9 @@ def learn(tmp_path):
         train_step = TrainStep(cfg, model.train(), net, CPU)
         images = [torch.rand(3, 64, 112) for _ in range(3)]
         targets = [{"boxes": BOXES, "labels": torch.tensor([1 + i, 2 + i])} for i in range(3)]
+        parts = Batching.of(cfg).parts(images, targets, 3)
         return (
-            [train_step.step(images, targets, 3, rate, "a test") for _ in range(2)],
+            [train_step.step(parts, rate, "a test") for _ in range(2)],
             net,
             train_step,
         )
@@ -132,7 +134,7 @@ def test_what_needs_float32_gets_it(learn):
         )
     images = [torch.rand(3, 64, 112)] * 3
     targets = [{"boxes": BOXES, "labels": torch.tensor([1, 2])}] * 3
-    train_step.step(images, targets, 3, 0.01, "a test")
+    train_step.step([Part(images, targets)], 0.01, "a test")
     assert seen == {"features": {torch.float32}, "others": {torch.float32}, "autocast": False}
     assert dtypes == [torch.float32, torch.bfloat16]  # the branches themselves are in half
 
@@ -154,7 +156,7 @@ def test_half_precision_survives_an_overflow(learn):
     train_step.weights["rpn_cls"] = 1e36
     images = [torch.rand(3, 64, 112)] * 3
     targets = [{"boxes": BOXES, "labels": torch.tensor([1, 2])}] * 3
-    train_step.step(images, targets, 3, 0.01, "a test")
+    train_step.step([Part(images, targets)], 0.01, "a test")
     assert train_step.scaler.get_scale() == scale / 2
     after = net.state_dict()
     assert all(torch.equal(before[name], after[name]) for name, _ in net.named_parameters())
@@ -172,21 +174,13 @@ def test_all_measures_go_together(learn):
     assert all(torch.tensor(list(one.values())).isfinite().all() for one in losses)
 
 
-def test_parts_without_an_image_are_left_out(learn):
-    """A lone rank waits for no one: what stands in would only move BatchNorm's statistics."""
-    _, _, train_step = learn("SOLVER.ACCUMULATE", "3")
-    target = {"boxes": BOXES, "labels": torch.tensor([1, 2])}
-    pieces = list(train_step._pieces([torch.rand(3, 64, 112)], [target], 1))
-    assert [(len(images), alive) for images, _, alive in pieces] == [(1, True)]
-
-
 def test_counting_ahead_leaves_no_trace(learn):
     """Statistics of norms, and random numbers, as if the network had not run ahead."""
     _, net, train_step = learn()
     before = copy.deepcopy(net.state_dict())
     images, targets = [torch.rand(3, 64, 112)], [{"boxes": BOXES, "labels": torch.tensor([1, 2])}]
     states = generator_states()
-    counts = train_step._count([(images, targets, True), (images, targets, False)])
+    counts = train_step._count([Part(images, targets), Part(images, targets, live=False)])
     assert same(before, net.state_dict()) and same(states, generator_states())
     restore_generators(states, "a test")
     assert counts["images"] == 1 and counts["proposals"] <= 16 and counts["labelled"] >= 2

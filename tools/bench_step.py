@@ -25,6 +25,7 @@ from tabulate import tabulate
 from torch.utils.flop_counter import FlopCounterMode
 
 from configs.defaults import load_cfg
+from engine.training.batching import Batching
 from engine.training.generators import seed_everything
 from engine.training.train_step import TrainStep
 from models.build import build_distiller, build_net, choose_device
@@ -122,9 +123,9 @@ def _prepare(path: str, teacher: str | None, overrides: list[str], plain: bool) 
         teacher_net = build_net(teacher_cfg, IDENTITIES).to(_device)
         model = build_distiller(cfg, net, teacher_net, teacher_cfg).to(_device)
     train_step = TrainStep(cfg, model.train(), net, _device)
-    batch = cfg.INPUT.BATCH_SIZE_TRAIN
-    images, targets = make_batch(cfg, batch, _device)
-    _train = partial(train_step.step, images, targets, batch, 1e-4, "a benchmark")
+    batching = Batching.of(cfg)
+    parts = batching.parts(*make_batch(cfg, batching.size, _device), batching.size)
+    _train = partial(train_step.step, parts, 1e-4, "a benchmark")
 
 
 def _step() -> tuple[float, float]:

@@ -12,11 +12,12 @@ from yacs.config import CfgNode
 
 from datasets.augment import check_augmentations
 from datasets.base import SearchDataset, digest
-from datasets.loaders import Batch, Loader, SceneDataset, epoch_length, split_slice, train_loader
+from datasets.loaders import Batch, Loader, SceneDataset, epoch_length, train_loader
 from engine.checkpoint import load_checkpoint
 from engine.distributed import from_all, from_first, rank, ranks, same_buffers
 from engine.evaluation.evaluate import draw_scene, evaluate
 from engine.evaluation.records import flat_metrics
+from engine.training.batching import Batching
 from engine.training.curves import Curves, curves_in
 from engine.training.folder import CONFIG, CheckpointFolder
 from engine.training.generators import generator_states, restore_generators
@@ -56,6 +57,7 @@ class Trainer:
             shares=dataset.shares,
         )
         check_augmentations(cfg.INPUT.AUGMENT)
+        self.batching = Batching.of(cfg)
         self.train_step = TrainStep(cfg, model, net, device)
         self.base_lr = scaled_lr(
             cfg.SOLVER.BASE_LR, cfg.SOLVER.BASE_LR_BATCH, cfg.INPUT.BATCH_SIZE_TRAIN
@@ -69,7 +71,7 @@ class Trainer:
             "annotations": digest(dataset.train),
         }
         self.epoch_scenes = epoch_length(self.scenes.shares)
-        self.steps_per_epoch = -(-self.epoch_scenes // cfg.INPUT.BATCH_SIZE_TRAIN)
+        self.steps_per_epoch = self.batching.steps(self.epoch_scenes)
         self.epoch = self.step = 0  # finished epochs, and finished steps of the next one
         self.done = 0  # finished steps of the whole run, whose epochs may have had other lengths
         self.checkpoint: Path | None = None  # the newest
@@ -203,7 +205,7 @@ class Trainer:
             seed=self.cfg.SEED,
             epoch=self.epoch,
             start_step=self.step,
-            part=(rank(), ranks()),
+            own=self.batching.own,
             pin=self.device.type == "cuda",
         )
 
@@ -227,8 +229,8 @@ class Trainer:
                 batch = self.next_batch(batches)
                 if self.stop() or batch is None:
                     break
-                size, losses = self.batch_size(), self.run_step(*batch)
-                self.log(curves, losses, size, time.perf_counter() - start)
+                losses = self.run_step(*batch)
+                self.log(curves, losses, time.perf_counter() - start)
                 self.step, self.done = self.step + 1, self.done + 1
                 bar.set_postfix(loss=f"{losses['total']:.3f}", refresh=False)
                 bar.update()
@@ -265,11 +267,6 @@ class Trainer:
                 f"{len(outside)} images, the last {list(outside)[-1]}"
             )
 
-    def batch_size(self) -> int:
-        """Images of the step to come, on all ranks; an epoch's last batch may be smaller."""
-        size = self.cfg.INPUT.BATCH_SIZE_TRAIN
-        return min(size, self.epoch_scenes - self.step * size)
-
     def run_step(self, images: list, targets: list) -> dict[str, float]:
         solver = self.cfg.SOLVER
         rate = learning_rate(
@@ -280,10 +277,11 @@ class Trainer:
             solver.MILESTONES,
             solver.GAMMA,
         )
-        mine = split_slice(self.batch_size(), rank(), ranks())
+        count = self.batching.count(self.step, self.epoch_scenes)
+        parts = self.batching.parts(images, targets, count)
         where = f"epoch {self.epoch + 1}, step {self.step + 1}"
         try:
-            return self.train_step.step(images, targets, mine.stop - mine.start, rate, where)
+            return self.train_step.step(parts, rate, where)
         except (RuntimeError, MemoryError) as error:
             if not no_memory(error):
                 raise
@@ -293,13 +291,15 @@ class Trainer:
                 "BACKBONE.CHECKPOINT needs less (docs/training.md)"
             ) from None
 
-    def log(self, curves: Curves, losses: dict[str, float], size: int, seconds: float) -> None:
-        """The curves' points of the step just done, on `size` images: losses (unweighted), total,
-        rate, speed. They stand at the steps that the weights had learnt before it."""
+    def log(self, curves: Curves, losses: dict[str, float], seconds: float) -> None:
+        """Add the points of the step just done to the curves: losses (unweighted), their total, the
+        learning rate and the speed. Their position is the number of steps done before this one."""
         values = {f"loss/{name}": loss for name, loss in losses.items()}
         values["train/learning_rate"] = self.train_step.optimizer.param_groups[0]["lr"]
         values["train/seconds_per_step"] = seconds
-        values["train/images_per_second"] = size / seconds
+        values["train/images_per_second"] = (
+            self.batching.count(self.step, self.epoch_scenes) / seconds
+        )
         curves.add(values, self.done)
 
     # --- evaluation ---

@@ -1,7 +1,6 @@
 """One training step: the gradient of a whole batch, in as many parts as ranks and memory ask."""
 
 import warnings
-from collections.abc import Iterator
 from contextlib import nullcontext
 
 import torch
@@ -9,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from yacs.config import CfgNode
 
-from datasets.loaders import split_slice
 from engine.distributed import gather_rows, ranks, total
 from engine.evaluation.extract import precision_of
+from engine.training.batching import Part
 from models.backbones import FrozenNormStatistics
 from models.build import loss_weights
 from models.distill import check_terms
@@ -64,12 +63,6 @@ class TrainStep:
     def __init__(self, cfg: CfgNode, model: nn.Module, net: SearchNet, device: torch.device):
         self.solver, self.model, self.net, self.device = cfg.SOLVER, model, net, device
         self.dtype = precision_of("SOLVER.AMP", self.solver.AMP)
-        cuts = ranks() * self.solver.ACCUMULATE
-        if not 1 <= cuts <= cfg.INPUT.BATCH_SIZE_TRAIN:
-            raise UserError(
-                f"INPUT.BATCH_SIZE_TRAIN: expected an image for each of {ranks()} ranks times "
-                f"SOLVER.ACCUMULATE {self.solver.ACCUMULATE}; found {cfg.INPUT.BATCH_SIZE_TRAIN}"
-            )
         if self.solver.SYNC_BN:
             if device.type == "cpu":
                 raise UserError("SOLVER.SYNC_BN: PyTorch's SyncBatchNorm needs GPUs; found the CPU")
@@ -86,44 +79,37 @@ class TrainStep:
                 warnings.simplefilter("ignore", FutureWarning)  # of the argument's next name
                 self.parallel = DistributedDataParallel(model, broadcast_buffers=False)
 
-    def step(
-        self,
-        images: list[Tensor],
-        targets: list[dict[str, Tensor]],
-        live: int,
-        rate: float,
-        where: str,
-    ) -> dict[str, float]:
+    def step(self, parts: list[Part], rate: float, where: str) -> dict[str, float]:
         """Forward, backward, clip, update of weights and of the OIM table; the whole batch's
         losses.
 
-        images, targets: this rank's part of the batch. live: how many of them count; where it is
-        0, one image stands in, since every rank must take part. where: the step, in words.
+        parts: this rank's share of the batch, see `engine.training.batching`. where: the step, in
+        words.
         """
-        pieces = list(self._pieces(images, targets, live))
-        whole = self._count(pieces) if len(pieces) > 1 else None
+        parts = [self._on_device(part) for part in parts]
+        whole = self._count(parts) if len(parts) > 1 else None
         self.optimizer.zero_grad()
         sums, people, labels = 0, [], []
-        for number, (images, targets, alive) in enumerate(pieces, 1):
-            last = number == len(pieces) or ranks() == 1
+        for number, (images, targets, alive) in enumerate(parts, 1):
+            last = number == len(parts) or ranks() == 1
             with nullcontext() if last else self.parallel.no_sync():
                 out = self._forward(self.parallel, images, targets)
                 check_finite(out.losses, where)
                 whole = whole or {name: total(n * alive) for name, n in out.counts.items()}
                 share = {n: out.counts[n] * alive / whole[n].clamp(min=1) for n in whole}
-                parts = {
+                shares = {
                     name: loss * share[MEAN_OVER.get(name, "images")]
                     for name, loss in out.losses.items()
                 }
-                loss = sum(self.weights[name] * part for name, part in parts.items())
-                parts["total"] = loss
+                loss = sum(self.weights[name] * part for name, part in shares.items())
+                shares["total"] = loss
                 # DistributedDataParallel takes the mean over ranks; the parts want the sum
                 self.scaler.scale(loss * ranks()).backward()
-            sums = sums + torch.stack([part.detach().float() for part in parts.values()])
+            sums = sums + torch.stack([part.detach().float() for part in shares.values()])
             people.append(out.embeddings)
             labels.append(out.labels * alive)
         self._update(torch.cat(people), torch.cat(labels), rate)
-        return dict(zip(parts, total(sums).tolist()))
+        return dict(zip(shares, total(sums).tolist()))
 
     def gradient_norms(self, images: list[Tensor], targets: list) -> dict[str, float]:
         """Norm of the gradient of each weighted loss on the network's weights, and of their
@@ -144,35 +130,25 @@ class TrainStep:
             norms[name] = float(squares) ** 0.5 / scale
         return norms
 
-    def _pieces(
-        self, images: list[Tensor], targets: list[dict[str, Tensor]], live: int
-    ) -> Iterator[tuple[list[Tensor], list[dict[str, Tensor]], bool]]:
-        """The parts that go through the network at a time, on its device; the last value: whether
-        it counts, or stands in for an empty part, which other ranks wait for."""
-        parts = self.solver.ACCUMULATE
-        for cut in (split_slice(live, number, parts) for number in range(parts)):
-            alive = cut.stop > cut.start
-            if not alive and ranks() == 1:
-                continue
-            cut = cut if alive else slice(1)
-            yield (
-                [image.to(self.device, non_blocking=True) for image in images[cut]],
-                [{k: v.to(self.device) for k, v in target.items()} for target in targets[cut]],
-                alive,
-            )
+    def _on_device(self, part: Part) -> Part:
+        return Part(
+            [image.to(self.device, non_blocking=True) for image in part.images],
+            [{k: v.to(self.device) for k, v in target.items()} for target in part.targets],
+            part.live,
+        )
 
     def _forward(self, model: nn.Module, images: list[Tensor], targets: list) -> TrainingOutput:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
             return model(images, targets)
 
     @torch.no_grad()
-    def _count(self, pieces: list) -> dict[str, Tensor]:
+    def _count(self, parts: list[Part]) -> dict[str, Tensor]:
         """What the whole batch's losses are means over, before any part of it is trained: the
         sampled regions decide, so the network alone runs ahead with the same random numbers."""
         sums = {}
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices), FrozenNormStatistics(self.net):
-            for images, targets, alive in pieces:
+            for images, targets, alive in parts:
                 for name, count in self._forward(self.net, images, targets).counts.items():
                     sums[name] = sums.get(name, 0) + count * alive
         return {name: total(count) for name, count in sums.items()}

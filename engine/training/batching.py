@@ -1,0 +1,87 @@
+"""How a training batch is divided: between ranks, and into the parts that one rank trains in turn.
+
+This is the only place that decides it. The loader reads what `Batching.own` selects, and the
+training step receives the result of `Batching.parts`.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+from yacs.config import CfgNode
+
+from datasets.loaders import Target
+from engine.distributed import rank, ranks
+from utils.errors import UserError
+
+
+class Part(NamedTuple):
+    """Images and targets that go through the network together. If `live` is false, they fill the
+    place of an empty part, because all ranks must run the same number of parts; they add nothing
+    to the losses, the gradient or the OIM table."""
+
+    images: list[Tensor]
+    targets: list[Target]
+    live: bool = True
+
+
+def split_slice(count: int, number: int, parts: int) -> slice:
+    """Slice `number` of `parts` consecutive slices, of nearly equal length, of `count` items."""
+    return slice(count * number // parts, count * (number + 1) // parts)
+
+
+@dataclass(frozen=True)
+class Batching:
+    """The division of every batch of a run, as one of its ranks sees it."""
+
+    size: int  # images of a batch, on all ranks together
+    accumulate: int = 1  # parts of a rank's share
+    rank: int = 0
+    ranks: int = 1
+
+    @staticmethod
+    def of(cfg: CfgNode) -> "Batching":
+        """The division that the config and the running ranks give.
+
+        Raises:
+            UserError: if INPUT.BATCH_SIZE_TRAIN leaves a part without an image.
+        """
+        size, accumulate = cfg.INPUT.BATCH_SIZE_TRAIN, cfg.SOLVER.ACCUMULATE
+        if not 1 <= ranks() * accumulate <= size:
+            raise UserError(
+                f"INPUT.BATCH_SIZE_TRAIN: expected an image for each of {ranks()} ranks times "
+                f"SOLVER.ACCUMULATE {accumulate}; found {size}"
+            )
+        return Batching(size, accumulate, rank(), ranks())
+
+    def steps(self, images: int) -> int:
+        """Steps of an epoch of that many images."""
+        return -(-images // self.size)
+
+    def count(self, step: int, images: int) -> int:
+        """Images in the batch of step `step` (from 0) of an epoch of `images` images; the last
+        batch may be smaller than the others."""
+        return min(self.size, images - step * self.size)
+
+    def own(self, batch: list[int]) -> list[int]:
+        """The images of a batch that this rank reads: its share, or the batch's first image if a
+        small batch leaves no share to this rank."""
+        return batch[split_slice(len(batch), self.rank, self.ranks)] or batch[:1]
+
+    def parts(self, images: list[Tensor], targets: list[Target], count: int) -> list[Part]:
+        """Divide what this rank has read of a batch.
+
+        Args:
+            images, targets: those of `own`.
+            count: images of the whole batch, on all ranks.
+
+        Returns:
+            One part for each of SOLVER.ACCUMULATE. A single rank leaves out empty parts; several
+            ranks, which wait for each other, fill them with their first image.
+        """
+        share = split_slice(count, self.rank, self.ranks)
+        live = share.stop - share.start
+        cuts = [split_slice(live, number, self.accumulate) for number in range(self.accumulate)]
+        full = [Part(images[cut], targets[cut]) for cut in cuts]
+        filler = Part(images[:1], targets[:1], live=False)
+        return [p if p.images else filler for p in full if p.images or self.ranks > 1]

@@ -1,0 +1,51 @@
+"""The division of a batch over ranks and parts."""
+
+import pytest
+
+from configs.defaults import load_cfg
+from engine.training.batching import Batching
+from utils.errors import UserError
+
+
+def divided(count: int, ranks: int, accumulate: int) -> list[list[tuple[list[str], bool]]]:
+    """For each rank its parts of a batch of `count` images, named by their position."""
+    ranks_of_batch = [Batching(8, accumulate, rank, ranks) for rank in range(ranks)]
+    read = [[str(i) for i in batching.own(list(range(count)))] for batching in ranks_of_batch]
+    return [
+        [(part.images, part.live) for part in batching.parts(images, images, count)]
+        for batching, images in zip(ranks_of_batch, read)
+    ]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 3])
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 2, 5, 8])
+def test_live_parts_are_the_batch(count, ranks, accumulate):
+    """Each image is in one live part, in order; all ranks have equally many parts, none empty."""
+    parts = divided(count, ranks, accumulate)
+    live = [image for rank in parts for images, alive in rank if alive for image in images]
+    assert live == [str(i) for i in range(count)]
+    assert all(images for rank in parts for images, _ in rank)
+    assert len({len(rank) for rank in parts}) == 1
+    if ranks > 1:
+        assert {len(rank) for rank in parts} == {accumulate}
+    else:
+        assert all(alive for _, alive in parts[0])
+
+
+def test_shares_differ_by_one_image_at_most():
+    sizes = [sum(len(i) for i, alive in rank if alive) for rank in divided(8, 3, 1)]
+    assert sizes == [2, 3, 3]
+
+
+def test_a_small_last_batch():
+    assert divided(1, 2, 2) == [[(["0"], False)] * 2, [(["0"], False), (["0"], True)]]
+    batching = Batching(3)
+    assert batching.steps(7) == 3
+    assert [batching.count(step, 7) for step in range(3)] == [3, 3, 1]
+
+
+def test_a_part_without_an_image_is_refused():
+    settings = ["INPUT.BATCH_SIZE_TRAIN", "3", "SOLVER.ACCUMULATE", "4"]
+    with pytest.raises(UserError, match=r"INPUT\.BATCH_SIZE_TRAIN: .* SOLVER\.ACCUMULATE 4.* 3$"):
+        Batching.of(load_cfg(None, settings))
