@@ -1,6 +1,23 @@
-"""torch.hub's door: torch.hub.load(PATH, "person_search", source="local", cfg=F, ckpt=F)."""
+"""The entry point of torch.hub: torch.hub.load(PATH, "person_search", source="local", cfg=, ckpt=).
 
+The packages of this repository have names that others use too (`datasets`, `models`, `utils`).
+They are therefore imported below a private package, whatever `sys.modules` holds under these
+names, and `sys.modules` keeps its modules of these names as they were.
+"""
+
+import builtins
+import hashlib
+import importlib
+import os
+import sys
 from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from types import ModuleType
+
+ROOT = os.path.dirname(os.path.realpath(__file__))
+PACKAGES = ("configs", "datasets", "engine", "models", "utils")
+PRIVATE = "ddps_" + hashlib.sha256(ROOT.encode()).hexdigest()[:8]  # one for each checkout
 
 dependencies = [
     "torch",
@@ -22,9 +39,55 @@ def person_search(cfg: str, ckpt: str, overrides: Sequence[str] = ()):
     """The Searcher of a checkpoint (engine.search.searcher), with detect, embed and search.
 
     cfg: YAML config; ckpt: checkpoint of that config; overrides: KEY VALUE KEY VALUE ... of it, as
-    ["DEVICE", "cpu"]. Raises UserError where they do not fit.
+    ["DEVICE", "cpu"]. Raises: UserError if they do not fit.
     """
-    from configs.defaults import load_cfg  # torch.hub puts this folder on the path for the call
-    from engine.search.searcher import Searcher
+    load_cfg = _import("configs.defaults").load_cfg
+    return _import("engine.search.searcher").Searcher.load(load_cfg(cfg, overrides), ckpt)
 
-    return Searcher.load(load_cfg(cfg, overrides), ckpt)
+
+def _import(name: str) -> ModuleType:
+    """A module of this repository: the one that the process has imported if its packages are this
+    repository's already, else one below PRIVATE."""
+    if all(_is_own(sys.modules.get(package)) for package in PACKAGES):
+        return importlib.import_module(name)
+    if PRIVATE not in sys.modules:
+        package = ModuleType(PRIVATE)
+        package.__path__ = [ROOT]
+        sys.modules[PRIVATE] = package
+        sys.meta_path.insert(0, _Finder())
+    return importlib.import_module(f"{PRIVATE}.{name}")
+
+
+def _is_own(module: ModuleType | None) -> bool:
+    file = getattr(module, "__file__", None) or ""
+    return os.path.dirname(os.path.dirname(os.path.realpath(file))) == ROOT
+
+
+class _Finder(MetaPathFinder):
+    """Finds the modules below PRIVATE."""
+
+    def find_spec(self, fullname, path=None, target=None) -> ModuleSpec | None:
+        if not fullname.startswith(PRIVATE + "."):
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec and type(spec.loader) is SourceFileLoader:
+            spec.loader = _Loader(spec.loader.name, spec.loader.path)
+        return spec
+
+
+class _Loader(SourceFileLoader):
+    """Runs a module with an `__import__` of its own: Python takes a module's built-in functions
+    from `__builtins__` among its globals, for imports within functions too."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        vars(module)["__builtins__"] = vars(builtins) | {"__import__": _import_below}
+        super().exec_module(module)
+
+
+def _import_below(name, globals=None, locals=None, fromlist=(), level=0):
+    """The import statement within this repository: PACKAGES are those below PRIVATE."""
+    top = name.partition(".")[0]
+    if level or top not in PACKAGES:
+        return builtins.__import__(name, globals, locals, fromlist, level)
+    found = builtins.__import__(f"{PRIVATE}.{name}", globals, locals, fromlist)
+    return found if fromlist else sys.modules[f"{PRIVATE}.{top}"]
