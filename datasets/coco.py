@@ -18,14 +18,9 @@ from datasets.base import (
     make_scenes,
     number_identities,
 )
-from datasets.coco_files import (
-    Annotations,
-    convert,
-    identifier,
-    read_annotations,
-    read_json,
-    short,
-)
+from datasets.coco_files import Annotations, read_annotations
+from datasets.json_fields import convert, identifier, read_json, short
+from datasets.picture_paths import picture_paths
 from datasets.protocol import Protocol, find_people, make_protocol, other_images
 from datasets.types import UNLABELED, Query, Scene
 from utils.errors import UserError
@@ -142,20 +137,17 @@ def scenes_of(
     scenes = make_scenes(
         split,
         file.names,
-        folder_of(file.names, root, split),
+        root,
         [file.xywh[r] for r in rows],
         [pids[r] for r in rows],
         [cameras.get(name or "", 0) for name in file.cameras],
         dropped,
     )
-    return [replace(scene, upright=True) for scene in scenes]
-
-
-def folder_of(names: list[str], root: str, split: str) -> str:
-    """Where the images lie: `root`, or its folder images/ or train/ (test/) if they lie there."""
-    folders = [os.path.join(root, inside) for inside in ("", "images", split)]
-    there = (f for f in folders if any(os.path.exists(os.path.join(f, name)) for name in names))
-    return next(there, root)
+    paths = picture_paths(file.names, root, split)
+    return [
+        replace(scene, path=path, upright=True, size=size)
+        for scene, path, size in zip(scenes, paths, file.sizes)
+    ]
 
 
 def choose_queries(gallery: list[Scene]) -> list[Query]:

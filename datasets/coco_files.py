@@ -6,22 +6,46 @@ Form: https://cocodataset.org/#format-data (object detection).
 """
 
 import json
-import math
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from datasets.mat import LARGEST
-from utils.errors import UserError
-from utils.files import read_text, write_text
+from datasets.json_fields import (
+    box,
+    convert,
+    field,
+    flag,
+    identifier,
+    labelled,
+    person_name,
+    read_json,
+    records,
+    text,
+)
+from utils.errors import UserError, first_of
+from utils.files import write_text
 
-NEEDED = object()
 Person = tuple[list[float], str | int | None]  # x y w h in pixels, person_id
+# Where annotation tools keep an identity; the first one that any box of a file has is taken.
+PERSON_KEYS = ("person_id", "attributes.person_id", "track_id", "attributes.track_id")
+PEOPLE = ("person", "pedestrian", "human")  # names of the category, the first that there is
+# Keys of COCO and of tools that never name an identity.
+OTHER_KEYS = {
+    "id",
+    "image_id",
+    "category_id",
+    "area",
+    "iscrowd",
+    "ignore",
+    "score",
+    "num_keypoints",
+}
+OTHER_KEYS |= {f"attributes.{key}" for key in ("occluded", "outside", "keyframe", "rotation")}
 
 
 @dataclass(frozen=True)
@@ -30,58 +54,137 @@ class Annotations:
 
     path: str
     names: list[str]  # [I] file_name
+    sizes: list[tuple[int, int] | None]  # [I] width, height
     cameras: list[str | None]  # [I]
     ids: list[str | None]  # [n]
     image: np.ndarray  # [n] int64: index in `names`
     xywh: np.ndarray  # [n, 4] float64
     people: list[str | None]  # [n]; None is unlabelled
+    key: str | None  # that the identities are from
 
 
 def read_annotations(root: str, split: str, dropped: Counter) -> Annotations:
-    """train.json or test.json; what is not people, and crowds in one box, is left out."""
+    """train.json or test.json."""
     path = os.path.join(root, f"{split}.json")
     if not os.path.exists(path):
         raise UserError(
             f"COCO: no {split}.json in {os.path.abspath(root)} (INPUT.DATA_ROOT); "
-            "docs/custom_data.md says what it holds, python -m tools.make_synthetic --layout coco "
-            "writes an example"
+            "docs/custom_data.md says what it holds, python -m tools.import_annotations makes it "
+            "from a labelling tool's export, python -m tools.make_synthetic --layout coco writes "
+            "an example"
         )
-    content = read_json(path)
-    index, names, cameras = read_images(path, content)
-    category = people_category(path, content)
+    return parse_annotations(path, read_json(path), f"{split}: ", dropped)
+
+
+def parse_annotations(
+    path: str,
+    content: Any,
+    prefix: str,
+    dropped: Counter,
+    keys: Sequence[str] = PERSON_KEYS,
+    names: Collection[str] = (),
+) -> Annotations:
+    """The annotations of a file. Boxes of other categories, of people who have left a video
+    (attributes.outside) and of crowds are left out and counted in `dropped`.
+
+    Args:
+        content: the file's JSON.
+        prefix: of the reasons in `dropped`.
+        keys: where to look for identities.
+        names: of the categories that are people; none: see `people_categories`.
+    """
+    index, images, sizes, cameras = read_images(path, content)
+    categories = people_categories(path, content, names)
+    annotations = records(path, content, "annotations")
+    key = next((key for key in keys if any(has_value(row, key) for row in annotations)), None)
     rows = []
-    for number, record in enumerate(records(path, content, "annotations")):
+    for number, record in enumerate(annotations):
         where = f"{path}: annotations[{number}]"
         image = field(record, "image_id", identifier, where)
         if image not in index:
             raise UserError(f"{where}: image_id {image}: no such image in the file")
         xywh = field(record, "bbox", box, where)
-        person = field(record, "person_id", identifier, where, absent=None)
+        value = lookup(record, key) if key else None
+        person = None if value is None else convert(value, person_name, f"{where}: {key}")
         name = field(record, "id", identifier, where, absent=None)
         crowd = field(record, "iscrowd", flag, where, absent=0)
-        if category and field(record, "category_id", identifier, where) != category:
-            dropped[f"{split}: box of another category than person, dropped"] += 1
+        if categories and field(record, "category_id", identifier, where) not in categories:
+            dropped[f"{prefix}box of another category than person, dropped"] += 1
         elif crowd:
-            dropped[f"{split}: iscrowd, dropped"] += 1
+            dropped[f"{prefix}iscrowd, dropped"] += 1
+        elif lookup(record, "attributes.outside") in (True, 1, "1", "true", "True"):
+            dropped[f"{prefix}attributes.outside (the person has left), dropped"] += 1
         else:
             rows.append((name, index[image], xywh, labelled(person)))
     ids, image, boxes, people = zip(*rows) if rows else ((), (), (), ())
+    xywh = np.array(boxes, np.float64).reshape(-1, 4)
+    refuse_shares(path, xywh)
+    count_keys(prefix, annotations, key, keys, people, dropped)
     return Annotations(
-        path,
-        names,
-        cameras,
-        list(ids),
-        np.array(image, np.int64),
-        np.array(boxes, np.float64).reshape(-1, 4),
-        list(people),
+        path, images, sizes, cameras, list(ids), np.array(image, np.int64), xywh, list(people), key
     )
 
 
-def read_images(path: str, content: dict) -> tuple[dict[str, int], list[str], list[str | None]]:
-    """The images' places by their ids, their names and cameras."""
+def lookup(record: Any, key: str) -> Any:
+    """The value of a key, or of "attributes.KEY"; None where there is none."""
+    for part in key.split("."):
+        record = record.get(part) if isinstance(record, dict) else None
+    return record
+
+
+def has_value(record: Any, key: str) -> bool:
+    """Whether a key names an identity, or holds what will be refused."""
+    value = lookup(record, key)
+    return value is not None and ((name := person_name(value)) is None or bool(labelled(name)))
+
+
+def refuse_shares(path: str, xywh: np.ndarray) -> None:
+    """Raises: UserError: if all boxes are within one pixel: they are shares of the picture."""
+    if len(xywh) and (xywh >= 0).all() and (xywh[:, :2] + xywh[:, 2:] <= 1 + 1e-6).all():
+        raise UserError(
+            f"{path}: bbox: expected pixels, found shares of the picture: every box is smaller "
+            f"than a pixel, the first {xywh[0].tolist()}"
+        )
+
+
+def count_keys(
+    prefix: str,
+    annotations: Sequence[Any],
+    key: str | None,
+    keys: Sequence[str],
+    people: Sequence[str | None],
+    dropped: Counter,
+) -> None:
+    """Count the identities that were taken from another key than person_id; where there are none,
+    name the keys that were not taken."""
+    if key is not None and key != PERSON_KEYS[0]:
+        found = sum(person is not None for person in people)
+        dropped[f"{prefix}identity taken from {key}"] += found
+    if key is None and people and (others := other_keys(annotations, keys)):
+        dropped[f"{prefix}without an identity; not taken for one: {first_of(others)}"] += len(
+            people
+        )
+
+
+def other_keys(annotations: Sequence[Any], keys: Sequence[str]) -> list[str]:
+    """The keys of numbers and texts that might name identities, in alphabetical order."""
+    found = set()
+    for record in annotations:
+        if isinstance(record, dict):
+            attributes = record.get("attributes")
+            inner = attributes.items() if isinstance(attributes, dict) else ()
+            flat = record | {f"attributes.{key}": value for key, value in inner}
+            found |= {key for key, value in flat.items() if type(value) in (int, str)}
+    return sorted(found - OTHER_KEYS - set(keys))
+
+
+def read_images(
+    path: str, content: dict
+) -> tuple[dict[str, int], list[str], list[tuple[int, int] | None], list[str | None]]:
+    """The images' places by their ids, their names, sizes and cameras."""
     index: dict[str, int] = {}
     names: dict[str, None] = {}
-    cameras = []
+    sizes, cameras = [], []
     for number, record in enumerate(records(path, content, "images")):
         where = f"{path}: images[{number}]"
         image, name = (
@@ -92,98 +195,46 @@ def read_images(path: str, content: dict) -> tuple[dict[str, int], list[str], li
             what = f"id {image}" if image in index else f"file_name {name}"
             raise UserError(f"{where}: {what}: expected once, found in an earlier image too")
         index[image], names[name] = number, None
+        sizes.append(size_of(record))
         cameras.append(field(record, "camera", identifier, where, absent=None) or None)
-    return index, list(names), cameras
+    return index, list(names), sizes, cameras
 
 
-def people_category(path: str, content: dict) -> str | None:
-    """The id of the category of people where there are several."""
-    if not isinstance(content.get("categories"), list) or len(content["categories"]) < 2:
-        return None
-    names = {}
-    for number, record in enumerate(content["categories"]):
+def size_of(record: dict) -> tuple[int, int] | None:
+    """An image's width and height, where both are given."""
+    lengths = [record.get(key) for key in ("width", "height")]
+    known = [round(v) for v in lengths if isinstance(v, int | float) and 0.5 < v < 1 << 31]
+    return (known[0], known[1]) if len(known) == 2 else None
+
+
+def people_categories(path: str, content: dict, wanted: Collection[str] = ()) -> set[str]:
+    """The ids of the categories of people. Empty: every box is a person's, since there is one
+    category at most. wanted: their names; none: the first of PEOPLE."""
+    categories = content.get("categories")
+    if not isinstance(categories, list) or (len(categories) < 2 and not wanted):
+        return set()
+    names: dict[str, set[str]] = {}
+    for number, record in enumerate(categories):
         where = f"{path}: categories[{number}]"
         name, category = field(record, "name", text, where), field(record, "id", identifier, where)
-        names[name.lower()] = category
-    if "person" not in names:
-        raise UserError(
-            f"{path}: categories: expected one, or one that is called person, "
-            f"found {', '.join(names)}"
-        )
-    return names["person"]
+        names.setdefault(name, set()).add(category)
+    kept = people_names(names, wanted, f"{path}: categories")
+    return set().union(*(names[name] for name in kept))
 
 
-def read_json(path: str) -> Any:
-    try:
-        return json.loads(read_text(Path(path), ""))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: expected JSON ({str(error).splitlines()[0]})") from None
-
-
-def records(path: str, content: Any, key: str) -> list:
-    if not isinstance(content, dict) or not isinstance(content.get(key), list):
-        found = content.get(key, "none") if isinstance(content, dict) else content
-        raise UserError(f"{path}: expected a list {key!r} in an object, found {short(found)}")
-    return content[key]
-
-
-def field(
-    record: Any, key: str, kind: Callable[[Any], Any], where: str, absent: Any = NEEDED
-) -> Any:
-    """A record's value as `kind` makes it; `absent` where there is none or null."""
-    if not isinstance(record, dict):
-        raise UserError(f"{where}: expected an object, found {short(record)}")
-    if record.get(key) is None:
-        if absent is NEEDED:
-            raise UserError(f"{where}: expected {key}, found {'null' if key in record else 'none'}")
-        return absent
-    return convert(record[key], kind, f"{where}: {key}")
-
-
-def convert(value: Any, kind: Callable[[Any], Any], where: str) -> Any:
-    made = kind(value)
-    if made is None:
-        raise UserError(f"{where}: expected {kind.__doc__}, found {short(value)}")
-    return made
-
-
-def short(value: Any) -> str:
-    """A JSON value for a message of one line."""
-    shown = json.dumps(value, ensure_ascii=False)
-    return shown if len(shown) <= 60 else shown[:57] + "..."
-
-
-def identifier(value: Any) -> str | None:
-    """a number or a text"""
-    if isinstance(value, float) and math.isfinite(value):
-        return str(int(value) if value.is_integer() else value)
-    return str(value).strip() if type(value) in (int, str) else None
-
-
-def text(value: Any) -> str | None:
-    """a text"""
-    return value if isinstance(value, str) and value.strip() else None
-
-
-def box(value: Any) -> list[float] | None:
-    """four numbers x y w h"""
-    number = (int, float)
-    whole = isinstance(value, list) and len(value) == 4 and all(type(v) in number for v in value)
-    return value if whole and all(abs(v) < LARGEST for v in value) else None
-
-
-def flag(value: Any) -> int | None:
-    """0 or 1"""
-    return int(value) if value in (0, 1) else None
-
-
-def labelled(person: str | None) -> str | None:
-    """Whom a person_id names: nobody if it is absent, empty or a negative number."""
-    try:
-        negative = float(person or -1) < 0
-    except ValueError:
-        negative = False
-    return None if negative else person
+def people_names(names: Collection[str], wanted: Collection[str], where: str) -> list[str]:
+    """Those of a tool's labels that are people: the wanted ones; else, of several, those called as
+    the first of PEOPLE that there is, in any case; one alone is taken as it is."""
+    if len(names) < 2 and not wanted:
+        return list(names)
+    for choice in ([*wanted],) if wanted else ([name, f"{name}s"] for name in PEOPLE):
+        folded = {name.casefold() for name in choice}
+        if kept := [name for name in names if name.strip().casefold() in folded]:
+            return kept
+    expected = (
+        "one of " + ", ".join(wanted) if wanted else f"one, or one that is called {PEOPLE[0]}"
+    )
+    raise UserError(f"{where}: expected {expected}, found {first_of(sorted(names), 9)}")
 
 
 def write_annotations(

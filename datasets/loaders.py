@@ -17,6 +17,23 @@ from utils.media import PictureError, read_pixels
 Batch = tuple[list[Tensor], list[Target]]
 
 
+def scene_pixels(scene: Scene) -> Tensor:
+    """The scene's picture [3, H, W] uint8.
+
+    Raises: UserError: if it cannot be read, or has another size than the annotation file records,
+        so that the boxes belong to another version of it.
+    """
+    image = read_pixels(scene.path, scene.upright)
+    height, width = image.shape[1:]
+    if scene.size and scene.size != (width, height):
+        raise UserError(
+            f"{scene.path}: expected {scene.size[0]} x {scene.size[1]} pixels, the width and "
+            f"height in the annotation file, found {width} x {height}: its boxes do not belong to "
+            "this picture"
+        )
+    return image
+
+
 class SceneDataset(Dataset):
     """(image [3, H, W] uint8, target) of each scene.
 
@@ -47,7 +64,7 @@ class SceneDataset(Dataset):
         """Scene `index`, or (epoch, index); UserError where the image cannot be read."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
         scene = self.scenes[index]
-        image = read_pixels(scene.path, scene.upright)
+        image = scene_pixels(scene)
         boxes, labels = torch.from_numpy(scene.boxes), torch.from_numpy(scene.pids)
         if self.train:
             height, width = image.shape[1:]

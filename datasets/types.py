@@ -20,6 +20,7 @@ class Scene:
     pids: np.ndarray  # [n] int64; training: 1..N or UNLABELED; test: raw identity or UNLABELED
     camera: int  # 1..; 0 unknown, as in CUHK-SYSU
     upright: bool = False  # boxes count pixels as EXIF's orientation shows them, not as stored
+    size: tuple[int, int] | None = None  # width, height that the annotation file records, if any
 
 
 @dataclass(frozen=True)

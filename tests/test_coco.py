@@ -230,7 +230,7 @@ BAD = {
     ),
     "two categories, none of people": (
         lambda c: c.update(categories=[{"id": 1, "name": "Anna"}, {"id": 2, "name": "Ben"}]),
-        "categories: expected one, or one that is called person, found anna, ben",
+        "categories: expected one, or one that is called person, found Anna, Ben",
     ),
 }
 

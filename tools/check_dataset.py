@@ -17,10 +17,11 @@ from yacs.config import CfgNode
 
 from configs.defaults import load_cfg
 from datasets import UNLABELED, Scene, SearchDataset, load_dataset
+from datasets.loaders import scene_pixels
 from engine.evaluation.evaluate import check_settings
 from engine.evaluation.extract import check_queries, queries_of, query_boxes
 from utils.errors import UserError, run_main
-from utils.media import PictureError, orientation, read_pixels
+from utils.media import PictureError, orientation
 
 SHOWN = 10  # of each list of findings
 SLACK = 1  # pixels that the rounding of a box explains
@@ -38,7 +39,7 @@ class Look:
 
 def look_at(scene: Scene) -> Look:
     try:
-        height, width = read_pixels(scene.path, scene.upright).shape[1:]
+        height, width = scene_pixels(scene).shape[1:]
         return Look((width, height), None, orientation(scene.path))
     except UserError as error:
         return Look(problem=error)
@@ -83,6 +84,7 @@ def survey(scenes: list[Scene], sizes: np.ndarray) -> dict[str, int]:
         "images with unlabelled people only": int(((np.array(lengths) > 0) & ~labelled).sum()),
         "images without people": int((np.array(lengths) == 0).sum()),
         "boxes listed twice": len(rows) - len(np.unique(rows, axis=0)),
+        "boxes under 1 px wide or high": int((boxes[:, 2:] - boxes[:, :2] < 1).any(1).sum()),
         f"boxes over {SLACK} px beyond the image edge": int(
             (boxes[:, 2:] > size + SLACK).any(1).sum()
         ),

@@ -1,0 +1,94 @@
+"""Values of JSON files, each with an error that names the file, the record and the key."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from datasets.mat import LARGEST
+from utils.errors import UserError
+from utils.files import read_text
+
+NEEDED = object()
+EMPTY = {"nan", "NaN", "NAN", "None", "null", "NULL", "<NA>", "NaT"}  # written for an empty cell
+
+
+def read_json(path: str) -> Any:
+    try:
+        return json.loads(read_text(Path(path), ""))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: expected JSON ({str(error).splitlines()[0]})") from None
+
+
+def records(path: str, content: Any, key: str) -> list:
+    if not isinstance(content, dict) or not isinstance(content.get(key), list):
+        found = content.get(key, "none") if isinstance(content, dict) else content
+        raise UserError(f"{path}: expected a list {key!r} in an object, found {short(found)}")
+    return content[key]
+
+
+def field(
+    record: Any, key: str, kind: Callable[[Any], Any], where: str, absent: Any = NEEDED
+) -> Any:
+    """A record's value as `kind` makes it; `absent` where there is none or null."""
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: expected an object, found {short(record)}")
+    if record.get(key) is None:
+        if absent is NEEDED:
+            raise UserError(f"{where}: expected {key}, found {'null' if key in record else 'none'}")
+        return absent
+    return convert(record[key], kind, f"{where}: {key}")
+
+
+def convert(value: Any, kind: Callable[[Any], Any], where: str) -> Any:
+    made = kind(value)
+    if made is None:
+        raise UserError(f"{where}: expected {kind.__doc__}, found {short(value)}")
+    return made
+
+
+def short(value: Any) -> str:
+    """A JSON value for a message of one line."""
+    shown = json.dumps(value, ensure_ascii=False)
+    return shown if len(shown) <= 60 else shown[:57] + "..."
+
+
+def identifier(value: Any) -> str | None:
+    """a number or a text"""
+    if isinstance(value, float) and math.isfinite(value):
+        return str(int(value) if value.is_integer() else value)
+    return str(value).strip() if type(value) in (int, str) else None
+
+
+def text(value: Any) -> str | None:
+    """a text"""
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def box(value: Any) -> list[float] | None:
+    """four numbers x y w h"""
+    number = (int, float)
+    whole = isinstance(value, list) and len(value) == 4 and all(type(v) in number for v in value)
+    return value if whole and all(abs(v) < LARGEST for v in value) else None
+
+
+def flag(value: Any) -> int | None:
+    """0 or 1"""
+    return int(value) if value in (0, 1) else None
+
+
+def person_name(value: Any) -> str | None:
+    """a number or a text"""
+    return "" if isinstance(value, float) and math.isnan(value) else identifier(value)
+
+
+def labelled(person: str | None) -> str | None:
+    """The identity that a person_id names: None if it is absent, empty, a negative number, or what
+    pandas and others write for an empty cell."""
+    if not person or person in EMPTY:
+        return None
+    try:
+        return None if float(person) < 0 else person
+    except ValueError:
+        return person
