@@ -344,3 +344,102 @@ def test_training_evaluation_and_pages_know_it_by_its_name(tmp_path):
     names = [gallery["name"] for gallery in results["galleries"]]
     assert names[0] == "COCO cross-camera gallery 2" and results["protocol"]["queries"] == 3
     assert names[-1] == "COCO cross-camera"
+
+
+def identities(root: Path, split: str = "train") -> list:
+    data = load(root)
+    return [scene.pids.tolist() for scene in (data.train if split == "train" else data.gallery)]
+
+
+@pytest.mark.parametrize("key", ["attributes.person_id", "track_id", "attributes.track_id"])
+def test_identities_where_annotation_tools_keep_them(own, key):
+    """Datumaro and CVAT write `attributes`, where videos have tracks; annotation ids repeat."""
+    before = identities(own)
+
+    def change(content):
+        for row in content["annotations"]:
+            person = row.pop("person_id", None)
+            inside = row.setdefault("attributes", {}) if "." in key else row
+            inside[key.rpartition(".")[2]] = person
+            row["id"] = 1
+
+    edit(own, change, "train.json")
+    assert identities(own) == before
+    assert load(own).dropped[f"train: identity taken from {key}"] == 5
+
+
+def test_a_person_who_has_left_a_video_is_not_boxed(own):
+    edit(own, lambda c: first(c, "annotations").update(attributes={"outside": True}), "train.json")
+    data = load(own)
+    assert [len(scene.boxes) for scene in data.train] == [2, 1, 2]
+    assert [number for why, number in data.dropped.items() if "attributes.outside" in why] == [1]
+
+
+def test_keys_that_are_not_taken_for_identities_are_named(own):
+    def change(content):
+        for row in content["annotations"]:
+            row.pop("person_id", None)
+            row["attributes"] = {"who": "Anna", "occluded": False}
+
+    edit(own, change, "train.json")
+    assert any("attributes.who" in why and number == 7 for why, number in load(own).dropped.items())
+
+
+@pytest.mark.parametrize("empty", ["nan", "NaN", "None", "null", "", float("nan"), None])
+def test_an_empty_cell_names_nobody(own, empty):
+    edit(own, lambda c: first(c, "annotations").update(person_id=empty), "train.json")
+    assert identities(own)[0] == [UNLABELED] * 3
+
+
+def test_two_categories_of_one_name(own):
+    def change(content):
+        content["categories"] = [{"id": 1, "name": "person"}, {"id": 2, "name": "Person "}]
+        content["categories"].append({"id": 3, "name": "car"})
+        content["annotations"][0]["category_id"] = 2
+        content["annotations"][1]["category_id"] = 3
+
+    edit(own, change, "train.json")
+    assert [len(scene.boxes) for scene in load(own).train] == [2, 1, 2]
+
+
+def test_shares_of_a_picture_are_refused(own):
+    def change(content):
+        for row in content["annotations"]:
+            row["bbox"] = [0.25, 0.5, 0.125, 0.5]
+
+    edit(own, change, "train.json")
+    with pytest.raises(UserError, match="train.json: bbox: expected pixels"):
+        load(own)
+
+
+def test_boxes_of_another_size_of_the_picture_are_refused(own):
+    edit(own, lambda c: first(c, "images").update(width=640, height=480), "train.json")
+    scenes = SceneDataset(load(own).train)
+    with pytest.raises(UserError, match="a b.jpg: expected 640 x 480 pixels.* 64 x 48"):
+        scenes[0]
+    edit(own, lambda c: first(c, "images").update(width=64, height=48), "train.json")
+    assert SceneDataset(load(own).train)[0][0].shape == (3, 48, 64)
+
+
+@pytest.mark.parametrize("name", [r"images\a b.jpg", "images/a%20b.jpg", "a b.jpg"])
+def test_names_as_tools_write_them(own, name):
+    edit(own, lambda c: first(c, "images").update(file_name=name), "train.json")
+    assert [Path(s.path).name for s in load(own).train] == ["a b.jpg", "ä.jpg", "c.jpg"]
+    assert all(Path(scene.path).is_file() for scene in load(own).train)
+
+
+@pytest.mark.parametrize("folder", ["data", "images", "images/train", "train"])
+def test_a_stray_picture_in_the_root_is_not_taken(own, folder):
+    (own / "images").rename(own / "away")
+    moved = own / folder / "moved"
+    moved.parent.mkdir(parents=True)
+    (own / "away").rename(moved)
+    (own / "moved").mkdir()
+    write_image(own / "moved/c.jpg")
+
+    def change(content):
+        for image in content["images"]:
+            image["file_name"] = image["file_name"].replace("images/", "moved/")
+
+    edit(own, change, "train.json")
+    assert {Path(scene.path).parent for scene in load(own).train} == {moved}

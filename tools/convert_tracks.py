@@ -17,7 +17,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from datasets.coco_files import Person, write_annotations
-from datasets.tracks import Rules, Sequence, read_sequence
+from datasets.tracks import Rules, Sequence, drop_twins, read_sequence
 from utils.errors import UserError, reason_of, run_main
 from utils.files import folder_beside, make_folder
 from utils.media import open_picture
@@ -48,7 +48,13 @@ def parse_args() -> argparse.Namespace:
     )
     add("--boxes", nargs="+", type=Path, metavar="FILE", help="of each sequence, if elsewhere")
     add("--every", type=int, default=1, metavar="N", help="take the first frame of every N")
-    add("--classes", type=int, nargs="+", default=[1], metavar="N", help="1 are pedestrians")
+    add(
+        "--classes",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="classes of people (default: 1, or what gt/labels.txt calls a person)",
+    )
     add(
         "--min-visibility",
         type=float,
@@ -80,18 +86,19 @@ def check(args: argparse.Namespace) -> None:
         )
 
 
-def read_all(args: argparse.Namespace) -> list[Sequence]:
-    """The sequences, their names distinct."""
-    rules = Rules(frozenset(args.classes), args.min_visibility)
+def read_all(args: argparse.Namespace) -> tuple[list[Sequence], list[str]]:
+    """The sequences, their names distinct, and a remark on each one that was left out."""
+    rules = Rules(frozenset(args.classes) if args.classes else None, args.min_visibility)
     boxes = args.boxes or [None] * len(args.sequences)
     sequences = [read_sequence(*pair, rules) for pair in zip(args.sequences, boxes)]
+    sequences, remarks = drop_twins(sequences)
     names = Counter(sequence.name for sequence in sequences)
     if twice := [name for name, number in names.items() if number > 1]:
         raise UserError(f"expected sequences of different names, found {twice[0]} twice")
     for name in args.test_sequences or ():
         if name not in names:
             raise UserError(f"--test-sequences {name}: expected one of {', '.join(names)}")
-    return sequences
+    return sequences, remarks
 
 
 def convert(sequence: Sequence, out: Path, args: argparse.Namespace) -> list[Shown]:
@@ -160,7 +167,7 @@ def report(splits: dict[str, list[Shown]], left_out: Counter) -> None:
 
 def main() -> None:
     args = parse_args()
-    sequences = read_all(args)
+    sequences, remarks = read_all(args)
     splits: dict[str, list[Shown]] = {"train": [], "test": []}
     with folder_beside(args.out, "--out") as out:
         for sequence in sequences:
@@ -172,6 +179,8 @@ def main() -> None:
                 raise UserError(f"nothing is left for {split}.json: expected another split")
             write_annotations(out / f"{split}.json", scenes)
     report(splits, sum((sequence.left_out for sequence in sequences), Counter()))
+    for remark in remarks + [remark for sequence in sequences for remark in sequence.remarks]:
+        print(f"remark: {remark}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -28,12 +29,40 @@ class Frame:
     pixels: Tensor
 
 
-def read_frames(path: Path) -> Iterator[tuple[int, Image.Image]]:
-    """(number from 1 on, RGB picture) of each frame, upright. UserError where one is damaged: the
-    numbers of all that follow would be wrong."""
+def read_frames(path: Path, say: Say) -> Iterator[tuple[int, Image.Image]]:
+    """(number from 1 on, RGB picture) of each frame, upright.
+
+    Args:
+        say: is called with a gap in the times of a video that is else of one rate, where frames
+            may be missing.
+    Raises: UserError: if a part is damaged, since the numbers of all later frames would be wrong.
+    """
+    times: list[float] = []
     with _opened(path) as (container, stream):
-        for number, frame in enumerate(container.decode(stream), 1):
-            yield number, frame.to_image().rotate(frame.rotation, expand=True)
+        for packet in container.demux(stream):
+            frames = packet.decode()
+            if packet.is_corrupt or any(frame.is_corrupt for frame in frames):
+                near = f"near {times[-1]:.2f} s" if times else "at its start"
+                raise UserError(
+                    f"{path}: damaged video ({near}): the numbers of its later frames are not known"
+                )
+            for frame in frames:
+                times.append(frame.time if frame.time is not None else math.nan)
+                yield len(times), frame.to_image().rotate(frame.rotation, expand=True)
+    if gaps := _gaps(np.array(times)):
+        say(
+            f"{path}: {len(gaps)} gaps in its times, the first after frame {gaps[0]}: if frames "
+            "are missing there, the boxes after it stand in wrong frames"
+        )
+
+
+def _gaps(times: np.ndarray) -> list[int]:
+    """The numbers of the frames after which one or more are missing, in a video whose other frames
+    follow each other in equal steps; none if the steps vary, as in the videos of phones."""
+    steps = np.diff(times)
+    usual = np.median(steps) if len(steps) else math.nan
+    even = np.abs(steps - usual) < usual / 4
+    return (np.flatnonzero(steps > 1.5 * usual) + 1).tolist() if even.mean() > 0.9 else []
 
 
 def sample_frames(path: Path, every: float, after: float | None, say: Say) -> Iterator[Frame]:
