@@ -1,4 +1,4 @@
-"""Backbones under an FPN, from torchvision's parts."""
+"""Backbones with an FPN, built from torchvision's modules."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -9,7 +9,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 from torchvision.models import (
     convnext_tiny,
@@ -19,7 +18,6 @@ from torchvision.models import (
     resnet18,
     resnet50,
 )
-from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
@@ -29,25 +27,47 @@ from utils.files import load_file
 from utils.states import incompatibility, not_finite
 
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
+
+
 def resnet18_x05(norm_layer: Callable[..., nn.Module] = nn.BatchNorm2d) -> ResNet:
     """ResNet-18 with every width halved: 32, 64, 128, 256."""
     net = ResNet(BasicBlock, [2, 2, 2, 2], norm_layer=norm_layer)
-    net.inplanes = 32
     net.conv1, net.bn1 = nn.Conv2d(3, 32, 7, 2, 3, bias=False), norm_layer(32)
-    for i in range(4):
-        layer = net._make_layer(BasicBlock, 32 << i, 2, stride=1 if i == 0 else 2)
-        setattr(net, f"layer{i + 1}", layer)
+    net.layer1 = _layer(32, 32, norm_layer)
+    for i in range(1, 4):
+        setattr(net, f"layer{i + 1}", _layer(16 << i, 32 << i, norm_layer))
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     return net
 
 
+def _layer(
+    in_channels: int, channels: int, norm_layer: Callable[..., nn.Module]
+) -> nn.Sequential:
+    """Two residual blocks; if the channels change, the first has stride 2 and a downsampling."""
+    stride, downsample = 1, None
+    if in_channels != channels:
+        stride = 2
+        conv = nn.Conv2d(in_channels, channels, kernel_size=1, stride=stride, bias=False)
+        downsample = nn.Sequential(conv, norm_layer(channels))
+    first = BasicBlock(in_channels, channels, stride, downsample, norm_layer=norm_layer)
+    return nn.Sequential(first, BasicBlock(channels, channels, norm_layer=norm_layer))
+
+
 @dataclass(frozen=True)
 class Backbone:
-    """How to make one: its constructor, the layers that feed the FPN, their channels, its stem
-    (what FREEZE stops), whether torchvision has ImageNet weights for it, and whether its norms are
-    batch norms, which FROZEN_BN can freeze."""
+    """How to build a backbone.
+
+    Attributes:
+        make: its constructor.
+        layers: the layers whose outputs are the FPN's inputs.
+        channels: of these outputs.
+        stem: the modules that BACKBONE.FREEZE freezes.
+        imagenet: whether torchvision has ImageNet weights for it.
+        batch_norm: whether its norms are BatchNorm, which BACKBONE.FROZEN_BN can freeze.
+    """
 
     make: Callable[..., nn.Module]
     layers: tuple[str, ...]
@@ -68,7 +88,7 @@ BACKBONES = {
         channels=(24, 32, 96, 320),
         stem=("0",),
     ),
-    "mobilenet_v3_large": Backbone(  # eps as in its ImageNet training
+    "mobilenet_v3_large": Backbone(  # with the epsilon of its ImageNet training
         lambda norm_layer: mobilenet_v3_large(norm_layer=partial(norm_layer, eps=1e-3)).features,
         layers=("3", "6", "12", "15"),
         channels=(24, 40, 112, 160),
@@ -87,15 +107,17 @@ BACKBONES = {
 def _imagenet_state(name: str) -> dict[str, torch.Tensor]:
     if not BACKBONES[name].imagenet:
         raise UserError(
-            f"BACKBONE.WEIGHTS imagenet: there are none for {name}; expected '' or a file's path"
+            f"BACKBONE.WEIGHTS: expected '' or the path of a file for {name}, which has no "
+            "ImageNet weights; found imagenet"
         )
     weights = get_model_weights(name)["IMAGENET1K_V1"]
     try:
         return weights.get_state_dict(progress=True, check_hash=True)
-    except Exception as error:  # of the network, the disk, or a file cut short
+    except Exception as error:  # raised by the network, the disk, or an incomplete file
         raise UserError(
             f"BACKBONE.WEIGHTS imagenet: cannot download {weights.url} ({reason_of(error)}); "
-            "expected a network, or in BACKBONE.WEIGHTS that file's path, or '' for random ones"
+            "expected a network connection, or as BACKBONE.WEIGHTS the path of that file, or '' "
+            "for random weights"
         ) from None
 
 
@@ -109,31 +131,34 @@ def _file_state(path: str) -> dict[str, torch.Tensor]:
 def _load_weights(body: nn.Module, name: str, source: str) -> None:
     state = _imagenet_state(name) if source == "imagenet" else _file_state(source)
     state = {key.removeprefix("features."): value for key, value in state.items()}
-    wanted = body.state_dict()
+    own = body.state_dict()
     parts = [part for part, _ in body.named_children()]
-    unused = parts[parts.index(BACKBONES[name].layers[-1]) + 1 :]  # beyond what feeds the FPN
+    unused = parts[parts.index(BACKBONES[name].layers[-1]) + 1 :]  # after the FPN's last input
     wrong = [
         key
-        for key, value in wanted.items()
+        for key, value in own.items()
         if not key.endswith("num_batches_tracked")
         and key.partition(".")[0] not in unused
         and (key not in state or incompatibility(state[key], value))
     ]
     if wrong:
         raise UserError(
-            f"BACKBONE.WEIGHTS {source}: not weights of {name}; {len(wrong)} of {len(wanted)} "
-            f"tensors are missing or of another shape, the first is {wrong[0]}"
+            f"BACKBONE.WEIGHTS {source}: expected weights of {name}; {len(wrong)} of {len(own)} "
+            f"tensors are missing or have another shape, the first is {wrong[0]}"
         )
-    fitting = {k: v for k, v in state.items() if k in wanted and not incompatibility(v, wanted[k])}
-    body.load_state_dict(fitting, strict=False)
+    compatible = {k: v for k, v in state.items() if k in own and not incompatibility(v, own[k])}
+    body.load_state_dict(compatible, strict=False)
 
 
 class FrozenNormStatistics:
-    """Within it, a module's norms use the statistics of what they see and do not remember them: for
-    a second pass over what they have seen, or will see. Once left, it may be entered again."""
+    """Context in which a module's BatchNorms leave their running statistics as they are.
+
+    They still normalise by the batch's own statistics. It is for a second pass over the same data.
+    The context can be entered repeatedly.
+    """
 
     def __init__(self, module: nn.Module):
-        self.norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+        self.norms = [m for m in module.modules() if isinstance(m, BATCH_NORMS)]
 
     def __enter__(self) -> None:
         self.before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in self.norms]
@@ -146,47 +171,63 @@ class FrozenNormStatistics:
             norm.num_batches_tracked.copy_(batches)
 
 
-class CheckpointedLayers(IntermediateLayerGetter):
-    """Layers of which some, in training, keep only their blocks' inputs for the backward pass,
-    which computes the rest a second time (Chen et al., "Training Deep Nets with Sublinear Memory
-    Cost", 2016): with `everywhere` all of them, else on a CPU the first stage's. Its maps are the
-    largest and its convolutions the cheapest: ResNet-50's step at 900×1500 takes a tenth to a fifth
-    less memory for a tenth more time, which makes up for most of what `utils.memory` keeps."""
+class CheckpointedLayers(nn.ModuleDict):
+    """The layers of a backbone up to the last of `levels`, some of them checkpointed in training.
+
+    A checkpointed layer stores only the inputs of its blocks; the backward pass computes the
+    other activations again (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016).
+    These are all layers with `everywhere`, else on a CPU those of the first stage, whose maps are
+    the largest and whose convolutions are the cheapest: ResNet-50's step at 900×1500 takes a tenth
+    to a fifth less memory for a tenth more time, which offsets most of the memory that
+    `utils.memory` retains.
+
+    Args:
+        body: the backbone.
+        levels: the layers whose outputs are returned, and their names in the result.
+        everywhere: whether all layers are checkpointed.
+    """
 
     def __init__(self, body: nn.Module, levels: dict[str, str], everywhere: bool):
-        super().__init__(body, levels)
+        layers = OrderedDict(body.named_children())
+        last = list(layers).index(next(reversed(levels)))
+        super().__init__(list(layers.items())[: last + 1])
+        self.levels = levels
         self.everywhere = everywhere
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        levels = OrderedDict()
+        """Image [N, 3, H, W] -> the outputs of the layers in `levels`."""
+        outputs = OrderedDict()
         for name, layer in self.items():
-            first_on_cpu = not levels and x.device.type == "cpu"
-            twice = self.training and (self.everywhere or first_on_cpu)
+            first_on_cpu = not outputs and x.device.type == "cpu"
+            checkpointed = self.training and (self.everywhere or first_on_cpu)
             for block in layer if type(layer) is nn.Sequential else [layer]:
-                x = _checkpointed(block, x) if twice else block(x)
-            if name in self.return_layers:
-                levels[self.return_layers[name]] = x
-        return levels
+                x = _checkpointed(block, x) if checkpointed else block(x)
+            if name in self.levels:
+                outputs[self.levels[name]] = x
+        return outputs
 
 
 def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
-    if not list(block.children()):  # a convolution, norm or activation of the stem
+    if not list(block.children()):  # a single convolution, norm or activation of the stem
         return block(x)
     return checkpoint(
         block,
         x,
         use_reentrant=False,
-        preserve_rng_state=True,  # ConvNeXt skips blocks at random
+        preserve_rng_state=True,  # ConvNeXt drops blocks at random
         context_fn=lambda: (nullcontext(), FrozenNormStatistics(block)),
     )
 
 
 class LeanFPN(FeaturePyramidNetwork):
-    """Torchvision's sums, into the lateral maps: beside the largest level's sum it keeps the two
-    maps that went into it, 170 MiB of a 900×1500 image, through the step that needs most."""
+    """torchvision's FPN with its sums computed in place, in the lateral maps.
+
+    torchvision keeps both summands of the largest level beside their sum at the step's peak of
+    memory: 170 MiB for a 900×1500 image.
+    """
 
     def forward(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A map of each layer, shallow to deep -> as many of equal channels, and "pool"."""
+        """Maps of the layers, shallow to deep -> as many maps of equal channels, and "pool"."""
         names, maps = list(x), list(x.values())
         inner, levels = self.inner_blocks[-1](maps[-1]), []
         for number in reversed(range(len(maps))):
@@ -199,7 +240,7 @@ class LeanFPN(FeaturePyramidNetwork):
 
 
 class BackboneWithFPN(nn.Module):
-    """Image [N, 3, H, W] -> the FPN's levels by name."""
+    """A backbone followed by an FPN: image [N, 3, H, W] -> the FPN's levels by name."""
 
     def __init__(self, body: nn.Module, fpn: nn.Module):
         super().__init__()
@@ -218,21 +259,28 @@ def make_backbone(
     fpn_channels: int,
     checkpointed: bool = False,
 ) -> BackboneWithFPN:
-    """Backbone and FPN; the levels come out as "0".."3" and "pool", strides 4 to 64.
+    """Build a backbone and its FPN, whose levels are "0".."3" and "pool", strides 4 to 64.
 
-    weights: "imagenet", "" for random ones, or the path of a state dict in torchvision's naming.
-    checkpointed: activations inside the backbone's blocks are computed twice instead of kept; on a
-    CPU, those inside the first stage's always are.
-    Raises UserError for an unknown name, weights that do not fit, or batch norms to freeze where
-    there are none.
+    Args:
+        name: a key of BACKBONES.
+        weights: "imagenet", "" for random weights, or the path of a state dict with torchvision's
+            names.
+        frozen_bn: whether FrozenBatchNorm replaces BatchNorm.
+        freeze: whether the stem is frozen.
+        fpn_channels: of every level.
+        checkpointed: whether all layers are checkpointed, as in `CheckpointedLayers`.
+
+    Raises:
+        UserError: if the name is unknown, the weights are not of this backbone, or frozen_bn is set
+            for a backbone without BatchNorm.
     """
     if name not in BACKBONES:
         raise UserError(f"BACKBONE.NAME: expected one of {', '.join(BACKBONES)}; found {name}")
     spec = BACKBONES[name]
     if frozen_bn and not spec.batch_norm:
         raise UserError(
-            f"BACKBONE.FROZEN_BN: expected False for {name}, which has LayerNorm, without "
-            "statistics that could be frozen; found True"
+            f"BACKBONE.FROZEN_BN: expected False for {name}, which has LayerNorm and no statistics "
+            "to freeze; found True"
         )
     body = spec.make(norm_layer=FrozenBatchNorm2d if frozen_bn else nn.BatchNorm2d)
     if weights:

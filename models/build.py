@@ -1,6 +1,5 @@
-"""From a config to modules; the only place where models meet the config."""
+"""Build modules from a config. No other file of models/ reads the config."""
 
-import torch
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
@@ -14,17 +13,17 @@ from models.distill import check_terms, make_term
 from models.distiller import Distiller
 from models.fast.roi_align import GatheredRoIAlign
 from models.fast.rpn_head import SparseRPNHead
+from models.filtering import DetectionLimits
 from models.oim import OIM
 from models.roi_heads import PersonSearchHeads
 from models.search_net import SearchNet
-from utils.errors import UserError
-from utils.memory import keep_freed_memory
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 class Float32Anchors(AnchorGenerator):
-    """Anchors in float32 under mixed precision too: beyond 256 bfloat16 knows no odd numbers."""
+    """Anchors in float32 under mixed precision too: bfloat16 cannot represent odd integers above
+    256."""
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
         return super().forward(image_list, [level[:1, :1].float() for level in feature_maps])
@@ -50,8 +49,12 @@ def _make_rpn(cfg: CfgNode, channels: int) -> RegionProposalNetwork:
 
 
 def build_net(cfg: CfgNode, num_pids: int, pretrained: bool = True) -> SearchNet:
-    """The network of `cfg` with an OIM table of num_pids rows; pretrained False leaves the
-    backbone random, for weights that come from a checkpoint."""
+    """Build the network of `cfg`.
+
+    Args:
+        num_pids: training identities, the rows of the OIM table.
+        pretrained: whether to load BACKBONE.WEIGHTS; not needed if a checkpoint is loaded next.
+    """
     model, channels = cfg.MODEL, cfg.MODEL.FPN_CHANNELS
     weights = cfg.BACKBONE.WEIGHTS if pretrained else ""
     backbone = make_backbone(
@@ -76,11 +79,9 @@ def build_net(cfg: CfgNode, num_pids: int, pretrained: bool = True) -> SearchNet
         ),
         batch_size=model.ROI.BATCH_SIZE,
         positive_fraction=model.ROI.POSITIVE_FRACTION,
-        score_thresh=model.ROI.SCORE_THRESH,
-        nms_thresh=model.ROI.NMS_THRESH,
-        detections_per_image=model.ROI.DETECTIONS_PER_IMAGE,
+        limits=detection_limits(cfg),
     )
-    # Torchvision takes them from the first images, wrongly where those are narrow.
+    # torchvision would infer them from the first images, wrongly if those are narrow.
     heads.box_roi_pool.scales = [1 / 4, 1 / 8, 1 / 16, 1 / 32]
     heads.box_roi_pool.map_levels = initLevelMapper(2, 5)
     transform = GeneralizedRCNNTransform(
@@ -89,8 +90,18 @@ def build_net(cfg: CfgNode, num_pids: int, pretrained: bool = True) -> SearchNet
     return SearchNet(transform, backbone, _make_rpn(cfg, channels), heads)
 
 
+def detection_limits(cfg: CfgNode) -> DetectionLimits:
+    """The limits that a network of `cfg` filters its detections by."""
+    roi = cfg.MODEL.ROI
+    return DetectionLimits(roi.SCORE_THRESH, roi.NMS_THRESH, roi.DETECTIONS_PER_IMAGE)
+
+
 def build_terms(cfg: CfgNode, teacher_cfg: CfgNode) -> dict[str, nn.Module]:
-    """The terms that DISTILLER.TERMS names, in its order; UserError where one does not exist."""
+    """Build the terms of DISTILLER.TERMS, in this order.
+
+    Raises:
+        UserError: if a term does not exist.
+    """
     check_terms(cfg.DISTILLER.TERMS)
     terms = {}
     for name in cfg.DISTILLER.TERMS:
@@ -103,12 +114,18 @@ def build_terms(cfg: CfgNode, teacher_cfg: CfgNode) -> dict[str, nn.Module]:
 
 
 def init_from_teacher(student: nn.Module, teacher: nn.Module) -> list[str]:
-    """Copy the teacher's FPN output layers, RPN and head weights of the same shape into the
-    student (DISTILLER.INIT_STUDENT); return the names copied. The OIM table starts empty."""
+    """Copy the teacher's weights into the student (DISTILLER.INIT_STUDENT).
+
+    The weights are those of the FPN's output layers, the RPN and the heads that have the same shape
+    in both. The student's OIM table stays empty.
+
+    Returns:
+        The names of the tensors that were copied.
+    """
     own, copied = student.state_dict(), []
     for name, value in teacher.state_dict().items():
-        wanted = name.startswith(("backbone.fpn.layer_blocks.", "rpn.", "roi_heads."))
-        if not wanted or ".oim." in name or name not in own or own[name].shape != value.shape:
+        shared = name.startswith(("backbone.fpn.layer_blocks.", "rpn.", "roi_heads."))
+        if not shared or ".oim." in name or name not in own or own[name].shape != value.shape:
             continue
         own[name].copy_(value)
         copied.append(name)
@@ -118,34 +135,5 @@ def init_from_teacher(student: nn.Module, teacher: nn.Module) -> list[str]:
 def build_distiller(
     cfg: CfgNode, student: SearchNet, teacher: SearchNet, teacher_cfg: CfgNode
 ) -> Distiller:
-    """The student under the terms of DISTILLER.TERMS."""
+    """Build the distiller of a student and a teacher with the terms of DISTILLER.TERMS."""
     return Distiller(student, teacher, build_terms(cfg, teacher_cfg))
-
-
-def loss_weights(cfg: CfgNode, epoch: int = 0) -> dict[str, float]:
-    """The weight of every loss by the name under which the model returns it, after `epoch`
-    finished epochs: from DISTILLER.STOP_EPOCH on the terms are only watched."""
-    own = {name.lower(): weight for name, weight in cfg.SOLVER.LOSS_WEIGHTS.items()}
-    stopped = 0 < cfg.DISTILLER.STOP_EPOCH <= epoch
-    return own | {
-        name: 0.0 if stopped else cfg.DISTILLER[name.upper()].WEIGHT for name in cfg.DISTILLER.TERMS
-    }
-
-
-def choose_device(name: str) -> torch.device:
-    """DEVICE as a torch device; raises UserError for one that is not there."""
-    wanted = name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(wanted)
-        if device.type not in ("cpu", "cuda"):
-            raise RuntimeError(f"of another kind: {device.type}")
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        found = f"{torch.cuda.device_count()} GPUs" if torch.cuda.is_available() else "no GPU"
-        raise UserError(
-            f"DEVICE {name}: no such device; expected auto, cpu or cuda[:N]; found "
-            f"{found} ({str(error).splitlines()[0]})"
-        ) from None
-    if device.type == "cpu":
-        keep_freed_memory()
-    return device

@@ -1,4 +1,4 @@
-"""A student, its teacher, and the terms between them."""
+"""Distillation: a student, a teacher and the terms that compare them."""
 
 from dataclasses import replace
 
@@ -10,11 +10,11 @@ from models.search_net import SearchNet
 
 
 class Distiller(nn.Module):
-    """One pass of the student, one of the teacher on the same images and regions, then a list of
-    terms, each a module `(student: ForwardOutputs, teacher: ForwardOutputs) -> scalar`, in
-    float32, since they sum over whole maps.
+    """Run the student, run the teacher on the same images and regions, and compute the terms.
 
-    The teacher is frozen and stays in eval mode. Terms with weights train beside the student.
+    A term is a module `(student: ForwardOutputs, teacher: ForwardOutputs) -> scalar`. Terms are
+    computed in float32, since they sum over whole maps. Parameters of terms are trained with the
+    student's. The teacher is frozen and stays in eval mode.
     """
 
     def __init__(self, student: SearchNet, teacher: SearchNet, terms: dict[str, nn.Module]):
@@ -29,16 +29,19 @@ class Distiller(nn.Module):
         return self
 
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> TrainingOutput:
-        """The student's own losses and one for each term, unweighted."""
+        """The student's own losses and one loss for each term, unweighted."""
         student = self.student.forward_train(images, targets)
         with torch.no_grad():
             teacher = self.teacher.forward_teacher(student)
-        ours, theirs = (_float32(trace) for trace in (student, teacher))
+        result = self.student.training_output(student)
+        ours, theirs = (_float32(outputs) for outputs in (student, teacher))
         with torch.autocast(student.class_logits.device.type, enabled=False):
             for name, term in self.terms.items():
-                student.losses[name] = term(ours, theirs)
-        return self.student.training_output(student)
+                result.losses[name] = term(ours, theirs)
+                result.mean_over[name] = term.mean_over
+        return result
 
 
-def _float32(trace: ForwardOutputs) -> ForwardOutputs:
-    return replace(trace, features={name: level.float() for name, level in trace.features.items()})
+def _float32(outputs: ForwardOutputs) -> ForwardOutputs:
+    features = {name: level.float() for name, level in outputs.features.items()}
+    return replace(outputs, features=features)

@@ -1,4 +1,4 @@
-"""Norm-aware embedding (NAE; Chen et al., CVPR 2020), as SeqNet uses it."""
+"""Norm-aware embedding (NAE; Chen et al., CVPR 2020), as in SeqNet."""
 
 import torch
 from torch import Tensor, nn
@@ -14,19 +14,20 @@ def _projector(in_features: int, out_features: int) -> nn.Sequential:
 
 
 class NormAwareEmbedding(nn.Module):
-    """Two views of a region, each projected to half of the embedding, joined and L2-normalised."""
+    """Project two feature vectors of a region, each to half of the embedding, concatenate the
+    halves and L2-normalise them."""
 
     def __init__(self, pooled_size: int, fc_size: int, embedding_size: int):
         super().__init__()
         self.pooled = _projector(pooled_size, embedding_size // 2)
         self.fc = _projector(fc_size, embedding_size - embedding_size // 2)
-        # Released checkpoints hold the norm's statistics. No score and no loss reads the norm, so
-        # no gradient can reach these two weights.
+        # Released checkpoints contain this norm's statistics. No score and no loss depends on its
+        # output, so its two weights never receive a gradient.
         self.norm = nn.BatchNorm1d(1).requires_grad_(False)
 
     def forward(self, pooled: Tensor, fc: Tensor) -> tuple[Tensor, Tensor]:
         """pooled [R, C·7·7], fc [R, FC] -> unit embeddings [R, D], rescaled norms [R]."""
-        if self.training and len(pooled) == 1:  # which alone has no variance: norms refuse it
+        if self.training and len(pooled) == 1:  # BatchNorm rejects a single row: no variance
             embeddings, norms = self(pooled.repeat(2, 1), fc.repeat(2, 1))
             return embeddings[:1], norms[:1]
         joined = torch.cat([self.pooled(pooled), self.fc(fc)], dim=1)

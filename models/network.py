@@ -1,4 +1,4 @@
-"""What searching needs of a network, whatever runs it."""
+"""The interface of a person search network, independent of the runtime."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -6,48 +6,60 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from models.filtering import DetectionLimits, filter_detections
 from models.outputs import Detections
 
 
 class Network(ABC):
-    """Images are [3, H, W] tensors, uint8 or float in 0..1; boxes x1 y1 x2 y2 in their pixels."""
+    """Images are [3, H, W] tensors, uint8 or float in 0..1; boxes are x1 y1 x2 y2 in their pixels.
+
+    `limits` are those that the network filters its detections by.
+    """
+
+    limits: DetectionLimits
 
     @abstractmethod
     def detect_and_embed(
         self, images: list[Tensor], boxes: Sequence[Tensor], amp: torch.dtype | None = None
     ) -> tuple[list[Detections], list[Tensor]]:
-        """Everyone in each image, and each image's given boxes [m_i, 4] embedded [m_i, D]; all
-        embeddings unit. amp: the backbone's precision."""
+        """Detect the people of each image, and embed the given boxes.
 
-    @abstractmethod
-    def keep_best(self, boxes: Tensor, scores: Tensor) -> Tensor:
-        """boxes [n, 4], scores [n] -> indices of the detections kept, by falling score."""
+        Args:
+            images: any number of images.
+            boxes: the boxes to embed, [m_i, 4] for each image.
+            amp: precision of the backbone; None for float32.
+
+        Returns:
+            The detections of each image, and the unit embeddings [m_i, D] of its given boxes.
+        """
 
     def eval(self) -> "Network":
-        """Ready for inference; a network that cannot train always is."""
+        """Switch to inference; a network that cannot be trained is always ready for it."""
         return self
 
     def detect(self, images: list[Tensor]) -> list[Detections]:
-        """Every person in each gallery image; embeddings are scaled by the score."""
-        found, _ = self.detect_and_embed(
-            images, [torch.zeros(0, 4, device=i.device) for i in images]
-        )
-        return [people.weighted() for people in found]
+        """Detect the people of each image."""
+        return self.detect_and_embed(images, [torch.zeros(0, 4, device=i.device) for i in images])[0]
 
     def embed(self, images: list[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
         """Unit embeddings [n_i, D] of the given boxes [n_i, 4] of each image."""
         return self.detect_and_embed(images, boxes)[1]
 
-    def put_first(self, own: Detections, found: Detections) -> Detections:
-        """A query's image seen as a gallery image (for CBGM): the query, `own` [1], comes first
-        with score 1, and suppresses what overlaps it."""
-        boxes = torch.cat([own.boxes, found.boxes])
-        # Two, not one: the query wins over a detection whose score rounds to 1.
-        scores = torch.cat([own.scores + 1, found.scores])
-        embeddings = torch.cat([own.embeddings, found.embeddings])
-        return Detections(boxes, scores.clamp(max=1), embeddings)[self.keep_best(boxes, scores)]
+    def put_first(self, query: Detections, found: Detections) -> Detections:
+        """Combine a query with the detections of its own image, as CBGM needs them.
+
+        The query, one detection, comes first with score 1; detections that overlap it are
+        suppressed.
+        """
+        boxes = torch.cat([query.boxes, found.boxes])
+        # The query is ranked with 2, not 1, so that it precedes a detection whose score rounds to 1.
+        scores = torch.cat([query.scores + 1, found.scores])
+        embeddings = torch.cat([query.embeddings, found.embeddings])
+        keep = filter_detections(boxes, scores, self.limits)
+        return Detections(boxes, scores.clamp(max=1), embeddings)[keep]
 
 
 def as_floats(images: list[Tensor]) -> list[Tensor]:
-    """uint8 images as float32 in 0..1: they travel as bytes and are divided where they are used."""
+    """Convert uint8 images to float32 in 0..1. Images are transferred as bytes and converted where
+    they are used."""
     return [i.float().div_(255) if i.dtype == torch.uint8 else i for i in images]

@@ -1,4 +1,5 @@
-"""Online instance matching: the re-id loss over a table of identities and a queue of strangers.
+"""Online instance matching (OIM): the re-id loss over a table of identities and a queue of
+unlabelled people.
 
 Xiao et al., "Joint Detection and Identification Feature Learning for Person Search", CVPR 2017,
 section 3.2, equations 1 to 4.
@@ -8,25 +9,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from datasets.types import UNLABELED
-
-
-def is_labelled(labels: Tensor) -> Tensor:
-    """[R] bool: people with an identity, 1..N."""
-    return (labels > 0) & (labels != UNLABELED)
-
 
 class OIM(nn.Module):
-    """Look-up table of identities 1..N (row label - 1) and circular queue of unlabelled people.
+    """Look-up table of the identities 1..N (row label - 1) and circular queue of unlabelled people.
 
-    The loss reads a copy of the tables, `update` writes them: it may run before or after
-    `backward`, the gradient always comes from the tables as the loss has read them.
+    Labels are int64: 0 is background, 1..N are the identities, and every label above N is an
+    unlabelled person.
+
+    The loss is computed on a copy of the tables, and `update` writes them. `update` may therefore
+    run before or after `backward`: the gradient is that of the tables at the time of the loss.
 
     Args:
-        num_pids: N, training identities.
+        num_pids: N, the number of training identities.
         cq_size: rows of the queue; 0 for none.
-        dim: D, size of an embedding.
-        momentum: part of the old row that stays in an update.
+        dim: D, length of an embedding.
+        momentum: share of the old row that is kept in an update.
         scale: inverse temperature of the softmax.
     """
 
@@ -44,45 +41,54 @@ class OIM(nn.Module):
         self.register_buffer("cq", torch.zeros(cq_size, dim))
         self.register_buffer("head", torch.zeros((), dtype=torch.int64))
 
+    def is_labelled(self, labels: Tensor) -> Tensor:
+        """[R] bool: whether the label is that of an identity, 1..N."""
+        return (labels > 0) & (labels <= len(self.lut))
+
+    def is_unlabelled(self, labels: Tensor) -> Tensor:
+        """[R] bool: whether the label is that of an unlabelled person, above N."""
+        return labels > len(self.lut)
+
     def logits(self, embeddings: Tensor) -> Tensor:
         """Scaled similarities [R, N + queue] of embeddings [R, D] to the rows of both tables, in
         float32 under mixed precision too."""
         with torch.autocast(embeddings.device.type, enabled=False):
-            # cat copies: writing into the tables before backward is safe
+            # cat copies the tables: writing them before backward is safe
             return self.scale * embeddings.to(self.lut.dtype) @ torch.cat([self.lut, self.cq]).t()
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy, mean over labelled people; zero, with a graph, where there are none.
+        """Cross-entropy, mean over labelled people; without any, zero with a graph.
 
         Args:
             embeddings: [R, D], unit rows.
-            labels: [R] int64: 0 background, 1..N, UNLABELED.
+            labels: [R].
         """
-        labeled = is_labelled(labels)
-        logits = self.logits(embeddings[labeled])
-        total = F.cross_entropy(logits, labels[labeled] - 1, reduction="sum")
-        return total / labeled.sum().clamp(min=1)
+        labelled = self.is_labelled(labels)
+        logits = self.logits(embeddings[labelled])
+        total = F.cross_entropy(logits, labels[labelled] - 1, reduction="sum")
+        return total / labelled.sum().clamp(min=1)
 
     @torch.no_grad()
     def update(self, embeddings: Tensor, labels: Tensor) -> None:
-        """Write people into the tables, in order: labelled ones into their row, others queued.
+        """Write people into the tables, in order: labelled people into the row of their identity,
+        unlabelled people into the queue. Background is ignored.
 
         Args: as in `forward`.
         """
         embeddings = embeddings.to(self.lut.dtype)
-        labeled = is_labelled(labels)
-        self._blend(embeddings[labeled], labels[labeled] - 1)
-        self._enqueue(embeddings[labels == UNLABELED])
+        labelled = self.is_labelled(labels)
+        self._blend(embeddings[labelled], labels[labelled] - 1)
+        self._enqueue(embeddings[self.is_unlabelled(labels)])
 
     def _blend(self, people: Tensor, rows: Tensor) -> None:
         """`row <- unit(momentum * row + (1 - momentum) * x)`, person by person.
 
-        Rows do not depend on each other: step k moves every row by its k-th person at once.
+        Rows do not depend on each other: step k updates every row with its k-th person at once.
         """
         if len(rows) == 0:
             return
         ids, row = rows.unique(return_inverse=True)
-        turn = (rows[:, None] == rows).tril(-1).sum(dim=1)  # how many of the same row came before
+        turn = (rows[:, None] == rows).tril(-1).sum(dim=1)  # earlier people of the same row
         moves = people.new_zeros(len(ids), int(turn.max()) + 1, people.shape[1])
         moves[row, turn] = people
         moved = torch.zeros(moves.shape[:2], dtype=torch.bool, device=rows.device)
@@ -98,5 +104,5 @@ class OIM(nn.Module):
         if size == 0 or len(people) == 0:
             return
         slots = (self.head + torch.arange(len(people), device=people.device)) % size
-        self.cq[slots[-size:]] = people[-size:]  # more than `size` people: the last ones stay
+        self.cq[slots[-size:]] = people[-size:]  # of more than `size` people the last are kept
         self.head.add_(len(people)).remainder_(size)

@@ -1,8 +1,8 @@
-"""One image's detection and embedding as a graph of tensor operations, for torch.export.
+"""Detection and embedding of one image as a graph of tensor operations, for torch.export.
 
-The same numbers as `SearchNet.detect_and_embed`, written so that every size may follow from the
-data: torchvision's transform, RPN and multi-scale pooling branch on sizes in Python, which a graph
-cannot. The layers are the network's own.
+The graph computes the same numbers as `SearchNet.detect_and_embed` with the network's own layers,
+and its sizes may depend on the data. torchvision's transform, RPN and multi-scale pooling branch on
+sizes in Python, which a graph cannot do.
 """
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import clip_boxes_to_image, nms, remove_small_boxes, roi_align
 
+from models.filtering import filter_detections
 from models.roi_heads import PERSON
 from models.search_net import SearchNet
 
@@ -17,16 +18,23 @@ Size = tuple[int, int]  # height, width
 
 
 class SearchGraph(nn.Module):
-    """forward(image, query_boxes) of a network in eval mode."""
+    """Detect and embed with a network in eval mode: forward(image, query_boxes)."""
 
     def __init__(self, net: SearchNet):
         super().__init__()
         self.net = net
 
     def forward(self, image: Tensor, query_boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """image [H, W, 3] uint8 RGB, query_boxes [m, 4] in its pixels -> boxes [n, 4] in its pixels
-        and scores [n], best first; unit embeddings of these people [n, D] and of the query boxes
-        [m, D]."""
+        """Detect the people of an image and embed them and the query boxes.
+
+        Args:
+            image: [H, W, 3] uint8 RGB.
+            query_boxes: [m, 4] in pixels of the image.
+
+        Returns:
+            boxes [n, 4] in pixels of the image, by falling score; scores [n]; unit embeddings
+            [n, D] of these boxes; unit embeddings [m, D] of the query boxes.
+        """
         heads = self.net.roi_heads
         resized, size = self.resize(image)
         before, after = (torch.tensor(s, dtype=torch.float32) for s in (image.shape[:2], size))
@@ -40,8 +48,13 @@ class SearchGraph(nn.Module):
         return boxes / ratio, scores, embeddings[:count], embeddings[count:]
 
     def resize(self, image: Tensor) -> tuple[Tensor, Size]:
-        """The image normalised, resized and padded, [1, 3, H, W], and its size within the padding:
-        sides as Python computes them in GeneralizedRCNNTransform, in doubles."""
+        """Normalise, resize and pad the image.
+
+        Sizes are computed in double precision, as Python does in GeneralizedRCNNTransform.
+
+        Returns:
+            The padded image [1, 3, H, W], and its size without the padding.
+        """
         transform = self.net.transform
         sides = torch.tensor(image.shape[:2], dtype=torch.float64)
         scale = torch.minimum(
@@ -54,12 +67,12 @@ class SearchGraph(nn.Module):
             torch._check(number > 0)
         pixels = transform.normalize(image.permute(2, 0, 1) / 255)[None]
         resized = F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False)
-        # Whole numbers of blocks of their own: the sizes of all maps are simple multiples of them.
+        # Padded to whole blocks, so that the sizes of all maps are simple multiples of the blocks.
         padding = 0, columns * step - width, 0, rows * step - height
         return F.pad(resized, padding), (height, width)
 
     def propose(self, features: dict[str, Tensor], resized: Tensor, size: Size) -> Tensor:
-        """The RPN's regions [n, 4] in resized pixels, best first. Levels do not meet in NMS."""
+        """The RPN's proposals [n, 4] in resized pixels, by falling score. NMS is per level."""
         rpn, kept = self.net.rpn, []
         outputs = zip(*rpn.head(list(features.values())), rpn.anchor_generator.cell_anchors)
         for objectness, deltas, cell in outputs:
@@ -79,16 +92,16 @@ class SearchGraph(nn.Module):
     def detect(
         self, features: dict[str, Tensor], proposals: Tensor, size: Size
     ) -> tuple[Tensor, Tensor]:
-        """People: boxes [n, 4] in resized pixels and scores [n], best first."""
+        """Detect people: boxes [n, 4] in resized pixels and scores [n], by falling score."""
         heads = self.net.roi_heads
         logits, deltas = heads.box_predictor(heads.box_head(self.pool(features, proposals)))
         boxes = heads.box_coder.decode_single(deltas, proposals).unflatten(1, (-1, 4))[:, PERSON]
         boxes, scores = clip_boxes_to_image(boxes, size), F.softmax(logits, -1)[:, PERSON]
-        keep = heads.keep_best(boxes, scores)
+        keep = filter_detections(boxes, scores, heads.limits)
         return boxes[keep], scores[keep]
 
     def pool(self, features: dict[str, Tensor], boxes: Tensor) -> Tensor:
-        """Boxes [n, 4] pooled [n, C, 7, 7], each from the level of its size."""
+        """Pool each of the boxes [n, 4] from the level of its size: [n, C, 7, 7]."""
         pool = self.net.roi_heads.box_roi_pool
         level = pool.map_levels([boxes])
         rois, parts = F.pad(boxes, (1, 0)), []  # the image's number in front: 0
@@ -97,13 +110,13 @@ class SearchGraph(nn.Module):
             parts.append(
                 roi_align(features[name], some, pool.output_size, scale, pool.sampling_ratio)
             )
-        # The parts follow each other by level, within one in the order of boxes; back to theirs.
+        # The parts are ordered by level, and by box within a level: restore the order of the boxes.
         order = level * boxes.shape[0] + torch.arange(boxes.shape[0])
         return torch.cat(parts)[order.argsort().argsort()]
 
 
 def _anchors(cell: Tensor, grid: torch.Size, padded: torch.Size) -> Tensor:
-    """[H·W·A, 4]: the anchors of one cell [A, 4] at each place of a level's grid."""
+    """The anchors of one cell [A, 4] at each position of a level's grid: [H·W·A, 4]."""
     y, x = (torch.arange(n) * (side // n) for n, side in zip(grid, padded))
     y, x = torch.meshgrid(y, x, indexing="ij")
     return (torch.stack([x, y, x, y], -1)[:, :, None] + cell).flatten(0, 2)

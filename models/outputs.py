@@ -1,4 +1,4 @@
-"""What the network returns."""
+"""The values that a network returns."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class Detections:
-    """People found in one image: boxes [n, 4] x1 y1 x2 y2 in original pixels, scores [n] in 0..1,
-    embeddings [n, D] (unit, or scaled by the score after `weighted`)."""
+    """The people found in one image: boxes [n, 4] x1 y1 x2 y2 in original pixels, scores [n] in
+    0..1, unit embeddings [n, D]."""
 
     boxes: Tensor
     scores: Tensor
@@ -22,15 +22,17 @@ class Detections:
     def __getitem__(self, keep: Tensor | slice) -> "Detections":
         return Detections(self.boxes[keep], self.scores[keep], self.embeddings[keep])
 
-    def weighted(self) -> "Detections":
-        """Unit embeddings scaled by the score: confidence-weighted similarity (NAE, CVPR 2020)."""
-        return Detections(self.boxes, self.scores, self.embeddings * self.scores[:, None])
+    @property
+    def weighted_embeddings(self) -> Tensor:
+        """The embeddings times the scores [n, D]; their inner product with a query's embedding is
+        the confidence-weighted similarity (NAE; Chen et al., CVPR 2020)."""
+        return self.embeddings * self.scores[:, None]
 
 
 @dataclass
 class Regions:
     """Sampled boxes of a batch, one tensor per image: boxes [n_i, 4] in pixels of the resized
-    image, labels [n_i] int64 (0 background, 1..N identities, UNLABELED)."""
+    image, labels [n_i] int64 (0 background, 1..N identities, above N unlabelled people)."""
 
     boxes: list[Tensor]
     labels: list[Tensor]
@@ -38,13 +40,19 @@ class Regions:
 
 @dataclass
 class ForwardOutputs:
-    """What one training pass saw; a teacher's pass over a student's regions has the same fields,
-    with embeddings of zero for the background.
+    """The tensors of one training pass. A teacher's pass over a student's regions has the same
+    fields, with embeddings of zero for the background.
 
-    images: resized and padded; targets: per image "boxes" and "labels" in resized pixels;
-    features: FPN levels "0".."3", "pool", each [N, C, H, W]; proposals: the detection branch's
-    regions, with class_logits [R, 2]; people: the re-id branch's regions, with unit embeddings
-    [P, D]; oim: the table of the network that made the trace; losses: its own, unweighted.
+    Attributes:
+        images: the resized and padded images.
+        targets: per image "boxes" and "labels", in resized pixels.
+        features: FPN levels "0".."3" and "pool", each [N, C, H, W].
+        proposals: the regions of the detection branch.
+        class_logits: [R, 2], of these proposals.
+        people: the regions of the re-id branch.
+        embeddings: [P, D], unit, of these regions.
+        oim: the tables of the network that computed the pass.
+        losses: the network's own, unweighted.
     """
 
     images: ImageList
@@ -60,11 +68,19 @@ class ForwardOutputs:
 
 @dataclass
 class TrainingOutput:
-    """One training step's losses by name (unweighted), what the OIM table learns from it after
-    the gradient: embeddings [P, D] without graph, labels [P], and how many images, proposals and
-    labelled people the losses are means over."""
+    """The results of one training pass.
+
+    Attributes:
+        losses: by name, unweighted.
+        mean_over: for each loss, the key of `counts` over which it is a mean.
+        counts: the number of images, of proposals and of labelled people in the pass.
+        embeddings: [P, D], without a graph; the OIM tables are updated with them after the
+            gradient step.
+        labels: [P], of these embeddings.
+    """
 
     losses: dict[str, Tensor]
+    mean_over: dict[str, str]
+    counts: dict[str, Tensor]
     embeddings: Tensor
     labels: Tensor
-    counts: dict[str, Tensor]

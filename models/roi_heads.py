@@ -1,4 +1,4 @@
-"""The two branches over pooled regions: detection and re-identification."""
+"""The two branches on pooled regions: detection and re-identification."""
 
 import torch
 from torch import Tensor, nn
@@ -8,20 +8,30 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import boxes as box_ops
 
 from models.embedding import NormAwareEmbedding
+from models.filtering import DetectionLimits, filter_detections
 from models.oim import OIM
 from models.outputs import ForwardOutputs, Regions
 
-PERSON = 1  # class index in the detection branch's two outputs
+PERSON = 1  # class index of the detection branch; 0 is background
+# What each loss is a mean over: a key of TrainingOutput.counts.
+MEAN_OVER = {"proposal_cls": "proposals", "proposal_reg": "proposals", "oim": "labelled"}
 
 
 def detection_losses(
     class_logits: Tensor, box_deltas: Tensor, labels: Tensor, targets: Tensor
 ) -> dict[str, Tensor]:
-    """class_logits [R, 2], box_deltas [R, 8], person labels [R], regression targets [R, 4]; R may
-    be 0.
+    """Losses of the detection branch (Girshick, "Fast R-CNN", ICCV 2015, equations 1 to 3).
 
-    Cross-entropy over person and background; smooth L1 (beta 1) of the person deltas, summed over
-    positives and divided by R (Fast R-CNN, Girshick 2015, eq. 1-3).
+    Args:
+        class_logits: [R, 2]; R may be 0.
+        box_deltas: [R, 8].
+        labels: [R], person labels.
+        targets: [R, 4], regression targets.
+
+    Returns:
+        "proposal_cls": cross-entropy over person and background, mean over R.
+        "proposal_reg": smooth L1 (beta 1) of the person deltas, summed over the positives and
+            divided by R.
     """
     is_person = labels > 0
     positives = torch.where(is_person)[0]
@@ -34,22 +44,11 @@ def detection_losses(
     }
 
 
-def keep_best(
-    boxes: Tensor, scores: Tensor, score_thresh: float, nms_thresh: float, most: int
-) -> Tensor:
-    """boxes [n, 4], scores [n] -> indices kept, by falling score: over the threshold, of some
-    area, after NMS, at most so many."""
-    keep = torch.where(scores > score_thresh)[0]
-    keep = keep[box_ops.remove_small_boxes(boxes[keep], min_size=1e-2)]
-    keep = keep[box_ops.nms(boxes[keep], scores[keep], nms_thresh)]
-    return keep[:most]
-
-
 class PersonSearchHeads(RoIHeads):
-    """Detection branch, re-id branch and OIM over RoI-pooled features.
+    """Detection branch, re-id branch and OIM on RoI-pooled features (SeqNet with one regression).
 
-    torchvision's RoIHeads gives the sampler of training regions and the box coder; the branches,
-    their losses and their inference are person search's (SeqNet's, with one regression).
+    torchvision's RoIHeads provides the sampler of training regions and the box coder. Detections
+    are filtered by `limits`.
     """
 
     def __init__(
@@ -61,9 +60,7 @@ class PersonSearchHeads(RoIHeads):
         oim: OIM,
         batch_size: int,
         positive_fraction: float,
-        score_thresh: float,
-        nms_thresh: float,
-        detections_per_image: int,
+        limits: DetectionLimits,
     ):
         pooled = channels * box_roi_pool.output_size[0] * box_roi_pool.output_size[1]
         super().__init__(
@@ -75,10 +72,11 @@ class PersonSearchHeads(RoIHeads):
             batch_size_per_image=batch_size,
             positive_fraction=positive_fraction,
             bbox_reg_weights=(10.0, 10.0, 5.0, 5.0),
-            score_thresh=score_thresh,
-            nms_thresh=nms_thresh,
-            detections_per_img=detections_per_image,
+            score_thresh=limits.score,
+            nms_thresh=limits.overlap,
+            detections_per_img=limits.count,
         )
+        self.limits = limits
         self.reid_head = TwoMLPHead(pooled, fc_size)
         self.embedding_head = NormAwareEmbedding(pooled, fc_size, embedding_size)
         self.oim = oim
@@ -101,23 +99,23 @@ class PersonSearchHeads(RoIHeads):
             return self.embedding_head(pooled.float().flatten(1), fc.float())[0]
 
     def _person_boxes(self, deltas: Tensor, boxes: list[Tensor], sizes) -> list[Tensor]:
-        """The boxes that the deltas [R, 8] move `boxes` to, per image, clipped to it."""
-        decoded = self.box_coder.decode(deltas, boxes).reshape(-1, 2, 4)[:, PERSON]  # of none, too
+        """Apply the person deltas [R, 8] to `boxes` and clip them to their image; per image."""
+        decoded = self.box_coder.decode(deltas, boxes).reshape(-1, 2, 4)[:, PERSON]
         decoded = decoded.split([len(b) for b in boxes])
         return [box_ops.clip_boxes_to_image(b, size) for b, size in zip(decoded, sizes)]
 
     def forward_train(
         self, features: dict[str, Tensor], proposals: list[Tensor], images, targets
     ) -> ForwardOutputs:
-        """A training pass: sample, classify, move, sample again, embed; losses unweighted."""
+        """A training pass with unweighted losses: sample, classify, decode, sample again, embed."""
         sizes = images.image_sizes
         boxes, _, labels, regression_targets = self.select_training_samples(proposals, targets)
         class_logits, deltas = self.classify(features, boxes, sizes)
         losses = detection_losses(
             class_logits, deltas, torch.cat(labels), torch.cat(regression_targets)
         )
-        moved = [b.detach() for b in self._person_boxes(deltas, boxes, sizes)]
-        people, _, identities, _ = self.select_training_samples(moved, targets)
+        decoded = [b.detach() for b in self._person_boxes(deltas, boxes, sizes)]
+        people, _, identities, _ = self.select_training_samples(decoded, targets)
         embeddings = self.embed(features, people, sizes)
         losses["oim"] = self.oim(embeddings, torch.cat(identities))
         return ForwardOutputs(
@@ -132,16 +130,12 @@ class PersonSearchHeads(RoIHeads):
             losses,
         )
 
-    def keep_best(self, boxes: Tensor, scores: Tensor) -> Tensor:
-        """As the function of that name, with this network's thresholds."""
-        return keep_best(boxes, scores, self.score_thresh, self.nms_thresh, self.detections_per_img)
-
     def detect_boxes(
         self, features: dict[str, Tensor], proposals: list[Tensor], sizes
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Per image, best first: boxes [n, 4] in resized pixels, scores [n]."""
+        """Detect people; per image, by falling score: boxes [n, 4] in resized pixels, scores [n]."""
         logits, deltas = self.classify(features, proposals, sizes)
         scores = F.softmax(logits, -1)[:, PERSON].split([len(p) for p in proposals])
         boxes = self._person_boxes(deltas, proposals, sizes)
-        kept = [self.keep_best(b, s) for b, s in zip(boxes, scores)]
+        kept = [filter_detections(b, s, self.limits) for b, s in zip(boxes, scores)]
         return [b[k] for b, k in zip(boxes, kept)], [s[k] for s, k in zip(scores, kept)]

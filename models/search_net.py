@@ -1,4 +1,4 @@
-"""The person search network: find every person, and embed each."""
+"""The person search network: detect people and embed each of them."""
 
 from collections.abc import Sequence
 
@@ -7,17 +7,17 @@ from torch import Tensor, nn
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
+from models.filtering import DetectionLimits
 from models.network import Network, as_floats
-from models.oim import is_labelled
 from models.outputs import Detections, ForwardOutputs, TrainingOutput
-from models.roi_heads import PersonSearchHeads
+from models.roi_heads import MEAN_OVER, PersonSearchHeads
 
 
 class SearchNet(nn.Module, Network):
-    """Faster R-CNN with a re-id branch and OIM (SeqNet's frame, one regression).
+    """Faster R-CNN with a re-id branch and OIM (SeqNet with one regression).
 
-    Images and boxes are as in Network. half_heads: in half precision detect_and_embed computes the
-    heads too, not the backbone alone.
+    Images and boxes are as in Network. half_heads: whether detect_and_embed computes the heads in
+    half precision too, and not the backbone alone.
     """
 
     half_heads = False
@@ -39,58 +39,72 @@ class SearchNet(nn.Module, Network):
     def oim(self) -> nn.Module:
         return self.roi_heads.oim
 
+    @property
+    def limits(self) -> DetectionLimits:
+        return self.roi_heads.limits
+
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> TrainingOutput:
-        """Losses of one batch. targets: "boxes" [n, 4], "labels" [n] (1..N or UNLABELED)."""
+        """Losses of one batch.
+
+        Args:
+            images: as in Network.
+            targets: per image "boxes" [n, 4] and "labels" [n]: 1..N, above N for unlabelled people.
+        """
         return self.training_output(self.forward_train(images, targets))
 
-    def training_output(self, trace: ForwardOutputs) -> TrainingOutput:
-        labels = torch.cat(trace.people.labels)
+    def training_output(self, outputs: ForwardOutputs) -> TrainingOutput:
+        """The losses of a training pass with the counts that they are means over."""
+        labels = torch.cat(outputs.people.labels)
         counts = {
-            "images": labels.new_tensor(len(trace.targets)),
-            "proposals": labels.new_tensor(len(trace.class_logits)),
-            "labelled": is_labelled(labels).sum(),
+            "images": labels.new_tensor(len(outputs.targets)),
+            "proposals": labels.new_tensor(len(outputs.class_logits)),
+            "labelled": self.oim.is_labelled(labels).sum(),
         }
-        return TrainingOutput(trace.losses, trace.embeddings.detach(), labels, counts)
+        mean_over = {name: MEAN_OVER.get(name, "images") for name in outputs.losses}
+        embeddings = outputs.embeddings.detach()
+        return TrainingOutput(outputs.losses, mean_over, counts, embeddings, labels)
 
     def forward_train(
         self, images: list[Tensor], targets: list[dict[str, Tensor]]
     ) -> ForwardOutputs:
-        """A training pass with all it saw; needs train mode."""
+        """A training pass; the network must be in train mode."""
         resized, targets = self.transform(as_floats(images), targets)
         features = self.backbone(resized.tensors)
         proposals, rpn_losses = self.rpn(resized, features, targets)
-        trace = self.roi_heads.forward_train(features, proposals, resized, targets)
-        trace.losses = {
+        outputs = self.roi_heads.forward_train(features, proposals, resized, targets)
+        outputs.losses = {
             "rpn_cls": rpn_losses["loss_objectness"],
             "rpn_reg": rpn_losses["loss_rpn_box_reg"],
-        } | trace.losses
-        return trace
+        } | outputs.losses
+        return outputs
 
-    def forward_teacher(self, seen: ForwardOutputs) -> ForwardOutputs:
-        """This network on another's transformed images and sampled regions (the teacher's part);
-        the re-id branch sees the people alone, since no term reads what it makes of background."""
-        sizes = seen.images.image_sizes
-        features = self.backbone(seen.images.tensors)
-        class_logits, _ = self.roi_heads.classify(features, seen.proposals.boxes, sizes)
-        people = [labels > 0 for labels in seen.people.labels]
-        boxes = [boxes[keep] for boxes, keep in zip(seen.people.boxes, people)]
+    def forward_teacher(self, student: ForwardOutputs) -> ForwardOutputs:
+        """The teacher's pass over the student's transformed images and sampled regions.
+
+        The re-id branch is computed for people only: no term uses the embeddings of background.
+        """
+        sizes = student.images.image_sizes
+        features = self.backbone(student.images.tensors)
+        class_logits, _ = self.roi_heads.classify(features, student.proposals.boxes, sizes)
+        people = [labels > 0 for labels in student.people.labels]
+        boxes = [boxes[keep] for boxes, keep in zip(student.people.boxes, people)]
         found = self.roi_heads.embed(features, boxes, sizes)
         people = torch.cat(people)
         embeddings = found.new_zeros(len(people), found.shape[1])
         embeddings[people] = found
         return ForwardOutputs(
-            seen.images,
-            seen.targets,
+            student.images,
+            student.targets,
             features,
-            seen.proposals,
+            student.proposals,
             class_logits,
-            seen.people,
+            student.people,
             embeddings,
             self.oim,
         )
 
     def _resize(self, images: list[Tensor], boxes: Sequence[Tensor]):
-        targets = [{"boxes": b.reshape(-1, 4).float()} for b in boxes]  # NumPy's are float64
+        targets = [{"boxes": b.reshape(-1, 4).float()} for b in boxes]  # float64 from NumPy
         resized, targets = self.transform(as_floats(images), targets)
         return resized, [t["boxes"] for t in targets]
 
@@ -98,8 +112,11 @@ class SearchNet(nn.Module, Network):
     def detect_and_embed(
         self, images: list[Tensor], boxes: Sequence[Tensor], amp: torch.dtype | None = None
     ) -> tuple[list[Detections], list[Tensor]]:
-        """In one pass. amp: boxes and scores stay float32, since a corner in bfloat16 is off by
-        pixels; so do the heads but for half_heads."""
+        """Detect and embed in one pass, as Network.detect_and_embed.
+
+        Under `amp` boxes and scores are float32 (in bfloat16 a coordinate is off by pixels), and so
+        are the heads unless `half_heads` is set.
+        """
         resized, given = self._resize(images, boxes)
         device, half, sizes = resized.tensors.device.type, amp is not None, resized.image_sizes
         with torch.autocast(device, amp, enabled=half):
@@ -118,12 +135,9 @@ class SearchNet(nn.Module, Network):
         ]
         return people, list(parts[1::2])
 
-    def keep_best(self, boxes: Tensor, scores: Tensor) -> Tensor:
-        return self.roi_heads.keep_best(boxes, scores)
-
     @torch.inference_mode()
     def embed(self, images: list[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
-        """Without detecting anyone."""
+        """As Network.embed, without the detection branch."""
         resized, boxes = self._resize(images, boxes)
         features = self.backbone(resized.tensors)
         embeddings = self.roi_heads.embed(features, boxes, resized.image_sizes)

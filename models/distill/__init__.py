@@ -1,8 +1,9 @@
-"""Distillation terms, found by name: each is one file with a pure loss and a `Term` module.
+"""Distillation terms by name. Each term is one file with a pure loss function and a `Term` module.
 
-`Term(student_channels=, teacher_channels=, **options)` takes the options of DISTILLER.<NAME> other
-than WEIGHT; `Term.forward(student: ForwardOutputs, teacher: ForwardOutputs)` returns a
-scalar that the caller weights. A term's parameters are trained and saved beside the student.
+`Term(student_channels=, teacher_channels=, **options)` takes the options of DISTILLER.<NAME> except
+WEIGHT. `Term.forward(student: ForwardOutputs, teacher: ForwardOutputs)` returns a scalar, which the
+caller weights. `Term.mean_over` is what the loss is a mean over, a key of TrainingOutput.counts. The
+parameters of a term are trained and saved with the student.
 """
 
 import pkgutil
@@ -13,16 +14,20 @@ from torch import nn
 
 from utils.errors import UserError
 
-FPN_LEVELS = ("0", "1", "2", "3")  # without "pool", which is "3" at every second place
+FPN_LEVELS = ("0", "1", "2", "3")  # without "pool", which subsamples "3"
 
 
 def known_terms() -> list[str]:
-    """The names that DISTILLER.TERMS may hold: the files beside this one."""
+    """The names that DISTILLER.TERMS may contain: those of the other files of this folder."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def check_terms(names: Sequence[str]) -> None:
-    """UserError naming the first of DISTILLER.TERMS that there is not."""
+    """Check the names in DISTILLER.TERMS.
+
+    Raises:
+        UserError: if a term does not exist.
+    """
     for name in names:
         if name not in known_terms():
             raise UserError(
@@ -31,12 +36,13 @@ def check_terms(names: Sequence[str]) -> None:
 
 
 def make_term(name: str, student_channels: int, teacher_channels: int, options: dict) -> nn.Module:
-    """The term of `models/distill/<name>.py`.
+    """Build the term of `models/distill/<name>.py`.
 
     Args:
         name: as in DISTILLER.TERMS.
-        student_channels, teacher_channels: of the FPN maps.
-        options: keyword arguments of the term, by lower-cased config key.
+        student_channels: of the student's FPN maps.
+        teacher_channels: of the teacher's FPN maps.
+        options: keyword arguments of the term, by lower-case config key.
     """
     module = import_module(f"{__name__}.{name}")
     return module.Term(
@@ -45,14 +51,19 @@ def make_term(name: str, student_channels: int, teacher_channels: int, options: 
 
 
 def align_channels(student_channels: int, teacher_channels: int) -> nn.Module:
-    """1×1 convolution from the student's to the teacher's channels; nothing where they agree."""
+    """A 1×1 convolution from the student's to the teacher's channels; the identity if both are
+    equal."""
     if student_channels == teacher_channels:
         return nn.Identity()
     return nn.Conv2d(student_channels, teacher_channels, kernel_size=1)
 
 
 def check_choice(key: str, value: str, choices: tuple[str, ...]) -> str:
-    """`value`, if it is one of `choices`; else a UserError that names the config key."""
+    """Return `value` after checking it.
+
+    Raises:
+        UserError: if it is not one of `choices`; the message names the config key.
+    """
     if value not in choices:
         raise UserError(f"{key}: expected {' or '.join(choices)}, found {value}")
     return value

@@ -1,7 +1,7 @@
-"""CD, re-id distillation: how people relate to one another in the embedding space.
+"""CD, re-id distillation: the relations between people in the embedding space.
 
-DDPS, TMM 2024, the correlation form. The contrastive form is InfoNCE, van den Oord et al.,
-"Representation Learning with Contrastive Predictive Coding", 2018, equation 4, with the teacher's
+The correlation form is that of DDPS, TMM 2024. The contrastive form is InfoNCE (van den Oord et al.,
+"Representation Learning with Contrastive Predictive Coding", 2018, equation 4) with the teacher's
 embeddings as keys.
 """
 
@@ -10,88 +10,102 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, remove_small_boxes
 
-from datasets.types import UNLABELED
 from models.distill import check_choice
+from models.filtering import MIN_SIDE
 from models.oim import OIM
 from models.outputs import ForwardOutputs
 from utils.errors import UserError
 
-MIN_SIDE = 0.01  # pixels
-
 
 def correlation_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """0.01 * sum (S Sᵀ - T Tᵀ)² of embeddings [P, D] of the same people, as published.
+    """0.01 · Σ (S Sᵀ - T Tᵀ)² for embeddings [P, D] of the same people, as published.
 
-    It grows with P², so what a weight means depends on the batch size.
+    The sum grows with P², so the effect of a weight depends on the batch size.
     """
     return 0.01 * ((student @ student.t() - teacher @ teacher.t()) ** 2).sum()
 
 
 def contrastive_loss(student: Tensor, teacher: Tensor, labels: Tensor, oim: OIM) -> Tensor:
-    """InfoNCE, mean over people, at the scale of the teacher's OIM.
+    """InfoNCE, mean over people, with the scale of the teacher's OIM.
 
-    Positives of a student's embedding: the teacher's of the same person (of the same box, for the
-    unlabelled); averaged. Negatives: those of other identities, in the batch and in the teacher's
-    tables. Two unlabelled people may or may not be the same, so they are neither.
+    The positives of a student's embedding are the teacher's embeddings of the same identity, or of
+    the same box for an unlabelled person; their losses are averaged. The negatives are embeddings
+    of other identities, in the batch and in the teacher's tables. Whether two unlabelled people are
+    the same person is unknown, so they are neither positives nor negatives of each other.
 
     Args:
-        student, teacher: [P, D] unit embeddings of the same people.
-        labels: [P] int64: 1..N, UNLABELED.
+        student: [P, D] unit embeddings.
+        teacher: [P, D] unit embeddings of the same people.
+        labels: [P] int64: 1..N, above N for unlabelled people.
+        oim: the teacher's tables.
     """
+    labels = labels.clamp(max=len(oim.lut) + 1)  # one label for all unlabelled people
     keys, key_labels = _keys(teacher, labels, oim)
     logits = oim.scale * student @ keys.t()
     negatives = logits.masked_fill(labels[:, None] == key_labels, -torch.inf).logsumexp(dim=1)
-    same = (labels[:, None] == labels) & (labels != UNLABELED)
+    same = (labels[:, None] == labels) & oim.is_labelled(labels)
     same = same | torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    # -log(e^p / (e^p + sum e^n)) of each pair
+    # -log(e^p / (e^p + Σ e^n)) of each pair
     pairs = F.softplus(negatives[:, None] - logits[:, : len(labels)])
     return ((pairs * same).sum(dim=1) / same.sum(dim=1)).sum() / max(len(labels), 1)
 
 
 def _keys(teacher: Tensor, labels: Tensor, oim: OIM) -> tuple[Tensor, Tensor]:
-    """The teacher's embeddings [P, D] and all written rows of its tables, and their labels."""
+    """The teacher's embeddings [P, D] and all rows of its tables that are not zero, and their
+    labels: 1..N, N + 1 for unlabelled people."""
     rows = torch.cat([oim.lut, oim.cq])
-    row_labels = torch.arange(1, len(rows) + 1, device=rows.device)
-    row_labels[len(oim.lut) :] = UNLABELED
+    row_labels = torch.arange(1, len(rows) + 1, device=rows.device).clamp(max=len(oim.lut) + 1)
     written = rows.any(dim=1)
     return torch.cat([teacher, rows[written]]), torch.cat([labels, row_labels[written]])
 
 
 def confidence(embeddings: Tensor, labels: Tensor, oim: OIM) -> Tensor:
-    """[P]: probability of a person's own identity, for the unlabelled the best of the queue.
+    """[P]: the probability of a person's own identity; for unlabelled people, the largest
+    probability in the queue.
 
     Args:
         embeddings: [P, D] unit embeddings of the network that `oim` belongs to.
-        labels: [P] int64: 1..N, UNLABELED.
+        labels: [P] int64: 1..N, above N for unlabelled people.
     """
-    chances = oim.logits(embeddings).softmax(dim=1)
+    probabilities = oim.logits(embeddings).softmax(dim=1)
     count = len(oim.lut)
-    own = chances.gather(1, labels.clamp(max=count)[:, None] - 1)[:, 0]
-    stranger = F.pad(chances[:, count:], (0, 1)).amax(dim=1)  # 0 without a queue
-    return torch.where(labels == UNLABELED, stranger, own)
+    own = probabilities.gather(1, labels.clamp(max=count)[:, None] - 1)[:, 0]
+    queued = F.pad(probabilities[:, count:], (0, 1)).amax(dim=1)  # 0 without a queue
+    return torch.where(oim.is_unlabelled(labels), queued, own)
 
 
 def nms_per_identity(
     boxes: Tensor, labels: Tensor, images: Tensor, scores: Tensor, iou_thresh: float
 ) -> Tensor:
-    """Indices of the people that stay: NMS among the boxes of one identity in one image.
+    """Non-maximum suppression among the boxes of one identity in one image.
 
     Args:
-        boxes: [P, 4] pixels; labels, images: [P] int64; scores: [P], who goes first.
+        boxes: [P, 4] in pixels.
+        labels: [P] int64.
+        images: [P] int64, the index of each box's image.
+        scores: [P]; of two overlapping boxes the one with the higher score is kept.
+        iou_thresh: IoU above which two boxes overlap.
+
+    Returns:
+        The indices of the boxes that are kept.
     """
     large = remove_small_boxes(boxes, MIN_SIDE)
     groups = torch.stack([images, labels], dim=1)[large].unique(dim=0, return_inverse=True)[1]
-    # batched_nms shifts the boxes of each group apart: small numbers and doubles keep IoUs exact
+    # batched_nms offsets the boxes of each group: small group numbers and doubles keep IoUs exact
     keep = batched_nms(boxes[large].double(), scores[large].double(), groups, iou_thresh)
     return large[keep]
 
 
 def check_tables(student: OIM, teacher: OIM) -> None:
-    """UserError where the same label is not the same person to both."""
+    """Check that a label is the same identity in both tables.
+
+    Raises:
+        UserError: if the tables have different numbers of identities, or the teacher's has none.
+    """
     if not len(teacher.lut):
         raise UserError(
-            "DISTILLER.TERMS: cd and rkd need the teacher's table of identities, which weights to "
-            "hand on leave out; expected DISTILLER.TEACHER_CKPT with a checkpoint of its training"
+            "DISTILLER.TEACHER_CKPT: expected a checkpoint of the teacher's training, since the "
+            "terms cd and rkd need its table of identities; found inference-only weights"
         )
     if len(student.lut) != len(teacher.lut):
         raise UserError(
@@ -101,7 +115,11 @@ def check_tables(student: OIM, teacher: OIM) -> None:
 
 
 def check_lengths(student: OIM, teacher: OIM) -> None:
-    """UserError where embeddings differ in length, which forbids to compare one with another."""
+    """Check that the student's and the teacher's embeddings have the same length.
+
+    Raises:
+        UserError: if they do not.
+    """
     sizes = student.lut.shape[1], teacher.lut.shape[1]
     if sizes[0] != sizes[1]:
         raise UserError(
@@ -113,20 +131,22 @@ def check_lengths(student: OIM, teacher: OIM) -> None:
 def compared_people(
     student: ForwardOutputs, teacher: ForwardOutputs, rank_by: str, nms_thresh: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The people to compare, each once where it stands: the student's embeddings [P, D] of them,
-    the teacher's [P, D'], their labels [P].
+    """The people that are compared, after NMS among the boxes of one identity.
 
     Args:
-        rank_by: whose box stays in NMS: "teacher", the one it is surest of, or "constant", the
-            first.
-        nms_thresh: IoU above which two boxes of one identity are one.
+        rank_by: which of two overlapping boxes is kept: "teacher", the one with the higher
+            confidence of the teacher, or "constant", the first.
+        nms_thresh: IoU above which two boxes of one identity overlap.
+
+    Returns:
+        The student's embeddings [P, D], the teacher's [P, D'], and the labels [P].
     """
     check_tables(student.oim, teacher.oim)
     all_labels, boxes = torch.cat(student.people.labels), student.people.boxes
     counts = torch.tensor([len(image) for image in boxes], device=all_labels.device)
     images = torch.arange(len(counts), device=all_labels.device).repeat_interleave(counts)
     people = all_labels.nonzero()[:, 0]
-    labels = all_labels[people]
+    labels = all_labels[people].clamp(max=len(student.oim.lut) + 1)  # unlabelled: one class
     if rank_by == "teacher":
         with torch.no_grad():
             scores = confidence(teacher.embeddings[people], labels, teacher.oim)
@@ -138,17 +158,20 @@ def compared_people(
 
 
 class Term(nn.Module):
-    """Distillation of the embeddings of the sampled boxes that are people.
+    """CD on the sampled boxes that are people.
 
-    The correlation form compares people within each network, so embeddings may differ in length;
-    the contrastive form compares the student's with the teacher's, and needs the same
-    MODEL.EMBEDDING_SIZE.
+    The correlation form compares people within each network, so the lengths of the embeddings may
+    differ. The contrastive form compares the student's embeddings with the teacher's and needs the
+    same MODEL.EMBEDDING_SIZE.
 
     Args:
         form: "correlation" (published) or "contrastive".
-        rank_by, nms_thresh: as in `compared_people`; the release, which loses the teacher's tables,
-            ranks by "constant" in effect.
+        rank_by: as in `compared_people`; the release, which does not load the teacher's tables,
+            effectively ranks by "constant".
+        nms_thresh: as in `compared_people`.
     """
+
+    mean_over = "images"
 
     def __init__(
         self,

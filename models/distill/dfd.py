@@ -1,7 +1,7 @@
-"""DFD, disaggregated feature distillation: people and background apart, on the FPN maps.
+"""DFD, disaggregated feature distillation: separate losses for people and background on FPN maps.
 
-DDPS, TMM 2024; the form is that of Yang et al., "Focal and Global Knowledge Distillation for
-Detectors", CVPR 2022, equations 2 to 12.
+DDPS, TMM 2024; the formulas are those of FGD (Yang et al., "Focal and Global Knowledge Distillation
+for Detectors", CVPR 2022), equations 2 to 12.
 """
 
 import torch
@@ -11,27 +11,32 @@ from models.distill import FPN_LEVELS, align_channels, check_choice
 from models.fast.map_sums import MapSums, strengths
 from models.outputs import ForwardOutputs
 
-# What the published weights belong to: 256 channels, and 900×1500 padded to multiples of 32.
+# The size that the published weights apply to: 256 channels, 900×1500 padded to multiples of 32.
 CHANNELS = 256
 PLACES = {level: 928 * 1504 // (4 << i) ** 2 for i, level in enumerate(FPN_LEVELS)}
 
 
 def attention(strength: Tensor, temperature: float) -> Tensor:
-    """Mean absolute features, of the places [N, P] or of the channels [N, C], -> their attention,
-    of mean 1 (FGD equations 4 to 7)."""
+    """Attention with mean 1 (FGD equations 4 to 7).
+
+    Args:
+        strength: mean absolute features of the positions [N, P] or of the channels [N, C].
+        temperature: of the softmax.
+    """
     return strength.shape[1] * (strength / temperature).softmax(dim=1)
 
 
 def foreground_mask(
     boxes: Tensor, image_size: tuple[int, int], map_size: tuple[int, int]
 ) -> Tensor:
-    """[H, W]: 1 / cells of the box inside a box, the largest of them where boxes overlap, else 0.
+    """The foreground mask [H, W] (FGD equations 2 and 3).
 
-    FGD equations 2 and 3.
+    A cell inside a box has the value 1 / (cells of the box), the largest such value if boxes
+    overlap; other cells are 0.
 
     Args:
         boxes: [n, 4] x1 y1 x2 y2 in pixels of the image.
-        image_size: (h, w) in pixels that the map spans.
+        image_size: (h, w) in pixels, the size that the map covers.
         map_size: (H, W).
     """
     scale = boxes.new_tensor([map_size[1] / image_size[1], map_size[0] / image_size[0]])
@@ -47,16 +52,17 @@ def foreground_mask(
 
 
 def background_mask(foreground: Tensor) -> Tensor:
-    """[N, H, W]: equal shares of 1 for the cells of an image outside every box, else 0."""
+    """The background mask [N, H, W]: equal values with sum 1 in the cells of an image outside all
+    boxes, 0 inside."""
     outside = (foreground == 0).to(foreground.dtype)
     return outside / outside.sum(dim=(1, 2), keepdim=True).clamp(min=1)
 
 
 class ContextBlock(nn.Module):
-    """What the whole map [N, C, H, W] says about each channel (FGD equation 12), [N, C, 1, 1].
+    """Global context of a map (FGD equation 12): [N, C, H, W] -> [N, C, 1, 1].
 
-    Cao et al., "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond", 2019:
-    `transform` of the mean of the places, each weighed by the softmax of `mask` over all.
+    It is `transform` applied to the mean of all positions, weighted by the softmax of `mask` over
+    them (Cao et al., "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond", 2019).
     """
 
     def __init__(self, channels: int):
@@ -80,18 +86,24 @@ class ContextBlock(nn.Module):
 
 
 class LevelLoss(nn.Module):
-    """The four parts of DFD on one FPN level, with that level's parameters.
+    """The four parts of DFD on one FPN level, with the parameters of that level.
 
-    For maps S and T, their attentions A_p of places and A_c of channels, and masks M, each part a
-    sum over all that it has:
+    For maps S and T, their attentions A_p of positions and A_c of channels, and masks M, each part
+    is a sum over all elements:
 
         fg, bg      M_fg · A_p(T) · A_c(T) · (S - T)², M_bg likewise      (FGD equation 8)
         attention   |A_p(S) - A_p(T)| + |A_c(S) - A_c(T)|                 (equation 9)
         relation    (S + context(S) - T - context(T))²                    (equation 12)
 
-    So fg and bg grow with the channels, A_p with the places, A_c with the channels, and relation
-    with both. places: at how many every part has its published strength, whatever size the maps
-    are; None leaves the sums as they are.
+    The sums fg, bg and A_c grow with the number of channels, A_p with the number of positions, and
+    relation with both.
+
+    Args:
+        student_channels: of the student's maps.
+        teacher_channels: of the teacher's maps.
+        weights: of the four parts.
+        places: number of positions of a published map; the sums are scaled to it and to CHANNELS,
+            whatever the size of the maps. With None the sums are not scaled.
     """
 
     def __init__(
@@ -134,8 +146,8 @@ class LevelLoss(nn.Module):
         return total / len(student)
 
     def _scales(self, shape: torch.Size) -> tuple[float, float]:
-        """Of sums over the places and over the channels of maps [N, C, P]: published size over
-        their own."""
+        """The factors for sums over positions and over channels of maps [N, C, P]: published size
+        divided by actual size."""
         if self.places is None:
             return 1.0, 1.0
         return self.places / shape[2], CHANNELS / shape[1]
@@ -145,13 +157,18 @@ class Term(nn.Module):
     """Sum of `LevelLoss` over FPN levels 0 to 3.
 
     Args:
-        fg_weight, bg_weight, attention_weight, relation_weight: of the four parts.
+        fg_weight: of features on people.
+        bg_weight: of features on background.
+        attention_weight: of the attention part.
+        relation_weight: of the relation part.
         temperature: of both attentions.
-        scale_boxes_by: what size of the image the map is taken to span when boxes are scaled to
-            it: "image" (before padding, as published: beside the person in a batch of mixed
-            sizes) or "padded" (in place).
-        normalize: the published strength for maps of any size and width; published are plain sums.
+        scale_boxes_by: the image size by which boxes are scaled to the map: "image", before padding
+            (published; the mask is misplaced in a batch of mixed sizes), or "padded" (correct).
+        normalize: whether the parts have their published strength for maps of any size; published
+            are plain sums.
     """
+
+    mean_over = "images"
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
-"""Hint: the student's maps, through a 1×1 regressor, learn to equal the teacher's.
+"""Hint: regression of the teacher's FPN maps from the student's.
 
-Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, equation 3, on the FPN maps, as a
-mean, and beside the other losses instead of in a stage before them.
+Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, equation 3; here it is a mean, applied
+to FPN maps, and trained together with the other losses instead of in a stage before them.
 """
 
 import torch
@@ -13,7 +13,9 @@ from models.outputs import ForwardOutputs
 
 
 class Term(nn.Module):
-    """Mean squared error, summed over FPN levels 0 to 3, each with its own regressor."""
+    """Mean squared error, summed over FPN levels 0 to 3, with one 1×1 regressor per level."""
+
+    mean_over = "images"
 
     def __init__(self, *, student_channels: int, teacher_channels: int):
         super().__init__()

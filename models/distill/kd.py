@@ -1,7 +1,7 @@
-"""KD, plain logit distillation: temperature-scaled KL of the detection logits.
+"""KD, plain logit distillation: temperature-scaled KL divergence of the detection logits.
 
-Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, section 2; standardized logits
-after Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024, algorithm 1.
+Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, section 2. Standardized logits
+follow Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024, algorithm 1.
 """
 
 import torch.nn.functional as F
@@ -14,18 +14,18 @@ LOGITS = ("raw", "standardized")
 
 
 def standardize(logits: Tensor) -> Tensor:
-    """[R, C] with zero mean and unit standard deviation of each class over the R proposals.
+    """Logits [R, C] with zero mean and unit standard deviation of each class over the R proposals.
 
-    Sun et al. take both over the classes of one sample. Of two classes that leaves +1 and -1 for
-    any logits, without a gradient; over the proposals, how strong the student's logits are is as
-    free as in the paper, and how they differ from one proposal to the next is learnt.
+    Sun et al. standardize over the classes of one sample. With two classes the result is +1 and -1
+    for any logits, without a gradient. Over proposals, the loss is independent of the scale of the
+    student's logits, as in the paper, and depends on their differences between proposals.
     """
     centred = logits - logits.mean(dim=0)
     return F.normalize(centred, dim=0) * len(logits) ** 0.5
 
 
 def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """KL(teacher || student) of [R, C] logits, mean over R, times temperature squared."""
+    """KL(teacher || student) for logits [R, C], mean over R, times temperature squared."""
     ours = (student / temperature).log_softmax(dim=1)
     theirs = (teacher / temperature).log_softmax(dim=1)
     total = F.kl_div(ours, theirs, reduction="sum", log_target=True)
@@ -33,12 +33,14 @@ def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 
 class Term(nn.Module):
-    """Person against background on the sampled proposals.
+    """KD of person and background on the sampled proposals.
 
     Args:
-        temperature: softens both sides' probabilities.
-        logits: "raw", or "standardized", as `standardize` does.
+        temperature: of both softmaxes.
+        logits: "raw", or "standardized" by `standardize`.
     """
+
+    mean_over = "proposals"
 
     def __init__(
         self, *, student_channels: int, teacher_channels: int, temperature: float, logits: str

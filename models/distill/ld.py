@@ -15,14 +15,18 @@ from models.outputs import ForwardOutputs
 def decoupled_loss(
     student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, alpha: float, beta: float
 ) -> Tensor:
-    """alpha * TCKD + beta * NCKD, mean over R, times temperature squared.
+    """alpha · TCKD + beta · NCKD, mean over R, times temperature squared.
 
-    TCKD compares (target, rest), NCKD the classes other than the target among themselves. With
-    two classes there is one such class and NCKD is exactly zero.
+    TCKD is the KL divergence of the probabilities (target, rest), NCKD that of the classes other
+    than the target. With two classes there is one such class and NCKD is exactly zero.
 
     Args:
-        student, teacher: [R, C] logits.
+        student: [R, C] logits.
+        teacher: [R, C] logits.
         labels: [R] int64 in 0..C-1, the target class.
+        temperature: of all softmaxes.
+        alpha: weight of TCKD.
+        beta: weight of NCKD.
     """
     student, teacher = student / temperature, teacher / temperature
     target = F.one_hot(labels, student.shape[1]).bool()
@@ -34,12 +38,12 @@ def decoupled_loss(
 
 
 def _others(logits: Tensor, target: Tensor) -> Tensor:
-    """[R, C - 1]: the logits without the target's."""
+    """The logits of the classes other than the target: [R, C - 1]."""
     return logits[~target].view(len(logits), logits.shape[1] - 1)
 
 
 def _target_or_rest(logits: Tensor, target: Tensor) -> Tensor:
-    """[R, 2]: log probabilities of the target class and of all others together."""
+    """Log probabilities of the target class and of all other classes together: [R, 2]."""
     rest = _others(logits, target).logsumexp(dim=1)
     return torch.stack([logits[target], rest], dim=1).log_softmax(dim=1)
 
@@ -49,13 +53,16 @@ def _sum_kl(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class Term(nn.Module):
-    """Decoupled distillation of person against background on the sampled proposals.
+    """LD of person and background on the sampled proposals.
 
     Args:
-        temperature: softens both sides' probabilities.
-        alpha, beta: weights of TCKD and NCKD; with these two classes beta has no effect.
+        temperature: of all softmaxes.
+        alpha: weight of TCKD.
+        beta: weight of NCKD; it has no effect with these two classes.
         logits: "raw" (published), or "standardized" as in `models.distill.kd`.
     """
+
+    mean_over = "proposals"
 
     def __init__(
         self,
@@ -75,7 +82,7 @@ class Term(nn.Module):
 
     def forward(self, student: ForwardOutputs, teacher: ForwardOutputs) -> Tensor:
         """Class logits [R, 2] of the same R proposals -> scalar."""
-        labels = torch.cat(student.proposals.labels).clamp(max=1)  # any person is class 1
+        labels = torch.cat(student.proposals.labels).clamp(max=1)  # class 1: any person
         logits = student.class_logits, teacher.class_logits
         if self.logits == "standardized":
             logits = tuple(map(standardize, logits))

@@ -1,4 +1,4 @@
-"""PKD: the teacher's maps up to scale and shift, by Pearson correlation.
+"""PKD: Pearson correlation of the student's and the teacher's maps, independent of scale and shift.
 
 Cao et al., "PKD: General Distillation Framework for Object Detectors via Pearson Correlation
 Coefficient", NeurIPS 2022, section 3: mean squared error of normalised FPN maps.
@@ -13,19 +13,21 @@ from models.outputs import ForwardOutputs
 
 
 def standardize(features: Tensor) -> Tensor:
-    """[N, C, H, W] with zero mean and unit standard deviation per channel over N, H and W."""
+    """Maps [N, C, H, W] with zero mean and unit standard deviation per channel over N, H and W."""
     mean = features.mean(dim=(0, 2, 3), keepdim=True)
     std = features.std(dim=(0, 2, 3), keepdim=True)
     return (features - mean) / (std + 1e-6)
 
 
 def pkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Half the mean squared error of standardized maps, in effect 1 - their mean correlation."""
+    """Half the mean squared error of standardized maps, which is 1 - their mean correlation."""
     return F.mse_loss(standardize(student), standardize(teacher)) / 2
 
 
 class Term(nn.Module):
     """Sum of `pkd_loss` over FPN levels 0 to 3."""
+
+    mean_over = "images"
 
     def __init__(self, *, student_channels: int, teacher_channels: int):
         super().__init__()

@@ -1,7 +1,7 @@
-"""ReviewKD: each of the student's maps, fused with the deeper ones, learns the teacher's.
+"""ReviewKD: each of the student's maps, fused with the deeper maps, is compared with the teacher's.
 
 Chen et al., "Distilling Knowledge via Knowledge Review", CVPR 2021: residual learning (section
-3.2, L_MKD_R) with attention based fusion and hierarchical context loss (section 3.3: ABF, HCL).
+3.2, L_MKD_R) with attention-based fusion and hierarchical context loss (section 3.3: ABF, HCL).
 """
 
 import torch
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from models.distill import FPN_LEVELS
 from models.outputs import ForwardOutputs
 
-REVIEW_ORDER = ("pool", *reversed(FPN_LEVELS))  # from deep to shallow
+REVIEW_ORDER = ("pool", *reversed(FPN_LEVELS))  # deep to shallow
 POOLED_SIDES = (4, 2, 1)
 
 
 def hierarchical_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Weighted mean of squared errors of [N, C, H, W] maps at full and at pooled sizes.
+    """Weighted mean of the squared errors of maps [N, C, H, W] at full size and at pooled sizes.
 
-    Full size has weight 1, then 4×4, 2×2 and 1×1 half of the one before, as far as the size is
-    smaller than the map.
+    The weight of the full size is 1; those of 4×4, 2×2 and 1×1 are half of the previous one. Sizes
+    that are not smaller than the map are left out.
     """
     total, weights = F.mse_loss(student, teacher), 1.0
     sides = [side for side in POOLED_SIDES if side < min(student.shape[-2:])]
@@ -37,9 +37,9 @@ def _conv(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequentia
 
 
 class Fusion(nn.Module):
-    """ABF: weighs, place by place, the student's map against the fused map of the deeper level.
+    """ABF: attention-weighted sum of the student's map and the fused map of the deeper level.
 
-    The deepest level has nothing to weigh its map against.
+    The deepest level has no deeper map, and therefore no attention.
     """
 
     def __init__(self, in_channels: int, channels: int, deepest: bool):
@@ -49,7 +49,7 @@ class Fusion(nn.Module):
         self.out = _conv(channels, channels, 3)
 
     def forward(self, features: Tensor, deeper: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Map [N, C, H, W], fused map of the deeper level -> (map to compare, fused map)."""
+        """Map [N, C, H, W] and fused map of the deeper level -> map to compare, fused map."""
         fused = self.reduce(features)
         if self.attention is not None and deeper is not None:
             deeper = F.interpolate(deeper, fused.shape[-2:], mode="nearest")
@@ -59,7 +59,9 @@ class Fusion(nn.Module):
 
 
 class Term(nn.Module):
-    """Sum of `hierarchical_loss` over all five FPN levels, each through its fusion module."""
+    """Sum of `hierarchical_loss` over all five FPN levels, with one fusion module per level."""
+
+    mean_over = "images"
 
     def __init__(self, *, student_channels: int, teacher_channels: int):
         super().__init__()

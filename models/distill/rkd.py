@@ -1,7 +1,7 @@
-"""RKD: people's distances and angles in the embedding space, up to scale.
+"""RKD: distances and angles between people in the embedding space, independent of scale.
 
-Park et al., "Relational Knowledge Distillation", CVPR 2019, equations 4 to 10, as means over pairs
-and over triplets in place of sums, on the embeddings of the people that CD compares.
+Park et al., "Relational Knowledge Distillation", CVPR 2019, equations 4 to 10; here they are means
+over pairs and triplets instead of sums, for the people that CD compares.
 """
 
 import torch.nn.functional as F
@@ -12,19 +12,21 @@ from models.outputs import ForwardOutputs
 
 
 def differences(embeddings: Tensor) -> Tensor:
-    """[P, D] -> [P, P, D]: from each of the people to every other."""
+    """Difference vectors of all pairs: [P, D] -> [P, P, D]."""
     return embeddings[None] - embeddings[:, None]
 
 
 def distances(embeddings: Tensor) -> Tensor:
-    """[P, D] -> [P, P]: distance of every pair, as a share of their mean."""
+    """Distances of all pairs, divided by their mean: [P, D] -> [P, P]."""
     pairs, count = differences(embeddings).norm(dim=2), len(embeddings)
     return pairs * count * (count - 1) / pairs.sum().clamp(min=1e-12)
 
 
 def angles(embeddings: Tensor) -> Tensor:
-    """[P, D] -> [P, P, P]: the cosine of the angle at the first of three people between the other
-    two; 0 or 1, for every network the same, where two of the three are one."""
+    """Cosines of the angles of all triplets, at the first of the three: [P, D] -> [P, P, P].
+
+    If two of the three are the same person, the value is 0 or 1, equal for all networks.
+    """
     sides = F.normalize(differences(embeddings), dim=2)
     return sides @ sides.mT
 
@@ -34,8 +36,13 @@ def rkd_loss(
 ) -> Tensor:
     """Huber losses (delta 1) of distances, mean over pairs, and of angles, mean over triplets.
 
-    student, teacher: [P, D] embeddings of the same people; D may differ. Fewer than two people have
-    no pair, fewer than three no triplet.
+    With fewer than two people there is no pair, with fewer than three no triplet: the loss is 0.
+
+    Args:
+        student: [P, D] embeddings.
+        teacher: [P, D'] embeddings of the same people.
+        distance_weight: of the distances.
+        angle_weight: of the angles.
     """
     people = len(student)
     pairs, triplets = people * (people - 1), people * (people - 1) * (people - 2)
@@ -45,12 +52,15 @@ def rkd_loss(
 
 
 class Term(nn.Module):
-    """Relations among the sampled boxes that are people.
+    """RKD on the sampled boxes that are people.
 
     Args:
-        distance_weight, angle_weight: of the two parts.
-        nms_thresh: IoU above which two boxes of one identity are one.
+        distance_weight: of the distances.
+        angle_weight: of the angles.
+        nms_thresh: IoU above which two boxes of one identity overlap.
     """
+
+    mean_over = "images"
 
     def __init__(
         self,

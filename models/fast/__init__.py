@@ -1,2 +1,2 @@
-"""Fast paths: the plain formulas' numbers, sooner. Each file gives its plain formula, which the
-tests hold beside it."""
+"""Fast paths: the numbers of the plain formulas in less time. Each file states its plain formula,
+and tests compare the two."""

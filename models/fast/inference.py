@@ -1,26 +1,29 @@
-"""A network for inference alone: norms folded into convolutions, channels last.
+"""Optimise a network for inference: norms folded into convolutions, channels-last memory format.
 
-Plain: y = gamma · (conv(x) - mean) / sqrt(var + eps) + beta, two passes over each map. Folded, the
-convolution's weights carry gamma / sqrt(var + eps), its bias the rest. With channels last a pixel's
-channels lie side by side: the layout of half-precision convolutions, and of the gathering RoIAlign.
-Sums run in another order: now and then a proposal whose score ties with another's is kept in its
-place.
+Plain formula: y = gamma · (conv(x) - mean) / sqrt(var + eps) + beta, two passes over each map. After
+folding, the convolution's weights include the factor gamma / sqrt(var + eps) and its bias the rest.
+In channels-last format the channels of a pixel are adjacent, which suits half-precision convolutions
+and `GatheredRoIAlign`. Sums are computed in another order: of two proposals with nearly equal scores
+the other one may be kept.
 """
 
 from copy import deepcopy
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import fuse_conv_bn_weights
 from torchvision.ops import FrozenBatchNorm2d
 
+from models.backbones import BATCH_NORMS
 from models.search_net import SearchNet
 
 
 def optimize_for_inference(net: SearchNet) -> SearchNet:
-    """A copy of `net` in eval mode that finds the same people sooner and cannot be trained; under
-    half precision all of it is computed in half, but boxes, scores and embeddings."""
+    """Copy `net` into a form that is faster and cannot be trained.
+
+    It detects the same people. Under half precision all layers are computed in half precision;
+    boxes, scores and embeddings stay float32.
+    """
     net = deepcopy(net).eval().requires_grad_(False)
     fold_norms(net.backbone)
     net.half_heads = True
@@ -28,11 +31,13 @@ def optimize_for_inference(net: SearchNet) -> SearchNet:
 
 
 def fold_norms(parent: nn.Module) -> None:
-    """Every norm that directly follows a convolution among a module's children goes into it; so
-    all of torchvision's backbones are built."""
+    """Fold every norm that directly follows a convolution among a module's children into it.
+
+    In torchvision's backbones every BatchNorm follows its convolution in this way.
+    """
     before = None
     for name, child in list(parent.named_children()):
-        if isinstance(child, (_BatchNorm, FrozenBatchNorm2d)) and isinstance(before, nn.Conv2d):
+        if isinstance(child, (*BATCH_NORMS, FrozenBatchNorm2d)) and isinstance(before, nn.Conv2d):
             before.weight, before.bias = fuse_conv_bn_weights(
                 before.weight,
                 before.bias,

@@ -1,11 +1,11 @@
 """RoIAlign on the CPU as one weighted gather, forward and backward.
 
-Plain: torchvision's MultiScaleRoIAlign. A box is cut into 7×7 bins, each bin is the mean of 2×2
-points in it, each point a bilinear mix of the 4 pixels around it, so a bin is a weighted sum of 16
-pixels. torchvision's kernels for the CPU walk over the channels of each pixel one by one, the
-backward one on a single core. Here the pixels that any box touches are copied to a table with a row
-of channels for each, and `embedding_bag` sums whole rows; backward it adds to whole rows, which go
-back to their places in maps of zeros.
+Plain formula: torchvision's MultiScaleRoIAlign. A box is divided into 7×7 bins, a bin is the mean of
+2×2 points in it, and a point is the bilinear interpolation of the 4 pixels around it: a bin is a
+weighted sum of 16 pixels. torchvision's CPU kernels process the channels of each pixel one by one,
+the backward kernel on a single core. Here the pixels that any box uses are copied to a table with one
+row of channels per pixel, and `embedding_bag` sums whole rows. The backward pass adds to whole rows,
+which are then written to their positions in maps of zeros.
 """
 
 import torch
@@ -15,8 +15,10 @@ from torchvision.ops import MultiScaleRoIAlign
 
 
 class GatheredRoIAlign(MultiScaleRoIAlign):
-    """Torchvision's, which does the work on other devices; `scales` and `map_levels` must be known
-    from the start."""
+    """MultiScaleRoIAlign with the fast path on a CPU and torchvision's own on other devices.
+
+    `scales` and `map_levels` must be set before the first call.
+    """
 
     scales: list[float]
 
@@ -27,7 +29,7 @@ class GatheredRoIAlign(MultiScaleRoIAlign):
         levels = [x[name] for name in self.featmap_names]
         if not levels[0].is_cpu:
             return super().forward(x, boxes, image_shapes)
-        pixels, weights = self.taps([level.shape for level in levels], boxes)
+        pixels, weights = self.sampled_pixels([level.shape for level in levels], boxes)
         places, rows = touched_pixels(pixels, [level[:, 0].numel() for level in levels])
         table = torch.cat([_Rows.apply(*pair) for pair in zip(levels, places)]).float()
         pooled = F.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
@@ -35,8 +37,10 @@ class GatheredRoIAlign(MultiScaleRoIAlign):
         return pooled.to(levels[0].dtype)
 
     @torch.no_grad()
-    def taps(self, shapes: list[torch.Size], boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """For each bin its pixels [R·7·7, 16] int64, counted through all images of all levels, and
+    def sampled_pixels(
+        self, shapes: list[torch.Size], boxes: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The pixels of each bin [R·7·7, 16] int64, numbered over all images of all levels, and
         their weights [R·7·7, 16]."""
         level = self.map_levels(boxes).clamp(0, len(shapes) - 1)
         sizes = torch.tensor([[n, h, w] for n, _, h, w in shapes])
@@ -54,10 +58,21 @@ class GatheredRoIAlign(MultiScaleRoIAlign):
         return rows.flatten(3).flatten(0, 2), weights.flatten(3).flatten(0, 2)
 
     def _axis(self, start: Tensor, side: Tensor, size: Tensor, bins: int) -> tuple[Tensor, Tensor]:
-        """Along one axis: where a box starts, a bin's side and the map's size [R] -> for each bin
-        the pixels, two for each point, and their weights [R, bins, 2·points]. Rounds as torchvision
-        does: a place near 300 is known to 3e-5 pixels. Boxes of a network that has left all numbers
-        lie nowhere: their losses tell."""
+        """The sampled pixels along one axis, two for each point, with torchvision's rounding: a
+        coordinate near 300 is accurate to 3e-5 pixels.
+
+        Boxes that are not finite, of a diverged network, get weights of zero; `check_finite`
+        reports the losses of such a network.
+
+        Args:
+            start: [R], the low edge of each box.
+            side: [R], the side of its bins.
+            size: [R], the side of its map.
+            bins: along this axis.
+
+        Returns:
+            Pixels and weights [R, bins, 2·points].
+        """
         points = self.sampling_ratio
         steps = (torch.arange(points) + 0.5) * side[:, None] / points
         at = start[:, None] + torch.arange(bins) * side[:, None]
@@ -73,8 +88,16 @@ class GatheredRoIAlign(MultiScaleRoIAlign):
 
 
 def touched_pixels(pixels: Tensor, sizes: list[int]) -> tuple[list[Tensor], Tensor]:
-    """`pixels`, counted through maps of so many pixels -> those of each map that are among them, in
-    order, and where in the row of all of these each of `pixels` is."""
+    """The distinct pixels among `pixels`.
+
+    Args:
+        pixels: numbered over all maps.
+        sizes: the number of pixels of each map.
+
+    Returns:
+        The distinct pixels of each map, in order, and for each of `pixels` its index among all of
+        these.
+    """
     touched = torch.zeros(sum(sizes), dtype=torch.bool)
     touched[pixels.flatten()] = True
     places = [part.nonzero()[:, 0] for part in touched.split(sizes)]
@@ -82,10 +105,10 @@ def touched_pixels(pixels: Tensor, sizes: list[int]) -> tuple[list[Tensor], Tens
 
 
 class _Rows(torch.autograd.Function):
-    """Some pixels of a map [N, C, H, W], by their number in N·H·W, no two the same: [U, C].
+    """Distinct pixels of a map [N, C, H, W], by their index in N·H·W: [U, C].
 
-    Plain: map.permute(0, 2, 3, 1).flatten(0, 2)[places]. Indexing's own backward pass expects the
-    same pixel twice, and so adds one by one.
+    Plain formula: map.permute(0, 2, 3, 1).flatten(0, 2)[places]. The backward pass of indexing
+    allows for duplicate pixels and therefore adds them one by one.
     """
 
     @staticmethod
@@ -97,6 +120,6 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, rows: Tensor) -> tuple[Tensor, None]:
-        below = rows.new_zeros(ctx.shape)
-        below.flatten(2).permute(0, 2, 1)[ctx.where] = rows
-        return below, None
+        grad = rows.new_zeros(ctx.shape)
+        grad.flatten(2).permute(0, 2, 1)[ctx.where] = rows
+        return grad, None

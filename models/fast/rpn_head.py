@@ -1,11 +1,11 @@
-"""The RPN head, on the CPU with a backward pass over the sampled anchors' places alone.
+"""The RPN head, on the CPU with a backward pass at the positions of the sampled anchors only.
 
-Plain: torchvision's RPNHead, a 3×3 convolution, ReLU, and 1×1 convolutions for the objectness
-[N, A, H, W] and the deltas [N, 4·A, H, W] of A anchors at each place. The RPN's losses read 256
-anchors of an image, so of some 100,000 places at most 256 have a gradient. The backward pass looks
-where, computes the head there a second time, on patches of 3×3, and leaves the rest zero. On a GPU
-the plain backward pass is faster: with it a DDPS step of full size takes 0.85 of the time, and a
-twelfth more memory (NVIDIA H200).
+Plain formula: torchvision's RPNHead, a 3×3 convolution, ReLU, and 1×1 convolutions for the
+objectness [N, A, H, W] and the deltas [N, 4·A, H, W] of A anchors at each position. The RPN's losses
+use 256 anchors of an image, so at most 256 of some 100,000 positions have a gradient. The backward
+pass finds these positions, computes the head there a second time on 3×3 patches, and sets the other
+gradients to zero. On a GPU the plain backward pass is faster: with it a DDPS step of full size takes
+0.85 of the time and a twelfth more memory (NVIDIA H200).
 """
 
 import torch
@@ -15,7 +15,10 @@ from torchvision.models.detection.rpn import RPNHead
 
 
 class SparseRPNHead(RPNHead):
-    """Boxes come out in float32 under mixed precision too: half of it misses corners by pixels."""
+    """RPNHead with the fast backward pass on a CPU.
+
+    Outputs are float32 under mixed precision too: half precision is off by pixels at box corners.
+    """
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Levels [N, C, H, W] -> objectness and deltas of each level."""
@@ -28,14 +31,14 @@ class SparseRPNHead(RPNHead):
         return [level.float() for level in objectness], [level.float() for level in deltas]
 
     def of_patches(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """[S, C, 3, 3] -> objectness [S, A], deltas [S, 4·A] of the places in their middle."""
+        """[S, C, 3, 3] -> objectness [S, A] and deltas [S, 4·A] at the centre of each patch."""
         ((conv, activation),) = self.conv
         hidden = activation(F.conv2d(patches, conv.weight, conv.bias))
         return self.cls_logits(hidden).flatten(1), self.bbox_pred(hidden).flatten(1)
 
 
 class _SparseGradient(torch.autograd.Function):
-    """One level through the head; `weights` are the head's, in order."""
+    """The head on one level; `weights` are the head's parameters, in order."""
 
     @staticmethod
     def forward(ctx, level: Tensor, head: SparseRPNHead, *weights: nn.Parameter):
@@ -50,8 +53,8 @@ class _SparseGradient(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, *gradients: Tensor):
         (level,) = ctx.saved_tensors
-        asked = sum(gradient.ne(0).any(dim=1) for gradient in gradients)
-        image, y, x = asked.nonzero(as_tuple=True)
+        sampled = sum(gradient.ne(0).any(dim=1) for gradient in gradients)
+        image, y, x = sampled.nonzero(as_tuple=True)
         at = [gradient[image, :, y, x] for gradient in gradients]
         rows, columns, inside = _places(y, x, level.shape[-2:])
         where = image[:, None, None], rows, columns
@@ -59,18 +62,21 @@ class _SparseGradient(torch.autograd.Function):
         device, dtype, enabled = ctx.autocast
         with torch.enable_grad(), torch.autocast(device, dtype, enabled):
             patches = patches.detach().requires_grad_()
-            found = ctx.head.of_patches(patches)
-        wanted = [patches, *ctx.weights]
-        patches, *weights = torch.autograd.grad(found, wanted, at)
-        below = torch.zeros_like(level)
+            outputs = ctx.head.of_patches(patches)
+        patches, *weights = torch.autograd.grad(outputs, [patches, *ctx.weights], at)
+        grad = torch.zeros_like(level)
         patches = patches.permute(0, 2, 3, 1) * inside
-        below.permute(0, 2, 3, 1).index_put_(where, patches, accumulate=True)
-        return below, None, *weights
+        grad.permute(0, 2, 3, 1).index_put_(where, patches, accumulate=True)
+        return grad, None, *weights
 
 
 def _places(y: Tensor, x: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows, columns [S, 3, 3] around the places y, x [S], kept within the map, and whether they lie
-    within it [S, 3, 3, 1]; outside of it the convolution sees zeros."""
+    """The 3×3 neighbourhoods of the positions y, x [S].
+
+    Returns:
+        Rows and columns [S, 3, 3], clamped to the map, and whether they lie inside it
+        [S, 3, 3, 1]; outside of it the convolution's input is zero.
+    """
     around = torch.arange(-1, 2, device=y.device)
     rows = (y[:, None, None] + around[:, None]).expand(-1, 3, 3)
     columns = (x[:, None, None] + around).expand(-1, 3, 3)
