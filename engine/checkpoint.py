@@ -13,7 +13,7 @@ from configs.values import merge
 from engine.onnx_net import SUFFIX as ONNX
 from engine.onnx_net import OnnxNet, open_onnx
 from engine.weights import SUFFIX, TABLE, load_weights
-from models.build import build_net
+from models.build import build_net, detection_limits
 from models.network import Network
 from models.search_net import SearchNet
 from utils.errors import DamagedError, UserError, first_of, reason_of
@@ -155,8 +155,7 @@ def _load_onnx(cfg: CfgNode, path: str | Path, device: torch.device) -> OnnxNet:
     for key in ("EVAL_AMP", "EVAL_FAST"):
         if cfg[key]:
             raise UserError(f"{key} {cfg[key]}: not for --ckpt {path}, whose form is its own")
-    roi = cfg.MODEL.ROI
-    return OnnxNet(session, (roi.SCORE_THRESH, roi.NMS_THRESH, roi.DETECTIONS_PER_IMAGE))
+    return OnnxNet(session, detection_limits(cfg))
 
 
 def load_with_config(

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.filtering import DetectionLimits
 from models.network import Network
 from models.outputs import Detections
-from models.roi_heads import keep_best
 from utils.errors import UserError
 from utils.files import content_of, open_file
 from utils.optional import optional
@@ -31,15 +31,20 @@ OUTPUTS = {
 
 
 class OnnxNet(Network):
-    """The graph of models.onnx_graph, image by image, through an onnxruntime session; roi: the
-    score threshold, the NMS threshold and the number of people that the graph was made with."""
+    """The graph of models.onnx_graph in an onnxruntime session, which runs it image by image.
 
-    def __init__(self, session: Any, roi: tuple[float, float, int]):
+    Args:
+        session: onnxruntime's.
+        limits: those that the graph was exported with.
+    """
+
+    def __init__(self, session: Any, limits: DetectionLimits):
         self.session = session
-        self.roi = roi
+        self._limits = limits
 
-    def keep_best(self, boxes: Tensor, scores: Tensor) -> Tensor:
-        return keep_best(boxes, scores, *self.roi)
+    @property
+    def limits(self) -> DetectionLimits:
+        return self._limits
 
     def detect_and_embed(
         self, images: list[Tensor], boxes: Sequence[Tensor], amp: torch.dtype | None = None

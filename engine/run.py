@@ -14,6 +14,7 @@ from yacs.config import CfgNode
 from configs.defaults import load_cfg
 from datasets import load_dataset
 from engine.checkpoint import load_net
+from engine.device import choose_device
 from engine.distributed import from_first, own_device, patience, process_group, rank, ranks
 from engine.evaluation.evaluate import check_settings, evaluate
 from engine.evaluation.records import evaluated_epoch
@@ -21,9 +22,9 @@ from engine.training.folder import CheckpointFolder
 from engine.training.generators import seed_everything
 from engine.training.lock import sole_run
 from engine.training.train import Trainer
-from models.build import choose_device
 from models.search_net import SearchNet
 from utils.errors import UserError
+from utils.memory import keep_freed_memory
 from utils.signals import Signals, Stopped
 
 # From the config, the number of training identities and the device: the model whose forward
@@ -100,6 +101,7 @@ def work(args: argparse.Namespace, build: Build, signals: Signals) -> None:
             f"without --ckpt; found {f'--ckpt {args.ckpt}' if args.ckpt else 'training'}"
         )
     device = own_device(choose_device(cfg.DEVICE))
+    keep_freed_memory(device.type)
     net = epoch = None
     if args.eval and not cfg.EVAL_USE_CACHE:
         net, epoch = load_net(cfg, args.ckpt, device), evaluated_epoch(args.ckpt, cfg.OUTPUT_DIR)

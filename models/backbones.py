@@ -26,7 +26,6 @@ from utils.errors import DamagedError, UserError, reason_of
 from utils.files import load_file
 from utils.states import incompatibility, not_finite
 
-
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
@@ -43,9 +42,7 @@ def resnet18_x05(norm_layer: Callable[..., nn.Module] = nn.BatchNorm2d) -> ResNe
     return net
 
 
-def _layer(
-    in_channels: int, channels: int, norm_layer: Callable[..., nn.Module]
-) -> nn.Sequential:
+def _layer(in_channels: int, channels: int, norm_layer: Callable[..., nn.Module]) -> nn.Sequential:
     """Two residual blocks; if the channels change, the first has stride 2 and a downsampling."""
     stride, downsample = 1, None
     if in_channels != channels:
@@ -143,7 +140,7 @@ def _load_weights(body: nn.Module, name: str, source: str) -> None:
     ]
     if wrong:
         raise UserError(
-            f"BACKBONE.WEIGHTS {source}: expected weights of {name}; {len(wrong)} of {len(own)} "
+            f"BACKBONE.WEIGHTS {source}: not weights of {name}; {len(wrong)} of {len(own)} "
             f"tensors are missing or have another shape, the first is {wrong[0]}"
         )
     compatible = {k: v for k, v in state.items() if k in own and not incompatibility(v, own[k])}

@@ -11,12 +11,12 @@ from models.outputs import Detections
 
 
 class Network(ABC):
-    """Images are [3, H, W] tensors, uint8 or float in 0..1; boxes are x1 y1 x2 y2 in their pixels.
+    """Images are [3, H, W] tensors, uint8 or float in 0..1; boxes are x1 y1 x2 y2 in pixels."""
 
-    `limits` are those that the network filters its detections by.
-    """
-
-    limits: DetectionLimits
+    @property
+    @abstractmethod
+    def limits(self) -> DetectionLimits:
+        """The limits that the network filters its detections by."""
 
     @abstractmethod
     def detect_and_embed(
@@ -39,7 +39,8 @@ class Network(ABC):
 
     def detect(self, images: list[Tensor]) -> list[Detections]:
         """Detect the people of each image."""
-        return self.detect_and_embed(images, [torch.zeros(0, 4, device=i.device) for i in images])[0]
+        nothing = [torch.zeros(0, 4, device=image.device) for image in images]
+        return self.detect_and_embed(images, nothing)[0]
 
     def embed(self, images: list[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
         """Unit embeddings [n_i, D] of the given boxes [n_i, 4] of each image."""
@@ -52,7 +53,7 @@ class Network(ABC):
         suppressed.
         """
         boxes = torch.cat([query.boxes, found.boxes])
-        # The query is ranked with 2, not 1, so that it precedes a detection whose score rounds to 1.
+        # The query's score is 2, not 1, so that it precedes a detection whose score rounds to 1.
         scores = torch.cat([query.scores + 1, found.scores])
         embeddings = torch.cat([query.embeddings, found.embeddings])
         keep = filter_detections(boxes, scores, self.limits)

@@ -133,7 +133,7 @@ class PersonSearchHeads(RoIHeads):
     def detect_boxes(
         self, features: dict[str, Tensor], proposals: list[Tensor], sizes
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Detect people; per image, by falling score: boxes [n, 4] in resized pixels, scores [n]."""
+        """Per image, by falling score: boxes [n, 4] in resized pixels, scores [n]."""
         logits, deltas = self.classify(features, proposals, sizes)
         scores = F.softmax(logits, -1)[:, PERSON].split([len(p) for p in proposals])
         boxes = self._person_boxes(deltas, proposals, sizes)

@@ -45,6 +45,6 @@ def finds_and_embeds_as_the_release_does(net: SearchNet) -> None:
     found = net.detect([image])[0]
     np.testing.assert_allclose(found.boxes, expected["boxes"], atol=1e-3)
     np.testing.assert_allclose(found.scores, expected["scores"], atol=1e-3)
-    np.testing.assert_allclose(found.embeddings, expected["emb"], atol=1e-4)
+    np.testing.assert_allclose(found.weighted_embeddings, expected["emb"], atol=1e-4)
     embedding = net.embed([image], [torch.tensor([[20.0, 30, 80, 200]])])[0]
     np.testing.assert_allclose(embedding, expected["q"], atol=1e-4)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torchvision.models import get_model, get_model_weights
-from torchvision.models._utils import IntermediateLayerGetter
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from models.backbones import BACKBONES, make_backbone
 from utils.errors import UserError
@@ -44,7 +44,7 @@ def test_torchvisions_weights_give_torchvisions_maps(name, frozen_bn, tmp_path):
         return
     body = small(name, str(tmp_path / "imagenet.pth"), frozen_bn).eval().body
     layers = {layer: str(i) for i, layer in enumerate(spec.layers)}
-    theirs = IntermediateLayerGetter(getattr(whole, "features", whole), layers)(IMAGE)
+    theirs = create_feature_extractor(getattr(whole, "features", whole), layers)(IMAGE)
     for level, ours in body(IMAGE).items():
         torch.testing.assert_close(ours, theirs[level], rtol=1e-4, atol=1e-5)
 

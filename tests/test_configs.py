@@ -14,8 +14,9 @@ from configs.defaults import get_cfg, load_cfg
 from configs.files import BASE, read_config
 from configs.ranges import flatten
 from configs.values import PATHS
+from engine.training.train_step import loss_weights
 from models.backbones import BACKBONES
-from models.build import build_net, build_terms, loss_weights
+from models.build import build_net, build_terms
 from utils.errors import UserError
 
 FOLDER = Path(__file__).parents[1] / "configs"

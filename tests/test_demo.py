@@ -111,7 +111,8 @@ def test_matches_are_the_query_embedding_with_each_weighted_one(run, base, tmp_p
     for path in sorted(base.glob("gallery/s*")):
         people = net.detect([pixels(path)])[0]
         people = people[people.scores >= 0.5]
-        rows = zip(people.boxes.tolist(), people.scores.tolist(), people.embeddings @ wanted)
+        similarities = people.weighted_embeddings @ wanted
+        rows = zip(people.boxes.tolist(), people.scores.tolist(), similarities)
         expected += [(str(path), box, score, float(similarity)) for box, score, similarity in rows]
     expected.sort(key=lambda row: -row[3])
     found = matches_of(tmp_path / "out")

@@ -15,8 +15,9 @@ import train_base
 import train_ddps
 from configs.defaults import get_cfg, load_cfg
 from datasets.types import UNLABELED
+from engine.training.train_step import loss_weights
 from models import distill
-from models.build import build_distiller, build_net, build_terms, init_from_teacher, loss_weights
+from models.build import build_distiller, build_net, build_terms, init_from_teacher
 from models.distill import cd, check_terms, dfd, kd, ld, make_term, pkd, reviewkd, rkd
 from models.oim import OIM
 from models.outputs import ForwardOutputs, Regions
@@ -587,6 +588,8 @@ def test_a_method_is_one_file(tmp_path, monkeypatch):
 from torch import nn
 
 class Term(nn.Module):
+    mean_over = "images"
+
     def __init__(self, *, student_channels, teacher_channels, power):
         super().__init__()
         self.power = power

@@ -28,6 +28,7 @@ from engine.training.generators import seed_everything
 from engine.training.schedule import scaled_lr
 from engine.training.train_step import TrainStep
 from models.build import build_distiller, build_net
+from models.oim import OIM
 from tests.training import Run, differences, make_data, run_ranks, same
 from utils.errors import UserError
 
@@ -284,7 +285,7 @@ def test_accumulated_parts_equal_the_whole_batch(world, fixed, parts):
 
 
 def test_batches_without_labelled_people_and_parts(world, fixed, monkeypatch):
-    monkeypatch.setattr("models.search_net.is_labelled", lambda labels: labels < 0)
+    monkeypatch.setattr(OIM, "is_labelled", lambda self, labels: labels < 0)
     losses, _ = world("SOLVER.ACCUMULATE", "3")
     assert all(one["oim"] == 0 for one in losses)
 

@@ -12,9 +12,10 @@ import torch
 from configs.defaults import load_cfg
 from datasets import load_dataset
 from datasets.types import Scene
+from engine.device import PRECISIONS
 from engine.evaluation import evaluate as ev
 from engine.evaluation.cache import CACHE, LISTS, load_cache, made_from
-from engine.evaluation.extract import AMP, collect, extract
+from engine.evaluation.extract import collect, extract
 from engine.evaluation.records import flat_metrics
 from tests import oracle
 from tests.annotations import write_prw
@@ -55,7 +56,8 @@ def test_batches_and_ranks_change_nothing(net, dataset, tmp_path, monkeypatch, o
     one = run(net, dataset, tmp_path, **options)
     if not options:  # a threshold that some images have detections above, and some have not
         best = sorted(float(dets[:, 4].max()) for dets in one["gallery_dets"])
-        monkeypatch.setattr(net.roi_heads, "score_thresh", (best[1] + best[2]) / 2)
+        limits = net.limits._replace(score=(best[1] + best[2]) / 2)
+        monkeypatch.setattr(net.roi_heads, "limits", limits)
         one = run(net, dataset, tmp_path)
         assert {len(dets) > 0 for dets in one["gallery_dets"]} == {True, False}
     check_same(run(net, dataset, tmp_path, batch_size=4, **options), one)
@@ -95,7 +97,7 @@ def test_the_cache_holds_no_more_than_its_numbers(saved):
 @pytest.mark.slow
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
 def test_mixed_precision_is_close(net, dataset, tmp_path, amp):
-    whole, half = (run(net, dataset, tmp_path, amp=AMP[name]) for name in ("", amp))
+    whole, half = (run(net, dataset, tmp_path, amp=PRECISIONS[name]) for name in ("", amp))
     for a, b in zip(whole["query_box_feats"], half["query_box_feats"]):
         assert float(a @ b) > 0.98 and not torch.equal(a, b)
     assert all(t.dtype == torch.float32 for key in LISTS for t in half[key])

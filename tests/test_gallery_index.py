@@ -55,7 +55,7 @@ def test_any_kind_finds_what_comparing_everyone_finds(tmp_path: Path, kind: str)
     assert index.vectors is not None and len(index.vectors.ids) == 400
     assert found(index, query_embeddings) == found(memory, query_embeddings)
     best = found(index, query_embeddings, top=1)[0]
-    everyone = torch.cat([crowd(10, i).weighted().embeddings for i in range(40)])
+    everyone = torch.cat([crowd(10, i).weighted_embeddings for i in range(40)])
     assert best[3] == pytest.approx(float((everyone @ query_embeddings.T).max()), abs=1e-6)
 
 

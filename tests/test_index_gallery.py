@@ -74,12 +74,12 @@ def test_what_is_in_it_is_what_the_network_finds(run, base, tmp_path):
     searcher = Searcher.load(cfg, base / "everyone.pth")
     people = open_index(tmp_path / "index").people
     for path in sorted((base / "gallery").iterdir()):
-        found = searcher.detect([path])[0].weighted()
+        found = searcher.detect([path])[0]
         stored = people.persons(people.numbers().tolist())
         stored = [p for p in stored if p.path.name == path.name]
         torch.testing.assert_close(torch.tensor([p.box for p in stored]), found.boxes)
         rows = torch.from_numpy(np.stack([p.embedding for p in stored]))
-        torch.testing.assert_close(rows, found.embeddings, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(rows, found.weighted_embeddings, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.slow

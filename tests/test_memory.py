@@ -116,6 +116,8 @@ def test_what_needs_float32_gets_it(learn):
     seen = {}
 
     class Spy(nn.Module):
+        mean_over = "images"
+
         def forward(self, student, teacher):
             for trace in (student, teacher):
                 seen["features"] = {level.dtype for level in trace.features.values()}

@@ -32,6 +32,7 @@ from engine.search.presentation import QUERY, RANKED, read_scene
 from engine.search.searcher import Searcher, to_pixels
 from utils.drawing import PLAIN, cut_out, draw_boxes
 from utils.errors import UserError, reason_of, run_main
+from utils.memory import keep_freed_memory
 from utils.names import printable
 from utils.optional import optional
 from utils.pages import clock
@@ -323,6 +324,7 @@ def parse_args() -> argparse.Namespace:
 
 def make_desk(args: argparse.Namespace, cfg: CfgNode) -> AppController:
     searcher = Searcher.load(cfg, args.ckpt)
+    keep_freed_memory(searcher.device.type)
     return AppController(searcher, open_index(args.index, searcher.origin), args.top)
 
 

@@ -64,7 +64,7 @@ class Crowd:
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """As People's: numbers from 1 on, and embeddings."""
         for start in range(after, self.size, PART):
-            rows = self.part(start).weighted().embeddings.numpy()
+            rows = self.part(start).weighted_embeddings.numpy()
             ids = np.arange(start + 1, start + len(rows) + 1)
             keep = ids % one_in == 0
             yield ids[keep], rows[keep]

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from configs.defaults import load_cfg
 from engine.checkpoint import load_net
-from models.build import choose_device
+from engine.device import choose_device
 from models.network import Network
 from tools.export.parity import PICTURES
 from tools.measure.machine import describe_machine
 from utils.arguments import positive, program_parser
 from utils.errors import run_main
 from utils.media import read_pixels
+from utils.memory import keep_freed_memory
 from utils.names import short_names
 
 
@@ -77,6 +78,7 @@ def main() -> None:
     args = parse_args()
     cfg = load_cfg(args.cfg, args.overrides)
     device = choose_device(cfg.DEVICE)
+    keep_freed_memory(device.type)
     images = [read_pixels(path, upright=True).to(device) for path in args.pictures]
     names = short_names([Path(path) for path in args.onnx])
     files = {"PyTorch": Path(args.ckpt)} | {name: path for path, name in names.items()}

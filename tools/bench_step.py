@@ -25,14 +25,16 @@ from tabulate import tabulate
 from torch.utils.flop_counter import FlopCounterMode
 
 from configs.defaults import load_cfg
+from engine.device import choose_device
 from engine.training.batching import Batching
 from engine.training.generators import seed_everything
 from engine.training.train_step import TrainStep
-from models.build import build_distiller, build_net, choose_device
+from models.build import build_distiller, build_net
 from tools.measure.machine import describe_machine, matmul_flops, peak_memory
 from tools.plain import plain_formulas
 from utils.arguments import positive, program_parser
 from utils.errors import UserError, no_memory, run_main
+from utils.memory import keep_freed_memory
 
 PEOPLE = 8  # per image
 IDENTITIES = 5532
@@ -115,6 +117,8 @@ def _prepare(path: str, teacher: str | None, overrides: list[str], plain: bool) 
         _formulas.enter_context(plain_formulas())
     cfg = load_cfg(path, ["BACKBONE.WEIGHTS", "", *overrides])
     _device = choose_device(cfg.DEVICE)
+    if not plain:
+        keep_freed_memory(_device.type)
     seed_everything(cfg.SEED)
     _before = 0 if _device.type == "cuda" else peak_memory(_device)
     net = model = build_net(cfg, IDENTITIES).to(_device)

@@ -22,6 +22,7 @@ from engine.index.indexing import IndexStats, add_sources, check_damaged
 from engine.index.people import IndexedSource
 from engine.search.searcher import Searcher
 from utils.errors import UserError, run_main
+from utils.memory import keep_freed_memory
 from utils.names import printable
 from utils.sources import PICTURE, VIDEO, MediaFile, told, walk
 
@@ -118,6 +119,7 @@ def add(args: argparse.Namespace) -> IndexStats:
     check_damaged(cfg, args.overrides)
     media = find(args.sources, args.index)
     searcher = Searcher.load(cfg, args.ckpt)
+    keep_freed_memory(searcher.device.type)
     more = args.index, media, searcher, args.every, cfg.INPUT.NUM_WORKERS
     origin = searcher.origin
     if rank():

@@ -7,11 +7,9 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
-from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
-from models.backbones import CheckpointedLayers
 from models.distill.dfd import LevelLoss, background_mask
 from models.fast.roi_align import GatheredRoIAlign
 from models.fast.rpn_head import SparseRPNHead
@@ -21,21 +19,19 @@ from models.search_net import SearchNet
 
 def all_activations_kept() -> AbstractContextManager:
     """Within it, backbones compute nothing twice, as on a GPU without BACKBONE.CHECKPOINT."""
-    return patch.object(CheckpointedLayers, "forward", IntermediateLayerGetter.forward)
+    return patch("models.backbones._checkpointed", lambda block, x: block(x))
 
 
 @contextmanager
 def plain_formulas() -> Iterator[None]:
     """Within, training goes by them: the whole RPN head has a graph, RoIAlign is torchvision's, DFD
-    is summed map by map, the teacher embeds background too, no activation is computed twice, and a
-    process that starts here gives freed memory back."""
+    is summed map by map, the teacher embeds background too, and no activation is computed twice."""
     with (
         all_activations_kept(),
         patch.object(SparseRPNHead, "forward", rpn_head),
         patch.object(GatheredRoIAlign, "forward", MultiScaleRoIAlign.forward),
         patch.object(LevelLoss, "forward", dfd_level),
         patch.object(SearchNet, "forward_teacher", forward_teacher),
-        patch("models.build.keep_freed_memory"),
     ):
         yield
 

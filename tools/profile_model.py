@@ -19,13 +19,14 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from configs.defaults import load_cfg
-from models.build import choose_device
+from engine.device import choose_device
 from models.fast.inference import optimize_for_inference
 from models.search_net import SearchNet
 from tools.measure.machine import describe_machine, elapsed, matmul_flops, peak_memory
 from tools.measure.network import count_flops, make_net
 from utils.arguments import numbers, positive, program_parser
 from utils.errors import UserError, run_main
+from utils.memory import keep_freed_memory
 from utils.names import short_names
 
 NOTE = (
@@ -101,6 +102,7 @@ def measure(path: str, overrides: list[str], batches: list[int], repeats: int) -
     """
     cfg = load_cfg(path, overrides)
     device = choose_device(cfg.DEVICE)
+    keep_freed_memory(device.type)
     before = 0 if device.type == "cuda" else peak_memory(device)
     net = make_net(cfg, device)
     generator = torch.Generator().manual_seed(cfg.SEED)

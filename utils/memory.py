@@ -1,4 +1,4 @@
-"""Memory of the process, as the C library keeps it."""
+"""Memory of the process, as the C library manages it."""
 
 import ctypes
 import sys
@@ -6,14 +6,18 @@ import sys
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of <malloc.h>
 
 
-def keep_freed_memory() -> None:
-    """The process keeps what it frees, and takes it again, instead of asking the kernel anew.
+def keep_freed_memory(device_type: str) -> None:
+    """Make the process keep freed memory and use it again, if it computes on a CPU.
 
-    A training step on the CPU frees and allocates some gigabytes in large tensors. glibc gives
-    each back at once and gets new pages for the next, which the kernel clears one by one: a fifth
-    of a step's time. Without glibc nothing changes.
+    A training step on a CPU frees and allocates some gigabytes in large tensors. By default glibc
+    returns each of them to the kernel, which must clear the pages of the next one: a fifth of a
+    step's time. The setting is global and cannot be undone, so that programs call this function and
+    libraries do not. It has no effect without glibc.
+
+    Args:
+        device_type: "cpu" or "cuda".
     """
-    if sys.platform != "linux":
+    if device_type != "cpu" or sys.platform != "linux":
         return
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -16,10 +16,11 @@ from datasets.base import SearchDataset
 from datasets.loaders import SceneDataset
 from datasets.protocol import Protocol
 from datasets.types import UNLABELED
+from engine.device import precision_of
 from engine.distributed import from_all, from_first, rank, ranks
 from engine.evaluation import metrics
 from engine.evaluation.cache import CACHE, Cache, check_cache, load_cache, made_from
-from engine.evaluation.extract import collect, extract, precision_of
+from engine.evaluation.extract import collect, extract
 from engine.evaluation.metrics import SEARCH_SCORE
 from engine.evaluation.records import RESULTS, SIZES_DRAWN, THRESHOLDS_DRAWN
 from models.fast.inference import optimize_for_inference

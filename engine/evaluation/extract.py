@@ -21,16 +21,7 @@ from utils.errors import UserError, reason_of
 from utils.files import open_file
 from utils.media import picture_size
 
-AMP = {"": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 KINDS = ("gallery", "query")  # of the records in a part
-
-
-def precision_of(key: str, value: str) -> torch.dtype | None:
-    """The value of EVAL_AMP or SOLVER.AMP (`key`) as a type, None for float32; UserError for
-    another."""
-    if value not in AMP:
-        raise UserError(f"{key}: expected '', bf16 or fp16; found {value!r}")
-    return AMP[value]
 
 
 def extract(
@@ -69,11 +60,12 @@ def extract(
             for i, seen, boxes, vectors in zip(batch, found, given, embeddings):
                 first = len(boxes) - len(asked[i])
                 truth = Detections(boxes, boxes.new_ones(len(boxes)), vectors)
-                write("gallery", i, truth[:first] if use_gt else seen.weighted())
+                everyone = truth[:first] if use_gt else seen
+                write("gallery", i, everyone, everyone.weighted_embeddings)
                 for row, query in enumerate(asked[i], first):
                     own = truth[row : row + 1]
                     own = net.put_first(own, seen) if context else own
-                    write("query", query, own)
+                    write("query", query, own, own.embeddings)
 
 
 def collect(paths: Iterable[Path], dataset: SearchDataset) -> Cache:
@@ -130,15 +122,15 @@ def check_queries(scene: Scene, boxes: Tensor, width: float, height: float) -> N
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[Callable[[str, int, Detections], None]]:
+def _writing(path: Path) -> Iterator[Callable[[str, int, Detections, Tensor], None]]:
     """A function that adds a record to the file at `path`; what stops the work removes the file."""
     try:
         with _blaming(path):
             file = open(path, "wb")  # noqa: SIM115, closed below
 
-        def write(kind: str, index: int, found: Detections) -> None:
+        def write(kind: str, index: int, found: Detections, embeddings: Tensor) -> None:
             with _blaming(path):
-                file.write(_record(kind, index, found))
+                file.write(_record(kind, index, found, embeddings))
                 file.flush()  # here, where a full disk is told
 
         try:
@@ -160,9 +152,9 @@ def _blaming(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: cannot be written ({reason_of(error)})") from None
 
 
-def _record(kind: str, index: int, found: Detections) -> bytes:
+def _record(kind: str, index: int, found: Detections, embeddings: Tensor) -> bytes:
     """Kind and index, then [n, 5 + D] x1 y1 x2 y2 score embedding."""
-    rows = torch.cat([found.boxes, found.scores[:, None], found.embeddings], 1)
+    rows = torch.cat([found.boxes, found.scores[:, None], embeddings], 1)
     record = io.BytesIO()
     np.save(record, np.array([KINDS.index(kind), index]))
     np.save(record, rows.float().cpu().numpy())

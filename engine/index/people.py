@@ -223,12 +223,13 @@ class People:
 
     def _write(self, db, source, sample: Sample, before: Detections, numbers: list[int]):
         """Write a sample's people; returns the numbers of their appearances."""
-        people, found = sample.people, sample.people.weighted()
-        who = [-1] * len(found.boxes) if sample.time is None else link(before, people).tolist()
+        found = sample.people
+        who = [-1] * len(found.boxes) if sample.time is None else link(before, found).tolist()
         first = self.last_given() + 1
         ids = range(first, first + len(who))
         given = [numbers[w] if w >= 0 else id for w, id in zip(who, ids)]
-        columns = found.boxes.tolist(), found.scores.tolist(), given, found.embeddings.numpy()
+        embeddings = found.weighted_embeddings.numpy()
+        columns = found.boxes.tolist(), found.scores.tolist(), given, embeddings
         db.executemany(
             _INSERT,
             (

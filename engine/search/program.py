@@ -25,6 +25,7 @@ from utils.drawing import save_picture
 from utils.errors import UserError
 from utils.files import make_folder, write_text
 from utils.media import read_pixels
+from utils.memory import keep_freed_memory
 from utils.names import output_names, printable, short_names
 from utils.sources import PICTURE, VIDEO, LeftOut, MediaFile, told, walk
 
@@ -175,6 +176,7 @@ def run(description: str | None) -> None:
     pixels = [read_query(query) for query in arguments]
     media, left = ([], []) if args.index else find_media(args.gallery, out)
     searcher = Searcher.load(cfg, args.ckpt)
+    keep_freed_memory(searcher.device.type)
     min_similarity = min_similarity_of(args)
     if args.index:
         index = open_index(args.index, searcher.origin)

@@ -13,11 +13,10 @@ from torchvision.transforms.functional import pil_to_tensor
 from yacs.config import CfgNode
 
 from engine.checkpoint import load_net
+from engine.device import choose_device, precision_of
 from engine.distributed import own_device
-from engine.evaluation.extract import precision_of
 from engine.evaluation.metrics import SEARCH_SCORE
 from engine.index.gallery_index import GalleryIndex, Match, Origin
-from models.build import choose_device
 from models.fast.inference import optimize_for_inference
 from models.network import Network
 from models.outputs import Detections

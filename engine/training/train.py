@@ -24,9 +24,8 @@ from engine.training.generators import generator_states, restore_generators
 from engine.training.history import History
 from engine.training.resume import check_place
 from engine.training.schedule import learning_rate, scaled_lr
-from engine.training.train_step import TrainStep
+from engine.training.train_step import TrainStep, loss_weights
 from engine.weights import SUFFIX
-from models.build import loss_weights
 from models.search_net import SearchNet
 from utils.errors import UserError, first_of, no_memory
 from utils.files import write_text

@@ -1,4 +1,4 @@
-"""One training step: the gradient of a whole batch, in as many parts as ranks and memory ask."""
+"""One training step: the gradient of a whole batch, computed in one or more parts."""
 
 import warnings
 from contextlib import nullcontext
@@ -8,28 +8,35 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from yacs.config import CfgNode
 
+from engine.device import precision_of
 from engine.distributed import gather_rows, ranks, total
-from engine.evaluation.extract import precision_of
 from engine.training.batching import Part
 from models.backbones import FrozenNormStatistics
-from models.build import loss_weights
 from models.distill import check_terms
 from models.outputs import TrainingOutput
 from models.search_net import SearchNet
 from utils.errors import UserError
 
-# Which of TrainingOutput.counts a loss is a mean over, where that is not images.
-MEAN_OVER = {
-    "proposal_cls": "proposals",
-    "proposal_reg": "proposals",
-    "ld": "proposals",
-    "kd": "proposals",
-    "oim": "labelled",
-}
+
+def loss_weights(cfg: CfgNode, epoch: int = 0) -> dict[str, float]:
+    """The weight of every loss, by the name under which the model returns it.
+
+    Args:
+        epoch: finished epochs; from DISTILLER.STOP_EPOCH on the weights of the terms are 0.
+    """
+    own = {name.lower(): weight for name, weight in cfg.SOLVER.LOSS_WEIGHTS.items()}
+    stopped = 0 < cfg.DISTILLER.STOP_EPOCH <= epoch
+    return own | {
+        name: 0.0 if stopped else cfg.DISTILLER[name.upper()].WEIGHT for name in cfg.DISTILLER.TERMS
+    }
 
 
 def check_finite(losses: dict[str, Tensor], where: str) -> None:
-    """UserError naming the terms that are not finite, and all values."""
+    """Check that all losses are finite.
+
+    Raises:
+        UserError: naming the losses that are not, and all values.
+    """
     values = torch.stack([loss.detach().float() for loss in losses.values()])
     if not values.isfinite().all():
         bad = [n for n, ok in zip(losses, values.isfinite().tolist()) if not ok]
@@ -98,8 +105,7 @@ class TrainStep:
                 whole = whole or {name: total(n * alive) for name, n in out.counts.items()}
                 share = {n: out.counts[n] * alive / whole[n].clamp(min=1) for n in whole}
                 shares = {
-                    name: loss * share[MEAN_OVER.get(name, "images")]
-                    for name, loss in out.losses.items()
+                    name: loss * share[out.mean_over[name]] for name, loss in out.losses.items()
                 }
                 loss = sum(self.weights[name] * part for name, part in shares.items())
                 shares["total"] = loss

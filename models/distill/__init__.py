@@ -2,8 +2,8 @@
 
 `Term(student_channels=, teacher_channels=, **options)` takes the options of DISTILLER.<NAME> except
 WEIGHT. `Term.forward(student: ForwardOutputs, teacher: ForwardOutputs)` returns a scalar, which the
-caller weights. `Term.mean_over` is what the loss is a mean over, a key of TrainingOutput.counts. The
-parameters of a term are trained and saved with the student.
+caller weights. `Term.mean_over` is what the loss is a mean over, a key of TrainingOutput.counts.
+The parameters of a term are trained and saved with the student.
 """
 
 import pkgutil

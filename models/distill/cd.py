@@ -1,8 +1,8 @@
 """CD, re-id distillation: the relations between people in the embedding space.
 
-The correlation form is that of DDPS, TMM 2024. The contrastive form is InfoNCE (van den Oord et al.,
-"Representation Learning with Contrastive Predictive Coding", 2018, equation 4) with the teacher's
-embeddings as keys.
+The correlation form is that of DDPS, TMM 2024. The contrastive form is InfoNCE (van den Oord et
+al., "Representation Learning with Contrastive Predictive Coding", 2018, equation 4) with the
+teacher's embeddings as keys.
 """
 
 import torch

@@ -62,7 +62,8 @@ class ContextBlock(nn.Module):
     """Global context of a map (FGD equation 12): [N, C, H, W] -> [N, C, 1, 1].
 
     It is `transform` applied to the mean of all positions, weighted by the softmax of `mask` over
-    them (Cao et al., "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond", 2019).
+    them (Cao et al., "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond",
+    2019).
     """
 
     def __init__(self, channels: int):

@@ -1,7 +1,7 @@
 """Hint: regression of the teacher's FPN maps from the student's.
 
-Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, equation 3; here it is a mean, applied
-to FPN maps, and trained together with the other losses instead of in a stage before them.
+Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, equation 3; here it is a mean,
+applied to FPN maps, and trained together with the other losses instead of in a stage before them.
 """
 
 import torch

@@ -1,10 +1,10 @@
 """Optimise a network for inference: norms folded into convolutions, channels-last memory format.
 
-Plain formula: y = gamma · (conv(x) - mean) / sqrt(var + eps) + beta, two passes over each map. After
-folding, the convolution's weights include the factor gamma / sqrt(var + eps) and its bias the rest.
-In channels-last format the channels of a pixel are adjacent, which suits half-precision convolutions
-and `GatheredRoIAlign`. Sums are computed in another order: of two proposals with nearly equal scores
-the other one may be kept.
+Plain formula: y = gamma · (conv(x) - mean) / sqrt(var + eps) + beta, two passes over each map.
+After folding, the convolution's weights include the factor gamma / sqrt(var + eps) and its bias the
+rest. In channels-last format the channels of a pixel are adjacent, which suits half-precision
+convolutions and `GatheredRoIAlign`. Sums are computed in another order: of two proposals with
+nearly equal scores the other one may be kept.
 """
 
 from copy import deepcopy

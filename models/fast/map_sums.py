@@ -67,7 +67,7 @@ class MapSums(torch.autograd.Function):
 
 
 def strengths(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean absolute value of features [N, C, P] for each position [N, P] and each channel [N, C]."""
+    """Mean absolute features [N, C, P] of each position [N, P] and each channel [N, C]."""
     channels, places = features.new_zeros(features.shape[:2]), []
     for (chunk,) in _chunks(features):
         strength = chunk.abs()

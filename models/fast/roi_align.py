@@ -1,11 +1,11 @@
 """RoIAlign on the CPU as one weighted gather, forward and backward.
 
-Plain formula: torchvision's MultiScaleRoIAlign. A box is divided into 7×7 bins, a bin is the mean of
-2×2 points in it, and a point is the bilinear interpolation of the 4 pixels around it: a bin is a
+Plain formula: torchvision's MultiScaleRoIAlign. A box is divided into 7×7 bins, a bin is the mean
+of 2×2 points in it, and a point is the bilinear interpolation of the 4 pixels around it: a bin is a
 weighted sum of 16 pixels. torchvision's CPU kernels process the channels of each pixel one by one,
-the backward kernel on a single core. Here the pixels that any box uses are copied to a table with one
-row of channels per pixel, and `embedding_bag` sums whole rows. The backward pass adds to whole rows,
-which are then written to their positions in maps of zeros.
+the backward kernel on a single core. Here the pixels that any box uses are copied to a table with
+one row of channels per pixel, and `embedding_bag` sums whole rows. The backward pass adds to whole
+rows, which are then written to their positions in maps of zeros.
 """
 
 import torch

@@ -1,11 +1,11 @@
 """The RPN head, on the CPU with a backward pass at the positions of the sampled anchors only.
 
 Plain formula: torchvision's RPNHead, a 3×3 convolution, ReLU, and 1×1 convolutions for the
-objectness [N, A, H, W] and the deltas [N, 4·A, H, W] of A anchors at each position. The RPN's losses
-use 256 anchors of an image, so at most 256 of some 100,000 positions have a gradient. The backward
-pass finds these positions, computes the head there a second time on 3×3 patches, and sets the other
-gradients to zero. On a GPU the plain backward pass is faster: with it a DDPS step of full size takes
-0.85 of the time and a twelfth more memory (NVIDIA H200).
+objectness [N, A, H, W] and the deltas [N, 4·A, H, W] of A anchors at each position. The RPN's
+losses use 256 anchors of an image, so at most 256 of some 100,000 positions have a gradient. The
+backward pass finds these positions, computes the head there a second time on 3×3 patches, and sets
+the other gradients to zero. On a GPU the plain backward pass is faster: with it a DDPS step of full
+size takes 0.85 of the time and a twelfth more memory (NVIDIA H200).
 """
 
 import torch

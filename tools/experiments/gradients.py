@@ -6,11 +6,13 @@ from itertools import islice
 from tabulate import tabulate
 
 from datasets import load_dataset
+from engine.device import choose_device
 from engine.training.distillation import build
 from engine.training.generators import seed_everything
 from engine.training.train import Trainer
-from models.build import build_net, choose_device
+from models.build import build_net
 from tools.experiments.runs import Run
+from utils.memory import keep_freed_memory
 
 
 def measure(run: Run, steps: int) -> list[dict[str, float]]:
@@ -20,6 +22,7 @@ def measure(run: Run, steps: int) -> list[dict[str, float]]:
     rest of one epoch. The steps are not saved, and the folder of the run does not change.
     """
     cfg, device = run.cfg, choose_device(run.cfg.DEVICE)
+    keep_freed_memory(device.type)
     dataset = load_dataset(cfg.INPUT.DATASET, cfg.INPUT.DATA_ROOT)
     seed_everything(cfg.SEED)
     if run.terms:

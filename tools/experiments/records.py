@@ -12,13 +12,14 @@ from configs.defaults import get_cfg, load_cfg
 from configs.ranges import flatten
 from datasets import load_dataset
 from engine.checkpoint import load_net
+from engine.device import choose_device
 from engine.evaluation.evaluate import evaluate
 from engine.evaluation.records import evaluations_of
-from models.build import choose_device
 from tools.experiments.runs import ROOT, SCORES, SECONDS, Run, values_of
 from tools.measure.machine import machine_name
 from tools.measure.network import count_flops, count_parameters, make_net
 from utils.files import read_text, write_text
+from utils.memory import keep_freed_memory
 
 
 def config_hash(run: Run) -> str:
@@ -69,6 +70,7 @@ def given_boxes(run: Run) -> float:
     values = ["EVAL_USE_GT", "True", "OUTPUT_DIR", str(run.folder / "given_boxes")]
     cfg = load_cfg(run.cfg_path, [*run.overrides, *values])
     device = choose_device(cfg.DEVICE)
+    keep_freed_memory(device.type)
     net = load_net(cfg, checkpoint_of(run), device)
     results = evaluate(net, load_dataset(cfg.INPUT.DATASET, cfg.INPUT.DATA_ROOT), cfg, device)
     return 100 * results["search"]["mAP"]
