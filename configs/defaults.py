@@ -41,6 +41,9 @@ _C.BACKBONE.FREEZE = True  # no gradients for the first convolution and its norm
 _C.BACKBONE.CHECKPOINT = False
 
 _C.MODEL = CN()
+# A checkpoint or exported weights of this project whose network training starts with (fine-tuning);
+# the OIM table starts empty. "": only the backbone starts with weights, see BACKBONE.WEIGHTS.
+_C.MODEL.WEIGHTS = ""
 _C.MODEL.FPN_CHANNELS = 256
 _C.MODEL.FC_SIZE = 1024  # width of the two fully connected layers of each branch
 _C.MODEL.EMBEDDING_SIZE = 256  # length of a person's re-id embedding, even

@@ -16,6 +16,7 @@ PATHS = (  # "~" is the user's home, NUL is refused
     "OUTPUT_DIR",
     "INPUT.DATA_ROOT",
     "BACKBONE.WEIGHTS",
+    "MODEL.WEIGHTS",
     "DISTILLER.TEACHER_CKPT",
     "EVAL_QUERY_FILE",
 )

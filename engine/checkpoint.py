@@ -168,6 +168,21 @@ def load_with_config(
     return _restore_net(checkpoint, cfg, where, device), cfg
 
 
+def load_initial_weights(net: SearchNet, cfg: CfgNode) -> None:
+    """Copy the network of MODEL.WEIGHTS into `net`, except for its OIM table and queue.
+
+    Raises:
+        UserError: the file is missing, damaged or of another kind, or its network differs from the
+            config's.
+    """
+    path, what = cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS"
+    checkpoint, where = load_checkpoint(path, what), f"{what} {path}"
+    check_same_model(checkpoint, cfg, where, [key for key in MODEL_KEYS if key != QUEUE])
+    state = {k: v for k, v in checkpoint["model"].items() if not str(k).startswith(TABLE)}
+    own = {k: v for k, v in net.state_dict().items() if k.startswith(TABLE)}
+    load_state(net, state | own, where)
+
+
 def load_teacher(path: str | Path, device: torch.device) -> tuple[SearchNet, CfgNode]:
     """A teacher and its config, both out of its own checkpoint."""
     if not path:

@@ -13,7 +13,7 @@ from yacs.config import CfgNode
 
 from configs.defaults import load_cfg
 from datasets import load_dataset
-from engine.checkpoint import load_net
+from engine.checkpoint import load_initial_weights, load_net
 from engine.device import choose_device
 from engine.distributed import from_first, own_device, patience, process_group, rank, ranks
 from engine.evaluation.evaluate import check_settings, evaluate
@@ -83,7 +83,7 @@ def _start_of(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
     if args.resume and from_first(lambda: bool(args.ckpt or folder.newest_first())):
         cfg = cfg.clone()
         cfg.defrost()
-        cfg.BACKBONE.WEIGHTS = ""
+        cfg.BACKBONE.WEIGHTS = cfg.MODEL.WEIGHTS = ""
     return cfg
 
 
@@ -116,7 +116,10 @@ def work(args: argparse.Namespace, build: Build, signals: Signals) -> None:
     check_settings(dataset, cfg)
     dataset.check_training()
     seed_everything(cfg.SEED)
-    model, net = build(_start_of(cfg, args), dataset.num_pids, device)
+    start = _start_of(cfg, args)
+    model, net = build(start, dataset.num_pids, device)
+    if start.MODEL.WEIGHTS:
+        load_initial_weights(net, start)
     if rank():  # models start equal; each rank then draws regions of its own images
         seed_everything(cfg.SEED + rank())
     with sole_run(Path(cfg.OUTPUT_DIR)):

@@ -1,0 +1,51 @@
+"""MODEL.WEIGHTS: training that starts with the network of a checkpoint."""
+
+import pytest
+import torch
+
+from configs.defaults import load_cfg
+from engine.checkpoint import load_initial_weights
+from engine.weights import TABLE, save_weights
+from models.build import build_net
+from tests.tiny import TINY, pairs
+from utils.errors import UserError
+
+
+@pytest.fixture
+def trained():
+    torch.manual_seed(5)
+    net = build_net(load_cfg(None, pairs(TINY)), num_pids=7)
+    net.roi_heads.oim.lut.normal_()
+    return net
+
+
+@pytest.mark.parametrize("exported", [False, True])
+def test_all_but_the_table_of_identities_is_copied(tmp_path, trained, exported):
+    path = tmp_path / ("net.safetensors" if exported else "net.pth")
+    config = load_cfg(None, pairs(TINY)).dump()
+    if exported:
+        save_weights(trained.state_dict(), config, None, path, half=False)
+    else:
+        torch.save({"model": trained.state_dict(), "config": config}, path)
+    cfg = load_cfg(None, pairs(TINY | {"MODEL.WEIGHTS": path, "MODEL.OIM.QUEUE_SIZE": 3}))
+    net = build_net(cfg, num_pids=2)
+    before = {k: v.clone() for k, v in net.state_dict().items() if k.startswith(TABLE)}
+    load_initial_weights(net, cfg)
+    after = net.state_dict()
+    for name, value in trained.state_dict().items():
+        if name.startswith(TABLE):
+            assert torch.equal(after[name], before[name])
+        else:
+            assert torch.equal(after[name], value)
+
+
+def test_another_network_is_refused(tmp_path, trained):
+    path = tmp_path / "net.pth"
+    config = load_cfg(None, pairs(TINY)).dump()
+    torch.save({"model": trained.state_dict(), "config": config}, path)
+    other = load_cfg(None, pairs(TINY | {"MODEL.WEIGHTS": path, "MODEL.FC_SIZE": 16}))
+    with pytest.raises(UserError, match=r"MODEL\.WEIGHTS.*MODEL\.FC_SIZE"):
+        load_initial_weights(build_net(other, num_pids=2), other)
+    missing = load_cfg(None, pairs(TINY | {"MODEL.WEIGHTS": tmp_path / "no.pth"}))
+    with pytest.raises(UserError, match=r"MODEL\.WEIGHTS.*no\.pth"):
+        load_initial_weights(build_net(missing, num_pids=2), missing)
