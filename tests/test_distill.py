@@ -148,6 +148,13 @@ def test_oim_updates_in_order():
     assert set(oim.state_dict()) == {"lut", "cq", "head"}
 
 
+def test_oim_momentum_is_the_share_of_the_old_row():
+    oim = OIM(1, 0, 2, momentum=0.8)
+    oim.lut[0] = torch.tensor([1.0, 0])
+    oim.update(torch.tensor([[0.0, 1]]), torch.tensor([1]))
+    torch.testing.assert_close(oim.lut[0], F.normalize(torch.tensor([0.8, 0.2]), dim=0))
+
+
 def test_oim_without_queue():
     oim, x = OIM(3, 0, 8), F.normalize(t("people", 3, 8)).requires_grad_()
     labels = torch.tensor([1, U, 3])

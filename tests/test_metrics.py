@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from datasets import load_dataset
 from datasets.protocol import Protocol
 from engine.evaluation import metrics
-from engine.evaluation.cbgm import CBGM
+from engine.evaluation.cbgm import CBGM, rematch
+from engine.evaluation.gallery import Gallery
 from tests import oracle
 
 GOLDEN = Path(__file__).parent / "golden" / "eval"
@@ -266,6 +267,40 @@ def test_tiny_people_need_less_overlap():
     half, third = (0, 0, 10, 10), (0, 0, 10, 30)
     assert one_image_search([third], [0.9], [half])["mAP"] == 1  # IoU 0.33, needed 100 / 400
     assert one_image_search([(0, 0, 100, 300)], [0.9], [(0, 0, 100, 100)])["mAP"] == 0
+
+
+def test_half_overlap_is_enough():
+    """IoU 0.55 is a match, of detections and in the search; 0.45 is none."""
+    truth = (0, 0, 100, 100)
+    for width, right in ((55, 1), (45, 0)):
+        box = (0, 0, width, 100)
+        assert one_image_search([box], [0.9], [truth])["mAP"] == right
+        dets = [torch.tensor([[*box, 0.9]])]
+        assert metrics.detection([torch.tensor([truth]).float()], dets, 0.5)["recall"] == right
+
+
+def test_cbgm_matches_the_first_people_of_the_query_image():
+    """With k2 = 2 the query takes detection 0; the third person would take it away."""
+    dets = [torch.tensor([[0, 0, 9, 9, 1.0], [9, 0, 18, 9, 1.0]])]
+    feats = [torch.tensor([[0.6, 0.1, 0.9], [0.5, 0.1, 0.0]])]
+    people = torch.eye(3)
+    for k2, expected in ((1, [0.6, 0.5]), (2, [0.6, 0.5]), (3, [0.6, 0.9])):
+        gallery = Gallery.above(dets, feats, 0.5)
+        sims = people[:1] @ gallery.feats.T
+        found = rematch(sims, None, torch.ones(1, 2), gallery, [people], 10, k2)
+        assert found[0].tolist() == pytest.approx(expected)
+
+
+def test_cbgm_matches_the_images_of_the_best_detections():
+    """With k1 = 1 only the image of the best detection is matched."""
+    box = [0, 0, 9, 9, 1.0]
+    dets = [torch.tensor([box]), torch.tensor([box, box])]
+    feats = [torch.tensor([[0.5, 0.1]]), torch.tensor([[0.4, 0.9], [0.3, 0.0]])]
+    gallery, people = Gallery.above(dets, feats, 0.5), torch.eye(2)
+    sims = people[:1] @ gallery.feats.T
+    for k1, expected in ((1, [0.5, 0.4, 0.3]), (2, [0.5, 0.4, 0.9])):
+        found = rematch(sims, None, torch.ones(1, 3), gallery, [people], k1, 2)
+        assert found[0].tolist() == pytest.approx(expected)
 
 
 def test_a_score_at_the_threshold_counts():

@@ -1,0 +1,120 @@
+"""A training step in one process: clipping, ranks, the teacher, and the learning rate, by hand."""
+
+import copy
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from configs.defaults import load_cfg
+from engine.training import train_step
+from engine.training.schedule import learning_rate
+from engine.training.train_step import TrainStep
+from models.build import build_distiller, build_net
+from models.search_net import SearchNet
+from tests.tiny import TINY, pairs
+
+CPU = torch.device("cpu")
+SMALL = TINY | {
+    "INPUT.BATCH_SIZE_TRAIN": 2,
+    "MODEL.ANCHOR_SIZES": [8, 16, 24, 32, 48],
+    "MODEL.ROI.BATCH_SIZE": 8,
+    "SOLVER.MOMENTUM": 0.0,
+    "SOLVER.WEIGHT_DECAY": 0.0,
+}
+IMAGES = [torch.rand(3, 64, 96, generator=torch.Generator().manual_seed(i)) for i in range(2)]
+TARGETS = [
+    {"boxes": torch.tensor([[10.0, 10, 40, 60], [60, 5, 80, 50]]), "labels": torch.tensor([1, 2])},
+    {"boxes": torch.tensor([[30.0, 4, 60, 60]]), "labels": torch.tensor([3])},
+]
+RATE = 0.5
+
+
+def take_step(**settings) -> Tensor:
+    """The change of all trained weights in one step of SGD, divided by its learning rate RATE.
+
+    The initial weights and the sampled regions are the same in every call.
+    """
+    torch.manual_seed(3)
+    cfg = load_cfg(None, pairs(SMALL | settings))
+    net = build_net(cfg, num_pids=3)
+    step = TrainStep(cfg, net.train(), net, CPU)
+    before = flat(step.parameters)
+    torch.manual_seed(5)
+    step.step(IMAGES, TARGETS, len(IMAGES), RATE, "a test")
+    return (before - flat(step.parameters)) / RATE
+
+
+def flat(parameters: list[nn.Parameter]) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in parameters]).double()
+
+
+def test_gradients_are_clipped_to_the_norm_of_the_config():
+    whole = take_step(**{"SOLVER.CLIP_GRADIENTS": 0.0})
+    clipped = take_step(**{"SOLVER.CLIP_GRADIENTS": 0.01})
+    assert whole.norm() > 0.1
+    assert clipped.norm() == pytest.approx(0.01, rel=1e-3)
+    torch.testing.assert_close(clipped / clipped.norm(), whole / whole.norm(), atol=1e-4, rtol=0)
+
+
+def _halve(parameter: nn.Parameter) -> None:
+    parameter.grad /= 2
+
+
+class MeanOverTwoRanks(nn.Module):
+    """DistributedDataParallel of two ranks, the second of which has gradients of zero."""
+
+    def __init__(self, model: nn.Module, **_):
+        super().__init__()
+        self.model = model
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(_halve)
+
+    def forward(self, *inputs):
+        return self.model(*inputs)
+
+    def no_sync(self):
+        return nullcontext()
+
+
+def test_gradients_of_ranks_are_added(monkeypatch):
+    alone = take_step(**{"SOLVER.CLIP_GRADIENTS": 0.0})
+    monkeypatch.setattr(train_step, "ranks", lambda: 2)
+    monkeypatch.setattr(train_step, "DistributedDataParallel", MeanOverTwoRanks)
+    shared = take_step(**{"SOLVER.CLIP_GRADIENTS": 0.0})
+    torch.testing.assert_close(shared, alone, atol=1e-5, rtol=1e-3)
+
+
+def test_the_teacher_stays_in_eval_mode_and_unchanged():
+    torch.manual_seed(3)
+    cfg = load_cfg(None, pairs(SMALL))
+    student, teacher = build_net(cfg, num_pids=3), build_net(cfg, num_pids=3)
+    before = copy.deepcopy(teacher.state_dict())
+    model = build_distiller(cfg, student, teacher, cfg).train()
+    assert student.training and not any(module.training for module in teacher.modules())
+    losses = model(IMAGES, TARGETS).losses
+    sum(losses.values()).backward()
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_learning_rate_by_hand():
+    """Four steps per epoch: a linear warm-up over the first, then a tenth from epoch 2 on."""
+    rates = [learning_rate(step, 4, 0.3, 0.1, [2], 0.1) for step in range(10)]
+    assert rates == pytest.approx([0.03, 0.12, 0.21, 0.3, 0.3, 0.3, 0.3, 0.3, 0.03, 0.03])
+
+
+def test_anchors_are_ordered_by_ratio(net: SearchNet):
+    """Checkpoints of the release depend on it: height / width of the anchors is 0.5, 1, 2."""
+    for anchors in net.rpn.anchor_generator.cell_anchors:
+        width, height = (anchors[:, 2:] - anchors[:, :2]).unbind(dim=1)
+        assert (height / width).tolist() == pytest.approx([0.5, 1, 2], rel=0.15)
+
+
+def test_matching_thresholds_are_the_published(net: SearchNet):
+    """IoU of regions with people, 0.5; of anchors, positive from 0.7 on and negative below 0.3."""
+    regions, anchors = net.roi_heads.proposal_matcher, net.rpn.proposal_matcher
+    assert (regions.high_threshold, regions.low_threshold) == (0.5, 0.5)
+    assert (anchors.high_threshold, anchors.low_threshold) == (0.7, 0.3)
