@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from configs.defaults import load_cfg
 from engine.training import train_step
+from engine.training.batching import Part
 from engine.training.schedule import learning_rate
 from engine.training.train_step import TrainStep
 from models.build import build_distiller, build_net
@@ -42,7 +43,7 @@ def take_step(**settings) -> Tensor:
     step = TrainStep(cfg, net.train(), net, CPU)
     before = flat(step.parameters)
     torch.manual_seed(5)
-    step.step(IMAGES, TARGETS, len(IMAGES), RATE, "a test")
+    step.step([Part(IMAGES, TARGETS)], RATE, "a test")
     return (before - flat(step.parameters)) / RATE
 
 
