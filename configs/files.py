@@ -1,5 +1,5 @@
-"""A config file and the ones under it: a YAML mapping whose `_BASE_` names another, from the
-folder of the file that names it (as in detectron2). What a file says stands over its base.
+"""Config files: YAML mappings whose `_BASE_` is the path of another file, relative to their own
+folder, as in detectron2. The values of a file replace those of its base.
 """
 
 from pathlib import Path
@@ -12,14 +12,20 @@ from utils.files import read_text
 from utils.names import at_home, shown
 
 BASE = "_BASE_"
-DEEPEST, MOST = 20, 10_000  # levels and values of a config
+MAX_DEPTH, MAX_VALUES = 20, 10_000  # of a config
 
 
 def read_config(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[Path, dict]]:
-    """The values of the file at `path`, nested and without `_BASE_`, after those of its bases.
+    """Read the file at `path` and its bases.
 
-    above: the files that led here. Raises UserError for a missing or unreadable file, what is not
-    a YAML mapping, and bases that lead in a circle.
+    Args:
+        above: the files whose bases led to this one.
+
+    Returns:
+        The path and the nested values, without `_BASE_`, of each file, bases first.
+
+    Raises:
+        UserError: if a file is missing, unreadable or no YAML mapping, or the bases form a circle.
     """
     where = "--cfg" if not above else f"{above[-1]}: {BASE}"
     values = parse(read_text(path, where), f"{where} {path}: ")
@@ -35,7 +41,7 @@ def read_config(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[Path, di
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice: YAML's own takes the last and says nothing."""
+    """A YAML loader that rejects duplicate keys; YAML's own loader silently takes the last."""
 
     def construct_mapping(self, node, deep=False):
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -45,11 +51,18 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse(text: str, where: str) -> dict[Any, Any]:
-    """The mapping that a YAML text is. where: what the line of a UserError starts with."""
+    """Parse a YAML text that is a mapping.
+
+    Args:
+        where: the beginning of error messages.
+
+    Raises:
+        UserError: if the text is no YAML mapping.
+    """
     try:
         values = yaml.load(text, _Loader)
         _check_size(values)
-    except Exception as error:  # YAML's own, and those of the numbers, dates and depths in it
+    except Exception as error:  # YAML's own, and those of numbers, dates and nesting
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{where}not a YAML config ({reason[:200]})") from None
     if not isinstance(values, dict):
@@ -60,12 +73,16 @@ def parse(text: str, where: str) -> dict[Any, Any]:
 
 
 def _check_size(values: Any) -> None:
-    """ValueError for what no config is, and what aliases can make of a few lines."""
+    """Limit the size of a config, which aliases can expand without bound.
+
+    Raises:
+        ValueError: if it is nested too deeply or has too many values.
+    """
     todo, seen = [(values, 0)], 0
     while todo:
         value, depth = todo.pop()
         seen += 1
-        if depth > DEEPEST or seen > MOST:
+        if depth > MAX_DEPTH or seen > MAX_VALUES:
             raise ValueError("nested too deep, too long, or within itself")
         inner = [*value.keys(), *value.values()] if isinstance(value, dict) else value
         if isinstance(inner, list | tuple | set):

@@ -1,4 +1,4 @@
-"""What a config's numbers must be, beyond their types: others break a run late, or spoil it."""
+"""The ranges of a config's numbers. Values out of range would fail late or spoil a run."""
 
 import math
 from typing import Any
@@ -8,9 +8,9 @@ from yacs.config import CfgNode
 from utils.errors import UserError
 from utils.names import shown
 
-LEAST = {
+MINIMUM = {
     "SEED": 0,
-    "INPUT.MIN_SIZE": 33,  # fewer leave the deepest map one pixel, which BatchNorm refuses
+    "INPUT.MIN_SIZE": 33,  # below it the deepest map has one pixel, which BatchNorm rejects
     "INPUT.MAX_SIZE": 64,
     "INPUT.BATCH_SIZE_TRAIN": 1,
     "INPUT.BATCH_SIZE_TEST": 1,
@@ -37,8 +37,8 @@ LEAST = {
     "EVAL_CBGM_K1": 1,
     "EVAL_CBGM_K2": 1,
 }
-LARGEST = 2**31 - 1  # whole number; larger sizes and seeds are refused late, by torch and numpy
-SHARES = (  # within 0 and 1
+LARGEST = 2**31 - 1  # integer; torch and numpy reject larger sizes and seeds, but late
+SHARES = (  # numbers in 0..1
     "MODEL.RPN.NMS_THRESH",
     "MODEL.RPN.SCORE_THRESH",
     "MODEL.ROI.POSITIVE_FRACTION",
@@ -49,7 +49,7 @@ SHARES = (  # within 0 and 1
     "DISTILLER.CD.NMS_THRESH",
     "DISTILLER.RKD.NMS_THRESH",
 )
-LISTS = {  # what the items are, and how many
+LISTS = {  # type and number of the items
     "MODEL.ANCHOR_SIZES": (int, 5),
     "MODEL.RPN.PRE_NMS_TOP_N": (int, 2),
     "MODEL.RPN.POST_NMS_TOP_N": (int, 2),
@@ -60,7 +60,7 @@ LISTS = {  # what the items are, and how many
 
 
 def flatten(node: dict, prefix: str = "") -> dict[str, Any]:
-    """A nested dict, as a config is, as {"A.B.C": value}."""
+    """Convert a nested dict, such as a config, to {"A.B.C": value}."""
     flat: dict[str, Any] = {}
     for key, value in node.items():
         inner = isinstance(value, dict)
@@ -69,14 +69,20 @@ def flatten(node: dict, prefix: str = "") -> dict[str, Any]:
 
 
 def check_ranges(cfg: CfgNode) -> None:
-    """UserError naming the first key whose value cannot be; what depends on the dataset is checked
-    by engine.evaluation.evaluate.check_settings, names of things where the things are."""
+    """Check that all values are in their range.
+
+    Values that depend on the dataset are checked by engine.evaluation.evaluate.check_settings, and
+    names where the named object is built.
+
+    Raises:
+        UserError: naming the first key whose value is out of range.
+    """
     for key, value in flatten(cfg).items():
         expected = ""
         if isinstance(value, float) and not math.isfinite(value):
             expected = "a finite number"
-        elif key in LEAST and not value >= LEAST[key]:
-            expected = f"at least {LEAST[key]}"
+        elif key in MINIMUM and not value >= MINIMUM[key]:
+            expected = f"at least {MINIMUM[key]}"
         elif isinstance(value, int) and value > LARGEST:
             expected = f"at most {LARGEST}"
         elif key in SHARES and not 0 <= value <= 1:

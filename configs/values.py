@@ -1,4 +1,4 @@
-"""What a config's values may be: of their default's type, from YAML or from a command line."""
+"""Config values from YAML files and command lines; each has the type of its default."""
 
 import ast
 import difflib
@@ -12,7 +12,7 @@ from configs.ranges import flatten
 from utils.errors import UserError
 from utils.names import at_home, shown
 
-PATHS = (  # "~" is the user's home, NUL is refused
+PATHS = (  # "~" is expanded, NUL is rejected
     "OUTPUT_DIR",
     "INPUT.DATA_ROOT",
     "BACKBONE.WEIGHTS",
@@ -20,7 +20,7 @@ PATHS = (  # "~" is the user's home, NUL is refused
     "DISTILLER.TEACHER_CKPT",
     "EVAL_QUERY_FILE",
 )
-# A Python literal, or else what YAML makes of it: `true`, `[dfd, ld]`, plain words.
+# A Python literal, or else a YAML value: `true`, `[dfd, ld]`, plain words.
 READERS = (ast.literal_eval, yaml.safe_load)
 GALLERIES = "EVAL_GALLERY_SIZE"  # a number, a name, or a list of them
 
@@ -28,9 +28,16 @@ GALLERIES = "EVAL_GALLERY_SIZE"  # a number, a name, or a list of them
 def merge(
     cfg: CfgNode, values: Mapping, where: str, unknown: bool = False, above: str = ""
 ) -> None:
-    """Put nested `values` over those of `cfg`; UserError naming the first key that is not there or
-    whose value is of another type. where: what that line starts with; unknown: keys of other
-    versions are passed over."""
+    """Replace values of `cfg` by nested `values`.
+
+    Args:
+        where: the beginning of error messages.
+        unknown: whether unknown keys, of other versions, are ignored.
+        above: the prefix of the keys.
+
+    Raises:
+        UserError: naming the first key that is unknown or whose value has another type.
+    """
     for name, value in values.items():
         key = above + (name if isinstance(name, str) and name.isidentifier() else shown(name))
         if not isinstance(name, str) or name not in cfg:
@@ -52,7 +59,11 @@ def no_such_key(key: str, name: object, cfg: CfgNode, above: str = "") -> str:
 
 
 def put(cfg: CfgNode, key: str, value: Any, where: str) -> None:
-    """Put `value` in the place of that of `key`, "A.B.C"."""
+    """Replace the value of `key`, "A.B.C".
+
+    Raises:
+        UserError: if the key is unknown or the value has another type.
+    """
     values = flatten(cfg)
     if key not in values:
         if any(known.startswith(f"{key}.") for known in values):
@@ -67,26 +78,34 @@ def put(cfg: CfgNode, key: str, value: Any, where: str) -> None:
 
 
 def override(cfg: CfgNode, key: str, text: str) -> None:
-    """Put what a command line says in the place of the value of `key`, "A.B.C"."""
-    text_wanted = isinstance(flatten(cfg).get(key), str) and key != GALLERIES
-    value = read_value(text, [ast.literal_eval] if text_wanted else READERS)
-    if text_wanted and not isinstance(value, str):
-        value = text  # a folder may be called 2024
+    """Replace the value of `key`, "A.B.C", by that of a command line.
+
+    Raises:
+        UserError: if the key is unknown or the value has another type.
+    """
+    is_text = isinstance(flatten(cfg).get(key), str) and key != GALLERIES
+    value = read_value(text, [ast.literal_eval] if is_text else READERS)
+    if is_text and not isinstance(value, str):
+        value = text  # the name of a folder may be 2024
     put(cfg, key, value, "override ")
 
 
 def read_value(text: str, readers: Sequence[Callable[[str], Any]]) -> Any:
-    """What the first reader that can read it makes of the text, or else the text."""
+    """The value of the first reader that accepts the text, or else the text itself."""
     for read in readers:
         try:
             return read(text)
-        except Exception:  # it is not of this form, whatever the parser says
+        except Exception:  # parsers raise many types for a text of another form
             continue
     return text
 
 
 def fitted(key: str, default: Any, value: Any, where: str) -> Any:
-    """`value` as one of the default's type; UserError where it is of another."""
+    """Convert `value` to the type of the default.
+
+    Raises:
+        UserError: if it has another type.
+    """
     kind = type(default)
     if isinstance(value, tuple):
         value = list(value)
@@ -113,7 +132,8 @@ def fitted(key: str, default: Any, value: Any, where: str) -> Any:
 
 
 def _number(value: Any) -> float | None:
-    """Whole numbers too, and 1e-3, which YAML reads as text."""
+    """Convert integers, floats and texts such as 1e-3 (text in YAML) to a float; None if it is no
+    number."""
     if isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
             return float(value)
