@@ -1,4 +1,4 @@
-"""Networks with the release's weights, as far as numbers are known of them."""
+"""Networks with named weights, for which the release's numbers are known."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ from tools.export.release_format import convert_state
 GOLDEN = Path(__file__).parent / "golden"
 SHAPES = json.loads((GOLDEN / "official_shapes.json").read_text())
 UNUSED_REGRESSOR = 8216  # Linear(1024, 8), 8200, and BatchNorm1d(8), 16
-# The published counts; ResNet-18's is of the baseline, whose FrozenBatchNorm has no parameters.
+# Published; ResNet-18's is that of the baseline, whose FrozenBatchNorm has no parameters.
 PARAMETERS = {
     "resnet50": 56_993_651,
     "resnet18": 43_915_251,
@@ -39,7 +39,7 @@ def load_named_weights(net: SearchNet, backbone: str) -> None:
 
 
 def finds_and_embeds_as_the_release_does(net: SearchNet) -> None:
-    """With golden weights: boxes and scores to 1e-3, embeddings to 1e-4."""
+    """Compare a network with named weights: boxes and scores to 1e-3, embeddings to 1e-4."""
     expected = np.load(GOLDEN / "model_resnet18.npz")
     image = to_tensor(Image.open(GOLDEN / "image_0.png").convert("RGB"))
     found = net.detect([image])[0]

@@ -1,4 +1,4 @@
-"""Backbones: their levels, torchvision's weights in them, and what cannot be."""
+"""Backbones: their levels, torchvision's weights, and invalid settings."""
 
 import pytest
 import torch
@@ -30,11 +30,11 @@ def test_levels_halve_from_stride_four(name):
 @pytest.mark.parametrize("frozen_bn", [False, True])
 @pytest.mark.parametrize("name", PRETRAINED)
 def test_torchvisions_weights_give_torchvisions_maps(name, frozen_bn, tmp_path):
-    """The ImageNet weights' names and epsilons, without downloading them."""
+    """Names and epsilons of the ImageNet weights, without a download."""
     torch.manual_seed(0)
     whole, spec = get_model(name).eval(), BACKBONES[name]
     for norm in (m for m in whole.modules() if isinstance(m, nn.BatchNorm2d)):
-        nn.init.constant_(norm.running_var, 1e-3)  # where epsilon tells
+        nn.init.constant_(norm.running_var, 1e-3)  # small, so that epsilon has an effect
         nn.init.constant_(norm.weight, 0.03)
     torch.save(whole.state_dict(), tmp_path / "imagenet.pth")
     assert "IMAGENET1K_V1" in get_model_weights(name).__members__
@@ -50,10 +50,10 @@ def test_torchvisions_weights_give_torchvisions_maps(name, frozen_bn, tmp_path):
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_freeze_stops_the_stem_alone(name):
+def test_freeze_freezes_the_stem_only(name):
     net = small(name, freeze=True)
-    stopped = {n.split(".")[0] for n, p in net.body.named_parameters() if not p.requires_grad}
-    assert stopped == set(BACKBONES[name].stem)
+    frozen = {n.split(".")[0] for n, p in net.body.named_parameters() if not p.requires_grad}
+    assert frozen == set(BACKBONES[name].stem)
     first = next(m for m in net.body.modules() if isinstance(m, nn.Conv2d))
     assert not first.weight.requires_grad
 

@@ -1,4 +1,4 @@
-"""The shipped configs: they load, hold only differences from the defaults, and give networks."""
+"""Configs: the files of the repository, values, overrides and error messages."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from models.build import build_net, build_terms
 from utils.errors import UserError
 
 FOLDER = Path(__file__).parents[1] / "configs"
-CONFIGS = sorted(FOLDER.glob("*/[!_]*.yaml"))  # _common.yaml and the like are bases
+CONFIGS = sorted(FOLDER.glob("*/[!_]*.yaml"))  # files such as _common.yaml are bases
 DATASETS = {"cuhk_sysu": "CUHK-SYSU", "prw": "PRW"}
 PUBLISHED = [path for path in CONFIGS if path.parent.name in DATASETS]
 TEACHERS = {"resnet50", "convnext_tiny"}
@@ -39,7 +39,7 @@ def name(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name)
-def test_config_holds_only_differences(path):
+def test_config_contains_only_differences(path):
     defaults, given = flatten(get_cfg()), flatten(yaml.safe_load(path.read_text()))
     if base := given.pop(BASE, None):
         for _, values in read_config(path.parent / base):
@@ -69,8 +69,8 @@ def test_config_is_what_its_name_says(path):
         assert (cfg.INPUT.BATCH_SIZE_TRAIN, cfg.SOLVER.BASE_LR) == (5, 0.01)
 
 
-@pytest.mark.parametrize("path", (FOLDER / "own").glob("[!_]*.yaml"), ids=name)
-def test_configs_of_own_data_go_together(path):
+@pytest.mark.parametrize("path", sorted((FOLDER / "custom").glob("[!_]*.yaml")), ids=name)
+def test_configs_of_custom_data_are_consistent(path):
     cfg = load_cfg(str(path))
     assert (cfg.INPUT.DATASET, cfg.EVAL_GALLERY_SIZE) == ("COCO", -1)
     assert f"runs/own_{path.stem}" == cfg.OUTPUT_DIR
@@ -79,10 +79,27 @@ def test_configs_of_own_data_go_together(path):
         assert load_cfg(str(path.with_name(f"{teacher}.yaml"))).DISTILLER.TEACHER_CKPT == ""
 
 
+WITH_DFD = [
+    path
+    for path in CONFIGS
+    if "dfd" in (cfg := load_cfg(path)).DISTILLER.TERMS and cfg.DISTILLER.TEACHER_CKPT
+]
+
+
+@pytest.mark.parametrize("path", WITH_DFD, ids=name)
+def test_dfd_is_normalized_unless_the_size_is_the_published_one(path):
+    """DFD compares maps with the teacher's channels."""
+    cfg = load_cfg(path)
+    run = str(Path(cfg.DISTILLER.TEACHER_CKPT).parent)
+    (teacher,) = (one for one in map(load_cfg, CONFIGS) if run == one.OUTPUT_DIR)
+    size = cfg.INPUT.MIN_SIZE, cfg.INPUT.MAX_SIZE, teacher.MODEL.FPN_CHANNELS
+    assert cfg.DISTILLER.DFD.NORMALIZE or size == (900, 1500, 256)
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=name)
 def test_config_builds_its_network(path):
     cfg = load_cfg(str(path))
-    with torch.device("meta"):  # shapes alone: forty networks with weights take a minute
+    with torch.device("meta"):  # shapes only: forty networks with weights take a minute
         net = build_net(cfg, num_pids=3, pretrained=False)
     assert net.oim.cq.shape == (cfg.MODEL.OIM.QUEUE_SIZE, cfg.MODEL.EMBEDDING_SIZE)
 
@@ -93,7 +110,7 @@ def write(folder: Path, name: str, text: str) -> Path:
     return folder / name
 
 
-def test_what_a_file_says_stands_over_its_base(tmp_path):
+def test_values_of_a_file_replace_those_of_its_base(tmp_path):
     write(tmp_path, "low/a.yaml", "SEED: 5\nMODEL: {FC_SIZE: 64, ROI: {BATCH_SIZE: 8}}\n")
     write(tmp_path, "b.yaml", "_BASE_: low/a.yaml\nMODEL: {ROI: {BATCH_SIZE: 16}}\n")
     top = write(tmp_path, "top/c.yaml", "_BASE_: ../b.yaml\nSEED: 6\n")
@@ -146,14 +163,14 @@ def test_values_on_the_command_line_and_in_a_file(tmp_path, key, text, value):
         assert flatten(cfg)[key] == value and type(flatten(cfg)[key]) is type(value)
 
 
-def test_every_number_may_be_whole_and_keeps_its_type():
+def test_floats_accept_integers_and_stay_floats():
     for key, default in flatten(get_cfg()).items():
         if isinstance(default, float):
             value = "0" if key == "SOLVER.MOMENTUM" else "1"
             assert type(flatten(load_cfg(None, [key, value]))[key]) is float, key
 
 
-def test_text_of_a_command_line_stays_text():
+def test_text_values_on_the_command_line_stay_text():
     cfg = load_cfg(None, ["OUTPUT_DIR", "2024", "DISTILLER.TEACHER_CKPT", "True", "DEVICE", "1:30"])
     assert (cfg.OUTPUT_DIR, cfg.DISTILLER.TEACHER_CKPT, cfg.DEVICE) == ("2024", "True", "1:30")
     cfg = load_cfg(None, ["OUTPUT_DIR", "my run #2", "EVAL_AMP", "''", "DEVICE", '"cpu"'])
@@ -161,7 +178,7 @@ def test_text_of_a_command_line_stays_text():
 
 
 @pytest.mark.parametrize("key", PATHS)
-def test_a_tilde_is_the_users_home(tmp_path, monkeypatch, key):
+def test_a_tilde_is_expanded_to_the_home_folder(tmp_path, monkeypatch, key):
     monkeypatch.setenv("HOME", str(tmp_path))
     *groups, name = key.split(".")
     nested = "".join(f"{group}: {{" for group in groups) + f"{name}: ~/x" + "}" * len(groups)
@@ -169,7 +186,7 @@ def test_a_tilde_is_the_users_home(tmp_path, monkeypatch, key):
         assert flatten(cfg)[key] == str(tmp_path / "x")
 
 
-def test_the_keys_that_are_paths_are_all_known():
+def test_all_keys_that_are_paths_are_listed():
     said = re.findall(r"^_C\.(\S+) = .*", (FOLDER / "defaults.py").read_text(), re.MULTILINE)
     texts = [key for key in said if isinstance(flatten(get_cfg()).get(key), str)]
     assert {key for key in texts if re.search("DIR|ROOT|WEIGHTS|CKPT|FILE", key)} == set(PATHS)
@@ -242,7 +259,7 @@ BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
         ("a: 1\xff".encode("latin-1"), "not a text in UTF-8"),
     ],
 )
-def test_odd_files_are_one_line(tmp_path, text, says):
+def test_invalid_files_are_one_line(tmp_path, text, says):
     path = tmp_path / "a.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=says) as error:
@@ -272,8 +289,8 @@ ANYTHING = st.recursive(
 )
 
 
-def holds_what_a_config_holds(cfg: dict) -> None:
-    """Values of their defaults' types, within their ranges, that survive being written and read."""
+def check_values(cfg: dict) -> None:
+    """Check that all values have their defaults' types and are equal after writing and reading."""
     defaults = flatten(get_cfg())
     for key, value in flatten(cfg).items():
         assert type(value) is type(defaults[key]) or key == "EVAL_GALLERY_SIZE", key
@@ -284,8 +301,8 @@ def holds_what_a_config_holds(cfg: dict) -> None:
 @pytest.mark.slow
 @settings(max_examples=150)
 @given(st.data())
-def test_values_changed_at_any_depth(tmp_path_factory, data):
-    """A config with something else in one place, inside or above a value: read, or one line."""
+def test_random_changes_at_any_depth(tmp_path_factory, data):
+    """A config with a random change at any depth is read or rejected in one line."""
     values = yaml.safe_load(get_cfg().dump())
     node = values
     while True:
@@ -299,7 +316,7 @@ def test_values_changed_at_any_depth(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "fuzz.yaml"
     path.write_text(yaml.dump(values), encoding="utf-8", errors="surrogatepass")
     try:
-        holds_what_a_config_holds(load_cfg(path))
+        check_values(load_cfg(path))
     except UserError as error:
         assert "\n" not in str(error) and len(str(error)) < 1000
 
@@ -307,14 +324,14 @@ def test_values_changed_at_any_depth(tmp_path_factory, data):
 @pytest.mark.slow
 @settings(max_examples=150)
 @given(st.sampled_from(sorted(flatten(get_cfg()))), st.one_of(ANYTHING.map(repr), st.text()))
-def test_overrides_of_anything(key, text):
+def test_random_overrides(key, text):
     try:
-        holds_what_a_config_holds(load_cfg(None, [key, text]))
+        check_values(load_cfg(None, [key, text]))
     except UserError as error:
         assert len(str(error)) < 1000
 
 
-def test_files_that_are_none(tmp_path):
+def test_paths_that_are_no_files(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for name, says in (
         ("x" * 300, "cannot be read .File name too long"),
@@ -327,7 +344,7 @@ def test_files_that_are_none(tmp_path):
             load_cfg(tmp_path / name)
 
 
-def test_a_byte_order_mark_is_no_content(tmp_path):
+def test_a_byte_order_mark_is_ignored(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_bytes(b"\xef\xbb\xbfSEED: 7\n")
     assert load_cfg(path).SEED == 7

@@ -1,4 +1,4 @@
-"""Distillation terms and OIM: the release's numbers, hand-made cases, empty batches, gradients."""
+"""Distillation terms and OIM: the release's numbers, cases by hand, empty batches, gradients."""
 
 import json
 import zlib
@@ -38,7 +38,7 @@ U = UNLABELED
 
 
 def t(key: str, *shape: int) -> torch.Tensor:
-    """The inputs of the reference numbers, by name."""
+    """The input of the reference numbers with this name."""
     random = np.random.RandomState(zlib.crc32(key.encode()))
     return torch.from_numpy(random.standard_normal(shape).astype(np.float32))
 
@@ -143,7 +143,9 @@ def test_oim_updates_in_order():
     oim.update(x, labels)
     torch.testing.assert_close(oim.lut[1], expected)
     assert not oim.lut[[0, 2]].any()
-    torch.testing.assert_close(oim.cq, x[[8, 4, 5, 7]])  # the fifth stranger overwrote the first
+    torch.testing.assert_close(
+        oim.cq, x[[8, 4, 5, 7]]
+    )  # the fifth unlabelled person replaced the first
     assert int(oim.head) == 1
     assert set(oim.state_dict()) == {"lut", "cq", "head"}
 
@@ -198,8 +200,8 @@ def test_masks_without_boxes_and_without_background():
 @pytest.mark.parametrize("shape", [(8, 4, 6), (16, 5, 10)])
 @pytest.mark.parametrize("part, by_hand", [("fg", 256), ("bg", 256), ("relation", 256 * 100)])
 def test_normalized_dfd_by_hand(part, by_hand, shape):
-    """Maps that differ by 1 everywhere: one box's mean over its cells, the background's mean over
-    its own, and the whole map, each of as many channels and places as published, here 100."""
+    """Maps that differ by 1 everywhere: the means over a box and over the background, and the sum
+    over the map, each scaled to the published channels and positions, here 100."""
     weights = dict.fromkeys(DFD_PARTS, 0.0) | {part: 1.0}
     loss = dfd.LevelLoss(shape[0], shape[0], weights, places=100)
     foreground = dfd.foreground_mask(torch.tensor([[0.0, 0, 9, 20]]), (40, 40), shape[1:])
@@ -208,8 +210,8 @@ def test_normalized_dfd_by_hand(part, by_hand, shape):
 
 
 def test_normalized_attention_by_hand():
-    """At temperature 1/2, strengths of (ln 3) / 2 on half of the places and 0 elsewhere are
-    attentions of 3/2 and 1/2, against 1 everywhere: half of every place. So with channels."""
+    """At temperature 1/2, strengths of (ln 3) / 2 at half of the positions and 0 elsewhere give
+    attentions of 3/2 and 1/2, compared with 1: a difference of 1/2 everywhere."""
     for shape, halves, by_hand in [
         ((6, 4, 6), (6, 4, 3), 100 / 2),
         ((8, 5, 3), (4, 5, 3), 256 / 2),
@@ -231,9 +233,9 @@ def test_normalized_dfd_is_the_published_at_the_published_size():
     maps, mask = (t("s", 1, 256, 29, 47), t("t", 1, 256, 29, 47)), torch.zeros(1, 29, 47)
     assert published(*maps, mask, 0.5) == normalized(*maps, mask, 0.5)
     assert dfd.PLACES == {"0": 232 * 376, "1": 116 * 188, "2": 58 * 94, "3": 29 * 47}
-    traces = make_trace("student"), make_trace("teacher")
+    outputs = make_outputs("student"), make_outputs("teacher")
     sums, shares = (
-        make_term("dfd", 8, 8, OPTIONS["dfd"] | dict(normalize=value))(*traces)
+        make_term("dfd", 8, 8, OPTIONS["dfd"] | dict(normalize=value))(*outputs)
         for value in (False, True)
     )
     assert shares > 100 * sums
@@ -242,18 +244,18 @@ def test_normalized_dfd_is_the_published_at_the_published_size():
 # --- parts of CD -------------------------------------------------------------------------------
 
 
-def test_people_are_thinned_by_identity_and_image():
+def test_nms_per_identity_and_image():
     boxes = torch.tensor([[0.0, 0, 10, 10]]).repeat(9, 1)
     boxes[8] = torch.tensor([3.0, 3, 3.005, 8])  # too narrow
     labels = torch.tensor([5000, 5000, 7, U, U, 5000, U, U, 9])
     images = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 1])
     scores = torch.tensor([0.1, 0.9, 0.2, 0.8, 0.3, 0.5, 0.4, 0.6, 1.0])
-    boxes[7] += 500  # another stranger
+    boxes[7] += 500  # another unlabelled person
     keep = cd.nms_per_identity(boxes, labels, images, scores, 0.7)
     assert sorted(keep.tolist()) == [1, 2, 3, 5, 6, 7]
 
 
-def test_large_labels_do_not_blur_boxes():
+def test_nms_is_exact_with_large_labels():
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 6.9], [0, 0, 10, 7.1], [0, 0, 4, 4]])
     keep = cd.nms_per_identity(
         boxes, torch.full((4,), U), torch.zeros(4).long(), torch.ones(4), 0.7
@@ -261,12 +263,12 @@ def test_large_labels_do_not_blur_boxes():
     assert sorted(keep.tolist()) == [0, 1, 3]
 
 
-def test_confidence_of_identities_and_strangers():
+def test_confidence_of_labelled_and_unlabelled_people():
     oim = make_oim()
     x = F.normalize(t("confident", 3, 8))
-    chances = (30 * x @ torch.cat([oim.lut, oim.cq]).t()).softmax(dim=1)
+    probabilities = (30 * x @ torch.cat([oim.lut, oim.cq]).t()).softmax(dim=1)
     found = cd.confidence(x, torch.tensor([2, U, 4]), oim)
-    expected = torch.stack([chances[0, 1], chances[1, 4:].max(), chances[2, 3]])
+    expected = torch.stack([probabilities[0, 1], probabilities[1, 4:].max(), probabilities[2, 3]])
     torch.testing.assert_close(found, expected)
     without_queue = OIM(4, 0, 8)
     assert cd.confidence(x, torch.tensor([2, U, 4]), without_queue)[1] == 0
@@ -278,18 +280,18 @@ def test_correlation_by_hand():
 
 
 def test_contrastive_by_hand():
-    """Two boxes of identity 1, one of identity 2, two strangers; table rows of both identities."""
+    """Two boxes of identity 1, one of identity 2, two unlabelled; table rows of both identities."""
     oim = OIM(3, 2, 2, scale=1.0)
-    oim.lut[:2] = torch.tensor([[0.6, 0.8], [0.8, 0.6]])  # identity 3 was never seen
+    oim.lut[:2] = torch.tensor([[0.6, 0.8], [0.8, 0.6]])  # identity 3 has no row yet
     oim.cq[0] = torch.tensor([-1.0, 0])
     labels = torch.tensor([1, 1, 2, U, U])
     student, teacher = F.normalize(t("s", 5, 2)), F.normalize(t("t", 5, 2))
     lut, cq = oim.lut, oim.cq
     positives = [[0, 1], [0, 1], [2], [3], [4]]
     first, second = teacher[:2], teacher[2:3]
-    strangers = torch.cat([teacher[3:], cq[:1]])
-    negatives = [torch.cat([second, lut[1:2], strangers])] * 2
-    negatives += [torch.cat([first, lut[:1], strangers])]
+    unlabelled = torch.cat([teacher[3:], cq[:1]])
+    negatives = [torch.cat([second, lut[1:2], unlabelled])] * 2
+    negatives += [torch.cat([first, lut[:1], unlabelled])]
     negatives += [torch.cat([first, second, lut[:2]])] * 2
     losses = [
         sum(
@@ -308,20 +310,20 @@ def test_contrastive_prefers_the_teachers_embeddings():
     same = cd.contrastive_loss(teacher, teacher, labels, oim)
     assert same < cd.contrastive_loss(other, teacher, labels, oim)
     alone = cd.contrastive_loss(teacher[3:4], teacher[3:4], labels[3:4], OIM(4, 3, 8))
-    assert alone.item() == 0  # nobody to tell apart
+    assert alone.item() == 0  # no negatives
 
 
-# --- rivals ------------------------------------------------------------------------------------
+# --- baselines ------------------------------------------------------------------------------------
 
 
 def test_hierarchical_loss_by_hand():
-    """A checkerboard of ±1 on 8×8: error 1 at full size, 0 once pooled, plus a constant 2."""
+    """A checkerboard of ±1 on 8×8 (error 1 at full size, 0 pooled), plus a constant 2."""
     rows, columns = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
     checkers = (1 - 2 * ((rows + columns) % 2)).float().expand(2, 3, 8, 8)
     zeros = torch.zeros(2, 3, 8, 8)
     close(reviewkd.hierarchical_loss(checkers, zeros), 1 / 1.875)
     close(reviewkd.hierarchical_loss(checkers + 2, zeros), (5 + 4 / 2 + 4 / 4 + 4 / 8) / 1.875)
-    # on 4×4 there is no 4×4 pooling left
+    # a 4×4 map is not pooled to 4×4
     small = checkers[..., :4, :4] + 2, zeros[..., :4, :4]
     close(reviewkd.hierarchical_loss(*small), (5 + 4 / 2 + 4 / 4) / 1.75)
 
@@ -333,7 +335,7 @@ def test_kd_by_hand():
 
 
 def test_ld_of_two_classes_is_kd():
-    """What lets the benchmark train one of the two."""
+    """Therefore the benchmark trains only one of the two."""
     student, teacher = torch.randn(2, 30, 2, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(30) % 2
     loss = ld.decoupled_loss(student, teacher, labels, temperature=4, alpha=1, beta=0.5)
@@ -341,7 +343,7 @@ def test_ld_of_two_classes_is_kd():
 
 
 def test_standardized_kd_by_hand():
-    """Of two proposals each class is +1 and -1, which the teacher has the other way round: at
+    """Of two proposals each class is +1 and -1, with opposite signs for the teacher: at
     temperature 2 its odds are e to 1, the student's e to -1."""
     student, teacher = torch.tensor([[0.0, 0], [2, -6]]), torch.tensor([[5.0, 5], [3, 9]])
     torch.testing.assert_close(kd.standardize(student), torch.tensor([[-1.0, 1], [1, -1]]))
@@ -353,7 +355,7 @@ def test_standardized_kd_by_hand():
 
 
 def test_rkd_by_hand():
-    """A triangle of sides 3, 4, 5 at the teacher, three points on a line at the student."""
+    """The teacher's triangle has sides 3, 4, 5; the student's three points are on a line."""
     teacher = torch.tensor([[0.0, 0], [3, 0], [0, 4]])
     student = torch.tensor([[0.0], [1], [2]])
     distance = (0 + 0.5**2 / 2 + 0.5**2 / 2) / 3  # 3/4, 4/4, 5/4 against 3/4, 6/4, 3/4
@@ -364,7 +366,7 @@ def test_rkd_by_hand():
     close(rkd.rkd_loss(5 * teacher.flip(1) + 7, teacher, 1, 2), 0)  # scale, shift and mirror
 
 
-# --- every term, as the distiller calls it -----------------------------------------------------
+# --- every term, called as by the distiller -----------------------------------------------------
 
 
 def make_oim() -> OIM:
@@ -377,10 +379,13 @@ def make_oim() -> OIM:
 SAMPLED = [[1, 2, U, 0, 1], [U, 3, 0, 0, 4, 2]]
 
 
-def make_trace(
+def make_outputs(
     key: str, channels: int = 8, boxes: list[int] = (2, 1), sampled: list[list[int]] = SAMPLED
 ) -> ForwardOutputs:
-    """Two images of 96×128, padded to 128×128; `sampled` labels of the regions of each image."""
+    """Outputs of two images of 96×128, padded to 128×128.
+
+    sampled: labels of the regions of each image.
+    """
 
     def people(name, count):
         corners = 60 * torch.from_numpy(
@@ -412,8 +417,8 @@ def make_trace(
     )
 
 
-def student_leaves(trace: ForwardOutputs) -> list[torch.Tensor]:
-    return [*trace.features.values(), trace.class_logits, trace.embeddings]
+def student_leaves(outputs: ForwardOutputs) -> list[torch.Tensor]:
+    return [*outputs.features.values(), outputs.class_logits, outputs.embeddings]
 
 
 CASES = [
@@ -428,13 +433,13 @@ CASES = [
 @pytest.mark.parametrize("name, options", CASES)
 def test_gradients_reach_student_and_term(name, options, channels):
     term = make_term(name, channels, 8, options)
-    student, teacher = make_trace("student", channels), make_trace("teacher")
+    student, teacher = make_outputs("student", channels), make_outputs("teacher")
     loss = term(student, teacher)
     loss.backward()
     assert loss.shape == () and loss > 0
     reached = [leaf for leaf in student_leaves(student) if leaf.grad is not None]
     assert reached and all(leaf.grad.any() and leaf.grad.isfinite().all() for leaf in reached)
-    # the transforms behind a zero-initialised convolution wake up after one step
+    # transforms before a zero-initialised convolution have zero gradients in the first step
     missing = [n for n, p in term.named_parameters() if p.grad is None]
     assert not missing
     assert term.state_dict().keys() >= dict(term.named_parameters()).keys()
@@ -445,8 +450,8 @@ def test_gradients_reach_student_and_term(name, options, channels):
 @pytest.mark.parametrize("name, options", CASES)
 def test_empty_batches(name, options, sampled, boxes):
     term = make_term(name, 8, 8, options)
-    student = make_trace("student", 8, boxes, sampled)
-    loss = term(student, make_trace("teacher", 8, boxes, sampled))
+    student = make_outputs("student", 8, boxes, sampled)
+    loss = term(student, make_outputs("teacher", 8, boxes, sampled))
     assert loss.isfinite() and loss.requires_grad
     loss.backward()
     grads = [leaf.grad for leaf in student_leaves(student) if leaf.grad is not None]
@@ -454,9 +459,11 @@ def test_empty_batches(name, options, sampled, boxes):
 
 
 @pytest.mark.parametrize("name", ["dfd", "ld", "cd", "kd", "pkd", "rkd"])
-def test_equal_networks_lose_nothing(name):
-    trace = make_trace("student")
-    assert make_term(name, 8, 8, OPTIONS[name])(trace, trace).item() == pytest.approx(0, abs=1e-6)
+def test_loss_of_equal_networks_is_zero(name):
+    outputs = make_outputs("student")
+    assert make_term(name, 8, 8, OPTIONS[name])(outputs, outputs).item() == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 SMALL = {
@@ -476,7 +483,7 @@ def small_cfg(**options: str):
 
 
 def teacher_of(teacher, folder: Path, **options: str):
-    """A student's config with that teacher, saved in the folder."""
+    """Save the teacher in the folder; returns a student's config with it."""
     config = small_cfg(**{"BACKBONE.NAME": "resnet18"}).dump()
     save_file({"model": teacher.state_dict(), "config": config}, folder / "teacher.pth")
     cfg = small_cfg(**options).clone()
@@ -486,7 +493,7 @@ def teacher_of(teacher, folder: Path, **options: str):
 
 
 @pytest.mark.slow
-def test_each_term_alone_trains_the_student_and_not_the_teacher():
+def test_each_term_trains_the_student_and_not_the_teacher():
     torch.manual_seed(0)
     slim = {"MODEL.FPN_CHANNELS": "12", "MODEL.FC_SIZE": "24", "MODEL.EMBEDDING_SIZE": "10"}
     cfg = small_cfg(**{"BACKBONE.NAME": "resnet18_x05"}, **slim)
@@ -515,8 +522,8 @@ def test_each_term_alone_trains_the_student_and_not_the_teacher():
     assert all(torch.equal(value, before[n]) for n, value in teacher.state_dict().items())
 
 
-def test_boxes_by_padded_size_move_the_mask():
-    student, teacher = make_trace("student"), make_trace("teacher")
+def test_scale_boxes_by_changes_the_mask():
+    student, teacher = make_outputs("student"), make_outputs("teacher")
     values = set()
     for scale_boxes_by in ("image", "padded"):
         term = make_term("dfd", 8, 8, OPTIONS["dfd"] | dict(scale_boxes_by=scale_boxes_by))
@@ -525,7 +532,7 @@ def test_boxes_by_padded_size_move_the_mask():
 
 
 @pytest.mark.slow
-def test_a_student_inherits_heads_rpn_and_fpn_outputs_and_says_so(tmp_path, capsys):
+def test_init_student_copies_and_names_heads_rpn_and_fpn_outputs(tmp_path, capsys):
     teacher = build_net(small_cfg(**{"BACKBONE.NAME": "resnet18"}), 4)
     cfg = teacher_of(teacher, tmp_path, **{"BACKBONE.NAME": "resnet18_x05"})
     cfg.DISTILLER.INIT_STUDENT = True
@@ -552,7 +559,7 @@ def test_a_student_inherits_heads_rpn_and_fpn_outputs_and_says_so(tmp_path, caps
 
 
 @pytest.mark.slow
-def test_a_seed_gives_the_same_start_alone_and_under_a_teacher(tmp_path):
+def test_a_seed_gives_the_same_student_with_and_without_a_teacher(tmp_path):
     teacher = build_net(small_cfg(**{"BACKBONE.NAME": "resnet18"}), 4)
     cfg = teacher_of(teacher, tmp_path)
     starts = []
@@ -562,7 +569,7 @@ def test_a_seed_gives_the_same_start_alone_and_under_a_teacher(tmp_path):
     assert all(value.equal(starts[1][name]) for name, value in starts[0].items())
 
 
-def test_a_student_inherits_only_what_has_its_shape(tmp_path, capsys):
+def test_init_from_teacher_copies_equal_shapes_only(tmp_path, capsys):
     teacher = build_net(small_cfg(**{"BACKBONE.NAME": "resnet18"}), 4)
     cfg = teacher_of(teacher, tmp_path, **{"BACKBONE.NAME": "resnet18", "MODEL.FC_SIZE": "16"})
     copied = init_from_teacher(build_net(cfg, 4), teacher)
@@ -571,14 +578,14 @@ def test_a_student_inherits_only_what_has_its_shape(tmp_path, capsys):
 
 
 def test_cd_needs_a_teacher_of_the_same_identities():
-    student, teacher = make_trace("student"), make_trace("teacher")
+    student, teacher = make_outputs("student"), make_outputs("teacher")
     teacher.oim = OIM(5, 3, 8)
     with pytest.raises(UserError, match="the same 4 identities, found one of 5"):
         make_term("cd", 8, 8, OPTIONS["cd"])(student, teacher)
 
 
 def test_only_contrastive_cd_needs_embeddings_of_the_same_length():
-    student, teacher = make_trace("student"), make_trace("teacher")
+    student, teacher = make_outputs("student"), make_outputs("teacher")
     teacher.oim = OIM(4, 3, 6)
     teacher.embeddings = F.normalize(t("teacher.x", len(teacher.embeddings), 6))
     for name, options in [
@@ -607,15 +614,17 @@ class Term(nn.Module):
 """)
     monkeypatch.setattr(distill, "__path__", [*distill.__path__, str(tmp_path)])
     cfg = get_cfg()
-    cfg.DISTILLER.SIGN = CfgNode({"WEIGHT": 3.0, "POWER": 2})  # the one line of configs/defaults.py
+    cfg.DISTILLER.SIGN = CfgNode(
+        {"WEIGHT": 3.0, "POWER": 2}
+    )  # in place of the line in configs/defaults.py
     cfg.DISTILLER.TERMS = ["sign", "ld"]
     terms = build_terms(cfg, cfg)
-    value = terms["sign"](make_trace("student"), make_trace("teacher"))
+    value = terms["sign"](make_outputs("student"), make_outputs("teacher"))
     assert list(terms) == ["sign", "ld"] and 0 < value < 4
     assert loss_weights(cfg)["sign"] == 3
 
 
-def test_weights_of_the_terms_after_they_stop():
+def test_weights_of_terms_after_stop_epoch():
     cfg = get_cfg()
     assert loss_weights(cfg, epoch=9)["dfd"] == 1  # STOP_EPOCH 0: never
     cfg.DISTILLER.STOP_EPOCH = 2

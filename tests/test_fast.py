@@ -1,4 +1,4 @@
-"""Fast paths against the plain formulas: losses to 1e-6, gradients to 1e-5, relative."""
+"""Fast paths compared with the plain formulas: losses to 1e-6, gradients to 1e-5, relative."""
 
 import copy
 import ctypes
@@ -37,7 +37,7 @@ BOX = [[20.0, 30, 80, 200]]
 
 
 def same_loss_and_gradients(fast: tuple, plain: tuple) -> None:
-    """Each: a loss, and what it has a gradient for; the gradients are computed here."""
+    """Compare two pairs of a loss and the tensors that it has gradients for."""
     (loss, leaves), (expected, others) = fast, plain
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
     found, wanted = torch.autograd.grad(loss, leaves), torch.autograd.grad(expected, others)
@@ -84,20 +84,23 @@ def test_a_step_by_the_plain_formulas(tmp_path):
 # --- the RPN head ------------------------------------------------------------------------------
 
 
-def rpn_losses(head: RPNHead, levels: list[Tensor], asked: list[tuple]) -> Tensor:
-    """As an RPN's: some anchors' objectness, some others' deltas; asked: (level, image, y, x)."""
+def rpn_losses(head: RPNHead, levels: list[Tensor], sampled: list[tuple]) -> Tensor:
+    """A loss of some anchors' objectness and other anchors' deltas, as in an RPN.
+
+    sampled: (level, image, y, x) of each anchor.
+    """
     objectness, deltas = head(levels)
-    loss = sum(objectness[i][n, y % 3, y, x].sigmoid() for i, n, y, x in asked)
+    loss = sum(objectness[i][n, y % 3, y, x].sigmoid() for i, n, y, x in sampled)
     loss = loss + sum(0 * level.sum() for level in objectness)
-    return loss + sum(deltas[i][n, 4:8, y, x].abs().sum() for i, n, y, x in asked[::2])
+    return loss + sum(deltas[i][n, 4:8, y, x].abs().sum() for i, n, y, x in sampled[::2])
 
 
-ASKED = [(0, 0, 0, 0), (0, 1, 5, 8), (0, 1, 5, 7), (0, 0, 2, 8), (1, 1, 2, 3), (1, 1, 2, 3)]
+SAMPLED = [(0, 0, 0, 0), (0, 1, 5, 8), (0, 1, 5, 7), (0, 0, 2, 8), (1, 1, 2, 3), (1, 1, 2, 3)]
 
 
 @pytest.mark.parametrize("autocast", [False, True])
 def test_rpn_head(autocast):
-    """Corners, neighbours, one place twice; a level without a place; mixed precision."""
+    """Corners, neighbours, a duplicate position, a level without a sample; mixed precision."""
     torch.manual_seed(0)
     fast, plain = SparseRPNHead(8, 3), RPNHead(8, 3)
     for weight in fast.parameters():
@@ -109,20 +112,20 @@ def test_rpn_head(autocast):
         levels = [torch.randn(side, generator=torch.manual_seed(1)) for side in sides]
         leaves = [level.requires_grad_() for level in levels]
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            loss = rpn_losses(head, levels, ASKED)
+            loss = rpn_losses(head, levels, SAMPLED)
         gradients = torch.autograd.grad(loss, [*leaves, *head.parameters()])
         results.append([loss.detach(), *gradients])
-    assert not results[1][3].any()  # nothing is asked of the last level
+    assert not results[1][3].any()  # no sample on the last level
     for a, b in zip(*results, strict=True):
         assert (a - b).norm() <= (1e-2 if autocast else 1e-6) * b.norm()
 
 
-def test_what_is_for_the_processors_cache_is_for_the_cpu_alone():
-    """Elsewhere maps go in one piece, and the RPN head's backward pass is torchvision's."""
+def test_cache_optimizations_are_used_on_the_cpu_only():
+    """On other devices maps are one chunk, and the RPN head's backward pass is torchvision's."""
     maps = torch.rand(1, 4, 64, 80)
-    for device, pieces, sparse in (("cpu", 2, True), ("meta", 1, False)):
+    for device, chunks, sparse in (("cpu", 2, True), ("meta", 1, False)):
         level = maps.to(device).requires_grad_()
-        assert len(list(map_sums._chunks(level.flatten(2)))) == pieces
+        assert len(list(map_sums._chunks(level.flatten(2)))) == chunks
         objectness, _ = SparseRPNHead(4, 3).to(device)([level])
         assert ("Sparse" in objectness[0].grad_fn.name()) == sparse
 
@@ -140,7 +143,7 @@ def test_rpn_head_without_graph_is_torchvisions():
 @pytest.mark.parametrize("channels", [12, 8])
 @pytest.mark.parametrize("part", ["fg", "bg", "attention", "relation", "all"])
 def test_dfd_level(part, channels):
-    """Each part alone and all together, equal and different numbers of channels."""
+    """Each part and all parts together, with equal and different numbers of channels."""
     torch.manual_seed(0)
     parts = ("fg", "bg", "attention", "relation")
     level = LevelLoss(channels, 8, {name: float(part in (name, "all")) for name in parts})
@@ -155,15 +158,18 @@ def test_dfd_level(part, channels):
         student.requires_grad_()
         value = loss(level, student, teacher, foreground, 0.5)
         leaves = [student]
-        if part in ("relation", "all"):  # a mask's bias moves no softmax: its gradient is noise
+        if part in (
+            "relation",
+            "all",
+        ):  # the softmax is invariant to the mask's bias: its gradient is noise
             leaves += [p for n, p in level.named_parameters() if not n.endswith("mask.bias")]
         results.append((value, leaves))
     same_loss_and_gradients(*results)
 
 
 @pytest.mark.slow
-def test_dfd_of_large_maps_rounds_no_sum_away():
-    """Maps of several pieces, the published strengths: the loss of doubles."""
+def test_dfd_of_large_maps_is_accurate():
+    """On maps of several chunks the loss is that of double precision."""
     torch.manual_seed(0)
     strengths = {"fg": 5e-3, "bg": 1e-3, "attention": 1e-3, "relation": 5e-6}
     level = LevelLoss(64, 64, strengths)
@@ -181,8 +187,8 @@ def test_dfd_of_large_maps_rounds_no_sum_away():
 
 @pytest.mark.parametrize("autocast", [False, True])
 def test_gathered_roi_align(autocast):
-    """Boxes of every size, some beyond the edge, of no size, of none; two images; half precision;
-    a map whose channels lie side by side."""
+    """Boxes of all sizes, outside the image and of zero size, no boxes; two images; half
+    precision; a channels-last map."""
     torch.manual_seed(0)
     boxes = torch.rand(60, 4) * torch.tensor([96, 64, 60, 50])
     boxes[:, 2:] += boxes[:, :2]
@@ -197,7 +203,7 @@ def test_gathered_roi_align(autocast):
     kinds, sizes = (GatheredRoIAlign(*names), MultiScaleRoIAlign(*names)), [(64, 96), (60, 90)]
     for kind in kinds:
         kind.scales, kind.map_levels = [1 / 4, 1 / 8, 1 / 16, 1 / 32], initLevelMapper(2, 5)
-    for cut in (20, 60):  # all of them in the first image, too
+    for cut in (20, 60):  # 60: all boxes in the first image
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             pooled = [kind(maps, [boxes[:cut], boxes[cut:]], sizes) for kind in kinds]
         torch.testing.assert_close(*pooled, rtol=0, atol=3e-2 if autocast else 1e-6)
@@ -214,8 +220,8 @@ def test_gathered_roi_align(autocast):
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 1e30])
-def test_boxes_beyond_numbers(value):
-    """Of a network that diverges: its losses tell, not an index."""
+def test_boxes_that_are_not_finite(value):
+    """Boxes of a diverging network raise no error here; `check_finite` reports its losses."""
     pool = GatheredRoIAlign(["0", "1"], 7, 2)
     pool.scales, pool.map_levels = [1 / 4, 1 / 8], initLevelMapper(2, 3)
     maps = {"0": torch.rand(1, 3, 20, 30), "1": torch.rand(1, 3, 10, 15)}
@@ -225,7 +231,7 @@ def test_boxes_beyond_numbers(value):
 
 
 def test_lean_fpn_is_torchvisions():
-    """Maps and gradients to the bit, sides that double and sides that do not."""
+    """Maps and gradients are equal to the bit, also if a side is not twice the deeper one."""
     torch.manual_seed(0)
     fpn = LeanFPN([4, 6, 8], 5, extra_blocks=LastLevelMaxPool())
     sides = [(2, 4, 11, 14), (2, 6, 6, 7), (2, 8, 3, 3)]
@@ -249,7 +255,7 @@ def test_lean_fpn_is_torchvisions():
     "name, frozen", [*((name, False) for name in BACKBONES), ("resnet50", True)]
 )
 def test_folded_norms(name, frozen):
-    """Every norm behind a convolution is gone, and the maps are the same."""
+    """No norm remains after a convolution, and the maps are the same."""
     torch.manual_seed(0)
     net = make_backbone(name, "", frozen, freeze=False, fpn_channels=8).eval()
     kinds = (_BatchNorm, FrozenBatchNorm2d)
@@ -279,7 +285,7 @@ def test_fast_inference_finds_and_embeds_as_the_release_does():
 
 @pytest.mark.slow
 def test_half_precision_of_the_whole_network():
-    """Heads in bfloat16, what they say of boxes, scores and embeddings in float32 and near."""
+    """The heads compute in bfloat16; boxes, scores and embeddings are float32 and nearly equal."""
     net = golden_net("resnet18", **{"INPUT.MIN_SIZE": "256", "INPUT.MAX_SIZE": "416"})
     load_named_weights(net, "resnet18")
     image, box = torch.randint(0, 256, (3, 256, 416), dtype=torch.uint8), torch.tensor(BOX)

@@ -1,4 +1,4 @@
-"""What saves memory changes the training not at all, or hardly."""
+"""Options that save memory leave the training unchanged, or nearly."""
 
 import copy
 
@@ -25,7 +25,7 @@ BOXES = torch.tensor([[10.0, 10, 40, 60], [60, 5, 80, 50]])
 
 @pytest.fixture
 def learn(tmp_path):
-    """Two steps under given options: their losses, and the network."""
+    """A function that trains two steps with the given options."""
     (tmp_path / "tiny.yaml").write_text(CONFIG)
 
     def steps(
@@ -49,17 +49,17 @@ def learn(tmp_path):
 
 
 @pytest.mark.parametrize("everywhere", ["False", "True"])
-def test_checkpointed_backbone_is_the_same_to_the_bit(learn, everywhere):
+def test_checkpointed_backbone_is_equal_to_the_bit(learn, everywhere):
     with all_activations_kept():
         losses, net, _ = learn()
     others, checkpointed, _ = learn("BACKBONE.CHECKPOINT", everywhere)
     assert losses == others
-    assert same(net.state_dict(), checkpointed.state_dict())  # running statistics among them
+    assert same(net.state_dict(), checkpointed.state_dict())  # including running statistics
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_checkpointed_backbone_keeps_less(name):
-    """Bytes that the backward pass is kept waiting for, beside the weights; equal gradients."""
+def test_checkpointed_backbone_stores_less(name):
+    """Bytes stored for the backward pass, without the weights; gradients are equal."""
 
     def make(checkpointed):
         torch.manual_seed(0)
@@ -67,9 +67,9 @@ def test_checkpointed_backbone_keeps_less(name):
 
     image = torch.rand(1, 3, 128, 192)
 
-    def bytes_kept(net):
+    def bytes_stored(net):
         weights, storages = {p.data_ptr() for p in net.parameters()}, {}
-        torch.manual_seed(1)  # ConvNeXt skips blocks at random
+        torch.manual_seed(1)  # ConvNeXt drops blocks at random
 
         def keep(tensor):
             if tensor.data_ptr() not in weights:
@@ -83,24 +83,24 @@ def test_checkpointed_backbone_keeps_less(name):
 
     plain, first_stage, everywhere = nets = make(False), make(False), make(True)
     with all_activations_kept():
-        kept = [bytes_kept(plain)]
-    kept += [bytes_kept(first_stage), bytes_kept(everywhere)]
+        stored = [bytes_stored(plain)]
+    stored += [bytes_stored(first_stage), bytes_stored(everywhere)]
     for net in nets[1:]:
         assert same([p.grad for p in plain.parameters()], [p.grad for p in net.parameters()])
         assert same(plain.state_dict(), net.state_dict())
-    print(name, [f"{size / 2**20:.1f} MiB" for size in kept])
-    assert kept[1] < 0.9 * kept[0] and kept[2] < 0.6 * kept[0]
+    print(name, [f"{size / 2**20:.1f} MiB" for size in stored])
+    assert stored[1] < 0.9 * stored[0] and stored[2] < 0.6 * stored[0]
 
 
 @pytest.mark.parametrize("kind", ["bf16", "fp16"])
 def test_mixed_precision_is_near(learn, kind):
-    regions = "MODEL.RPN.POST_NMS_TOP_N", "[1, 20]"  # nearly those of the ground truth, for both
+    regions = "MODEL.RPN.POST_NMS_TOP_N", "[1, 20]"  # nearly the ground truth's, in both precisions
     losses, _, _ = learn(*regions, rate=1e-4)
     others, net, train_step = learn("SOLVER.AMP", kind, *regions, rate=1e-4)
     for expected, found in zip(losses, others):
         print(kind, {k: (round(v, 4), round(found[k], 4)) for k, v in expected.items()})
         for name in expected:
-            # a cosine near 1, off by half of bfloat16's spacing there, moves OIM's logit so far
+            # OIM's logit for a cosine near 1 that is off by half of bfloat16's spacing there
             of_logits = 30 * 2**-8 if name in ("oim", "total") else 0
             assert found[name] == pytest.approx(expected[name], rel=0.05, abs=0.03 + of_logits), (
                 name
@@ -111,17 +111,17 @@ def test_mixed_precision_is_near(learn, kind):
     assert bool(train_step.scaler.state_dict()) == (kind == "fp16")
 
 
-def test_what_needs_float32_gets_it(learn):
-    """Under mixed precision: class logits, box deltas, embeddings, and all that a term sees."""
+def test_outputs_and_terms_are_float32(learn):
+    """Under mixed precision class logits, box deltas, embeddings and the inputs of terms are."""
     seen = {}
 
     class Spy(nn.Module):
         mean_over = "images"
 
         def forward(self, student, teacher):
-            for trace in (student, teacher):
-                seen["features"] = {level.dtype for level in trace.features.values()}
-                seen["others"] = {trace.class_logits.dtype, trace.embeddings.dtype}
+            for outputs in (student, teacher):
+                seen["features"] = {level.dtype for level in outputs.features.values()}
+                seen["others"] = {outputs.class_logits.dtype, outputs.embeddings.dtype}
             seen["autocast"] = torch.is_autocast_enabled("cpu")
             return student.embeddings.sum()
 
@@ -138,11 +138,11 @@ def test_what_needs_float32_gets_it(learn):
     targets = [{"boxes": BOXES, "labels": torch.tensor([1, 2])}] * 3
     train_step.step([Part(images, targets)], 0.01, "a test")
     assert seen == {"features": {torch.float32}, "others": {torch.float32}, "autocast": False}
-    assert dtypes == [torch.float32, torch.bfloat16]  # the branches themselves are in half
+    assert dtypes == [torch.float32, torch.bfloat16]  # the branches compute in half precision
 
 
 def test_anchors_are_exact():
-    """bfloat16 has 8 bits: at 1500 pixels it knows every eighth."""
+    """At 1500 pixels the spacing of bfloat16 is 8."""
     rpn = build_net(load_cfg(None, ["BACKBONE.WEIGHTS", ""]), 5).rpn
     images = ImageList(torch.zeros(1, 3, 64, 1504), [(64, 1500)])
     levels = [torch.zeros(1, 2, 64 // stride, 1504 // stride) for stride in (4, 8, 16, 32)]
@@ -152,7 +152,7 @@ def test_anchors_are_exact():
 
 
 def test_half_precision_survives_an_overflow(learn):
-    """The scaler halves its scale and leaves the weights where a gradient is infinite."""
+    """If a gradient is infinite, the scaler halves its scale and the weights do not change."""
     _, net, train_step = learn("SOLVER.AMP", "fp16", distill=False)
     before, scale = copy.deepcopy(net.state_dict()), train_step.scaler.get_scale()
     train_step.weights["rpn_cls"] = 1e36
@@ -164,12 +164,12 @@ def test_half_precision_survives_an_overflow(learn):
     assert all(torch.equal(before[name], after[name]) for name, _ in net.named_parameters())
 
 
-def test_unknown_precision_says_so(learn):
+def test_unknown_precision_is_an_error(learn):
     with pytest.raises(UserError, match="SOLVER.AMP: expected '', bf16 or fp16; found 'half'"):
         learn("SOLVER.AMP", "half")
 
 
-def test_all_measures_go_together(learn):
+def test_all_measures_together(learn):
     losses, _, _ = learn(
         "SOLVER.AMP", "bf16", "SOLVER.ACCUMULATE", "3", "BACKBONE.CHECKPOINT", "True"
     )
@@ -188,7 +188,7 @@ def test_counting_ahead_leaves_no_trace(learn):
     assert counts["images"] == 1 and counts["proposals"] <= 16 and counts["labelled"] >= 2
 
 
-def test_still_norms():
+def test_frozen_norm_statistics():
     norm = nn.BatchNorm1d(2)
     with FrozenNormStatistics(norm):
         norm(torch.rand(4, 2))

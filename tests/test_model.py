@@ -1,4 +1,4 @@
-"""The network against the release's numbers."""
+"""The network compared with the release's numbers."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def test_resnet18_finds_and_embeds_as_the_release_does():
 
 @pytest.mark.slow
 def test_no_proposals_and_no_people():
-    """Nothing found is an empty answer; a batch without anyone trains the detector alone."""
+    """Without detections results are empty; a batch without people trains the detector only."""
     net = golden_net(
         "resnet18_x05",
         **{"INPUT.MIN_SIZE": "64", "INPUT.MAX_SIZE": "96", "MODEL.RPN.SCORE_THRESH": "1.0"},
@@ -60,7 +60,7 @@ def test_no_proposals_and_no_people():
     assert net.backbone.fpn.layer_blocks[0][0].weight.grad.abs().sum() > 0
 
 
-def test_the_first_image_does_not_decide_how_later_ones_are_seen(net) -> None:
+def test_results_do_not_depend_on_the_first_image(net) -> None:
     image, box = torch.rand(3, 64, 96), torch.tensor([[10.0, 5, 60, 60]])
     before = net.embed([image], [box])[0]
     narrow = build_net(load_cfg(None, pairs(TINY)), num_pids=3).eval()

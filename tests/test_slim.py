@@ -1,4 +1,4 @@
-"""Slim students: how much smaller than the teacher they are, counted without computing."""
+"""Slim students: their size compared with the teacher's, counted without weights."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parents[1] / "configs"
 
 
 def cost(config: str) -> tuple[int, int]:
-    """Parameters, and FLOPs of one 900×1500 image with as many regions as the config allows."""
+    """Parameters, and FLOPs of one 900×1500 image with the largest number of regions."""
     cfg = load_cfg(str(FOLDER / f"{config}.yaml"))
     size = cfg.MODEL.FPN_CHANNELS, 7, 7
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -34,7 +34,7 @@ def cost(config: str) -> tuple[int, int]:
 @pytest.mark.parametrize("dataset", ["cuhk_sysu", "prw"])
 def test_slim_students_are_small(dataset):
     parameters, flops = cost(f"{dataset}/resnet50_base")
-    assert flops == pytest.approx(554e9, rel=1e-3)  # what tools.profile_model measures
+    assert flops == pytest.approx(554e9, rel=1e-3)  # as measured by tools.profile_model
     for name in ("mobilenet_v2", "mobilenet_v3_large", "resnet18_x05"):
         alone, ddps = (cost(f"{dataset}/{name}_slim_{kind}") for kind in ("base", "ddps"))
         assert alone == ddps
@@ -44,8 +44,8 @@ def test_slim_students_are_small(dataset):
         assert alone[0] < full[0] / 4 and alone[1] < full[1] / 4
 
 
-def test_whatever_changes_tensors_makes_another_model():
-    """A checkpoint under another value of such a key is refused by the key's name."""
+def test_keys_that_change_tensors_are_model_keys():
+    """A checkpoint with another value of a model key is rejected by the name of the key."""
     cfg = load_cfg(None, pairs(TINY))
 
     def tensors(key: str = "SEED", value: object = 1) -> dict[str, torch.Size]:

@@ -4,7 +4,7 @@ from typing import Any
 
 
 def pairs(settings: dict[str, Any]) -> list[str]:
-    """KEY VALUE KEY VALUE ..., as a command line gives them."""
+    """Convert settings to KEY VALUE KEY VALUE ..., as on a command line."""
     return [str(part) for pair in settings.items() for part in pair]
 
 
