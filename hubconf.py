@@ -35,14 +35,19 @@ dependencies = [
 ]
 
 
-def person_search(cfg: str, ckpt: str, overrides: Sequence[str] = ()):
-    """The Searcher of a checkpoint (engine.search.searcher), with detect, embed and search.
+def person_search(cfg: str | None = None, ckpt: str | None = None, overrides: Sequence[str] = ()):
+    """Load a network as a Searcher (engine.search.searcher) with detect, embed and search.
 
-    cfg: YAML config; ckpt: checkpoint of that config; overrides: KEY VALUE KEY VALUE ... of it, as
-    ["DEVICE", "cpu"]. Raises: UserError if they do not fit.
+    Args:
+        cfg: YAML config; None: the one in the checkpoint.
+        ckpt: its checkpoint; None, without cfg: the network for photographs in weights/.
+        overrides: config values, KEY VALUE KEY VALUE ..., for example ["DEVICE", "cpu"].
+
+    Raises:
+        UserError: a file or a value cannot be used.
     """
-    load_cfg = _import("configs.defaults").load_cfg
-    return _import("engine.search.searcher").Searcher.load(load_cfg(cfg, overrides), ckpt)
+    cfg, ckpt = _import("engine.default_network").network_of(cfg, ckpt, overrides)
+    return _import("engine.search.searcher").Searcher.load(cfg, ckpt)
 
 
 def _import(name: str) -> ModuleType:

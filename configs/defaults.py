@@ -174,6 +174,15 @@ def load_cfg(path: str | Path | None, overrides: Sequence[str] = ()) -> CfgNode:
     if path is not None:
         for file, values in read_config(Path(path)):
             merge(cfg, values, f"--cfg {file}: ")
+    return with_overrides(cfg, overrides)
+
+
+def with_overrides(cfg: CfgNode, overrides: Sequence[str]) -> CfgNode:
+    """Put `KEY VALUE ...` pairs into `cfg`, check all values, and freeze it.
+
+    Raises:
+        UserError: an unknown key, a value of a wrong type or out of its range.
+    """
     if len(overrides) % 2:
         raise UserError(f"overrides: expected KEY VALUE pairs; found {' '.join(overrides)}")
     for key, value in zip(overrides[::2], overrides[1::2]):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from configs.defaults import load_cfg
 from engine.index.gallery_index import PEOPLE, GalleryIndex, open_index
 from engine.index.people import People
 from engine.search.searcher import Searcher
@@ -70,7 +71,7 @@ def test_folders_files_and_videos(run, base, tmp_path):
 
 def test_what_is_in_it_is_what_the_network_finds(run, base, tmp_path):
     run(base / "gallery")
-    cfg = index_gallery.load_cfg(base / "cfg.yaml", [])
+    cfg = load_cfg(base / "cfg.yaml", [])
     searcher = Searcher.load(cfg, base / "everyone.pth")
     people = open_index(tmp_path / "index").people
     for path in sorted((base / "gallery").iterdir()):

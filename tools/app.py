@@ -25,7 +25,7 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 from yacs.config import CfgNode
 
-from configs.defaults import load_cfg
+from engine.default_network import network_of
 from engine.evaluation.records import thresholds_of
 from engine.index.gallery_index import GalleryIndex, Match, open_index
 from engine.search.presentation import QUERY, RANKED, read_scene
@@ -308,8 +308,12 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML config")
-    parser.add_argument("--ckpt", required=True, metavar="FILE", help="checkpoint of that config")
+    parser.add_argument("--cfg", metavar="FILE", help="YAML config (default: the one in --ckpt)")
+    parser.add_argument(
+        "--ckpt",
+        metavar="FILE",
+        help="its checkpoint (default: weights/person_search_small.safetensors, for photographs)",
+    )
     parser.add_argument(
         "--index", required=True, type=Path, metavar="FOLDER", help="what to search"
     )
@@ -333,7 +337,8 @@ def main() -> None:
     if args.top < 1:
         raise UserError(f"--top {args.top}: expected at least 1")
     address = address_of(args.host, args.port)
-    desk = make_desk(args, load_cfg(args.cfg, args.overrides))
+    cfg, args.ckpt = network_of(args.cfg, args.ckpt, args.overrides)
+    desk = make_desk(args, cfg)
     stay_home(address)
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="person_search_") as folder:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from configs.defaults import get_cfg, load_cfg
+from configs.defaults import get_cfg
 from configs.ranges import flatten
+from engine.default_network import network_of
 from engine.distributed import process_group, rank
 from engine.index.gallery_index import GalleryIndex, open_index, writing
 from engine.index.indexing import IndexStats, add_sources, check_damaged
@@ -31,8 +32,12 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cfg", metavar="FILE", help="YAML config, for SOURCE")
-    parser.add_argument("--ckpt", metavar="FILE", help="checkpoint of that config, likewise")
+    parser.add_argument("--cfg", metavar="FILE", help="YAML config (default: the one in --ckpt)")
+    parser.add_argument(
+        "--ckpt",
+        metavar="FILE",
+        help="its checkpoint (default: weights/person_search_small.safetensors, for photographs)",
+    )
     parser.add_argument("--index", required=True, type=Path, metavar="FOLDER", help="the index")
     parser.add_argument(
         "--every",
@@ -82,8 +87,6 @@ def split(words: list[str]) -> tuple[list[Path], list[str]]:
 def check(args: argparse.Namespace) -> None:
     if not math.isfinite(args.every) or args.every < 0:
         raise UserError(f"--every {args.every}: expected seconds, 0 or more")
-    if args.sources and not (args.cfg and args.ckpt):
-        raise UserError("SOURCE: expected --cfg and --ckpt, the network that looks at it")
     if not args.sources and (args.every or args.overrides):
         raise UserError("--every and KEY VALUE: expected with SOURCE, found without")
     if not (args.sources or args.list or args.remove or args.kind):
@@ -115,10 +118,10 @@ def remove(index: GalleryIndex, wanted: list[Path]) -> None:
 
 def add(args: argparse.Namespace) -> IndexStats:
     """Every rank works; the first one writes the index."""
-    cfg = load_cfg(args.cfg, args.overrides)
+    cfg, ckpt = network_of(args.cfg, args.ckpt, args.overrides)
     check_damaged(cfg, args.overrides)
     media = find(args.sources, args.index)
-    searcher = Searcher.load(cfg, args.ckpt)
+    searcher = Searcher.load(cfg, ckpt)
     keep_freed_memory(searcher.device.type)
     more = args.index, media, searcher, args.every, cfg.INPUT.NUM_WORKERS
     origin = searcher.origin

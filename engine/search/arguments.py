@@ -46,8 +46,12 @@ def parse_args(description: str | None) -> argparse.Namespace:
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--cfg", required=True, metavar="FILE", help="YAML config")
-    add("--ckpt", required=True, metavar="FILE", help="checkpoint of that config")
+    add("--cfg", metavar="FILE", help="YAML config (default: the one in --ckpt)")
+    add(
+        "--ckpt",
+        metavar="FILE",
+        help="its checkpoint (default: weights/person_search_small.safetensors, for photographs)",
+    )
     add(
         "--query",
         type=Path,

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from configs.defaults import load_cfg
+from engine.default_network import network_of
 from engine.index.gallery_index import GalleryIndex, Match, open_index
 from engine.index.indexing import add_sources, check_damaged
 from engine.search import presentation as show
@@ -168,7 +168,7 @@ def print_summary(
 def run(description: str | None) -> None:
     """Run the demo; description: the text of --help."""
     args = parse_args(description)
-    cfg = load_cfg(args.cfg, args.overrides)
+    cfg, args.ckpt = network_of(args.cfg, args.ckpt, args.overrides)
     check_damaged(cfg, args.overrides)
     out = args.out or Path(cfg.OUTPUT_DIR) / "demo"
     check(args, out)

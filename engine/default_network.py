@@ -1,0 +1,42 @@
+"""The network of a program whose --cfg or --ckpt is not given."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from yacs.config import CfgNode
+
+from configs.defaults import get_cfg, load_cfg, with_overrides
+from configs.ranges import flatten
+from configs.values import put
+from engine.checkpoint import load_facts, stored_cfg
+from utils.errors import UserError
+
+DEFAULT = Path(__file__).resolve().parents[1] / "weights" / "person_search_small.safetensors"
+# The part of a network's own config that describes the network, not its training.
+OWN = ("BACKBONE.", "MODEL.", "INPUT.MIN_SIZE", "INPUT.MAX_SIZE")
+
+
+def network_of(
+    cfg_path: str | Path | None, ckpt: str | Path | None, overrides: Sequence[str] = ()
+) -> tuple[CfgNode, Path]:
+    """Return the config and the checkpoint that a program uses for inference.
+
+    Args:
+        cfg_path: --cfg; None: the config is the one that the checkpoint contains.
+        ckpt: --ckpt; None, without --cfg: the network for photographs in weights/.
+        overrides: KEY VALUE pairs.
+
+    Raises:
+        UserError: a config without a checkpoint, or a file or value that cannot be used.
+    """
+    if cfg_path:
+        if not ckpt:
+            raise UserError(f"--cfg {cfg_path}: expected --ckpt FILE with it, found none")
+        return load_cfg(cfg_path, overrides), Path(ckpt)
+    path = Path(ckpt or DEFAULT)
+    cfg = get_cfg()
+    for key, value in flatten(stored_cfg(load_facts(path), f"--ckpt {path}")).items():
+        if key.startswith(OWN):
+            put(cfg, key, value, f"--ckpt {path}: ")
+    cfg.BACKBONE.WEIGHTS = cfg.MODEL.WEIGHTS = ""
+    return with_overrides(cfg, overrides), path

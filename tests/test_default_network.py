@@ -1,0 +1,64 @@
+"""Programs without --cfg or --ckpt: the checkpoint's own config, or the network in weights/."""
+
+import json
+
+import pytest
+import torch
+
+import demo
+from configs.defaults import load_cfg
+from engine import default_network
+from engine.default_network import network_of
+from engine.weights import save_weights
+from models.build import build_net
+from tests.annotations import write_image
+from tests.tiny import TINY, pairs
+from tools import index_gallery
+from utils.errors import UserError
+
+TRAINED = TINY | {"SOLVER.MAX_EPOCHS": 3, "BACKBONE.WEIGHTS": "elsewhere.pth", "OUTPUT_DIR": "gone"}
+
+
+@pytest.fixture
+def default(tmp_path, monkeypatch):
+    """A tiny network in the place of the one in weights/."""
+    torch.manual_seed(0)
+    net = build_net(load_cfg(None, pairs(TINY)), num_pids=3)
+    path = tmp_path / "default.safetensors"
+    save_weights(net.state_dict(), load_cfg(None, pairs(TRAINED)).dump(), None, path, half=True)
+    monkeypatch.setattr(default_network, "DEFAULT", path)
+    return path
+
+
+def test_the_network_is_the_checkpoints_and_the_rest_is_the_default(default):
+    cfg, path = network_of(None, None, ["DEVICE", "cpu"])
+    assert path == default and cfg.DEVICE == "cpu"
+    assert TINY["MODEL.FC_SIZE"] == cfg.MODEL.FC_SIZE and cfg.INPUT.MIN_SIZE == 64
+    assert (cfg.SOLVER.MAX_EPOCHS, cfg.OUTPUT_DIR, cfg.BACKBONE.WEIGHTS) == (20, "runs/run", "")
+    assert TINY["MODEL.FC_SIZE"] == network_of(None, default)[0].MODEL.FC_SIZE
+
+
+def test_a_config_needs_its_checkpoint(default, tmp_path):
+    with pytest.raises(UserError, match="--ckpt"):
+        network_of(tmp_path / "x.yaml", None)
+    with pytest.raises(UserError, match="no such key"):
+        network_of(None, None, ["NO.KEY", "1"])
+    default.unlink()
+    with pytest.raises(UserError, match=default.name):
+        network_of(None, None)
+
+
+@pytest.mark.slow
+def test_demo_and_index_need_no_network_on_the_command_line(default, tmp_path, program):
+    gallery = tmp_path / "gallery"
+    gallery.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        write_image(gallery / name, (96, 64))
+    box = ("--query", gallery / "a.jpg", "--box", 10, 5, 40, 60)
+    device = ("DEVICE", "cpu", "INPUT.NUM_WORKERS", 0)
+    out = tmp_path / "found"
+    code, _, said = program(demo.main, *box, "--gallery", gallery, "--out", out, *device)
+    assert code == 0, said
+    assert isinstance(json.loads((out / "matches.json").read_text()), dict | list)
+    code, _, said = program(index_gallery.main, "--index", tmp_path / "people", gallery, *device)
+    assert code == 0, said
