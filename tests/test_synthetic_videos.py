@@ -36,7 +36,7 @@ def test_videos_with_their_tracks_become_custom_data(tmp_path, program):
     assert names == ["camera_1.mp4", "camera_1.txt", "camera_2.mp4", "camera_2.txt"]
     seen = set()
     for camera in (1, 2):
-        frames = list(read_frames(out / "video" / f"camera_{camera}.mp4"))
+        frames = list(read_frames(out / "video" / f"camera_{camera}.mp4", print))
         assert len(frames) == 16 and frames[0][1].size == (96, 64)
         rows = tracks(out / "video" / f"camera_{camera}.txt")
         frame, person, left, top, width, height, flag, kind, visible = rows.T

@@ -1,15 +1,20 @@
 """Videos as a player shows them: which frames, at what times, how turned, and what is damaged."""
 
+from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 import torch
 
-from tests.videos import write_video
+from tests.videos import VIDEOS, number_in, write_numbered, write_video
+from utils import video_files
 from utils.errors import UserError
-from utils.videos import read_frame, sample_frames, samples_expected
+from utils.video_clock import Clock
+from utils.videos import find_gaps, read_frame, read_frames, sample_frames, samples_expected
 
 LEFT, RIGHT = (200, 30, 30), (30, 30, 200)
 
@@ -58,6 +63,142 @@ def test_one_frame_by_its_time(tmp_path: Path) -> None:
         assert torch.equal(read_frame(tmp_path / "x.mp4", frame.time), frame.pixels)
     with pytest.raises(UserError, match="no frame at 9.000 s"):
         read_frame(tmp_path / "x.mp4", 9)
+
+
+def numbered(path: Path, after: float | None = None) -> list[tuple[float, int]]:
+    """(time, shown number) of each frame later than `after`."""
+    return [(f.time, number_in(f.pixels)) for f in sample_frames(path, 0, after, lambda _: None)]
+
+
+def check_every_place(path: Path, count: int, places: int) -> None:
+    """All frames are there, in order; from some places on the same ones follow, at the same times,
+    and each is found by its time."""
+    whole = numbered(path)
+    assert [number for _, number in whole] == list(range(count))
+    assert all(a[0] < b[0] for a, b in pairwise(whole))
+    for i in sorted({*range(0, count, max(count // places, 1)), 1, count - 2, count - 1}):
+        assert numbered(path, whole[i][0]) == whole[i + 1 :]
+        assert number_in(read_frame(path, whole[i][0])) == i
+
+
+# One container for each way to fail; the slow test has all, and all places.
+QUICK = (
+    *("fragments.mp4", "thousands.mkv", "h264.avi", "h264.ts", "x.m2ts", "mpeg2.mpg"),
+    *("h264.mpg", "x.vob", "h264.flv"),
+)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_run_that_goes_on_loses_no_frame(tmp_path: Path, name: str) -> None:
+    write_numbered(tmp_path / name, 30, **VIDEOS[name])
+    check_every_place(tmp_path / name, 30, 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VIDEOS)
+def test_a_run_that_goes_on_anywhere_loses_no_frame(tmp_path: Path, name: str) -> None:
+    write_numbered(tmp_path / name, 40, **VIDEOS[name])
+    check_every_place(tmp_path / name, 40, 40)
+
+
+JOINED = (
+    *("h264.ts", "x.m2ts", "mpeg2.mpg", "h264.mpg", "h264.mkv", "vp9.webm", "mpeg4.avi"),
+    *("x.h264", "x.mjpeg"),
+)
+
+
+@pytest.mark.parametrize("name", JOINED)
+def test_joined_recordings_continue_the_clock(tmp_path: Path, name: str) -> None:
+    for part, count in (("a", 15), ("b", 20)):
+        write_numbered(tmp_path / f"{part}_{name}", count, **VIDEOS[name])
+    path = tmp_path / name
+    path.write_bytes(b"".join((tmp_path / f"{part}_{name}").read_bytes() for part in "ab"))
+    whole = numbered(path)
+    assert [number for _, number in whole] == [*range(15), *range(20)]
+    steps = np.diff([time for time, _ in whole])
+    steps /= np.median(steps)
+    assert steps.min() > 0.9 and steps.max() < 2.1  # FFmpeg gives the last frame of an MPEG-PS two
+    for i in (3, 14, 15, 30):
+        assert numbered(path, whole[i][0]) == whole[i + 1 :]
+
+
+def placed(pts: list[int | None], keys: set[int], step: int = 10) -> list[int]:
+    """The times that a clock gives to packets; keys: which of them are key frames."""
+    clock = Clock(step, window=50, leap=100)
+    packets = [
+        SimpleNamespace(pts=time, dts=time, duration=0, is_keyframe=i in keys)
+        for i, time in enumerate(pts)
+    ]
+    for packet in packets:
+        clock.place(packet)
+    return [packet.pts for packet in packets]
+
+
+def test_a_clock_never_goes_back() -> None:
+    every = set(range(9))
+    assert placed([0, 10, 10, 20, 900], every) == [0, 10, 10, 20, 900]
+    assert placed([50, 60, 0, 10, 20], every) == [50, 60, 70, 80, 90]
+    assert placed([50, 60, 0, 10, 0, 10], every) == [50, 60, 70, 80, 90, 100]
+    assert placed([500, 510, 0, 530, 540], every) == [500, 510, 520, 530, 540]  # one wrong time
+    assert placed([0, 40, 20, 10, 30], {0}) == [0, 40, 20, 10, 30]  # B frames
+    assert placed([0, 40, 20, 10, 30, 0, 30], {0, 5}) == [0, 40, 20, 10, 30, 50, 80]
+    assert placed([0, None, None, 0], {0, 3}) == [0, None, None, 30]
+
+
+def test_a_second_stream_is_mentioned(tmp_path: Path) -> None:
+    frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+    with av.open(str(tmp_path / "x.mkv"), "w") as container:
+        streams = [container.add_stream("mpeg4", rate=10) for _ in "ab"]
+        for stream in streams:
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for stream in streams:
+            container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    _, _, said = read(tmp_path / "x.mkv")
+    assert len(said) == 1 and "streams" in said[0] and "1" in said[0]
+
+
+@pytest.mark.parametrize("name", ["h264.ts", "h264.mkv"])
+def test_missing_frames_are_told(tmp_path: Path, name: str) -> None:
+    """What boxes with frame numbers need."""
+    write_numbered(tmp_path / name, 30, **VIDEOS[name])
+    said: list[str] = []
+    assert len(list(read_frames(tmp_path / name, said.append))) == 30 and not said
+    with av.open(str(tmp_path / name)) as source, av.open(str(tmp_path / f"x{name}"), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for i, packet in enumerate(source.demux(video=0)):
+            if packet.size and i not in range(17, 22):
+                packet.stream = stream
+                out.mux(packet)
+    assert len(list(read_frames(tmp_path / f"x{name}", said.append))) == 25
+    assert len(said) == 1 and " gaps " in said[0]
+
+
+def test_gaps_count_where_frames_come_at_one_rate() -> None:
+    assert find_gaps([0, 0.1, 0.2, 0.3]) == find_gaps([0.0]) == find_gaps([]) == []
+    assert find_gaps([i / 10 for i in range(40) if i not in (7, 20, 21)]) == [7, 19]
+    assert find_gaps(np.cumsum([0.04, 0.3, 0.02, 0.11, 0.7]).tolist()) == []
+
+
+@pytest.mark.parametrize("content", ["ffconcat version 1.0\nfile x.mp4\n", "#EXTM3U\nx.mp4\n"])
+def test_a_playlist_is_no_video(tmp_path: Path, content: str) -> None:
+    """It could name any file or address."""
+    write_video(tmp_path / "x.mp4", shades(3))
+    (tmp_path / "list.mp4").write_text(content)
+    with pytest.raises(UserError, match="damaged video"):
+        read(tmp_path / "list.mp4")
+
+
+def test_frames_too_large_or_too_narrow_are_not_decoded(tmp_path: Path, monkeypatch) -> None:
+    write_video(tmp_path / "x.mp4", shades(3))
+    monkeypatch.setattr(video_files, "MAX_PIXELS", 64 * 48 - 1)
+    with pytest.raises(UserError, match="at most 3071 pixels"):
+        read(tmp_path / "x.mp4")
+    monkeypatch.undo()
+    narrow = [np.zeros((224, 16, 3), np.uint8)] * 3
+    write_video(tmp_path / "y.mp4", narrow, aspect=Fraction(1, 4))
+    with pytest.raises(UserError, match="4 x 224"):
+        read(tmp_path / "y.mp4")
 
 
 @pytest.mark.parametrize("rotation", [0, 90, -90, 180])

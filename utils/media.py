@@ -119,6 +119,13 @@ def picture_size(path: str | Path, upright: bool) -> tuple[int, int]:
         return (height, width) if turned else (width, height)
 
 
+def check_size(path: str | Path, width: int, height: int, most: int) -> None:
+    """Refuse a picture of more than `most` pixels, or one that is too narrow."""
+    if width * height > most:
+        raise PictureError(f"{path}: expected at most {most} pixels, found {width} x {height}")
+    _check_shape(path, width, height)
+
+
 def _check_shape(path: str | Path, width: int, height: int) -> None:
     if max(width, height) > LONGEST * min(width, height):
         raise PictureError(
