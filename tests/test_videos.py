@@ -1,5 +1,6 @@
 """Videos as a player shows them: which frames, at what times, how turned, and what is damaged."""
 
+import shutil
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from tests.videos import VIDEOS, number_in, write_numbered, write_video
 from utils import video_files
 from utils.errors import UserError
+from utils.sources import PICTURE, VIDEO, walk
 from utils.video_clock import Clock
 from utils.videos import find_gaps, read_frame, read_frames, sample_frames, samples_expected
 
@@ -199,6 +201,19 @@ def test_frames_too_large_or_too_narrow_are_not_decoded(tmp_path: Path, monkeypa
     write_video(tmp_path / "y.mp4", narrow, aspect=Fraction(1, 4))
     with pytest.raises(UserError, match="4 x 224"):
         read(tmp_path / "y.mp4")
+
+
+def test_a_video_named_explicitly_needs_no_suffix(tmp_path: Path) -> None:
+    """In a folder, files with an unknown suffix are left out."""
+    write_numbered(tmp_path / "x.h264", 3, **VIDEOS["x.h264"])
+    for name in ("camera.dat", "camera"):
+        shutil.copy(tmp_path / "x.h264", tmp_path / name)
+        assert [one.kind for one in walk([tmp_path / name], "SOURCE", (PICTURE, VIDEO))[0]] == [
+            VIDEO
+        ]
+    assert [one.name for one in walk([tmp_path], "SOURCE", (PICTURE, VIDEO))[0]] == ["x.h264"]
+    (tmp_path / "notes.dat").write_text("no video")
+    assert walk([tmp_path / "notes.dat"], "SOURCE", (PICTURE, VIDEO))[0] == []
 
 
 @pytest.mark.parametrize("rotation", [0, 90, -90, 180])

@@ -12,11 +12,12 @@ from PIL import Image
 from utils.errors import UserError
 from utils.media import HEIC
 from utils.names import printable
+from utils.video_files import is_video
 
 PICTURE, VIDEO = "picture", "video"
 VIDEOS = re.compile(
     r"\.(mp4|m4v|mov|avi|mkv|webm|mpe?g|mpe|m2v|m?ts|m2ts|wmv|asf|flv|f4v|3gp|3g2|ogv|vob|mxf"
-    r"|mjpe?g|h26[45]|hevc|y4m)",
+    r"|mjpe?g|h?26[45]|hevc|y4m|dav|mod|tod|m2p|ivf|dv|divx|ogm)",
 )  # a suffix
 # What Pillow names without being able to show it, or hands to another program.
 STUBS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
@@ -54,6 +55,8 @@ def walk(
     for source in sources:
         for path, name in _files(source, what, out, left):
             kind = kind_of(path)
+            if kind is None and path == source and VIDEO in kinds and is_video(path):
+                kind = VIDEO
             if kind is not None and kind in kinds:
                 found.setdefault(path, MediaFile(path, name, kind))
             else:

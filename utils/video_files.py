@@ -187,6 +187,15 @@ def open_video(path: Path) -> Iterator[Video]:
         raise UserError(f"{path}: {fault} ({error.strerror})") from None
 
 
+def is_video(path: Path) -> bool:
+    """Whether the file can be opened as a video, whatever its name."""
+    try:
+        with open_video(path):
+            return True
+    except UserError:
+        return False
+
+
 @contextmanager
 def open_video_at(path: Path, after: float | None) -> Iterator[tuple[Video, Iterator]]:
     """Open a video and decode it from a place before the second `after` on.
