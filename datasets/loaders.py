@@ -143,7 +143,8 @@ class Loader:
             raise UserError(next(iter(damaged.values())) + more)
         self.data.damaged |= damaged
         scene = self.data.scenes[index]
-        if len(item[1]["boxes"]) < len(scene.boxes):
+        # A crop leaves out people, too, so that the boxes outside the image cannot be counted.
+        if "crop" not in self.data.augmentations and len(item[1]["boxes"]) < len(scene.boxes):
             self.data.outside[scene.name] = len(scene.boxes) - len(item[1]["boxes"])
 
 
