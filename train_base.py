@@ -1,9 +1,10 @@
-"""Train a network on its own: a teacher, or a student's baseline; or evaluate one."""
+"""Train a network without distillation (a teacher, or a student's baseline), or evaluate one."""
 
 from utils.early import leave_on_signals
 
 
 def build(cfg, num_pids, device):
+    """See engine.run.Build."""
     from models.build import build_net
 
     net = build_net(cfg, num_pids).to(device)

@@ -1,10 +1,11 @@
-"""Train a student under a teacher by the terms of DISTILLER.TERMS (DDPS: dfd, ld, cd); or
-evaluate one."""
+"""Train a student with the distillation terms of DISTILLER.TERMS (DDPS: dfd, ld, cd), or evaluate
+one."""
 
 from utils.early import leave_on_signals
 
 
 def build(cfg, num_pids, device):
+    """See engine.run.Build."""
     from engine.training import distillation
 
     return distillation.build(cfg, num_pids, device)

@@ -1,5 +1,8 @@
-"""Many ranks as one run: torchrun starts them, each takes its part of every batch. One process
-alone is rank 0 of 1, for which everything here is free."""
+"""Communication between the ranks of one run, which torchrun starts.
+
+Each rank processes its share of every batch. A single process is rank 0 of 1; the functions here
+then return their argument without communication.
+"""
 
 import os
 import sys
@@ -16,21 +19,26 @@ from torch import Tensor
 from utils.errors import UserError
 
 T = TypeVar("T")
-PATIENCE = timedelta(minutes=30)  # of a rank that waits for another: more than scoring takes
-LOST = ("Connection closed", "Connection reset", "Broken pipe", "Socket", "NCCL", "timed out")
+TIMEOUT = timedelta(minutes=30)  # of a collective call; longer than rank 0 scores an evaluation
+# Parts of PyTorch's messages when another rank has ended.
+LOST_RANK = ("Connection closed", "Connection reset", "Broken pipe", "Socket", "NCCL", "timed out")
 
 
 def ranks() -> int:
+    """Return the number of ranks."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
+    """Return the number of this rank, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def patience() -> float | None:
-    """Seconds that a rank which was told to stop waits for the others: less than torchrun waits
-    until it kills them all. None: there are no others."""
+    """Return the seconds that a rank waits for the others after a signal, or None if it is alone.
+
+    torchrun kills all ranks after its own timeout; this one is shorter.
+    """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return None
     return 2 / 3 * float(os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", 30))
@@ -38,14 +46,19 @@ def patience() -> float | None:
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the ranks that torchrun started. Only rank 0 prints; the first rank that fails says
-    why, and torchrun, which sees it leave, ends the others."""
+    """Join the ranks that torchrun started.
+
+    Only rank 0 prints. The first rank that fails reports the error; torchrun then ends the others.
+
+    Raises:
+        UserError: if another rank has ended or does not answer.
+    """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield
         return
     store, number, count = next(dist.rendezvous("env://"))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=PATIENCE)
+    dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=TIMEOUT)
     try:
         with ExitStack() as stack:
             if number:
@@ -56,45 +69,50 @@ def process_group() -> Iterator[None]:
     except Exception as error:
         try:
             first = store.add("failed", 1) == 1
-        except dist.DistError:  # the store went with the first
+        except dist.DistError:  # the failed rank has closed the store
             first = False
         if not first:
-            time.sleep(10)  # torchrun ends this rank; the first one to fail has said why
+            time.sleep(10)  # torchrun ends this rank; the first failed rank has reported the error
             sys.exit(2)
-        if not isinstance(error, UserError) and any(sign in str(error) for sign in LOST):
+        if not isinstance(error, UserError) and any(sign in str(error) for sign in LOST_RANK):
             raise UserError(
-                f"rank {number} lost another rank, which died or hangs: torchrun names "
-                f"it below ({str(error).splitlines()[0]})"
+                f"rank {number} lost another rank, which has ended or does not answer; torchrun "
+                f"names it below ({str(error).splitlines()[0]})"
             ) from None
         raise
     dist.destroy_process_group()
 
 
 def own_device(device: torch.device) -> torch.device:
-    """The GPU of this rank, where the config asks for GPUs; random numbers are its own then."""
+    """Return the GPU of this rank, or the CPU if `device` is the CPU.
+
+    A run on several ranks makes its GPU the current device, because NCCL communicates through the
+    current device. A single process changes nothing.
+
+    Raises:
+        UserError: if `device` names one GPU for several ranks, or there are fewer GPUs than ranks.
+    """
     if device.type == "cpu":
         return device
     if ranks() == 1:
-        if device.index is not None:
-            torch.cuda.set_device(device)
         return device
     if device.index is not None:
         raise UserError(
-            f"DEVICE {device}: expected auto or cuda with torchrun, where each rank "
-            "has a GPU of its own"
+            f"DEVICE {device}: expected auto or cuda under torchrun, which gives each rank "
+            "its own GPU"
         )
     local, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if local >= count:
         raise UserError(
-            f"torchrun --nproc_per_node: expected at most {count}, one rank for each "
-            f"GPU of this machine; found {os.environ['LOCAL_WORLD_SIZE']}"
+            f"torchrun --nproc_per_node: expected at most {count}, one rank for each GPU of this "
+            f"machine; found {os.environ['LOCAL_WORLD_SIZE']}"
         )
     torch.cuda.set_device(local)
     return torch.device("cuda", local)
 
 
 def from_first(make: Callable[[], T]) -> T:
-    """What `make` returns on rank 0, where alone it is called."""
+    """Call `make` on rank 0 only and return its result on every rank."""
     box: list[Any] = [make() if rank() == 0 else None]
     if ranks() > 1:
         dist.broadcast_object_list(box, src=0)
@@ -102,7 +120,7 @@ def from_first(make: Callable[[], T]) -> T:
 
 
 def from_all(value: Any) -> list:
-    """Every rank's value, in order of ranks."""
+    """Return the values of all ranks, in the order of the ranks."""
     values = [value]
     if ranks() > 1:
         values = [None] * ranks()
@@ -111,7 +129,7 @@ def from_all(value: Any) -> list:
 
 
 def total(values: Tensor) -> Tensor:
-    """Sum over ranks of tensors of one shape."""
+    """Return the sum over all ranks of tensors of the same shape."""
     if ranks() > 1:
         values = values.clone()
         dist.all_reduce(values)
@@ -119,7 +137,10 @@ def total(values: Tensor) -> Tensor:
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """[n_r, ...] of every rank r -> all rows in order of ranks; n_r may differ, and be 0."""
+    """Concatenate the rows of all ranks, in the order of the ranks.
+
+    rows: [n_r, ...] of rank r; n_r may differ between ranks and may be 0.
+    """
     if ranks() == 1:
         return rows
     count = torch.tensor([len(rows)], device=rows.device)
@@ -133,7 +154,8 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 def same_buffers(module: torch.nn.Module) -> None:
-    """Rank 0's buffers on every rank (statistics of norms differ, since batches do)."""
+    """Copy the buffers of rank 0 to every rank. Norm statistics differ between ranks, since every
+    rank has processed other images."""
     if ranks() > 1:
         for buffer in module.buffers():
             dist.broadcast(buffer, src=0)

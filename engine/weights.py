@@ -1,8 +1,8 @@
-"""Weights to hand on: a .safetensors file with what inference needs, and its config in the header.
+"""Inference-only weights: a .safetensors file with a network's tensors and its config.
 
-The tensors are the network's without the OIM table, which training alone reads, in float32 or in
-half precision. The header's metadata: "config", YAML; "thresholds", JSON, where an evaluation has
-found them; "crc32" of all that.
+The tensors are those of the network without the OIM table, which only training reads, in float32 or
+in half precision. The metadata in the header are "config" (YAML), "thresholds" (JSON, if an
+evaluation has found them) and "crc32", a checksum of tensors and metadata.
 """
 
 import json
@@ -18,14 +18,21 @@ from utils.errors import DamagedError, UserError
 from utils.files import content_of, open_file, written_beside
 
 SUFFIX = ".safetensors"
-TABLE = "roi_heads.oim."  # the tensors left out begin so
+TABLE = "roi_heads.oim."  # prefix of the tensors that are left out
 
 
 def save_weights(
     state: dict[str, Tensor], config: str, thresholds: dict | None, path: Path, half: bool
 ) -> None:
-    """Write a network's state without its OIM table. half: numbers in float16; UserError where
-    one is too large for that."""
+    """Write the state of a network, without its OIM table.
+
+    Args:
+        thresholds: {rate: similarity}, or None.
+        half: whether to convert floating-point numbers to float16.
+
+    Raises:
+        UserError: if a number is too large for float16.
+    """
     kept = {name: value for name, value in state.items() if not name.startswith(TABLE)}
     if half:
         kept = {name: _halved(name, value) for name, value in kept.items()}
@@ -39,8 +46,14 @@ def save_weights(
 
 
 def load_weights(path: str | Path, what: str) -> dict:
-    """{"model": state in the file's precision, "config": YAML, "thresholds": dict or None};
-    UserError where missing, damaged, or of another kind."""
+    """Read inference-only weights.
+
+    Returns:
+        {"model": state in the precision of the file, "config": YAML, "thresholds": dict or None}.
+
+    Raises:
+        UserError: if the file is missing, damaged, or not written by tools.export_weights.
+    """
     open_file(path, what).close()
     where = f"{what} {path}"
     with content_of(where, f"a {SUFFIX} file"), safe_open(path, framework="pt") as file:
@@ -52,7 +65,7 @@ def load_weights(path: str | Path, what: str) -> dict:
             f"{SUFFIX} file without a config"
         )
     if header.pop("crc32", None) != _checksum(state, header):
-        raise DamagedError(f"{what} {path}: damaged (its checksum is another)")
+        raise DamagedError(f"{what} {path}: damaged (the checksum does not match)")
     thresholds = json.loads(header["thresholds"]) if "thresholds" in header else None
     return {"model": state, "config": header["config"], "thresholds": thresholds}
 
@@ -66,12 +79,13 @@ def _halved(name: str, value: Tensor) -> Tensor:
 
 
 def _bytes(value: Tensor) -> bytes:
-    """NumPy has no bfloat16."""
+    """Return the bytes of a tensor. They are read as uint8, since NumPy has no bfloat16."""
     return value.contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def _checksum(state: dict[str, Tensor], header: dict[str, str]) -> str:
-    """Of names, kinds, numbers and header, in order of their names."""
+    """Return the CRC-32 of the names, types, shapes and bytes of all tensors and of the header, in
+    the order of their names."""
     facts = {name: (text, b"") for name, text in header.items()} | {
         name: (f"{value.dtype} {list(value.shape)}", _bytes(value)) for name, value in state.items()
     }

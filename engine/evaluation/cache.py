@@ -1,9 +1,14 @@
-"""The features cache of an evaluation, OUTPUT_DIR/eval_cache.pth: what it holds, and is it right.
+"""The features cache of an evaluation, OUTPUT_DIR/eval_cache.pth: its format and its validation.
 
-A dict of lists of float32 tensors in the dataset's order, n people and D numbers for each:
-gallery_dets [n, 5] x1 y1 x2 y2 score and gallery_feats [n, D] (scaled by the score) per gallery
-image; query_box_feats [D], query_dets [n, 5] and query_feats [n, D] per query, its own box first,
-and only it unless CBGM asked for the people around. "made" says from what: see `made_from`.
+The file is a dict of lists of float32 tensors in the order of the dataset:
+
+    gallery_dets     for each gallery image [n, 5] x1 y1 x2 y2 score
+    gallery_feats    for each gallery image [n, D] embeddings, scaled by the score
+    query_box_feats  for each query [D], its unit embedding
+    query_dets       for each query [n, 5]: its own box, and with CBGM the people around it
+    query_feats      for each query [n, D], their embeddings
+
+"made" holds the settings and data that the features depend on, see `made_from`.
 """
 
 import hashlib
@@ -23,7 +28,7 @@ Cache = dict[str, list[Tensor]]
 
 
 def made_from(dataset: SearchDataset, use_gt: bool, cbgm: bool) -> dict[str, str | bool]:
-    """What decides whether a cache serves an evaluation."""
+    """Return the settings and data that the features depend on."""
     digest = hashlib.sha1()
     for scene in dataset.gallery:
         digest.update(scene.name.encode(errors="surrogateescape") + scene.boxes.tobytes())
@@ -37,32 +42,41 @@ def made_from(dataset: SearchDataset, use_gt: bool, cbgm: bool) -> dict[str, str
 
 
 def load_cache(path: Path, dataset: SearchDataset, use_gt: bool, cbgm: bool) -> Cache:
-    """The cache at `path`; UserError where it is missing, damaged, of another dataset, or made for
-    other settings. Only what is recorded is compared: a cache of the five lists alone will do."""
+    """Read the cache at `path`.
+
+    Only facts that the file records are compared: a cache with the five lists alone is accepted.
+
+    Raises:
+        UserError: if the file is missing, damaged, or of another dataset or other settings.
+    """
     cache, where = load_file(path, "EVAL_USE_CACHE"), f"EVAL_USE_CACHE {path}"
-    made, wanted = cache.get("made", {}), made_from(dataset, use_gt, cbgm)
+    made, expected = cache.get("made", {}), made_from(dataset, use_gt, cbgm)
     if not isinstance(made, dict):
         raise UserError(f"{where}: made: expected a dict, found {type(made).__name__}")
-    for key, value in wanted.items():
-        enough = key == "EVAL_USE_CBGM" and made.get(key)  # the people around do no harm
+    for key, value in expected.items():
+        enough = key == "EVAL_USE_CBGM" and made.get(key)  # an evaluation without CBGM ignores them
         if made.get(key, value) != value and not enough:
-            raise UserError(f"{where}: expected {key} {value}, found one made with {made[key]}")
+            raise UserError(f"{where}: {key}: expected {value}, found {made[key]}")
     check_cache(cache, dataset, where)
     return cache
 
 
 def check_cache(cache: dict, dataset: SearchDataset, where: str) -> None:
-    """UserError naming the first list or tensor that does not fit."""
+    """Check the shapes, types and numbers of a cache.
+
+    Raises:
+        UserError: naming the first list or tensor that does not fit.
+    """
     missing = [key for key in LISTS if not isinstance(cache.get(key), list)]
     if missing:
         raise UserError(
             f"{where}: expected lists {', '.join(LISTS)}; found none for {', '.join(missing)}"
         )
     for key in LISTS:
-        wanted = len(dataset.gallery) if key.startswith("gallery") else len(dataset.queries)
-        if len(cache[key]) != wanted:
+        expected = len(dataset.gallery) if key.startswith("gallery") else len(dataset.queries)
+        if len(cache[key]) != expected:
             raise UserError(
-                f"{where}: {key}: expected {wanted} entries for {dataset.name} in "
+                f"{where}: {key}: expected {expected} entries for {dataset.name} in "
                 f"{dataset.root}, found {len(cache[key])}"
             )
     width = next(iter(getattr(cache["query_box_feats"][0], "shape", ())), "D")
@@ -74,12 +88,12 @@ def check_cache(cache: dict, dataset: SearchDataset, where: str) -> None:
             _expect(feats, (len(dets), width), f"{where}: {kind}_feats[{i}]")
             if kind == "query" and not len(dets):
                 raise UserError(
-                    f"{where}: query_dets[{i}]: expected the query's own box first, found nothing"
+                    f"{where}: query_dets[{i}]: expected the query's own box first, found no box"
                 )
 
 
 def _expect(value, shape: tuple[int | str, ...], what: str) -> None:
-    """UserError unless a finite float32 tensor of that shape, "n" being any length."""
+    """Raise UserError unless `value` is a finite float32 tensor of `shape`; "n" is any length."""
     if (
         isinstance(value, Tensor)
         and plain(value)
@@ -89,7 +103,7 @@ def _expect(value, shape: tuple[int | str, ...], what: str) -> None:
     ):
         if value.isfinite().all():
             return
-        raise UserError(f"{what}: expected finite numbers, found others among them")
+        raise UserError(f"{what}: expected finite numbers, found NaN or infinity")
     found = type(value).__name__
     if isinstance(value, Tensor):
         found = f"{value.dtype} {list(value.shape)}"

@@ -1,4 +1,7 @@
-"""Context bipartite graph matching (Li & Miao, AAAI 2021): companions help to find a person."""
+"""Context bipartite graph matching: re-ranking by the people around the query.
+
+Source: Li & Miao, "Sequential End-to-end Network for Efficient Person Search", AAAI 2021.
+"""
 
 from dataclasses import dataclass
 
@@ -8,16 +11,17 @@ from torch import Tensor
 
 from engine.evaluation.gallery import Gallery
 
-EDGE_CHUNK = 1 << 15  # detections matched at once: bounds the memory of their gathered features
+EDGE_CHUNK = 1 << 15  # detections matched at once, which limits the memory of their embeddings
 
 
 @dataclass(frozen=True)
 class CBGM:
-    """Settings, and the features [m, D] of each query image's people, the query itself first."""
+    """The settings, and for each query the embeddings [m, D] of the people in its image. The first
+    of them is the query."""
 
     people: list[Tensor]
-    k1: int  # best detections of a query, whose images are matched
-    k2: int  # first people of the query image that take part
+    k1: int  # the images of this many best detections are matched
+    k2: int  # people of the query image that are matched, the query included
 
 
 def rematch(
@@ -29,11 +33,20 @@ def rematch(
     k1: int,
     k2: int,
 ) -> Tensor:
-    """Similarities [c, N] in which a query's match has the largest edge of the matching.
+    """Re-rank the detections of c queries.
 
-    sims: [c, N] similarities of c queries to all detections. index, weights: see
-    `gallery.listing`. people: of the c queries. The matching maximises the total similarity
-    (scipy); of equal detections at the k1-th place, those earlier in the gallery come first.
+    In each image that holds one of a query's k1 best detections, the k2 first people of the query
+    image are matched to the image's detections so that the total similarity is maximal. The
+    detection that is matched to the query receives the largest similarity of the matching. Of equal
+    detections at place k1, the earlier one in the gallery is taken.
+
+    Args:
+        sims: [c, N] similarities of the queries to all detections.
+        index, weights: see `gallery.listing`.
+        people: embeddings of the people around the c queries, see `CBGM`.
+
+    Returns:
+        [c, N] similarities.
     """
     row, image = _best_images(sims, index, weights, gallery, k1)
     sims = sims.clone()
@@ -45,7 +58,8 @@ def rematch(
 
 
 def _best_images(sims, index, weights, gallery, k1) -> tuple[Tensor, Tensor]:
-    """Pairs (row, image) [P] each: the images that hold the k1 best listings of each query."""
+    """Return pairs (row, image), [P] each, of the images that hold the k1 best detections of each
+    query."""
     values = sims if index is None else sims.gather(1, index)
     values = values.masked_fill(weights == 0, -torch.inf)
     if not values.numel():
@@ -56,7 +70,7 @@ def _best_images(sims, index, weights, gallery, k1) -> tuple[Tensor, Tensor]:
     order = torch.argsort(values[row, column], descending=True, stable=True)
     order = order[torch.argsort(row[order], stable=True)]
     row, column = row[order], column[order]
-    places = weights[row, column].long()  # an image named twice takes two places per detection
+    places = weights[row, column].long()  # a detection of an image listed twice counts twice
     before = places.cumsum(0) - places
     taken = before - before[torch.searchsorted(row, row)] < k1
     row, column = row[taken], column[taken]
@@ -66,16 +80,16 @@ def _best_images(sims, index, weights, gallery, k1) -> tuple[Tensor, Tensor]:
 
 
 def _match_pairs(sims, row, image, gallery, people, k2) -> None:
-    """Match each pair (row, image) and write the new similarities into sims."""
+    """Match each pair (row, image) and write the new similarities into `sims`."""
     start, count = gallery.starts[image], gallery.counts[image]
     detection = start[:, None] + torch.arange(int(count.max()))
-    detection = detection.clamp(max=len(gallery.image) - 1)  # beyond an image's own: cut off below
+    detection = detection.clamp(max=len(gallery.image) - 1)  # the surplus is removed below
     rows, of_pair = torch.unique(row, return_inverse=True)
     company = [people[r][:k2] for r in rows.tolist()]
     sizes = torch.tensor([len(c) for c in company])[of_pair]
     padded = torch.nn.utils.rnn.pad_sequence(company, batch_first=True)
     edges = padded[of_pair] @ gallery.feats[detection].transpose(1, 2)  # [p, k2, n]
-    edges[:, 0] = sims[row[:, None], detection]  # the query's own edges, to the bit
+    edges[:, 0] = sims[row[:, None], detection]  # exactly the similarities of the ranking
     pairs = zip(edges.numpy(), sizes.tolist(), count.tolist())
     matched = torch.tensor([_match(edge[:m, :n]) for edge, m, n in pairs], dtype=torch.float64)
     hit = matched[:, 0] >= 0
@@ -83,7 +97,11 @@ def _match_pairs(sims, row, image, gallery, people, k2) -> None:
 
 
 def _match(edges) -> tuple[int, float]:
-    """edges [m, n] -> the column matched to row 0 (-1: none), the largest edge of the matching."""
+    """Match the rows of `edges` [m, n] to its columns.
+
+    Returns:
+        The column matched to row 0, or -1, and the largest edge of the matching.
+    """
     people, columns = linear_sum_assignment(edges, maximize=True)
     if not len(people) or people[0] != 0:  # scipy returns the rows in order
         return -1, 0.0

@@ -1,8 +1,8 @@
-"""Detection and search scores as tensor operations: tensors in, numbers out, nothing printed.
+"""Detection and search metrics as pure functions of tensors.
 
-Equal similarities: average precision follows scikit-learn (equal scores are one threshold); for
-top-k, wrong detections stand before right ones of the same similarity. So no score depends on the
-order of files or detections, and a network to which all people look alike gains nothing from it.
+Average precision treats equal similarities as scikit-learn does, as one threshold. In top-k, wrong
+detections are ranked before right ones of the same similarity. The metrics therefore do not depend
+on the order of files or detections, and equal embeddings for everyone score low.
 """
 
 from collections.abc import Sequence
@@ -27,10 +27,10 @@ from engine.evaluation.gallery import (
 )
 from engine.evaluation.thresholds import Similarities, best_wrong
 
-SEARCH_SCORE = 0.5  # detections from this score on are ranked against queries
+SEARCH_SCORE = 0.5  # minimum detection score in a search
 TOP = (1, 5, 10)
-CHUNK = 64  # queries scored at once: [64, 140k] similarities are 36 MB
-PAIRS = 1 << 19  # pairs of a person and a detection compared at once: 170 bytes each, 90 MB
+CHUNK = 64  # queries in one matrix: [64, 140k] similarities take 36 MB
+PAIRS = 1 << 19  # pairs of a person and a detection in one comparison: 170 bytes each, 90 MB
 
 
 def detection(
@@ -40,12 +40,17 @@ def detection(
     iou_thr: float = 0.5,
     labeled: Sequence[Tensor] | None = None,
 ) -> dict[str, float]:
-    """Recall, and average precision over all detections times recall, of a gallery.
+    """Return "recall", and "ap": average precision over all detections, times recall.
 
-    gt_boxes: [n, 4] and dets: [m, 5] (x1 y1 x2 y2 score) per image. Detections count from
-    `score_thr` on. Each keeps its best ground truth, each ground truth its best detection (the
-    first of equals); matched are those that agree, with IoU >= iou_thr. labeled: bool [n] per
-    image: only these ground truths count, and images without any are left out.
+    A detection and a ground truth are matched if each is the other's best (the first of equals) and
+    their IoU is at least `iou_thr`.
+
+    Args:
+        gt_boxes: [n, 4] x1 y1 x2 y2 for each image.
+        dets: [m, 5] x1 y1 x2 y2 score for each image.
+        score_thr: minimum score of a detection.
+        labeled: bool [n] for each image; if given, only these ground truths count, and images
+            without any are left out.
     """
     if labeled is not None:
         gt_boxes = [boxes[keep] for boxes, keep in zip(gt_boxes, labeled)]
@@ -72,11 +77,19 @@ def detection_errors(
     iou_thr: float = 0.5,
     near_thr: float = 0.1,
 ) -> dict:
-    """What became of each annotated person, as fractions that sum to 1, and their number "people".
+    """Return the share of annotated people in each of four states, and their number "people".
 
-    found: matched (as in `detection`) among the detections from sure_thr on; low_score: only among
-    those from score_thr on; poorly_placed: not matched, but the best ground truth of a detection
-    with IoU >= near_thr; missed: the rest. (After TIDE, Bolya et al., ECCV 2020.)
+    Source: after TIDE, Bolya et al., ECCV 2020.
+
+    Args:
+        gt_boxes, dets: as in `detection`.
+
+    Returns:
+        found: matched (as in `detection`) to a detection with a score of at least `sure_thr`.
+        low_score: matched only to a detection with a score of at least `score_thr`.
+        poorly_placed: not matched, but the best ground truth of a detection with an IoU of at
+            least `near_thr`.
+        missed: all others.
     """
     names = ("found", "low_score", "poorly_placed", "missed")
     counts = torch.zeros(len(names), dtype=torch.long)
@@ -97,21 +110,22 @@ def detection_errors(
 
 
 def _pieces(gt_boxes: Sequence[Tensor], dets: Sequence[Tensor]) -> list[slice]:
-    """The images in a row, cut so that about PAIRS pairs are compared at a time."""
+    """Divide the images into slices of about PAIRS pairs."""
     return cut(torch.tensor([len(g) * len(d) for g, d in zip(gt_boxes, dets)]).long(), PAIRS)
 
 
 @dataclass(frozen=True)
 class _Pairs:
-    """The P pairs of a ground truth and a detection in the same image, G and N of them in all."""
+    """All P pairs of a ground truth and a detection of the same image, for G ground truths and N
+    detections."""
 
     people: int  # G
     scores: Tensor  # [N]
     gt: Tensor  # [P] int64
     det: Tensor  # [P] int64
     iou: Tensor  # [P]
-    is_best_gt: Tensor  # [P] bool: of its detection
-    matched: Tensor  # [P] bool: and it is its ground truth's best detection, with IoU enough
+    is_best_gt: Tensor  # [P] bool: the ground truth is the detection's best
+    matched: Tensor  # [P] bool: each is the other's best, with sufficient IoU
 
     @staticmethod
     def of(
@@ -127,7 +141,10 @@ class _Pairs:
 
 
 def _best(iou: Tensor, owner: Tensor, owners: int) -> Tensor:
-    """iou, owner: [P] -> bool [P]: the first of the pairs with their owner's largest IoU."""
+    """Return bool [P]: whether a pair is the first one with the largest IoU of its owner.
+
+    iou, owner: [P].
+    """
     best = torch.zeros(owners, dtype=iou.dtype).scatter_reduce(0, owner, iou, "amax")
     pair = torch.arange(len(iou)).masked_fill(iou < best[owner], len(iou))
     first = torch.full((owners,), len(iou)).scatter_reduce(0, owner, pair, "amin")
@@ -142,7 +159,7 @@ def search(
     score_thr: float = SEARCH_SCORE,
     cbgm: CBGM | None = None,
 ) -> dict:
-    """Scores of one protocol, see `search_many`."""
+    """Return the search scores of one protocol, see `search_many`."""
     return search_many(dets, feats, query_feats, [protocol], score_thr, cbgm)[0]
 
 
@@ -154,12 +171,17 @@ def search_many(
     score_thr: float = SEARCH_SCORE,
     cbgm: CBGM | None = None,
 ) -> list[dict]:
-    """Search scores of several protocols in one pass over the features.
+    """Return the search scores of several protocols, computed in one pass over the embeddings.
 
-    dets: [n, 5] and feats: [n, D] per gallery image; query_feats: [queries of the dataset, D].
-    Returns per protocol mAP, top1, top5, top10; for its Q queries, "ap" [Q] float64 and
-    "first_hit" [Q] int64: the rank of the first right detection, 1 is best, 0 is never found; and
-    "similarities", from which thresholds follow.
+    Args:
+        dets: [n, 5] x1 y1 x2 y2 score for each gallery image.
+        feats: [n, D] for each gallery image.
+        query_feats: [queries of the dataset, D].
+
+    Returns:
+        For each protocol: "mAP", "top1", "top5", "top10"; for its Q queries "ap" [Q] float64 and
+        "first_hit" [Q] int64, the rank of the first right detection (1 is the best, 0 if none is
+        found); and "similarities", see `thresholds.Similarities`.
     """
     gallery = Gallery.above(dets, feats, score_thr)
     truths = [_Truth.of(gallery, protocol) for protocol in protocols]
@@ -171,8 +193,8 @@ def search_many(
         )
         for p in protocols
     ]
-    wanted = torch.unique(torch.from_numpy(np.concatenate([p.queries for p in protocols])))
-    for chunk in wanted.split(CHUNK):
+    searched = torch.unique(torch.from_numpy(np.concatenate([p.queries for p in protocols])))
+    for chunk in searched.split(CHUNK):
         sims = query_feats[chunk] @ gallery.feats.T
         for protocol, truth, (ap, first_hit, seen) in zip(protocols, truths, results):
             queries = torch.from_numpy(protocol.queries)
@@ -188,7 +210,13 @@ def search_many(
 
 
 def _rank(sims, rows, gallery, protocol, cbgm) -> tuple[Tensor, Tensor | None, Tensor]:
-    """sims: [c, N] of the protocol's queries `rows` -> with CBGM, if wanted; and their listing."""
+    """Re-rank by CBGM if it is given, and list the detections that the queries search.
+
+    sims: [c, N] similarities of the protocol's queries `rows`.
+
+    Returns:
+        sims, and index and weights of `gallery.listing`.
+    """
     index, weights = listing(torch.from_numpy(protocol.listed[rows.numpy()]), gallery)
     if cbgm:
         people = [cbgm.people[q] for q in protocol.queries[rows.numpy()]]
@@ -198,16 +226,17 @@ def _rank(sims, rows, gallery, protocol, cbgm) -> tuple[Tensor, Tensor | None, T
 
 @dataclass(frozen=True)
 class _Truth:
-    """Which detections may be right: C candidates, each well placed on its query's person."""
+    """C candidates: the detections that overlap the person of their query sufficiently."""
 
-    present: Tensor  # [Q] int64: listings of images that hold the person
+    present: Tensor  # [Q] int64: listed images that show the person
     query: Tensor  # [C] int64, ascending
-    slot: Tensor  # [C] int64: number of the candidate's listing among the query's
+    slot: Tensor  # [C] int64: number of the candidate's image among those of the query
     detection: Tensor  # [C] int64
 
     @staticmethod
     def of(gallery: Gallery, protocol: Protocol) -> "_Truth":
-        """IoU >= min(0.5, wh / ((w + 10)(h + 10))), which forgives a few pixels on tiny people."""
+        """Find the candidates, whose IoU is at least min(0.5, wh / ((w + 10)(h + 10))). The second
+        value allows an error of a few pixels for small people."""
         entry, query = torch.from_numpy(protocol.box_entry), torch.from_numpy(protocol.query)
         boxes = torch.from_numpy(protocol.boxes).double()
         image = torch.from_numpy(protocol.image)[entry]
@@ -229,7 +258,10 @@ class _Truth:
         return _Truth(present, query[entry], slot[entry], detection[order])
 
     def best(self, sims: Tensor, rows: Tensor) -> Tensor:
-        """sims: [c, N] of queries rows [c] -> similarities [c, T] of true positives, or -inf."""
+        """Return the similarities of the true positives, [c, T], padded with -inf.
+
+        sims: [c, N] of the queries `rows` [c].
+        """
         row, candidate = spread(*self._candidates(rows))
         slots = max(1, int(self.present[rows].max()))
         cell, value = row * slots + self.slot[candidate], sims[row, self.detection[candidate]]
@@ -237,7 +269,10 @@ class _Truth:
         return best.view(-1, slots)
 
     def right(self, sims: Tensor, row: Tensor) -> Tensor:
-        """sims: [N] of one query -> its true positives, of equal ones the first in the gallery."""
+        """Return the true positives of one query; of equal ones the first in the gallery.
+
+        sims: [N] similarities of the query.
+        """
         start, count = self._candidates(row)
         slot, detection = self.slot[start : start + count], self.detection[start : start + count]
         order = np.lexsort((detection, -sims[detection], slot))
@@ -250,11 +285,11 @@ class _Truth:
 
 
 def _score(sims, index, weights, hits, present) -> tuple[Tensor, Tensor]:
-    """Average precision x found / present [c] and the rank of the first hit [c].
+    """Return average precision × found / present [c] and the rank of the first right detection [c].
 
-    Nothing is sorted but the few true positives of a query. With s the similarity of one of them,
-    its precision is (true positives >= s) / (detections >= s), and scikit-learn's average
-    precision is the mean of these over the true positives found.
+    Only the few true positives of a query are sorted. If s is the similarity of one of them, its
+    precision is (true positives >= s) / (detections >= s). scikit-learn's average precision is the
+    mean of these values over the true positives that were found.
     """
     hits = hits.sort(dim=1).values
     values = sims if index is None else sims.gather(1, index)
@@ -268,7 +303,10 @@ def _score(sims, index, weights, hits, present) -> tuple[Tensor, Tensor]:
 
 
 def _count_above(values: Tensor, weights: Tensor, levels: Tensor) -> Tensor:
-    """Weight of the values [c, L] that reach each of the levels [c, T], ascending: int64 [c, T]."""
+    """Return the total weight of the values that are at least each level, int64 [c, T].
+
+    values, weights: [c, L]; levels: [c, T], ascending.
+    """
     reached = torch.searchsorted(levels, values.contiguous(), right=True)
     count = torch.zeros(len(levels), levels.shape[1] + 1).scatter_add(1, reached, weights)
     return count.long().flip(1).cumsum(1).flip(1)[:, 1:]
@@ -280,12 +318,12 @@ def _summary(ap: Tensor, first_hit: Tensor, seen: Similarities) -> dict:
 
 
 class RankedDetection(NamedTuple):
-    """One place in a query's list of matches."""
+    """One detection in the ranking of a query."""
 
     image: int  # number of the gallery image
     box: Tensor  # [4] x1 y1 x2 y2, pixels
     similarity: float
-    right: bool  # the one true positive of its image
+    right: bool  # whether it is the true positive of its image
 
 
 def top_matches(
@@ -298,7 +336,8 @@ def top_matches(
     score_thr: float = SEARCH_SCORE,
     cbgm: CBGM | None = None,
 ) -> list[list[RankedDetection]]:
-    """The k best matches, best first, of each query in `rows` (positions in the protocol)."""
+    """Return the k most similar detections, best first, for each query in `rows` (positions in the
+    protocol)."""
     gallery, rows = Gallery.above(dets, feats, score_thr), torch.as_tensor(rows, dtype=torch.long)
     truth = _Truth.of(gallery, protocol)
     sims = query_feats[torch.from_numpy(protocol.queries)[rows]] @ gallery.feats.T

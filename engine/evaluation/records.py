@@ -1,5 +1,8 @@
-"""What evaluations leave behind: results.json of the last one, a line of evaluations.jsonl for each
-of a training, and which of them a checkpoint's thresholds stand in."""
+"""The files that evaluations write, and the thresholds of a checkpoint among them.
+
+results.json describes the last evaluation; evaluations.jsonl has a line for each evaluation of a
+training run.
+"""
 
 import json
 from pathlib import Path
@@ -11,13 +14,15 @@ from utils.files import open_file
 RESULTS = "results.json"
 EVALUATIONS = "evaluations.jsonl"
 SIZES_DRAWN, THRESHOLDS_DRAWN = "gallery_sizes.png", "thresholds.png"
-PREFIX = "thresholds/"  # of a threshold's name among flat metrics
+PREFIX = "thresholds/"  # of thresholds among flat metrics
 
 
 def flat_metrics(results: dict) -> dict[str, float]:
-    """{"detection/recall": ..., "search/mAP": ..., ...}: the main numbers alone. Thresholds too, as
-    "thresholds/0.05", where people were searched as any program searches: similarities of
-    ground-truth boxes and of CBGM are others."""
+    """Return the main numbers of an evaluation, {"detection/recall": …, "search/mAP": …, …}.
+
+    They include the thresholds, as "thresholds/0.05", unless the evaluation used ground-truth boxes
+    or CBGM: the similarities of a search by the demo or the app have another distribution then.
+    """
     protocol, thresholds = results["protocol"], results.get("thresholds", {})
     if protocol["cbgm"] or protocol["ground_truth_boxes"]:
         thresholds = {}
@@ -29,13 +34,19 @@ def flat_metrics(results: dict) -> dict[str, float]:
 
 
 def epoch_of(checkpoint: dict) -> int | None:
-    """Finished epochs; None within one, or where the file does not say."""
+    """Return the number of finished epochs, or None if the checkpoint was written within an epoch
+    or does not record it."""
     return None if checkpoint.get("step") else checkpoint.get("epoch")
 
 
 def evaluations_of(folder: Path) -> list[dict]:
-    """A run's evaluations in order, {"epoch", "search/mAP", …}; a last line that a killed run has
-    not finished does not count."""
+    """Read the evaluations of a run, {"epoch", "search/mAP", …}, in order.
+
+    An incomplete last line of a killed run is ignored.
+
+    Raises:
+        UserError: if the file has another form.
+    """
     path = folder / EVALUATIONS
     if not path.exists():
         return []
@@ -47,7 +58,9 @@ def evaluations_of(folder: Path) -> list[dict]:
             return past
     except (ValueError, AttributeError):
         pass
-    raise UserError(f"{path}: expected lines of JSON, each with epoch and search/mAP; found others")
+    raise UserError(
+        f"{path}: expected lines of JSON, each with epoch and search/mAP; found another line"
+    )
 
 
 def evaluated_epoch(path: str | Path, folder: str | Path) -> int | None:

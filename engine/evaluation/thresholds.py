@@ -1,14 +1,13 @@
-"""From which similarity on is it the same person? What an evaluation's own matches say.
+"""Similarity thresholds for open-set search, where the query person may be absent.
 
-The question is the open-set one: she may not be there at all. A *false alarm* of a query at a
-similarity s is that in a gallery without her somebody reaches s: the gallery is the images that
-her query lists and that, by the annotations, do not hold her. (In an image that does hold her, a
-detection beside her box may still show her, so those images would blame the network for being
-right.) A *true match* is what counts as right in average precision: the most similar
-detection on her in an image that holds her; it is kept at s if its similarity reaches s.
+A query has a *false alarm* at a similarity s if a detection reaches s in an image that the query
+lists and that, by the annotations, does not show the person. Images that show the person are left
+out, because a detection beside the annotated box may still show them. A *true match* is the
+detection that average precision counts as right: the most similar one on the person in an image
+that shows them. It is kept at s if its similarity is at least s.
 
-A rate of false alarms is one of queries, so it belongs to the number of images that a query lists:
-in a gallery ten times as large, somebody reaches s more often.
+The false-alarm rate is a share of queries. It depends on the number of images that a query lists:
+in a gallery ten times as large, s is reached more often.
 """
 
 import numpy as np
@@ -18,8 +17,8 @@ from torch import Tensor
 from datasets.protocol import Protocol
 from engine.evaluation.gallery import Gallery
 
-RATES = (0.01, 0.05, 0.1)  # false alarms, of queries
-LOWEST = -1.0  # of unit embeddings
+RATES = (0.01, 0.05, 0.1)  # shares of queries with a false alarm
+LOWEST = -1.0  # similarity of unit embeddings
 CURVE_POINTS = 101
 
 
@@ -31,8 +30,13 @@ def best_wrong(
     gallery: Gallery,
     protocol: Protocol,
 ) -> Tensor:
-    """The best similarity [c] of somebody else to each of the protocol's queries `rows` [c], -inf
-    where nobody else is. sims: [c, N]; index, weights: see `gallery.listing`."""
+    """Return the highest similarity of a wrong detection for each query, [c], or -inf.
+
+    Args:
+        sims: [c, N] similarities.
+        index, weights: see `gallery.listing`.
+        rows: [c] positions of the queries in the protocol, ascending.
+    """
     values = sims if index is None else sims.gather(1, index)
     if not values.shape[1]:
         return torch.full((len(values),), -torch.inf)
@@ -48,8 +52,8 @@ def best_wrong(
 
 
 class Similarities:
-    """Of Q queries: one number for each, somebody else's best similarity, and one for each true
-    match; put in some queries at a time."""
+    """The similarities that decide thresholds: for each of Q queries the highest one of a wrong
+    detection, and those of all true matches."""
 
     def __init__(self, queries: int):
         self.wrong = torch.full((queries,), -torch.inf)
@@ -57,18 +61,28 @@ class Similarities:
         self.best_right = torch.full((queries,), -torch.inf)
 
     def add(self, rows: Tensor, hits: Tensor, wrong: Tensor) -> None:
-        """rows: [c] ascending; hits: [c, T] similarities of true matches, or -inf; wrong: [c]."""
+        """Add the results of c queries.
+
+        Args:
+            rows: [c] positions of the queries, ascending.
+            hits: [c, T] similarities of the true matches, padded with -inf.
+            wrong: [c] result of `best_wrong`.
+        """
         self.wrong[rows], self.best_right[rows] = wrong, hits.amax(1)
         self.right.append(hits[hits > -torch.inf])
 
     def thresholds(self) -> dict[str, dict[str, float]]:
-        """For each of RATES, by its digits, the smallest similarity at which no larger share of
-        queries has a false alarm, and what is kept there: of the true matches, and of the
-        queries those that keep one. A rate less than one query allows none."""
+        """Return the threshold of each of RATES, with the rate as a string as its key.
+
+        A threshold is the smallest similarity at which the share of queries with a false alarm does
+        not exceed the rate. If rate × queries < 1, no false alarm is allowed. "matches_kept" is the
+        share of true matches that reach the threshold, "queries_kept" the share of queries with at
+        least one such match.
+        """
         return {f"{rate:g}": self._at(self.threshold(rate)) for rate in RATES}
 
     def threshold(self, rate: float) -> float:
-        """Just above the first false alarm too many; LOWEST where there is none."""
+        """Return the next number above the first false alarm beyond `rate`, at least LOWEST."""
         allowed = int(rate * len(self.wrong) + 1e-9)
         first = self.wrong.sort(descending=True).values[allowed]
         return max(float(np.nextafter(first.numpy(), np.float32(np.inf))), LOWEST)
@@ -81,7 +95,8 @@ class Similarities:
         }
 
     def curve(self) -> dict[str, list[float]]:
-        """Shares over evenly spaced similarities from the smallest to the largest seen."""
+        """Return shares of queries and matches at CURVE_POINTS evenly spaced similarities, from the
+        smallest to the largest one."""
         right = torch.cat(self.right)
         seen = torch.cat([self.wrong[self.wrong > -torch.inf], right])
         low, high = (float(seen.min()), float(seen.max())) if len(seen) else (LOWEST, 1.0)
@@ -94,5 +109,5 @@ class Similarities:
 
 
 def _share(values: Tensor, similarity: float) -> float:
-    """Of the values, those that reach it; 0 of none."""
+    """Return the share of the values that are at least `similarity`; 0 without values."""
     return int((values >= similarity).sum()) / max(len(values), 1)

@@ -1,4 +1,4 @@
-"""A run's curves in TensorBoard: each point once, at the number of steps its weights had learnt."""
+"""Training curves in TensorBoard. Each point is written once, at the number of steps done."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +13,15 @@ from utils.errors import UserError, reason_of
 
 
 class Curves:
-    """Writes through `writer`; nothing on ranks that have none. UserError where it cannot."""
+    """The curves of one run.
+
+    Args:
+        folder: of the event files.
+        writer: None on all ranks but the first, whose calls then do nothing.
+
+    Raises:
+        UserError: from every method, if the file cannot be written.
+    """
 
     def __init__(self, folder: Path, writer: SummaryWriter | None):
         self.folder, self.writer = folder, writer
@@ -27,7 +35,7 @@ class Curves:
         self._do(SummaryWriter.add_image, name, pixels, step, dataformats="HWC")
 
     def flush(self) -> None:
-        """All that was added lies in the file."""
+        """Write everything that was added to the file."""
         self._do(SummaryWriter.flush)
 
     def close(self) -> None:
@@ -45,17 +53,20 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"OUTPUT_DIR {folder}: TensorBoard's file cannot be written ({reason_of(error)}); "
-            "checkpoints there are whole, continue with --resume"
+            f"OUTPUT_DIR {folder}: the TensorBoard file cannot be written ({reason_of(error)}); "
+            "the checkpoints are complete, continue with --resume"
         ) from None
 
 
 @contextmanager
 def curves_in(folder: Path, step: int, first: bool) -> Iterator[Curves]:
-    """The curves of a run that goes on at `step`: what lies in `folder` from there on is void, as
-    the run that told it was killed. first: whether this rank writes."""
+    """Open the curves of a run that continues at `step`.
+
+    Points from `step` on that a killed run has left in `folder` are removed. first: whether this
+    rank writes.
+    """
     before = threading.excepthook
-    # an error of the writer's thread is raised again here, with the next point
+    # An OSError of the writer's thread is raised again in this thread by the next call.
     threading.excepthook = lambda args: issubclass(args.exc_type, OSError) or before(args)
     try:
         with _writing(folder):

@@ -1,4 +1,4 @@
-"""A student under its teacher, from a config."""
+"""Construction of a distilled student from a config."""
 
 import torch
 from torch import nn
@@ -10,11 +10,17 @@ from models.search_net import SearchNet
 
 
 def build(cfg: CfgNode, num_pids: int, device: torch.device) -> tuple[nn.Module, SearchNet]:
-    """The distiller of DISTILLER.TERMS under the teacher of DISTILLER.TEACHER_CKPT, and the
-    student in it: drawn first, it starts as it would alone from the same seed."""
+    """Build the distiller of DISTILLER.TERMS with the teacher of DISTILLER.TEACHER_CKPT.
+
+    The student is initialised first. With the same seed it has the initial weights of a student
+    that is trained without a teacher.
+
+    Returns:
+        The distiller, and the student in it.
+    """
     student = build_net(cfg, num_pids).to(device)
     teacher, teacher_cfg = load_teacher(cfg.DISTILLER.TEACHER_CKPT, device)
     if cfg.DISTILLER.INIT_STUDENT:
         copied = init_from_teacher(student, teacher)
-        print(f"student starts with {len(copied)} tensors of the teacher: {', '.join(copied)}")
+        print(f"student initialised with {len(copied)} teacher tensors: {', '.join(copied)}")
     return build_distiller(cfg, student, teacher, teacher_cfg).to(device), student

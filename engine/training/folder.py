@@ -1,5 +1,4 @@
-"""The checkpoints of a run in its folder: saved whole, the newest found again, damaged ones put
-aside."""
+"""The checkpoints of a run in its folder: saving, finding the newest, renaming damaged ones."""
 
 import itertools
 import re
@@ -16,15 +15,23 @@ BEST, CONFIG = "best.pth", "config.yaml"
 
 
 class CheckpointFolder:
-    """The checkpoints of one run: epoch_EE.pth at an epoch's end (the first is 00),
-    epoch_EE_step_SSSSSS.pth inside one, best.pth."""
+    """The checkpoint files of one run.
+
+    epoch_EE.pth is written at the end of an epoch (the first is 00), epoch_EE_step_SSSSSS.pth
+    within an epoch. best.pth is a copy of the one with the highest mAP.
+
+    Args:
+        folder: OUTPUT_DIR.
+        keep: how many checkpoints remain beside best.pth.
+    """
 
     def __init__(self, folder: Path, keep: int):
         self.folder = folder
         self.keep = keep
 
     def newest_first(self) -> list[Path]:
-        """Checkpoints by progress; a finished epoch E comes after every step within it."""
+        """Return the paths of all checkpoints but best.pth, the most advanced first. A finished
+        epoch is more advanced than every step within it."""
 
         def progress(path: Path) -> tuple[int, float]:
             epoch, step = re.fullmatch(r"epoch_(\d+)(?:_step_(\d+))?", path.stem).groups()
@@ -37,14 +44,22 @@ class CheckpointFolder:
         ]
         return sorted(found, key=progress, reverse=True)
 
-    def traces(self) -> list[str]:
-        """Names of what an earlier run has left."""
+    def files_of_earlier_run(self) -> list[str]:
+        """Return the names of the files that an earlier run has written here."""
         named = [self.folder / BEST, self.folder / EVALUATIONS]
         found = [*self.newest_first(), *self.folder.glob("epoch_*.pth.damaged*")]
         return [path.name for path in [*found, *named] if path.exists()]
 
     def save(self, content: dict) -> Path:
-        """content["epoch"] epochs are finished and content["step"] steps of the next one."""
+        """Write a checkpoint and remove the oldest ones beyond `keep`.
+
+        Args:
+            content: "epoch" is the number of finished epochs, "step" the number of finished steps
+                of the next one.
+
+        Returns:
+            The path of the file.
+        """
         epoch, step = content["epoch"], content["step"]
         name = f"epoch_{epoch:02d}_step_{step:06d}.pth" if step else f"epoch_{epoch - 1:02d}.pth"
         save_file(content, self.folder / name)
@@ -58,9 +73,16 @@ class CheckpointFolder:
             shutil.copyfileobj(source, target)
 
     def load_newest(self, say: Callable[[str], None]) -> tuple[Path, dict] | None:
-        """The newest whole checkpoint, None where there is none at all; `say` names each damaged
-        one before it, which is put aside as NAME.damaged. UserError where all are damaged, or one
-        cannot be read."""
+        """Read the newest undamaged checkpoint.
+
+        Newer damaged ones are renamed to NAME.damaged and reported through `say`.
+
+        Returns:
+            The path and the content, or None if the folder holds no checkpoint.
+
+        Raises:
+            UserError: if all checkpoints are damaged, or one cannot be read.
+        """
         damaged = []
         for path in self.newest_first():
             try:
@@ -69,21 +91,22 @@ class CheckpointFolder:
                 damaged.append((path, error))
                 continue
             for bad, error in damaged:
-                say(f"{error}; put aside as {put_aside(bad).name}, going on with {path.name}")
+                say(f"{error}; renamed to {put_aside(bad).name}, continuing with {path.name}")
             return found
         if damaged:
             raise UserError(
-                f"OUTPUT_DIR {self.folder}: no checkpoint there is whole ({damaged[0][1]}); give "
-                "--ckpt FILE, or another OUTPUT_DIR to start anew"
+                f"OUTPUT_DIR {self.folder}: every checkpoint is damaged ({damaged[0][1]}); give "
+                "--ckpt FILE, or another OUTPUT_DIR to start from the beginning"
             )
         return None
 
 
 def put_aside(path: Path) -> Path:
-    """Rename to NAME.damaged, or to the first NAME.damaged.N that is free."""
+    """Rename a file to NAME.damaged, or to NAME.damaged.N with the first free N; return the new
+    path."""
     names = itertools.chain([".damaged"], (f".damaged.{n}" for n in itertools.count(2)))
     aside = next(new for end in names if not (new := path.with_name(path.name + end)).exists())
     try:
         return path.rename(aside)
     except OSError as error:
-        raise UserError(f"{path}: damaged, cannot be renamed ({reason_of(error)})") from None
+        raise UserError(f"{path}: damaged, and cannot be renamed ({reason_of(error)})") from None

@@ -1,4 +1,4 @@
-"""Every random generator: seeded, and saved, so that a resumed run draws what it would have."""
+"""Seeds and states of all random generators, so that a resumed run equals an uninterrupted one."""
 
 import random
 
@@ -9,14 +9,18 @@ from utils.errors import UserError, reason_of
 
 
 def seed_everything(seed: int) -> None:
+    """Seed the generators of Python, NumPy and PyTorch."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
 
 
 def generator_states() -> dict:
-    """Python's, NumPy's, torch's and CUDA's, as tensors and plain numbers (loadable with
-    weights_only). Loader workers hold none: batches depend on seed, epoch and index alone."""
+    """Return the states of the generators of Python, NumPy, PyTorch and CUDA.
+
+    They consist of tensors and numbers, which torch.load reads with weights_only. Loader workers
+    have no generator: a batch depends only on seed, epoch and index.
+    """
     version, internal, gauss = random.getstate()
     name, keys, *rest = np.random.get_state(legacy=True)
     return {
@@ -28,18 +32,26 @@ def generator_states() -> dict:
 
 
 def restore_generators(states: dict, where: str) -> None:
-    """UserError where `states` are not what `generator_states` gives; where: whose they are."""
+    """Set the generators to the result of an earlier `generator_states`.
+
+    Args:
+        states: that result.
+        where: the file that holds it, for messages.
+
+    Raises:
+        UserError: if `states` has another form.
+    """
     try:
         version, internal, gauss = states["python"]
         random.setstate((version, tuple(internal), gauss))
         name, keys, place, *rest = states["numpy"]
         if place not in range(len(keys) + 1):
-            raise ValueError(f"numpy's place is {place}")
+            raise ValueError(f"NumPy's position is {place}")
         np.random.set_state((name, keys.numpy().astype(np.uint32), place, *rest))
         torch.set_rng_state(states["torch"])
         if states["cuda"] is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(states["cuda"])
-    except Exception as error:  # of each of them
+    except Exception as error:  # each library raises its own kind
         raise UserError(
-            f"{where}: the states of its random generators cannot be restored ({reason_of(error)})"
+            f"{where}: the random generator states cannot be restored ({reason_of(error)})"
         ) from None

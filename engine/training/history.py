@@ -1,4 +1,4 @@
-"""The evaluations of a run so far: one line of JSON each, {"epoch", "search/mAP", …}."""
+"""The evaluations of a run: one line of JSON for each, {"epoch", "search/mAP", …}."""
 
 import json
 from pathlib import Path
@@ -8,19 +8,23 @@ from utils.files import write_text
 
 
 class History:
-    """folder: the run's. Read anew whenever it is asked: the file is what a killed run leaves."""
+    """evaluations.jsonl in the folder of a run. Every call reads the file, which is the only state
+    that a killed run leaves."""
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     def past(self) -> list[dict]:
+        """Return all evaluations, in order."""
         return evaluations_of(self.folder)
 
     def add(self, new: dict) -> None:
+        """Append an evaluation."""
         self._write([*self.past(), new])
 
     def forget_after(self, epoch: int) -> None:
-        """Epochs that come again, where the newest checkpoint was damaged."""
+        """Remove the evaluations after `epoch`: those epochs are trained again if the run continues
+        from an older checkpoint."""
         past = self.past()
         kept = [one for one in past if one["epoch"] <= epoch]
         if len(kept) < len(past):

@@ -1,4 +1,4 @@
-"""One run at a time in an OUTPUT_DIR."""
+"""The lock of an OUTPUT_DIR, which admits one run at a time."""
 
 import re
 from collections.abc import Iterator
@@ -14,9 +14,8 @@ from utils.locks import locked
 
 NAME = ".lock"
 WRITTEN = (BEST, CACHE, CONFIG, EVALUATIONS, RESULTS, SIZES_DRAWN, THRESHOLDS_DRAWN)
-# The beginnings of files that a run was killed over: names that only `written_beside` and the
-# parts of an evaluation have.
-PARTS = re.compile(
+# Incomplete files of a killed run. Only `written_beside` and `make_cache` write such names.
+INCOMPLETE = re.compile(
     rf"(?:epoch_\d+(?:_step_\d+)?\.pth|{'|'.join(map(re.escape, WRITTEN))})\.part"
     rf"|{Path(CACHE).stem}\.part\d+"
 )
@@ -24,8 +23,13 @@ PARTS = re.compile(
 
 @contextmanager
 def sole_run(folder: Path) -> Iterator[None]:
-    """Make `folder`, and keep other runs out of it; UserError where there is one, which it names.
-    The lock is the first rank's, and dies with it."""
+    """Create `folder` and lock it for the run within the context.
+
+    Rank 0 holds the lock, which ends with its process.
+
+    Raises:
+        UserError: if another process holds the lock; the message names it.
+    """
     with ExitStack() as stack:
         from_first(lambda: _enter(folder, stack))
         yield
@@ -35,5 +39,5 @@ def _enter(folder: Path, stack: ExitStack) -> None:
     make_folder(folder, "OUTPUT_DIR")
     stack.enter_context(locked(folder / NAME, f"OUTPUT_DIR {folder}"))
     for path in folder.iterdir():
-        if PARTS.fullmatch(path.name):
+        if INCOMPLETE.fullmatch(path.name):
             remove(path)

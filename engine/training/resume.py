@@ -1,4 +1,4 @@
-"""Where a run goes on: what must not have changed since, and what has."""
+"""Comparison of a checkpoint with the run that continues from it."""
 
 from yacs.config import CfgNode
 
@@ -14,50 +14,62 @@ KINDS = {
     "epoch": int,
     "step": int,
 }
-ORDER = (
+ORDER_KEYS = (
     "INPUT.BATCH_SIZE_TRAIN",
     "INPUT.EXTRA_TRAIN",
     "SEED",
-)  # keys that decide an epoch's order, beside the data
+)  # keys that the order of images in an epoch depends on
 
 
 def check_place(saved: dict, cfg: CfgNode, data: dict, steps: int, where: str) -> list[str]:
-    """What has changed since `saved`, in lines to print; UserError where no run goes on from it.
+    """Compare a checkpoint with the config and data of the run that continues from it.
 
-    data: the training data's {"images", "identities", "annotations"}, of which as many are compared
-    as the checkpoint has. steps: of an epoch. where: the checkpoint's file.
+    Args:
+        saved: the content of the checkpoint.
+        data: {"images", "identities", "annotations"} of the training data; only the facts that the
+            checkpoint records are compared.
+        steps: of an epoch.
+        where: the path of the checkpoint, for messages.
+
+    Returns:
+        Lines to print about what has changed.
+
+    Raises:
+        UserError: if the run cannot continue from the checkpoint.
     """
     found = {key: saved.get(key) for key in KINDS}
     wrong = [key for key, kind in KINDS.items() if not isinstance(found[key], kind)]
     wrong += [key for key, value in found.items() if isinstance(value, bool)]
     if wrong:
-        raise UserError(f"{where}: cannot be resumed, without {', '.join(wrong)}")
+        raise UserError(f"{where}: cannot be resumed; missing or damaged: {', '.join(wrong)}")
     epoch, step, done = saved["epoch"], saved["step"], saved.get("done", 0)
     if min(epoch, step) < 0 or type(done) is not int or done < 0:
         raise UserError(f"{where}: expected counts from 0, found epoch {epoch}, step {step}")
     changes = compare_configs(saved, cfg, where)
     was = saved.get("data", {})
     if not isinstance(was, dict):
-        raise UserError(f"{where}: its data is no dict")
+        raise UserError(f"{where}: data: expected a dict, found {type(was).__name__}")
     moved = [f"{k} were {was[k]}, are {data[k]}" for k in data if was.get(k, data[k]) != data[k]]
     if was.get("identities", data["identities"]) != data["identities"]:
-        raise UserError(f"{where}: learnt from other people: {'; '.join(moved)}")
-    order = [change for change in changes if change.startswith(ORDER)] + moved
+        raise UserError(f"{where}: trained on different identities: {'; '.join(moved)}")
+    order = [change for change in changes if change.startswith(ORDER_KEYS)] + moved
     if step and order:
         raise UserError(
-            f"{where}: lies within an epoch, whose order is another: {'; '.join(order)}; go on "
-            "with what it was, or from an epoch's end"
+            f"{where}: was written within an epoch, and the order of the images has changed since: "
+            f"{'; '.join(order)}; restore them, or continue from the end of an epoch"
         )
     if step >= steps:
-        raise UserError(f"{where}: lies at step {step} of an epoch, which has {steps} steps here")
+        raise UserError(
+            f"{where}: was written at step {step} of an epoch, which has {steps} steps now"
+        )
     for change in changes:
         if change.startswith("SOLVER.OPTIMIZER"):
-            raise UserError(f"{where}: its optimizer's state is of another kind: {change}")
+            raise UserError(f"{where}: holds the state of another optimizer: {change}")
     lines = [f"config changed since {where}: {'; '.join(changes)}"] if changes else []
     lines += [f"training data changed since {where}: {'; '.join(moved)}"] if moved else []
     if len(saved["generators"]) != ranks():
         lines.append(
-            f"{where}: written by {len(saved['generators'])} ranks, going on with {ranks()}: "
-            "other random regions will be drawn"
+            f"{where}: written by {len(saved['generators'])} ranks, continuing with {ranks()}: "
+            "other random regions will be sampled"
         )
     return lines

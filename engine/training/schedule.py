@@ -1,9 +1,16 @@
-"""The learning rate as a function of the step: no state to save, none to lose."""
+"""The learning rate as a pure function of the step, without state in checkpoints."""
 
 
 def scaled_lr(base_lr: float, base_batch: int, batch: int) -> float:
-    """base_lr is meant for batches of base_batch images; lr grows with the batch (Goyal et al.,
-    "Accurate, Large Minibatch SGD", 2017). base_batch 0: base_lr as it is."""
+    """Scale the learning rate linearly with the batch, and print it.
+
+    Source: Goyal et al., "Accurate, Large Minibatch SGD", 2017.
+
+    Args:
+        base_lr: rate for a batch of `base_batch` images.
+        base_batch: 0 returns `base_lr` unchanged.
+        batch: images of a batch, on all ranks.
+    """
     if not base_batch:
         return base_lr
     rate = base_lr * batch / base_batch
@@ -22,9 +29,10 @@ def learning_rate(
     milestones: list[int],
     gamma: float,
 ) -> float:
-    """Linear warm-up from warmup_factor over the first epoch, then ×gamma at each milestone epoch.
+    """Return the learning rate of a step.
 
-    step counts from 0 over the whole run.
+    It rises linearly from base_lr × warmup_factor to base_lr in the first epoch, and is multiplied
+    by gamma at each milestone epoch. step: from 0, over the whole run.
     """
     epoch = step // steps_per_epoch
     rate = base_lr * gamma ** sum(epoch >= milestone for milestone in milestones)

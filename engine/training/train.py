@@ -170,7 +170,7 @@ class Trainer:
 
     def prepare(self, resume: bool, checkpoint: str | None) -> None:
         """What an earlier run has left is not overwritten."""
-        left = self.checkpoints.traces()
+        left = self.checkpoints.files_of_earlier_run()
         if left and not resume:
             raise UserError(
                 f"OUTPUT_DIR {self.folder}: holds {first_of(left)} of an earlier run; "
