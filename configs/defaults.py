@@ -94,10 +94,13 @@ _C.SOLVER.EVAL_PERIOD = 1  # epochs between evaluations; the last epoch is alway
 _C.DISTILLER = CN()
 _C.DISTILLER.TEACHER_CKPT = ""  # the teacher's checkpoint, which contains its config
 _C.DISTILLER.TERMS = ["dfd", "ld", "cd"]
-_C.DISTILLER.STOP_EPOCH = 0  # epochs after which the terms are no longer computed; 0: never
-_C.DISTILLER.INIT_STUDENT = (
-    False  # initialise the student with the teacher's weights of equal shape
-)
+_C.DISTILLER.STOP_EPOCH = 0  # epochs after which the weights of the terms are 0; 0: never
+# Terms whose weights fall: in epoch e of E (the first is 0), WEIGHT is multiplied by 1 - e / E.
+_C.DISTILLER.DECAY = []
+# The largest share of the terms' gradient, |terms| / (|terms| + |own losses|), on the student's
+# weights; longer gradients of the terms are scaled down. 0: no limit.
+_C.DISTILLER.GRADIENT_SHARE = 0.0
+_C.DISTILLER.INIT_STUDENT = False  # start the student with the teacher's weights of equal shape
 _C.DISTILLER.DFD = CN()  # foreground/background feature distillation; alone: FGD
 _C.DISTILLER.DFD.WEIGHT = 1.0
 _C.DISTILLER.DFD.FG_WEIGHT = 5e-5  # of features on people
@@ -133,6 +136,10 @@ _C.DISTILLER.RKD.WEIGHT = 1.0
 _C.DISTILLER.RKD.DISTANCE_WEIGHT = 1.0
 _C.DISTILLER.RKD.ANGLE_WEIGHT = 2.0
 _C.DISTILLER.RKD.NMS_THRESH = 0.7  # as in CD
+_C.DISTILLER.RPN = CN()  # logit distillation of the RPN's objectness
+_C.DISTILLER.RPN.WEIGHT = 1.0
+_C.DISTILLER.RPN.TEMPERATURE = 4.0
+_C.DISTILLER.RPN.ANCHORS = 256  # per image, those with the teacher's largest objectness
 _C.DISTILLER.HINT = CN()  # regression of feature maps (FitNets)
 _C.DISTILLER.HINT.WEIGHT = 1.0
 

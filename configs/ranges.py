@@ -34,10 +34,12 @@ MINIMUM = {
     "SOLVER.CKPT_KEEP": 1,
     "SOLVER.EVAL_PERIOD": 1,
     "DISTILLER.STOP_EPOCH": 0,
+    "DISTILLER.RPN.ANCHORS": 1,
     "EVAL_CBGM_K1": 1,
     "EVAL_CBGM_K2": 1,
 }
 LARGEST = 2**31 - 1  # integer; torch and numpy reject larger sizes and seeds, but late
+BELOW_ONE = ("SOLVER.MOMENTUM", "DISTILLER.GRADIENT_SHARE")  # at least 0 and below 1
 SHARES = (  # numbers in 0..1
     "MODEL.RPN.NMS_THRESH",
     "MODEL.RPN.SCORE_THRESH",
@@ -55,6 +57,7 @@ LISTS = {  # type and number of the items
     "MODEL.RPN.POST_NMS_TOP_N": (int, 2),
     "SOLVER.MILESTONES": (int, None),
     "DISTILLER.TERMS": (str, None),
+    "DISTILLER.DECAY": (str, None),
     "INPUT.AUGMENT": (str, None),
 }
 
@@ -87,7 +90,7 @@ def check_ranges(cfg: CfgNode) -> None:
             expected = f"at most {LARGEST}"
         elif key in SHARES and not 0 <= value <= 1:
             expected = "0 to 1"
-        elif key == "SOLVER.MOMENTUM" and not 0 <= value < 1:
+        elif key in BELOW_ONE and not 0 <= value < 1:
             expected = "at least 0 and below 1"
         elif key.endswith("TEMPERATURE") and not value > 0:
             expected = "a number above 0"

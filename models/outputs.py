@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class ForwardOutputs:
         embeddings: [P, D], unit, of these regions.
         oim: the tables of the network that computed the pass.
         losses: the network's own, unweighted.
+        rpn_head: the RPN's head, from features to logits, which only the term rpn computes.
     """
 
     images: ImageList
@@ -64,6 +65,7 @@ class ForwardOutputs:
     embeddings: Tensor
     oim: "OIM"
     losses: dict[str, Tensor] = field(default_factory=dict)
+    rpn_head: nn.Module | None = None
 
 
 @dataclass

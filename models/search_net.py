@@ -76,6 +76,7 @@ class SearchNet(nn.Module, Network):
             "rpn_cls": rpn_losses["loss_objectness"],
             "rpn_reg": rpn_losses["loss_rpn_box_reg"],
         } | outputs.losses
+        outputs.rpn_head = self.rpn.head
         return outputs
 
     def forward_teacher(self, student: ForwardOutputs) -> ForwardOutputs:
@@ -101,6 +102,7 @@ class SearchNet(nn.Module, Network):
             student.people,
             embeddings,
             self.oim,
+            rpn_head=self.rpn.head,
         )
 
     def _resize(self, images: list[Tensor], boxes: Sequence[Tensor]):

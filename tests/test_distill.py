@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import RPNHead
 from yacs.config import CfgNode
 
 import train_base
@@ -18,7 +19,19 @@ from datasets.types import UNLABELED
 from engine.training.train_step import loss_weights
 from models import distill
 from models.build import build_distiller, build_net, build_terms, init_from_teacher
-from models.distill import cd, check_terms, dfd, kd, ld, make_term, pkd, reviewkd, rkd
+from models.distill import (
+    cd,
+    check_terms,
+    dfd,
+    kd,
+    known_terms,
+    ld,
+    make_term,
+    pkd,
+    reviewkd,
+    rkd,
+    rpn,
+)
 from models.oim import OIM
 from models.outputs import ForwardOutputs, Regions
 from tests.golden import named_weights
@@ -29,8 +42,9 @@ from utils.files import save_file
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "losses.json").read_text())
 OPTIONS = {
     name: {key.lower(): value for key, value in get_cfg().DISTILLER[name.upper()].items()}
-    for name in ("dfd", "ld", "cd", "kd", "hint", "pkd", "reviewkd", "rkd")
+    for name in known_terms()
 }
+OPTIONS["rpn"]["anchors"] = 5000  # all of them, so that every level has a gradient
 WEIGHTS = {name: options.pop("weight") for name, options in OPTIONS.items()}
 DFD_PARTS = ("fg", "bg", "attention", "relation")
 CONTRASTIVE = OPTIONS["cd"] | dict(form="contrastive")
@@ -366,6 +380,26 @@ def test_rkd_by_hand():
     close(rkd.rkd_loss(5 * teacher.flip(1) + 7, teacher, 1, 2), 0)  # scale, shift and mirror
 
 
+def test_rpn_by_hand():
+    """Of the anchors, the best two of the teacher: the first and third."""
+    teacher = torch.tensor([[2.0, -3.0, 0.0]])
+    student = torch.tensor([[1.0, 50.0, 1.0]], requires_grad=True)
+    p, q = torch.sigmoid(teacher / 2)[0, [0, 2]], torch.sigmoid(torch.tensor([0.5, 0.5]))
+    by_hand = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).mean() * 4
+    loss = rpn.objectness_loss(student, teacher, 2, 2.0)
+    close(loss, by_hand.item())
+    loss.backward()
+    assert student.grad[0, 1] == 0 and student.grad[0, [0, 2]].all()
+
+
+def test_rpn_needs_the_same_anchors():
+    term = make_term("rpn", 8, 8, OPTIONS["rpn"])
+    student, teacher = make_outputs("student"), make_outputs("teacher")
+    teacher.rpn_head = RPNHead(8, 4)
+    with pytest.raises(UserError, match="DISTILLER.TERMS: rpn "):
+        term(student, teacher)
+
+
 # --- every term, called as by the distiller -----------------------------------------------------
 
 
@@ -414,6 +448,7 @@ def make_outputs(
         people=regions,
         embeddings=F.normalize(t(f"{key}.x", count, 8)).requires_grad_(grad),
         oim=make_oim(),
+        rpn_head=RPNHead(channels, 3),
     )
 
 
@@ -458,7 +493,7 @@ def test_empty_batches(name, options, sampled, boxes):
     assert all(grad.isfinite().all() for grad in grads)
 
 
-@pytest.mark.parametrize("name", ["dfd", "ld", "cd", "kd", "pkd", "rkd"])
+@pytest.mark.parametrize("name", ["dfd", "ld", "cd", "kd", "pkd", "rkd", "rpn"])
 def test_loss_of_equal_networks_is_zero(name):
     outputs = make_outputs("student")
     assert make_term(name, 8, 8, OPTIONS[name])(outputs, outputs).item() == pytest.approx(

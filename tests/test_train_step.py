@@ -11,10 +11,11 @@ from configs.defaults import load_cfg
 from engine.training import train_step
 from engine.training.batching import Part
 from engine.training.schedule import learning_rate
-from engine.training.train_step import TrainStep
+from engine.training.train_step import TrainStep, loss_weights
 from models.build import build_distiller, build_net
 from models.search_net import SearchNet
 from tests.tiny import TINY, pairs
+from utils.errors import UserError
 
 CPU = torch.device("cpu")
 SMALL = TINY | {
@@ -99,6 +100,65 @@ def test_the_teacher_stays_in_eval_mode_and_unchanged():
     sum(losses.values()).backward()
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
     assert all(p.grad is None for p in teacher.parameters())
+
+
+def distill(cuts: int = 1, **settings) -> tuple[Tensor, int]:
+    """The gradient of one distillation step on all weights, and how many of them are the student's.
+
+    cuts: parts that the batch is divided into.
+    """
+    torch.manual_seed(3)
+    values = {"SOLVER.CLIP_GRADIENTS": 0.0, "BACKBONE.FROZEN_BN": True} | settings
+    cfg = load_cfg(None, pairs(SMALL | values))
+    student, teacher = build_net(cfg, num_pids=3), build_net(cfg, num_pids=3)
+    model = build_distiller(cfg, student, teacher, cfg).train()
+    step = TrainStep(cfg, model, student, CPU)
+    before = flat(step.parameters)
+    torch.manual_seed(5)
+    size = len(IMAGES) // cuts
+    parts = [Part(IMAGES[i : i + size], TARGETS[i : i + size]) for i in range(0, 2, size)]
+    step.step(parts, RATE, "a test")
+    count = sum(p.numel() for p in student.parameters() if p.requires_grad)
+    return (before - flat(step.parameters)) / RATE, count
+
+
+LD, STOPPED = {"DISTILLER.TERMS": "[ld]"}, {"DISTILLER.LD.WEIGHT": 0.0}
+
+
+@pytest.mark.parametrize("cuts", [1, 2])
+def test_gradient_of_terms_is_limited_to_its_share(cuts):
+    """Half: the gradient of the terms is as long as the student's own at most."""
+    strong = LD | {"DISTILLER.LD.WEIGHT": 1000.0}
+    own = distill(cuts, **LD | STOPPED)[0]
+    terms = distill(cuts, **strong)[0] - own
+    assert terms.norm() > own.norm()
+    limited = distill(cuts, **strong, **{"DISTILLER.GRADIENT_SHARE": 0.5})[0] - own
+    assert limited.norm() == pytest.approx(own.norm().item(), rel=1e-3)
+    torch.testing.assert_close(limited / limited.norm(), terms / terms.norm(), atol=1e-3, rtol=0)
+
+
+def test_a_share_that_is_not_exceeded_changes_nothing():
+    weak = {"DISTILLER.TERMS": "[dfd, ld]", "DISTILLER.LD.WEIGHT": 0.01}
+    free, student = distill(**weak)
+    limited, _ = distill(**weak, **{"DISTILLER.GRADIENT_SHARE": 0.99})
+    assert len(free) > student  # DFD has weights of its own
+    torch.testing.assert_close(limited, free, atol=1e-5, rtol=1e-3)
+
+
+def test_weights_of_terms_stop_and_fall():
+    values = {"SOLVER.MAX_EPOCHS": 4, "DISTILLER.TERMS": "[ld, pkd]", "DISTILLER.DECAY": "[pkd]"}
+    cfg = load_cfg(None, pairs(values | {"DISTILLER.STOP_EPOCH": 3}))
+    weights = [loss_weights(cfg, epoch) for epoch in range(4)]
+    assert [one["pkd"] for one in weights] == [6.0, 4.5, 3.0, 0.0]
+    assert [one["ld"] for one in weights] == [1.0, 1.0, 1.0, 0.0]
+    assert {one["oim"] for one in weights} == {1.0}
+
+
+def test_a_term_to_decay_must_exist():
+    cfg = load_cfg(None, pairs(SMALL | {"DISTILLER.DECAY": "[fdf]"}))
+    net = build_net(cfg, num_pids=3)
+    with pytest.raises(UserError, match=r"DISTILLER\.DECAY: .*found fdf"):
+        TrainStep(cfg, net, net, CPU)
 
 
 def test_learning_rate_by_hand():

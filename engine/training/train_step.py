@@ -11,6 +11,7 @@ from yacs.config import CfgNode
 from engine.device import precision_of
 from engine.distributed import gather_rows, ranks, total
 from engine.training.batching import Part
+from engine.training.term_limit import TermLimit
 from models.backbones import FrozenNormStatistics
 from models.distill import check_terms
 from models.outputs import TrainingOutput
@@ -22,12 +23,18 @@ def loss_weights(cfg: CfgNode, epoch: int = 0) -> dict[str, float]:
     """The weight of every loss, by the name under which the model returns it.
 
     Args:
-        epoch: finished epochs; from DISTILLER.STOP_EPOCH on the weights of the terms are 0.
+        epoch: finished epochs; from DISTILLER.STOP_EPOCH on the weights of the terms are 0, and
+            those of DISTILLER.DECAY fall.
     """
     own = {name.lower(): weight for name, weight in cfg.SOLVER.LOSS_WEIGHTS.items()}
     stopped = 0 < cfg.DISTILLER.STOP_EPOCH <= epoch
+    left = 1 - epoch / max(cfg.SOLVER.MAX_EPOCHS, 1)
+    factors = {
+        name: 0.0 if stopped else left if name in cfg.DISTILLER.DECAY else 1.0
+        for name in cfg.DISTILLER.TERMS
+    }
     return own | {
-        name: 0.0 if stopped else cfg.DISTILLER[name.upper()].WEIGHT for name in cfg.DISTILLER.TERMS
+        name: factor * cfg.DISTILLER[name.upper()].WEIGHT for name, factor in factors.items()
     }
 
 
@@ -79,7 +86,9 @@ class TrainStep:
         self.optimizer = make_optimizer(cfg, self.parameters)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.solver.AMP == "fp16")
         check_terms(cfg.DISTILLER.TERMS)  # a network alone has the weights of terms too
+        check_terms(cfg.DISTILLER.DECAY, "DISTILLER.DECAY")
         self.weights = loss_weights(cfg)
+        self.limit = self._make_limit(cfg.DISTILLER.GRADIENT_SHARE)
         self.parallel = model
         if ranks() > 1:  # buffers stay: OIM's are equal by their updates, norms' are rank 0's
             with warnings.catch_warnings():
@@ -96,24 +105,27 @@ class TrainStep:
         parts = [self._on_device(part) for part in parts]
         whole = self._count(parts) if len(parts) > 1 else None
         self.optimizer.zero_grad()
+        if self.limit:
+            self.limit.reset()
         sums, people, labels = 0, [], []
         for number, (images, targets, alive) in enumerate(parts, 1):
             last = number == len(parts) or ranks() == 1
-            with nullcontext() if last else self.parallel.no_sync():
-                out = self._forward(self.parallel, images, targets)
+            with nullcontext() if last or self.limit else self.parallel.no_sync():
+                out = self._forward(self.model if self.limit else self.parallel, images, targets)
                 check_finite(out.losses, where)
                 whole = whole or {name: total(n * alive) for name, n in out.counts.items()}
                 share = {n: out.counts[n] * alive / whole[n].clamp(min=1) for n in whole}
                 shares = {
                     name: loss * share[out.mean_over[name]] for name, loss in out.losses.items()
                 }
-                loss = sum(self.weights[name] * part for name, part in shares.items())
-                shares["total"] = loss
-                # DistributedDataParallel takes the mean over ranks; the parts want the sum
-                self.scaler.scale(loss * ranks()).backward()
+                weighted = {name: self.weights[name] * part for name, part in shares.items()}
+                shares["total"] = sum(weighted.values())
+                self._backward(weighted)
             sums = sums + torch.stack([part.detach().float() for part in shares.values()])
             people.append(out.embeddings)
             labels.append(out.labels * alive)
+        if self.limit:
+            self.limit.write()
         self._update(torch.cat(people), torch.cat(labels), rate)
         return dict(zip(shares, total(sums).tolist()))
 
@@ -135,6 +147,26 @@ class TrainStep:
             squares = sum(g.square().sum() for g in gradients if g is not None)
             norms[name] = float(squares) ** 0.5 / scale
         return norms
+
+    def _make_limit(self, share: float) -> TermLimit | None:
+        """The limit of DISTILLER.GRADIENT_SHARE; None for no limit and for a network alone."""
+        if not share or self.model is self.net:
+            return None
+        own = [p for p in self.net.parameters() if p.requires_grad]
+        known = set(map(id, own))
+        return TermLimit(own, [p for p in self.parameters if id(p) not in known], share)
+
+    def _backward(self, weighted: dict[str, Tensor]) -> None:
+        """The gradient of one part. weighted: its losses."""
+        if self.limit is None:
+            # DistributedDataParallel computes the mean over ranks; the parts need the sum
+            self.scaler.scale(sum(weighted.values()) * ranks()).backward()
+            return
+        terms = getattr(self.model, "terms", nn.ModuleDict())
+        kinds = [torch.zeros((), device=self.device)] * 2
+        for name, loss in weighted.items():
+            kinds[name in terms] = kinds[name in terms] + loss
+        self.limit.add(*map(self.scaler.scale, kinds))
 
     def _on_device(self, part: Part) -> Part:
         return Part(

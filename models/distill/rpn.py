@@ -1,0 +1,73 @@
+"""RPN distillation: plain logit distillation of the objectness of anchors.
+
+LD and KD distil the logits of the detection branch, this term those of the region proposal network.
+It is not part of DDPS. The loss is that of Hinton et al., "Distilling the Knowledge in a Neural
+Network", 2015, section 2, for two classes.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from models.distill.kd import kd_loss
+from models.outputs import ForwardOutputs
+from utils.errors import UserError
+
+
+def objectness_loss(student: Tensor, teacher: Tensor, anchors: int, temperature: float) -> Tensor:
+    """KL(teacher || student) of the objectness of some anchors, mean over them, times temperature
+    squared.
+
+    Args:
+        student, teacher: logits [N, A] of all A anchors of N images.
+        anchors: the number of anchors per image, those with the largest logits of the teacher.
+        temperature: of both sigmoids.
+    """
+    best = teacher.topk(min(anchors, teacher.shape[1]), dim=1).indices
+    ours, theirs = (_two_classes(side.gather(1, best).flatten()) for side in (student, teacher))
+    return kd_loss(ours, theirs, temperature)
+
+
+def _two_classes(logits: Tensor) -> Tensor:
+    """[R] -> [R, 2]: the sigmoid of a logit is the softmax of the logit and zero."""
+    return torch.stack([logits, torch.zeros_like(logits)], dim=1)
+
+
+def objectness(outputs: ForwardOutputs) -> list[Tensor]:
+    """The RPN's logits [N, A, H, W] of each level, computed from the features of a pass."""
+    assert outputs.rpn_head is not None
+    return outputs.rpn_head(list(outputs.features.values()))[0]
+
+
+class Term(nn.Module):
+    """Distillation of the RPN's objectness.
+
+    The student's RPN head runs a second time. All anchors but the selected ones have no gradient.
+
+    Args:
+        anchors, temperature: as in `objectness_loss`.
+    """
+
+    mean_over = "images"
+
+    def __init__(
+        self, *, student_channels: int, teacher_channels: int, anchors: int, temperature: float
+    ):
+        super().__init__()
+        self.anchors = anchors
+        self.temperature = temperature
+
+    def forward(self, student: ForwardOutputs, teacher: ForwardOutputs) -> Tensor:
+        """Features of the same images -> scalar."""
+        ours = objectness(student)
+        with torch.no_grad():
+            theirs = objectness(teacher)
+        shapes = [[tuple(level.shape[1:]) for level in side] for side in (ours, theirs)]
+        if shapes[0] != shapes[1]:
+            raise UserError(
+                f"DISTILLER.TERMS: rpn expected a teacher with the student's anchors {shapes[0]}, "
+                f"found {shapes[1]}"
+            )
+        all_ours, all_theirs = (
+            torch.cat([level.flatten(1) for level in side], dim=1) for side in (ours, theirs)
+        )
+        return objectness_loss(all_ours, all_theirs, self.anchors, self.temperature)
