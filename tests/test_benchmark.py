@@ -57,6 +57,20 @@ def test_every_row_names_a_teacher_of_the_benchmark():
     assert {row.run(1).cfg.DISTILLER.TEACHER_CKPT for row in ROWS.values()} == made
 
 
+def test_equal_schedules_are_those_of_the_teacher():
+    teacher = TEACHERS[0].run().cfg.SOLVER
+    for row in rows.OVER_TEACHER:
+        solver = row.run(1).cfg.SOLVER
+        share = solver.MILESTONES[0] / solver.MAX_EPOCHS
+        assert share == pytest.approx(teacher.MILESTONES[0] / teacher.MAX_EPOCHS, abs=0.01)
+        if not row.key.endswith("_time"):
+            assert solver.MAX_EPOCHS == teacher.MAX_EPOCHS
+        past = range(solver.EVAL_PERIOD, solver.MAX_EPOCHS, solver.EVAL_PERIOD)
+        assert solver.MAX_EPOCHS - 2 in past  # the gain of the last two epochs is known
+    for row in rows.RECIPES.values():
+        assert row.run(TUNING_SEED).cfg.SOLVER.MAX_EPOCHS == teacher.MAX_EPOCHS
+
+
 def test_every_term_has_a_row_and_a_source():
     alone = {run.terms[0] for row in ROWS.values() if len((run := row.run(1)).terms) == 1}
     assert alone == set(known_terms()) == set(SOURCES)
@@ -205,7 +219,7 @@ def fake(bar: dict[str, list[float]]) -> Results:
         key: {seed: result(seed, [value / 100]) for seed, value in enumerate(values, 1)}
         for key, values in bar.items()
     }
-    return Results({key: {} for key in ROWS} | runs, {}, {}, {"queries": [{"person": 0}]})
+    return Results({key: {} for key in ROWS} | runs, {}, {"teacher": []}, {"queries": [{"person": 0}]})
 
 
 @pytest.mark.parametrize(
@@ -224,7 +238,8 @@ def test_ddps_over_other_methods_is_among_the_comparisons():
     found = fake(bars | {"dfd": [50, 57, 53]})
     assert results_module.undecided(found) == [ROWS[PAIR[1]], ROWS["dfd"]]
     said = page.missing_text(found)
-    assert said.startswith(f"9 of {len(ROWS) * len(SEEDS) + 4} runs")
+    once = len(rows.EQUAL_TUNING) + len(rows.RECIPES)
+    assert said.startswith(f"9 of {len(ROWS) * len(SEEDS) + 4 + once} runs")
     assert f"{ROWS[PAIR[1]].title} (seed 4, 5)" in said
 
 
@@ -240,9 +255,9 @@ def test_the_order_of_runs(monkeypatch, tmp_path):
                 results[row.key][seed] = result(seed, [(50 + gained + seed) / 100])
 
     for name in ("check_data", "check_rate"):
-        monkeypatch.setattr(benchmark, name, lambda folder: None)
+        monkeypatch.setattr(benchmark, name, lambda *_: None)
     monkeypatch.setattr(benchmark.Benchmark, "finish", finish)
-    found = Results(results, {}, {}, {"queries": [{"person": 0}]})
+    found = Results(results, {}, {"teacher": []}, {"queries": [{"person": 0}]})
     monkeypatch.setattr(results_module, "load", lambda folder: found)
     monkeypatch.setattr(page, "write", lambda folder: None)
     names = [*PAIR, "dfd", "ld"]
@@ -252,6 +267,25 @@ def test_the_order_of_runs(monkeypatch, tmp_path):
     first = [(key, seed) for keys in (PAIR, ["dfd", "ld"]) for seed in SEEDS for key in keys]
     more = [(key, seed) for seed in (4, 5) for key in (PAIR[0], "dfd", "ld")]
     assert asked == [*tuning, *first, *more]
+
+
+def test_gain_over_the_teacher_of_each_run():
+    """Of seeds 1 and 2, each with its own teacher; a student alone: the mean of both."""
+    key, alone = "equal_resnet18_ddps", "equal_resnet18_alone"
+    teachers = [result(1, [ap], checkpoint=name) for ap, name in ((0.4, "a"), (0.6, "b"))]
+    runs = {key: {1: result(1, [0.5], teacher="b"), 2: result(2, [0.5], teacher="a")}}
+    runs |= {alone: {1: result(1, [0.9], teacher=None)}}
+    found = Results(runs, {}, {"teacher": teachers}, {"queries": [{"person": 0}]})
+    theirs = results_module.teachers_of(found, ROWS[key])
+    gains = results_module.paired_gains(runs[key], theirs)
+    assert gains[:, 0].tolist() == pytest.approx([-10, 10])
+    assert tables.gain_over_teacher(found, ROWS[alone]).mean == pytest.approx(40)
+
+
+def test_gain_of_the_last_two_epochs():
+    runs = [{"mAP by epoch": {"14": 50, "16": 60, "18": 60.5}}]
+    assert tables.last_gain(runs) == pytest.approx(0.5)
+    assert math.isnan(tables.last_gain([{"mAP by epoch": {"3": 50}}]))
 
 
 def test_thirds_and_cells():
@@ -308,7 +342,8 @@ def test_kept_results_belong_to_current_rows():
         assert 100 * np.mean(kept["query_ap"]) == pytest.approx(kept["scores"]["mAP"], abs=0.01)
         key, _, seed = path.stem.rpartition("_seed")
         if key:
-            row = (ROWS | {rate.key: rate for rate in TUNING.values()})[key]
+            tuning = [*TUNING.values(), *rows.EQUAL_TUNING.values()]
+            row = (ROWS | rows.RECIPES | {rate.key: rate for rate in tuning})[key]
             assert kept["config"] == records.config_hash(row.run(int(seed)))
         else:
             (teacher,) = [one for one in TEACHERS if path.stem.startswith(f"{one.key}_")]
@@ -316,7 +351,9 @@ def test_kept_results_belong_to_current_rows():
 
 
 def test_the_students_have_the_learning_rate_that_tuning_chose():
-    if results_module.best_rate(FOLDER):
-        benchmark.check_rate(FOLDER)
+    if results_module.best_rate(FOLDER, TUNING):
+        benchmark.check_rate(FOLDER, TUNING, PAIR[0], "SOLVER.BASE_LR")
+    if results_module.best_rate(FOLDER, rows.EQUAL_TUNING):
+        benchmark.check_rate(FOLDER, rows.EQUAL_TUNING, f"equal_{PAIR[0]}", "EQUAL_RATE")
     seeds = {*SEEDS, *rows.MORE_SEEDS}
     assert TUNING_SEED not in seeds

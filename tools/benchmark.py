@@ -32,8 +32,10 @@ from tools.experiments.records import (
 )
 from tools.experiments.rows import (
     CONFIGS,
+    EQUAL_TUNING,
     GROUPS,
     MORE_SEEDS,
+    RECIPES,
     ROWS,
     SEEDS,
     STUDENT,
@@ -50,6 +52,7 @@ from utils.errors import UserError, run_main
 from utils.files import make_folder, read_text
 
 QUERIES = "queries.json"
+EQUAL_KEYS = ("equal_", "recipe_")  # of rows with the learning rate EQUAL_RATE
 CONVERGED = 0.5  # largest gain of mAP, in per cent, over the last two epochs of a converged teacher
 
 
@@ -78,13 +81,19 @@ def check_data(folder: Path) -> None:
     write_record(path, facts)
 
 
-def check_rate(folder: Path) -> None:
-    """Raise a UserError if the students' learning rate is not the best one of the tuning runs."""
-    rate, cfg = results.best_rate(folder), ROWS[f"{STUDENT}_alone"].run(SEEDS[0]).cfg
+def check_rate(folder: Path, tuning: dict[str, Row], key: str, where: str) -> None:
+    """Raise a UserError if the learning rate of a row is not the best one of the tuning runs.
+
+    Args:
+        folder: of the results.
+        tuning: the tuning runs, by rate.
+        key: of the row.
+        where: the place of the rate, for the message.
+    """
+    rate, cfg = results.best_rate(folder, tuning), ROWS[key].run(SEEDS[0]).cfg
     if rate is None or float(rate) != cfg.SOLVER.BASE_LR:
         raise UserError(
-            f"SOLVER.BASE_LR of the students in {CONFIGS}: expected "
-            f"{rate or 'results of all tuning runs'}, found {cfg.SOLVER.BASE_LR}"
+            f"{where}: expected {rate or 'results of all tuning runs'}, found {cfg.SOLVER.BASE_LR}"
         )
 
 
@@ -163,9 +172,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--rows",
         nargs="+",
-        choices=ROWS,
+        choices=[*ROWS, *RECIPES],
         metavar="KEY",
-        help=f"train only these rows: {', '.join(ROWS)}",
+        help=f"train only these rows: {', '.join([*ROWS, *RECIPES])}",
     )
     parser.add_argument(
         "--out",
@@ -185,9 +194,15 @@ def train(folder: Path, jobs: int, keys: Iterable[str]) -> int:
     check_data(folder)
     benchmark = Benchmark(folder, jobs)
     benchmark.finish(in_order(TUNING.values(), (TUNING_SEED,)))
-    check_rate(folder)
-    for rows in GROUPS.values():
-        benchmark.finish(in_order([row for row in rows if row.key in keys], SEEDS))
+    check_rate(folder, TUNING, f"{STUDENT}_alone", f"SOLVER.BASE_LR of the students in {CONFIGS}")
+    if any(key.startswith(EQUAL_KEYS) for key in keys):
+        benchmark.finish(in_order(EQUAL_TUNING.values(), (TUNING_SEED,)))
+        where = "EQUAL_RATE in tools/experiments/rows.py"
+        check_rate(folder, EQUAL_TUNING, f"equal_{STUDENT}_alone", where)
+    for name, rows in GROUPS.items():
+        seeds = SEEDS + MORE_SEEDS if name == "chosen" else SEEDS
+        benchmark.finish(in_order([row for row in rows if row.key in keys], seeds))
+    benchmark.finish(in_order([r for r in RECIPES.values() if r.key in keys], (TUNING_SEED,)))
     rows = results.undecided(results.load(folder))
     benchmark.finish(in_order([row for row in rows if row.key in keys], MORE_SEEDS))
     return benchmark.failed
@@ -196,7 +211,7 @@ def train(folder: Path, jobs: int, keys: Iterable[str]) -> int:
 def main() -> int:
     args = parse_args()
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns about every resumed run
-    failed = 0 if args.page else train(args.out, args.jobs, args.rows or ROWS)
+    failed = 0 if args.page else train(args.out, args.jobs, args.rows or [*ROWS, *RECIPES])
     page.write(args.out)
     return 1 if failed else 0
 

@@ -17,13 +17,21 @@ from tools.experiments.results import Gain, Results, load, mean_and_deviation, u
 from tools.experiments.rows import (
     COMPARISONS,
     DDPS_OVER,
+    EQUAL_TUNING,
     GROUPS,
+    IN_EQUAL_TIME,
     MORE_SEEDS,
+    OVER_BASE,
+    OVER_TEACHER,
+    RECIPES,
     ROWS,
     SEEDS,
     STUDENT,
     STUDENTS,
     TEACHERS,
+    TUNING,
+    TUNING_SEED,
+    Row,
     in_order,
 )
 from tools.experiments.tables import NONE, NOT_YET
@@ -46,10 +54,13 @@ def teachers_text(results: Results) -> str:
 def missing_text(results: Results) -> str:
     """How many runs have results, and which are missing."""
     more = in_order(undecided(results), MORE_SEEDS)
-    needed = [*in_order(ROWS.values(), SEEDS), *more]
+    runs = [*in_order(ROWS.values(), SEEDS), *more]
+    needed = [(row, seed, seed in results.runs[row.key]) for row, seed in runs]
+    once = [*EQUAL_TUNING.values(), *RECIPES.values()]
+    needed += [(row, TUNING_SEED, row.key in results.tuning) for row in once]
     missing: dict[str, list[str]] = {}
-    for row, seed in needed:
-        if seed not in results.runs[row.key]:
+    for row, seed, is_finished in needed:
+        if not is_finished:
             missing.setdefault(row.title, []).append(str(seed))
     if not missing:
         return f"All {len(needed)} runs are finished."
@@ -77,9 +88,10 @@ def machine_text(results: Results) -> str:
     )
 
 
-def tuning_text(results: Results) -> str:
+def tuning_text(results: Results, tuning: dict[str, Row]) -> str:
     """mAP of every learning rate."""
-    rates = [f"{rate}: {run['scores']['mAP']:.1f} mAP" for rate, run in results.tuning.items()]
+    found = {rate: results.tuning.get(row.key) for rate, row in tuning.items()}
+    rates = [f"{rate}: {run['scores']['mAP']:.1f} mAP" for rate, run in found.items() if run]
     return "; ".join(rates) or NOT_YET
 
 
@@ -112,17 +124,21 @@ def page(folder: Path) -> str:
         "queries": len(results.people),
         "people": len(set(results.people.tolist())),
         "epochs": TEACHERS[0].run().cfg.SOLVER.MAX_EPOCHS,
-        "tested": len(COMPARISONS),
+        "tested": len(COMPARISONS) + len(OVER_TEACHER),
         "students": tables.students_table(results),
         "methods": tables.methods_table(results, rows),
         "why": tables.methods_table(results, [*main_rows, *GROUPS["why"]], bases=True),
         "errors": tables.errors_table(results, rows),
         "groups": tables.groups_table(results),
-        "intervals": tables.intervals_table(results, [(r, ROWS[r.base]) for r in ROWS.values()]),
+        "intervals": tables.intervals_table(results, OVER_BASE + IN_EQUAL_TIME),
+        "over_teacher": tables.teacher_intervals_table(results),
+        "equal": tables.equal_table(results),
+        "recipes": tables.recipes_table(results),
         "against": tables.against_table(results),
         "settings": tables.settings_table(),
         "teachers": teachers_text(results),
-        "tuning": tuning_text(results),
+        "tuning": tuning_text(results, TUNING),
+        "equal_tuning": tuning_text(results, EQUAL_TUNING),
         "missing": missing_text(results),
         "machine": machine_text(results),
     }

@@ -11,7 +11,18 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from tools.experiments.rows import COMPARISONS, ROWS, SEEDS, TEACHERS, TUNING, TUNING_SEED, Row
+from tools.experiments.rows import (
+    COMPARISONS,
+    EQUAL_TUNING,
+    OVER_TEACHER,
+    RECIPES,
+    ROWS,
+    SEEDS,
+    TEACHERS,
+    TUNING,
+    TUNING_SEED,
+    Row,
+)
 from utils.files import read_text
 
 EVERY = slice(None)
@@ -21,8 +32,9 @@ EVERY = slice(None)
 class Results:
     """All kept records.
 
-    runs: of each row, by seed; tuning: by learning rate; teachers: by key, one record per training;
-    queries: facts about the data and the queries, see tools.experiments.queries.
+    runs: of each row, by seed; tuning: by key of the rows that are trained with TUNING_SEED;
+    teachers: by key, one record per training, with the hash of its "checkpoint"; queries: facts
+    about the data and the queries, see tools.experiments.queries.
     """
 
     runs: dict[str, dict[int, dict]]
@@ -51,12 +63,14 @@ def load(folder: Path) -> Results:
     for key in ROWS:
         found = map(read, (folder / "runs").glob(f"{key}_seed*.json"))
         runs[key] = {run["seed"]: run for run in sorted(found, key=lambda run: run["seed"])}
-    rates = {
-        rate: folder / "runs" / f"{r.key}_seed{TUNING_SEED}.json" for rate, r in TUNING.items()
-    }
-    tuning = {rate: read(path) for rate, path in rates.items() if path.is_file()}
+    keys = [row.key for group in (TUNING, EQUAL_TUNING, RECIPES) for row in group.values()]
+    tuned = {key: folder / "runs" / f"{key}_seed{TUNING_SEED}.json" for key in keys}
+    tuning = {key: read(path) for key, path in tuned.items() if path.is_file()}
     teachers = {
-        one.key: [read(path) for path in sorted((folder / "runs").glob(f"{one.key}_*.json"))]
+        one.key: [
+            read(path) | {"checkpoint": path.stem.rpartition("_")[2]}
+            for path in sorted((folder / "runs").glob(f"{one.key}_*.json"))
+        ]
         for one in TEACHERS
     }
     return Results(runs, tuning, teachers, read(folder / "queries.json"))
@@ -140,25 +154,40 @@ def mean_and_deviation(runs: Iterable[dict], name: str) -> tuple[float, float]:
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
 
-def is_open(results: Results, ours: Row, theirs: Row) -> bool:
+def teachers_of(results: Results, row: Row) -> dict[int, dict]:
+    """For each seed of a row, the record of the teacher of that run.
+
+    A student alone is compared with the mean over all trainings of the teacher.
+    """
+    trained = {one["checkpoint"]: one for one in results.teachers["teacher"]}
+    if not trained:
+        return {}
+    mean = {"query_ap": np.mean([one["query_ap"] for one in trained.values()], axis=0)}
+    return {seed: trained.get(run["teacher"], mean) for seed, run in results.runs[row.key].items()}
+
+
+def is_open(ours: dict[int, dict], theirs: dict[int, dict]) -> bool:
     """Whether the interval of a gain over SEEDS contains zero, whatever later seeds show."""
-    first = (
-        {seed: run for seed, run in results.runs[row.key].items() if seed in SEEDS}
-        for row in (ours, theirs)
-    )
+    first = ({seed: run for seed, run in runs.items() if seed in SEEDS} for runs in (ours, theirs))
     over_seeds = t_interval(np.array([gains.mean() for gains in paired_gains(*first)]))
     return over_seeds is not None and over_seeds.low <= 0 <= over_seeds.high
 
 
 def undecided(results: Results) -> list[Row]:
     """The rows of open comparisons, which are trained with MORE_SEEDS too."""
-    keys = {row.key for pair in COMPARISONS if is_open(results, *pair) for row in pair}
+    runs = results.runs
+    keys = {
+        row.key for pair in COMPARISONS if is_open(*(runs[one.key] for one in pair)) for row in pair
+    }
+    keys |= {row.key for row in OVER_TEACHER if is_open(runs[row.key], teachers_of(results, row))}
     return [row for row in ROWS.values() if row.key in keys]
 
 
-def best_rate(folder: Path) -> str | None:
-    """The learning rate with the highest mAP; None until every rate has a result."""
-    tuning = load(folder).tuning
-    if tuning.keys() != TUNING.keys():
+def best_rate(folder: Path, tuning: dict[str, Row]) -> str | None:
+    """The learning rate with the highest mAP in TUNING or EQUAL_TUNING; None until every rate has
+    a result."""
+    found = load(folder).tuning
+    scores = {rate: found[row.key]["scores"] for rate, row in tuning.items() if row.key in found}
+    if scores.keys() != tuning.keys():
         return None
-    return max(tuning, key=lambda rate: tuning[rate]["scores"]["mAP"])
+    return max(scores, key=lambda rate: scores[rate]["mAP"])

@@ -78,10 +78,59 @@ TWICE = ("SOLVER.MAX_EPOCHS", "6", "SOLVER.MILESTONES", "[4]")
 STOPPED = ("DISTILLER.STOP_EPOCH", "2")
 WEAK = ("DISTILLER.TEACHER_CKPT", f"{RUNS}/weak_teacher/epoch_03.pth")
 
+# Equal schedules: students with the epochs and the milestone of their teacher.
+EQUAL_EPOCHS, EQUAL_MILESTONE = 18, 11
+EQUAL_RATE = "0.001"  # the best of EQUAL_TUNING
+EQUAL_STUDENTS = (STUDENT, "resnet18", "mobilenet_v2")
+# Epochs of a student alone in the time of the teacher's and the student's training with DDPS, from
+# the times of their steps, side by side on one core. EVAL_PERIOD 10 evaluates the last two epochs.
+TIME_EPOCHS = {STUDENT: 102, "resnet18": 52, "mobilenet_v2": 82}
+
 # Trained with TUNING_SEED; configs/benchmark/_student.yaml has the best of these learning rates.
 TUNING = {
     rate: Row(f"rate_{rate}", f"learning rate {rate}", ALONE, ("SOLVER.BASE_LR", rate))
     for rate in ("0.0005", "0.001", "0.002", "0.004")
+}
+
+
+def equal_values(rate: str = EQUAL_RATE, epochs: int = EQUAL_EPOCHS, period: int = 2) -> list[str]:
+    """KEY VALUE pairs of a schedule; the learning rate falls after the same share of the epochs."""
+    milestone = round(epochs * EQUAL_MILESTONE / EQUAL_EPOCHS)
+    epochs_and_milestone = ["SOLVER.MAX_EPOCHS", str(epochs), "SOLVER.MILESTONES", f"[{milestone}]"]
+    return [*epochs_and_milestone, "SOLVER.EVAL_PERIOD", str(period), "SOLVER.BASE_LR", rate]
+
+
+def equal_rows(student: str) -> list[Row]:
+    """A student alone, by DDPS and by DDPS with contrastive CD over the epochs of its teacher, and
+    alone for the time of the teacher's training and its own with DDPS."""
+    key, values, epochs = f"equal_{student}", tuple(equal_values()), TIME_EPOCHS[student]
+    title, alone = f"{STUDENTS[student]}, {EQUAL_EPOCHS} epochs", f"{key}_alone"
+    longer = tuple(equal_values(epochs=epochs, period=10))
+    return [
+        Row(alone, f"{title}, alone", ALONE, values, student, alone),
+        Row(f"{key}_ddps", f"{title}, DDPS", "ddps", values, student, alone),
+        Row(
+            f"{key}_contrastive",
+            f"{title}, DDPS, CD contrastive",
+            "ddps",
+            values + CONTRASTIVE,
+            student,
+            alone,
+        ),
+        Row(
+            f"{key}_time",
+            f"{STUDENTS[student]}, {epochs} epochs, alone",
+            ALONE,
+            longer,
+            student,
+            f"{key}_time",
+        ),
+    ]
+
+
+EQUAL_TUNING = {
+    rate: Row(f"equal_rate_{rate}", f"learning rate {rate}", ALONE, tuple(equal_values(rate)))
+    for rate in ("0.0005", "0.001", "0.002")
 }
 # Name of a group -> its rows. All rows of a group are trained with one seed before the next seed.
 GROUPS: dict[str, list[Row]] = {
@@ -95,7 +144,7 @@ GROUPS: dict[str, list[Row]] = {
         method_row("dfd", " (FGD)"),
         method_row("ld", " (DKD, here also KD)"),
         *map(method_row, ["cd", "dfd+ld", "dfd+cd", "ld+cd", "pkd", "pkd+ld+cd", "reviewkd"]),
-        *map(method_row, ["hint", "rkd", "kd_standardized", "cd_contrastive"]),
+        *map(method_row, ["hint", "rkd", "rpn", "kd_standardized", "cd_contrastive"]),
         Row("ddps_constant", "DDPS, CD ranked by a constant", "ddps", CONSTANT),
         Row("ddps_contrastive", "DDPS, CD contrastive", "ddps", CONTRASTIVE),
         Row("dfd_plain", "DFD, published sums", "dfd", PLAIN),
@@ -108,10 +157,48 @@ GROUPS: dict[str, list[Row]] = {
         Row("ddps_twice", "DDPS, twice the epochs", "ddps", TWICE, base="alone_twice"),
     ],
 }
+GROUPS |= {f"equal: {student}": equal_rows(student) for student in EQUAL_STUDENTS}
+
+
+def recipe(key: str, title: str, values: tuple[str, ...] = (), method: str = "ddps") -> Row:
+    """A change of DDPS over EQUAL_EPOCHS, trained with TUNING_SEED to choose a recipe."""
+    return Row(f"recipe_{key}", title, method, (*equal_values(), *values), base="recipe_ddps")
+
+
+SHARE = "DISTILLER.GRADIENT_SHARE"
+RECIPES: dict[str, Row] = {
+    row.key: row
+    for row in [
+        recipe("ddps", "DDPS"),
+        recipe("share_half", "terms limited to half of the gradient", (SHARE, "0.5")),
+        recipe("share_fifth", "terms limited to a fifth of the gradient", (SHARE, "0.2")),
+        recipe("decay", "weight of DFD falls over the epochs", ("DISTILLER.DECAY", "['dfd']")),
+        recipe("stopped", "terms stopped after two thirds", ("DISTILLER.STOP_EPOCH", "12")),
+        recipe("contrastive", "CD contrastive", CONTRASTIVE),
+        recipe("rpn", "LD on the RPN's logits too", method="ddps+rpn"),
+        recipe("both", "CD contrastive, terms limited to half", (*CONTRASTIVE, SHARE, "0.5")),
+    ]
+}
+# The recipe that was chosen with TUNING_SEED, a key of RECIPES; "" until one is chosen. It is then
+# trained with SEEDS and MORE_SEEDS, as is DDPS over the same epochs, its base.
+CHOSEN = ""
+if CHOSEN:
+    EQUAL_DDPS = f"equal_{STUDENT}_ddps"
+    GROUPS["chosen"] = [replace(RECIPES[CHOSEN], key=f"equal_{STUDENT}_plus", base=EQUAL_DDPS)]
 ROWS: dict[str, Row] = {row.key: row for rows in GROUPS.values() for row in rows}
-# (row, base) of every tested gain: every row over its base, and DDPS over every other method.
+# (row, base) of every tested gain: every row over its base, DDPS over every other method, and DDPS
+# over the student alone in equal time.
 DDPS_OVER = [(ROWS[f"{STUDENT}_ddps"], row) for row in GROUPS["methods"]]
-COMPARISONS = [(row, ROWS[row.base]) for row in ROWS.values() if row.key != row.base] + DDPS_OVER
+IN_EQUAL_TIME = [
+    (row, ROWS[f"equal_{student}_time"])
+    for student in EQUAL_STUDENTS
+    for row in GROUPS[f"equal: {student}"]
+    if row.method != ALONE
+]
+OVER_BASE = [(row, ROWS[row.base]) for row in ROWS.values() if row.key != row.base]
+COMPARISONS = OVER_BASE + DDPS_OVER + IN_EQUAL_TIME
+# The rows that are compared with their teacher.
+OVER_TEACHER = [row for student in EQUAL_STUDENTS for row in GROUPS[f"equal: {student}"]]
 
 # Term -> source of its settings. None of them was tuned on this data.
 SOURCES = {
@@ -123,6 +210,7 @@ SOURCES = {
     "kd": "this project, before this benchmark",
     "hint": "this project, before this benchmark",
     "rkd": "paper of RKD, with means instead of sums",
+    "rpn": "this project, as KD; never tuned",
 }
 
 

@@ -9,11 +9,21 @@ from tabulate import tabulate
 
 from configs.defaults import load_cfg
 from configs.ranges import flatten
-from tools.experiments.results import Gain, Interval, Results, gain, mean_and_deviation
+from tools.experiments.results import (
+    Gain,
+    Interval,
+    Results,
+    gain,
+    mean_and_deviation,
+    teachers_of,
+)
 from tools.experiments.rows import (
     CONFIGS,
     DDPS_OVER,
+    EQUAL_STUDENTS,
     GROUPS,
+    OVER_TEACHER,
+    RECIPES,
     ROWS,
     SOURCES,
     STUDENT,
@@ -121,6 +131,53 @@ def intervals_table(results: Results, pairs: Iterable[tuple[Row, Row]]) -> str:
     for row, base in pairs:
         if found := gain_over(results, row, base):
             lines.append({"": row.title, "over": base.title} | gain_cells(found))
+    return table(lines)
+
+
+def gain_over_teacher(results: Results, row: Row) -> Gain | None:
+    """The gain of a row over the teachers of its runs; None without runs or teachers."""
+    return gain(results.runs[row.key], teachers_of(results, row), results.people)
+
+
+def last_gain(runs: Collection[dict]) -> float:
+    """Mean gain of mAP in the last two epochs; NaN if these were not evaluated."""
+    gains = []
+    for run in runs:
+        past = {int(epoch): value for epoch, value in run["mAP by epoch"].items()}
+        gains.append(past[max(past)] - past.get(max(past) - 2, math.nan))
+    return statistics.mean(gains)
+
+
+def equal_table(results: Results) -> str:
+    """The students over the epochs of their teacher, and alone in equal time."""
+    lines = []
+    for student in EQUAL_STUDENTS:
+        for row in GROUPS[f"equal: {student}"]:
+            if runs := results.runs[row.key]:
+                cells = row_cells(results, row)
+                cells["over the teacher"] = gain_cell(gain_over_teacher(results, row))
+                cells["last two epochs"] = f"{last_gain(runs.values()):+.1f}"
+                lines.append({"": row.title} | cells)
+    return table(lines)
+
+
+def teacher_intervals_table(results: Results) -> str:
+    """The gains of the students over their teacher with their intervals."""
+    lines = []
+    for row in OVER_TEACHER:
+        if found := gain_over_teacher(results, row):
+            lines.append({"over the teacher": row.title} | gain_cells(found))
+    return table(lines)
+
+
+def recipes_table(results: Results) -> str:
+    """The changes of DDPS that were tried with one seed, and their gain over DDPS."""
+    lines = []
+    for row in RECIPES.values():
+        if run := results.tuning.get(row.key):
+            base = results.tuning.get(row.base)
+            gained = run["scores"]["mAP"] - base["scores"]["mAP"] if base else math.nan
+            lines.append({"": row.title} | scores_cells([run]) | {"gain": f"{gained:+.1f}"})
     return table(lines)
 
 
