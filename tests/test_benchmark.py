@@ -219,7 +219,9 @@ def fake(bar: dict[str, list[float]]) -> Results:
         key: {seed: result(seed, [value / 100]) for seed, value in enumerate(values, 1)}
         for key, values in bar.items()
     }
-    return Results({key: {} for key in ROWS} | runs, {}, {"teacher": []}, {"queries": [{"person": 0}]})
+    return Results(
+        {key: {} for key in ROWS} | runs, {}, {"teacher": []}, {"queries": [{"person": 0}]}
+    )
 
 
 @pytest.mark.parametrize(
