@@ -37,6 +37,7 @@ class Rules:
 
     classes: frozenset[int] | None = None  # None: pedestrians, 1, or what labels.txt says
     visibility: float = 0.25  # the least share of a person that is seen
+    labels: tuple[str, ...] = ()  # names in labels.txt that are people; none: see `people_names`
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def read_boxes(path: Path, rules: Rules, left_out: Counter) -> dict[int, list[Pl
     """Frame -> its people; frames without any are not there."""
     labels = path.parent / LABELS
     origin = 0 if labels.exists() else 1
-    classes = rules.classes or people_classes(labels)
+    classes = rules.classes or people_classes(labels, rules.labels)
     people: dict[int, list[Place]] = {}
     for number, line in enumerate(read_text(path, "").splitlines(), 1):
         if not line.strip():
@@ -200,12 +201,12 @@ def read_boxes(path: Path, rules: Rules, left_out: Counter) -> dict[int, list[Pl
     return people
 
 
-def people_classes(labels: Path) -> frozenset[int]:
+def people_classes(labels: Path, wanted: tuple[str, ...]) -> frozenset[int]:
     """The numbers of the classes of people: those of labels.txt if it is there, else 1."""
     if not labels.exists():
         return frozenset({1})
     names = [line.strip() for line in read_text(labels, "").splitlines() if line.strip()]
-    kept = people_names(names, (), str(labels))
+    kept = people_names(names, wanted, str(labels))
     return frozenset(number for number, name in enumerate(names, 1) if name in kept)
 
 

@@ -1,0 +1,112 @@
+"""Files of annotation tools, each recognised by its content: what they say of images and people."""
+
+
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from datasets.importers import coco, cvat, datumaro, label_studio, mot, yolo
+from datasets.importers.records import Labels, Options
+from datasets.json_fields import read_json
+from utils.errors import UserError, first_of, reason_of
+from utils.files import read_text
+
+KINDS = (
+    "CVAT XML, COCO JSON, Datumaro JSON, Label Studio JSON or CSV, a folder with gt/gt.txt (MOT) or "
+    "with labels/ (YOLO), or a .zip of these"
+)
+READERS: list[tuple[Callable[[Any], bool], Callable[[Path, Any, Options], list[Labels]]]] = [
+    (coco.is_coco, coco.read),
+    (datumaro.is_datumaro, datumaro.read),
+    (label_studio.is_label_studio, label_studio.read),
+]
+COPIES = ("image_info", "stuff", "panoptic", "captions", "labels")  # beside instances_NAME.json
+
+
+def read_source(source: Path, options: Options) -> list[Labels]:
+    """Everything that the annotation files of a source say.
+
+    Args:
+        source: a file, or a folder that holds some anywhere.
+    Raises: UserError: if nothing in it is of a known kind.
+    """
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder")
+    if source.is_dir():
+        found = _read_folder(source, options)
+    elif source.name == "gt.txt":
+        found = _read_folder(source.parent.parent, options)
+    elif source.name in yolo.NAMES:
+        found = yolo.read(source.parent, options)
+    else:
+        found = _read_file(source, options)
+    if not found:
+        inside = sorted(os.listdir(source)) if source.is_dir() else [source.name]
+        raise UserError(f"{source}: expected {KINDS}, found {first_of(inside)}")
+    return found
+
+
+def _read_folder(folder: Path, options: Options) -> list[Labels]:
+    sequences = [one for one in (folder, *sorted(folder.iterdir())) if mot.is_sequence(one)]
+    if sequences:
+        return [labels for one in sequences for labels in mot.read(one, options)]
+    files = [labels for file in _files(folder) for labels in _read_file(file, options)]
+    return files or (yolo.read(folder, options) if yolo.is_yolo(folder) else [])
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The files in a folder that may hold annotations. Hidden ones do not, nor what COCO's tools
+    write beside instances_NAME.json with the same boxes."""
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PARSERS)
+    for path in paths:
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        kind, _, rest = path.name.rpartition("_")
+        copy = kind in COPIES and path.with_name(f"instances_{rest}").exists()
+        if path.is_file() and not hidden and not copy:
+            yield path
+
+
+def _read_file(path: Path, options: Options) -> list[Labels]:
+    """What a file says; nothing if it is of another kind."""
+    parser = _PARSERS.get(path.suffix.lower())
+    return parser(path, options) if parser else []
+
+
+def _read_xml(path: Path, options: Options) -> list[Labels]:
+    root = cvat.parse(path)
+    return cvat.read(path, root, options) if cvat.is_cvat(root) else []
+
+
+def _read_json(path: Path, options: Options) -> list[Labels]:
+    content = read_json(str(path))
+    return next((read(path, content, options) for fits, read in READERS if fits(content)), [])
+
+
+def _read_table(path: Path, options: Options) -> list[Labels]:
+    text = read_text(path, "")
+    return label_studio.read_table(path, text, options) if label_studio.is_table(text) else []
+
+
+_PARSERS = {
+    ".xml": _read_xml,
+    ".json": _read_json,
+    ".csv": _read_table,
+    ".tsv": _read_table,
+}
+
+
+def unpack(archive: Path, folder: Path) -> Path:
+    """The folder that a .zip is unpacked into, below `folder`."""
+    place = folder / archive.stem
+    number = 1
+    while place.exists():
+        number += 1
+        place = folder / f"{archive.stem}-{number}"
+    try:
+        with zipfile.ZipFile(archive) as file:
+            file.extractall(place)
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        raise UserError(f"{archive}: damaged, or no .zip ({reason_of(error)})") from None
+    return place

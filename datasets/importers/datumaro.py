@@ -1,0 +1,49 @@
+"""Datumaro's own JSON, which CVAT writes too, read as the COCO form that it corresponds to.
+
+Form: https://open-edge-platform.github.io/datumaro/stable/docs/data-formats/formats/datumaro.html
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from datasets.coco_files import lookup
+from datasets.importers import coco
+from datasets.importers.records import Labels, Options, around
+from datasets.json_fields import records
+
+
+def is_datumaro(content: Any) -> bool:
+    return isinstance(content, dict) and {"items", "categories"} <= content.keys()
+
+
+def read(path: Path, content: Any, options: Options) -> list[Labels]:
+    images: list[dict] = []
+    annotations: list[dict] = []
+    left_out: Counter = Counter()
+    for number, item in enumerate(records(str(path), content, "items")):
+        height, width = lookup(item, "image.size") or (None, None)
+        name = lookup(item, "image.path") or lookup(item, "id")
+        images.append({"id": number, "file_name": name, "width": width, "height": height})
+        for shape in lookup(item, "annotations") or ():
+            bbox = box_of(shape)
+            if bbox is None:
+                left_out[f"a shape of the kind {lookup(shape, 'type')}"] += 1
+            else:
+                row = {"image_id": number, "bbox": bbox, "category_id": lookup(shape, "label_id")}
+                annotations.append(row | {"attributes": lookup(shape, "attributes") or {}})
+    labels = lookup(content, "categories.label.labels") or ()
+    categories = [{"id": n, "name": lookup(label, "name")} for n, label in enumerate(labels)]
+    form = {"images": images, "annotations": annotations, "categories": categories}
+    found = coco.read(path, form, options)
+    found[0].kind = "Datumaro"
+    found[0].left_out.update(left_out)
+    return found
+
+
+def box_of(shape: Any) -> Any:
+    """The box of an annotation, or around its polygon; None for other shapes."""
+    if lookup(shape, "type") == "polygon":
+        points = lookup(shape, "points") or ()
+        return around(list(zip(points[::2], points[1::2]))) if points else None
+    return lookup(shape, "bbox") if lookup(shape, "type") == "bbox" else None

@@ -1,0 +1,95 @@
+"""Where the images that an annotation file names lie, however a tool writes their names."""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+from pathlib import Path, PurePosixPath
+
+from datasets.picture_paths import spellings
+from utils.errors import UserError
+from utils.sources import PICTURE, VIDEO, walk
+
+HASH = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an uploaded file
+Parts = tuple[str, ...]
+
+
+class Finder:
+    """The images and videos below some folders, found by any end of their paths."""
+
+    def __init__(self, roots: Sequence[Path]):
+        files, _ = walk(roots, "--images", (PICTURE, VIDEO))
+        self.roots = roots
+        self.images = [file.path for file in files if file.kind == PICTURE]
+        self.videos = [file.path for file in files if file.kind == VIDEO]
+        self.named: dict[str, list[Path]] = {}
+        self.stems: dict[str, list[Path]] = {}
+        for path in self.images:
+            self.named.setdefault(path.name, []).append(path)
+            self.stems.setdefault(path.stem, []).append(path)
+
+    def find(self, names: Sequence[tuple[str, Collection[str]]]) -> list[Path | None]:
+        """The image of each name, None where there is none.
+
+        Args:
+            names: each with hints, names of folders that it may lie in.
+        Of several images, those that agree in most folders of the name count; of these, those in a
+        folder among the hints; of these, those in the folder where most names have an image.
+        Raises: UserError: if several are left.
+        """
+        found = [self._candidates(name, hints) for name, hints in names]
+        bases = Counter(base for some in found for base in {base for base, _ in some})
+        chosen: list[Path | None] = []
+        for (name, _), some in zip(names, found):
+            most = max((bases[base] for base, _ in some), default=0)
+            best = list(dict.fromkeys(path for base, path in some if bases[base] == most))
+            if len(best) > 1:
+                raise UserError(
+                    f"{name}: expected one image of this name, found {best[0]} and {best[1]}; "
+                    "--images says which folder is meant"
+                )
+            chosen.append(best[0] if best else None)
+        return chosen
+
+    def _candidates(self, name: str, hints: Collection[str]) -> list[tuple[Path, Path]]:
+        """The best images of a name, each with the folder that the name starts from."""
+        ranked: list[tuple[tuple[bool, int, int], Path, Path]] = []
+        for order, parts in enumerate(ends_of(name)):
+            same = self.named.get(parts[-1])
+            for path in same or self.stems.get(Path(parts[-1]).stem, ()):
+                agree = agreement(path.parts[:-1], parts[:-1])
+                hinted = any(hint in path.parts for hint in hints)
+                base = path.parents[agree]
+                ranked.append(((same is not None, 2 * agree + hinted, -order), base, path))
+        best = max((rank for rank, _, _ in ranked), default=None)
+        return [(base, path) for rank, base, path in ranked if rank == best]
+
+    def video(self, name: str) -> Path | None:
+        """The video of a name, else the only one that there is."""
+        wanted = PurePosixPath(name.replace("\\", "/"))
+        found = [video for video in self.videos if video.name == wanted.name]
+        found = found or [video for video in self.videos if name and video.stem == wanted.stem]
+        found = found or (self.videos if len(self.videos) == 1 else [])
+        return found[0] if found else None
+
+
+def agreement(path: Parts, name: Parts) -> int:
+    """How many folders at the end of both are the same."""
+    count = 0
+    for one, other in zip(reversed(path), reversed(name)):
+        if one != other:
+            break
+        count += 1
+    return count
+
+
+def ends_of(name: str) -> list[Parts]:
+    """The folders and file that a name may mean: of an address the path, or what Label Studio
+    serves (`?d=`); with %20 decoded, and without the mark of an upload."""
+    address = name.partition("?d=")[2] or (name.partition("?")[0] if "://" in name else name)
+    ends = []
+    for spelling in spellings(address):
+        parts = [part for part in PurePosixPath(spelling).parts if part not in ("/", ".", "..")]
+        if parts:
+            ends.append((*parts,))
+            ends.append((*parts[:-1], HASH.sub("", parts[-1])))
+    return list(dict.fromkeys(ends))

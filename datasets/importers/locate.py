@@ -1,0 +1,81 @@
+"""Which file, or which frame of a video, each image of imported labels is."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from datasets.importers.finder import Finder
+from datasets.importers.records import LabelledImage, Labels
+from utils.errors import UserError
+from utils.videos import read_frames
+
+TRAIN = {"train", "training"}
+TEST = {"test", "testing", "val", "valid", "validation", "gallery", "query"}
+Source = Path | Image.Image | None  # None: not found
+
+
+def locate(labels: Labels, finder: Finder) -> Iterator[tuple[LabelledImage, Source]]:
+    """Every image with its file, or with its pixels if it is a frame of a video."""
+    names = [(image.name, hints_of(labels, image)) for image in labels.images]
+    paths = [
+        image.path or path for image, path in zip(labels.images, finder.find(names))
+    ]
+    frames = {image.frame: image for image in labels.images if image.frame is not None}
+    if any(paths) or len(frames) < len(labels.images) or not frames:
+        yield from zip(labels.images, paths)
+    elif video := finder.video(labels.video):
+        yield from frames_of(video, frames, labels.remarks)
+    else:
+        yield from in_order(finder, frames, labels)
+
+
+def hints_of(labels: Labels, image: LabelledImage) -> set[str]:
+    """Names of folders that an image may lie in: of its subset."""
+    return {image.subset, labels.path.stem.rpartition("_")[2], labels.path.parent.name} - {""}
+
+
+def subset_of(labels: Labels, image: LabelledImage) -> str:
+    """"train", "test", or "" if neither the tool nor the names of file and folders say."""
+    words = {image.subset.lower(), labels.path.parent.name.lower()}
+    words |= {part.lower() for part in Path(image.name.replace("\\", "/")).parts[:-1]}
+    words |= {*re.split(r"[^a-z]+", labels.path.stem.lower())}
+    found = [split for split, some in (("train", TRAIN), ("test", TEST)) if words & some]
+    return found[0] if len(found) == 1 else ""
+
+
+def frames_of(
+    video: Path, frames: dict[int, LabelledImage], remarks: list[str]
+) -> Iterator[tuple[LabelledImage, Source]]:
+    last = -1
+    for number, pixels in read_frames(video, remarks.append):
+        last = number - 1
+        if last in frames:
+            yield frames[last], pixels
+        if last >= max(frames):
+            return
+    raise UserError(f"{video}: expected {max(frames) + 1} frames, found {last + 1}")
+
+
+def in_order(
+    finder: Finder, frames: dict[int, LabelledImage], labels: Labels
+) -> Iterator[tuple[LabelledImage, Source]]:
+    """The images as the frames of a video, if there are enough and their order is certain."""
+    images = sorted(finder.images)
+    where = ", ".join(map(str, finder.roots))
+    if len(images) <= max(frames) or images != sorted(images, key=natural):
+        raise UserError(
+            f"{labels.path}: expected the video {labels.video or 'of its tracks'}, or images called "
+            f"frame_000000 and so on or as many as frames ({max(frames) + 1}, names in the order of "
+            f"their numbers), in {where}, found {len(images)} images; --images says where they are"
+        )
+    labels.remarks.append(f"frames are the images of {where} in the order of their names")
+    for frame, image in frames.items():
+        yield image, images[frame]
+
+
+def natural(path: Path) -> list[tuple[int, str]]:
+    """A key that orders numbers in names by their value."""
+    words = re.split(r"(\d+)", str(path))
+    return [(int(word), "") if word.isdecimal() else (0, word) for word in words]

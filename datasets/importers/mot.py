@@ -1,0 +1,25 @@
+"""MOTChallenge's form, a folder with `gt/gt.txt` and `img1/`, which CVAT and Datumaro write too."""
+
+from pathlib import Path
+
+from datasets.importers.records import Box, LabelledImage, Labels, Options
+from datasets.tracks import Rules, read_sequence
+
+
+def is_sequence(folder: Path) -> bool:
+    return (folder / "gt" / "gt.txt").is_file()
+
+
+def read(folder: Path, options: Options) -> list[Labels]:
+    rules = Rules(visibility=options.min_visibility, labels=tuple(options.labels))
+    sequence = read_sequence(folder, None, rules)
+    images = []
+    for frame, path in sequence.pictures.items():
+        boxes = [
+            Box(xywh, None, None if person < 0 else str(person))
+            for person, xywh in sequence.people.get(frame, ())
+        ]
+        name = f"{path.parent.name}/{path.name}"
+        images.append(LabelledImage(name, boxes, sequence.size, frame=frame - 1, path=path))
+    left_out, remarks = sequence.left_out, sequence.remarks
+    return [Labels(folder / "gt" / "gt.txt", "MOT", images, left_out, remarks, tracks=True)]

@@ -1,0 +1,158 @@
+"""The images of imported labels, copied into a dataset's folder, and what train.json says of them."""
+
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from datasets.coco_files import Person
+from datasets.importers.finder import Finder
+from datasets.importers.locate import Source, locate, subset_of
+from datasets.importers.records import Box, LabelledImage, Labels
+from utils.errors import UserError, first_of, reason_of
+from utils.files import make_folder
+from utils.media import PictureError, open_picture, picture_size
+
+QUALITY = 95  # of the JPEG files that a video's frames become
+Shown = tuple[dict, list[Person]]  # an image as train.json describes it, and the people in it
+
+
+@dataclass
+class Imported:
+    """What was taken of one file's labels. subsets: of each scene, "train", "test" or ""; left_out:
+    boxes and images, by reason; examples: the first image of each reason."""
+
+    name: str
+    kind: str
+    scenes: list[Shown] = field(default_factory=list)
+    subsets: list[str] = field(default_factory=list)
+    left_out: Counter = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+    files: set[Path] = field(default_factory=set)
+
+    def leave_out(self, reason: str, example: str) -> None:
+        self.left_out[reason] += 1
+        self.examples.setdefault(reason, example)
+
+
+def put(image: Path | Image.Image, path: Path) -> None:
+    """Copy an image, or write a video's frame as JPEG."""
+    try:
+        if isinstance(image, Image.Image):
+            image.save(path, quality=QUALITY)
+        else:
+            shutil.copyfile(image, path)
+    except OSError as error:
+        raise UserError(f"{error.filename or path}: {reason_of(error)}") from None
+
+
+class Writer:
+    """Writes the images of several files' labels to images/NAME/ in a folder.
+
+    every: of a video or sequence, the first of so many frames is taken. shared: a track's id is the
+    same person in all files. camera: an expression whose first group in an image's name is its
+    camera."""
+
+    def __init__(self, out: Path, every: int, shared: bool, camera: "re.Pattern[str] | None"):
+        self.out, self.every, self.shared, self.camera = out, every, shared, camera
+        self.taken: dict[Path, str] = {}  # files that were copied, and for which labels
+
+    def write(self, labels: Labels, name: str, finder: Finder) -> Imported:
+        done = Imported(name, labels.kind, left_out=labels.left_out, remarks=labels.remarks)
+        if labels.tracks:
+            labels.images = labels.images[:: self.every]
+        named = any(box.name for image in labels.images for box in image.boxes)
+        located = tqdm(locate(labels, finder), name, len(labels.images), unit="image")
+        found = []
+        for image, source in located:
+            if isinstance(source, Image.Image):
+                path = Path(f"frame_{image.frame:06d}.jpg")
+                self._add(labels, image, source, path, named, done)
+            elif source is None:
+                done.leave_out("image that is not there", image.name)
+            else:
+                found.append((image, source))
+        base = os.path.commonpath([path.absolute().parent for _, path in found]) if found else ""
+        for image, path in found:
+            self._add(labels, image, path, Path(os.path.relpath(path, base)), named, done)
+        if labels.images and not done.scenes:
+            reasons = ", ".join(f"{done.left_out[r]} of {r}" for r in done.examples)
+            raise UserError(
+                f"{labels.path}: none of its {len(labels.images)} images is taken ({reasons}, "
+                f"first {first_of(done.examples.values(), 1)}); --images says where they are"
+            )
+        return done
+
+    def _add(
+        self,
+        labels: Labels,
+        image: LabelledImage,
+        source: Path | Image.Image,
+        path: Path,
+        named: bool,
+        done: Imported,
+    ) -> None:
+        """Copy an image to images/NAME/`path` and describe it, or count why it is left out."""
+        try:
+            size = picture_size(source, upright=True) if isinstance(source, Path) else source.size
+        except PictureError as error:
+            return done.leave_out("image that cannot be read", str(error))
+        if image.size not in (None, size):
+            recorded, found = (f"{width} x {height}" for width, height in (image.size, size))
+            example = f"{image.name}: {recorded} there, {found} here"
+            return done.leave_out("image of another size than its labels are for", example)
+        if isinstance(source, Path):
+            earlier = self.taken.setdefault(source.resolve(), done.name)
+            if earlier != done.name or source.resolve() in done.files:
+                return done.leave_out(f"image that is taken for {earlier} already", image.name)
+            done.files.add(source.resolve())
+        target = Path("images", done.name, path)
+        make_folder((self.out / target).parent, "--out")
+        put(source, self.out / target)
+        about = {"file_name": target.as_posix(), "width": size[0], "height": size[1]}
+        about |= {} if image.frame is None else {"frame": image.frame}
+        camera = self._camera_of(labels, image, done.name)
+        about |= {"camera": camera} if camera else {}
+        people: list[Person] = []
+        for box in image.boxes:
+            xywh = pixels_of(box, size) if image.shares else box.xywh
+            if reason := unusable(xywh, size):
+                done.leave_out(reason, image.name)
+            else:
+                people.append((xywh, self._person(box, named, done.name)))
+        done.scenes.append((about, people))
+        done.subsets.append(subset_of(labels, image))
+        return None
+
+    def _person(self, box: Box, named: bool, name: str) -> str | None:
+        """Who a box shows. Tracks count in files where no box has a name."""
+        if named or box.track is None:
+            return box.name
+        return box.track if self.shared else f"{name}/{box.track}"
+
+    def _camera_of(self, labels: Labels, image: LabelledImage, name: str) -> str | None:
+        if self.camera:
+            found = self.camera.search(image.name)
+            return found[found.re.groups and 1] if found else None
+        return image.camera or (name if labels.tracks else None)
+
+
+def pixels_of(box: Box, size: tuple[int, int]) -> list[float]:
+    """A box in shares of an image, in its pixels."""
+    return [round(share * length, 3) for share, length in zip(box.xywh, size * 2)]
+
+
+def unusable(xywh: Sequence[float], size: tuple[int, int]) -> str:
+    """Why a box shows nobody; empty if it may."""
+    x, y, width, height = xywh
+    if width <= 0 or height <= 0:
+        return "box without area"
+    outside = x >= size[0] or y >= size[1] or x + width <= 0 or y + height <= 0
+    return "box outside its image" if outside else ""

@@ -1,0 +1,104 @@
+"""YOLO's text files, with track ids: `class x y w h [confidence] [id]` in shares of the image.
+
+Ultralytics writes them while it tracks (save_txt), CVAT as "Ultralytics YOLO Detection Track". The
+classes' names are in data.yaml, classes.txt or obj.names. A sixth column is an id where all of its
+numbers are whole, else a confidence.
+Form: https://docs.ultralytics.com/datasets/detect/
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from datasets.importers.records import (
+    NO_PERSON,
+    Box,
+    LabelledImage,
+    Labels,
+    Options,
+    around,
+    people_labels,
+)
+from utils.errors import UserError
+from utils.files import read_text
+
+NAMES = ("data.yaml", "classes.txt", "obj.names")
+
+
+def is_yolo(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in NAMES) or (folder / "labels").is_dir()
+
+
+def read(folder: Path, options: Options) -> list[Labels]:
+    """The images that have a text file, in the order of their names."""
+    files = sorted(path for path in folder.rglob("*.txt") if path.parent != folder)
+    rows = {file: rows_of(file) for file in files}
+    names = class_names(folder)
+    every = [row for some in rows.values() for row in some]
+    labels = Labels(folder, "YOLO", [], tracks=True)
+    people = people_labels(
+        list(dict.fromkeys(names.get(row[0], f"{row[0]:g}") for row in every)),
+        options,
+        f"{folder}: classes",
+    )
+    tracked = [size for size in (6, 7) if is_tracked([row for row in every if len(row) == size])]
+    for file, some in rows.items():
+        boxes = []
+        for row in some:
+            if names.get(row[0], f"{row[0]:g}") in people:
+                track = f"{row[-1]:g}" if len(row) in tracked else None
+                boxes.append(Box(shares_of(row, len(row) in (5, 6, *tracked)), None, track))
+            else:
+                labels.left_out[NO_PERSON] += 1
+        name = file.relative_to(folder).with_suffix("")
+        parts = ["images" if part == "labels" else part for part in name.parts]
+        labels.images.append(LabelledImage("/".join(parts), boxes, shares=True))
+    return [labels]
+
+
+def is_tracked(rows: list[list[float]]) -> bool:
+    """Whether the last column of rows of one length is an id: whole numbers only."""
+    return bool(rows) and all(row[-1] % 1 == 0 for row in rows)
+
+
+def rows_of(file: Path) -> list[list[float]]:
+    """The numbers of each line: five to seven, or a class and the points of a polygon."""
+    rows = []
+    for number, line in enumerate(read_text(file, "").splitlines(), 1):
+        try:
+            row = [float(word) for word in line.split()]
+        except ValueError:
+            row = [0.0]
+        if row and (len(row) < 5 or (len(row) > 7 and len(row) % 2 == 0)):
+            raise UserError(
+                f"{file}, line {number}: expected class, x, y, w, h and maybe a confidence and an "
+                f"id, found {line[:60]!r}"
+            )
+        rows += [row] if row else []
+    return rows
+
+
+def shares_of(row: list[float], is_box: bool) -> list[float]:
+    """x y w h from the left upper corner, in shares of the image."""
+    if not is_box:
+        return around(list(zip(row[1::2], row[2::2])), digits=9)
+    x, y, width, height = row[1:5]
+    return [x - width / 2, y - height / 2, width, height]
+
+
+def class_names(folder: Path) -> dict[float, str]:
+    """The classes' names by number; empty where no file gives them."""
+    path = next((folder / name for name in NAMES if (folder / name).is_file()), None)
+    if path is None:
+        return {}
+    text = read_text(path, "")
+    if path.suffix != ".yaml":
+        return dict(enumerate(line.strip() for line in text.splitlines() if line.strip()))
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: expected YAML ({str(error).splitlines()[0]})") from None
+    names: Any = content.get("names") if isinstance(content, dict) else None
+    pairs = names.items() if isinstance(names, dict) else enumerate(names or ())
+    return {float(number): str(name) for number, name in pairs}

@@ -1,0 +1,210 @@
+"""Files of annotation tools become a dataset (INPUT.DATASET COCO), with a copy of the images.
+
+python -m tools.import_annotations SOURCE [SOURCE ...] --out data/custom
+
+A source is a file, a folder or a .zip: CVAT XML (for images, for video), COCO as CVAT, Datumaro,
+FiftyOne, Roboflow and others write it, Datumaro JSON, Label Studio JSON, JSON_MIN, CSV or TSV, MOT, or
+YOLO (with track ids). Its content decides which. What is left out is printed with the reason.
+"""
+
+import argparse
+import re
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tabulate import tabulate
+
+from datasets.coco_files import PERSON_KEYS, write_annotations
+from datasets.importers import read_source, unpack
+from datasets.importers.finder import Finder
+from datasets.importers.records import Labels, Options
+from datasets.importers.writer import Imported, Shown, Writer
+from utils.errors import UserError, first_of, run_main
+from utils.files import folder_beside
+
+SHARE = 0.5  # of the images that are the test where nothing says which
+USUAL = {"annotations", "default", "labels", "result", "data", "instances", "train", "test", "coco"}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("sources", nargs="+", type=Path, metavar="SOURCE", help="a file, a folder or a .zip")
+    add("--out", required=True, type=Path, metavar="FOLDER", help="a new folder")
+    add(
+        "--images",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="PATH",
+        help="folders of images, or videos, if they are not beside the annotations",
+    )
+    add(
+        "--person-key",
+        default="",
+        metavar="NAME",
+        help="attribute or field that holds identities (default: "
+        f"{', '.join(PERSON_KEYS)}, the first of these that is there)",
+    )
+    add("--label", nargs="+", default=[], metavar="NAME", help="labels of people (default: person)")
+    split = parser.add_mutually_exclusive_group()
+    split.add_argument(
+        "--test-share",
+        type=float,
+        metavar="X",
+        help="the last share X of each source's images is the test "
+        f"(default: {SHARE} of those that their tool puts in no subset)",
+    )
+    split.add_argument(
+        "--test",
+        nargs="+",
+        metavar="NAME",
+        help="the sources or cameras of these names are the test, all others are for training",
+    )
+    add("--every", type=int, default=1, metavar="N", help="of a video, the first frame of every N")
+    add(
+        "--min-visibility",
+        type=float,
+        default=Options.min_visibility,
+        metavar="X",
+        help="MOT: leave out people of whom less is visible (default: %(default)s)",
+    )
+    add(
+        "--shared-identities",
+        action="store_true",
+        help="the id of a track is the same person in all sources",
+    )
+    add("--camera", metavar="REGEX", help="its first group in an image's name is the camera")
+    args = parser.parse_args()
+    check(args)
+    return args
+
+
+def check(args: argparse.Namespace) -> None:
+    if args.test_share is not None and not 0 < args.test_share < 1:
+        raise UserError(f"--test-share: expected above 0 and below 1, found {args.test_share}")
+    if args.every < 1:
+        raise UserError(f"--every: expected at least 1, found {args.every}")
+    if not 0 <= args.min_visibility <= 1:
+        raise UserError(f"--min-visibility: expected 0 to 1, found {args.min_visibility}")
+    try:
+        args.camera = re.compile(args.camera) if args.camera else None
+    except re.error as error:
+        raise UserError(f"--camera {args.camera}: expected an expression ({error})") from None
+
+
+def import_all(args: argparse.Namespace, out: Path) -> list[Imported]:
+    """What is taken of each file of the sources, its images copied below `out`."""
+    options = Options(args.person_key, args.label, args.min_visibility)
+    writer = Writer(out, args.every, args.shared_identities, args.camera)
+    done: list[Imported] = []
+    with TemporaryDirectory(dir=out.parent) as folder:
+        for source in args.sources:
+            place = unpack(source, Path(folder)) if source.suffix.lower() == ".zip" else source
+            found = read_source(place, options)
+            finder = Finder(args.images or [place if place.is_dir() else place.parent])
+            for labels in found:
+                name = name_of(source, labels, len(found) > 1)
+                done.append(writer.write(labels, free(name, done), finder))
+    return done
+
+
+def name_of(source: Path, labels: Labels, several: bool) -> str:
+    """What a file's images and tracks are called: as its source is, or where that is a usual name
+    of exports, as its folder; with the name of the task, subset or file if there are several."""
+    source = source.resolve()
+    words = re.split(r"[^a-z]+", source.stem.lower())
+    usual = source.is_file() and all(word in USUAL for word in words if word)
+    name = source.parent.name if usual or source.name == "gt.txt" else source.stem
+    if several:
+        sequence = labels.path.parents[1].name if labels.path.name == "gt.txt" else ""
+        name = labels.task or sequence or f"{name}-{labels.path.parent.name}-{labels.path.stem}"
+    return re.sub(r"[\\/:\s]+", "_", name).strip("._") or "images"
+
+
+def free(name: str, done: list[Imported]) -> str:
+    taken = {one.name for one in done}
+    number, found = 1, name
+    while found in taken:
+        number += 1
+        found = f"{name}-{number}"
+    return found
+
+
+def divide(done: list[Imported], args: argparse.Namespace) -> dict[str, list[Shown]]:
+    """The scenes for training and those for the test."""
+    splits: dict[str, list[Shown]] = {"train": [], "test": []}
+    names = {one.name for one in done} | {
+        str(image.get("camera")) for one in done for image, _ in one.scenes
+    }
+    if wrong := [name for name in args.test or () if name not in names]:
+        raise UserError(f"--test {wrong[0]}: expected one of {first_of(sorted(names), 20)}")
+    for one in done:
+        subsets = one.subsets if args.test_share is None and not args.test else [""] * len(one.scenes)
+        rest = subsets.count("")
+        first = rest - round(rest * (args.test_share or SHARE))
+        seen = 0
+        for scene, subset in zip(one.scenes, subsets):
+            if args.test:
+                chosen = {one.name, str(scene[0].get("camera"))} & {*args.test}
+                split = "test" if chosen else "train"
+            else:
+                split = subset or ("train" if seen < first else "test")
+                seen += not subset
+            splits[split].append(scene)
+    return splits
+
+
+def report(done: list[Imported], splits: dict[str, list[Shown]]) -> None:
+    rows = [[one.name, one.kind, *counts(one.scenes)] for one in done]
+    rows += [[split, "", *counts(scenes)] for split, scenes in splits.items()]
+    print(tabulate(rows, ["", "", "images", "boxes", "unlabelled", "people", "cameras"]))
+    for one in done:
+        for reason, count in sorted(one.left_out.items()):
+            example = f" (first: {one.examples[reason]})" if reason in one.examples else ""
+            print(f"{one.name}: left out, {reason}: {count}{example}")
+        for remark in one.remarks:
+            print(f"{one.name}: remark: {remark}")
+
+
+def counts(scenes: list[Shown]) -> list[int]:
+    people = [person for _, people in scenes for _, person in people]
+    cameras = {image["camera"] for image, _ in scenes if "camera" in image}
+    named = {*people} - {None}
+    return [len(scenes), len(people), people.count(None), len(named), len(cameras)]
+
+
+def check_identities(done: list[Imported], options: str) -> None:
+    """Raises: UserError: if nobody has an identity."""
+    if any(person is not None for one in done for _, people in one.scenes for _, person in people):
+        return
+    boxes = sum(len(people) for one in done for _, people in one.scenes)
+    remarks = [remark for one in done for remark in one.remarks]
+    more = f" ({first_of(remarks, 3)})" if remarks else ""
+    raise UserError(
+        f"{first_of(one.name for one in done)}: expected identities in {options}, found none for "
+        f"{boxes} boxes{more}; --person-key says where else they are"
+    )
+
+
+def main() -> None:
+    args = parse_args()
+    with folder_beside(args.out, "--out") as out:
+        done = import_all(args, out)
+        check_identities(done, args.person_key or " or ".join(PERSON_KEYS))
+        splits = divide(done, args)
+        for split, scenes in splits.items():
+            if not scenes:
+                raise UserError(
+                    f"nothing is left for {split}.json: expected another split "
+                    "(--test-share, --test)"
+                )
+            write_annotations(out / f"{split}.json", scenes)
+    report(done, splits)
+
+
+if __name__ == "__main__":
+    run_main(main)
