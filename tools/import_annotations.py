@@ -3,13 +3,12 @@
 python -m tools.import_annotations SOURCE [SOURCE ...] --out data/custom
 
 A source is a file, a folder or a .zip: CVAT XML (for images, for video), COCO as CVAT, Datumaro,
-FiftyOne, Roboflow and others write it, Datumaro JSON, Label Studio JSON, JSON_MIN, CSV or TSV, MOT, or
-YOLO (with track ids). Its content decides which. What is left out is printed with the reason.
+FiftyOne, Roboflow and others write it, Datumaro JSON, Label Studio JSON, JSON_MIN, CSV or TSV, MOT,
+or YOLO (with track ids). Its content decides which. What is left out is printed with the reason.
 """
 
 import argparse
 import re
-from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -115,10 +114,10 @@ def import_all(args: argparse.Namespace, out: Path) -> list[Imported]:
 def name_of(source: Path, labels: Labels, several: bool) -> str:
     """What a file's images and tracks are called: as its source is, or where that is a usual name
     of exports, as its folder; with the name of the task, subset or file if there are several."""
-    source = source.resolve()
+    source = source.resolve().parents[1] if source.name == "gt.txt" else source.resolve()
     words = re.split(r"[^a-z]+", source.stem.lower())
     usual = source.is_file() and all(word in USUAL for word in words if word)
-    name = source.parent.name if usual or source.name == "gt.txt" else source.stem
+    name = source.parent.name if usual else source.stem
     if several:
         sequence = labels.path.parents[1].name if labels.path.name == "gt.txt" else ""
         name = labels.task or sequence or f"{name}-{labels.path.parent.name}-{labels.path.stem}"
@@ -137,19 +136,20 @@ def free(name: str, done: list[Imported]) -> str:
 def divide(done: list[Imported], args: argparse.Namespace) -> dict[str, list[Shown]]:
     """The scenes for training and those for the test."""
     splits: dict[str, list[Shown]] = {"train": [], "test": []}
-    names = {one.name for one in done} | {
-        str(image.get("camera")) for one in done for image, _ in one.scenes
-    }
+    cameras = {image.get("camera") for one in done for image, _ in one.scenes} - {None}
+    names = {one.name for one in done} | cameras
     if wrong := [name for name in args.test or () if name not in names]:
         raise UserError(f"--test {wrong[0]}: expected one of {first_of(sorted(names), 20)}")
     for one in done:
-        subsets = one.subsets if args.test_share is None and not args.test else [""] * len(one.scenes)
+        subsets = (
+            one.subsets if args.test_share is None and not args.test else [""] * len(one.scenes)
+        )
         rest = subsets.count("")
         first = rest - round(rest * (args.test_share or SHARE))
         seen = 0
         for scene, subset in zip(one.scenes, subsets):
             if args.test:
-                chosen = {one.name, str(scene[0].get("camera"))} & {*args.test}
+                chosen = {one.name, scene[0].get("camera")} & {*args.test}
                 split = "test" if chosen else "train"
             else:
                 split = subset or ("train" if seen < first else "test")
@@ -183,7 +183,7 @@ def check_identities(done: list[Imported], options: str) -> None:
         return
     boxes = sum(len(people) for one in done for _, people in one.scenes)
     remarks = [remark for one in done for remark in one.remarks]
-    more = f" ({first_of(remarks, 3)})" if remarks else ""
+    more = f" ({'; '.join(remarks[:3])})" if remarks else ""
     raise UserError(
         f"{first_of(one.name for one in done)}: expected identities in {options}, found none for "
         f"{boxes} boxes{more}; --person-key says where else they are"

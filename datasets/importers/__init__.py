@@ -1,6 +1,5 @@
 """Files of annotation tools, each recognised by its content: what they say of images and people."""
 
-
 import os
 import zipfile
 from collections.abc import Callable, Iterator
@@ -14,8 +13,8 @@ from utils.errors import UserError, first_of, reason_of
 from utils.files import read_text
 
 KINDS = (
-    "CVAT XML, COCO JSON, Datumaro JSON, Label Studio JSON or CSV, a folder with gt/gt.txt (MOT) or "
-    "with labels/ (YOLO), or a .zip of these"
+    "CVAT XML, COCO JSON, Datumaro JSON, Label Studio JSON or CSV, a folder with gt/gt.txt (MOT) "
+    "or with labels/ (YOLO), or a .zip of these"
 )
 READERS: list[tuple[Callable[[Any], bool], Callable[[Path, Any, Options], list[Labels]]]] = [
     (coco.is_coco, coco.read),

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from datasets.coco_files import parse_annotations
+from datasets.coco_files import lookup, parse_annotations
 from datasets.importers.records import Box, LabelledImage, Labels, Options
 
 FRAME = re.compile(r"frame_(\d+)")  # the name of a video's frame, as CVAT and Datumaro write it
@@ -28,6 +28,8 @@ def read(path: Path, content: Any, options: Options) -> list[Labels]:
         for name, boxes, size, camera in zip(file.names, people, file.sizes, file.cameras)
     ]
     remarks = [f"{reason}: {count}" for reason, count in left_out.items() if "identity" in reason]
+    if lookup(content, "info.contributor") == "Label Studio" and file.key is None:
+        remarks.append("Label Studio leaves out the fields of regions in this form: export JSON")
     left_out = Counter({k: count for k, count in left_out.items() if "identity" not in k})
     return [Labels(path, "COCO", images, left_out, remarks, tracks=is_track)]
 

@@ -101,9 +101,9 @@ def read_video(path: Path, tracks: list[Element], about: Element, options: Optio
         whole = between(places, step)
         drawn += len(whole) - len(places)
         for frame, xywh in whole.items():
-            shown = frames.setdefault(frame, [])
+            boxes = frames.setdefault(frame, [])
             if xywh:
-                shown.append(Box(xywh, common, track.get("id", str(number))))
+                boxes.append(Box(xywh, common, track.get("id", str(number))))
     if drawn:
         labels.remarks.append(f"{drawn} boxes interpolated between keyframes")
     size = size_of({tag: about.findtext(f".//original_size/{tag}") for tag in LENGTHS}, str(path))

@@ -1,5 +1,6 @@
 """Where the images that an annotation file names lie, however a tool writes their names."""
 
+import filecmp
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -34,7 +35,7 @@ class Finder:
             names: each with hints, names of folders that it may lie in.
         Of several images, those that agree in most folders of the name count; of these, those in a
         folder among the hints; of these, those in the folder where most names have an image.
-        Raises: UserError: if several are left.
+        Raises: UserError: if several different ones are left.
         """
         found = [self._candidates(name, hints) for name, hints in names]
         bases = Counter(base for some in found for base in {base for base, _ in some})
@@ -42,7 +43,7 @@ class Finder:
         for (name, _), some in zip(names, found):
             most = max((bases[base] for base, _ in some), default=0)
             best = list(dict.fromkeys(path for base, path in some if bases[base] == most))
-            if len(best) > 1:
+            if len(best) > 1 and not all(filecmp.cmp(best[0], path, False) for path in best):
                 raise UserError(
                     f"{name}: expected one image of this name, found {best[0]} and {best[1]}; "
                     "--images says which folder is meant"
@@ -54,12 +55,12 @@ class Finder:
         """The best images of a name, each with the folder that the name starts from."""
         ranked: list[tuple[tuple[bool, int, int], Path, Path]] = []
         for order, parts in enumerate(ends_of(name)):
-            same = self.named.get(parts[-1])
-            for path in same or self.stems.get(Path(parts[-1]).stem, ()):
+            same = self.named.get(parts[-1], [])
+            for path in same or self.stems.get(Path(parts[-1]).stem, []):
                 agree = agreement(path.parts[:-1], parts[:-1])
                 hinted = any(hint in path.parts for hint in hints)
                 base = path.parents[agree]
-                ranked.append(((same is not None, 2 * agree + hinted, -order), base, path))
+                ranked.append(((bool(same), 2 * agree + hinted, -order), base, path))
         best = max((rank for rank, _, _ in ranked), default=None)
         return [(base, path) for rank, base, path in ranked if rank == best]
 

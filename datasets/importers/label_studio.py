@@ -2,8 +2,8 @@
 
 A box is a region of the kind rectanglelabels, in per cent of the image. Its identity is a field of
 the same region (`perRegion="true"` in the labelling setup): a text, a choice, a number or a
-taxonomy. JSON keeps which region a field belongs to. JSON_MIN and CSV have one list of all boxes and
-one of all texts of an image: they are paired in order where there are as many of both.
+taxonomy. JSON keeps which region a field belongs to. JSON_MIN and CSV have one list of all boxes
+and one of all texts of an image: they are paired in order where there are as many of both.
 Form: https://labelstud.io/guide/export.html
 """
 
@@ -28,7 +28,6 @@ from datasets.importers.records import (
 from datasets.json_fields import identifier
 from datasets.mat import LARGEST
 from utils.errors import UserError, first_of
-from utils.files import read_text
 
 RECTANGLES = "rectanglelabels"
 VALUES = ("text", "choices", "number", "taxonomy", "rating")  # what a field of a region may be
@@ -40,7 +39,7 @@ def is_label_studio(content: Any) -> bool:
     """Whether a JSON is a list of tasks, with their annotations or as JSON_MIN has them."""
     first = content[0] if isinstance(content, list) and content else None
     return isinstance(first, dict) and (
-        {"data", "annotations"} <= first.keys() or MINIMAL <= first.keys()
+        {"data", "annotations"} <= first.keys() or first.keys() >= MINIMAL
     )
 
 
@@ -124,7 +123,9 @@ def regions_of(task: Any, options: Options, labels: Labels) -> list[Row] | None:
             sizes = {key: result.get(key) for key in ("original_width", "original_height")}
             note = " ".join(map(str, lookup(result, "meta.text") or ()))
             rows.append((value | sizes, label, people.get(id) or identity(note)))
-        elif result.get("type", "").endswith(("labels", "rectangle")) and "labels" != result["type"]:
+        elif (
+            result.get("type", "").endswith(("labels", "rectangle")) and result["type"] != "labels"
+        ):
             labels.left_out[f"a region of the kind {result['type']}"] += 1
     return rows
 
@@ -152,16 +153,19 @@ def field_value(value: Any) -> str | None:
 
 
 def size_of(region: dict) -> tuple[int, int] | None:
-    size = region.get("original_width"), region.get("original_height")
-    return (int(size[0]), int(size[1])) if all(type(v) is int and v > 0 for v in size) else None
+    width, height = region.get("original_width"), region.get("original_height")
+    if not (isinstance(width, int) and isinstance(height, int)):
+        return None
+    return (width, height) if min(width, height) > 0 else None
 
 
 def box_of(region: dict, size: tuple[int, int] | None, where: str) -> list[float]:
     """x y w h in pixels, or as shares of the image if its size is not known. Rotation is about the
     left upper corner, in pixels."""
-    values = [region.get(key) for key in ("x", "y", "width", "height")]
-    if not all(isinstance(value, int | float) and abs(value) < LARGEST for value in values):
-        raise UserError(f"{where}: expected x, y, width, height in per cent, found {values}")
+    given = [region.get(key) for key in ("x", "y", "width", "height")]
+    values = [float(v) for v in given if isinstance(v, int | float) and abs(v) < LARGEST]
+    if len(values) < 4:
+        raise UserError(f"{where}: expected x, y, width, height in per cent, found {given}")
     across, down = size or (1, 1)
     x, y, width, height = (
         value / 100 * length for value, length in zip(values, (across, down) * 2)

@@ -19,9 +19,7 @@ Source = Path | Image.Image | None  # None: not found
 def locate(labels: Labels, finder: Finder) -> Iterator[tuple[LabelledImage, Source]]:
     """Every image with its file, or with its pixels if it is a frame of a video."""
     names = [(image.name, hints_of(labels, image)) for image in labels.images]
-    paths = [
-        image.path or path for image, path in zip(labels.images, finder.find(names))
-    ]
+    paths = [image.path or path for image, path in zip(labels.images, finder.find(names))]
     frames = {image.frame: image for image in labels.images if image.frame is not None}
     if any(paths) or len(frames) < len(labels.images) or not frames:
         yield from zip(labels.images, paths)
@@ -37,7 +35,7 @@ def hints_of(labels: Labels, image: LabelledImage) -> set[str]:
 
 
 def subset_of(labels: Labels, image: LabelledImage) -> str:
-    """"train", "test", or "" if neither the tool nor the names of file and folders say."""
+    """ "train", "test", or "" if neither the tool nor the names of file and folders say."""
     words = {image.subset.lower(), labels.path.parent.name.lower()}
     words |= {part.lower() for part in Path(image.name.replace("\\", "/")).parts[:-1]}
     words |= {*re.split(r"[^a-z]+", labels.path.stem.lower())}
@@ -66,9 +64,9 @@ def in_order(
     where = ", ".join(map(str, finder.roots))
     if len(images) <= max(frames) or images != sorted(images, key=natural):
         raise UserError(
-            f"{labels.path}: expected the video {labels.video or 'of its tracks'}, or images called "
-            f"frame_000000 and so on or as many as frames ({max(frames) + 1}, names in the order of "
-            f"their numbers), in {where}, found {len(images)} images; --images says where they are"
+            f"{labels.path}: expected in {where} the video {labels.video or 'of its tracks'}, "
+            f"images called frame_000000 and so on, or {max(frames) + 1} images whose names are in "
+            f"the order of their numbers, found {len(images)} images; --images says where they are"
         )
     labels.remarks.append(f"frames are the images of {where} in the order of their names")
     for frame, image in frames.items():

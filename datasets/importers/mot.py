@@ -21,5 +21,6 @@ def read(folder: Path, options: Options) -> list[Labels]:
         ]
         name = f"{path.parent.name}/{path.name}"
         images.append(LabelledImage(name, boxes, sequence.size, frame=frame - 1, path=path))
-    left_out, remarks = sequence.left_out, sequence.remarks
+    left_out = sequence.left_out
+    remarks = [remark.removeprefix(f"{sequence.name}: ") for remark in sequence.remarks]
     return [Labels(folder / "gt" / "gt.txt", "MOT", images, left_out, remarks, tracks=True)]

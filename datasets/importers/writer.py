@@ -1,4 +1,4 @@
-"""The images of imported labels, copied into a dataset's folder, and what train.json says of them."""
+"""The images of imported labels, copied into a dataset's folder, and their descriptions."""
 
 import os
 import re
@@ -13,11 +13,11 @@ from tqdm import tqdm
 
 from datasets.coco_files import Person
 from datasets.importers.finder import Finder
-from datasets.importers.locate import Source, locate, subset_of
+from datasets.importers.locate import locate, subset_of
 from datasets.importers.records import Box, LabelledImage, Labels
 from utils.errors import UserError, first_of, reason_of
 from utils.files import make_folder
-from utils.media import PictureError, open_picture, picture_size
+from utils.media import PictureError, picture_size
 
 QUALITY = 95  # of the JPEG files that a video's frames become
 Shown = tuple[dict, list[Person]]  # an image as train.json describes it, and the people in it
@@ -35,7 +35,6 @@ class Imported:
     left_out: Counter = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
-    files: set[Path] = field(default_factory=set)
 
     def leave_out(self, reason: str, example: str) -> None:
         self.left_out[reason] += 1
@@ -109,10 +108,9 @@ class Writer:
             example = f"{image.name}: {recorded} there, {found} here"
             return done.leave_out("image of another size than its labels are for", example)
         if isinstance(source, Path):
-            earlier = self.taken.setdefault(source.resolve(), done.name)
-            if earlier != done.name or source.resolve() in done.files:
+            if earlier := self.taken.get(source.resolve()):
                 return done.leave_out(f"image that is taken for {earlier} already", image.name)
-            done.files.add(source.resolve())
+            self.taken[source.resolve()] = done.name
         target = Path("images", done.name, path)
         make_folder((self.out / target).parent, "--out")
         put(source, self.out / target)

@@ -43,6 +43,8 @@ def read(folder: Path, options: Options) -> list[Labels]:
         f"{folder}: classes",
     )
     tracked = [size for size in (6, 7) if is_tracked([row for row in every if len(row) == size])]
+    if every and not tracked:
+        labels.remarks.append("no line has a track id")
     for file, some in rows.items():
         boxes = []
         for row in some:

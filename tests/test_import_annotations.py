@@ -1,0 +1,566 @@
+"""Files in the forms of annotation tools become custom data."""
+
+import csv
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets import UNLABELED, load_dataset
+from tests.annotations import write_image
+from tools import import_annotations
+
+A, B = [5, 6, 10, 20], [30, 6, 10, 20]  # boxes x y w h in images of 64 x 48
+
+
+@pytest.fixture
+def run(program, tmp_path):
+    """run(*arguments): the exit code and what is printed; the dataset is in `tmp_path / "own"`."""
+
+    def call(*arguments) -> tuple[int, str]:
+        code, out, err = program(import_annotations.main, *arguments, "--out", tmp_path / "own")
+        return code, out + err
+
+    return call
+
+
+def taken(root: Path) -> dict[str, list[tuple[list[float], str | None]]]:
+    """Every image of both splits, without its folder, and the boxes and identities in it."""
+    found = {}
+    for split in ("train", "test"):
+        content = json.loads((root / "own" / f"{split}.json").read_text())
+        for image in content["images"]:
+            rows = [row for row in content["annotations"] if row["image_id"] == image["id"]]
+            name = image["file_name"].split("/", 2)[2]
+            found[name] = [(row["bbox"], row.get("person_id")) for row in rows]
+    data = load_dataset("COCO", str(root / "own"))
+    assert all(Path(scene.path).is_file() for scene in data.train + data.gallery)
+    return found
+
+
+# --- CVAT ---
+
+
+def cvat_box(xywh: list[float], person: str | None = None, **more) -> str:
+    x, y, w, h = xywh
+    place = {"xtl": x, "ytl": y, "xbr": x + w, "ybr": y + h, "label": "person"} | more
+    inside = f'<attribute name="person_id">{person}</attribute>' if person is not None else ""
+    return f"<box {' '.join(f'{k}={str(v)!r}' for k, v in place.items())}>{inside}</box>"
+
+
+def write_cvat_images(folder: Path, extra: str = "") -> Path:
+    for name in ("a 1.jpg", "sub/b.jpg", "c.jpg"):
+        write_image(folder / "images" / name)
+    (folder / "annotations.xml").write_text(
+        f"""<?xml version="1.0" encoding="utf-8"?><annotations><version>1.1</version>
+<image id="0" name="a 1.jpg" width="64" height="48">{cvat_box(A, "Anna")}{cvat_box(B, "")}
+{cvat_box(B, "Ben", label="car")}{extra}</image>
+<image id="1" name="sub/b.jpg" width="64" height="48">{cvat_box(B, "Anna")}</image>
+<image id="2" name="c.jpg" width="64" height="48"></image></annotations>"""
+    )
+    return folder
+
+
+def test_cvat_images(run, tmp_path):
+    code, said = run(write_cvat_images(tmp_path / "shop"))
+    assert code == 0 and "shop: left out, another label than person: 1" in said
+    assert taken(tmp_path) == {
+        "a 1.jpg": [(A, "Anna"), (B, None)],
+        "sub/b.jpg": [(B, "Anna")],
+        "c.jpg": [],
+    }
+    data = load_dataset("COCO", str(tmp_path / "own"))
+    assert data.train[0].pids.tolist() == [1, UNLABELED]
+
+
+def test_cvat_shapes(run, tmp_path):
+    """Turned boxes, polygons, ellipses and masks are read as the boxes around them."""
+    shapes = (
+        cvat_box([20, 10, 20, 10], "turned", rotation=90)
+        + '<polygon label="person" points="1,2;11,2;6,12"/>'
+        + '<ellipse label="person" cx="20" cy="20" rx="5" ry="10"/>'
+        + '<mask label="person" left="3" top="4" width="7" height="8" rle="1, 2"/>'
+        + '<points label="person" points="1,2;3,4"/><tag label="crowded"/>'
+    )
+    code, said = run(write_cvat_images(tmp_path / "shop", shapes))
+    assert code == 0 and "a shape of the kind points: 1" in said
+    boxes = [xywh for xywh, _ in taken(tmp_path)["a 1.jpg"]]
+    assert boxes[2:] == [[25, 5, 10, 20], [1, 2, 10, 10], [15, 10, 10, 20], [3, 4, 7, 8]]
+
+
+def write_cvat_video(folder: Path, attribute: str | None = None, job: str = "") -> Path:
+    """Two people in frames 0 to 5, of whom the first leaves at frame 3 and the second is drawn at
+    frames 1 and 4 only."""
+    tracks = "".join(
+        f'<track id="{track}" label="person">'
+        + "".join(
+            cvat_box(xywh, attribute, frame=frame, outside=int(out), keyframe=1)
+            for frame, xywh, out in boxes
+        )
+        + "</track>"
+        for track, boxes in enumerate(
+            [
+                [(0, A, 0), (1, A, 0), (2, [8, 6, 10, 20], 0), (3, [8, 6, 10, 20], 1)],
+                [(1, B, 0), (4, [36, 6, 10, 20], 0), (5, [36, 6, 10, 20], 1)],
+            ]
+        )
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "annotations.xml").write_text(
+        "<annotations><version>1.1</version><meta><task><id>7</id><name>w</name><size>6</size>"
+        f"<mode>interpolation</mode><frame_filter></frame_filter><source>walk.mp4</source>{job}"
+        f"<original_size><width>64</width><height>48</height></original_size></task></meta>{tracks}"
+        "</annotations>"
+    )
+    return folder
+
+
+VIDEO = [
+    [(A, "gate/0")],
+    [(A, "gate/0"), (B, "gate/1")],
+    [([8, 6, 10, 20], "gate/0"), ([32, 6, 10, 20], "gate/1")],
+    [([34, 6, 10, 20], "gate/1")],
+    [([36, 6, 10, 20], "gate/1")],
+    [],
+]
+
+
+@pytest.mark.parametrize("name", ["images/frame_{:06d}.PNG", "img/shot_{:03d}.jpg"])
+def test_cvat_video(run, tmp_path, name):
+    """Tracks are people; who has left is not boxed; boxes between keyframes are interpolated."""
+    folder = write_cvat_video(tmp_path / "gate")
+    for frame in range(6):
+        write_image(folder / name.format(frame))
+    code, said = run(folder)
+    assert code == 0 and "gate: left out, the person has left (outside): 2" in said
+    assert list(taken(tmp_path).values()) == VIDEO
+    data = load_dataset("COCO", str(tmp_path / "own"))
+    assert {scene.camera for scene in data.train + data.gallery} == {1}
+
+
+def test_cvat_video_from_the_video_itself(run, tmp_path):
+    pytest.importorskip("av")
+    from tests.videos import write_video
+
+    folder = write_cvat_video(tmp_path / "gate")
+    write_video(folder / "walk.mp4", [np.full((48, 64, 3), 40 * i, np.uint8) for i in range(6)])
+    code, _ = run(folder / "annotations.xml", "--every", "2")
+    assert code == 0
+    assert taken(tmp_path) == {f"frame_{i:06d}.jpg": VIDEO[i] for i in (0, 2, 4)}
+    shown = np.asarray(Image.open(tmp_path / "own/images/gate/frame_000004.jpg")).mean()
+    assert abs(shown - 160) < 8
+
+
+def test_names_count_before_tracks(run, tmp_path):
+    """An attribute person_id of tracks is a person in every source."""
+    for name in ("gate", "hall"):
+        folder = write_cvat_video(tmp_path / name, attribute="Anna")
+        for frame in range(6):
+            write_image(folder / f"frame_{frame:06d}.jpg")
+    code, _ = run(tmp_path / "gate", tmp_path / "hall", "--test", "hall")
+    assert code == 0
+    data = load_dataset("COCO", str(tmp_path / "own"))
+    assert data.num_pids == 1 and [scene.camera for scene in data.gallery] == [2] * 6
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_tracks_of_several_sources(run, tmp_path, shared):
+    for name in ("gate", "hall"):
+        folder = write_cvat_video(tmp_path / name)
+        for frame in range(6):
+            write_image(folder / f"frame_{frame:06d}.jpg")
+    run(tmp_path / "gate", tmp_path / "hall", *(["--shared-identities"] if shared else []))
+    people = {person for rows in taken(tmp_path).values() for _, person in rows}
+    assert people == ({"0", "1"} if shared else {"hall/0", "hall/1"})  # of one name, the last
+
+
+def test_a_zip_and_a_project_of_several_tasks(run, tmp_path):
+    folder = write_cvat_video(tmp_path / "p")
+    text = (folder / "annotations.xml").read_text()
+    metas = "".join(
+        f"<task><id>{id}</id><name>{name}</name><source>{name}.mp4</source></task>"
+        for id, name in ((7, "gate"), (8, "hall"))
+    )
+    head = text[: text.index("<meta>")]
+    text = f"{head}<meta><project><tasks>{metas}</tasks></project></meta>"
+    tracks = (
+        f'<track id="{id}" task_id="{task}" label="person">{cvat_box(A, frame=2, outside=0)}</track>'
+        for id, task in ((0, 7), (1, 8))
+    )
+    (folder / "annotations.xml").write_text(text + "".join(tracks) + "</annotations>")
+    write_image(folder / "images/frame_000002.png")
+    with zipfile.ZipFile(tmp_path / "export.zip", "w") as archive:
+        for path in sorted(folder.rglob("*.*")):
+            archive.write(path, path.relative_to(folder))
+    shutil.rmtree(folder)
+    code, said = run(tmp_path / "export.zip", "--test", "hall")
+    assert code == 2 and "taken for gate already" in said  # one image cannot be of both videos
+
+
+# --- COCO and Datumaro ---
+
+
+def coco(images: list[str], people: list[list[tuple[list[float], dict]]], **more) -> dict:
+    """A file; of each image, its boxes and what else stands with them."""
+    return {
+        "images": [
+            {"id": number, "file_name": name, "width": 64, "height": 48}
+            for number, name in enumerate(images, 1)
+        ],
+        "categories": [{"id": 1, "name": "person", "supercategory": ""}],
+        "annotations": [
+            {"id": 1, "image_id": number, "category_id": 1, "bbox": xywh, "iscrowd": 0} | keys
+            for number, rows in enumerate(people, 1)
+            for xywh, keys in rows
+        ],
+    } | more
+
+
+def write(path: Path, content) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    return path
+
+
+def attributes(**keys) -> dict:
+    return {"attributes": {"occluded": False} | keys}
+
+
+def test_datumaro_coco_of_images(run, tmp_path):
+    """Images lie in images/SUBSET/, and the same boxes stand in files of other kinds."""
+    folder = tmp_path / "shop"
+    content = coco(["a 1.jpg", "sub/b.jpg"], [[(A, attributes(person_id="Anna"))]] * 2)
+    for kind in ("instances", "stuff"):
+        write(folder / f"annotations/{kind}_default.json", content)
+    write(folder / "annotations/image_info_default.json", content | {"annotations": []})
+    for name in ("a 1.jpg", "sub/b.jpg"):
+        write_image(folder / "images/default" / name)
+    code, _ = run(folder)
+    assert code == 0
+    assert taken(tmp_path) == {"a 1.jpg": [(A, "Anna")], "sub/b.jpg": [(A, "Anna")]}
+
+
+def test_datumaro_coco_of_a_video(run, tmp_path):
+    """Names are frame_000000.png whatever the images are; a track's end is outside."""
+    rows = [
+        [(A, attributes(track_id=0, outside=False))],
+        [(A, attributes(track_id=0, outside=False)), (B, attributes(track_id=1, outside=False))],
+        [(A, attributes(track_id=0, outside=True)), (B, attributes(track_id=1, outside=False))],
+    ]
+    content = coco([f"frame_{i:06d}.png" for i in range(3)], rows)
+    write(tmp_path / "gate/annotations/instances_default.json", content)
+    for frame in range(3):
+        write_image(tmp_path / f"gate/shots/{frame + 1:04d}.jpg")
+    code, said = run(tmp_path / "gate")
+    assert code == 0 and "attributes.outside" in said
+    a, b = (A, "gate/0"), (B, "gate/1")
+    assert taken(tmp_path) == {"0001.jpg": [a], "0002.jpg": [a, b], "0003.jpg": [b]}
+
+
+def test_datumaro_json(run, tmp_path):
+    def shape(xywh, **keys):
+        return {"type": "bbox", "bbox": xywh, "label_id": 1, "attributes": keys}
+
+    items = [
+        {
+            "id": f"frame_{i:06d}",
+            "annotations": [shape(A, track_id=0), shape(B, track_id=1, outside=i == 1)],
+            "image": {"path": f"frame_{i:06d}.png", "size": [48, 64]},
+        }
+        for i in range(2)
+    ]
+    items[0]["annotations"].append({"type": "points", "points": [1, 2], "label_id": 1})
+    labels = {"label": {"labels": [{"name": "car"}, {"name": "Person"}]}}
+    write(tmp_path / "gate/annotations/default.json", {"items": items, "categories": labels})
+    for i in range(2):
+        write_image(tmp_path / f"gate/images/default/frame_{i:06d}.jpg")
+    code, said = run(tmp_path / "gate")
+    assert code == 0 and "a shape of the kind points: 1" in said
+    a, b = (A, "gate/0"), (B, "gate/1")
+    assert taken(tmp_path) == {"frame_000000.jpg": [a, b], "frame_000001.jpg": [a]}
+
+
+def test_fiftyone(run, tmp_path):
+    content = coco(["a.jpg", "b.jpg"], [[(A, {"person_id": "Anna"}), (B, {})]] * 2)
+    path = write(tmp_path / "set/labels.json", content)
+    for name in ("a.jpg", "b.jpg"):
+        write_image(path.parent / "data" / name)
+    code, _ = run(path)
+    assert code == 0
+    assert taken(tmp_path) == {n: [(A, "Anna"), (B, None)] for n in ("a.jpg", "b.jpg")}
+    assert (tmp_path / "own/images/set/a.jpg").is_file()
+
+
+def test_splits_of_roboflow(run, tmp_path):
+    for split in ("train", "valid", "test"):
+        content = coco([f"{split}.jpg"], [[(A, {"person_id": 7.0})]])
+        write(tmp_path / f"set/{split}/_annotations.coco.json", content)
+        write_image(tmp_path / f"set/{split}/{split}.jpg")
+    code, _ = run(tmp_path / "set")
+    assert code == 0
+    data = load_dataset("COCO", str(tmp_path / "own"))
+    assert [Path(scene.name).name for scene in data.train] == ["train.jpg"]
+    assert [Path(scene.name).name for scene in data.gallery] == ["test.jpg", "valid.jpg"]
+
+
+def test_another_key_and_other_labels(run, tmp_path):
+    content = coco(
+        ["a.jpg", "b.jpg"], [[(A, attributes(who="Anna")), (B, attributes(who="x"))]] * 2
+    )
+    content["categories"] = [{"id": 1, "name": "worker"}, {"id": 2, "name": "visitor"}]
+    content["annotations"][1]["category_id"] = 2
+    path = write(tmp_path / "set/labels.json", content)
+    for name in ("a.jpg", "b.jpg"):
+        write_image(tmp_path / "set" / name)
+    code, said = run(path, "--label", "Worker")
+    assert code == 2 and "attributes.who" in said
+    assert run(path, "--person-key", "who")[0] == 2  # neither label is called person
+    code, _ = run(path, "--person-key", "who", "--label", "Worker")
+    assert code == 0 and taken(tmp_path)["a.jpg"] == [(A, "Anna")]
+
+
+# --- Label Studio ---
+
+
+def region(id: str, xywh: list[float], person: str | None, label: str = "person") -> list[dict]:
+    """A rectangle in per cent of the image, and the text that belongs to it."""
+    x, y, w, h = xywh
+    value = {"x": x / 0.64, "y": y / 0.48, "width": w / 0.64, "height": h / 0.48, "rotation": 0}
+    about = {"id": id, "original_width": 64, "original_height": 48, "to_name": "image"}
+    rows = [
+        about
+        | {"type": "rectanglelabels", "from_name": "label"}
+        | {"value": value | {"rectanglelabels": [label]}}
+    ]
+    if person:
+        text = {"type": "textarea", "from_name": "person_id", "value": value | {"text": [person]}}
+        rows.append(about | text)
+    return rows
+
+
+def tasks() -> list[dict]:
+    rows = [
+        [*region("r1", A, None), *region("r2", B, "Anna"), *region("r3", A, None, "car")],
+        region("r4", A, "Anna"),
+        [],
+    ]
+    names = ["/data/upload/1/1a2b3c4d-a_1.jpg", "/data/local-files/?d=shots%2F%C3%A4.jpg"]
+    names.append("s3://bucket/shots/c.jpg")
+    return [
+        {
+            "id": number,
+            "data": {"image": name, "camera": "gate"},
+            "annotations": [
+                {"id": 1, "result": region("old", B, "Zoe"), "updated_at": "2024-01-01"},
+                {"id": 2, "result": result, "updated_at": "2025-01-01"},
+                {"id": 3, "result": [], "updated_at": "2026-01-01", "was_cancelled": True},
+            ],
+        }
+        for number, (name, result) in enumerate(zip(names, rows), 1)
+    ] + [{"id": 9, "data": {"image": "a_9.jpg"}, "annotations": [], "predictions": [{}]}]
+
+
+@pytest.fixture
+def shots(tmp_path):
+    for name in ("a_1.jpg", "shots/ä.jpg", "shots/c.jpg", "a_9.jpg"):
+        write_image(tmp_path / "pictures" / name)
+    return tmp_path / "pictures"
+
+
+def near(rows: list[tuple[list[float], str | None]]) -> list[tuple[list[int], str | None]]:
+    return [([round(value) for value in xywh], person) for xywh, person in rows]
+
+
+def test_label_studio_json(run, tmp_path, shots):
+    code, said = run(write(tmp_path / "labels.json", tasks()), "--images", shots)
+    assert code == 0 and "image without an annotation: 1" in said
+    found = taken(tmp_path)
+    assert list(found) == ["a_1.jpg", "shots/ä.jpg", "shots/c.jpg"]
+    assert near(found["a_1.jpg"]) == [(A, None), (B, "Anna")]  # the text's own region
+    assert near(found["shots/ä.jpg"]) == [(A, "Anna")] and not found["shots/c.jpg"]
+
+
+def minimal(rows: list[dict]) -> dict:
+    """A task as JSON_MIN has it: the boxes in one list, the texts in another, or one alone."""
+    boxes = [row["value"] | {"original_width": 64, "original_height": 48} for row in rows]
+    texts = [row["text"][0] for row in boxes if "text" in row]
+    return {
+        "annotation_id": 1,
+        "annotator": 1,
+        "label": [row for row in boxes if "rectanglelabels" in row],
+    } | ({"person_id": texts[0] if len(texts) == 1 else texts} if texts else {})
+
+
+@pytest.mark.parametrize("kind", ["json", "csv", "tsv"])
+def test_label_studio_json_min_and_tables(run, tmp_path, shots, kind):
+    """Texts are paired with boxes in order; where there are fewer, nobody is guessed."""
+    rows = [
+        minimal([*region("r1", A, "Ben"), *region("r2", B, "Anna")]) | {"image": "/u/a_1.jpg"},
+        minimal([*region("r3", A, None), *region("r4", B, "Anna")]) | {"image": "/u/shots/ä.jpg"},
+        minimal(region("r5", B, "Anna")) | {"image": "/u/shots/c.jpg"},
+    ]
+    path = tmp_path / f"export.{kind}"
+    if kind == "json":
+        write(path, rows)
+    else:
+        with open(path, "w", newline="") as file:
+            table = csv.DictWriter(file, [*rows[0]], delimiter="\t" if kind == "tsv" else ",")
+            table.writeheader()
+            for row in rows:
+                cells = {k: v if isinstance(v, str) else json.dumps(v) for k, v in row.items()}
+                table.writerow(cells)
+    code, said = run(path, "--images", shots)
+    assert code == 0 and "export JSON instead): 1" in said
+    found = [near(rows) for rows in taken(tmp_path).values()]
+    assert found == [[(A, "Ben"), (B, "Anna")], [(A, None), (B, None)], [(B, "Anna")]]
+
+
+def test_label_studio_coco_has_no_identities(run, tmp_path, shots):
+    content = coco(["a_1.jpg"], [[(A, {})]], info={"contributor": "Label Studio"})
+    code, said = run(write(tmp_path / "result.json", content), "--images", shots)
+    assert code == 2 and "export JSON" in said and not (tmp_path / "own").exists()
+
+
+# --- MOT and YOLO ---
+
+
+@pytest.mark.parametrize("labels", [None, "person"])
+def test_mot(run, tmp_path, labels):
+    """Corners count from 1 as MOTChallenge writes them, from 0 as CVAT and Datumaro do."""
+    folder = tmp_path / "gate"
+    for frame in (1, 2):
+        write_image(folder / f"img1/{frame:06d}.jpg")
+    (folder / "gt").mkdir()
+    (folder / "gt/gt.txt").write_text(
+        "1,3,6,7,10,20,1,1,1\n1,4,31,7,10,20,1,1,0.1\n2,3,6,7,10,20\n"
+    )
+    if labels:
+        (folder / "gt/labels.txt").write_text(labels)
+    code, said = run(folder / "gt/gt.txt")
+    assert code == 0 and "--min-visibility): 1" in said
+    xywh = [6, 7, 10, 20] if labels else A
+    assert taken(tmp_path) == {f"00000{i}.jpg": [(xywh, "gate/3")] for i in (1, 2)}
+
+
+def test_mot_without_ids_is_refused(run, tmp_path):
+    write_image(tmp_path / "gate/img1/000001.jpg")
+    (tmp_path / "gate/gt").mkdir()
+    (tmp_path / "gate/gt/gt.txt").write_text("1,-1,6,7,10,20,1,1,1\n")
+    code, said = run(tmp_path / "gate")
+    assert code == 2 and "1 boxes" in said and not (tmp_path / "own").exists()
+
+
+YOLO = "0 0.15625 0.33333333 0.15625 0.41666667"  # is A
+
+
+@pytest.mark.parametrize("line", [f"{YOLO} 3", f"{YOLO} 0.9 3"])
+@pytest.mark.parametrize("layout", ["labels/train", "train/labels", "obj_train_data"])
+def test_yolo_with_tracks(run, tmp_path, line, layout):
+    folder = tmp_path / "gate"
+    images = folder / layout.replace("labels", "images")
+    for name in ("a.jpg", "b.jpg"):
+        write_image(images / name)
+        (folder / layout).mkdir(parents=True, exist_ok=True)
+        (folder / layout / f"{name[0]}.txt").write_text(f"{line}\n1 {line[2:]}\n")
+    if layout == "obj_train_data":
+        (folder / "obj.names").write_text("person\ncar\n")
+    else:
+        (folder / "data.yaml").write_text("names: {0: person, 1: car}\n")
+    code, said = run(folder, "--test-share", "0.5")
+    assert code == 0 and "another label than person: 2" in said
+    assert {name: near(rows) for name, rows in taken(tmp_path).items()} == {
+        name: [(A, "gate/3")] for name in ("a.jpg", "b.jpg")
+    }
+
+
+def test_yolo_without_tracks_is_refused(run, tmp_path):
+    write_image(tmp_path / "gate/images/a.jpg")
+    (tmp_path / "gate/labels").mkdir()
+    (tmp_path / "gate/labels/a.txt").write_text(YOLO)
+    code, said = run(tmp_path / "gate")
+    assert code == 2 and "no line has a track id" in said
+
+
+# --- images, splits, mistakes ---
+
+
+def test_images_of_another_size_or_missing_are_left_out(run, tmp_path):
+    content = coco(["a.jpg", "b.jpg", "c.jpg", "d.jpg"], [[(A, {"person_id": 1})]] * 4)
+    path = write(tmp_path / "set/labels.json", content)
+    for name, size in (("a.jpg", (64, 48)), ("b.jpg", (128, 96)), ("d.jpg", (64, 48))):
+        write_image(tmp_path / "set" / name, size)
+    code, said = run(path)
+    assert code == 0 and list(taken(tmp_path)) == ["a.jpg", "d.jpg"]
+    assert "(first: c.jpg)" in said and "b.jpg: 64 x 48 there, 128 x 96 here" in said
+
+
+def test_an_image_of_a_name_that_two_folders_have(run, tmp_path):
+    path = write(tmp_path / "set/labels.json", coco(["a.jpg"], [[(A, {"person_id": 1})]]))
+    for folder in ("x", "y"):
+        write_image(tmp_path / "set" / folder / "a.jpg")
+    write_image(tmp_path / "set/y/b.jpg")
+    Image.new("RGB", (64, 48)).save(tmp_path / "set/y/a.jpg")
+    code, said = run(path)
+    assert code == 2 and "x/a.jpg and " in said
+    content = coco(["a.jpg", "b.jpg"], [[(A, {"person_id": 1})]] * 2)
+    assert run(write(path, content))[0] == 0  # most images lie in y
+    assert np.asarray(Image.open(tmp_path / "own/images/set/a.jpg")).max() == 0
+
+
+def test_cameras_by_name(run, tmp_path):
+    names = ["c1_1.jpg", "c1_2.jpg", "c2_1.jpg"]
+    path = write(tmp_path / "set/labels.json", coco(names, [[(A, {"person_id": 1})]] * 3))
+    for name in names:
+        write_image(tmp_path / "set" / name)
+    code, _ = run(path, "--camera", r"^c(\d)", "--test", "2")
+    assert code == 0
+    data = load_dataset("COCO", str(tmp_path / "own"))
+    assert [scene.camera for scene in data.train + data.gallery] == [1, 1, 2]
+
+
+def test_tags_that_are_no_annotations(run, tmp_path):
+    (tmp_path / "set").mkdir()
+    for name, text in (("a.xml", "<note/>"), ("b.json", "[1]"), ("c.csv", "a,b\n1,2\n")):
+        (tmp_path / "set" / name).write_text(text)
+    code, said = run(tmp_path / "set")
+    assert code == 2 and "found a.xml, b.json, c.csv" in said
+
+
+WRONG = {
+    "no such": (lambda f: None, [], "nowhere: no such file"),
+    "xml": (lambda f: (f / "a.xml").write_text("<annotations>"), [], "a.xml: expected XML"),
+    "json": (lambda f: (f / "a.json").write_text("{"), [], "a.json: expected JSON"),
+    "zip": (lambda f: (f / "a.zip").write_text("PK"), [], "a.zip: damaged"),
+    "share": (write_cvat_images, ["--test-share", "1"], "--test-share: expected above 0"),
+    "every": (write_cvat_images, ["--every", "0"], "--every: expected at least 1"),
+    "regex": (write_cvat_images, ["--camera", "("], "--camera (: expected an expression"),
+    "test": (write_cvat_images, ["--test", "hall"], "--test hall: expected one of shop"),
+    "all": (write_cvat_images, ["--test", "shop"], "nothing is left for train.json"),
+    "visibility": (write_cvat_images, ["--min-visibility", "2"], "--min-visibility: expected 0"),
+    "number": (
+        lambda f: write_cvat_images(f, '<box label="person" xtl="x"/>'),
+        [],
+        "image 0: xtl: expected a number, found 'x'",
+    ),
+    "images": (
+        lambda f: shutil.rmtree(write_cvat_images(f) / "images"),
+        [],
+        "none of its 3 images is taken (3 of image that is not there",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_one_line(run, tmp_path, case):
+    make, arguments, said = WRONG[case]
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    make(folder)
+    files = [*folder.glob("*.*")] if case != "no such" else [tmp_path / "nowhere"]
+    code, printed = run(files[0] if len(files) == 1 else folder, *arguments)
+    assert code == 2 and said in printed and not (tmp_path / "own").exists()
+    assert not list(tmp_path.glob(".own*"))
