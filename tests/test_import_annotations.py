@@ -188,8 +188,8 @@ def test_a_zip_and_a_project_of_several_tasks(run, tmp_path):
     head = text[: text.index("<meta>")]
     text = f"{head}<meta><project><tasks>{metas}</tasks></project></meta>"
     tracks = (
-        f'<track id="{id}" task_id="{task}" label="person">{cvat_box(A, frame=2, outside=0)}</track>'
-        for id, task in ((0, 7), (1, 8))
+        f'<track id="{task}" task_id="{task}" label="person">{cvat_box(A, frame=2)}</track>'
+        for task in (7, 8)
     )
     (folder / "annotations.xml").write_text(text + "".join(tracks) + "</annotations>")
     write_image(folder / "images/frame_000002.png")

@@ -1,4 +1,4 @@
-"""Sequences with tracks, in MOTChallenge's form, become own data (INPUT.DATASET COCO).
+"""Sequences with tracks, in MOTChallenge's form, become custom data (INPUT.DATASET COCO).
 
 python -m tools.convert_tracks SEQUENCE [SEQUENCE ...] --out FOLDER --test-share 0.5
 
@@ -8,22 +8,18 @@ written as JPEG files.
 """
 
 import argparse
-import shutil
 from collections import Counter
 from pathlib import Path
 
-from PIL import Image
 from tabulate import tabulate
 from tqdm import tqdm
 
 from datasets.coco_files import Person, write_annotations
+from datasets.importers.writer import Shown, put
 from datasets.tracks import Rules, Sequence, drop_twins, read_sequence
-from utils.errors import UserError, reason_of, run_main
+from utils.errors import UserError, run_main
 from utils.files import folder_beside, make_folder
-from utils.media import open_picture
-
-QUALITY = 95  # of the JPEG files that a video's frames become
-Shown = tuple[dict, list[Person]]  # an image as train.json describes it, and the people in it
+from utils.media import picture_size
 
 
 def parse_args() -> argparse.Namespace:
@@ -112,7 +108,8 @@ def convert(sequence: Sequence, out: Path, args: argparse.Namespace) -> list[Sho
         if number % args.every:
             continue
         name = folder / (picture.name if isinstance(picture, Path) else f"{frame:06d}.jpg")
-        size = put(picture, out / name)
+        put(picture, out / name)
+        size = picture_size(picture, True) if isinstance(picture, Path) else picture.size
         if sequence.size and size != sequence.size:
             raise UserError(
                 f"{picture}: expected {sequence.size} pixels as seqinfo.ini says, found {size}"
@@ -131,19 +128,6 @@ def convert(sequence: Sequence, out: Path, args: argparse.Namespace) -> list[Sho
         ]
         scenes.append((image, people))
     return scenes
-
-
-def put(picture: Path | Image.Image, path: Path) -> tuple[int, int]:
-    """Copy a picture, or write a video's as JPEG; its width and height."""
-    try:
-        if isinstance(picture, Image.Image):
-            picture.save(path, quality=QUALITY)
-            return picture.size
-        shutil.copyfile(picture, path)
-    except OSError as error:
-        raise UserError(f"{error.filename or path}: {reason_of(error)}") from None
-    with open_picture(picture) as image:
-        return image.size
 
 
 def divide(name: str, scenes: list[Shown], args: argparse.Namespace) -> tuple[list[Shown], ...]:

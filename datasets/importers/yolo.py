@@ -36,13 +36,14 @@ def read(folder: Path, options: Options) -> list[Labels]:
     rows = {file: rows_of(file) for file in files}
     names = class_names(folder)
     every = [row for some in rows.values() for row in some]
-    labels = Labels(folder, "YOLO", [], tracks=True)
+    labels = Labels(folder, "YOLO", [])
     people = people_labels(
         list(dict.fromkeys(names.get(row[0], f"{row[0]:g}") for row in every)),
         options,
         f"{folder}: classes",
     )
     tracked = [size for size in (6, 7) if is_tracked([row for row in every if len(row) == size])]
+    labels.tracks = bool(tracked)
     if every and not tracked:
         labels.remarks.append("no line has a track id")
     for file, some in rows.items():
