@@ -1,171 +1,184 @@
-"""From a checkpoint, or what was made of one, to its network: strict about the model."""
+"""A file with a network, which is read and checked once: weights, config, thresholds and facts."""
 
-from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from yacs.config import CfgNode
 
-from configs.defaults import get_cfg
-from configs.files import parse
-from configs.ranges import check_ranges, flatten
-from configs.values import merge
+from engine.metadata import (
+    MODEL_KEYS,
+    QUEUE,
+    Thresholds,
+    check_same_model,
+    check_thresholds,
+    inference_keys,
+    parse_stored,
+)
 from engine.onnx_net import SUFFIX as ONNX
-from engine.onnx_net import OnnxNet, open_onnx
+from engine.onnx_net import OnnxFile, OnnxNet, read_onnx
 from engine.weights import SUFFIX, TABLE, load_weights
 from models.build import build_net, detection_limits
 from models.network import Network
 from models.search_net import SearchNet
-from utils.errors import DamagedError, UserError, first_of, reason_of
+from utils.errors import DamagedError, UserError, first_of
 from utils.files import load_file
-from utils.states import load_state, not_finite
+from utils.states import load_state, not_finite, state_digest
 
-QUEUE = "MODEL.OIM.QUEUE_SIZE"
-# The keys that change which tensors a model has, or what they mean.
-MODEL_KEYS = (
-    "BACKBONE.NAME",
-    "BACKBONE.FROZEN_BN",
-    "MODEL.FPN_CHANNELS",
-    "MODEL.FC_SIZE",
-    "MODEL.EMBEDDING_SIZE",
-    "MODEL.ANCHOR_SIZES",
-    QUEUE,
-)
-# Keys of MODEL that training alone reads; an .onnx file has all others built in.
-TRAINING_KEYS = (
-    "MODEL.RPN.BATCH_SIZE",
-    "MODEL.ROI.BATCH_SIZE",
-    "MODEL.ROI.POSITIVE_FRACTION",
-    QUEUE,
-    "MODEL.OIM.MOMENTUM",
-    "MODEL.OIM.SCALE",
-)
+LUT = TABLE + "lut"
 
 
-def load_checkpoint(path: str | Path, what: str = "--ckpt") -> dict:
-    """A checkpoint of this project: a dict with at least "model" and "config". Weights to hand on
-    (engine.weights) are one that has little else."""
-    if Path(path).suffix == SUFFIX:
-        return load_weights(path, what)
+@dataclass(frozen=True)
+class Checkpoint:
+    """The content of a checkpoint, of inference-only weights (.safetensors) or of an ONNX file.
+
+    Args:
+        path: of the file.
+        option: the option or config key that named it.
+        content: "model" (not in an ONNX file) and "config"; a run's checkpoint holds more.
+        graph: of an ONNX file.
+    """
+
+    path: Path
+    option: str
+    content: dict
+    graph: OnnxFile | None = None
+
+    @staticmethod
+    def read(path: str | Path, option: str = "--ckpt") -> "Checkpoint":
+        """Read and check a file.
+
+        Raises:
+            UserError: if it is missing, damaged or of another kind.
+        """
+        if Path(path).suffix == ONNX:
+            graph = read_onnx(path, option)
+            return Checkpoint(Path(path), option, graph.metadata, graph)
+        return Checkpoint(Path(path), option, load_checkpoint(path, option))
+
+    @property
+    def where(self) -> str:
+        """The option and the path, for messages."""
+        return f"{self.option} {self.path}"
+
+    @cached_property
+    def cfg(self) -> CfgNode:
+        """The config in the file. Raises: UserError: if it cannot be read."""
+        return parse_stored(self.content["config"], self.where)
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of the weights."""
+        return self.graph.digest if self.graph else state_digest(self.content["model"])
+
+    @property
+    def epoch(self) -> int | None:
+        """Finished epochs; None if the file was written within an epoch or does not record it."""
+        return None if self.content.get("step") else self.content.get("epoch")
+
+    @property
+    def thresholds(self) -> Thresholds | None:
+        """The similarity thresholds in the file, if there are any."""
+        stored = self.content.get("thresholds")
+        return check_thresholds(stored, self.where) if stored else None
+
+    @property
+    def has_table(self) -> bool:
+        """Whether the file holds an OIM table; inference-only weights have none."""
+        return any(str(name).startswith(TABLE) for name in self.content["model"])
+
+    def network(self, cfg: CfgNode, device: torch.device) -> Network:
+        """Build the network for inference.
+
+        Raises:
+            UserError: if the config describes another model.
+        """
+        return self._onnx_net(cfg, device) if self.graph else self.search_net(cfg, device)
+
+    def search_net(self, cfg: CfgNode, device: torch.device) -> SearchNet:
+        """Build the network as a module in eval mode.
+
+        Raises:
+            UserError: if the config describes another model, or the file is an ONNX file.
+        """
+        if self.graph:
+            raise _not_a_checkpoint(self.where)
+        keys = [key for key in MODEL_KEYS if key != QUEUE or self.has_table]
+        check_same_model(self.cfg, cfg, self.where, keys)
+        return self._restore(cfg, device)
+
+    def own_net(self, device: torch.device) -> SearchNet:
+        """Build the network as a module in eval mode, with the config in the file."""
+        return self.search_net(self.cfg, device)
+
+    def _restore(self, cfg: CfgNode, device: torch.device) -> SearchNet:
+        """Build the config's network with the weights of the file. Without an OIM table in the file
+        the network's table has no rows."""
+        state, rows = self.content["model"], getattr(self.content["model"].get(LUT), "shape", ())
+        if self.has_table and len(rows) != 2:
+            raise UserError(f"{self.where}: {LUT}: expected a table of identities, found none")
+        net = build_net(cfg, num_pids=rows[0] if self.has_table else 0, pretrained=False)
+        if not self.has_table:
+            state = state | _table_of(net)
+        load_state(net, state, self.where)
+        return net.to(device).eval()
+
+    def _onnx_net(self, cfg: CfgNode, device: torch.device) -> OnnxNet:
+        assert self.graph
+        check_same_model(self.cfg, cfg, self.where, inference_keys(cfg))
+        session = self.graph.session(device)
+        if cfg.DEVICE.startswith("cuda") and "CUDAExecutionProvider" not in session.get_providers():
+            raise UserError(
+                f"DEVICE {cfg.DEVICE}: the installed onnxruntime does not support GPUs; expected "
+                "cpu or auto, or the package onnxruntime-gpu"
+            )
+        for key in ("EVAL_AMP", "EVAL_FAST"):
+            if cfg[key]:
+                raise UserError(
+                    f"{key} {cfg[key]}: expected the default with {self.where}, whose precision "
+                    "was chosen at its export"
+                )
+        return OnnxNet(session, detection_limits(cfg))
+
+
+def _table_of(net: SearchNet) -> dict[str, torch.Tensor]:
+    return {name: v for name, v in net.state_dict().items() if name.startswith(TABLE)}
+
+
+def load_checkpoint(path: str | Path, option: str = "--ckpt") -> dict:
+    """Read the content of a checkpoint or of inference-only weights.
+
+    Returns:
+        A dict with at least "model", a state dict, and "config", YAML.
+
+    Raises:
+        UserError: if the file is missing, damaged, of another kind, or holds NaN or infinity.
+    """
+    where = f"{option} {path}"
     if Path(path).suffix == ONNX:
+        raise _not_a_checkpoint(where)
+    content = load_weights(path, option) if Path(path).suffix == SUFFIX else load_file(path, option)
+    if not isinstance(content.get("model"), dict) or "config" not in content:
         raise UserError(
-            f"{what} {path}: a network as an ONNX file finds and compares people, no more; "
-            "expected the checkpoint that it was made from"
-        )
-    checkpoint = load_file(path, what)
-    if not isinstance(checkpoint.get("model"), dict) or "config" not in checkpoint:
-        raise UserError(
-            f"{what} {path}: expected the keys model and config, found {first_of(checkpoint)}; "
+            f"{where}: expected the keys model and config, found {first_of(content)}; "
             "tools/convert_release.py converts checkpoints of the published release"
         )
-    if name := not_finite(checkpoint):
-        raise DamagedError(f"{what} {path}: {name} is not finite")
-    return checkpoint
+    if name := not_finite(content):
+        raise DamagedError(f"{where}: {name} is not finite")
+    return content
 
 
-def load_facts(path: str | Path, what: str = "--ckpt") -> dict:
-    """What a checkpoint, or a file made from one, says of its network: "config", and "thresholds",
-    "epoch" and "step" where it knows."""
-    if Path(path).suffix == ONNX:
-        return open_onnx(path, what, torch.device("cpu"))[1]
-    return load_checkpoint(path, what)
-
-
-def stored_cfg(checkpoint: dict, where: str = "checkpoint") -> CfgNode:
-    """The config that a checkpoint was trained with, over today's defaults."""
-    cfg = get_cfg()
-    try:
-        merge(cfg, parse(str(checkpoint["config"]), ""), "", unknown=True)
-        check_ranges(cfg)
-    except Exception as error:  # of YAML, of yacs, of ranges
-        raise UserError(f"{where}: its config cannot be read ({reason_of(error)})") from None
-    return cfg
-
-
-def compare_configs(checkpoint: dict, cfg: CfgNode, where: str) -> list[str]:
-    """Each key that differs, "KEY was ..., is ..."; UserError where the model would be another."""
-    check_same_model(checkpoint, cfg, where)
-    was = flatten(stored_cfg(checkpoint, where))
-    return [
-        f"{key} was {was[key]!r}, is {value!r}"
-        for key, value in flatten(cfg).items()
-        if was[key] != value
-    ]
-
-
-def check_same_model(
-    checkpoint: dict, cfg: CfgNode, where: str, keys: Iterable[str] = MODEL_KEYS
-) -> None:
-    """UserError naming every key by which the checkpoint's model differs from the config's."""
-    stored, given = flatten(stored_cfg(checkpoint, where)), flatten(cfg)
-    differ = [
-        f"{key} is {stored[key]!r} there and {given[key]!r} in the config"
-        for key in keys
-        if stored[key] != given[key]
-    ]
-    if differ:
-        raise UserError(f"{where}: another model: {'; '.join(differ)}")
-
-
-def _handed_on(state: dict) -> bool:
-    """Are these weights without anything of OIM, as tools.export_weights writes them?"""
-    return not any(str(name).startswith(TABLE) for name in state)
-
-
-def _restore_net(checkpoint: dict, cfg: CfgNode, where: str, device: torch.device) -> SearchNet:
-    """In eval mode; where the checkpoint has no OIM table at all, the network's has no rows."""
-    state, table = checkpoint["model"], TABLE + "lut"
-    handed_on = _handed_on(state)
-    rows = getattr(state.get(table), "shape", ())
-    if len(rows) != 2 and not handed_on:
-        raise UserError(f"{where}: {table} is missing, or no table of identities")
-    net = build_net(cfg, num_pids=0 if handed_on else rows[0], pretrained=False)
-    if handed_on:
-        state = state | {k: v for k, v in net.state_dict().items() if k.startswith(TABLE)}
-    load_state(net, state, where)
-    return net.to(device).eval()
+def _not_a_checkpoint(where: str) -> UserError:
+    return UserError(
+        f"{where}: an ONNX file only serves to detect and embed people; expected the checkpoint "
+        "that it was exported from"
+    )
 
 
 def load_net(cfg: CfgNode, path: str | Path, device: torch.device) -> Network:
-    """The network in a checkpoint, in weights to hand on or in an .onnx file, ready for inference;
-    it must be the config's model."""
-    load = _load_onnx if Path(path).suffix == ONNX else load_search_net
-    return load(cfg, path, device)
-
-
-def load_search_net(cfg: CfgNode, path: str | Path, device: torch.device) -> SearchNet:
-    """The checkpoint's network in eval mode; it must be the config's model."""
-    checkpoint = load_checkpoint(path)
-    keys = [key for key in MODEL_KEYS if key != QUEUE or not _handed_on(checkpoint["model"])]
-    check_same_model(checkpoint, cfg, f"--ckpt {path}", keys)
-    return _restore_net(checkpoint, cfg, f"--ckpt {path}", device)
-
-
-def _load_onnx(cfg: CfgNode, path: str | Path, device: torch.device) -> OnnxNet:
-    """UserError also where the config asks for what is built into the file."""
-    session, header = open_onnx(path, "--ckpt", device)
-    model = [key for key in flatten(cfg) if key.startswith("MODEL.") and key not in TRAINING_KEYS]
-    built_in = ["BACKBONE.NAME", "INPUT.MIN_SIZE", "INPUT.MAX_SIZE", *model]
-    check_same_model(header, cfg, f"--ckpt {path}", built_in)
-    if cfg.DEVICE.startswith("cuda") and "CUDAExecutionProvider" not in session.get_providers():
-        raise UserError(
-            f"DEVICE {cfg.DEVICE}: the onnxruntime that is installed knows no GPU; expected cpu or "
-            "auto, or the package onnxruntime-gpu"
-        )
-    for key in ("EVAL_AMP", "EVAL_FAST"):
-        if cfg[key]:
-            raise UserError(f"{key} {cfg[key]}: not for --ckpt {path}, whose form is its own")
-    return OnnxNet(session, detection_limits(cfg))
-
-
-def load_with_config(
-    path: str | Path, what: str, device: torch.device
-) -> tuple[SearchNet, CfgNode]:
-    """A checkpoint's network in eval mode and its config, both out of the file; what: the option
-    that named it."""
-    checkpoint, where = load_checkpoint(path, what), f"{what} {path}"
-    cfg = stored_cfg(checkpoint, where)
-    return _restore_net(checkpoint, cfg, where, device), cfg
+    """Read a file and build its network for inference, see `Checkpoint.network`."""
+    return Checkpoint.read(path).network(cfg, device)
 
 
 def load_initial_weights(net: SearchNet, cfg: CfgNode) -> None:
@@ -175,19 +188,20 @@ def load_initial_weights(net: SearchNet, cfg: CfgNode) -> None:
         UserError: the file is missing, damaged or of another kind, or its network differs from the
             config's.
     """
-    path, what = cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS"
-    checkpoint, where = load_checkpoint(path, what), f"{what} {path}"
-    check_same_model(checkpoint, cfg, where, [key for key in MODEL_KEYS if key != QUEUE])
-    state = {k: v for k, v in checkpoint["model"].items() if not str(k).startswith(TABLE)}
-    own = {k: v for k, v in net.state_dict().items() if k.startswith(TABLE)}
-    load_state(net, state | own, where)
+    checkpoint = Checkpoint.read(cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS")
+    keys = [key for key in MODEL_KEYS if key != QUEUE]
+    check_same_model(checkpoint.cfg, cfg, checkpoint.where, keys)
+    model = checkpoint.content["model"]
+    state = {name: v for name, v in model.items() if not str(name).startswith(TABLE)}
+    load_state(net, state | _table_of(net), checkpoint.where)
 
 
 def load_teacher(path: str | Path, device: torch.device) -> tuple[SearchNet, CfgNode]:
-    """A teacher and its config, both out of its own checkpoint."""
+    """Read the checkpoint of DISTILLER.TEACHER_CKPT and build its network with its own config."""
     if not path:
         raise UserError(
             "DISTILLER.TEACHER_CKPT: expected the checkpoint of a trained teacher, "
             "found none; train one with train_base.py"
         )
-    return load_with_config(path, "DISTILLER.TEACHER_CKPT", device)
+    checkpoint = Checkpoint.read(path, "DISTILLER.TEACHER_CKPT")
+    return checkpoint.own_net(device), checkpoint.cfg

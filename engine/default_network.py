@@ -8,7 +8,7 @@ from yacs.config import CfgNode
 from configs.defaults import get_cfg, load_cfg, with_overrides
 from configs.ranges import flatten
 from configs.values import put
-from engine.checkpoint import load_facts, stored_cfg
+from engine.checkpoint import Checkpoint
 from utils.errors import UserError
 
 DEFAULT = Path(__file__).resolve().parents[1] / "weights" / "person_search_small.safetensors"
@@ -18,7 +18,7 @@ OWN = ("BACKBONE.", "MODEL.", "INPUT.MIN_SIZE", "INPUT.MAX_SIZE")
 
 def network_of(
     cfg_path: str | Path | None, ckpt: str | Path | None, overrides: Sequence[str] = ()
-) -> tuple[CfgNode, Path]:
+) -> tuple[CfgNode, Checkpoint]:
     """Return the config and the checkpoint that a program uses for inference.
 
     Args:
@@ -32,11 +32,10 @@ def network_of(
     if cfg_path:
         if not ckpt:
             raise UserError(f"--cfg {cfg_path}: expected --ckpt FILE with it, found none")
-        return load_cfg(cfg_path, overrides), Path(ckpt)
-    path = Path(ckpt or DEFAULT)
-    cfg = get_cfg()
-    for key, value in flatten(stored_cfg(load_facts(path), f"--ckpt {path}")).items():
+        return load_cfg(cfg_path, overrides), Checkpoint.read(ckpt)
+    checkpoint, cfg = Checkpoint.read(ckpt or DEFAULT), get_cfg()
+    for key, value in flatten(checkpoint.cfg).items():
         if key.startswith(OWN):
-            put(cfg, key, value, f"--ckpt {path}: ")
+            put(cfg, key, value, f"{checkpoint.where}: ")
     cfg.BACKBONE.WEIGHTS = cfg.MODEL.WEIGHTS = ""
-    return with_overrides(cfg, overrides), path
+    return with_overrides(cfg, overrides), checkpoint

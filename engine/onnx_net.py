@@ -1,22 +1,27 @@
-"""A network as an ONNX file: what stands in it, and onnxruntime as the network that runs it."""
+"""A network in an ONNX file: the format of the file, and inference with onnxruntime."""
 
-import json
+import hashlib
+import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from engine.metadata import parse_thresholds
 from models.filtering import DetectionLimits
 from models.network import Network
 from models.outputs import Detections
-from utils.errors import UserError
+from utils.errors import DamagedError, UserError
 from utils.files import content_of, open_file
 from utils.optional import optional
 
 SUFFIX = ".onnx"
 REQUIREMENTS = "requirements-onnx.txt"
+CHECKSUM, NO_CHECKSUM = "crc32", "00000000"  # key and initial value in the metadata
 INPUTS = {
     "image": "uint8 [height, width, 3], RGB, any size",
     "query_boxes": "float32 [queries, 4], x1 y1 x2 y2 in the image's pixels; queries may be 0",
@@ -64,28 +69,96 @@ class OnnxNet(Network):
         return Detections(*people), queries
 
 
-def open_onnx(path: str | Path, what: str, device: torch.device) -> tuple[Any, dict]:
-    """An onnxruntime session of a file that tools.export_onnx wrote, and what stands in its
-    metadata: {"config": YAML, "thresholds": dict or None}. It runs on a GPU where onnxruntime
-    knows one. UserError where missing, damaged, or of another kind."""
-    open_file(path, what).close()
-    runtime = optional("onnxruntime", f"{what} {path}", REQUIREMENTS)
+@dataclass(frozen=True)
+class OnnxFile:
+    """The content of a file that tools.export_onnx wrote; metadata: "config" and "thresholds"."""
+
+    where: str  # the option and the path
+    data: bytes
+    metadata: dict
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of the file."""
+        return hashlib.sha256(self.data).hexdigest()[:16]
+
+    def session(self, device: torch.device) -> Any:
+        """Create an onnxruntime session on a device; on the CPU if onnxruntime has no GPU."""
+        return _session(self.data, device, self.where)
+
+
+def read_onnx(path: str | Path, option: str) -> OnnxFile:
+    """Read and check a file that tools.export_onnx wrote.
+
+    Raises:
+        UserError: if the file is missing, damaged or of another kind, or onnxruntime is missing.
+    """
+    where = f"{option} {path}"
+    with open_file(path, option) as file, content_of(where, "an ONNX file"):
+        data = file.read()
+    optional("onnxruntime", where, REQUIREMENTS)
+    check_checksum(data, where)
+    session = _session(data, torch.device("cpu"), where)
+    header = session.get_modelmeta().custom_metadata_map
+    names = [one.name for one in (*session.get_inputs(), *session.get_outputs())]
+    if "config" not in header or names != [*INPUTS, *OUTPUTS]:
+        raise UserError(
+            f"{where}: expected a network written by tools.export_onnx, found an ONNX file "
+            f"of another kind, with {', '.join(names)}"
+        )
+    text = header.get("thresholds")
+    thresholds = None if text is None else parse_thresholds(text, where)
+    return OnnxFile(where, data, {"config": header["config"], "thresholds": thresholds})
+
+
+def _session(data: bytes, device: torch.device, where: str) -> Any:
+    runtime = optional("onnxruntime", where, REQUIREMENTS)
     providers: list[tuple[str, dict]] = [("CPUExecutionProvider", {})]
     if device.type == "cuda" and "CUDAExecutionProvider" in runtime.get_available_providers():
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    # Threads without work leave the cores to others, PyTorch's among them.
+    # Threads without work must leave the cores to other threads, among them PyTorch's.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4  # what it raises need not be printed too
-    with content_of(f"{what} {path}", "an ONNX file"):
-        session = runtime.InferenceSession(path, options, providers)
-    header = session.get_modelmeta().custom_metadata_map
-    names = [one.name for one in (*session.get_inputs(), *session.get_outputs())]
-    if "config" not in header or names != [*INPUTS, *OUTPUTS]:
-        raise UserError(
-            f"{what} {path}: expected a network written by tools.export_onnx; found an ONNX file "
-            f"of another kind, with {', '.join(names)}"
+    options.log_severity_level = 4  # errors are raised, so they need not be printed
+    with content_of(where, "an ONNX file"):
+        return runtime.InferenceSession(data, options, providers)
+
+
+def stamped(data: bytes) -> bytes:
+    """Return a serialized model with its checksum.
+
+    data: the model, whose metadata hold the key CHECKSUM with the value NO_CHECKSUM.
+    """
+    place = _place_of_checksum(data)
+    assert place
+    return data[: place.start] + _checksum(data, place).encode() + data[place.stop :]
+
+
+def check_checksum(data: bytes, where: str) -> None:
+    """Compare a serialized model with the checksum in its metadata. Files of earlier exports have
+    none.
+
+    Raises:
+        DamagedError: if they differ.
+    """
+    place = _place_of_checksum(data)
+    if place and data[place] != _checksum(data, place).encode():
+        raise DamagedError(
+            f"{where}: damaged, or changed by another program (the checksum does not match)"
         )
-    thresholds = json.loads(header["thresholds"]) if "thresholds" in header else None
-    return session, {"config": header["config"], "thresholds": thresholds}
+
+
+def _place_of_checksum(data: bytes) -> slice | None:
+    """Find the value of CHECKSUM among the metadata of a serialized ModelProto (field 14, key 1,
+    value 2)."""
+    entry = b"\x0a%c%b\x12%c" % (len(CHECKSUM), CHECKSUM.encode(), len(NO_CHECKSUM))
+    start = data.rfind(entry)
+    return None if start < 0 else slice(start + len(entry), start + len(entry) + len(NO_CHECKSUM))
+
+
+def _checksum(data: bytes, place: slice) -> str:
+    """Return the CRC-32 of a model whose checksum is NO_CHECKSUM."""
+    view = memoryview(data)
+    total = zlib.crc32(NO_CHECKSUM.encode(), zlib.crc32(view[: place.start]))
+    return f"{zlib.crc32(view[place.stop :], total):08x}"

@@ -13,7 +13,7 @@ from yacs.config import CfgNode
 
 from configs.defaults import load_cfg
 from datasets import load_dataset
-from engine.checkpoint import load_initial_weights, load_net
+from engine.checkpoint import Checkpoint, load_initial_weights
 from engine.device import choose_device
 from engine.distributed import from_first, own_device, patience, process_group, rank, ranks
 from engine.evaluation.evaluate import check_settings, evaluate
@@ -104,7 +104,8 @@ def work(args: argparse.Namespace, build: Build, signals: Signals) -> None:
     keep_freed_memory(device.type)
     net = epoch = None
     if args.eval and not cfg.EVAL_USE_CACHE:
-        net, epoch = load_net(cfg, args.ckpt, device), evaluated_epoch(args.ckpt, cfg.OUTPUT_DIR)
+        checkpoint = Checkpoint.read(args.ckpt)
+        net, epoch = checkpoint.network(cfg, device), evaluated_epoch(checkpoint, cfg.OUTPUT_DIR)
     extra = () if args.eval else cfg.INPUT.EXTRA_TRAIN
     dataset = load_dataset(cfg.INPUT.DATASET, cfg.INPUT.DATA_ROOT, extra)
     for reason, count in dataset.dropped.items():

@@ -9,20 +9,21 @@ import json
 import zlib
 from pathlib import Path
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from engine.metadata import Thresholds, parse_thresholds
 from utils.errors import DamagedError, UserError
 from utils.files import content_of, open_file, written_beside
+from utils.states import tensor_bytes
 
 SUFFIX = ".safetensors"
 TABLE = "roi_heads.oim."  # prefix of the tensors that are left out
 
 
 def save_weights(
-    state: dict[str, Tensor], config: str, thresholds: dict | None, path: Path, half: bool
+    state: dict[str, Tensor], config: str, thresholds: Thresholds | None, path: Path, half: bool
 ) -> None:
     """Write the state of a network, without its OIM table.
 
@@ -61,12 +62,13 @@ def load_weights(path: str | Path, what: str) -> dict:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if "config" not in header:
         raise UserError(
-            f"{what} {path}: expected weights written by tools.export_weights; found a "
+            f"{where}: expected weights written by tools.export_weights; found a "
             f"{SUFFIX} file without a config"
         )
     if header.pop("crc32", None) != _checksum(state, header):
-        raise DamagedError(f"{what} {path}: damaged (the checksum does not match)")
-    thresholds = json.loads(header["thresholds"]) if "thresholds" in header else None
+        raise DamagedError(f"{where}: damaged (the checksum does not match)")
+    text = header.get("thresholds")
+    thresholds = None if text is None else parse_thresholds(text, where)
     return {"model": state, "config": header["config"], "thresholds": thresholds}
 
 
@@ -78,16 +80,12 @@ def _halved(name: str, value: Tensor) -> Tensor:
     return value.half()
 
 
-def _bytes(value: Tensor) -> bytes:
-    """Return the bytes of a tensor. They are read as uint8, since NumPy has no bfloat16."""
-    return value.contiguous().flatten().view(torch.uint8).numpy().tobytes()
-
-
 def _checksum(state: dict[str, Tensor], header: dict[str, str]) -> str:
     """Return the CRC-32 of the names, types, shapes and bytes of all tensors and of the header, in
     the order of their names."""
-    facts = {name: (text, b"") for name, text in header.items()} | {
-        name: (f"{value.dtype} {list(value.shape)}", _bytes(value)) for name, value in state.items()
+    facts = {name: (text, memoryview(b"")) for name, text in header.items()} | {
+        name: (f"{value.dtype} {list(value.shape)}", tensor_bytes(value))
+        for name, value in state.items()
     }
     total = 0
     for name, (text, numbers) in sorted(facts.items()):

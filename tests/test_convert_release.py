@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from configs.defaults import load_cfg
-from engine.checkpoint import load_checkpoint, load_net, load_teacher, stored_cfg
+from engine.checkpoint import Checkpoint, load_checkpoint, load_net, load_teacher
 from models.build import build_terms
 from tests.golden import named_weights
 from tests.golden_net import GOLDEN, SHAPES, finds_and_embeds_as_the_release_does
@@ -105,9 +105,9 @@ def test_converted_student_gives_the_numbers_of_the_release(tmp_path, resnet18, 
     net = load_net(load_cfg(str(tmp_path / "ours/config.yaml")), path, torch.device("cpu"))
     finds_and_embeds_as_the_release_does(net)
 
-    checkpoint = load_checkpoint(path)
-    terms = torch.nn.ModuleDict(build_terms(stored_cfg(checkpoint), stored_cfg(checkpoint)))
-    load_state(terms, checkpoint["terms"], "terms")
+    checkpoint = Checkpoint.read(path)
+    terms = torch.nn.ModuleDict(build_terms(checkpoint.cfg, checkpoint.cfg))
+    load_state(terms, checkpoint.content["terms"], "terms")
     context = terms["dfd"].levels["2"].teacher_context.transform[3].weight
     assert torch.equal(context, model["fgd"]["2"]["channel_add_conv_t.3.weight"])
     load_teacher(path, torch.device("cpu"))

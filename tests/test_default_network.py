@@ -31,8 +31,8 @@ def default(tmp_path, monkeypatch):
 
 
 def test_the_network_is_the_checkpoints_and_the_rest_is_the_default(default):
-    cfg, path = network_of(None, None, ["DEVICE", "cpu"])
-    assert path == default and cfg.DEVICE == "cpu"
+    cfg, checkpoint = network_of(None, None, ["DEVICE", "cpu"])
+    assert checkpoint.path == default and cfg.DEVICE == "cpu"
     assert TINY["MODEL.FC_SIZE"] == cfg.MODEL.FC_SIZE and cfg.INPUT.MIN_SIZE == 64
     assert (cfg.SOLVER.MAX_EPOCHS, cfg.OUTPUT_DIR, cfg.BACKBONE.WEIGHTS) == (20, "runs/run", "")
     assert TINY["MODEL.FC_SIZE"] == network_of(None, default)[0].MODEL.FC_SIZE

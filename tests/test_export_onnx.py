@@ -14,8 +14,9 @@ from torch import Tensor
 import demo
 import train_base
 from configs.defaults import load_cfg
-from engine.checkpoint import load_net, load_teacher
+from engine.checkpoint import Checkpoint, load_net, load_teacher
 from engine.evaluation.records import evaluated_epoch, thresholds_of
+from engine.onnx_net import CHECKSUM, NO_CHECKSUM, stamped
 from engine.run import run
 from models.build import build_net
 from models.roi_heads import PERSON
@@ -182,10 +183,45 @@ def test_metadata_of_the_file(exported: Exported):
     assert str(Path(__file__).parents[1]).encode() not in exported.onnx.read_bytes()
 
 
+def test_damaged_files_are_refused(exported: Exported, tmp_path: Path):
+    """A bit in each of 25 places; the quantised file has a checksum of its own."""
+    for whole in (exported.onnx, exported.folder / "int8.onnx"):
+        content = whole.read_bytes()
+        path = tmp_path / whole.name
+        for place in np.linspace(0, len(content) - 1, 25).astype(int):
+            damaged = bytearray(content)
+            damaged[place] ^= 1
+            path.write_bytes(damaged)
+            with pytest.raises(UserError, match=rf"^--ckpt {path}: "):
+                Checkpoint.read(path)
+
+
+def test_files_without_a_checksum_are_accepted(exported: Exported, tmp_path: Path):
+    """As earlier versions exported them."""
+    model = onnx.load(exported.onnx)
+    kept = [one for one in model.metadata_props if one.key != CHECKSUM]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    onnx.save(model, tmp_path / "old.onnx")
+    assert check(
+        exported.net, exported.load(tmp_path / "old.onnx"), exported.onnx, pictures(PICTURES)
+    )
+
+
+@pytest.mark.parametrize("text", ["", "[", "3", '{"0.05": "much"}'])
+def test_thresholds_of_another_form_are_refused(exported: Exported, tmp_path: Path, text: str):
+    model, path = onnx.load(exported.onnx), tmp_path / "a.onnx"
+    notes = {one.key: one for one in model.metadata_props}
+    notes["thresholds"].value, notes[CHECKSUM].value = text, NO_CHECKSUM
+    path.write_bytes(stamped(model.SerializeToString()))
+    with pytest.raises(UserError, match=rf"--ckpt {path}: thresholds: expected "):
+        Checkpoint.read(path)
+
+
 def test_thresholds_are_exported(exported: Exported):
     for name in ("best.pth", "net.onnx", "int8.onnx"):
-        assert thresholds_of(exported.folder / name) == {"0.05": 0.625}
-    assert evaluated_epoch(exported.onnx, exported.folder) is None
+        assert thresholds_of(Checkpoint.read(exported.folder / name)) == {"0.05": 0.625}
+    assert evaluated_epoch(Checkpoint.read(exported.onnx), exported.folder) is None
 
 
 def test_int8_is_smaller_and_finds_people(exported: Exported):

@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 import demo
 import train_base
 from configs.defaults import load_cfg
-from engine.checkpoint import load_net, load_teacher, stored_cfg
+from engine.checkpoint import Checkpoint, load_net, load_teacher
 from engine.evaluation.records import thresholds_of
 from engine.run import run
-from engine.weights import load_weights, save_weights
+from engine.weights import TABLE, _checksum, load_weights, save_weights
 from models.build import build_distiller, build_net
 from models.search_net import SearchNet
 from tests.annotations import write_image
@@ -60,7 +60,7 @@ def test_exported_file_is_smaller_and_gives_the_same_network(weights: Path, net:
     assert torch.equal(detect(load_net(cfg, weights, CPU)), detect(net))
     assert weights.stat().st_size < (weights.parent / "best.pth").stat().st_size - 200_000
     assert not any("oim" in name for name in load_tensors(weights))
-    assert stored_cfg(load_weights(weights, "--ckpt")) == cfg
+    assert Checkpoint.read(weights).cfg == cfg
 
 
 def test_queue_size_may_differ(weights: Path):
@@ -87,12 +87,16 @@ def test_values_outside_half_precision_are_refused(net: SearchNet, tmp_path: Pat
         save_weights(state, "", None, tmp_path / "a.safetensors", half=True)
 
 
+def found(path: Path) -> dict[str, float] | None:
+    return thresholds_of(Checkpoint.read(path))
+
+
 def test_thresholds_are_exported(folder: Path, weights: Path, program: Callable):
-    assert thresholds_of(folder / "best.pth") == thresholds_of(weights) == {"0.05": 0.625}
+    assert found(folder / "best.pth") == found(weights) == {"0.05": 0.625}
     (folder / "evaluations.jsonl").unlink()
     line = "--ckpt", folder / "best.pth", "--out", folder / "without.safetensors"
     assert program(export_weights.main, *line)[0] == 0
-    assert thresholds_of(folder / "without.safetensors") is None
+    assert found(folder / "without.safetensors") is None
 
 
 @pytest.mark.slow
@@ -146,6 +150,17 @@ def test_damaged_files_are_refused(weights: Path, place: int):
     weights.write_bytes(content)
     with pytest.raises(UserError, match=rf"--ckpt {weights}: "):
         load_net(load_cfg(None, pairs(TINY)), weights, CPU)
+
+
+@pytest.mark.parametrize("text", ["", "[", "3", '{"0.05": "much"}', '{"often": 0.5}', "[" * 9999])
+def test_thresholds_of_another_form_are_refused(net: SearchNet, tmp_path: Path, text: str):
+    """In a header with the right checksum."""
+    state = {name: v for name, v in net.state_dict().items() if not name.startswith(TABLE)}
+    header = {"format": "pt", "config": load_cfg(None, pairs(TINY)).dump(), "thresholds": text}
+    path = tmp_path / "a.safetensors"
+    save_file(state, path, header | {"crc32": _checksum(state, header)})
+    with pytest.raises(UserError, match=rf"--ckpt {path}: thresholds: expected "):
+        load_weights(path, "--ckpt")
 
 
 def test_other_files_are_refused(tmp_path: Path, folder: Path, weights: Path, program: Callable):

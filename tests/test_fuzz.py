@@ -21,12 +21,12 @@ from configs.ranges import flatten
 from datasets import load_dataset
 from datasets.loaders import SceneDataset, train_loader
 from engine.checkpoint import (
-    compare_configs,
     load_checkpoint,
     load_net,
     load_teacher,
 )
 from engine.evaluation.cache import CACHE, load_cache
+from engine.metadata import compare_configs, parse_stored
 from engine.training.batching import Batching
 from engine.training.folder import CheckpointFolder
 from engine.training.history import History
@@ -552,4 +552,6 @@ def test_optimizer_without_some_of_its_buffers():
 
 def test_config_differences_are_complete():
     cfg, saved = load_cfg(None, ["SOLVER.GAMMA", "0.5"]), {"config": get_cfg().dump()}
-    assert compare_configs(saved, cfg, "here") == ["SOLVER.GAMMA was 0.1, is 0.5"]
+    assert compare_configs(parse_stored(saved["config"], "here"), cfg, "here") == [
+        "SOLVER.GAMMA was 0.1, is 0.5"
+    ]

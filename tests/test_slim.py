@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from configs.defaults import load_cfg
 from configs.ranges import flatten
-from engine.checkpoint import MODEL_KEYS
+from engine.metadata import MODEL_KEYS
 from models.build import build_net
 from tests.tiny import TINY, pairs
 

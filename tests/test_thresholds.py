@@ -12,17 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import demo
 import train_base
 from configs.defaults import load_cfg
 from datasets.protocol import Protocol
+from engine.checkpoint import Checkpoint
 from engine.evaluation import metrics
 from engine.evaluation.records import thresholds_of
 from engine.evaluation.thresholds import LOWEST, Similarities
 from engine.run import run
 from engine.weights import save_weights
+from tests.annotations import write_image
 from tests.tiny import TINY, pairs
 from tests.training import Run, evaluations, make_data
 from utils.errors import UserError
+from utils.files import load_file
 from utils.plots import save_shares
 
 PERSON, BESIDE, ELSEWHERE = (0, 0, 50, 100), (25, 0, 75, 100), (200, 0, 250, 100)
@@ -92,6 +96,10 @@ def test_the_smallest_similarity_with_no_more_false_alarms_than_that(queries):
     assert curve["false_alarms"] == [alarms(level) for level in curve["similarity"]]
 
 
+def stored_thresholds(path: Path) -> dict[str, float] | None:
+    return thresholds_of(Checkpoint.read(path))
+
+
 @pytest.fixture
 def checkpoint(root: Path, net, tmp_path: Path) -> Path:
     """A run's checkpoint of the second epoch, evaluated with the run's settings."""
@@ -116,20 +124,36 @@ def evaluated(checkpoint: Path, program):
     return call
 
 
+def test_a_checkpoint_is_read_once(checkpoint: Path, evaluated, program, monkeypatch):
+    """By --eval, and by the demo with --false-alarms."""
+    read = []
+    monkeypatch.setattr(
+        "engine.checkpoint.load_file", lambda *args: read.append(args) or load_file(*args)
+    )
+    evaluated(checkpoint)
+    assert len(read) == 1
+    folder = checkpoint.parent
+    write_image(folder / "a.jpg", (64, 48))
+    query = "--query", folder / "a.jpg", "--box", 1, 2, 30, 40, "--gallery", folder / "a.jpg"
+    line = "--cfg", folder / "cfg.yaml", "--ckpt", checkpoint, *query, "--false-alarms", "0.05"
+    assert program(demo.main, *line, "--out", folder / "found")[0] == 0
+    assert len(read) == 2
+
+
 def similarities(results: dict) -> dict[str, float]:
     return {rate: at["similarity"] for rate, at in results["thresholds"].items()}
 
 
 def test_an_evaluation_of_a_checkpoint_gives_it_thresholds(checkpoint: Path, evaluated):
-    assert thresholds_of(checkpoint) is None
+    assert stored_thresholds(checkpoint) is None
     results = evaluated(checkpoint)
-    found = thresholds_of(checkpoint)
+    found = stored_thresholds(checkpoint)
     assert found == similarities(results)
     assert list(found) == ["0.01", "0.05", "0.1"]
     assert LOWEST < found["0.1"] <= found["0.05"] <= found["0.01"] <= 1
     assert results["galleries"][0]["thresholds"] == found
     best = shutil.copy(checkpoint, checkpoint.with_name("best.pth"))
-    assert thresholds_of(best) == found
+    assert stored_thresholds(best) == found
     assert Image.open(checkpoint.with_name("thresholds.png")).size == (1050, 630)
 
 
@@ -143,11 +167,11 @@ def test_the_newest_evaluation_of_its_epoch_counts(checkpoint: Path, evaluated):
     ]
     text = "".join(json.dumps({"search/mAP": 0.5} | line) + "\n" for line in lines)
     (checkpoint.parent / "evaluations.jsonl").write_text(text)
-    assert thresholds_of(checkpoint) == {"0.05": 0.5}
+    assert stored_thresholds(checkpoint) == {"0.05": 0.5}
     for others in (["EVAL_USE_GT", "True"], ["EVAL_USE_CBGM", "True"]):  # other similarities
         assert similarities(evaluated(checkpoint, *others))
-        assert thresholds_of(checkpoint) == {"0.05": 0.5}
-    assert similarities(evaluated(checkpoint)) == thresholds_of(checkpoint)
+        assert stored_thresholds(checkpoint) == {"0.05": 0.5}
+    assert similarities(evaluated(checkpoint)) == stored_thresholds(checkpoint)
 
 
 @pytest.mark.slow
@@ -156,19 +180,19 @@ def test_other_checkpoints_do_not_find_them(checkpoint: Path, evaluated, tmp_pat
     content = torch.load(checkpoint)
     for change in ({"epoch": 3}, {"step": 5}, {"epoch": None}):
         torch.save(content | change, checkpoint.with_name("other.pth"))
-        assert thresholds_of(checkpoint.with_name("other.pth")) is None
+        assert stored_thresholds(checkpoint.with_name("other.pth")) is None
     elsewhere = tmp_path / "elsewhere" / "epoch_01.pth"
     elsewhere.parent.mkdir()
     shutil.copy(checkpoint, elsewhere)
     assert evaluated(elsewhere)["epoch"] is None  # results of a checkpoint that is not beside them
-    assert thresholds_of(checkpoint) is None
-    assert thresholds_of(elsewhere) is None
+    assert stored_thresholds(checkpoint) is None
+    assert stored_thresholds(elsewhere) is None
 
 
 def test_weights_to_hand_on_bring_their_own(net, tmp_path: Path):
     path = tmp_path / "student.safetensors"
     save_weights(net.state_dict(), "{}", {"0.05": 0.625}, path, half=False)
-    assert thresholds_of(path) == {"0.05": 0.625}
+    assert stored_thresholds(path) == {"0.05": 0.625}
 
 
 @pytest.mark.parametrize(
@@ -178,7 +202,7 @@ def test_weights_to_hand_on_bring_their_own(net, tmp_path: Path):
 def test_damaged_records_are_named(checkpoint: Path, name: str, text: str):
     checkpoint.with_name(name).write_text(text)
     with pytest.raises(UserError, match=f"{name}: expected"):
-        thresholds_of(checkpoint)
+        stored_thresholds(checkpoint)
 
 
 @pytest.mark.slow
@@ -188,10 +212,10 @@ def test_every_checkpoint_of_a_training_finds_its_own(tmp_path: Path):
     assert training.wait() == 0, training.text
     lines = evaluations(training.out)
     for name, line in zip(("epoch_00.pth", "epoch_01.pth"), lines, strict=True):
-        stored = {f"thresholds/{k}": v for k, v in thresholds_of(training.out / name).items()}
+        stored = {f"thresholds/{k}": v for k, v in stored_thresholds(training.out / name).items()}
         assert stored.items() <= line.items()
     best = max(lines, key=lambda line: line["search/mAP"])
-    assert thresholds_of(training.out / "best.pth")["0.05"] == best["thresholds/0.05"]
+    assert stored_thresholds(training.out / "best.pth")["0.05"] == best["thresholds/0.05"]
 
 
 def test_a_dollar_in_a_name_is_one(tmp_path):

@@ -25,6 +25,7 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 from yacs.config import CfgNode
 
+from engine.checkpoint import Checkpoint
 from engine.default_network import network_of
 from engine.evaluation.records import thresholds_of
 from engine.index.gallery_index import GalleryIndex, Match, open_index
@@ -326,8 +327,8 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_intermixed_args()
 
 
-def make_desk(args: argparse.Namespace, cfg: CfgNode) -> AppController:
-    searcher = Searcher.load(cfg, args.ckpt)
+def make_desk(args: argparse.Namespace, cfg: CfgNode, checkpoint: Checkpoint) -> AppController:
+    searcher = Searcher.load(cfg, checkpoint)
     keep_freed_memory(searcher.device.type)
     return AppController(searcher, open_index(args.index, searcher.origin), args.top)
 
@@ -337,15 +338,16 @@ def main() -> None:
     if args.top < 1:
         raise UserError(f"--top {args.top}: expected at least 1")
     address = address_of(args.host, args.port)
-    cfg, args.ckpt = network_of(args.cfg, args.ckpt, args.overrides)
-    desk = make_desk(args, cfg)
+    cfg, checkpoint = network_of(args.cfg, args.ckpt, args.overrides)
+    desk, thresholds = make_desk(args, cfg, checkpoint), thresholds_of(checkpoint)
+    del checkpoint  # the network has its own copy of the weights
     stay_home(address)
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="person_search_") as folder:
         for name in ("GRADIO_TEMP_DIR", "GRADIO_EXAMPLES_CACHE"):
             os.environ[name] = folder
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        serve(page(desk, advice(thresholds_of(args.ckpt))), address, args.port)
+        serve(page(desk, advice(thresholds)), address, args.port)
 
 
 if __name__ == "__main__":

@@ -25,9 +25,17 @@ from typing import Any
 import torch
 
 from configs.defaults import load_cfg
-from engine.checkpoint import load_net, load_search_net
+from engine.checkpoint import Checkpoint, load_net
 from engine.evaluation.records import thresholds_of
-from engine.onnx_net import INPUTS, OUTPUTS, REQUIREMENTS, SUFFIX
+from engine.onnx_net import (
+    CHECKSUM,
+    INPUTS,
+    NO_CHECKSUM,
+    OUTPUTS,
+    REQUIREMENTS,
+    SUFFIX,
+    stamped,
+)
 from models.onnx_graph import SearchGraph
 from models.search_net import SearchNet
 from tools.export.parity import NUMBERS, PICTURES, PIXELS, check, pictures
@@ -137,7 +145,7 @@ def quantize(model: Any, path: Path) -> None:
         finally:
             logging.disable(logging.NOTSET)
         with written_beside(path) as file:
-            file.write(part.read_bytes())
+            file.write(stamped(part.read_bytes()))
 
 
 def main() -> None:
@@ -151,13 +159,14 @@ def main() -> None:
         raise UserError(f"--int8 {args.int8}: expected another file than --out")
     cfg = load_cfg(args.cfg, args.overrides)
     images = pictures(args.check)
-    net = load_search_net(cfg, args.ckpt, CPU)
-    notes = {"config": cfg.dump(), "usage": USAGE}
-    if thresholds := thresholds_of(args.ckpt):
+    checkpoint = Checkpoint.read(args.ckpt)
+    net = checkpoint.search_net(cfg, CPU)
+    notes = {"config": cfg.dump(), "usage": USAGE, CHECKSUM: NO_CHECKSUM}
+    if thresholds := thresholds_of(checkpoint):
         notes["thresholds"] = json.dumps(thresholds)
     model = to_onnx(net, notes)
     with written_beside(args.out) as file:
-        file.write(model.SerializeToString())
+        file.write(stamped(model.SerializeToString()))
     if not check(net, load_net(cfg, args.out, CPU), args.out, images):
         raise UserError(
             f"{args.out}: written, but it differs from PyTorch: expected the same detections, "

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from engine.checkpoint import load_with_config
+from engine.checkpoint import Checkpoint
 from engine.evaluation.records import thresholds_of
 from engine.weights import SUFFIX, save_weights
 from utils.arguments import program_parser
@@ -39,9 +39,9 @@ def main() -> None:
     check_target("--out", args.out, SUFFIX)
     if args.out.resolve() == Path(args.ckpt).resolve():
         raise UserError(f"--out {args.out}: expected another file than --ckpt")
-    net, cfg = load_with_config(args.ckpt, "--ckpt", torch.device("cpu"))
-    thresholds = thresholds_of(args.ckpt)
-    save_weights(net.state_dict(), cfg.dump(), thresholds, args.out, args.half)
+    checkpoint = Checkpoint.read(args.ckpt)
+    net, thresholds = checkpoint.own_net(torch.device("cpu")), thresholds_of(checkpoint)
+    save_weights(net.state_dict(), checkpoint.cfg.dump(), thresholds, args.out, args.half)
     before, after = (Path(path).stat().st_size / 1e6 for path in (args.ckpt, args.out))
     inside = "config and thresholds" if thresholds else "config; the run has no thresholds yet"
     print(f"{args.ckpt}: {before:.1f} MB\n{args.out}: {after:.1f} MB, with {inside}")

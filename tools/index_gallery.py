@@ -118,10 +118,11 @@ def remove(index: GalleryIndex, wanted: list[Path]) -> None:
 
 def add(args: argparse.Namespace) -> IndexStats:
     """Every rank works; the first one writes the index."""
-    cfg, ckpt = network_of(args.cfg, args.ckpt, args.overrides)
+    cfg, checkpoint = network_of(args.cfg, args.ckpt, args.overrides)
     check_damaged(cfg, args.overrides)
     media = find(args.sources, args.index)
-    searcher = Searcher.load(cfg, ckpt)
+    searcher = Searcher.load(cfg, checkpoint)
+    del checkpoint  # the network has its own copy of the weights
     keep_freed_memory(searcher.device.type)
     more = args.index, media, searcher, args.every, cfg.INPUT.NUM_WORKERS
     origin = searcher.origin

@@ -1,5 +1,6 @@
 """Saved states: are they finite, and do they fit the things that take them?"""
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +31,22 @@ def not_finite(content: Any, name: str = "") -> str:
         return name if content != content or abs(content) == float("inf") else ""
     found = (not_finite(value, f"{name}.{key}".lstrip(".")) for key, value in _items(content))
     return next(filter(None, found), "")
+
+
+def state_digest(state: dict[str, Tensor]) -> str:
+    """Return the first 16 hex digits of the SHA-256 of a state dict: names, types, shapes and bytes
+    of its tensors in the order of their names. Other values are left out."""
+    total = hashlib.sha256()
+    for name, value in sorted((str(name), value) for name, value in state.items()):
+        if isinstance(value, Tensor) and plain(value):
+            total.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+            total.update(tensor_bytes(value))
+    return total.hexdigest()[:16]
+
+
+def tensor_bytes(value: Tensor) -> memoryview:
+    """Return the bytes of a tensor. They are read as uint8, since NumPy has no bfloat16."""
+    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def _items(content: Any) -> Iterator[tuple[Any, Any]]:

@@ -7,7 +7,8 @@ training run.
 import json
 from pathlib import Path
 
-from engine.checkpoint import load_facts
+from engine.checkpoint import Checkpoint
+from engine.metadata import Thresholds
 from utils.errors import UserError
 from utils.files import open_file
 
@@ -31,12 +32,6 @@ def flat_metrics(results: dict) -> dict[str, float]:
         for group in ("detection", "detection_labeled", "search")
         for name, value in results[group].items()
     } | {f"{PREFIX}{rate}": at["similarity"] for rate, at in thresholds.items()}
-
-
-def epoch_of(checkpoint: dict) -> int | None:
-    """Return the number of finished epochs, or None if the checkpoint was written within an epoch
-    or does not record it."""
-    return None if checkpoint.get("step") else checkpoint.get("epoch")
 
 
 def evaluations_of(folder: Path) -> list[dict]:
@@ -63,21 +58,22 @@ def evaluations_of(folder: Path) -> list[dict]:
     )
 
 
-def evaluated_epoch(path: str | Path, folder: str | Path) -> int | None:
-    """The epoch that results of this checkpoint in this folder are of; None where the checkpoint
-    lies elsewhere, beside whose results they would be taken for another's."""
-    here = Path(path).resolve().parent == Path(folder).resolve()
-    return epoch_of(load_facts(path)) if here else None
+def evaluated_epoch(checkpoint: Checkpoint, folder: str | Path) -> int | None:
+    """Return the epoch to record with results of this checkpoint in `folder`. It is None if the
+    file lies elsewhere: `folder` may hold a checkpoint of the same epoch of another run."""
+    beside = checkpoint.path.resolve().parent == Path(folder).resolve()
+    return checkpoint.epoch if beside else None
 
 
-def thresholds_of(path: str | Path, what: str = "--ckpt") -> dict[str, float] | None:
-    """{"0.01": ..., "0.05": ..., "0.1": ...}: rate of false alarms, of queries -> the similarity
-    from which on a match of this checkpoint counts (see `thresholds`). From within the file, or
-    from the newest evaluation of its epoch in its folder; None where there is none."""
-    checkpoint, folder = load_facts(path, what), Path(path).parent
-    epoch = epoch_of(checkpoint)
-    if checkpoint.get("thresholds") or epoch is None:
-        return checkpoint.get("thresholds")
+def thresholds_of(checkpoint: Checkpoint) -> Thresholds | None:
+    """Return the similarity thresholds of a checkpoint, by false-alarm rate (see `thresholds`).
+
+    They are taken from the file, or from the newest evaluation of its epoch in its folder. The
+    result is None if there are none.
+    """
+    folder, epoch = checkpoint.path.parent, checkpoint.epoch
+    if checkpoint.thresholds or epoch is None:
+        return checkpoint.thresholds
     for record in (*_last(folder / RESULTS), *reversed(evaluations_of(folder))):
         found = {k.removeprefix(PREFIX): v for k, v in record.items() if k.startswith(PREFIX)}
         if record.get("epoch") == epoch and found:
@@ -86,7 +82,7 @@ def thresholds_of(path: str | Path, what: str = "--ckpt") -> dict[str, float] | 
 
 
 def _last(path: Path) -> list[dict]:
-    """Of results.json, what a line of evaluations.jsonl would hold; none where there is no file."""
+    """Read results.json in the form of a line of evaluations.jsonl; no element without a file."""
     try:
         results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
         return [{"epoch": results.get("epoch")} | flat_metrics(results)] if results else []

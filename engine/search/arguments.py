@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.checkpoint import Checkpoint
 from engine.evaluation.records import thresholds_of
 from utils.errors import UserError
 from utils.files import read_text
@@ -137,7 +138,7 @@ def default_query() -> QueryArgument:
         raise UserError(f"{path}: expected {expected}") from None
 
 
-def min_similarity_of(args: argparse.Namespace) -> float:
+def min_similarity_of(args: argparse.Namespace, checkpoint: Checkpoint) -> float:
     """Return the lowest similarity of a match, -inf if there is no limit.
 
     Raises:
@@ -147,10 +148,10 @@ def min_similarity_of(args: argparse.Namespace) -> float:
         return args.min_similarity
     if args.false_alarms is None:
         return -float("inf")
-    thresholds = thresholds_of(args.ckpt)
+    thresholds = thresholds_of(checkpoint)
     if thresholds is None:
         raise UserError(
-            f"--false-alarms {args.false_alarms:g}: no evaluation of --ckpt {args.ckpt} has found "
+            f"--false-alarms {args.false_alarms:g}: no evaluation of {checkpoint.where} has found "
             "thresholds; evaluate it with --eval, or give --min-similarity"
         )
     found = {float(rate): similarity for rate, similarity in thresholds.items()}

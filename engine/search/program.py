@@ -168,16 +168,17 @@ def print_summary(
 def run(description: str | None) -> None:
     """Run the demo; description: the text of --help."""
     args = parse_args(description)
-    cfg, args.ckpt = network_of(args.cfg, args.ckpt, args.overrides)
+    cfg, checkpoint = network_of(args.cfg, args.ckpt, args.overrides)
     check_damaged(cfg, args.overrides)
     out = args.out or Path(cfg.OUTPUT_DIR) / "demo"
     check(args, out)
     arguments = args.query or [default_query()]
     pixels = [read_query(query) for query in arguments]
     media, left = ([], []) if args.index else find_media(args.gallery, out)
-    searcher = Searcher.load(cfg, args.ckpt)
+    searcher = Searcher.load(cfg, checkpoint)
     keep_freed_memory(searcher.device.type)
-    min_similarity = min_similarity_of(args)
+    min_similarity = min_similarity_of(args, checkpoint)
+    del checkpoint  # the network has its own copy of the weights
     if args.index:
         index = open_index(args.index, searcher.origin)
     queries = [choose_person(q, image, searcher, out) for q, image in zip(arguments, pixels)]

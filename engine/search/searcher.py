@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 from yacs.config import CfgNode
 
-from engine.checkpoint import load_net
+from engine.checkpoint import Checkpoint
 from engine.device import choose_device, precision_of
 from engine.distributed import own_device
 from engine.evaluation.metrics import SEARCH_SCORE
@@ -54,8 +54,8 @@ class Searcher:
         self.settings = settings
 
     @staticmethod
-    def load(cfg: CfgNode, ckpt: str | Path) -> "Searcher":
-        """Load the network from a checkpoint or an exported file.
+    def load(cfg: CfgNode, ckpt: Checkpoint | str | Path) -> "Searcher":
+        """Load the network from a checkpoint or an exported file, or from its path.
 
         Raises:
             UserError: if the file is not one of the config's network.
@@ -63,9 +63,10 @@ class Searcher:
         device = own_device(choose_device(cfg.DEVICE))
         amp = precision_of("EVAL_AMP", cfg.EVAL_AMP)
         sizes = f"INPUT.MIN_SIZE {cfg.INPUT.MIN_SIZE}, INPUT.MAX_SIZE {cfg.INPUT.MAX_SIZE}"
-        net = load_net(cfg, ckpt, device)
+        checkpoint = ckpt if isinstance(ckpt, Checkpoint) else Checkpoint.read(ckpt)
+        net = checkpoint.network(cfg, device)
         net = optimize_for_inference(net) if cfg.EVAL_FAST else net
-        return Searcher(net, device, cfg.INPUT.BATCH_SIZE_TEST, amp, str(ckpt), sizes)
+        return Searcher(net, device, cfg.INPUT.BATCH_SIZE_TEST, amp, str(checkpoint.path), sizes)
 
     def detect(self, pictures: Sequence[Picture]) -> list[Detections]:
         """Detect the people of each picture with a score of at least SEARCH_SCORE.

@@ -2,8 +2,8 @@
 
 from yacs.config import CfgNode
 
-from engine.checkpoint import compare_configs
 from engine.distributed import ranks
+from engine.metadata import compare_configs, parse_stored
 from utils.errors import UserError
 
 KINDS = {
@@ -45,7 +45,7 @@ def check_place(saved: dict, cfg: CfgNode, data: dict, steps: int, where: str) -
     epoch, step, done = saved["epoch"], saved["step"], saved.get("done", 0)
     if min(epoch, step) < 0 or type(done) is not int or done < 0:
         raise UserError(f"{where}: expected counts from 0, found epoch {epoch}, step {step}")
-    changes = compare_configs(saved, cfg, where)
+    changes = compare_configs(parse_stored(saved["config"], where), cfg, where)
     was = saved.get("data", {})
     if not isinstance(was, dict):
         raise UserError(f"{where}: data: expected a dict, found {type(was).__name__}")
