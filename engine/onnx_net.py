@@ -27,10 +27,10 @@ INPUTS = {
     "query_boxes": "float32 [queries, 4], x1 y1 x2 y2 in the image's pixels; queries may be 0",
 }
 OUTPUTS = {
-    "boxes": "float32 [people, 4], everyone found, best first: x1 y1 x2 y2 in the image's pixels",
+    "boxes": "float32 [people, 4], all detections, best first: x1 y1 x2 y2 in the image's pixels",
     "scores": "float32 [people], 0 to 1",
-    "embeddings": "float32 [people, D], of length 1: two people's similarity is their inner\n"
-    "    product, for ranking times the score of the one who was found",
+    "embeddings": "float32 [people, D], of length 1: the similarity of two people is the inner\n"
+    "    product of their embeddings; for ranking, multiply it by the score of the detection",
     "query_embeddings": "float32 [queries, D], of length 1",
 }
 
@@ -54,7 +54,8 @@ class OnnxNet(Network):
     def detect_and_embed(
         self, images: list[Tensor], boxes: Sequence[Tensor], amp: torch.dtype | None = None
     ) -> tuple[list[Detections], list[Tensor]]:
-        """On the images' device. amp must be None: the file has a precision of its own."""
+        """See Network. The results are on the device of the images. amp must be None: the precision
+        is fixed in the file."""
         assert amp is None
         found, embedded = zip(*map(self._run, images, boxes))
         return list(found), list(embedded)

@@ -1,4 +1,4 @@
-"""What train_base.py and train_ddps.py share: they differ only in the model they build."""
+"""The program of train_base.py and train_ddps.py, which differ only in the model they build."""
 
 import argparse
 import os
@@ -27,12 +27,13 @@ from utils.errors import UserError
 from utils.memory import keep_freed_memory
 from utils.signals import Signals, Stopped
 
-# From the config, the number of training identities and the device: the model whose forward
-# returns losses, and the network in it that is evaluated and saved.
+# (config, number of training identities, device) -> (model whose forward returns losses, network in
+# it that is evaluated and saved)
 Build = Callable[[CfgNode, int, torch.device], tuple[nn.Module, SearchNet]]
 
 
 def parse_args(description: str) -> argparse.Namespace:
+    """Parse the command line; description: the text of --help."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML config")
     parser.add_argument("--eval", action="store_true", help="evaluate --ckpt instead of training")
@@ -52,7 +53,7 @@ def parse_args(description: str) -> argparse.Namespace:
 
 
 def run(description: str, build: Build) -> None:
-    """Parse the command line, then train, resume or evaluate, on all ranks that torchrun starts."""
+    """Train, resume or evaluate, on all ranks that torchrun has started."""
     args = parse_args(description)
     signals = Signals(patience())
     with signals.install():
@@ -67,7 +68,7 @@ def run(description: str, build: Build) -> None:
 
 @contextmanager
 def stopping(signals: Signals) -> Iterator[None]:
-    """Once a signal has come, that another rank left first is no error."""
+    """Convert the error of a lost rank to Stopped if a signal has come."""
     try:
         yield
     except RuntimeError:

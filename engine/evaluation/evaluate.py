@@ -1,4 +1,4 @@
-"""From a network, or a features cache, to numbers: extract, score, print, write."""
+"""Evaluation of a network or of a features cache: extract, score, print, write."""
 
 import json
 import time
@@ -29,18 +29,18 @@ from utils.drawing import draw_boxes
 from utils.files import make_folder, save_file, write_text
 from utils.plots import save_curves, save_shares
 
-DETECTION_SCORE = 0.01  # detections from this score on count in recall and AP
+DETECTION_SCORE = 0.01  # minimum score of a detection in recall and AP
 NUMBERS = ("mAP", "top1", "top5", "top10")
 
 
 def gallery_sizes(cfg: CfgNode) -> list[int | str]:
-    """EVAL_GALLERY_SIZE, one or several; which of them there are is the dataset's to say."""
+    """Return the values of EVAL_GALLERY_SIZE. The dataset decides which ones it accepts."""
     value = cfg.EVAL_GALLERY_SIZE
     return value if isinstance(value, list) else [value]
 
 
 def protocols_of(dataset: SearchDataset, cfg: CfgNode) -> list[Protocol]:
-    """One protocol for each of EVAL_GALLERY_SIZE, none twice."""
+    """Return one protocol for each distinct value of EVAL_GALLERY_SIZE."""
     protocols = [
         dataset.protocol(size, cfg.EVAL_CROSS_CAMERA, cfg.EVAL_QUERY_FILE)
         for size in gallery_sizes(cfg)
@@ -49,13 +49,19 @@ def protocols_of(dataset: SearchDataset, cfg: CfgNode) -> list[Protocol]:
 
 
 def check_settings(dataset: SearchDataset, cfg: CfgNode) -> list[Protocol]:
-    """The protocols; UserError where EVAL_... values do not fit, before hours of work."""
+    """Return the protocols.
+
+    A training run calls this before its first step.
+
+    Raises:
+        UserError: if an EVAL_... value does not fit the dataset.
+    """
     precision_of("EVAL_AMP", cfg.EVAL_AMP)
     return protocols_of(dataset, cfg)
 
 
 def context_of(cache: Cache, cfg: CfgNode) -> metrics.CBGM | None:
-    """CBGM with each query's company, if the config asks for it."""
+    """Return the CBGM settings and the people around each query, or None without EVAL_USE_CBGM."""
     if not cfg.EVAL_USE_CBGM:
         return None
     return metrics.CBGM(cache["query_feats"], cfg.EVAL_CBGM_K1, cfg.EVAL_CBGM_K2)
@@ -64,8 +70,8 @@ def context_of(cache: Cache, cfg: CfgNode) -> metrics.CBGM | None:
 def score(
     cache: Cache, dataset: SearchDataset, protocols: Sequence[Protocol], cfg: CfgNode
 ) -> dict:
-    """Results (fractions of 1) of a features cache; "search", "thresholds" and "queries" are the
-    first protocol's, "galleries" has a line for each."""
+    """Return the results of a features cache, as fractions of 1. "search", "thresholds" and
+    "queries" describe the first protocol, "galleries" has an entry for each."""
     dets = cache["gallery_dets"]
     searches = metrics.search_many(
         dets,
@@ -77,12 +83,12 @@ def score(
     )
     boxes = [torch.from_numpy(scene.boxes) for scene in dataset.gallery]
     labeled = [torch.from_numpy(scene.pids != UNLABELED) for scene in dataset.gallery]
-    known = metrics.detection(boxes, dets, DETECTION_SCORE, labeled=labeled)
+    of_labeled = metrics.detection(boxes, dets, DETECTION_SCORE, labeled=labeled)
     numbers = [{name: search[name] for name in NUMBERS} for search in searches]
     thresholds = [search["similarities"].thresholds() for search in searches]
     return {
         "detection": metrics.detection(boxes, dets, DETECTION_SCORE),
-        "detection_labeled": {"recall": known["recall"]},
+        "detection_labeled": {"recall": of_labeled["recall"]},
         "search": numbers[0],
         "protocol": {
             "dataset": dataset.name,
@@ -109,8 +115,8 @@ def score(
 
 
 def per_query(dataset: SearchDataset, protocol: Protocol, search: dict) -> list[dict]:
-    """For each query its number in the dataset, image, box, average precision, the rank of the
-    first right match (0: none) and the number of listed images that hold the person."""
+    """Describe each query: its number in the dataset, image, box, average precision, the rank of
+    the first right detection (0: none) and the number of listed images that show the person."""
     present = np.bincount(protocol.query, minlength=len(protocol.queries)).tolist()
     found = search["ap"].tolist(), search["first_hit"].tolist()
     rows = zip(protocol.queries.tolist(), *found, present)
@@ -128,7 +134,7 @@ def per_query(dataset: SearchDataset, protocol: Protocol, search: dict) -> list[
 
 
 def print_results(results: dict) -> None:
-    """The tables that every evaluation ends with, in per cent."""
+    """Print the tables of an evaluation, in per cent."""
     detection, search, errors = (results[k] for k in ("detection", "search", "detection_errors"))
     row = [detection["recall"], detection["ap"], results["detection_labeled"]["recall"]]
     row += [search[name] for name in NUMBERS]
@@ -174,7 +180,7 @@ def print_results(results: dict) -> None:
 
 
 def draw_sizes(results: dict, path: Path) -> None:
-    """mAP and top-1 over the gallery sizes, where there are several; subsets have no size."""
+    """Plot mAP and top-1 over the gallery size, if there are several. Subsets have no size."""
     whole = results["protocol"]["gallery_images"]
     sized = {
         whole if g["gallery_size"] == -1 else g["gallery_size"]: g
@@ -189,7 +195,7 @@ def draw_sizes(results: dict, path: Path) -> None:
 
 
 def draw_thresholds(results: dict, path: Path) -> None:
-    """What false alarms and true matches do over the similarity, with the thresholds marked."""
+    """Plot the shares of false alarms and true matches over the similarity, and the thresholds."""
     curve, protocol = results["threshold_curve"], results["protocol"]
     curves = {
         "queries with a false alarm": curve["false_alarms"],
@@ -207,10 +213,18 @@ def evaluate(
     device: torch.device,
     epoch: int | None = None,
 ) -> dict:
-    """Extract (or read the cache, then `net` may be None), score, print, and write
-    OUTPUT_DIR/results.json; returns what it wrote. Bad settings are found before the work. Every
-    rank extracts its part of the gallery; rank 0 does all else, the others return {}. epoch: of
-    the network's checkpoint, if that lies in OUTPUT_DIR: thus it finds its thresholds."""
+    """Evaluate, print the results, and write them to OUTPUT_DIR/results.json.
+
+    Every rank extracts its share of the gallery; rank 0 does the rest.
+
+    Args:
+        net: not used with EVAL_USE_CACHE.
+        epoch: of the network's checkpoint, if that lies in OUTPUT_DIR; by it the checkpoint's
+            thresholds are found.
+
+    Returns:
+        The content of results.json on rank 0, {} on the others.
+    """
     folder, seconds = Path(cfg.OUTPUT_DIR), None
     protocols = check_settings(dataset, cfg)
     from_first(lambda: make_folder(folder, "OUTPUT_DIR"))
@@ -237,8 +251,13 @@ def evaluate(
 
 
 def make_cache(net: Network, dataset: SearchDataset, cfg: CfgNode, device: torch.device) -> Cache:
-    """Run the network; the cache, which also lies in OUTPUT_DIR then. Several ranks share the
-    images, through a folder that all of them see; only rank 0 gets the cache."""
+    """Extract the features and write them to OUTPUT_DIR.
+
+    The ranks divide the images and exchange features through files in OUTPUT_DIR.
+
+    Returns:
+        The cache on rank 0, {} on the others.
+    """
     path = Path(cfg.OUTPUT_DIR) / CACHE
     part = path.with_suffix(f".part{rank()}")
     extract(
@@ -267,7 +286,7 @@ def make_cache(net: Network, dataset: SearchDataset, cfg: CfgNode, device: torch
 
 
 def draw_scene(net: Network, dataset: SearchDataset, device: torch.device) -> np.ndarray:
-    """The gallery scene with the most people, its detections drawn on it: [H, W, 3] uint8."""
+    """Draw the detections in the gallery scene with the most people, [H, W, 3] uint8."""
     scene = max(dataset.gallery, key=lambda s: len(s.boxes))
     image, _ = SceneDataset([scene])[0]
     found = net.eval().detect([image.to(device)])[0]

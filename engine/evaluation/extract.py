@@ -1,4 +1,4 @@
-"""From a network to the features cache: gallery and queries in one pass, written as it goes."""
+"""Extraction of the features of gallery and queries in one pass, written to a file as it runs."""
 
 import io
 from collections import defaultdict
@@ -36,12 +36,17 @@ def extract(
     context: bool = False,
     part: tuple[int, int] = (0, 1),
 ) -> None:
-    """Write to `path` what the network finds in the gallery images r, r + n, r + 2n, ... of part
-    (r, n) and in the queries that stand in them; `collect` makes a cache of all parts.
+    """Write the features of a part of the gallery, and of the queries in it, to `path`.
 
-    Query images are gallery images: the backbone runs once over an image, however many queries it
-    holds. use_gt: annotated boxes in place of detections. context: with each query, everyone in
-    its image (detected, with use_gt too, as in the release).
+    A query image is also a gallery image; the network runs once for both.
+
+    Args:
+        path: of the file; `collect` joins the files of all parts.
+        amp: precision of the backbone; None: float32.
+        use_gt: use the annotated boxes instead of detections.
+        context: add the people around each query. They are detected, as in the release, even with
+            `use_gt`.
+        part: (r, n) selects the gallery images r, r + n, r + 2n, …
     """
     net.eval()
     scenes, asked = dataset.gallery, queries_of(dataset)
@@ -69,18 +74,18 @@ def extract(
 
 
 def collect(paths: Iterable[Path], dataset: SearchDataset) -> Cache:
-    """The cache that the parts at `paths` hold together, in the dataset's order."""
+    """Join the files of all parts to a cache, in the order of the dataset."""
     sizes = {"gallery": len(dataset.gallery), "query": len(dataset.queries)}
     cache = {f"{kind}_{name}": [None] * sizes[kind] for kind in KINDS for name in ("dets", "feats")}
     for path in paths:
         for kind, index, rows in _read(path):
-            cache[f"{kind}_dets"][index] = rows[:, :5].clone()  # a view would save all of `rows`
+            cache[f"{kind}_dets"][index] = rows[:, :5].clone()  # a view would keep all of `rows`
             cache[f"{kind}_feats"][index] = rows[:, 5:].clone()
     return cache | {"query_box_feats": [feats[0].clone() for feats in cache["query_feats"]]}
 
 
 def queries_of(dataset: SearchDataset) -> dict[int, list[int]]:
-    """Gallery image -> numbers of the queries in it."""
+    """Return the numbers of the queries in each gallery image."""
     asked = defaultdict(list)
     for number, query in enumerate(dataset.queries):
         asked[query.scene].append(number)
@@ -88,7 +93,7 @@ def queries_of(dataset: SearchDataset) -> dict[int, list[int]]:
 
 
 def query_boxes(dataset: SearchDataset, queries: list[int]) -> Tensor:
-    """[m, 4]"""
+    """Return the boxes of queries, [m, 4] x1 y1 x2 y2."""
     boxes = [dataset.queries[query].box for query in queries]
     return torch.from_numpy(np.array(boxes, np.float32).reshape(-1, 4))
 
@@ -96,8 +101,12 @@ def query_boxes(dataset: SearchDataset, queries: list[int]) -> Tensor:
 def batches_of_one_size(
     dataset: SearchDataset, asked: dict[int, list[int]], indices: Iterable[int], batch_size: int
 ) -> list[list[int]]:
-    """Batches of gallery images of the same size: beside a larger one an image would be padded,
-    and the convolutions would see that at its edge. Query boxes outside their image are refused."""
+    """Divide gallery images into batches of equal size, because padding to a common size would
+    change the features at an image's border.
+
+    Raises:
+        UserError: if a query box lies outside its image.
+    """
     groups = defaultdict(list)
     for i in indices:
         scene = dataset.gallery[i]
@@ -112,7 +121,11 @@ def batches_of_one_size(
 
 
 def check_queries(scene: Scene, boxes: Tensor, width: float, height: float) -> None:
-    """UserError where one of the query boxes [m, 4] does not lie in its image."""
+    """Check that the query boxes [m, 4] overlap their image.
+
+    Raises:
+        UserError: if one of them does not.
+    """
     for x1, y1, x2, y2 in boxes.tolist():
         if not (x1 < min(x2, width) and y1 < min(y2, height)):
             raise UserError(
@@ -123,20 +136,21 @@ def check_queries(scene: Scene, boxes: Tensor, width: float, height: float) -> N
 
 @contextmanager
 def _writing(path: Path) -> Iterator[Callable[[str, int, Detections, Tensor], None]]:
-    """A function that adds a record to the file at `path`; what stops the work removes the file."""
+    """Yield a function that appends a record to the file at `path`. An error or a signal removes
+    the file."""
     try:
-        with _blaming(path):
+        with _naming_file(path):
             file = open(path, "wb")  # noqa: SIM115, closed below
 
         def write(kind: str, index: int, found: Detections, embeddings: Tensor) -> None:
-            with _blaming(path):
+            with _naming_file(path):
                 file.write(_record(kind, index, found, embeddings))
-                file.flush()  # here, where a full disk is told
+                file.flush()  # a full disk raises here
 
         try:
             yield write
         finally:
-            with _blaming(path):  # it writes what could not be written once more
+            with _naming_file(path):  # closing writes the buffer again
                 file.close()
     except BaseException:
         with suppress(OSError):
@@ -145,7 +159,7 @@ def _writing(path: Path) -> Iterator[Callable[[str, int, Detections, Tensor], No
 
 
 @contextmanager
-def _blaming(path: Path) -> Iterator[None]:
+def _naming_file(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -153,7 +167,7 @@ def _blaming(path: Path) -> Iterator[None]:
 
 
 def _record(kind: str, index: int, found: Detections, embeddings: Tensor) -> bytes:
-    """Kind and index, then [n, 5 + D] x1 y1 x2 y2 score embedding."""
+    """Encode kind and index, then [n, 5 + D] x1 y1 x2 y2 score embedding."""
     rows = torch.cat([found.boxes, found.scores[:, None], embeddings], 1)
     record = io.BytesIO()
     np.save(record, np.array([KINDS.index(kind), index]))
@@ -162,7 +176,7 @@ def _record(kind: str, index: int, found: Detections, embeddings: Tensor) -> byt
 
 
 def _read(path: Path) -> Iterator[tuple[str, int, Tensor]]:
-    with open_file(path, "OUTPUT_DIR, which all ranks must see:") as file:
+    with open_file(path, "OUTPUT_DIR, which all ranks must share:") as file:
         size = path.stat().st_size
         while file.tell() < size:
             kind, index = np.load(file).tolist()

@@ -1,4 +1,4 @@
-"""The training loop, the same for a teacher and for a student under its distiller."""
+"""The training loop, for networks with and without distillation."""
 
 import time
 from collections.abc import Iterator
@@ -34,8 +34,13 @@ from utils.states import load_optimizer, load_scaler, load_state, not_finite
 
 
 class Trainer:
-    """One run in one folder: `model` returns losses (the network itself, or a Distiller around
-    it), `net` is the network that is trained, evaluated and saved."""
+    """A run in OUTPUT_DIR.
+
+    Args:
+        model: returns losses; the network itself, or a Distiller that contains it.
+        net: the network that is trained, evaluated and saved.
+        signals: those that end the run.
+    """
 
     def __init__(
         self,
@@ -72,15 +77,16 @@ class Trainer:
         self.epoch_scenes = epoch_length(self.scenes.shares)
         self.steps_per_epoch = self.batching.steps(self.epoch_scenes)
         self.epoch = self.step = 0  # finished epochs, and finished steps of the next one
-        self.done = 0  # finished steps of the whole run, whose epochs may have had other lengths
+        self.done = 0  # finished steps of the run; earlier epochs may have had another length
         self.checkpoint: Path | None = None  # the newest
-        self.saved = 0  # finished steps that it holds
+        self.saved = 0  # finished steps in it
         self.signals = signals or Signals()
 
     # --- state ---
 
     def save(self) -> None:
-        """Rank 0 writes; every rank must come here, since each has random generators."""
+        """Write a checkpoint. Every rank must call this, since each has its own random generators;
+        rank 0 writes the file."""
         terms = getattr(self.model, "terms", None)
         state = {
             "model": self.net.state_dict(),
@@ -98,18 +104,22 @@ class Trainer:
         self.saved = self.done
 
     def write(self, state: dict) -> Path:
-        """What is not finite is not saved: no run could go on from there."""
+        """Write a checkpoint on rank 0.
+
+        Raises:
+            UserError: if a value is NaN or infinite; such a checkpoint is never written.
+        """
         if name := not_finite(state):
             raise UserError(
-                f"{name} is not finite after epoch {self.epoch}, step {self.step}, and not saved; "
-                f"{self.checkpoint or 'nothing'} was saved before, with {self.saved} steps; "
-                "SOLVER.BASE_LR and SOLVER.CLIP_GRADIENTS make steps smaller"
+                f"{name} is not finite after epoch {self.epoch}, step {self.step}; the last "
+                f"checkpoint is {self.checkpoint or 'none'}, after {self.saved} steps; smaller "
+                "SOLVER.BASE_LR or SOLVER.CLIP_GRADIENTS make smaller steps"
             )
         return self.checkpoints.save(state)
 
     def resume(self, path: str | None) -> None:
-        """Go on from `path`, or from the newest whole checkpoint of OUTPUT_DIR, or from the start
-        where nothing is there yet."""
+        """Restore the state of the run from `path`, or from the newest undamaged checkpoint in
+        OUTPUT_DIR. Without a checkpoint the run starts from the beginning."""
         found = from_first(lambda: self.find(path))
         if found is None:
             print(f"no checkpoint in {self.folder}; starting from the beginning")
@@ -131,27 +141,32 @@ class Trainer:
         print(f"resumed from {path}: {self.epoch} epochs and {self.step} steps done")
 
     def find(self, path: str | None) -> tuple[Path, dict] | None:
-        """The checkpoint to go on from."""
+        """Return the path and the content of the checkpoint to continue from, or None."""
         if not path:
             return self.checkpoints.load_newest(tqdm.write)
         newest = self.checkpoints.newest_first()[:1]
         if newest and newest[0].resolve() != Path(path).resolve():
             raise UserError(
-                f"--ckpt {path}: OUTPUT_DIR {self.folder} holds {newest[0].name}, which "
-                "it would lead to or past; move that away, or give another OUTPUT_DIR"
+                f"--ckpt {path}: OUTPUT_DIR {self.folder} holds {newest[0].name}, which the run "
+                "would overwrite or mix with; move it, or give another OUTPUT_DIR"
             )
         if Path(path).suffix == SUFFIX:
             raise UserError(
-                f"--ckpt {path}: weights to hand on, from which no run can go on; expected a "
-                "checkpoint of the run"
+                f"--ckpt {path}: expected a checkpoint of the run, found inference-only weights"
             )
         return Path(path), load_checkpoint(path)
 
     # --- the run ---
 
     def run(self, resume: bool, checkpoint: str | None) -> None:
-        """Train to SOLVER.MAX_EPOCHS, evaluating and saving after epochs; Stopped after saving
-        when Ctrl-C or SIGTERM comes."""
+        """Train to SOLVER.MAX_EPOCHS; save and evaluate after epochs.
+
+        Args:
+            resume, checkpoint: --resume and --ckpt.
+
+        Raises:
+            Stopped: after a checkpoint was saved, if a signal has come.
+        """
         from_first(lambda: self.prepare(resume, checkpoint))
         if resume:
             self.resume(checkpoint)
@@ -169,7 +184,12 @@ class Trainer:
                 self.evaluate(curves)
 
     def prepare(self, resume: bool, checkpoint: str | None) -> None:
-        """What an earlier run has left is not overwritten."""
+        """Refuse to overwrite an existing run.
+
+        Raises:
+            UserError: if OUTPUT_DIR holds files of a run and `resume` is false, or files of a run
+                without a checkpoint.
+        """
         left = self.checkpoints.files_of_earlier_run()
         if left and not resume:
             raise UserError(
@@ -183,18 +203,21 @@ class Trainer:
             )
 
     def kept(self) -> str:
+        """Return which checkpoint a stopped run leaves, for its message."""
         if self.checkpoint is None:
             return "stopped before the first step"
         return f"saved {self.checkpoint}"
 
     def stop(self) -> int:
-        """The signal that any rank has received, 0 for none: the same answer on all of them."""
+        """Return the number of a signal that any rank has received, or 0. All ranks get the same
+        result."""
         number = max(from_all(self.signals.number)) if ranks() > 1 else self.signals.number
         self.signals.answered = bool(number)
         return number
 
     def start_epoch(self) -> Loader:
-        """Make model and loss weights ready for the rest of this epoch, whose batches it gives."""
+        """Set the train mode and the loss weights of this epoch; return the loader of its remaining
+        batches."""
         self.model.train()
         self.train_step.weights = loss_weights(self.cfg, self.epoch)
         return train_loader(
@@ -209,7 +232,7 @@ class Trainer:
         )
 
     def train_epoch(self, curves: Curves) -> None:
-        """The rest of one epoch, or until a signal comes."""
+        """Train the rest of an epoch, or until a signal comes."""
         loader = self.start_epoch()
         title = f"epoch {self.epoch + 1}/{self.cfg.SOLVER.MAX_EPOCHS}"
         with (
@@ -242,7 +265,7 @@ class Trainer:
             self.epoch, self.step = self.epoch + 1, 0
 
     def next_batch(self, batches: Iterator[Batch]) -> Batch | None:
-        """None where a signal came before or meanwhile."""
+        """Return the next batch, or None if a signal has come."""
         try:
             with self.signals.released():
                 return next(batches)
@@ -250,7 +273,7 @@ class Trainer:
             return None
 
     def report_data(self) -> None:
-        """What the images read so far, on all ranks, had that training does not see."""
+        """Print what was left out of the images that all ranks have read so far."""
         damaged, outside = {}, {}
         for images, boxes in from_all((self.scenes.damaged, self.scenes.outside)):
             damaged |= images
@@ -267,6 +290,11 @@ class Trainer:
             )
 
     def run_step(self, images: list, targets: list) -> dict[str, float]:
+        """Train on one batch, of which this rank has read `images`; return its losses.
+
+        Raises:
+            UserError: if the memory does not suffice.
+        """
         solver = self.cfg.SOLVER
         rate = learning_rate(
             self.epoch * self.steps_per_epoch + self.step,
@@ -304,18 +332,20 @@ class Trainer:
     # --- evaluation ---
 
     def evaluate(self, curves: Curves) -> None:
-        """Evaluate the finished epoch if it is due and has not been; keep the best by mAP. Its
-        checkpoint is there, so a signal ends the run at once. What has been recorded is drawn:
-        curves tell no more and no less, whenever a run was killed."""
+        """Evaluate the finished epoch if that is due and not done; keep the best one by mAP.
+
+        A signal ends the run at once, since the checkpoint of the epoch is saved. An epoch that was
+        evaluated before the run was killed only gets its points in the curves.
+        """
         solver = self.cfg.SOLVER
         past = from_first(self.history.past)
-        known = next((one for one in past if one["epoch"] == self.epoch), None)
+        recorded = next((one for one in past if one["epoch"] == self.epoch), None)
         due = self.epoch % solver.EVAL_PERIOD == 0 or self.epoch == solver.MAX_EPOCHS
-        if known is None and not due:
+        if recorded is None and not due:
             return
         try:
             with self.signals.released():
-                if known is None:
+                if recorded is None:
                     same_buffers(self.net)
                     results = evaluate(self.net, self.dataset, self.cfg, self.device, self.epoch)
                 if rank():
@@ -323,12 +353,15 @@ class Trainer:
                 picture = draw_scene(self.net, self.dataset, self.device)
         except Stopped as stopped:
             raise Stopped(stopped.number, "stopped evaluating; continue with --resume") from None
-        known = known or self.record(past, flat_metrics(results))
-        curves.add({f"eval/{name}": v for name, v in known.items() if name != "epoch"}, self.done)
+        recorded = recorded or self.record(past, flat_metrics(results))
+        curves.add(
+            {f"eval/{name}": v for name, v in recorded.items() if name != "epoch"}, self.done
+        )
         curves.picture("detections", picture, self.done)
 
     def record(self, past: list[dict], metrics: dict[str, float]) -> dict:
-        """Add the finished epoch to the evaluations of this run; it may be the best."""
+        """Add the evaluation of the finished epoch to the history. If its mAP is the highest, its
+        checkpoint becomes best.pth."""
         if all(metrics["search/mAP"] > one["search/mAP"] for one in past):
             self.checkpoints.mark_best(self.checkpoint)
         new = {"epoch": self.epoch} | metrics
