@@ -8,6 +8,7 @@ import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -63,6 +64,29 @@ def digest(scenes: list[Scene]) -> str:
         told.update(scene.name.encode(errors="surrogateescape"))
         told.update(scene.boxes.tobytes() + scene.pids.tobytes())
     return told.hexdigest()[:10]
+
+
+def pictures_digest(scenes: list[Scene]) -> str:
+    """Return a digest of the pictures of scenes, which differs if another picture has taken the
+    place of one of them.
+
+    It covers the size and the last 4 KiB of each file, so that it takes seconds for 10,000
+    pictures. Compressed formats differ there: JPEG encodes a block relative to the one before it,
+    and PNG ends with a checksum. The result is "" if one of them cannot be read.
+    """
+    with ThreadPoolExecutor(16) as pool:  # a network file system answers several requests at once
+        ends = list(pool.map(_end_of_file, [scene.path for scene in scenes]))
+    return hashlib.sha1(b"".join(ends)).hexdigest()[:10] if all(ends) else ""
+
+
+def _end_of_file(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 4096))
+            return b"%d %b" % (size, hashlib.sha1(file.read()).digest())
+    except OSError:
+        return b""
 
 
 def name_list(

@@ -96,24 +96,23 @@ def work(args: argparse.Namespace, build: Build, signals: Signals) -> None:
         raise UserError(f"--ckpt {args.ckpt}: expected --eval or --resume with it")
     if args.eval and not args.ckpt and not cfg.EVAL_USE_CACHE:
         raise UserError("--eval: expected --ckpt FILE, or EVAL_USE_CACHE True")
-    if cfg.EVAL_USE_CACHE and (args.ckpt or not args.eval):
-        raise UserError(
-            "EVAL_USE_CACHE True: scores what an evaluation has left, with --eval and "
-            f"without --ckpt; found {f'--ckpt {args.ckpt}' if args.ckpt else 'training'}"
-        )
+    if cfg.EVAL_USE_CACHE and not args.eval:
+        raise UserError("EVAL_USE_CACHE True: expected --eval, found training")
     device = own_device(choose_device(cfg.DEVICE))
     keep_freed_memory(device.type)
-    net = epoch = None
-    if args.eval and not cfg.EVAL_USE_CACHE:
+    net = epoch = weights = None
+    if args.eval and args.ckpt:
         checkpoint = Checkpoint.read(args.ckpt)
-        net, epoch = checkpoint.network(cfg, device), evaluated_epoch(checkpoint, cfg.OUTPUT_DIR)
+        epoch, weights = evaluated_epoch(checkpoint, cfg.OUTPUT_DIR), checkpoint.digest
+        net = None if cfg.EVAL_USE_CACHE else checkpoint.network(cfg, device)
+        del checkpoint  # the network has its own copy of the weights
     extra = () if args.eval else cfg.INPUT.EXTRA_TRAIN
     dataset = load_dataset(cfg.INPUT.DATASET, cfg.INPUT.DATA_ROOT, extra)
     for reason, count in dataset.dropped.items():
         print(f"{reason}: {count}")
     if args.eval:
         with sole_run(Path(cfg.OUTPUT_DIR)):
-            evaluate(net, dataset, cfg, device, epoch)
+            evaluate(net, dataset, cfg, device, epoch, weights)
         return
     check_settings(dataset, cfg)
     dataset.check_training()

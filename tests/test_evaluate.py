@@ -34,6 +34,10 @@ def config(root, tmp_path):
     return make
 
 
+def settings(**options):
+    return load_cfg(None, pairs(TINY | options))
+
+
 def run(net, dataset, tmp_path, batch_size=1, ranks=1, **options):
     paths = [tmp_path / f"part{rank}" for rank in range(ranks)]
     for rank, path in enumerate(paths):
@@ -110,7 +114,7 @@ def test_fast_evaluation_is_close(net, dataset, config):
     for fast in (False, True):
         cfg = config(EVAL_FAST=fast)
         ev.evaluate(net, dataset, cfg, CPU)
-        found.append(load_cache(Path(cfg.OUTPUT_DIR) / CACHE, dataset, False, False))
+        found.append(load_cache(Path(cfg.OUTPUT_DIR) / CACHE, dataset, cfg))
     exact, fast = (cache["query_box_feats"] for cache in found)
     for a, b in zip(exact, fast):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
@@ -141,10 +145,9 @@ def test_several_galleries_give_a_table_and_a_curve(net, dataset, config, capsys
 
 @pytest.mark.parametrize("use_cbgm", [False, True])
 def test_every_protocol_equals_the_loops(dataset, made, use_cbgm):
-    cfg = load_cfg(
-        None, ["EVAL_GALLERY_SIZE", "[50, 100, -1, 'Occlusion']", "EVAL_USE_CBGM", str(use_cbgm)]
-    )
-    cache, protocols = load_cache(made / CACHE, dataset, False, True), ev.protocols_of(dataset, cfg)
+    sizes = "[50, 100, -1, 'Occlusion']"
+    cfg = settings(EVAL_GALLERY_SIZE=sizes, EVAL_USE_CBGM=use_cbgm)
+    cache, protocols = load_cache(made / CACHE, dataset, cfg), ev.protocols_of(dataset, cfg)
     data = cache["gallery_dets"], cache["gallery_feats"], torch.stack(cache["query_box_feats"])
     results = ev.score(cache, dataset, protocols, cfg)
     for gallery, protocol in zip(results["galleries"], protocols):
@@ -264,6 +267,7 @@ def made(net, dataset, tmp_path_factory):
         dataset,
         load_cfg(None, pairs(TINY | {"OUTPUT_DIR": folder, "EVAL_USE_CBGM": True})),
         CPU,
+        "0123",
     )
     return folder
 
@@ -322,36 +326,71 @@ def test_a_cache_that_does_not_fit_is_refused(saved, dataset, change, said):
     change(cache)
     torch.save(cache, path)
     with pytest.raises(UserError, match=said) as error:
-        load_cache(path, dataset, use_gt=False, cbgm=True)
+        load_cache(path, dataset, settings(EVAL_USE_CBGM=True))
     assert "\n" not in str(error.value) and str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("key, value", [("INPUT.MIN_SIZE", 60), ("MODEL.ROI.NMS_THRESH", 0.4)])
+def test_features_of_other_settings_are_refused(saved, dataset, key, value):
+    _, path = saved
+    with pytest.raises(UserError, match=f"{key}: expected {value}, found "):
+        load_cache(path, dataset, settings(**{key: value}))
+
+
+def test_features_of_other_weights_are_refused(saved, dataset):
+    """If a checkpoint is given; a cache of an earlier version records no weights."""
+    cache, path = saved
+    assert cache["made"]["weights"] == "0123"
+    load_cache(path, dataset, settings(), "0123")
+    with pytest.raises(UserError, match="weights: expected 4567, found 0123"):
+        load_cache(path, dataset, settings(), "4567")
+    del cache["made"]["weights"]
+    torch.save(cache, path)
+    load_cache(path, dataset, settings(), "4567")
+
+
+def test_features_of_other_pictures_are_refused(saved, root, tmp_path):
+    """Of the same names; a dataset without its images, which scoring does not need, is accepted."""
+    _, path = saved
+    copy = shutil.copytree(root, tmp_path / "copy")
+    dataset = load_dataset("CUHK-SYSU", str(copy))
+    load_cache(path, dataset, settings())
+    first, second, *_ = (Path(scene.path) for scene in dataset.gallery)
+    shutil.copy(second, first)
+    with pytest.raises(UserError, match="pictures: expected "):
+        load_cache(path, dataset, settings())
+    first.unlink()
+    load_cache(path, dataset, settings())
 
 
 def test_a_cache_cut_short_or_missing_is_refused(saved, dataset):
     _, path = saved
     path.write_bytes(path.read_bytes()[:-300])
     with pytest.raises(UserError, match="damaged"):
-        load_cache(path, dataset, False, False)
+        load_cache(path, dataset, settings())
     path.unlink()
     with pytest.raises(UserError, match="no such file"):
-        load_cache(path, dataset, False, False)
+        load_cache(path, dataset, settings())
 
 
 def test_the_five_lists_alone_are_a_cache(saved, dataset):
     cache, path = saved
     torch.save({key: cache[key] for key in LISTS}, path)
-    assert set(load_cache(path, dataset, use_gt=True, cbgm=True)) == set(LISTS)
+    assert set(load_cache(path, dataset, settings(EVAL_USE_GT=True, EVAL_USE_CBGM=True))) == set(
+        LISTS
+    )
 
 
 def test_company_in_a_cache_does_no_harm(saved, dataset):
     _, path = saved
-    load_cache(path, dataset, use_gt=False, cbgm=False)
+    load_cache(path, dataset, settings())
 
 
 def test_another_dataset_is_told_apart(root, dataset):
     other = load_dataset("CUHK-SYSU", str(root))
-    assert made_from(other, False, False) == made_from(dataset, False, False)
+    assert made_from(other, settings(), None) == made_from(dataset, settings(), None)
     first = other.gallery[0]
     other.gallery[0] = Scene("other.jpg", first.path, first.boxes, first.pids, 0)
-    assert made_from(other, False, False) != made_from(dataset, False, False)
+    assert made_from(other, settings(), None) != made_from(dataset, settings(), None)
     other.gallery[0] = Scene("no\udcff.jpg", first.path, first.boxes, first.pids, 0)  # not UTF-8
-    assert made_from(other, False, False) != made_from(dataset, False, False)
+    assert made_from(other, settings(), None) != made_from(dataset, settings(), None)

@@ -325,7 +325,7 @@ def test_a_dataset_that_lost_images(base, tmp_path):
     shutil.copy(base / "whole" / "epoch_00.pth", out)
     run = Run(base, out, "--resume", sabotage=Fewer(6))
     assert run.wait() == 0, run.text
-    assert "training data changed" in run.text and "images were 12, are 6" in run.text
+    assert "data changed since" in run.text and "images were 12, are 6" in run.text
     steps = [step for step, _ in scalars(out)["loss/total"]]
     assert steps == [0, 1, 2, 3, 4, 5]
     assert [step for step, _ in scalars(out)["eval/search/mAP"]] == [4, 6]

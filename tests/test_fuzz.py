@@ -457,7 +457,7 @@ def test_a_pickle_that_runs_code_is_refused(base, dataset, tmp_path, protocol):
             lambda: load_checkpoint(path),
             lambda: load_teacher(path, CPU),
             lambda: load_net(get_cfg(), path, CPU),
-            lambda: load_cache(path, dataset, False, False),
+            lambda: load_cache(path, dataset, get_cfg()),
             lambda: make_backbone("resnet18", str(path), False, False, 16),
         ):
             with pytest.raises(UserError) as error:
@@ -479,7 +479,7 @@ def test_damaged_caches(base, dataset, tmp_path, data):
     others = [(base / "run" / "best.pth").read_bytes(), b""]
     path.write_bytes(damage(data, whole.read_bytes(), others))
     try:
-        found = load_cache(path, dataset, True, False)
+        found = load_cache(path, dataset, load_cfg(base / "tiny.yaml"))
         assert same(found, torch.load(whole, weights_only=True))
     except UserError as error:
         assert one_line(error) and str(path) in str(error)
@@ -506,7 +506,7 @@ def test_caches_with_other_content(base, dataset, tmp_path, changes):
     path = tmp_path / CACHE
     save_file(torch.load(base / "run" / CACHE, weights_only=True) | changes, path)
     try:
-        load_cache(path, dataset, True, False)
+        load_cache(path, dataset, load_cfg(base / "tiny.yaml"))
     except UserError as error:
         assert one_line(error) and str(path) in str(error)
 

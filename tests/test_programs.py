@@ -204,10 +204,10 @@ BAD = {
         ["DISTILLER.TERMS", "xyz", "dfd"],
     ),
     "training on a cache": ("base", "EVAL_USE_CACHE True", ["EVAL_USE_CACHE", "training"]),
-    "a cache and a checkpoint": (
+    "a cache of another checkpoint": (
         "base",
-        "--eval --ckpt {0}/teacher/best.pth EVAL_USE_CACHE True",
-        ["EVAL_USE_CACHE", "{0}/teacher/best.pth"],
+        "--eval --ckpt {0}/teacher/best.pth EVAL_USE_CACHE True OUTPUT_DIR {0}/student",
+        ["{0}/student/eval_cache.pth", "weights: expected"],
     ),
     "a file for a folder": (
         "base",

@@ -180,7 +180,7 @@ def main() -> None:
         raise UserError(f"--out {out}: expected a name that ends in .html or .png")
     dataset = load_dataset(cfg.INPUT.DATASET, cfg.INPUT.DATA_ROOT)
     protocol = check_settings(dataset, cfg)[0]
-    cache = load_cache(Path(cfg.OUTPUT_DIR) / CACHE, dataset, cfg.EVAL_USE_GT, cfg.EVAL_USE_CBGM)
+    cache = load_cache(Path(cfg.OUTPUT_DIR) / CACHE, dataset, cfg)
     title, sections = sections_of(dataset, cache, protocol, cfg, args)
     if out.suffix == ".png":
         save_picture(sheet(title, sections), out)

@@ -1,6 +1,7 @@
 """Files: written beside and renamed; those of tensors loaded without running code from them."""
 
 import errno
+import hashlib
 import os
 import re
 import stat
@@ -103,6 +104,18 @@ def check_target(option: str, path: Path, suffix: str) -> None:
     if path.suffix != suffix:
         raise UserError(f"{option} {path}: expected a name that ends in {suffix}")
     make_folder(path.parent, option)
+
+
+def file_digest(path: str | Path, what: str) -> str:
+    """Return the first 16 hex digits of the SHA-256 of a file. what: the option or config key that
+    named it.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    with open_file(path, what) as file, content_of(f"{what} {path}", "a file"):
+        digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]  # a BufferedReader
+    return digest.hexdigest()[:16]
 
 
 def save_file(content: Any, path: Path) -> None:

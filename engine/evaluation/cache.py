@@ -13,13 +13,18 @@ The file is a dict of lists of float32 tensors in the order of the dataset:
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from yacs.config import CfgNode
 
-from datasets.base import SearchDataset
+from configs.ranges import flatten
+from datasets.base import SearchDataset, pictures_digest
+from engine.metadata import inference_keys
 from utils.errors import UserError
 from utils.files import load_file
+from utils.names import shown
 from utils.states import plain
 
 CACHE = "eval_cache.pth"
@@ -27,8 +32,9 @@ LISTS = ("gallery_dets", "gallery_feats", "query_dets", "query_feats", "query_bo
 Cache = dict[str, list[Tensor]]
 
 
-def made_from(dataset: SearchDataset, use_gt: bool, cbgm: bool) -> dict[str, str | bool]:
-    """Return the settings and data that the features depend on."""
+def made_from(dataset: SearchDataset, cfg: CfgNode, weights: str | None) -> dict[str, Any]:
+    """Return the settings and data that the features depend on. weights: digest of the network's
+    weights, if it is known."""
     digest = hashlib.sha1()
     for scene in dataset.gallery:
         digest.update(scene.name.encode(errors="surrogateescape") + scene.boxes.tobytes())
@@ -38,25 +44,38 @@ def made_from(dataset: SearchDataset, use_gt: bool, cbgm: bool) -> dict[str, str
         f"{dataset.name} of {len(dataset.gallery)} gallery images, {len(dataset.queries)} "
         f"queries, annotations {digest.hexdigest()[:10]}"
     )
-    return {"dataset": mark, "EVAL_USE_GT": use_gt, "EVAL_USE_CBGM": cbgm}
+    values = flatten(cfg)
+    return {
+        "dataset": mark,
+        "pictures": pictures_digest(dataset.gallery),
+        **({} if weights is None else {"weights": weights}),
+        **{key: values[key] for key in ("EVAL_USE_GT", "EVAL_USE_CBGM", *inference_keys(cfg))},
+    }
 
 
-def load_cache(path: Path, dataset: SearchDataset, use_gt: bool, cbgm: bool) -> Cache:
+def load_cache(
+    path: Path, dataset: SearchDataset, cfg: CfgNode, weights: str | None = None
+) -> Cache:
     """Read the cache at `path`.
 
     Only facts that the file records are compared: a cache with the five lists alone is accepted.
 
+    Args:
+        weights: digest of the weights that the features must come from; None: of any.
+
     Raises:
-        UserError: if the file is missing, damaged, or of another dataset or other settings.
+        UserError: if the file is missing, damaged, or of another dataset, network or settings.
     """
     cache, where = load_file(path, "EVAL_USE_CACHE"), f"EVAL_USE_CACHE {path}"
-    made, expected = cache.get("made", {}), made_from(dataset, use_gt, cbgm)
+    made = cache.get("made", {})
     if not isinstance(made, dict):
         raise UserError(f"{where}: made: expected a dict, found {type(made).__name__}")
-    for key, value in expected.items():
-        enough = key == "EVAL_USE_CBGM" and made.get(key)  # an evaluation without CBGM ignores them
+    for key, value in made_from(dataset, cfg, weights).items():
+        # An evaluation without CBGM ignores the people around; without images there is no digest.
+        enough = made.get(key) if key == "EVAL_USE_CBGM" else key == "pictures" and not value
         if made.get(key, value) != value and not enough:
-            raise UserError(f"{where}: {key}: expected {value}, found {made[key]}")
+            found = made[key] if type(made[key]) is type(value) else shown(made[key])
+            raise UserError(f"{where}: {key}: expected {value}, found {found}")
     check_cache(cache, dataset, where)
     return cache
 

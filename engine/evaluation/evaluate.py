@@ -212,6 +212,7 @@ def evaluate(
     cfg: CfgNode,
     device: torch.device,
     epoch: int | None = None,
+    weights: str | None = None,
 ) -> dict:
     """Evaluate, print the results, and write them to OUTPUT_DIR/results.json.
 
@@ -221,6 +222,8 @@ def evaluate(
         net: not used with EVAL_USE_CACHE.
         epoch: of the network's checkpoint, if that lies in OUTPUT_DIR; by it the checkpoint's
             thresholds are found.
+        weights: digest of the network's weights, which the features cache records. With
+            EVAL_USE_CACHE, features of other weights are refused if it is given.
 
     Returns:
         The content of results.json on rank 0, {} on the others.
@@ -229,14 +232,10 @@ def evaluate(
     protocols = check_settings(dataset, cfg)
     from_first(lambda: make_folder(folder, "OUTPUT_DIR"))
     if cfg.EVAL_USE_CACHE:
-        cache = (
-            {}
-            if rank()
-            else load_cache(folder / CACHE, dataset, cfg.EVAL_USE_GT, cfg.EVAL_USE_CBGM)
-        )
+        cache = {} if rank() else load_cache(folder / CACHE, dataset, cfg, weights)
     else:
         start = time.perf_counter()
-        cache = make_cache(net, dataset, cfg, device)
+        cache = make_cache(net, dataset, cfg, device, weights)
         seconds = (time.perf_counter() - start) / len(dataset.gallery)
     if rank():
         return {}
@@ -250,7 +249,13 @@ def evaluate(
     return results
 
 
-def make_cache(net: Network, dataset: SearchDataset, cfg: CfgNode, device: torch.device) -> Cache:
+def make_cache(
+    net: Network,
+    dataset: SearchDataset,
+    cfg: CfgNode,
+    device: torch.device,
+    weights: str | None = None,
+) -> Cache:
     """Extract the features and write them to OUTPUT_DIR.
 
     The ranks divide the images and exchange features through files in OUTPUT_DIR.
@@ -278,7 +283,7 @@ def make_cache(net: Network, dataset: SearchDataset, cfg: CfgNode, device: torch
     try:
         cache = collect(parts, dataset)
         check_cache(cache, dataset, "features of this network")
-        save_file(cache | {"made": made_from(dataset, cfg.EVAL_USE_GT, cfg.EVAL_USE_CBGM)}, path)
+        save_file(cache | {"made": made_from(dataset, cfg, weights)}, path)
     finally:
         for part in parts:
             part.unlink(missing_ok=True)

@@ -9,11 +9,12 @@ from engine.distributed import from_first
 from engine.evaluation.cache import CACHE
 from engine.evaluation.records import EVALUATIONS, RESULTS, SIZES_DRAWN, THRESHOLDS_DRAWN
 from engine.training.folder import BEST, CONFIG
+from engine.training.inputs import INPUTS
 from utils.files import make_folder, remove
 from utils.locks import locked
 
 NAME = ".lock"
-WRITTEN = (BEST, CACHE, CONFIG, EVALUATIONS, RESULTS, SIZES_DRAWN, THRESHOLDS_DRAWN)
+WRITTEN = (BEST, CACHE, CONFIG, EVALUATIONS, INPUTS, RESULTS, SIZES_DRAWN, THRESHOLDS_DRAWN)
 # Incomplete files of a killed run. Only `written_beside` and `make_cache` write such names.
 INCOMPLETE = re.compile(
     rf"(?:epoch_\d+(?:_step_\d+)?\.pth|{'|'.join(map(re.escape, WRITTEN))})\.part"

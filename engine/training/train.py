@@ -11,7 +11,7 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from datasets.augment import check_augmentations
-from datasets.base import SearchDataset, digest
+from datasets.base import SearchDataset
 from datasets.loaders import Batch, Loader, SceneDataset, epoch_length, train_loader
 from engine.checkpoint import load_checkpoint
 from engine.distributed import from_all, from_first, rank, ranks, same_buffers
@@ -22,6 +22,7 @@ from engine.training.curves import Curves, curves_in
 from engine.training.folder import CONFIG, CheckpointFolder
 from engine.training.generators import generator_states, restore_generators
 from engine.training.history import History
+from engine.training.inputs import INITIAL, describe_data, describe_files, write_inputs
 from engine.training.resume import check_place
 from engine.training.schedule import learning_rate, scaled_lr
 from engine.training.train_step import TrainStep, loss_weights
@@ -30,7 +31,7 @@ from models.search_net import SearchNet
 from utils.errors import UserError, first_of, no_memory
 from utils.files import write_text
 from utils.signals import Signals, Stopped
-from utils.states import load_optimizer, load_scaler, load_state, not_finite
+from utils.states import load_optimizer, load_scaler, load_state, not_finite, state_digest
 
 
 class Trainer:
@@ -69,11 +70,7 @@ class Trainer:
         self.folder = Path(cfg.OUTPUT_DIR)
         self.checkpoints = CheckpointFolder(self.folder, cfg.SOLVER.CKPT_KEEP)
         self.history = History(self.folder)
-        self.data = {
-            "images": len(dataset.train),
-            "identities": dataset.num_pids,
-            "annotations": digest(dataset.train),
-        }
+        self.inputs = from_first(lambda: describe_data(dataset) | describe_files(cfg))
         self.epoch_scenes = epoch_length(self.scenes.shares)
         self.steps_per_epoch = self.batching.steps(self.epoch_scenes)
         self.epoch = self.step = 0  # finished epochs, and finished steps of the next one
@@ -97,7 +94,7 @@ class Trainer:
             "epoch": self.epoch,
             "step": self.step,
             "done": self.done,
-            "data": self.data,
+            "data": self.inputs,
             "config": self.cfg.dump(),
         }
         self.checkpoint = from_first(lambda: self.write(state))
@@ -125,8 +122,9 @@ class Trainer:
             print(f"no checkpoint in {self.folder}; starting from the beginning")
             return
         path, saved = found
-        for change in check_place(saved, self.cfg, self.data, self.steps_per_epoch, str(path)):
+        for change in check_place(saved, self.cfg, self.inputs, self.steps_per_epoch, str(path)):
             print(change)
+        self.inputs |= {key: saved["data"][key] for key in INITIAL if key in saved.get("data", {})}
         load_state(self.net, saved["model"], str(path))
         terms = getattr(self.model, "terms", nn.ModuleDict())
         load_state(terms, saved["terms"], f"{path} (distillation terms)")
@@ -170,7 +168,7 @@ class Trainer:
         from_first(lambda: self.prepare(resume, checkpoint))
         if resume:
             self.resume(checkpoint)
-        from_first(lambda: write_text(self.cfg.dump(), self.folder / CONFIG))
+        from_first(self.describe)
         with curves_in(self.folder, self.done, rank() == 0) as curves, self.signals.defer():
             if self.epoch and not self.step:
                 self.evaluate(curves)
@@ -201,6 +199,11 @@ class Trainer:
                 f"OUTPUT_DIR {self.folder}: holds {first_of(left)}, but no checkpoint to continue "
                 "from; give --ckpt FILE, or another OUTPUT_DIR"
             )
+
+    def describe(self) -> None:
+        """Write the config and the inputs of the run into its folder."""
+        write_text(self.cfg.dump(), self.folder / CONFIG)
+        write_inputs(self.inputs, self.folder)
 
     def kept(self) -> str:
         """Return which checkpoint a stopped run leaves, for its message."""
@@ -347,7 +350,14 @@ class Trainer:
             with self.signals.released():
                 if recorded is None:
                     same_buffers(self.net)
-                    results = evaluate(self.net, self.dataset, self.cfg, self.device, self.epoch)
+                    results = evaluate(
+                        self.net,
+                        self.dataset,
+                        self.cfg,
+                        self.device,
+                        self.epoch,
+                        state_digest(self.net.state_dict()),
+                    )
                 if rank():
                     return
                 picture = draw_scene(self.net, self.dataset, self.device)

@@ -8,15 +8,24 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from yacs.config import CfgNode
 
 from configs.defaults import load_cfg
 from configs.ranges import flatten
+from datasets import load_dataset
 from engine.evaluation.records import evaluations_of
+from engine.training.inputs import (
+    changed_inputs,
+    describe_data,
+    describe_files,
+    read_inputs,
+)
 from models.distill import known_terms
 from tools.experiments.methods import parse_method
 from utils.errors import UserError
@@ -89,6 +98,7 @@ def check_run(run: Run) -> None:
     path = run.folder / "config.yaml"
     if not path.is_file():
         return
+    check_inputs(run)
     theirs = flatten(load_cfg(str(path)))
     for key, value in values_of(run).items():
         if value != theirs[key]:
@@ -96,6 +106,26 @@ def check_run(run: Run) -> None:
                 f"{run.folder}: {key}: expected {value}, found a run with {theirs[key]}; choose "
                 "another OUTPUT_DIR"
             )
+
+
+def check_inputs(run: Run) -> None:
+    """Raise a UserError if the folder of the run contains a run with another teacher, other initial
+    weights or other data behind the same paths."""
+    if was := read_inputs(run.folder):
+        data = describe_data_of(
+            run.cfg.INPUT.DATASET, run.cfg.INPUT.DATA_ROOT, str(run.cfg.INPUT.EXTRA_TRAIN)
+        )
+        if changed := changed_inputs(was, data | describe_files(run.cfg)):
+            raise UserError(
+                f"{run.folder}: holds a run with other inputs: {'; '.join(changed.values())}; "
+                "choose another OUTPUT_DIR"
+            )
+
+
+@cache
+def describe_data_of(name: str, root: str, extra: str) -> dict[str, Any]:
+    """Return `describe_data` of a dataset, which is read once. extra: INPUT.EXTRA_TRAIN as text."""
+    return describe_data(load_dataset(name, root, yaml.safe_load(extra)))
 
 
 def values_of(run: Run) -> dict[str, Any]:
