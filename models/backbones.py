@@ -22,9 +22,8 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
-from utils.errors import DamagedError, UserError, reason_of
-from utils.files import load_file
-from utils.states import incompatibility, not_finite
+from utils.errors import UserError, reason_of
+from utils.weight_files import read_tensors, select_tensors
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 
@@ -118,33 +117,19 @@ def _imagenet_state(name: str) -> dict[str, torch.Tensor]:
         ) from None
 
 
-def _file_state(path: str) -> dict[str, torch.Tensor]:
-    state = load_file(path, "BACKBONE.WEIGHTS")
-    if name := not_finite(state):
-        raise DamagedError(f"BACKBONE.WEIGHTS {path}: {name} is not finite")
-    return {str(key): value for key, value in state.items() if isinstance(value, torch.Tensor)}
-
-
 def _load_weights(body: nn.Module, name: str, source: str) -> None:
-    state = _imagenet_state(name) if source == "imagenet" else _file_state(source)
-    state = {key.removeprefix("features."): value for key, value in state.items()}
+    option = "BACKBONE.WEIGHTS"
+    found = _imagenet_state(name) if source == "imagenet" else read_tensors(source, option)
     own = body.state_dict()
     parts = [part for part, _ in body.named_children()]
     unused = parts[parts.index(BACKBONES[name].layers[-1]) + 1 :]  # after the FPN's last input
-    wrong = [
-        key
+    needed = {
+        key: value
         for key, value in own.items()
-        if not key.endswith("num_batches_tracked")
-        and key.partition(".")[0] not in unused
-        and (key not in state or incompatibility(state[key], value))
-    ]
-    if wrong:
-        raise UserError(
-            f"BACKBONE.WEIGHTS {source}: not weights of {name}; {len(wrong)} of {len(own)} "
-            f"tensors are missing or have another shape, the first is {wrong[0]}"
-        )
-    compatible = {k: v for k, v in state.items() if k in own and not incompatibility(v, own[k])}
-    body.load_state_dict(compatible, strict=False)
+        if not key.endswith("num_batches_tracked") and key.partition(".")[0] not in unused
+    }
+    selected = select_tensors(found, needed, f"{option} {source}: weights of {name}")
+    body.load_state_dict(selected, strict=False)
 
 
 class FrozenNormStatistics:
