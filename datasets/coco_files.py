@@ -30,7 +30,8 @@ from datasets.json_fields import (
 from utils.errors import UserError, first_of
 from utils.files import write_text
 
-Person = tuple[list[float], str | int | None]  # x y w h in pixels, person_id
+# x y w h in pixels, person_id, and if wanted a dict of what else is known
+Person = tuple[list[float], str | int | None] | tuple[list[float], str | int | None, dict]
 # Where annotation tools keep an identity; the first one that any box of a file has is taken.
 PERSON_KEYS = ("person_id", "attributes.person_id", "track_id", "attributes.track_id")
 PEOPLE = ("person", "pedestrian", "human")  # names of the category, the first that there is
@@ -249,7 +250,7 @@ def write_annotations(
     ids = []
     for number, (_, people) in enumerate(scenes, 1):
         ids.append(list(range(len(annotations) + 1, len(annotations) + len(people) + 1)))
-        for xywh, person in people:
+        for xywh, person, *more in people:
             annotation = {
                 "id": len(annotations) + 1,
                 "image_id": number,
@@ -258,7 +259,8 @@ def write_annotations(
                 "area": round(xywh[2] * xywh[3], 2),
                 "iscrowd": 0,
             }
-            annotations.append(annotation | ({} if person is None else {"person_id": person}))
+            named = {} if person is None else {"person_id": person}
+            annotations.append(annotation | named | (more[0] if more else {}))
     content = {
         "images": [{"id": number, **image} for number, (image, _) in enumerate(scenes, 1)],
         "annotations": annotations,

@@ -1,0 +1,115 @@
+"""Light: a sky, a sun, lamps; what arrives at a surface. All of it linear, about 1 at noon's shade."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from datasets.rendered import noise
+from datasets.rendered.raycast import Tracer
+
+OPEN_REACH = 3.0  # metres within which surfaces take each other's light
+Rgb = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Light:
+    sky: Rgb  # from above
+    horizon: Rgb
+    bounce: Rgb  # from below
+    sun: Rgb = (0.0, 0.0, 0.0)
+    towards_sun: tuple[float, float, float] = (0.0, 0.0, 1.0)
+    sun_width: float = 0.01  # radians: how soft shadows are
+    clouds: float = 0.0
+    lamps: tuple[tuple[float, float, float], ...] = ()  # places
+    lamp_color: Rgb = (0.0, 0.0, 0.0)  # light at a metre's distance
+    lamp_size: float = 0.2  # metres
+    filled: float = 0.25  # share of the light of the sky that reaches closed corners
+
+    def seen_sky(self, directions: np.ndarray) -> np.ndarray:
+        """The sky's own brightness in unit directions [n, 3] -> [n, 3]."""
+        up = np.clip(directions[:, 2:], 0, 1)
+        colors = np.asarray(self.horizon) * (1 - up**0.5) + np.asarray(self.sky) * up**0.5
+        if self.clouds:
+            flat = directions[:, :2] / (directions[:, 2:] + 0.25)
+            points = np.column_stack([flat * 3.0, np.full(len(flat), self.clouds * 7)])
+            cover = np.clip((noise.cloudy(points) - 0.75 + 0.5 * self.clouds) * 4, 0, 1)
+            white = 1.25 * np.mean(self.horizon)
+            colors = colors + cover[:, None] * (white - colors)
+        return colors.astype(np.float32)
+
+    def around(self, normals: np.ndarray) -> np.ndarray:
+        """What an open surface with unit normals [n, 3] gets from sky and ground -> [n, 3]."""
+        up = 0.5 + 0.5 * normals[:, 2:]
+        level = np.clip(1 - np.abs(normals[:, 2:]), 0, 1) * 0.5
+        above = np.asarray(self.sky) * (1 - level) + np.asarray(self.horizon) * level
+        return (above * up + np.asarray(self.bounce) * (1 - up)).astype(np.float32)
+
+    def visibility(
+        self, tracer: Tracer, points: np.ndarray, normals: np.ndarray, rng, rays: int = 2
+    ) -> np.ndarray:
+        """How much of the sky, the lamps and the sun points [n, 3] see: [n, 3] in 0..1, noisy."""
+        seen = np.zeros((len(points), 3), np.float32)
+        for _ in range(rays):
+            way = normals + _sphere(rng, len(points))
+            way /= np.maximum(np.linalg.norm(way, axis=1, keepdims=True), 1e-6)
+            reach = np.full(len(points), OPEN_REACH) * rng.random(len(points)) ** 0.5
+            seen[:, 0] += ~tracer.blocked(points, way, reach) / rays
+        if self.lamps:
+            seen[:, 1] = self._lamp_visible(tracer, points, normals, rng)
+        if any(self.sun):
+            seen[:, 2] = self._sun_visible(tracer, points, normals, rng)
+        return seen
+
+    def _sun_visible(self, tracer, points, normals, rng) -> np.ndarray:
+        way = np.asarray(self.towards_sun, np.float32)
+        visible = np.zeros(len(points), np.float32)
+        facing = np.flatnonzero(normals @ way > 0)
+        jittered = way + _sphere(rng, len(facing)) * self.sun_width
+        visible[facing] = ~tracer.blocked(points[facing], jittered)
+        return visible
+
+    def _lamp_visible(self, tracer, points, normals, rng) -> np.ndarray:
+        """One lamp for each point, drawn by how much of its light it would give."""
+        gains, ways, far = self._lamps_at(points, normals)
+        total = gains.cumsum(1)
+        drawn = (total < rng.random((len(points), 1)) * total[:, -1:]).sum(1)
+        drawn = np.minimum(drawn, len(self.lamps) - 1)
+        rows = np.arange(len(points))
+        reach = far[rows, drawn]
+        way = ways[rows, drawn] * reach[:, None] + _sphere(rng, len(points)) * self.lamp_size
+        way /= np.maximum(np.linalg.norm(way, axis=1, keepdims=True), 1e-6)
+        lit = np.flatnonzero(total[:, -1] > 0)
+        visible = np.zeros(len(points), np.float32)
+        reach = np.maximum(reach[lit] - 0.35, 0.01)
+        visible[lit] = ~tracer.blocked(points[lit], way[lit], reach)
+        return visible
+
+    def _lamps_at(self, points: np.ndarray, normals: np.ndarray):
+        """For n points and L lamps: gains [n, L], unit directions [n, L, 3], distances [n, L]."""
+        ways = np.asarray(self.lamps, np.float32)[None] - points[:, None]
+        far = np.linalg.norm(ways, axis=2)
+        ways /= np.maximum(far, 1e-6)[..., None]
+        facing = np.clip((ways * normals[:, None]).sum(2), 0, 1)
+        return facing / np.maximum(far, 0.4) ** 2, ways, far
+
+    def arriving(
+        self, points: np.ndarray, normals: np.ndarray, visibility: np.ndarray
+    ) -> np.ndarray:
+        """The light that arrives at points [n, 3], with their visibility [n, 3]: [n, 3]."""
+        share = self.filled + (1 - self.filled) * visibility[:, :1]
+        total = self.around(normals) * share
+        if any(self.sun):
+            facing = np.clip(normals @ np.asarray(self.towards_sun, np.float32), 0, 1)
+            total += (facing * visibility[:, 2])[:, None] * np.asarray(self.sun, np.float32)
+        if self.lamps:
+            gains = self._lamps_at(points, normals)[0].sum(1) * visibility[:, 1]
+            total += gains[:, None] * np.asarray(self.lamp_color, np.float32)
+        return total
+
+
+def _sphere(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Random unit vectors [count, 3] float32."""
+    up = rng.random(count, np.float32) * 2 - 1
+    way = rng.random(count, np.float32) * np.float32(2 * np.pi)
+    flat = np.sqrt(np.maximum(1 - up * up, 0))
+    return np.stack([flat * np.cos(way), flat * np.sin(way), up], 1)

@@ -1,0 +1,180 @@
+"""Triangle meshes: simple solids, normals, placing. Lengths are metres, z points up."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from datasets.rendered.materials import Material
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A surface of one material."""
+
+    vertices: np.ndarray  # [V, 3] float32
+    triangles: np.ndarray  # [T, 3] int32
+    normals: np.ndarray  # [V, 3] float32, unit length
+    rest: np.ndarray  # [V, 3] float32: what the material reads; does not move with the mesh
+    material: Material
+
+
+def mesh_of(
+    vertices: np.ndarray, faces: np.ndarray, material: Material, rest: np.ndarray | None = None
+) -> Mesh:
+    """A smooth surface. faces: [F, 3] triangles or [F, 4] quadrilaterals; rest: the vertices
+    themselves if not given."""
+    triangles = split_quads(faces)
+    rest = vertices if rest is None else rest
+    return Mesh(
+        vertices.astype(np.float32),
+        triangles.astype(np.int32),
+        smooth_normals(vertices, triangles),
+        rest.astype(np.float32),
+        material,
+    )
+
+
+def flat(vertices: np.ndarray, faces: np.ndarray, material: Material) -> Mesh:
+    """A surface with an edge between all its faces."""
+    corners = faces.shape[1]
+    apart = np.arange(faces.size).reshape(-1, corners)
+    return mesh_of(vertices[faces.ravel()], apart, material)
+
+
+def split_quads(faces: np.ndarray) -> np.ndarray:
+    if faces.shape[1] == 3:
+        return faces
+    return np.concatenate([faces[:, [0, 1, 2]], faces[:, [0, 2, 3]]])
+
+
+def smooth_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Unit normals [V, 3] float32, means over the triangles around, weighted with their area."""
+    a, b, c = (vertices[triangles[:, k]] for k in range(3))
+    across = np.cross(b - a, c - a)
+    total = np.empty((len(vertices), 3))
+    where = triangles.T.ravel()
+    for axis in range(3):
+        total[:, axis] = np.bincount(where, np.tile(across[:, axis], 3), len(vertices))
+    return unit(total).astype(np.float32)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
+
+
+def turn(angle: float) -> np.ndarray:
+    """The rotation [3, 3] by `angle` radians about z, anticlockwise from above."""
+    c, s = math.cos(angle), math.sin(angle)
+    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+
+
+def moved(mesh: Mesh, place: Sequence[float], angle: float = 0.0) -> Mesh:
+    """The mesh turned about the origin's z and then moved to `place` (x, y, z)."""
+    matrix = turn(angle).T.astype(np.float32)
+    return replace(
+        mesh,
+        vertices=mesh.vertices @ matrix + np.asarray(place, np.float32),
+        normals=mesh.normals @ matrix,
+    )
+
+
+_CUBE = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (0, 1)], float)
+_SIDES = np.array(
+    [[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6, 4], [1, 5, 7, 3]]
+)
+
+
+def box(size: Sequence[float], material: Material, place: Sequence[float] = (0, 0, 0)) -> Mesh:
+    """A box of `size` (x, y, z) that stands on `place`, the middle of its floor."""
+    return flat(_CUBE * np.asarray(size, float) + np.asarray(place, float), _SIDES, material)
+
+
+def prism(profile: np.ndarray, width: float, material: Material) -> Mesh:
+    """A convex or star-shaped outline [n, 2] (x, z), drawn out along y to `width`."""
+    n = len(profile)
+    sides = [
+        np.column_stack([profile[:, 0], np.full(n, y), profile[:, 1]])
+        for y in (-width / 2, width / 2)
+    ]
+    vertices = np.concatenate(sides)
+    k = np.arange(n)
+    walls = np.stack([k, (k + 1) % n, (k + 1) % n + n, k + n], 1)
+    middle = profile.mean(0)
+    lids = [
+        mesh_of(
+            np.concatenate([side, [[middle[0], y, middle[1]]]]),
+            np.stack([k, (k + 1) % n, np.full(n, n)], 1)[:, ::way],
+            material,
+        )
+        for side, y, way in zip(sides, (-width / 2, width / 2), (1, -1))
+    ]
+    return joined([flat(vertices, walls, material), *lids])
+
+
+def joined(meshes: Sequence[Mesh]) -> Mesh:
+    """Meshes of one material as one."""
+    starts = np.cumsum([0] + [len(mesh.vertices) for mesh in meshes[:-1]])
+    return Mesh(
+        np.concatenate([mesh.vertices for mesh in meshes]),
+        np.concatenate([mesh.triangles + start for mesh, start in zip(meshes, starts)]).astype(
+            np.int32
+        ),
+        np.concatenate([mesh.normals for mesh in meshes]),
+        np.concatenate([mesh.rest for mesh in meshes]),
+        meshes[0].material,
+    )
+
+
+def tube(path: np.ndarray, radii: Sequence[float] | float, material: Material, sides: int = 8):
+    """A round tube along the points `path` [n, 3]; radii: one, or one for each point."""
+    path = np.asarray(path, float)
+    radius = np.broadcast_to(np.asarray(radii, float), len(path))
+    ahead = unit(np.gradient(path, axis=0))
+    helper = np.where(np.abs(ahead[:, 2:]) > 0.9, [[1.0, 0.0, 0.0]], [[0.0, 0.0, 1.0]])
+    u = unit(np.cross(ahead, helper))
+    v = np.cross(ahead, u)
+    angle = np.linspace(0, 2 * np.pi, sides, endpoint=False)[None, :, None]
+    ring = np.cos(angle) * u[:, None] + np.sin(angle) * v[:, None]
+    vertices = (path[:, None] + ring * radius[:, None, None]).reshape(-1, 3)
+    return mesh_of(vertices, _grid(len(path), sides), material)
+
+
+def _grid(rows: int, columns: int) -> np.ndarray:
+    """Quadrilaterals between rows of points, each row closed to a ring."""
+    r, c = np.meshgrid(np.arange(rows - 1), np.arange(columns), indexing="ij")
+    after = (c + 1) % columns
+    faces = [r * columns + c, r * columns + after, (r + 1) * columns + after, (r + 1) * columns + c]
+    return np.stack(faces, -1).reshape(-1, 4)
+
+
+def ring(radius: float, thick: float, material: Material, sides: int = 28) -> Mesh:
+    """A torus in the plane y = 0 with its middle in the origin."""
+    angle = np.linspace(0, 2 * np.pi, sides + 1)
+    path = np.stack([np.cos(angle), np.zeros_like(angle), np.sin(angle)], 1) * radius
+    return tube(path, thick, material, 7)
+
+
+def disc(radius: float, material: Material, width: float = 0.02, sides: int = 28) -> Mesh:
+    """A round plate in the plane y = 0 with its middle in the origin."""
+    angle = np.linspace(0, 2 * np.pi, sides, endpoint=False)
+    return prism(np.stack([np.cos(angle), np.sin(angle)], 1) * radius, width, material)
+
+
+def ball(radii: Sequence[float] | float, material: Material, around: int = 16) -> Mesh:
+    """An ellipsoid with its middle in the origin."""
+    up = np.linspace(-np.pi / 2, np.pi / 2, around // 2 + 1)
+    way = np.linspace(0, 2 * np.pi, around, endpoint=False)
+    circle = np.stack([np.cos(way), np.sin(way), np.zeros_like(way)], 1)
+    points = np.cos(up)[:, None, None] * circle + np.sin(up)[:, None, None] * np.array([0, 0, 1.0])
+    vertices = points.reshape(-1, 3) * np.broadcast_to(np.asarray(radii, float), 3)
+    return mesh_of(vertices, _grid(len(up), around), material)
+
+
+def lathe(profile: np.ndarray, material: Material, sides: int = 14) -> Mesh:
+    """An outline [n, 2] (radius, z) turned about the z axis."""
+    way = np.linspace(0, 2 * np.pi, sides, endpoint=False)
+    circle = np.stack([np.cos(way), np.sin(way)], 1)
+    rows = [np.column_stack([circle * r, np.full(sides, z)]) for r, z in np.asarray(profile)]
+    return mesh_of(np.concatenate(rows), _grid(len(rows), sides), material)

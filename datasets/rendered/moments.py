@@ -1,0 +1,57 @@
+"""One moment of a place: its scene built, rendered through every camera, and labelled."""
+
+import functools
+
+import numpy as np
+
+from datasets.rendered.camera import Camera
+from datasets.rendered.faults import Sensor, draw_sensor, expose
+from datasets.rendered.labels import Label, label
+from datasets.rendered.places import PLACES
+from datasets.rendered.plan import Moment
+from datasets.rendered.raycast import NOBODY, Tracer
+from datasets.rendered.render import render
+from datasets.rendered.site import Site
+from datasets.rendered.staging import draw_camera, draw_focus, place_people, trace
+from datasets.rendered.weather import draw_light
+
+PLACE, CAMERA, MOMENT, FRAME = 62, 63, 64, 65  # streams of random numbers
+
+
+@functools.lru_cache(maxsize=2)
+def _place(
+    number: int, kind: str, framing: str, count: int, size: tuple[int, int], seed: int
+) -> tuple[Site, tuple[float, float], list[tuple[Camera, Sensor]]]:
+    """What the moments of a place share: its site, its focus, its cameras."""
+    rng = np.random.default_rng([seed, PLACE, number])
+    site = PLACES[kind](rng)
+    focus = draw_focus(site, rng)
+    tracer = Tracer(site.meshes, [NOBODY] * len(site.meshes))
+    cameras = []
+    for camera in range(count):
+        own = np.random.default_rng([seed, CAMERA, number, camera])
+        cameras.append((draw_camera(site, tracer, framing, focus, size, own), draw_sensor(own)))
+    return site, focus, cameras
+
+
+def render_moment(
+    moment: Moment, cameras: int, size: tuple[int, int], seed: int
+) -> list[tuple[np.ndarray, int, list[tuple[int, Label]]]]:
+    """For each of a moment's frames: the picture uint8 [H, W, 3], the quality of its JPEG, and
+    everyone in it (identity, label). cameras: of its place, of which the moment may use fewer."""
+    site, focus, own = _place(moment.place, moment.place_kind, moment.framing, cameras, size, seed)
+    rng = np.random.default_rng([seed, MOMENT, moment.index])
+    _, light = draw_light(site, rng)
+    people = place_people(moment, site, [camera for camera, _ in own], focus, seed, rng)
+    tracer = trace(site, people)
+    frames = []
+    for number, (camera, sensor) in enumerate(own[: moment.cameras]):
+        rng = np.random.default_rng([seed, FRAME, moment.first_frame + number])
+        picture = render(tracer, camera, light, rng)
+        labels = [
+            (person.identity, found)
+            for owner, person in enumerate(people)
+            if (found := label(camera, tracer, owner, person.own, person.points))
+        ]
+        frames.append((expose(picture.light, sensor, rng), sensor.quality, labels))
+    return frames

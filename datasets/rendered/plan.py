@@ -1,0 +1,92 @@
+"""Who appears in which rendered moment: decided once, before anything is rendered.
+
+A moment is one time at one place, seen by some cameras at once: each gives a frame.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from datasets.rendered.places import PLACES, SHARES
+from utils.errors import UserError
+
+PLAN = 61  # stream of random numbers
+GALLERY_SHARE = 0.2  # of the frames
+TEST_SHARE = 1 / 3  # of the identities
+MOMENTS_OF_A_PLACE = 4
+FRAMINGS = {"closeup": 0.3, "group": 0.3, "wide": 0.22, "crowd": 0.18}
+PEOPLE = {"closeup": (1, 5), "group": (3, 9), "wide": (4, 12), "crowd": (9, 16)}  # least, most + 1
+PASSERS = {"closeup": 0.4, "group": 0.6, "wide": 1.5, "crowd": 2.5}  # unlabelled people, on average
+
+
+@dataclass(frozen=True)
+class Moment:
+    index: int
+    first_frame: int  # number of its first frame
+    cameras: int
+    place: int  # number of the place, whose layout and cameras it shares with other moments
+    place_kind: str  # a key of PLACES
+    framing: str  # a key of FRAMINGS
+    people: tuple[int, ...]  # identities from 1, unlabelled people below 0
+
+    def identity_is_far(self, number: int) -> bool:
+        """Whether the person of this number passes by at a distance."""
+        return self.people[number] < 0 and number % 3 > 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    train: list[Moment]
+    test: list[Moment]
+
+
+def make_plan(identities: int, frames: int, cameras: int, seed: int) -> Plan:
+    """Moments with disjoint places and identities for training and test.
+
+    Raises: UserError: if a number is too small.
+    """
+    limits = (
+        ("identities", identities, 3),
+        ("frames", frames, 2),
+        ("cameras", cameras, 1),
+        ("seed", seed, 0),
+    )
+    for name, value, least in limits:
+        if value < least:
+            raise UserError(f"{name}: expected at least {least}, found {value}")
+    rng = np.random.default_rng([seed, PLAN])
+    tested, shown = max(1, round(identities * TEST_SHARE)), max(1, round(frames * GALLERY_SHARE))
+    ids = np.arange(1, identities + 1)
+    train = _moments(ids[:-tested], 0, frames - shown, cameras, 0, rng)
+    places = 1 + max(moment.place for moment in train)
+    test = _moments(ids[-tested:], len(train), shown, cameras, places, rng, frames - shown)
+    return Plan(train, test)
+
+
+def _moments(pids, index, frames, cameras, place, rng, frame=0) -> list[Moment]:
+    """Moments whose people come from a pack of all identities, shuffled anew when used up."""
+    moments: list[Moment] = []
+    pack: list[int] = []
+    end = frame + frames
+    while frame < end:
+        if len(moments) % MOMENTS_OF_A_PLACE == 0:
+            kind = str(rng.choice(list(PLACES), p=SHARES))
+            framing = str(rng.choice(list(FRAMINGS), p=list(FRAMINGS.values())))
+            if kind == "room" and framing in ("wide", "crowd"):
+                framing = "closeup"
+            number, place = place, place + 1
+        count = min(int(rng.integers(*PEOPLE[framing])), len(pids))
+        people: list[int] = []
+        while len(people) < count:
+            pack = pack or rng.permutation(pids).tolist()
+            new = next((k for k, pid in enumerate(pack) if pid not in people), None)
+            if new is None:
+                pack += rng.permutation(pids).tolist()
+                continue
+            people.append(int(pack.pop(new)))
+        passers = int(rng.poisson(PASSERS[framing]))
+        people += [-(1000 * (index + 1) + k) for k in range(passers)]
+        seen_by = min(cameras, end - frame)
+        moments.append(Moment(index, frame, seen_by, number, kind, framing, tuple(people)))
+        index, frame = index + 1, frame + seen_by
+    return moments

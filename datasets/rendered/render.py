@@ -1,0 +1,165 @@
+"""A picture of a scene: one ray for each pixel, light filtered over neighbours, edges sampled more."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from datasets.rendered.camera import Camera
+from datasets.rendered.light import Light
+from datasets.rendered.raycast import Seen, Tracer
+
+EDGE_SAMPLES = 3  # further rays for a pixel with an edge
+EDGE_SHARE = 0.4  # of all pixels at most
+MIRROR = 0.035  # gloss from which reflections are traced
+BATCH = 1 << 17  # rays at a time
+
+
+@dataclass(frozen=True)
+class Picture:
+    light: np.ndarray  # [H, W, 3] float32, linear
+    triangle: np.ndarray  # [H, W] int64: which one each pixel's first ray met, -1: the sky
+
+
+def render(
+    tracer: Tracer, camera: Camera, light: Light, rng: np.random.Generator, rays: int = 2
+) -> Picture:
+    """rays: for each pixel, to find how open a place is to the sky."""
+    width, height = camera.size
+    y, x = (axis.ravel() for axis in np.mgrid[:height, :width])
+    jitter = rng.random((2, len(x)))
+    seen, ways = _look(tracer, camera, x + jitter[0], y + jitter[1])
+    hit = np.flatnonzero(seen.triangle >= 0)
+    visibility = np.zeros((len(x), 3), np.float32)
+    visibility[hit] = light.visibility(tracer, seen.points[hit], seen.flat[hit], rng, rays)
+    visibility = _filtered(visibility, seen, width, height, steps=((1, 2, 4), (1, 2, 4), (1,)))
+    colors = _colors(tracer, light, seen, ways, visibility)
+    chosen = _edges(colors, seen, width, height)
+    total = colors.copy()
+    for _ in range(EDGE_SAMPLES):
+        jitter = rng.random((2, len(chosen)))
+        again, ways = _look(tracer, camera, x[chosen] + jitter[0], y[chosen] + jitter[1])
+        borrowed = _borrowed(visibility, seen, again, chosen, width, height)
+        total[chosen] += _tamed(_colors(tracer, light, again, ways, borrowed))
+    total[chosen] /= 1 + EDGE_SAMPLES
+    return Picture(total.reshape(height, width, 3), seen.triangle.reshape(height, width))
+
+
+def _look(tracer: Tracer, camera: Camera, x: np.ndarray, y: np.ndarray) -> tuple[Seen, np.ndarray]:
+    ways = camera.rays(x, y)
+    origins = np.repeat(np.array([camera.place], np.float32), len(x), 0)
+    return tracer.look(origins, ways), ways
+
+
+def _tamed(colors: np.ndarray) -> np.ndarray:
+    return np.minimum(colors, 8.0)
+
+
+def _colors(
+    tracer: Tracer, light: Light, seen: Seen, ways: np.ndarray, visibility: np.ndarray
+) -> np.ndarray:
+    """What n rays bring [n, 3]."""
+    colors = np.empty((len(ways), 3), np.float32)
+    sky = seen.triangle < 0
+    colors[sky] = light.seen_sky(ways[sky])
+    hit = np.flatnonzero(~sky)
+    arriving = light.arriving(seen.points[hit], seen.normals[hit], visibility[hit])
+    colors[hit] = seen.albedo[hit] * arriving + seen.glow[hit]
+    shiny = hit[seen.gloss[hit] > MIRROR]
+    if len(shiny):
+        _mirror(tracer, light, seen, ways, colors, shiny, visibility)
+    return _tamed(colors)
+
+
+def _mirror(tracer, light, seen, ways, colors, rows, visibility) -> None:
+    """Add reflections, after Schlick's approximation of Fresnel's formula."""
+    way, normal = ways[rows], seen.normals[rows]
+    facing = np.clip(-(way * normal).sum(1, keepdims=True), 0, 1)
+    gloss = seen.gloss[rows, None]
+    share = gloss + (np.minimum(gloss * 5, 0.9) - gloss) * (1 - facing) ** 5
+    back = way + 2 * facing * normal
+    other = tracer.look(seen.points[rows], back.astype(np.float32))
+    found = np.where(other.triangle >= 0, 1, 0)[:, None]
+    near = other.albedo * light.around(other.normals) * 0.75 + other.glow
+    if light.lamps:
+        half = np.full((len(rows), 3), 0.7, np.float32)
+        near = other.albedo * light.arriving(other.points, other.normals, half) + other.glow
+    elif any(light.sun):
+        facing_sun = np.clip(other.normals @ np.asarray(light.towards_sun, np.float32), 0, 1)
+        near = near + other.albedo * (0.6 * facing_sun)[:, None] * np.asarray(light.sun)
+    mirrored = np.where(found, near, light.seen_sky(back))
+    colors[rows] = colors[rows] * (1 - share) + mirrored * share
+
+
+def _filtered(
+    values: np.ndarray, seen: Seen, width: int, height: int, steps: tuple[tuple[int, ...], ...]
+) -> np.ndarray:
+    """Channels [n, C] averaged over pixels of the same surface: a joint bilateral filter in passes
+    of growing step (Dammertz et al. 2010, edge-avoiding À-Trous). steps: for each channel."""
+    shape = (height, width)
+    image = values.reshape(*shape, -1).copy()
+    normals = seen.flat.reshape(*shape, 3)
+    depth = np.where(np.isfinite(seen.distance), seen.distance, 1e4).reshape(shape)
+    for step in sorted(set().union(*steps)):
+        channels = [channel for channel, own in enumerate(steps) if step in own]
+        soft = image[..., channels]
+        total, weight = soft.copy(), np.ones((*shape, 1), np.float32)
+        for dy, dx in ((0, step), (step, -step), (step, 0), (step, step)):
+            (y1, y2), (x1, x2) = _overlap(height, dy), _overlap(width, dx)
+            a, b = (y1, x1), (y2, x2)
+            near = np.abs(depth[a] - depth[b]) < 0.03 * depth[a]
+            alike = np.einsum("ijk,ijk->ij", normals[a], normals[b])
+            w = (near * np.clip(alike, 0, 1) ** 8)[..., None].astype(np.float32)
+            total[a] += w * soft[b]
+            total[b] += w * soft[a]
+            weight[a] += w
+            weight[b] += w
+        image[..., channels] = total / weight
+    return image.reshape(values.shape)
+
+
+def _overlap(length: int, shift: int) -> tuple[slice, slice]:
+    """Slices of an axis and of the same axis shifted: x[first] beside x[second]."""
+    if shift >= 0:
+        return slice(0, length - shift), slice(shift, length)
+    return slice(-shift, length), slice(0, length + shift)
+
+
+def _edges(colors: np.ndarray, seen: Seen, width: int, height: int) -> np.ndarray:
+    """Pixels [m] that differ from a neighbour in surface or colour, the strongest first."""
+    tone = np.sqrt(np.clip(colors, 0, 4)).reshape(height, width, 3)
+    normals = seen.flat.reshape(height, width, 3)
+    depth = np.minimum(seen.distance, 1e3).reshape(height, width)
+    strength = np.zeros((height, width), np.float32)
+    for axis in (0, 1):
+        a = (slice(None, -1), slice(None)) if axis == 0 else (slice(None), slice(None, -1))
+        b = (slice(1, None), slice(None)) if axis == 0 else (slice(None), slice(1, None))
+        change = np.abs(tone[a] - tone[b]).max(2)
+        change += 0.15 * np.abs(normals[a] - normals[b]).max(2)
+        change += 0.3 * (np.abs(depth[a] - depth[b]) > 0.06 * np.minimum(depth[a], depth[b]))
+        strength[a] = np.maximum(strength[a], change)
+        strength[b] = np.maximum(strength[b], change)
+    strength = strength.ravel()
+    chosen = np.flatnonzero(strength > 0.09)
+    most = int(EDGE_SHARE * len(strength))
+    if len(chosen) > most:
+        chosen = chosen[np.argpartition(-strength[chosen], most)[:most]]
+    return chosen
+
+
+def _borrowed(
+    visibility: np.ndarray, seen: Seen, again: Seen, pixels: np.ndarray, width: int, height: int
+) -> np.ndarray:
+    """For rays through `pixels` [m] the visibility of the most similar pixel of the 3 × 3 around."""
+    y, x = np.divmod(pixels, width)
+    best = np.full(len(pixels), np.inf, np.float32)
+    source = pixels.copy()
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            other = np.clip(y + dy, 0, height - 1) * width + np.clip(x + dx, 0, width - 1)
+            apart = ((again.points - seen.points[other]) ** 2).sum(1)
+            unlike = 1 - (again.flat * seen.flat[other]).sum(1)
+            score = apart / np.maximum(again.points[:, 2] * 0 + 0.01, 0.01) + unlike
+            score = np.where(seen.triangle[other] < 0, np.inf, score)
+            closer = score < best
+            best[closer], source[closer] = score[closer], other[closer]
+    return visibility[source]

@@ -1,0 +1,182 @@
+"""A moment's scene: where the cameras of a place stand, and where its people."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from datasets.rendered.camera import Camera, look_at
+from datasets.rendered.meshes import Mesh, moved
+from datasets.rendered.people import make_person
+from datasets.rendered.plan import Moment
+from datasets.rendered.poses import CYCLING, KINDS, SEATED
+from datasets.rendered.raycast import NOBODY, Tracer
+from datasets.rendered.site import Site
+
+TALL = 1.7  # metres of a person, for framing
+SPREAD = {"closeup": 1.1, "group": 2.8, "wide": 6.0, "crowd": 3.2}  # metres around the focus
+SHARE = {  # of the picture's height that somebody in the focus takes
+    "closeup": (0.75, 1.9),
+    "group": (0.38, 0.95),
+    "wide": (0.17, 0.5),
+    "crowd": (0.25, 0.8),
+}
+APART = {"closeup": 0.5, "group": 0.5, "wide": 0.55, "crowd": 0.42}  # metres between two people
+TRIES = 60
+STEEP = 0.55  # how far a camera may hang above people, over its distance
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Somebody in the scene, in world coordinates."""
+
+    identity: int
+    own: list[Mesh]
+    other: list[Mesh]
+    points: np.ndarray  # [n, 3]
+
+
+def draw_focus(site: Site, rng: np.random.Generator) -> tuple[float, float]:
+    """Where a place's cameras look: a free spot in the middle of the area."""
+    x1, x2, y1, y2 = site.area
+    for _ in range(TRIES):
+        x = (x1 + x2) / 2 + (x2 - x1) * rng.uniform(-0.3, 0.3)
+        y = (y1 + y2) / 2 + (y2 - y1) * rng.uniform(-0.3, 0.3)
+        if site.free(x, y, 0.8):
+            break
+    return float(x), float(y)
+
+
+def draw_camera(
+    site: Site, tracer: Tracer, framing: str, focus, size: tuple[int, int], rng
+) -> Camera:
+    """A camera with a clear view of the focus, as far away as the framing asks for."""
+    width, height = size
+    focal = width / 2 / math.tan(math.radians(rng.uniform(42, 88)) / 2)
+    low, high = SHARE[framing]
+    share = math.exp(rng.uniform(math.log(low), math.log(high)))
+    far = max(focal * TALL / (share * height), 1.1)
+    up = _camera_height(framing, site.ceiling, rng)
+    up = min(up, 1.5 + STEEP * far)
+    aim = rng.uniform(0.85, 1.45) if framing == "closeup" else rng.uniform(0.5, 1.2)
+    target = (*focus, aim)
+    for attempt in range(TRIES):
+        flat = math.sqrt(max(far**2 - (up - aim) ** 2, 0.8**2))
+        angle = rng.uniform(0, 2 * math.pi)
+        place = (focus[0] + flat * math.cos(angle), focus[1] + flat * math.sin(angle), up)
+        if _inside(site, place) and _clear(tracer, place, target):
+            break
+        if attempt % 6 == 5:
+            far = max(far * 0.87, 1.1)
+    side = rng.normal(0, 0.12) * flat
+    target = (focus[0] - side * math.sin(angle), focus[1] + side * math.cos(angle), aim)
+    return look_at(place, target, focal, size, rng.normal(0, 0.015))
+
+
+def _camera_height(framing: str, ceiling: float, rng: np.random.Generator) -> float:
+    if framing == "closeup":
+        up = rng.uniform(1.1, 2.1)
+    else:
+        up = rng.choice([rng.uniform(1.3, 1.9), rng.uniform(2.0, 3.8), rng.uniform(3.8, 6.0)])
+    return float(min(up, ceiling - 0.25))
+
+
+def _inside(site: Site, place) -> bool:
+    x1, x2, y1, y2 = site.area
+    more = -0.05 if site.indoors else 0.0
+    within = x1 + more < place[0] < x2 - more and y1 + more < place[1] < y2 - more
+    return within and site.free(place[0], place[1], 0.1 if place[2] > 2.6 else 0.35)
+
+
+def _clear(tracer: Tracer, place, target) -> bool:
+    """Whether nothing stands between, nor right before the camera."""
+    ends = np.array([target, (*target[:2], 1.6), (*target[:2], 0.5)], np.float32)
+    ways = ends - np.asarray(place, np.float32)
+    far = np.linalg.norm(ways, axis=1)
+    starts = np.repeat(np.array([place], np.float32), 3, 0)
+    return not tracer.blocked(starts, ways / far[:, None], far * 0.97).any()
+
+
+def place_people(
+    moment: Moment, site: Site, cameras: list[Camera], focus, seed: int, rng: np.random.Generator
+) -> list[Staged]:
+    """Everyone of a moment for whom there is room, apart from each other, things and cameras."""
+    taken: list[tuple[float, float, float]] = []
+    staged = []
+    for number, identity in enumerate(moment.people):
+        kind = _kind(moment, site, rng)
+        radius = {SEATED: 0.5, CYCLING: 0.8}.get(kind, APART[moment.framing] / 2)
+        at = _spot(moment, site, cameras, focus, taken, radius, number, rng)
+        facing = _facing(at, focus, rng) if at else 0.0
+        own = np.random.default_rng([seed, 67, moment.index, number])
+        if at is None:
+            continue
+        taken.append((*at, radius))
+        person = make_person(identity, kind, seed, own)
+        own_meshes = [moved(mesh, (*at, 0), facing) for mesh in person.own]
+        other = [moved(mesh, (*at, 0), facing) for mesh in person.other]
+        points = np.concatenate([mesh.vertices[::3] for mesh in own_meshes])
+        staged.append(Staged(identity, own_meshes, other, points))
+    return staged
+
+
+def _kind(moment: Moment, site: Site, rng: np.random.Generator) -> str:
+    chance = rng.random()
+    if chance < (0.14 if site.indoors else 0.05):
+        return SEATED
+    if not site.indoors and chance > 0.92:
+        return CYCLING
+    return str(rng.choice(list(KINDS), p=list(KINDS.values())))
+
+
+def _facing(at, focus, rng: np.random.Generator) -> float:
+    """Half of the people look where they like, the others at the middle of the group."""
+    if rng.random() < 0.6:
+        return float(rng.uniform(0, 2 * math.pi))
+    dx, dy = focus[0] - at[0], focus[1] - at[1]
+    return math.atan2(dx, -dy) + float(rng.normal(0, 0.5))
+
+
+def _spot(moment, site, cameras, focus, taken, radius, number, rng) -> tuple[float, float] | None:
+    x1, x2, y1, y2 = site.area
+    spread = SPREAD[moment.framing]
+    near = number > 0 and rng.random() < 0.1  # somebody right before a camera, cut by the border
+    for _ in range(TRIES):
+        if near:
+            x, y = _before(cameras[int(rng.integers(len(cameras)))], rng)
+        else:
+            angle, far = rng.uniform(0, 2 * math.pi), spread * math.sqrt(rng.random())
+            if moment.identity_is_far(number):
+                far *= 2.2
+            x, y = focus[0] + far * math.cos(angle), focus[1] + far * math.sin(angle)
+        if not (x1 < x < x2 and y1 < y < y2 and site.free(x, y, radius)):
+            continue
+        if any(math.hypot(x - a, y - b) < radius + r for a, b, r in taken):
+            continue
+        if all(_off(camera, x, y) > radius + 0.45 for camera in cameras):
+            return float(x), float(y)
+    return None
+
+
+def _off(camera: Camera, x: float, y: float) -> float:
+    """Metres from a camera on the ground; one that hangs high is passed under."""
+    if camera.place[2] > 2.8:
+        return math.inf
+    return math.hypot(x - camera.place[0], y - camera.place[1])
+
+
+def _before(camera: Camera, rng: np.random.Generator) -> tuple[float, float]:
+    """A spot near a camera, at the side of its picture."""
+    half = math.atan(camera.size[0] / 2 / camera.focal)
+    angle = camera.yaw + rng.choice([-1, 1]) * half * rng.uniform(0.6, 1.0)
+    far = rng.uniform(1.0, 2.6)
+    return camera.place[0] - far * math.sin(angle), camera.place[1] + far * math.cos(angle)
+
+
+def trace(site: Site, people: list[Staged]) -> Tracer:
+    """The whole scene; owners are indices of `people`."""
+    meshes, owners = list(site.meshes), [NOBODY] * len(site.meshes)
+    for number, person in enumerate(people):
+        meshes += person.own + person.other
+        owners += [number] * len(person.own) + [NOBODY] * len(person.other)
+    return Tracer(meshes, owners)
