@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from datasets.coco_files import write_annotations
 from datasets.rendered.body import check_packages, load_body
-from datasets.rendered.labels import keep
+from datasets.rendered.labels import Label, keep
 from datasets.rendered.moments import render_moment
 from datasets.rendered.plan import Moment, make_plan
 from utils.errors import UserError
@@ -133,8 +133,6 @@ def _parallel(work, moments: list[Moment], workers: int | None):
 
 def _annotate(out, train, test, size, min_visible, min_height) -> None:
     """train.json, test.json and queries.json from what is known of every moment."""
-    from datasets.rendered.labels import Label
-
     for split, moments in (("train", train), ("test", test)):
         scenes, shown = [], []
         for moment in moments:

@@ -50,7 +50,7 @@ def expose(light: np.ndarray, sensor: Sensor, rng: np.random.Generator) -> np.nd
         image = gaussian_filter(image, (sensor.blur, sensor.blur, 0))
     if rng.random() < 0.15:
         image = uniform_filter1d(image, int(rng.integers(2, 6)), axis=int(rng.integers(2)))
-    dim = np.clip(gain / 2.5, 0.6, 4.0)  # a dark scene is amplified, with its noise
+    dim = np.clip(gain / 2.5, 0.6, 2.2)  # a dark scene is amplified, with its noise
     shot = rng.standard_normal(image.shape, dtype=np.float32)
     image = image + shot * sensor.noise * dim * (0.35 + np.sqrt(np.clip(image, 0, 1)))
     image = _curve(np.clip(image, 0, None), sensor)

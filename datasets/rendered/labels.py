@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets.rendered.camera import Camera, clipped, extent
-from datasets.rendered.meshes import Mesh
 from datasets.rendered.raycast import Tracer
 
 RAYS = 500  # over a whole body, to measure how much of it is seen
@@ -24,16 +23,15 @@ class Label:
 
 
 def label(
-    camera: Camera, tracer: Tracer, owner: int, own: list[Mesh], points: np.ndarray
+    camera: Camera, tracer: Tracer, owner: int, alone: Tracer, points: np.ndarray
 ) -> Label | None:
-    """The label of person `owner` with meshes `own`; None for those who are not in the picture."""
+    """The label of person `owner`, whose meshes are `alone` in a scene; None for those who are not in the picture."""
     whole = extent(camera, points)
     if whole is None or (whole[2:] - whole[:2]).max() > MOST * camera.size[1]:
         return None
     x1, y1, x2, y2 = clipped(whole, camera.size).tolist()
     if x2 - x1 < 1 or y2 - y1 < 1:
         return None
-    alone = Tracer(own, [owner] * len(own))
     body, inside, seen = outline(camera, tracer, alone, owner, whole)
     box = (round(x1, 1), round(y1, 1), round(x2 - x1, 1), round(y2 - y1, 1))
     return Label(box, round(seen / max(body, 1), 3), round(1 - seen / max(inside, 1), 3))

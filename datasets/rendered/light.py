@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets.rendered import noise
+from datasets.rendered.meshes import unit
 from datasets.rendered.raycast import Tracer
 
 OPEN_REACH = 3.0  # metres within which surfaces take each other's light
@@ -51,7 +52,7 @@ class Light:
         seen = np.zeros((len(points), 3), np.float32)
         for _ in range(rays):
             way = normals + _sphere(rng, len(points))
-            way /= np.maximum(np.linalg.norm(way, axis=1, keepdims=True), 1e-6)
+            way = unit(way)
             reach = np.full(len(points), OPEN_REACH) * rng.random(len(points)) ** 0.5
             seen[:, 0] += ~tracer.blocked(points, way, reach) / rays
         if self.lamps:
@@ -77,7 +78,7 @@ class Light:
         rows = np.arange(len(points))
         reach = far[rows, drawn]
         way = ways[rows, drawn] * reach[:, None] + _sphere(rng, len(points)) * self.lamp_size
-        way /= np.maximum(np.linalg.norm(way, axis=1, keepdims=True), 1e-6)
+        way = unit(way)
         lit = np.flatnonzero(total[:, -1] > 0)
         visible = np.zeros(len(points), np.float32)
         reach = np.maximum(reach[lit] - 0.35, 0.01)
@@ -87,9 +88,9 @@ class Light:
     def _lamps_at(self, points: np.ndarray, normals: np.ndarray):
         """For n points and L lamps: gains [n, L], unit directions [n, L, 3], distances [n, L]."""
         ways = np.asarray(self.lamps, np.float32)[None] - points[:, None]
-        far = np.linalg.norm(ways, axis=2)
+        far = np.sqrt(np.einsum("nlk,nlk->nl", ways, ways))
         ways /= np.maximum(far, 1e-6)[..., None]
-        facing = np.clip((ways * normals[:, None]).sum(2), 0, 1)
+        facing = np.clip(np.einsum("nlk,nk->nl", ways, normals), 0, 1)
         return facing / np.maximum(far, 0.4) ** 2, ways, far
 
     def arriving(

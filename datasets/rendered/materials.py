@@ -45,9 +45,10 @@ def bent(normals: np.ndarray, height, points: np.ndarray, strength: float, step:
     here = height(points)
     slope = np.stack([height(points + step * axis) - here for axis in np.eye(3, dtype="f4")], 1)
     slope = slope * (strength / step)
-    slope -= normals * (slope * normals).sum(1, keepdims=True)
+    slope -= normals * np.einsum("ij,ij->i", slope, normals)[:, None]
     tilted = normals - slope
-    return (tilted / np.linalg.norm(tilted, axis=1, keepdims=True)).astype(np.float32), here
+    tilted /= np.sqrt(np.einsum("ij,ij->i", tilted, tilted))[:, None]
+    return tilted.astype(np.float32), here
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Cloth:
         warp = np.stack([noise.smooth(moved * 0.6 + k) for k in (0.0, 9.0, 31.0)], 1) * 1.6
 
         def height(p):
-            return noise.smooth(p * (0.9, 0.55, 0.9) + warp) + 0.25 * noise.smooth(p * 2.6 + warp)
+            return noise.smooth(p * (0.9, 0.55, 0.9) + warp)
 
         normals, here = bent(normals, height, moved, 1.5 * self.fold, 0.15)
         worn = 0.8 + 0.2 * noise.cloudy(moved * 2.0) + 0.16 * (here - 0.6)

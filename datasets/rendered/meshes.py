@@ -60,8 +60,14 @@ def smooth_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     return unit(total).astype(np.float32)
 
 
+def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Inner products [n] of vectors [n, 3]: much quicker than a sum over the last axis."""
+    return np.einsum("ij,ij->i", a, b)
+
+
 def unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
+    """Vectors [n, 3] at length 1."""
+    return vectors / np.sqrt(np.maximum(dot(vectors, vectors), 1e-18))[:, None]
 
 
 def turn(angle: float) -> np.ndarray:

@@ -33,9 +33,7 @@ def cloudy(points: np.ndarray) -> np.ndarray:
 
 
 def _read(volume: np.ndarray, voxels: np.ndarray) -> np.ndarray:
-    return map_coordinates(
-        volume, np.mod(voxels, SIDE).T, order=1, mode="grid-wrap", output=np.float32
-    )
+    return map_coordinates(volume, voxels.T, order=1, mode="grid-wrap", output=np.float32)
 
 
 def scatter(*cells: np.ndarray) -> np.ndarray:

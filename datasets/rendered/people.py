@@ -51,9 +51,13 @@ def _outfit(identity: int, seed: int):
 
 def _where(vertices: np.ndarray, x: float, y: float, z: float) -> np.ndarray:
     """The place of a point of the template's skin (decimetres), in metres."""
+    return vertices[_near(x, y, z)].mean(0)
+
+
+@functools.cache
+def _near(x: float, y: float, z: float) -> np.ndarray:
     template = load_body().template[:SKIN_VERTICES]
-    near = np.argsort(((template - (x, y, z)) ** 2).sum(1))[:12]
-    return vertices[near].mean(0)
+    return np.argsort(((template - (x, y, z)) ** 2).sum(1))[:12]
 
 
 def _pelvis(vertices: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 
 from datasets.rendered.body import REQUIREMENTS
 from datasets.rendered.materials import Material
-from datasets.rendered.meshes import Mesh
+from datasets.rendered.meshes import Mesh, dot, unit
 from utils.optional import optional
 
 STEP = 0.004  # metres off a surface from which further rays start
@@ -41,14 +41,14 @@ class Tracer:
         self.triangles = np.concatenate([m.triangles + s for m, s in zip(meshes, starts)])
         self.triangles = self.triangles.astype(np.int32)
         counts = [len(mesh.triangles) for mesh in meshes]
-        self.mesh_of = np.repeat(np.arange(len(meshes)), counts)
         self.owner_of = np.repeat(np.asarray(owners, np.int64), counts)
         self.materials: list[Material] = []
         numbers: dict[Material, int] = {}
         for mesh in meshes:
             numbers.setdefault(mesh.material, len(numbers))
         self.materials = list(numbers)
-        self.material_of = np.repeat([numbers[mesh.material] for mesh in meshes], counts)
+        own = np.array([numbers[mesh.material] for mesh in meshes], np.int16)  # sorted quickly
+        self.material_of = np.repeat(own, counts)
         self.scene = scene.EmbreeScene()
         construction.TriangleMesh(self.scene, self.vertices, self.triangles)
 
@@ -86,9 +86,8 @@ class Tracer:
         weights = (1 - u - v, u, v)
         flat = sum(w * self.normals[corners[:, k]] for k, w in enumerate(weights))
         rest = sum(w * self.rest[corners[:, k]] for k, w in enumerate(weights))
-        flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
         towards = directions[rows]
-        flat = np.where((flat * towards).sum(1, keepdims=True) > 0, -flat, flat)
+        flat = unit(flat) * -np.sign(dot(flat, towards))[:, None]
         seen.flat[rows] = flat
         seen.points[rows] = origins[rows] + towards * seen.distance[rows, None] + flat * STEP
         self._shade(seen, rows, rest.astype(np.float32), flat.astype(np.float32))

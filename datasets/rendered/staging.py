@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets.rendered.camera import Camera, look_at
-from datasets.rendered.meshes import Mesh, moved
+from datasets.rendered.meshes import Mesh, moved, unit
 from datasets.rendered.people import make_person
 from datasets.rendered.plan import Moment
 from datasets.rendered.poses import CYCLING, KINDS, SEATED
@@ -23,6 +23,7 @@ SHARE = {  # of the picture's height that somebody in the focus takes
 }
 APART = {"closeup": 0.5, "group": 0.5, "wide": 0.55, "crowd": 0.42}  # metres between two people
 TRIES = 60
+ROOM = 0.2  # metres around a camera that stay free
 STEEP = 0.55  # how far a camera may hang above people, over its distance
 
 
@@ -94,7 +95,11 @@ def _clear(tracer: Tracer, place, target) -> bool:
     ways = ends - np.asarray(place, np.float32)
     far = np.linalg.norm(ways, axis=1)
     starts = np.repeat(np.array([place], np.float32), 3, 0)
-    return not tracer.blocked(starts, ways / far[:, None], far * 0.97).any()
+    if tracer.blocked(starts, ways / far[:, None], far * 0.97).any():
+        return False
+    around = unit(np.mgrid[-1:2, -1:2, -1:2].reshape(3, -1).T + 0.1)
+    starts = np.repeat(np.array([place], np.float32), len(around), 0)
+    return not tracer.blocked(starts, around, np.full(len(around), ROOM)).any()
 
 
 def place_people(

@@ -1,7 +1,5 @@
 """Things that are no people: trees, poles, signs, furniture, goods. They stand in the origin."""
 
-import math
-
 import numpy as np
 
 from datasets.rendered.looks import cloth, cloth_color

@@ -80,7 +80,7 @@ def _room(site: Site, rng: np.random.Generator) -> Light:
     strong = rng.uniform(0.5, 1.2) * (site.ceiling - 1.0) ** 2
     some = list(site.lamps)
     rng.shuffle(some)
-    lamps = tuple(some[: int(rng.integers(2, 9))])
+    lamps = tuple(some[: int(rng.integers(2, 6))])
     sky = tuple(fill * c for c in color)
     return Light(
         sky, sky, tuple(0.7 * c for c in sky),
