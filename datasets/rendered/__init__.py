@@ -1,34 +1,29 @@
-"""Rendered people in the form of custom data: identities in several places, poses and lights.
+"""Rendered people as custom data: identities in several places, poses and lights; a seed decides it.
 
-plan: who appears when · looks, poses, body, clothes, people: who they are · places (site, things,
-vehicles), weather: where · staging: where people and cameras stand · materials, light, raycast,
-render, faults: the picture · labels: the boxes. A frame depends on the seed and its number alone.
+The modules: plan (who appears when), looks, poses, body, clothes and people (who they are), places
+(with site, things and vehicles) and weather (where they are), staging (where people and cameras
+stand), moments (a scene through its cameras), meshes, materials, noise, light, raycast, render and
+faults (the image), labels and annotations (the boxes).
+A frame depends on the seed and its number only, not on the number of workers or their order.
 """
 
 import functools
-import json
-import os
-from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from tqdm import tqdm
 
-from datasets.coco_files import write_annotations
+from datasets.rendered.annotations import PARTS, annotate, frame_name, part_path, write_part
 from datasets.rendered.body import check_packages, load_body
-from datasets.rendered.labels import Label, keep
 from datasets.rendered.moments import render_moment
 from datasets.rendered.plan import Moment, make_plan
+from datasets.synthetic.output import in_parallel, is_finished, write_record
 from utils.errors import UserError
-from utils.files import expect_new, make_folder, read_text, write_text, written_beside
+from utils.files import make_folder, written_beside
 
-VERSION = 1  # rises when the same parameters would give other images
+VERSION = 2  # increases when the same parameters would give other images
 RECORD = "rendered.json"
-PARTS = "moments"  # folder of what is known of finished frames, until all are
-QUERY_VISIBLE, QUERY_HEIGHT = 0.5, 40  # what a query shows at least: share of the body, pixels
-QUERIES_EACH = 2  # of an identity, in different frames
 
 
 def write_dataset(
@@ -43,22 +38,29 @@ def write_dataset(
     workers: int | None = None,
     progress: bool = True,
 ) -> bool:
-    """Render a dataset into folder `out`; False if it already lies there, finished, as asked for.
+    """Render a dataset into folder `out`, and return whether there was something to do.
 
-    A third of the identities and a fifth of the frames are for the test. cameras: how many see a
-    moment at the same time. size: width, height in pixels. min_visible, min_height: who is
-    labelled, see labels.keep. Finished frames of an interrupted run are kept.
+    A third of the identities and a fifth of the frames are for the test. Finished frames of an
+    interrupted run are kept.
 
-    Raises: UserError: if a number is out of its range, a package is missing, or `out` holds
-        something else.
+    Args:
+        out: a new folder, or one that an interrupted run with the same parameters left.
+        cameras: how many see a moment at the same time.
+        size: width and height of a frame in pixels.
+        min_visible, min_height: who is labelled, see labels.keep.
+        workers: processes, one per core if None.
+
+    Raises:
+        UserError: a parameter is out of its range, a package is missing, or `out` holds something
+            else.
     """
-    limits = (
-        ("size", min(size), 64, 4096),
-        ("min-visible", min_visible, 0.0, 1.0),
-        ("min-height", min_height, 1, 4096),
-        ("workers", workers or 1, 1, 1024),
-    )
-    for name, value, least, most in limits:
+    limits = {
+        "size": (min(size), 64, 4096),
+        "min-visible": (min_visible, 0, 1),
+        "min-height": (min_height, 1, 4096),
+        "workers": (1 if workers is None else workers, 1, 1024),
+    }
+    for name, (value, least, most) in limits.items():
         if not least <= value <= most:
             raise UserError(f"{name}: expected {least} to {most}, found {value}")
     plan = make_plan(identities, frames, cameras, seed)
@@ -72,143 +74,31 @@ def write_dataset(
         "min_height": min_height,
         "seed": seed,
     }
-    if _finished(out, asked):
+    if is_finished(out, asked, RECORD):
         return False
     check_packages()
-    make_folder(Path(out, "images"), "--out")
-    make_folder(Path(out, PARTS), "--out")
-    _record(out, asked, finished=False)
-    load_body()  # once, before several processes would each make it
-    moments = plan.train + plan.test
-    left = [moment for moment in moments if not _part(out, moment).exists()]
+    for folder in ("images", PARTS):
+        make_folder(Path(out, folder), "--out")
+    write_record(out, asked, False, RECORD)
+    load_body()  # the first creation takes minutes: once, before several processes need it
+    left = [m for m in plan.train + plan.test if not part_path(out, m).exists()]
     work = functools.partial(_work, out=out, cameras=cameras, size=size, seed=seed)
     with tqdm(desc="rendering", unit="frame", total=frames, disable=not progress) as bar:
-        bar.update(sum(moment.cameras for moment in moments) - sum(m.cameras for m in left))
-        for done in _parallel(work, left, workers):
+        bar.update(frames - sum(moment.cameras for moment in left))
+        for done in in_parallel(work, left, workers, chunk=1):
             bar.update(done)
-    _annotate(out, plan.train, plan.test, size, min_visible, min_height)
-    _record(out, asked, finished=True)
+    annotate(out, {"train": plan.train, "test": plan.test}, size, min_visible, min_height)
+    write_record(out, asked, True, RECORD)
     return True
 
 
-def frame_name(moment: Moment, number: int) -> str:
-    return f"images/{moment.first_frame + number:06d}.jpg"
-
-
-def camera_name(moment: Moment, number: int) -> str:
-    return f"{moment.place_kind} {moment.place}, camera {number + 1}"
-
-
-def _part(out: str, moment: Moment) -> Path:
-    return Path(out, PARTS, f"{moment.index:06d}.json")
-
-
 def _work(moment: Moment, out: str, cameras: int, size: tuple[int, int], seed: int) -> int:
-    """Render and save a moment's frames, then what is in them; the number of frames."""
+    """Render and save a moment's frames, then their labels. Returns the number of frames."""
     torch.set_num_threads(1)
-    found = []
-    for number, (image, quality, labels) in enumerate(render_moment(moment, cameras, size, seed)):
+    shown = []
+    for number, (image, quality, people) in enumerate(render_moment(moment, cameras, size, seed)):
         with written_beside(Path(out, frame_name(moment, number))) as file:
             Image.fromarray(image).save(file, "JPEG", quality=quality)
-        found.append([[identity, *map(_plain, vars(label).values())] for identity, label in labels])
-    write_text(json.dumps(found), _part(out, moment))
+        shown.append(people)
+    write_part(out, moment, shown)
     return moment.cameras
-
-
-def _plain(value):
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _parallel(work, moments: list[Moment], workers: int | None):
-    """Results from as many processes as there are cores to use."""
-    workers = workers or (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    if workers == 1:
-        yield from map(work, moments)
-        return
-    with get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap_unordered(work, moments)
-
-
-def _annotate(out, train, test, size, min_visible, min_height) -> None:
-    """train.json, test.json and queries.json from what is known of every moment."""
-    for split, moments in (("train", train), ("test", test)):
-        scenes, shown = [], []
-        for moment in moments:
-            for number, people in enumerate(json.loads(read_text(_part(out, moment), ""))):
-                image = {
-                    "file_name": frame_name(moment, number),
-                    "width": size[0],
-                    "height": size[1],
-                    "camera": camera_name(moment, number),
-                    "moment": moment.index,
-                }
-                labels = [(identity, Label(tuple(box), *rest)) for identity, box, *rest in people]
-                kept = [
-                    (identity, label)
-                    for identity, label in labels
-                    if keep(label, size[1], min_visible, min_height)
-                ]
-                scenes.append((image, [_person(*pair) for pair in kept]))
-                shown.append((camera_name(moment, number), kept))
-        ids = write_annotations(Path(out, f"{split}.json"), scenes)
-    write_text(json.dumps(choose_queries(ids, shown)), Path(out, "queries.json"))
-
-
-def _person(identity: int, label) -> tuple:
-    name = f"p{identity}" if identity > 0 else None
-    return list(label.box), name, {"visible": label.visible, "hidden": label.hidden}
-
-
-def choose_queries(ids: list[list[int]], shown: list) -> list[int]:
-    """Of every identity in two or more frames its QUERIES_EACH largest boxes of different cameras,
-    as ids of annotations.
-
-    Args:
-        ids: of the annotations, frame by frame.
-        shown: for each frame its camera and its (identity, label) pairs.
-    """
-    seen: dict[int, list[tuple[float, str, int]]] = {}
-    frames: dict[int, int] = {}
-    for names, (camera, people) in zip(ids, shown):
-        for name, (identity, label) in zip(names, people):
-            if identity < 0:
-                continue
-            frames[identity] = frames.get(identity, 0) + 1
-            if label.visible >= QUERY_VISIBLE and label.box[3] >= QUERY_HEIGHT:
-                area = label.box[2] * label.box[3]
-                seen.setdefault(identity, []).append((-area, camera, name))
-    queries = []
-    for identity, boxes in sorted(seen.items()):
-        if frames[identity] < 2:
-            continue
-        of_camera: dict[str, int] = {}
-        for _, camera, name in sorted(boxes):
-            of_camera.setdefault(camera, name)
-        queries += list(of_camera.values())[:QUERIES_EACH]
-    return sorted(queries)
-
-
-def _finished(out: str, asked: dict) -> bool:
-    """Whether `out` holds all that is asked for; raises UserError if it holds something else."""
-    path = Path(out, RECORD)
-    if not path.exists():
-        expect_new(Path(out), "--out")
-        return False
-    try:
-        found = json.loads(read_text(path, ""))
-        finished = found.pop("finished")
-    except (ValueError, AttributeError, TypeError, KeyError):
-        raise UserError(f"{path}: damaged; delete the folder {out}") from None
-    for key in asked | found:
-        if found.get(key) != asked.get(key):
-            raise UserError(
-                f"{out}: holds a dataset with {key} {found.get(key)}, asked for {asked.get(key)}; "
-                "delete it or choose another folder"
-            )
-    return finished
-
-
-def _record(out: str, asked: dict, finished: bool) -> None:
-    write_text(json.dumps(asked | {"finished": finished}, indent=1), Path(out, RECORD))

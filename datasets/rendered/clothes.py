@@ -110,10 +110,14 @@ def _lower(body: Body, look: Look, covered: np.ndarray) -> Iterator[Piece]:
         field = every(no_arm, 1.4 - height, height - bottom.hem)
         covered |= field > 0
         off = bottom.flare * np.clip((-height - 1) / 6, 0, 1) + bottom.loose
+        if look.top.hem < 0.5:  # what hangs over it presses it down
+            off = np.where(height > look.top.hem + 0.1, 0.0, off)
         yield _piece(body, "tights", field, off, 3, bottom.material)
         return
     skirt = every(1.75 - height, height - bottom.hem)
-    yield _piece(body, "skirt", skirt, 0.006, 2, bottom.material)
+    pressed = (height > look.top.hem + 0.1) & (look.top.hem < 0.5)
+    off = np.where(pressed, -0.012, 0.006)
+    yield _piece(body, "skirt", skirt, off, 2, bottom.material)
     covered |= every(no_arm, 1.2 - height, height - max(bottom.hem + 0.6, -1.5)) > 0
     if bottom.tights:
         field = every(no_arm, -height, height + 7.8)
@@ -128,6 +132,8 @@ def _upper(body: Body, look: Look, covered: np.ndarray) -> Iterator[Piece]:
     field = either(trunk, every(body.arm, top.sleeve - across))
     covered |= field > 0
     off = top.loose + 0.012 * np.clip((2 - height) / 3, 0, 1) * (body.arm < 0)
+    if top.hem > 0.5:  # tucked into what is worn below
+        off = np.where((body.arm < 0) & (height < 2.0), 0.001, off)
     if top.open:
         gap = top.open * (1 + 0.15 * np.clip(5 - height, 0, 6)) - across
         under = every(trunk, gap + 0.35, front - 0.2)
@@ -137,6 +143,14 @@ def _upper(body: Body, look: Look, covered: np.ndarray) -> Iterator[Piece]:
     if top.coat is not None:
         tail = every(1.8 - height, height - top.coat)
         yield _piece(body, "skirt", tail, 0.02, 3, top.material)
+    if top.kind == "shirt":
+        neck = every(height - 5.72, 6.12 - height, 1.0 - across, -body.arm)
+        yield _piece(
+            body, "skin", every(neck, either(across - 0.12, 0.3 - front)), 0.012, 2, top.material
+        )
+    if top.scarf:
+        neck = every(height - 5.6, 6.4 - height, 1.1 - across, -body.arm)
+        yield _piece(body, "skin", neck, 0.04, 6, top.under)
     if top.hood:
         fold = every(height - 5.5, 6.6 - height, -body.arm, 1.2 - across)
         fold = every(fold, either(0.3 - front, 5.95 - height))
@@ -153,7 +167,7 @@ def _skin(body: Body, look: Look, covered: np.ndarray) -> Iterator[Piece]:
     nothing = np.zeros((len(points), 1))
     bare = inverse.reshape(seen.shape)
     yield Piece(points, points, nothing, bare, "skin", nothing, 0, look.skin)
-    yield _piece(body, "skin", -7.5 - height, 0.016, 9, look.shoe)
+    yield _piece(body, "tights", -7.45 - height, 0.012, 2, look.shoe)
     for eye in ("left eye", "right eye"):
         yield _piece(body, eye, np.ones(len(height)), 0.0, 0, look.eye)
     if look.head.glasses:
@@ -183,7 +197,7 @@ def _hair(body: Body, look: Look) -> Iterator[Piece]:
     if head.hat:
         low = 7.7 if head.hat == "cap" else 7.45
         hat = every(height - low - 0.12 * np.clip(front, 0, 2), -ear)
-        yield _piece(body, "skin", hat, 0.02 + 0.5 * head.thick, 6, head.cloth)
+        yield _piece(body, "skin", hat, 0.022 + 0.9 * head.thick, 6, head.cloth)
     if head.hat == "cap":
         visor = every(height - 7.78, 8.02 - height, front - 0.85)
         yield _piece(body, "skin", visor, 0.05, 1, head.cloth)

@@ -40,7 +40,7 @@ def draw_sensor(rng: np.random.Generator) -> Sensor:
 def expose(light: np.ndarray, sensor: Sensor, rng: np.random.Generator) -> np.ndarray:
     """Linear light [H, W, 3] -> what the camera gives, uint8 [H, W, 3]."""
     height, width, _ = light.shape
-    level = np.percentile(light.max(2), 55)
+    level = np.percentile(light[..., 1], 55)
     gain = rng.uniform(0.16, 0.42) * np.exp(rng.normal(0, 0.12)) / max(float(level), 0.03)
     image = light * gain * np.asarray(sensor.balance, np.float32)
     if sensor.vignette:

@@ -1,65 +1,77 @@
-"""Who is labelled in a frame: boxes, and how much of everyone is seen."""
+"""Who is labelled in a frame: boxes, and how much of every person is seen."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from datasets.rendered.camera import Camera, clipped, extent
+from datasets.rendered.camera import NEAREST, Camera, clipped, extent
 from datasets.rendered.raycast import Tracer
 
-RAYS = 500  # over a whole body, to measure how much of it is seen
-LARGE = 0.3  # of the picture's height: a box of somebody near, whom the border cuts
-MOST = 40  # times the picture's height that a body may take
+CELLS = 600  # of a grid over a whole body, to measure how much of it is seen
+BEFORE = 0.05  # metres: what lies nearer to the camera than a point by more than this hides it
+LARGE = 0.3  # of the picture's height: the box of somebody near, whom the border cuts
 
 
 @dataclass(frozen=True)
 class Label:
-    """A person in a frame. visible: the share of the whole body's outline that is seen: neither
-    hidden by others or things, nor beyond the picture's border."""
+    """A person in a frame."""
 
     box: tuple[float, float, float, float]  # x y w h in pixels: the whole body, cut at the border
-    visible: float
-    hidden: float  # of what lies in the picture, the share that others or things hide
+    visible: float  # share of the whole body's outline that is in the picture and not hidden
+    hidden: float  # of the outline in the picture, the share that others or things hide
 
 
-def label(
-    camera: Camera, tracer: Tracer, owner: int, alone: Tracer, points: np.ndarray
-) -> Label | None:
-    """The label of person `owner`, whose meshes are `alone` in a scene; None for those who are not in the picture."""
+def label(camera: Camera, tracer: Tracer, owner: int, points: np.ndarray) -> Label | None:
+    """Return the label of person `owner` with vertices `points` [n, 3] in the scene of `tracer`,
+    or None if no part of them is within the picture."""
     whole = extent(camera, points)
-    if whole is None or (whole[2:] - whole[:2]).max() > MOST * camera.size[1]:
+    if whole is None:
         return None
     x1, y1, x2, y2 = clipped(whole, camera.size).tolist()
     if x2 - x1 < 1 or y2 - y1 < 1:
         return None
-    body, inside, seen = outline(camera, tracer, alone, owner, whole)
+    outline = outline_points(camera, points, whole)
+    pixels, _ = camera.project(outline)
+    inside = ((pixels >= 0) & (pixels < camera.size)).all(1)
+    seen = int((~_hidden(camera, tracer, owner, outline[inside])).sum())
     box = (round(x1, 1), round(y1, 1), round(x2 - x1, 1), round(y2 - y1, 1))
-    return Label(box, round(seen / max(body, 1), 3), round(1 - seen / max(inside, 1), 3))
+    hidden = 1 - seen / max(int(inside.sum()), 1)
+    return Label(box, round(seen / len(outline), 3), round(hidden, 3))
 
 
-def outline(
-    camera: Camera, tracer: Tracer, alone: Tracer, owner: int, whole: np.ndarray
-) -> tuple[int, int, int]:
-    """Of a grid of rays through the box `whole` [4]: how many meet the body of `owner` when it is
-    `alone`, how many of these lie in the picture, and how many of those meet it in the scene."""
-    wide, high = whole[2:] - whole[:2]
-    columns = max(4, round((RAYS * wide / max(high, 1e-6)) ** 0.5))
-    rows = max(4, round(RAYS / columns))
-    x = whole[0] + wide * (np.arange(columns) + 0.5) / columns
-    y = whole[1] + high * (np.arange(rows) + 0.5) / rows
-    x, y = (axis.ravel() for axis in np.meshgrid(x, y))
-    ways = camera.rays(x, y)
-    origins = np.repeat(np.array([camera.place], np.float32), len(ways), 0)
-    body = alone.first(origins, ways)["primID"] >= 0
-    inside = body & (x > 0) & (x < camera.size[0]) & (y > 0) & (y < camera.size[1])
-    first = tracer.first(origins[inside], ways[inside])["primID"]
-    seen = (tracer.owner_of[first] == owner) & (first >= 0)
-    return int(body.sum()), int(inside.sum()), int(seen.sum())
+def outline_points(camera: Camera, points: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Return points of a body that stand for equal parts of its outline: the nearest one to the
+    camera in every cell of a grid over the box `whole` (x1 y1 x2 y2)."""
+    pixels, depth = camera.project(points)
+    ahead = depth > NEAREST
+    points, pixels, depth = points[ahead], pixels[ahead], depth[ahead]
+    wide, high = np.maximum(whole[2:] - whole[:2], 1e-6)
+    side = (wide * high / CELLS) ** 0.5
+    column, row = np.floor((pixels - whole[:2]) / side).astype(np.int64).T
+    order = np.argsort(depth)
+    _, first = np.unique((row * (CELLS + 2) + column)[order], return_index=True)
+    return points[order[first]]
 
 
-def keep(label: Label, camera_height: int, min_visible: float, min_height: float) -> bool:
-    """Whether somebody is labelled. Enough of what lies in the picture is not hidden; enough of the
-    whole body is seen, unless the box is LARGE; and the box is at least so many pixels high."""
-    large = label.box[3] >= LARGE * camera_height
+def _hidden(camera: Camera, tracer: Tracer, owner: int, points: np.ndarray) -> np.ndarray:
+    """Return whether something before them hides points [n, 3] of person `owner`."""
+    if not len(points):
+        return np.zeros(0, bool)
+    ways = points - np.asarray(camera.place)
+    far = np.linalg.norm(ways, axis=1)
+    ways = (ways / far[:, None]).astype(np.float32)
+    met = tracer.first(np.repeat(np.array([camera.place], np.float32), len(ways), 0), ways)
+    other = (met["primID"] >= 0) & (tracer.owner_of[met["primID"]] != owner)
+    return other & (met["tfar"] < far - BEFORE)
+
+
+def keep(label: Label, picture_height: int, min_visible: float, min_height: float) -> bool:
+    """Return whether somebody is labelled.
+
+    Of what lies in the picture, at least `min_visible` is not hidden. Of the whole body, at least
+    `min_visible` is seen, unless the box takes LARGE of the picture's height. The box is at least
+    `min_height` pixels high.
+    """
+    large = label.box[3] >= LARGE * picture_height
     seen = 1 - label.hidden >= min_visible and (label.visible >= min_visible or large)
     return seen and label.box[3] >= min_height

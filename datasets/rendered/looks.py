@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datasets.rendered.materials import PATTERNS, Cloth, Color, Eye, Hair, Plain, Skin, hsv
+from datasets.rendered.materials import PATTERNS, Cloth, Color, Eye, Hair, Plain, Shoe, Skin, hsv
 
 LOOKS = 71  # stream of random numbers
 TOPS = {"tee": 0.26, "shirt": 0.2, "jacket": 0.2, "hoodie": 0.13, "coat": 0.12, "tank": 0.09}
@@ -24,6 +24,7 @@ class Top:
     material: Cloth
     under: Cloth  # seen where a jacket is open
     open: float  # decimetres of an open front, 0: closed
+    scarf: bool
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Look:
     head: Head
     top: Top
     bottom: Bottom
-    shoe: Plain
+    shoe: Shoe
     tights: Plain
     bag: str  # "", "rucksack", "shoulder" or "hand"
     bag_material: Plain
@@ -76,7 +77,9 @@ def cloth_color(rng: np.random.Generator) -> Color:
     return hsv(rng.random(), rng.uniform(0.25, 0.85), rng.uniform(0.2, 0.85))
 
 
-def cloth(rng: np.random.Generator, plain: float = 0.0, color: Color | None = None) -> Cloth:
+def cloth(
+    rng: np.random.Generator, plain: float = 0.0, color: Color | None = None, front: str = ""
+) -> Cloth:
     """plain: the share without a pattern, on top of what PATTERNS says."""
     names = list(PATTERNS)
     pattern = "plain" if rng.random() < plain else rng.choice(names, p=list(PATTERNS.values()))
@@ -86,8 +89,10 @@ def cloth(rng: np.random.Generator, plain: float = 0.0, color: Color | None = No
         cloth_color(rng),
         str(pattern),
         tuple(rng.random(6).tolist()),
-        rng.uniform(0.35, 0.95),
-        rng.uniform(0, 60),
+        float(rng.uniform(0.35, 0.95)),
+        float(rng.uniform(0, 60)),
+        front,
+        float(rng.uniform(0, 0.5)),
     )
 
 
@@ -107,25 +112,28 @@ def _phenotype(rng: np.random.Generator, woman: bool, child: bool) -> dict[str, 
     }
 
 
-def _top(rng: np.random.Generator) -> Top:
+def _top(rng: np.random.Generator, skirt: bool) -> Top:
     kind = str(rng.choice(list(TOPS), p=list(TOPS.values())))
     sleeve = {"tee": rng.uniform(2.2, 2.9), "tank": 1.72}.get(kind, LONG_SLEEVE)
     if kind == "shirt" and rng.random() < 0.35:
         sleeve = rng.uniform(2.6, 3.4)
     loose = {"tee": 0.010, "tank": 0.004, "shirt": 0.012}.get(kind, 0.024) * rng.uniform(0.7, 1.5)
     outer = kind in ("jacket", "hoodie", "coat")
+    front = {"shirt": "buttons", "jacket": "zip", "coat": "buttons"}.get(kind, "")
+    tucked = not outer and rng.random() < (0.8 if skirt else 0.2)
     return Top(
         kind,
         float(sleeve),
-        float(rng.uniform(-0.7, 0.25)),
+        1.0 if tucked else float(rng.uniform(-0.7, 0.25)),
         5.6 if kind == "tank" else float(rng.uniform(5.8, 6.15)),
         float(loose),
         7 if outer else 3,
         float(rng.uniform(-4.8, -1.8)) if kind == "coat" else None,
         kind == "hoodie" or (outer and rng.random() < 0.15),
-        cloth(rng, 0.5 if outer else 0.0),
+        cloth(rng, 0.5 if outer else 0.0, None, front),
         cloth(rng, 0.5),
         float(rng.uniform(0.2, 0.6)) if outer and rng.random() < 0.5 else 0.0,
+        bool(outer and rng.random() < 0.2),
     )
 
 
@@ -187,15 +195,16 @@ def draw_look(rng: np.random.Generator) -> Look:
     beard = 0.0 if woman or child or rng.random() < 0.6 else float(rng.uniform(0.3, 1.0))
     iris = hsv(rng.choice([0.07, 0.09, 0.3, 0.58], p=[0.45, 0.3, 0.1, 0.15]), 0.5, 0.3)
     shoe = cloth_color(rng) if rng.random() < 0.4 else hsv(0.07, 0.3, rng.uniform(0.05, 0.25))
+    bottom = _bottom(rng, woman)
     bag = str(rng.choice(["", "rucksack", "shoulder", "hand"], p=[0.55, 0.18, 0.15, 0.12]))
     return Look(
         tuple(phenotype.items()),
         Skin(skin, brow, beard, float(rng.random() * (1.0 if woman else 0.4))),
         Eye(iris, (0.31, 7.285)),
         _head(rng, woman, hair),
-        _top(rng),
-        _bottom(rng, woman),
-        Plain(shoe, 0.3, 3.0, 0.03),
+        _top(rng, bottom.kind == "skirt"),
+        bottom,
+        Shoe(shoe, hsv(0.1, 0.1, float(rng.choice([0.1, 0.3, 0.85])))),
         Plain(hsv(0.1, 0.2, float(rng.choice([0.05, 0.1, 0.5]))), 0.2, 2.0),
         bag,
         Plain(cloth_color(rng), 0.35, 6.0, 0.02),

@@ -106,6 +106,8 @@ class Cloth:
     shape: tuple[float, ...] = (0.5,) * 6  # in 0..1: widths and places within the pattern
     fold: float = 0.6  # how deep folds are
     offset: float = 0.0  # where in the noise: no two garments fold alike
+    front: str = ""  # "zip" or "buttons"
+    heather: float = 0.1  # how much threads differ
 
     def shade(self, rest, normals):
         mask = self._pattern(rest)[:, None]
@@ -118,8 +120,21 @@ class Cloth:
             return noise.smooth(p * (0.9, 0.55, 0.9) + warp)
 
         normals, here = bent(normals, height, moved, 1.5 * self.fold, 0.15)
-        worn = 0.8 + 0.2 * noise.cloudy(moved * 2.0) + 0.16 * (here - 0.6)
+        worn = 0.85 + 0.13 * noise.cloudy(moved * 2.0) + 0.16 * (here - 0.6)
+        worn *= 1 - self.heather * noise.smooth(moved * 17)
+        if self.front:
+            worn *= self._closing(rest)
         return Surface((albedo * worn[:, None]).astype("f4"), normals, 0.0, 0.0)
+
+    def _closing(self, rest: np.ndarray) -> np.ndarray:
+        """How dark a zip, or a strip of buttons, is down the front [n]."""
+        x, y, z = rest.T
+        ahead = (z > 0.2) & (np.abs(x) < 0.2)
+        if self.front == "zip":
+            return np.where(ahead & (np.abs(x) < 0.04), 0.45, 1.0)
+        edge = ahead & (np.abs(np.abs(x) - 0.16) < 0.018)
+        button = ahead & (np.hypot(x, np.mod(y, 0.9) - 0.45) < 0.06)
+        return np.where(button, 2.2 if self.color[1] < 0.3 else 0.4, np.where(edge, 0.7, 1.0))
 
     def _pattern(self, rest: np.ndarray) -> np.ndarray:
         """The share of the second colour [n]."""
@@ -190,6 +205,22 @@ class Eye:
         albedo[away < 0.062] = self.iris
         albedo[away < 0.03] = 0.01
         return Surface(albedo, normals, 0.08, 0.0)
+
+
+@dataclass(frozen=True)
+class Shoe:
+    """A shoe with its sole, in a body's rest coordinates (decimetres)."""
+
+    color: Color
+    sole: Color
+
+    def shade(self, rest, normals):
+        low = (rest[:, 1] < -8.0)[:, None]
+        albedo = np.where(low, np.asarray(self.sole, "f4"), np.asarray(self.color, "f4"))
+        albedo = albedo * (0.75 + 0.3 * noise.cloudy(rest * 5))[:, None]
+        laces = (rest[:, 2] > 0.3) & (np.abs(np.abs(rest[:, 0]) - 2.3) < 0.12) & ~low[:, 0]
+        albedo[laces & (np.mod(rest[:, 2], 0.16) < 0.06)] *= 1.8
+        return Surface(albedo.astype("f4"), normals, 0.02, 0.0)
 
 
 @dataclass(frozen=True)
@@ -327,8 +358,10 @@ class Patchwork:
         albedo = first + (second - first) * (tone > 0.45)[:, None]
         tint = np.stack([tone, other, noise.scatter(column, line, line)], 1)
         albedo = albedo * (0.45 + 0.5 * other[:, None]) + 0.22 * tint**2
-        fine = noise.smooth(np.stack([along, up, up * 0], 1) * (4 / self.cell) + self.offset)
-        albedo[fine > 0.68] = 0.6 - 0.55 * (first.mean() > 0.25)
+        lettered = noise.scatter(column + 7, line) < 0.4
+        text = np.stack([along * (9 / self.cell), np.floor(up * 7 / tall), line], 1)
+        ink = lettered & (noise.smooth(text + self.offset) > 0.6) & (np.mod(up * 7 / tall, 1) < 0.6)
+        albedo[ink] = 0.6 - 0.55 * (first.mean() > 0.25)
         if self.row:
             albedo[np.mod(up, self.row) > 0.82 * self.row] *= 0.15
             albedo[np.mod(along / self.cell + self.offset, 1) > 0.93] *= 0.4

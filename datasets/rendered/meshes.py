@@ -52,7 +52,7 @@ def split_quads(faces: np.ndarray) -> np.ndarray:
 def smooth_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     """Unit normals [V, 3] float32, means over the triangles around, weighted with their area."""
     a, b, c = (vertices[triangles[:, k]] for k in range(3))
-    across = np.cross(b - a, c - a)
+    across = cross(b - a, c - a)
     total = np.empty((len(vertices), 3))
     where = triangles.T.ravel()
     for axis in range(3):
@@ -63,6 +63,12 @@ def smooth_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Inner products [n] of vectors [n, 3]: much quicker than a sum over the last axis."""
     return np.einsum("ij,ij->i", a, b)
+
+
+def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Outer products [n, 3] of vectors [n, 3], quicker than np.cross."""
+    (ax, ay, az), (bx, by, bz) = a.T, b.T
+    return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], 1)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -97,24 +103,24 @@ def box(size: Sequence[float], material: Material, place: Sequence[float] = (0, 
     return flat(_CUBE * np.asarray(size, float) + np.asarray(place, float), _SIDES, material)
 
 
-def prism(profile: np.ndarray, width: float, material: Material) -> Mesh:
-    """A convex or star-shaped outline [n, 2] (x, z), drawn out along y to `width`."""
+def prism(
+    profile: np.ndarray, width: float, material: Material, taper: np.ndarray | float = 1.0
+) -> Mesh:
+    """A convex or star-shaped outline [n, 2] (x, z), drawn out along y to `width`; taper: the
+    share of the width that each point of the outline has [n]."""
     n = len(profile)
-    sides = [
-        np.column_stack([profile[:, 0], np.full(n, y), profile[:, 1]])
-        for y in (-width / 2, width / 2)
-    ]
+    half = np.broadcast_to(np.asarray(taper) * width / 2, n)
+    sides = [np.column_stack([profile[:, 0], y * half, profile[:, 1]]) for y in (-1, 1)]
     vertices = np.concatenate(sides)
     k = np.arange(n)
     walls = np.stack([k, (k + 1) % n, (k + 1) % n + n, k + n], 1)
-    middle = profile.mean(0)
     lids = [
         mesh_of(
-            np.concatenate([side, [[middle[0], y, middle[1]]]]),
+            np.concatenate([side, side.mean(0, keepdims=True)]),
             np.stack([k, (k + 1) % n, np.full(n, n)], 1)[:, ::way],
             material,
         )
-        for side, y, way in zip(sides, (-width / 2, width / 2), (1, -1))
+        for side, way in zip(sides, (1, -1))
     ]
     return joined([flat(vertices, walls, material), *lids])
 

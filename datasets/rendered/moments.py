@@ -44,7 +44,6 @@ def render_moment(
     _, light = draw_light(site, rng)
     people = place_people(moment, site, [camera for camera, _ in own], focus, seed, rng)
     tracer = trace(site, people)
-    alone = [Tracer(person.own, [NOBODY] * len(person.own)) for person in people]
     frames = []
     for number, (camera, sensor) in enumerate(own[: moment.cameras]):
         rng = np.random.default_rng([seed, FRAME, moment.first_frame + number])
@@ -52,7 +51,7 @@ def render_moment(
         labels = [
             (person.identity, found)
             for owner, person in enumerate(people)
-            if (found := label(camera, tracer, owner, alone[owner], person.points))
+            if (found := label(camera, tracer, owner, person.points))
         ]
         frames.append((expose(picture.light, sensor, rng), sensor.quality, labels))
     return frames

@@ -24,7 +24,6 @@ class Person:
 
     own: list[Mesh]  # body, clothes, bag: what a box has to enclose
     other: list[Mesh]  # seat or bicycle
-    points: np.ndarray  # [n, 3]: some points of `own`, for boxes
 
 
 def make_person(identity: int, kind: str, seed: int, rng: np.random.Generator) -> Person:
@@ -39,8 +38,7 @@ def make_person(identity: int, kind: str, seed: int, rng: np.random.Generator) -
     vertices = vertices - middle
     own = [*drape(body, pieces, vertices), *_knot(vertices, look), *_carried(vertices, look, pose)]
     other = _support(vertices, kind, rng)
-    points = np.concatenate([mesh.vertices[::3] for mesh in own])
-    return Person(own, other, points)
+    return Person(own, other)
 
 
 @functools.lru_cache(maxsize=64)

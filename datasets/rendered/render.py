@@ -95,26 +95,26 @@ def _filtered(
 ) -> np.ndarray:
     """Channels [n, C] averaged over pixels of the same surface: a joint bilateral filter in passes
     of growing step (Dammertz et al. 2010, edge-avoiding À-Trous). steps: for each channel."""
-    shape = (height, width)
-    image = values.reshape(*shape, -1).copy()
-    normals = seen.flat.reshape(*shape, 3)
-    depth = np.where(np.isfinite(seen.distance), seen.distance, 1e4).reshape(shape)
+    image = np.ascontiguousarray(values.T).reshape(-1, height, width)
+    normals = np.ascontiguousarray(seen.flat.T).reshape(3, height, width)
+    depth = np.minimum(seen.distance, 1e4).reshape(height, width)
     for step in sorted(set().union(*steps)):
         channels = [channel for channel, own in enumerate(steps) if step in own]
-        soft = image[..., channels]
-        total, weight = soft.copy(), np.ones((*shape, 1), np.float32)
+        soft = image[channels]
+        total, weight = soft.copy(), np.ones((height, width), np.float32)
         for dy, dx in ((0, step), (step, -step), (step, 0), (step, step)):
             (y1, y2), (x1, x2) = _overlap(height, dy), _overlap(width, dx)
-            a, b = (y1, x1), (y2, x2)
-            near = np.abs(depth[a] - depth[b]) < 0.03 * depth[a]
-            alike = np.einsum("ijk,ijk->ij", normals[a], normals[b])
-            w = (near * np.clip(alike, 0, 1) ** 8)[..., None].astype(np.float32)
+            a, b = (slice(None), y1, x1), (slice(None), y2, x2)
+            w = sum(m * n for m, n in zip(normals[a], normals[b])).clip(0)
+            for _ in range(3):  # to the power of 8
+                w *= w
+            w *= np.abs(depth[a[1:]] - depth[b[1:]]) < 0.03 * depth[a[1:]]
             total[a] += w * soft[b]
             total[b] += w * soft[a]
-            weight[a] += w
-            weight[b] += w
-        image[..., channels] = total / weight
-    return image.reshape(values.shape)
+            weight[a[1:]] += w
+            weight[b[1:]] += w
+        image[channels] = total / weight
+    return np.ascontiguousarray(image.reshape(len(steps), -1).T)
 
 
 def _overlap(length: int, shift: int) -> tuple[slice, slice]:
@@ -133,8 +133,8 @@ def _edges(colors: np.ndarray, seen: Seen, width: int, height: int) -> np.ndarra
     for axis in (0, 1):
         a = (slice(None, -1), slice(None)) if axis == 0 else (slice(None), slice(None, -1))
         b = (slice(1, None), slice(None)) if axis == 0 else (slice(None), slice(1, None))
-        change = np.abs(tone[a] - tone[b]).max(2)
-        change += 0.15 * np.abs(normals[a] - normals[b]).max(2)
+        change = _largest(np.abs(tone[a] - tone[b]))
+        change += 0.15 * _largest(np.abs(normals[a] - normals[b]))
         change += 0.3 * (np.abs(depth[a] - depth[b]) > 0.06 * np.minimum(depth[a], depth[b]))
         strength[a] = np.maximum(strength[a], change)
         strength[b] = np.maximum(strength[b], change)
@@ -144,6 +144,11 @@ def _edges(colors: np.ndarray, seen: Seen, width: int, height: int) -> np.ndarra
     if len(chosen) > most:
         chosen = chosen[np.argpartition(-strength[chosen], most)[:most]]
     return chosen
+
+
+def _largest(values: np.ndarray) -> np.ndarray:
+    """The largest of the last axis's three, much quicker than max(2)."""
+    return np.maximum(np.maximum(values[..., 0], values[..., 1]), values[..., 2])
 
 
 def _borrowed(

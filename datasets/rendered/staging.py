@@ -14,17 +14,17 @@ from datasets.rendered.raycast import NOBODY, Tracer
 from datasets.rendered.site import Site
 
 TALL = 1.7  # metres of a person, for framing
-SPREAD = {"closeup": 1.1, "group": 2.8, "wide": 6.0, "crowd": 3.2}  # metres around the focus
+SPREAD = {"closeup": 1.1, "group": 2.8, "wide": 6.0, "crowd": 3.6}  # metres around the focus
 SHARE = {  # of the picture's height that somebody in the focus takes
     "closeup": (0.75, 1.9),
     "group": (0.38, 0.95),
-    "wide": (0.17, 0.5),
-    "crowd": (0.25, 0.8),
+    "wide": (0.13, 0.42),
+    "crowd": (0.2, 0.75),
 }
 APART = {"closeup": 0.5, "group": 0.5, "wide": 0.55, "crowd": 0.42}  # metres between two people
 TRIES = 60
-ROOM = 0.2  # metres around a camera that stay free
-STEEP = 0.55  # how far a camera may hang above people, over its distance
+ROOM = 0.35  # metres around a camera that stay free
+STEEP = 0.45  # how far a camera may hang above people, over its distance
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ def draw_camera(
     share = math.exp(rng.uniform(math.log(low), math.log(high)))
     far = max(focal * TALL / (share * height), 1.1)
     up = _camera_height(framing, site.ceiling, rng)
-    up = min(up, 1.5 + STEEP * far)
     aim = rng.uniform(0.85, 1.45) if framing == "closeup" else rng.uniform(0.5, 1.2)
     target = (*focus, aim)
     for attempt in range(TRIES):
-        flat = math.sqrt(max(far**2 - (up - aim) ** 2, 0.8**2))
+        lens = min(up, 1.4 + STEEP * far)
+        flat = math.sqrt(max(far**2 - (lens - aim) ** 2, 0.8**2))
         angle = rng.uniform(0, 2 * math.pi)
-        place = (focus[0] + flat * math.cos(angle), focus[1] + flat * math.sin(angle), up)
+        place = (focus[0] + flat * math.cos(angle), focus[1] + flat * math.sin(angle), lens)
         if _inside(site, place) and _clear(tracer, place, target):
             break
         if attempt % 6 == 5:
@@ -120,7 +120,7 @@ def place_people(
         person = make_person(identity, kind, seed, own)
         own_meshes = [moved(mesh, (*at, 0), facing) for mesh in person.own]
         other = [moved(mesh, (*at, 0), facing) for mesh in person.other]
-        points = np.concatenate([mesh.vertices[::3] for mesh in own_meshes])
+        points = np.concatenate([mesh.vertices for mesh in own_meshes])
         staged.append(Staged(identity, own_meshes, other, points))
     return staged
 

@@ -1,4 +1,4 @@
-"""Cars, bicycles, motorcycles, seats: things of metal and wood around people. They look along -y."""
+"""Cars, bicycles, motorcycles and seats. They look along -y."""
 
 import math
 
@@ -6,7 +6,18 @@ import numpy as np
 
 from datasets.rendered.looks import cloth_color
 from datasets.rendered.materials import Plain, hsv
-from datasets.rendered.meshes import Mesh, ball, box, disc, joined, moved, prism, ring, tube
+from datasets.rendered.meshes import (
+    Mesh,
+    ball,
+    box,
+    disc,
+    flat,
+    joined,
+    moved,
+    prism,
+    ring,
+    tube,
+)
 
 RUBBER = Plain((0.012, 0.012, 0.012), 0.3, 8.0)
 STEEL = Plain((0.35, 0.35, 0.36), 0.2, 6.0, 0.15)
@@ -40,59 +51,81 @@ def _wheel(radius: float, width: float, x: float, y: float) -> list[Mesh]:
     return [moved(part, (x, y, radius)) for part in (tyre, hub)]
 
 
+def _rounded(outline: np.ndarray, times: int = 2) -> np.ndarray:
+    """An outline [n, 2] with its corners cut off. Source: Chaikin 1974."""
+    for _ in range(times):
+        after = np.roll(outline, -1, 0)
+        outline = np.stack([0.8 * outline + 0.2 * after, 0.2 * outline + 0.8 * after], 1)
+        outline = outline.reshape(-1, 2)
+    return outline
+
+
+def _pane(low: np.ndarray, high: np.ndarray, width: float, out: float) -> Mesh:
+    """A windscreen between two points (x, z) of a cabin's outline, `out` metres before it."""
+    low, high = low + (high - low) * 0.1, high + (low - high) * 0.12
+    across = np.array([high[1] - low[1], low[0] - high[0]])
+    across = across / np.hypot(*across) * out
+    (x1, z1), (x2, z2) = low + across, high + across
+    a, b = width * 0.43, width * 0.38
+    corners = [(x1, -a, z1), (x1, a, z1), (x2, b, z2), (x2, -b, z2)]
+    return flat(np.array(corners), np.array([[0, 1, 2, 3]]), GLASS)
+
+
 def car(rng: np.random.Generator) -> list[Mesh]:
-    """A car, a van or a bus shuttle; 3.6 to 5.5 m long."""
+    """A car or a van, 3.7 to 5.3 m long."""
     van = rng.random() < 0.25
     length, width = rng.uniform(3.7, 4.8), rng.uniform(1.65, 1.85)
-    belt, roof = rng.uniform(0.8, 0.98), rng.uniform(1.42, 1.6)
+    belt, roof = rng.uniform(0.82, 0.98), rng.uniform(1.42, 1.6)
     if van:
         length, width, belt, roof = length + 0.5, width + 0.15, 1.1, rng.uniform(1.9, 2.4)
-    half, nose = length / 2, rng.uniform(0.55, 0.75)
-    hood, rear = (0.25 if van else rng.uniform(0.7, 1.1)), rng.uniform(0.0, 0.75) * (not van)
-    body = np.array(
-        [
-            (half, 0.3),
-            (half, nose),
-            (half - hood, belt),
-            (-half + rear * 0.6, belt),
-            (-half, belt * 0.95),
-            (-half, 0.3),
-        ]
-    )
-    slope = 0.25 if van else rng.uniform(0.5, 0.8)
+    half, nose = length / 2, rng.uniform(0.6, 0.78)
+    hood, rear = (0.3 if van else rng.uniform(0.7, 1.1)), rng.uniform(0.0, 0.75) * (not van)
+    slope = 0.3 if van else rng.uniform(0.55, 0.85)
+    body = [(half, 0.25), (half, nose), (half - hood, belt), (-half + rear * 0.6, belt)]
+    body = np.array([*body, (-half, belt * 0.95), (-half, 0.25)])
     cabin = np.array(
         [
-            (half - hood, belt),
+            (half - hood, belt - 0.03),
             (half - hood - slope, roof),
-            (-half + rear + 0.35, roof),
-            (-half + rear * 0.5 + 0.04, belt),
+            (-half + rear + 0.3, roof),
+            (-half + rear * 0.5 + 0.06, belt - 0.03),
         ]
     )
     own = paint(rng)
-    windows = cabin * (1.002, 1) + (0, 0)
-    windows = windows + (windows.mean(0) - windows) * (0.12, 0.16)
+    taper = np.interp(_rounded(cabin)[:, 1], [belt, roof], [1.0, 0.84])
     parts = [
-        prism(body, width, own),
-        prism(cabin, width * 0.9, own),
-        prism(windows, width * 0.91, GLASS),
-        moved(
-            box((0.06, width * 0.72, (roof - belt) * 0.75), GLASS),
-            (half - hood - slope * 0.42, 0, belt + 0.05),
-        ),
-        moved(
-            box((0.04, width * 0.7, (roof - belt) * 0.6), GLASS),
-            (-half + rear * 0.7 + 0.12, 0, belt + 0.1),
-        ),
+        prism(_rounded(body), width, own),
+        prism(_rounded(cabin), width * 0.97, own, taper),
+        _pane(cabin[0], cabin[1], width, 0.02),
+        _pane(cabin[2], cabin[3], width, 0.02),
     ]
-    lamp = Plain((0.8, 0.78, 0.7), 0.0, 1.0, 0.2)
-    back = Plain((0.4, 0.01, 0.01), 0.0, 1.0, 0.1)
+    middle = cabin[:, 0].mean() + rng.uniform(-0.2, 0.2)
+    for ahead in (True, False):
+        window = cabin + (cabin.mean(0) - cabin) * (0.1, 0.2)
+        window = window.clip(
+            *([(middle + 0.05, 0), (9, 9)] if ahead else [(-9, 0), (middle - 0.05, 9)])
+        )
+        taper = np.interp(window[:, 1], [belt, roof], [1.0, 0.84])
+        parts.append(prism(window, width * 0.985, GLASS, taper))
+    return [_facing(part) for part in [*parts, *_car_details(half, width, nose)]]
+
+
+def _car_details(half: float, width: float, nose: float) -> list[Mesh]:
+    """Lamps, plates, grille, bumpers and wheels of a car that looks along x."""
+    white, red = Plain((0.8, 0.78, 0.7), 0.0, 1.0, 0.2), Plain((0.4, 0.01, 0.01), 0.0, 1.0, 0.1)
+    plate = Plain((0.7, 0.7, 0.62), 0.1)
+    parts = [box((2 * half - 0.06, width * 0.985, 0.16), RUBBER, (0, 0, 0.2))]
+    parts.append(box((0.03, width * 0.45, 0.16), RUBBER, (half, 0, nose - 0.2)))
+    parts += [box((0.03, 0.5, 0.11), plate, (x, 0, 0.42)) for x in (half + 0.01, -half - 0.01)]
     for sign in (1, -1):
-        parts.append(box((0.08, 0.3, 0.13), lamp, (half - 0.02, sign * width * 0.36, nose - 0.14)))
-        parts.append(box((0.06, 0.26, 0.14), back, (-half + 0.01, sign * width * 0.38, nose)))
+        parts.append(box((0.1, 0.32, 0.12), white, (half - 0.04, sign * width * 0.36, nose - 0.16)))
+        parts.append(box((0.06, 0.22, 0.2), red, (-half + 0.01, sign * width * 0.4, nose)))
+        parts.append(box((0.12, 0.12, 0.1), RUBBER, (half * 0.42, sign * width * 0.53, 0.95)))
         for x in (half * 0.62, -half * 0.6):
-            parts += _wheel(0.32, 0.2, x, sign * (width / 2 - 0.09))
-    parts.append(box((0.03, 0.5, 0.11), Plain((0.7, 0.7, 0.65), 0.1), (half + 0.01, 0, 0.42)))
-    return [_facing(part) for part in parts]
+            arch = disc(0.39, RUBBER, 0.1)
+            parts.append(moved(arch, (x, sign * (width / 2 - 0.04), 0.34)))
+            parts += _wheel(0.32, 0.2, x, sign * (width / 2 - 0.07))
+    return parts
 
 
 def bicycle(

@@ -30,13 +30,15 @@ def check_common(size: tuple[int, int], workers: int | None, difficulty: float) 
         raise UserError(f"difficulty: expected 0 to 1.5, found {difficulty}")
 
 
-def is_finished(out: str, asked: dict) -> bool:
+def is_finished(out: str, asked: dict, record: str = RECORD) -> bool:
     """Return whether `out` holds a complete dataset with the parameters `asked`.
+
+    record: the name of the file in `out` that holds the parameters.
 
     Raises:
         UserError: `out` holds something else, or its record is damaged.
     """
-    path = os.path.join(out, RECORD)
+    path = os.path.join(out, record)
     if not os.path.exists(path):
         expect_new(Path(out), "--out")
         return False
@@ -54,12 +56,15 @@ def is_finished(out: str, asked: dict) -> bool:
     return finished
 
 
-def write_record(out: str, asked: dict, finished: bool) -> None:
-    write_text(json.dumps(asked | {"finished": finished}, indent=1), Path(out, RECORD))
+def write_record(out: str, asked: dict, finished: bool, record: str = RECORD) -> None:
+    write_text(json.dumps(asked | {"finished": finished}, indent=1), Path(out, record))
 
 
-def in_parallel(draw: Callable[[T], R], frames: Sequence[T], workers: int | None) -> Iterator[R]:
-    """Yield the results in order, computed by `workers` processes (None: one per core)."""
+def in_parallel(
+    draw: Callable[[T], R], frames: Sequence[T], workers: int | None, chunk: int = 4
+) -> Iterator[R]:
+    """Yield the results in order, computed by `workers` processes (None: one per core), each of
+    which takes `chunk` frames at a time."""
     workers = workers or (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     )
@@ -67,4 +72,4 @@ def in_parallel(draw: Callable[[T], R], frames: Sequence[T], workers: int | None
         yield from map(draw, frames)
         return
     with get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap(draw, frames, chunksize=4)
+        yield from pool.imap(draw, frames, chunksize=chunk)
