@@ -1,9 +1,10 @@
-"""Rendered people as custom data: identities in several places, poses and lights; a seed decides it.
+"""Rendered people as custom data; a seed decides everything.
 
-The modules: plan (who appears when), looks, poses, body, clothes and people (who they are), places
-(with site, things and vehicles) and weather (where they are), staging (where people and cameras
-stand), moments (a scene through its cameras), meshes, materials, noise, light, raycast, render and
-faults (the image), labels and annotations (the boxes).
+The modules: plan (who appears when); looks, poses, body, clothes, bags and people (what people look
+like); places, outdoors and rooms, built of plants, furniture, things and vehicles on a site;
+weather (the light of a moment); staging (where people and cameras stand); moments (a scene through
+its cameras); meshes, materials, noise, light, raycast, render and faults (the image); labels and
+annotations (the boxes).
 A frame depends on the seed and its number only, not on the number of workers or their order.
 """
 

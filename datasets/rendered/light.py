@@ -1,4 +1,4 @@
-"""Light: a sky, a sun, lamps; what arrives at a surface. All of it linear, about 1 at noon's shade."""
+"""The light of a sky, a sun and lamps, and what of it arrives at a surface. Values are linear."""
 
 from dataclasses import dataclass
 

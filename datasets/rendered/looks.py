@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datasets.rendered.materials import PATTERNS, Cloth, Color, Eye, Hair, Plain, Shoe, Skin, hsv
+from datasets.rendered.materials import Color, Plain, hsv
+from datasets.rendered.materials_people import PATTERNS, Cloth, Eye, Hair, Shoe, Skin
 
 LOOKS = 71  # stream of random numbers
 TOPS = {"tee": 0.26, "shirt": 0.2, "jacket": 0.2, "hoodie": 0.13, "coat": 0.12, "tank": 0.09}

@@ -8,6 +8,8 @@ import numpy as np
 
 from datasets.rendered.materials import Material
 
+Point = Sequence[float] | np.ndarray  # x y z
+
 
 @dataclass(frozen=True)
 class Mesh:
@@ -82,7 +84,7 @@ def turn(angle: float) -> np.ndarray:
     return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 
 
-def moved(mesh: Mesh, place: Sequence[float], angle: float = 0.0) -> Mesh:
+def moved(mesh: Mesh, place: Point, angle: float = 0.0) -> Mesh:
     """The mesh turned about the origin's z and then moved to `place` (x, y, z)."""
     matrix = turn(angle).T.astype(np.float32)
     return replace(
@@ -98,7 +100,7 @@ _SIDES = np.array(
 )
 
 
-def box(size: Sequence[float], material: Material, place: Sequence[float] = (0, 0, 0)) -> Mesh:
+def box(size: Point, material: Material, place: Point = (0, 0, 0)) -> Mesh:
     """A box of `size` (x, y, z) that stands on `place`, the middle of its floor."""
     return flat(_CUBE * np.asarray(size, float) + np.asarray(place, float), _SIDES, material)
 

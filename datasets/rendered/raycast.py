@@ -73,13 +73,10 @@ class Tracer:
         n = len(directions)
         hit = self.first(origins, directions)
         triangle = hit["primID"].astype(np.int64)
-        seen = Seen(
-            triangle,
-            np.where(triangle >= 0, hit["tfar"], np.inf).astype(np.float32),
-            *(np.zeros((n, 3), np.float32) for _ in range(4)),
-            np.zeros(n, np.float32),
-            np.zeros((n, 3), np.float32),
-        )
+        distance = np.where(triangle >= 0, hit["tfar"], np.inf).astype(np.float32)
+        points, flat, normals, albedo, glow = np.zeros((5, n, 3), np.float32)
+        gloss = np.zeros(n, np.float32)
+        seen = Seen(triangle, distance, points, flat, normals, albedo, gloss, glow)
         rows = np.flatnonzero(triangle >= 0)
         corners = self.triangles[triangle[rows]]
         u, v = hit["u"][rows, None], hit["v"][rows, None]

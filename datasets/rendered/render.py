@@ -1,4 +1,4 @@
-"""A picture of a scene: one ray for each pixel, light filtered over neighbours, edges sampled more."""
+"""An image of a scene: one ray per pixel, filtered light, and more rays at edges."""
 
 from dataclasses import dataclass
 
@@ -105,7 +105,7 @@ def _filtered(
         for dy, dx in ((0, step), (step, -step), (step, 0), (step, step)):
             (y1, y2), (x1, x2) = _overlap(height, dy), _overlap(width, dx)
             a, b = (slice(None), y1, x1), (slice(None), y2, x2)
-            w = sum(m * n for m, n in zip(normals[a], normals[b])).clip(0)
+            w = np.maximum(np.einsum("kij,kij->ij", normals[a], normals[b]), 0)
             for _ in range(3):  # to the power of 8
                 w *= w
             w *= np.abs(depth[a[1:]] - depth[b[1:]]) < 0.03 * depth[a[1:]]

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 
+from datasets.rendered.finishes import GLASS, RUBBER, STEEL, paint, wood
 from datasets.rendered.looks import cloth_color
-from datasets.rendered.materials import Plain, hsv
+from datasets.rendered.materials import Plain
 from datasets.rendered.meshes import (
     Mesh,
     ball,
@@ -18,26 +19,6 @@ from datasets.rendered.meshes import (
     ring,
     tube,
 )
-
-RUBBER = Plain((0.012, 0.012, 0.012), 0.3, 8.0)
-STEEL = Plain((0.35, 0.35, 0.36), 0.2, 6.0, 0.15)
-GLASS = Plain((0.015, 0.02, 0.022), 0.0, 1.0, 0.25)
-WOODS = (0.07, 0.09, 0.055)
-
-
-def paint(rng: np.random.Generator, gloss: float = 0.12) -> Plain:
-    """Paint of vehicles: much white, grey and black."""
-    if rng.random() < 0.6:
-        return Plain(hsv(0.6, 0.05, rng.choice([0.08, 0.2, 0.45, 0.7, 0.9])), 0.05, 1.0, gloss)
-    return Plain(
-        hsv(rng.random(), rng.uniform(0.5, 0.95), rng.uniform(0.25, 0.8)), 0.05, 1.0, gloss
-    )
-
-
-def wood(rng: np.random.Generator) -> Plain:
-    return Plain(
-        hsv(rng.choice(WOODS), rng.uniform(0.3, 0.6), rng.uniform(0.2, 0.75)), 0.4, 5.0, 0.02
-    )
 
 
 def _facing(mesh: Mesh) -> Mesh:
@@ -81,8 +62,8 @@ def car(rng: np.random.Generator) -> list[Mesh]:
     half, nose = length / 2, rng.uniform(0.6, 0.78)
     hood, rear = (0.3 if van else rng.uniform(0.7, 1.1)), rng.uniform(0.0, 0.75) * (not van)
     slope = 0.3 if van else rng.uniform(0.55, 0.85)
-    body = [(half, 0.25), (half, nose), (half - hood, belt), (-half + rear * 0.6, belt)]
-    body = np.array([*body, (-half, belt * 0.95), (-half, 0.25)])
+    back = [(-half + rear * 0.6, belt), (-half, belt * 0.95), (-half, 0.25)]
+    body = np.array([(half, 0.25), (half, nose), (half - hood, belt), *back])
     cabin = np.array(
         [
             (half - hood, belt - 0.03),

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from datasets.rendered.light import Light
-from datasets.rendered.materials import hsv
+from datasets.rendered.materials import Color, hsv
 from datasets.rendered.site import Site
 
 OUTDOORS = {"sun": 0.44, "overcast": 0.34, "evening": 0.1, "night": 0.12}
@@ -67,11 +67,14 @@ def _night(site: Site, rng: np.random.Generator) -> Light:
     ]
     strong = rng.uniform(3, 9)
     color = hsv(rng.choice([0.08, 0.1, 0.55]), rng.uniform(0.1, 0.55), 1.0)
-    r, g, b = (strong * c for c in color)
     return Light(
-        (dark * 0.7, dark * 0.8, dark * 1.3), (dark,) * 3, (dark * 0.5,) * 3,
-        lamps=tuple(lamps), lamp_color=(r, g, b), lamp_size=0.25,
-    )  # fmt: skip
+        (dark * 0.7, dark * 0.8, dark * 1.3),
+        (dark, dark, dark),
+        (dark * 0.5, dark * 0.5, dark * 0.5),
+        lamps=tuple(lamps),
+        lamp_color=scaled(color, strong),
+        lamp_size=0.25,
+    )
 
 
 def _room(site: Site, rng: np.random.Generator) -> Light:
@@ -81,8 +84,18 @@ def _room(site: Site, rng: np.random.Generator) -> Light:
     some = list(site.lamps)
     rng.shuffle(some)
     lamps = tuple(some[: int(rng.integers(2, 6))])
-    sky = tuple(fill * c for c in color)
+    sky = scaled(color, fill)
     return Light(
-        sky, sky, tuple(0.7 * c for c in sky),
-        lamps=lamps, lamp_color=tuple(strong * c for c in color), lamp_size=float(rng.uniform(0.2, 0.7)), filled=0.35,
-    )  # fmt: skip
+        sky,
+        sky,
+        scaled(sky, 0.7),
+        lamps=lamps,
+        lamp_color=scaled(color, strong),
+        lamp_size=float(rng.uniform(0.2, 0.7)),
+        filled=0.35,
+    )
+
+
+def scaled(color: Color, by: float) -> Color:
+    r, g, b = color
+    return by * r, by * g, by * b
