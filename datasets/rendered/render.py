@@ -9,6 +9,7 @@ from datasets.rendered.light import Light
 from datasets.rendered.meshes import dot
 from datasets.rendered.raycast import Seen, Tracer
 
+EDGE = 0.09  # change between neighbours from which a pixel is an edge
 EDGE_SAMPLES = 2  # further rays for a pixel with an edge
 EDGE_SHARE = 0.3  # of all pixels at most
 MIRROR = 0.035  # gloss from which reflections are traced
@@ -138,11 +139,11 @@ def _edges(colors: np.ndarray, seen: Seen, width: int, height: int) -> np.ndarra
         change += 0.3 * (np.abs(depth[a] - depth[b]) > 0.06 * np.minimum(depth[a], depth[b]))
         strength[a] = np.maximum(strength[a], change)
         strength[b] = np.maximum(strength[b], change)
-    strength = strength.ravel()
-    chosen = np.flatnonzero(strength > 0.09)
-    most = int(EDGE_SHARE * len(strength))
+    chosen = np.flatnonzero(strength > EDGE)
+    most = int(EDGE_SHARE * strength.size)
     if len(chosen) > most:
-        chosen = chosen[np.argpartition(-strength[chosen], most)[:most]]
+        weakest = -strength.ravel()[chosen]
+        chosen = chosen[np.argpartition(weakest, most)[:most]]
     return chosen
 
 
