@@ -11,8 +11,13 @@ from configs.defaults import load_cfg
 from engine.training import train_step
 from engine.training.batching import Part
 from engine.training.schedule import learning_rate
-from engine.training.train_step import TrainStep, loss_weights
+from engine.training.train_step import TrainStep, check_finite, loss_weights, make_optimizer
+from models.backbones import FrozenNormStatistics
 from models.build import build_distiller, build_net
+from models.filtering import DetectionLimits, filter_detections
+from models.oim import OIM
+from models.outputs import Detections
+from models.roi_heads import detection_losses
 from models.search_net import SearchNet
 from tests.tiny import TINY, pairs
 from utils.errors import UserError
@@ -58,6 +63,69 @@ def test_gradients_are_clipped_to_the_norm_of_the_config():
     assert whole.norm() > 0.1
     assert clipped.norm() == pytest.approx(0.01, rel=1e-3)
     torch.testing.assert_close(clipped / clipped.norm(), whole / whole.norm(), atol=1e-4, rtol=0)
+
+
+def step_of(parts: int) -> tuple[dict[str, float], Tensor]:
+    """Losses and change of the weights of one step, of a batch in that many parts.
+
+    All regions are used, so that parts do not depend on random samples. The losses of the RPN have
+    no weight: they are means over anchors, of which images have different numbers.
+    """
+    every = {"MODEL.RPN.BATCH_SIZE": 9999, "MODEL.ROI.BATCH_SIZE": 999}
+    positive = {"MODEL.ROI.POSITIVE_FRACTION": 0.5, "BACKBONE.FROZEN_BN": True}
+    positive |= {f"SOLVER.LOSS_WEIGHTS.{name}": 0.0 for name in ("RPN_CLS", "RPN_REG")}
+    torch.manual_seed(3)
+    cfg = load_cfg(None, pairs(SMALL | every | positive | {"SOLVER.CLIP_GRADIENTS": 0.0}))
+    net = build_net(cfg, num_pids=3).train()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.eval()  # its statistics would be those of one part
+    step = TrainStep(cfg, net, net, CPU)
+    before = flat(step.parameters)
+    size = len(IMAGES) // parts
+    cuts = [Part(IMAGES[i : i + size], TARGETS[i : i + size]) for i in range(0, 2, size)]
+    losses = step.step(cuts, RATE, "a test")
+    return losses, before - flat(step.parameters)
+
+
+def test_parts_of_a_batch_add_up_to_the_whole():
+    """Losses are means over images, proposals or labelled people of the whole batch."""
+    losses, change = step_of(1)
+    in_parts, change_in_parts = step_of(2)
+    names = ("proposal_cls", "proposal_reg", "oim", "total")
+    assert [in_parts[n] for n in names] == pytest.approx([losses[n] for n in names], rel=1e-4)
+    torch.testing.assert_close(change_in_parts, change, atol=1e-5, rtol=1e-3)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run():
+    with pytest.raises(UserError, match="oim"):
+        check_finite({"rpn_cls": torch.ones(()), "oim": torch.tensor(torch.nan)}, "a test")
+
+
+def test_a_second_pass_leaves_the_statistics_of_norms():
+    norm = nn.BatchNorm1d(2)
+    with FrozenNormStatistics(norm):
+        norm(torch.rand(4, 2))
+    assert norm.running_mean.tolist() == [0, 0] and norm.num_batches_tracked == 0
+    norm(torch.rand(4, 2))
+    assert norm.running_mean.all() and norm.num_batches_tracked == 1
+
+
+def test_optimizers_have_the_values_of_the_config():
+    weights = [nn.Parameter(torch.zeros(2))]
+    values = {"SOLVER.MOMENTUM": 0.7, "SOLVER.WEIGHT_DECAY": 0.01}
+    for name, key, expected in (("sgd", "momentum", 0.7), ("adamw", "betas", (0.7, 0.999))):
+        cfg = load_cfg(None, pairs(values | {"SOLVER.OPTIMIZER": name}))
+        (group,) = make_optimizer(cfg, weights).param_groups
+        assert (group[key], group["weight_decay"]) == (expected, 0.01)
+
+
+def test_background_is_not_written_to_the_oim_tables(monkeypatch):
+    written = []
+    monkeypatch.setattr(OIM, "update", lambda self, x, labels: written.append((x, labels)))
+    take_step()
+    ((embeddings, labels),) = written
+    assert len(embeddings) == len(labels) > 0 and (labels > 0).all()
 
 
 def _halve(parameter: nn.Parameter) -> None:
@@ -165,6 +233,31 @@ def test_learning_rate_by_hand():
     """Four steps per epoch: a linear warm-up over the first, then a tenth from epoch 2 on."""
     rates = [learning_rate(step, 4, 0.3, 0.1, [2], 0.1) for step in range(10)]
     assert rates == pytest.approx([0.03, 0.12, 0.21, 0.3, 0.3, 0.3, 0.3, 0.3, 0.03, 0.03])
+
+
+def test_detection_losses_by_hand():
+    """Means over all regions; the deltas of people count, with a smooth L1 of beta 1."""
+    logits = torch.tensor([[0.0, 0.0], [0.0, 0.0]])
+    deltas = torch.zeros(2, 8)
+    deltas[0, 4:] = torch.tensor([0.5, 3.0, 0.0, 0.0])
+    losses = detection_losses(logits, deltas, torch.tensor([7, 0]), torch.zeros(2, 4))
+    assert losses["proposal_cls"].item() == pytest.approx(0.6931, abs=1e-4)
+    assert losses["proposal_reg"].item() == pytest.approx((0.125 + 2.5) / 2)
+
+
+def test_detections_are_filtered_by_score_overlap_and_count():
+    boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 30, 10], [40, 0, 40, 9.0]])
+    scores = torch.tensor([0.6, 0.9, 0.5, 0.8])
+    limits = DetectionLimits(0.4, 0.5, 5)
+    assert filter_detections(boxes, scores, limits).tolist() == [1, 2]
+    assert filter_detections(boxes, scores, limits._replace(score=0.5)).tolist() == [1]
+    assert filter_detections(boxes, scores, limits._replace(overlap=0.95)).tolist() == [1, 0, 2]
+    assert filter_detections(boxes, scores, limits._replace(count=1)).tolist() == [1]
+
+
+def test_embeddings_are_weighted_by_the_score():
+    found = Detections(torch.zeros(2, 4), torch.tensor([0.5, 1.0]), torch.ones(2, 3))
+    assert found.weighted_embeddings.tolist() == [[0.5] * 3, [1.0] * 3]
 
 
 def test_anchors_are_ordered_by_ratio(net: SearchNet):
