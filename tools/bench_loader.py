@@ -60,10 +60,18 @@ def main() -> None:
         "--images", type=Path, metavar="FOLDER", help="read the .jpg files of this folder instead"
     )
     parser.add_argument(
-        "--steps", type=positive, default=10, metavar="N", help="training steps per second (10)"
+        "--steps",
+        type=positive,
+        default=10,
+        metavar="N",
+        help="training steps per second (default: 10)",
     )
     parser.add_argument(
-        "--batch", type=positive, default=5, metavar="N", help="images per training step (5)"
+        "--batch",
+        type=positive,
+        default=5,
+        metavar="N",
+        help="images per training step (default: 5)",
     )
     args = parser.parse_args()
     torch.set_num_threads(1)  # the same as in a loader worker

@@ -195,7 +195,11 @@ def main() -> None:
         help="measure every memory-saving option, or only fast and plain (default: all)",
     )
     parser.add_argument(
-        "--repeats", type=positive, default=3, metavar="N", help="timed steps after a warm-up (3)"
+        "--repeats",
+        type=positive,
+        default=3,
+        metavar="N",
+        help="timed steps after a warm-up (default: 3)",
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config values")
     args = parser.parse_intermixed_args()

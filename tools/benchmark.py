@@ -167,7 +167,11 @@ class Benchmark:
 def parse_args() -> argparse.Namespace:
     parser = program_parser(__doc__)
     parser.add_argument(
-        "--jobs", type=positive, default=1, metavar="N", help="number of simultaneous trainings (1)"
+        "--jobs",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="number of simultaneous trainings (default: 1)",
     )
     parser.add_argument(
         "--rows",

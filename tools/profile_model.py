@@ -173,10 +173,18 @@ def main() -> None:
         help="YAML config; repeat the option to compare several models",
     )
     parser.add_argument(
-        "--batch", type=numbers, default=[1, 4], metavar="N,N", help="images per pass (default 1,4)"
+        "--batch",
+        type=numbers,
+        default=[1, 4],
+        metavar="N,N",
+        help="images per pass (default: 1,4)",
     )
     parser.add_argument(
-        "--repeats", type=positive, default=5, metavar="N", help="timed passes per median (5)"
+        "--repeats",
+        type=positive,
+        default=5,
+        metavar="N",
+        help="timed passes per median (default: 5)",
     )
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY VALUE", help="config values for all models"
