@@ -15,6 +15,7 @@ from models.fast.roi_align import GatheredRoIAlign
 from models.fast.rpn_head import SparseRPNHead
 from models.filtering import DetectionLimits
 from models.oim import OIM
+from models.reference import Sizes
 from models.roi_heads import PersonSearchHeads
 from models.search_net import SearchNet
 
@@ -94,6 +95,27 @@ def detection_limits(cfg: CfgNode) -> DetectionLimits:
     """The limits that a network of `cfg` filters its detections by."""
     roi = cfg.MODEL.ROI
     return DetectionLimits(roi.SCORE_THRESH, roi.NMS_THRESH, roi.DETECTIONS_PER_IMAGE)
+
+
+def reference_sizes(cfg: CfgNode, num_pids: int) -> Sizes:
+    """The sizes with which models.reference computes the network of `cfg` in plain formulas."""
+    model, rpn = cfg.MODEL, cfg.MODEL.RPN
+    return Sizes(
+        backbone=cfg.BACKBONE.NAME,
+        frozen_bn=cfg.BACKBONE.FROZEN_BN,
+        identities=num_pids,
+        queue=model.OIM.QUEUE_SIZE,
+        image=(cfg.INPUT.MIN_SIZE, cfg.INPUT.MAX_SIZE),
+        channels=model.FPN_CHANNELS,
+        fc=model.FC_SIZE,
+        embedding=model.EMBEDDING_SIZE,
+        anchors=tuple(model.ANCHOR_SIZES),
+        rpn_candidates=tuple(rpn.PRE_NMS_TOP_N),
+        rpn_keep=tuple(rpn.POST_NMS_TOP_N),
+        rpn_score=rpn.SCORE_THRESH,
+        regions=model.ROI.BATCH_SIZE,
+        detections=model.ROI.DETECTIONS_PER_IMAGE,
+    )
 
 
 def build_terms(cfg: CfgNode, teacher_cfg: CfgNode) -> dict[str, nn.Module]:
