@@ -414,12 +414,16 @@ def detection_scores(truth, dets, threshold: float) -> dict[str, float]:
     return {"recall": recall, "ap": average_precision_score(right, scores) * recall}
 
 
-def search_scores(boxes, feats, queries: Tensor, protocol, cbgm=None) -> dict:
+def search_scores(dets, feats, queries: Tensor, protocol, cbgm=None) -> dict:
     """mAP and top-1, 5, 10, and for each query its ranking of (similarity, right, image).
 
-    boxes [n, 4] and feats [n, D] of each gallery image, detections with score 0.5 or more; queries
-    [Q, D]. protocol: a datasets.protocol.Protocol. An image that is listed twice counts twice.
+    Detections [n, 5] (box, score) and embeddings [n, D] of each gallery image; those with score 0.5
+    or more are ranked by inner product with the queries [Q, D], in the images that the protocol (of
+    datasets.protocol) lists for the query. An image that is listed twice counts twice.
     """
+    keep = [d[:, 4] >= 0.5 for d in dets]
+    boxes = [d[k, :4].double().tolist() for d, k in zip(dets, keep)]
+    feats = [f[k] for f, k in zip(feats, keep)]
     aps, first_hits, rankings = [], [], []
     for row, query in enumerate(protocol.queries):
         listed = {image: n for image, n in enumerate(protocol.listed[row].tolist()) if n}
@@ -430,7 +434,7 @@ def search_scores(boxes, feats, queries: Tensor, protocol, cbgm=None) -> dict:
         ranking, found, present = [], 0, int((protocol.query == row).sum())
         for image, times in listed.items():
             true = protocol.boxes[protocol.box_entry == entries.get(image, -1)].tolist()
-            hit = right_detection(sims[image], boxes[image].tolist(), true)
+            hit = right_detection(sims[image], boxes[image], true)
             found += times * (hit is not None)
             ranking += times * [(s, d == hit, image) for d, s in enumerate(sims[image])]
         ranking.sort(key=lambda one: (-one[0], one[1]))  # of equal similarities, wrong ones first

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torchvision.transforms.functional import to_tensor
+from yacs.config import CfgNode
 
 from configs.defaults import load_cfg
 from models.build import build_net
@@ -27,9 +28,13 @@ PARAMETERS = {
 }
 
 
-def golden_net(backbone: str, **overrides: str) -> SearchNet:
+def golden_cfg(backbone: str, **overrides: str) -> CfgNode:
     options = {"BACKBONE.NAME": backbone, "BACKBONE.WEIGHTS": "", "MODEL.OIM.QUEUE_SIZE": "30"}
-    return build_net(load_cfg(None, pairs(options | overrides)), num_pids=40)
+    return load_cfg(None, pairs(options | overrides))
+
+
+def golden_net(backbone: str, **overrides: str) -> SearchNet:
+    return build_net(golden_cfg(backbone, **overrides), num_pids=40)
 
 
 def load_named_weights(net: SearchNet, backbone: str) -> None:

@@ -1,23 +1,20 @@
-"""What the metrics must equal, as plain loops: those of models.reference, and what only tests need."""
+"""Plain loops that the metrics must equal, beside those of models.reference."""
 
 import numpy as np
 
 from models import reference
 
 
-def search(dets, feats, query_feats, protocol, score_thr=0.5, cbgm=None):
-    """As `metrics.search`, with each query's ranking in `rankings`: (similarity, right, image)."""
-    keep = [d[:, 4] >= score_thr for d in dets]
-    boxes = [d[k, :4].double() for d, k in zip(dets, keep)]
-    feats = [f[k] for f, k in zip(feats, keep)]
-    return reference.search_scores(boxes, feats, query_feats, protocol, cbgm)
-
-
-def similarities(ranking, query_images):
-    """Of one query: the largest similarity in images without the person, -inf without any, and the
-    similarities of its right detections."""
-    others = [s for s, _, image in ranking if image not in query_images]
-    return max(others, default=-np.inf), [s for s, right, _ in ranking if right]
+def similarities(result, protocol):
+    """For each query of a reference search: the largest similarity in images without the person
+    (-inf without any), and the similarities of the right detections."""
+    wrong, right = [], []
+    for row, ranking in enumerate(result["rankings"]):
+        images = set(protocol.image[protocol.query == row])
+        others = [similarity for similarity, _, image in ranking if image not in images]
+        wrong.append(max(others, default=-np.inf))
+        right.append([similarity for similarity, is_right, _ in ranking if is_right])
+    return wrong, right
 
 
 def labelled(gt_boxes, dets, is_labelled):

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from models.fast.rpn_head import SparseRPNHead
+from configs.defaults import load_cfg
 from tests.training import CONFIG
-from tools import bench_loader, bench_step, plain
+from tools import bench_loader, bench_step
 
 
 @pytest.mark.slow
@@ -37,13 +37,12 @@ def test_a_wrong_value_is_an_error_and_an_unsupported_option_is_skipped(
     assert "FROZEN_BN True" not in out and "out of memory" not in out
 
 
-def test_plain_formulas_stay_patched_in_the_child_process(tmp_path):
-    (tmp_path / "tiny.yaml").write_text(CONFIG)
-    fast = SparseRPNHead.forward
-    with bench_step._formulas:
-        bench_step._prepare(str(tmp_path / "tiny.yaml"), None, [], plain=True)
-        assert SparseRPNHead.forward is plain.rpn_head
-    assert SparseRPNHead.forward is fast
+@pytest.mark.parametrize("teacher", [None, "teacher.yaml"])
+def test_the_plain_step_is_for_published_options(teacher):
+    assert bench_step.has_plain_step(load_cfg(None), teacher)
+    assert not bench_step.has_plain_step(load_cfg(None, ["SOLVER.AMP", "bf16"]), teacher)
+    other = load_cfg(None, ["DISTILLER.TERMS", "[dfd, ld]"])
+    assert bench_step.has_plain_step(other, teacher) == (teacher is None)
 
 
 def test_number_of_workers(tmp_path, monkeypatch, capsys):

@@ -17,7 +17,7 @@ from engine.evaluation import evaluate as ev
 from engine.evaluation.cache import CACHE, LISTS, load_cache, made_from
 from engine.evaluation.extract import collect, extract
 from engine.evaluation.records import flat_metrics
-from tests import oracle
+from models import reference
 from tests.annotations import write_prw
 from tests.tiny import TINY, pairs
 from utils.errors import UserError
@@ -151,7 +151,7 @@ def test_every_protocol_equals_the_loops(dataset, made, use_cbgm):
     data = cache["gallery_dets"], cache["gallery_feats"], torch.stack(cache["query_box_feats"])
     results = ev.score(cache, dataset, protocols, cfg)
     for gallery, protocol in zip(results["galleries"], protocols):
-        want = oracle.search(*data, protocol, cbgm=ev.context_of(cache, cfg))
+        want = reference.search_scores(*data, protocol, ev.context_of(cache, cfg))
         assert [gallery[n] for n in ev.NUMBERS] == pytest.approx([want[n] for n in ev.NUMBERS])
 
 

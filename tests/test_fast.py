@@ -15,10 +15,8 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 from torchvision.ops.poolers import initLevelMapper
 
-from configs.defaults import load_cfg
-from engine.training.generators import seed_everything
+from models import reference
 from models.backbones import BACKBONES, LeanFPN, make_backbone
-from models.build import build_distiller, build_net
 from models.distill.dfd import LevelLoss
 from models.fast import map_sums
 from models.fast.inference import fold_norms, optimize_for_inference
@@ -29,8 +27,6 @@ from tests.golden_net import (
     golden_net,
     load_named_weights,
 )
-from tests.training import CONFIG
-from tools.plain import dfd_level, plain_formulas
 
 ROOT = Path(__file__).parent.parent
 BOX = [[20.0, 30, 80, 200]]
@@ -43,42 +39,6 @@ def same_loss_and_gradients(fast: tuple, plain: tuple) -> None:
     found, wanted = torch.autograd.grad(loss, leaves), torch.autograd.grad(expected, others)
     for number, (a, b) in enumerate(zip(found, wanted, strict=True)):
         assert b.any() and (a - b).norm() <= 1e-5 * b.norm(), (number, a.shape)
-
-
-# --- a whole step ------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_a_step_by_the_plain_formulas(tmp_path):
-    """The same regions, losses and gradients of a student under its teacher."""
-    (tmp_path / "tiny.yaml").write_text(CONFIG)
-    cfg = load_cfg(str(tmp_path / "tiny.yaml"))
-    targets = [
-        {"boxes": torch.tensor([[10.0, 10, 40, 60], [60, 5, 80, 50]]), "labels": torch.tensor(ids)}
-        for ids in ([1, 2], [3, 1])
-    ]
-
-    def step() -> tuple[dict[str, Tensor], list[tuple[str, Tensor]]]:
-        seed_everything(1)
-        model = build_distiller(cfg, build_net(cfg, 5), build_net(cfg, 5), cfg).train()
-        with torch.no_grad():
-            model.teacher.oim.lut.copy_(torch.eye(5, 16))
-        images = [torch.randint(0, 256, (3, 64, 112), dtype=torch.uint8) for _ in targets]
-        losses = model(images, targets).losses
-        sum(losses.values()).backward()
-        return losses, [(n, p.grad) for n, p in model.named_parameters() if p.grad is not None]
-
-    losses, gradients = step()
-    with plain_formulas():
-        expected, wanted = step()
-    assert {"rpn_cls", "rpn_reg", "oim", "dfd", "ld", "cd"} < losses.keys()
-    for name, loss in expected.items():
-        torch.testing.assert_close(losses[name], loss, rtol=1e-6, atol=0)
-    largest = max(float(gradient.norm()) for _, gradient in wanted)
-    for (name, found), (other, gradient) in zip(gradients, wanted, strict=True):
-        assert name == other
-        if gradient.norm() > 1e-5 * largest:  # below it, sums of what cancels: noise
-            assert (found - gradient).norm() <= 1e-5 * gradient.norm(), name
 
 
 # --- the RPN head ------------------------------------------------------------------------------
@@ -140,29 +100,44 @@ def test_rpn_head_without_graph_is_torchvisions():
 # --- DFD ---------------------------------------------------------------------------------------
 
 
+PARTS = ("fg", "bg", "attention", "relation")
+
+
+def plain_level(level: LevelLoss, student_channels: int) -> reference.DFDLevel:
+    """The level in plain formulas, with the same parameters."""
+    plain = reference.DFDLevel(student_channels, level.student_context.mask.in_channels)
+    plain.load_state_dict(level.state_dict())
+    return plain
+
+
+def plain_loss(plain: reference.DFDLevel, weights: dict[str, float], *maps: Tensor) -> Tensor:
+    parts = zip(PARTS, plain.parts(*maps))
+    return sum(weights[name] * part for name, part in parts) / len(maps[0])
+
+
 @pytest.mark.parametrize("channels", [12, 8])
-@pytest.mark.parametrize("part", ["fg", "bg", "attention", "relation", "all"])
+@pytest.mark.parametrize("part", [*PARTS, "all"])
 def test_dfd_level(part, channels):
     """Each part and all parts together, with equal and different numbers of channels."""
     torch.manual_seed(0)
-    parts = ("fg", "bg", "attention", "relation")
-    level = LevelLoss(channels, 8, {name: float(part in (name, "all")) for name in parts})
+    level = LevelLoss(channels, 8, {name: float(part in (name, "all")) for name in PARTS})
     for weight in level.parameters():
         nn.init.normal_(weight, std=0.3)
+    plain, results = plain_level(level, channels), []
     teacher = torch.randn(2, 8, 10, 14)
     foreground = torch.zeros(2, 10, 14)
     foreground[0, 2:6, 3:9] = 1 / 24
-    results = []
-    for loss in (LevelLoss.forward, dfd_level):
+    for module in (level, plain):
         student = torch.randn(2, channels, 10, 14, generator=torch.manual_seed(1))
         student.requires_grad_()
-        value = loss(level, student, teacher, foreground, 0.5)
+        if module is plain:
+            value = plain_loss(plain, level.weights, student, teacher, foreground)
+        else:
+            value = level(student, teacher, foreground, 0.5)
         leaves = [student]
-        if part in (
-            "relation",
-            "all",
-        ):  # the softmax is invariant to the mask's bias: its gradient is noise
-            leaves += [p for n, p in level.named_parameters() if not n.endswith("mask.bias")]
+        if part in ("relation", "all"):
+            # the softmax is invariant to the mask's bias: its gradient is noise
+            leaves += [p for n, p in module.named_parameters() if not n.endswith("mask.bias")]
         results.append((value, leaves))
     same_loss_and_gradients(*results)
 
@@ -178,7 +153,7 @@ def test_dfd_of_large_maps_is_accurate():
     foreground[0, 50:100, 60:90] = 1 / 1500
     found = level(*maps, foreground, 0.5)
     doubles = [tensor.double() for tensor in (*maps, foreground)]
-    expected = dfd_level(level.double(), *doubles, 0.5)
+    expected = plain_loss(plain_level(level, 64).double(), strengths, *doubles)
     torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=0)
 
 

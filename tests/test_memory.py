@@ -14,7 +14,6 @@ from engine.training.train_step import TrainStep
 from models.backbones import BACKBONES, FrozenNormStatistics, make_backbone
 from models.build import build_distiller, build_net
 from tests.training import CONFIG, same
-from tools.plain import all_activations_kept
 from utils.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -48,9 +47,14 @@ def learn(tmp_path):
     return steps
 
 
+def store_all_activations(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("models.backbones._checkpointed", lambda block, x: block(x))
+
+
 @pytest.mark.parametrize("everywhere", ["False", "True"])
 def test_checkpointed_backbone_is_equal_to_the_bit(learn, everywhere):
-    with all_activations_kept():
+    with pytest.MonkeyPatch.context() as patch:
+        store_all_activations(patch)
         losses, net, _ = learn()
     others, checkpointed, _ = learn("BACKBONE.CHECKPOINT", everywhere)
     assert losses == others
@@ -82,7 +86,8 @@ def test_checkpointed_backbone_stores_less(name):
         return sum(storages.values())
 
     plain, first_stage, everywhere = nets = make(False), make(False), make(True)
-    with all_activations_kept():
+    with pytest.MonkeyPatch.context() as patch:
+        store_all_activations(patch)
         stored = [bytes_stored(plain)]
     stored += [bytes_stored(first_stage), bytes_stored(everywhere)]
     for net in nets[1:]:

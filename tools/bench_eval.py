@@ -21,7 +21,7 @@ from datasets.cuhk_sysu import SIZES
 from datasets.protocol import Protocol
 from engine.evaluation import metrics
 from engine.evaluation.cbgm import CBGM
-from tests import oracle
+from models import reference
 from tools.measure.machine import describe_machine, peak_gib
 from utils.arguments import positive, program_parser, whole
 from utils.errors import UserError, run_main
@@ -133,7 +133,7 @@ def detection_row(case: Case) -> list:
     """Table row for the detection scores."""
     took, _ = seconds(metrics.detection, case.truth, case.dets, 0.5)
     some = len(case.dets) // 10
-    loop, want = seconds(oracle.detection, case.truth[:some], case.dets[:some], 0.5)
+    loop, want = seconds(reference.detection_scores, case.truth[:some], case.dets[:some], 0.5)
     got = metrics.detection(case.truth[:some], case.dets[:some], 0.5)
     return [
         f"{case.name} detection",
@@ -146,14 +146,11 @@ def detection_row(case: Case) -> list:
 
 
 def search_row(case: Case, protocol: Protocol, cbgm: CBGM | None, count: int) -> list:
-    """Table row for the search scores. The loop runs on `count` queries, and its time excludes the
-    selection of detections by score."""
+    """Table row for the search scores. The loop runs on `count` queries."""
     data = case.dets, case.feats, case.query_feats
     took, got = seconds(metrics.search, *data, protocol, 0.5, cbgm)
-    kept = oracle.above(case.dets, case.feats, 0.5)
-    loop, want = seconds(
-        oracle.rank, *kept, case.query_feats, some_queries(case, protocol, count), cbgm
-    )
+    some = some_queries(case, protocol, count)
+    loop, want = seconds(reference.search_scores, *data, some, cbgm)
     loop *= len(case.matches) / count
     rows = np.linspace(0, len(case.matches) - 1, count).astype(int)
     name = f"{case.name} {protocol.name}{' + CBGM' if cbgm else ''}"

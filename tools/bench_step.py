@@ -1,7 +1,8 @@
 """Measure memory and time of a training step: plain, fast and with each memory-saving option.
 
-The plain step computes the plain formulas of what models/fast computes in another way. Plain and
-fast steps alternate, so both are measured under the same load.
+The plain step is that of models/reference.py, which has the published options only; for another
+method, precision or division of the batch it is left out. Plain and fast steps alternate, so both
+are measured under the same load.
 
     python -m tools.bench_step --cfg configs/cuhk_sysu/resnet50_base.yaml
     python -m tools.bench_step --cfg configs/cuhk_sysu/resnet18_ddps.yaml \\
@@ -16,22 +17,22 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
 from functools import partial
 from multiprocessing import get_context
 
 import torch
 from tabulate import tabulate
 from torch.utils.flop_counter import FlopCounterMode
+from yacs.config import CfgNode
 
 from configs.defaults import load_cfg
 from engine.device import choose_device
 from engine.training.batching import Batching
 from engine.training.generators import seed_everything
 from engine.training.train_step import TrainStep
-from models.build import build_distiller, build_net
+from models import reference
+from models.build import build_distiller, build_net, reference_sizes
 from tools.measure.machine import describe_machine, matmul_flops, peak_memory
-from tools.plain import plain_formulas
 from utils.arguments import positive, program_parser
 from utils.errors import UserError, no_memory, run_main
 from utils.memory import keep_freed_memory
@@ -104,32 +105,61 @@ class Bench:
         return self.pool.submit(_flops).result()
 
 
-_train: Callable[[], None]
+_train: Callable[[], object]
 _device: torch.device
 _before: int
-_formulas = ExitStack()  # its patches stay until it is closed or the process ends
 
 
 def _prepare(path: str, teacher: str | None, overrides: list[str], plain: bool) -> None:
-    """Build the network and its TrainStep in the child process; see `Bench.__init__`."""
+    """Build the network and its training step in the child process; see `Bench.__init__`."""
     global _train, _device, _before
-    if plain:
-        _formulas.enter_context(plain_formulas())
     cfg = load_cfg(path, ["BACKBONE.WEIGHTS", "", *overrides])
+    teacher_cfg = load_cfg(teacher, ["BACKBONE.WEIGHTS", ""]) if teacher else None
     _device = choose_device(cfg.DEVICE)
-    if not plain:
-        keep_freed_memory(_device.type)
     seed_everything(cfg.SEED)
     _before = 0 if _device.type == "cuda" else peak_memory(_device)
+    if plain:
+        _train = plain_step(cfg, teacher_cfg)
+    else:
+        keep_freed_memory(_device.type)
+        _train = fast_step(cfg, teacher_cfg)
+
+
+def fast_step(cfg: CfgNode, teacher_cfg: CfgNode | None) -> Callable[[], object]:
+    """The training step of a run on a random batch."""
     net = model = build_net(cfg, IDENTITIES).to(_device)
-    if teacher:
-        teacher_cfg = load_cfg(teacher, ["BACKBONE.WEIGHTS", ""])
-        teacher_net = build_net(teacher_cfg, IDENTITIES).to(_device)
-        model = build_distiller(cfg, net, teacher_net, teacher_cfg).to(_device)
+    if teacher_cfg:
+        teacher = build_net(teacher_cfg, IDENTITIES).to(_device)
+        model = build_distiller(cfg, net, teacher, teacher_cfg).to(_device)
     train_step = TrainStep(cfg, model.train(), net, _device)
     batching = Batching.of(cfg)
     parts = batching.parts(*make_batch(cfg, batching.size, _device), batching.size)
-    _train = partial(train_step.step, parts, 1e-4, "a benchmark")
+    return partial(train_step.step, parts, 1e-4, "a benchmark")
+
+
+def plain_step(cfg: CfgNode, teacher_cfg: CfgNode | None) -> Callable[[], object]:
+    """The training step of models/reference.py on a random batch."""
+    student = reference.Network(reference_sizes(cfg, IDENTITIES)).to(_device)
+    weights, teacher, dfd = list(student.parameters()), None, None
+    if teacher_cfg:
+        teacher = reference.Network(reference_sizes(teacher_cfg, IDENTITIES)).to(_device).eval()
+        dfd = reference.DFD(cfg.MODEL.FPN_CHANNELS, teacher_cfg.MODEL.FPN_CHANNELS).to(_device)
+        weights += dfd.parameters()
+    weights = [weight for weight in weights if weight.requires_grad]
+    optimizer = torch.optim.SGD(weights, 1e-4, momentum=0.9, weight_decay=5e-4)
+    batch = make_batch(cfg, cfg.INPUT.BATCH_SIZE_TRAIN, _device)
+
+    def step() -> list[float]:
+        losses = reference.training_step(student, optimizer, *batch, teacher, dfd)
+        return [float(loss) for loss in losses.values()]
+
+    return step
+
+
+def has_plain_step(cfg: CfgNode, teacher: str | None) -> bool:
+    """Whether models/reference.py computes the step of this config."""
+    published = cfg.SOLVER.AMP == "" and cfg.SOLVER.ACCUMULATE == 1
+    return published and not (teacher and sorted(cfg.DISTILLER.TERMS) != ["cd", "dfd", "ld"])
 
 
 def _step() -> tuple[float, float]:
@@ -158,19 +188,23 @@ def summary(steps: list[tuple[float, float]]) -> list[float]:
     return [max(peaks) / 2**30, statistics.median(seconds)]
 
 
-def compare_with_plain(options: tuple, repeats: int) -> tuple[list[list], str]:
-    """Table rows of the fast and the plain step, and one line that compares them."""
-    fast, plain = Bench(*options), Bench(*options, plain=True)
-    steps = in_turn([fast, plain], repeats)
-    ratios = [a / b for (a, _), (b, _) in zip(*steps)]
-    flops, peak = fast.flops()
+def compare_with_plain(options: tuple, plain: bool, repeats: int) -> tuple[list[list], list[str]]:
+    """Table rows of the fast and, with `plain`, of the plain step, and lines about them."""
+    benches = [Bench(*options)] + ([Bench(*options, plain=True)] if plain else [])
+    steps = in_turn(benches, repeats)
+    flops, peak = benches[0].flops()
     rows = [[name, *summary(one)] for name, one in zip(("none", "plain formulas"), steps)]
-    return rows, (
-        f"time of fast relative to plain formulas, over pairs of steps: median "
-        f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}); one step is "
-        f"{flops / 1e9:.0f} GFLOP and reaches {flops / rows[0][2] / peak:.0%} of the "
+    lines = [
+        f"one step is {flops / 1e9:.0f} GFLOP and reaches {flops / rows[0][2] / peak:.0%} of the "
         f"{peak / 1e9:.0f} GFLOP/s of a matrix product on this machine"
-    )
+    ]
+    if plain:
+        ratios = [a / b for (a, _), (b, _) in zip(*steps)]
+        lines.append(
+            f"time of fast relative to plain formulas, over pairs of steps: median "
+            f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        )
+    return rows, lines
 
 
 def report(*rows: list) -> None:
@@ -208,7 +242,8 @@ def main() -> None:
     trials = measures(cfg.INPUT.BATCH_SIZE_TRAIN, device)
     setting = args.cfg, args.teacher
     try:
-        rows, line = compare_with_plain((*setting, args.overrides), args.repeats)
+        plain = has_plain_step(cfg, args.teacher)
+        rows, lines = compare_with_plain((*setting, args.overrides), plain, args.repeats)
     except BrokenProcessPool:
         raise UserError(
             f"--cfg {args.cfg}: a step was stopped, most likely for lack of memory; expected a "
@@ -245,7 +280,7 @@ def main() -> None:
             missingval="out of memory",
         )
     )
-    print(line)
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":
