@@ -1,5 +1,6 @@
 """Files and locks: durable and complete writes, one process at a time, loading runs no code."""
 
+import errno
 import os
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from engine.training.lock import sole_run
+from utils import files, locks
 from utils.errors import DamagedError, UserError
 from utils.files import load_file, save_file, write_text, written_beside
 from utils.locks import locked
@@ -72,3 +74,57 @@ def test_loading_a_file_runs_no_code(tmp_path):
     assert not (tmp_path / "harm").exists()
     save_file({"model": torch.ones(2)}, tmp_path / "b.pth")
     assert load_file(tmp_path / "b.pth", "--ckpt")["model"].tolist() == [1, 1]
+
+
+def test_each_writer_of_a_file_has_its_own(tmp_path):
+    path = tmp_path / "a.txt"
+    with written_beside(path) as first:
+        first.write(b"first " * 1000)
+        with written_beside(path) as second:
+            second.write(b"second")
+        assert path.read_bytes() == b"second"
+    assert path.read_bytes() == b"first " * 1000
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_failing_writer_leaves_the_part_of_another(tmp_path):
+    path = tmp_path / "a.txt"
+    with written_beside(path) as first:
+        first.write(b"first")
+        with pytest.raises(ZeroDivisionError), written_beside(path):
+            raise ZeroDivisionError
+    assert path.read_bytes() == b"first" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_the_rest_of_a_killed_writer_is_overwritten(tmp_path):
+    path = tmp_path / "a.txt"
+    (tmp_path / "a.txt.part").write_text("a long rest")
+    write_text("short", path)
+    assert path.read_text() == "short" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_disk_without_locks(tmp_path, monkeypatch, capsys):
+    def refuse(*_args, **_options):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(files, "lock_descriptor", refuse)
+    monkeypatch.setattr(locks.FileLock, "acquire", refuse)
+    write_text("text", tmp_path / "a.txt")
+    assert (tmp_path / "a.txt").read_text() == "text"
+    with locked(tmp_path / "lock", "the index"):
+        assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_a_process_that_was_started_does_not_hold_the_lock(tmp_path):
+    stop, go = os.pipe()
+    with locked(tmp_path / "lock", "the index"):
+        child = os.fork()
+        if child == 0:
+            os.read(stop, 1)
+            os._exit(0)
+    try:
+        with locked(tmp_path / "lock", "the index"):
+            pass
+    finally:
+        os.write(go, b".")
+        os.waitpid(child, 0)

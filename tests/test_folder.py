@@ -121,7 +121,7 @@ def test_two_runs_do_not_share_it(base, tmp_path):
 def test_only_its_own_beginnings_are_removed(base, tmp_path):
     out = killed(base, tmp_path / "out")
     users = ["my.participants.csv", "notes.part2.txt", "x.part", "epoch_00.pth.part.bak", "a.part0"]
-    own = ["epoch_00.pth.part", "best.pth.part", "evaluations.jsonl.part", "eval_cache.part3"]
+    own = ["epoch_00.pth.part", "best.pth.2.part", "evaluations.jsonl.part", "eval_cache.part3"]
     own += ["eval_cache.pth.part", "config.yaml.part", "results.json.part", "thresholds.png.part"]
     for name in users + own:
         (out / name).write_text(name)

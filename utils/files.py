@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 import torch
+from filelock import lock_descriptor
 
 from utils.errors import DamagedError, UserError, no_memory, reason_of
 
@@ -38,22 +39,51 @@ class _Noting:
 
 @contextmanager
 def written_beside(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes `path`'s place once it is written whole and lies on the disk."""
-    part = path.with_name(path.name + ".part")
+    """Open a file that replaces `path` once it is complete and on the disk.
+
+    Several processes may write to one path at a time: each writes a file of its own, and the last
+    one to end stays. What a killed process has left is overwritten by the next one.
+
+    Raises:
+        UserError: The disk refuses it. What was at `path` before is whole.
+    """
     try:
-        with open(part, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException as error:
-        with suppress(OSError):  # a disk that became read-only keeps it
-            part.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise UserError(
-                f"{path}: cannot be written ({reason_of(error)}); earlier files are whole"
-            ) from None
-        raise
+        part, file = _own_part(path)
+        with file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(part, path)
+            except BaseException:
+                with suppress(OSError):  # a disk that became read-only keeps it
+                    part.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({reason_of(error)}); earlier files are whole"
+        ) from None
+
+
+def _own_part(path: Path) -> tuple[Path, BinaryIO]:
+    """Open the first of NAME.part, NAME.2.part, ... that no other writer has, emptied and locked
+    until it is closed."""
+    number = 1
+    while True:
+        part = path.with_name(f"{path.name}{f'.{number}' if number > 1 else ''}.part")
+        file = open(os.open(part, os.O_WRONLY | os.O_CREAT, 0o666), "wb")  # noqa: SIM115
+        try:
+            own = lock_descriptor(file.fileno(), blocking=False)
+        except OSError:  # a network disk without locks
+            own = number == os.getpid()
+            number = os.getpid()
+        else:
+            number += 1
+        with suppress(FileNotFoundError):  # another writer has renamed it since
+            if own and os.path.samestat(os.stat(part), os.fstat(file.fileno())):
+                file.truncate(0)
+                return part, file
+        file.close()
 
 
 def write_text(text: str, path: Path) -> None:

@@ -1,47 +1,51 @@
-"""A folder that one process at a time may change."""
+"""Lock files: one process at a time changes a folder."""
 
-import fcntl
+import errno
 import os
 import shlex
 import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+
+from filelock import FileLock, Timeout
 
 from utils.errors import UserError, reason_of
+
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # of network disks
 
 
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file at `path`; it is let go when this process ends, however it does, and the
-    processes that it starts do not hold it. UserError that says who holds it; what: the thing it
-    stands for, as a user calls it."""
-    try:
-        file = open(path, "a+", errors="surrogateescape")  # noqa: SIM115 (closed below)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({reason_of(error)})") from None
-    os.register_at_fork(after_in_child=file.close)
-    with file:
-        _take(file, what)
-        yield
+    """Hold the lock file at `path`.
 
+    The lock ends with this process, however it ends; the processes that it starts do not hold it.
+    On a disk without locks one line says that there is none, and the work goes on.
 
-def _take(file: TextIO, what: str) -> None:
+    Args:
+        path: The lock file. It holds a line on the process that has the lock, and stays.
+        what: What the lock stands for, as a user calls it.
+
+    Raises:
+        UserError: Another process, which is named, holds the lock, or the file cannot be written.
+    """
+    lock = FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        holder = file.read().strip() or "another process"
+        lock.acquire()
+    except Timeout:
+        holder = path.read_text(errors="surrogateescape").strip() or "another process"
         raise UserError(f"{what}: in use by {holder}; wait until it is done") from None
-    except OSError as error:  # of network disks that have no locks
+    except (OSError, NotImplementedError) as error:
+        if getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
+            raise UserError(f"{path}: cannot be written ({reason_of(error)})") from None
         print(f"{what}: not locked against other processes ({reason_of(error)})")
     since = time.strftime("%Y-%m-%d %H:%M:%S")
-    me = f"process {os.getpid()} on {socket.gethostname()} since {since}: {shlex.join(sys.argv)}\n"
+    holder = f"process {os.getpid()} on {socket.gethostname()} since {since}: "
     try:
-        os.ftruncate(file.fileno(), 0)
-        os.write(file.fileno(), me.encode(errors="surrogateescape"))
-    except OSError:  # a full disk, which the work itself tells
-        pass
+        with suppress(OSError):  # a full disk is reported by the work itself
+            path.write_text(holder + shlex.join(sys.argv) + "\n", errors="surrogateescape")
+        yield
+    finally:
+        lock.release()

@@ -17,7 +17,7 @@ NAME = ".lock"
 WRITTEN = (BEST, CACHE, CONFIG, EVALUATIONS, INPUTS, RESULTS, SIZES_DRAWN, THRESHOLDS_DRAWN)
 # Incomplete files of a killed run. Only `written_beside` and `make_cache` write such names.
 INCOMPLETE = re.compile(
-    rf"(?:epoch_\d+(?:_step_\d+)?\.pth|{'|'.join(map(re.escape, WRITTEN))})\.part"
+    rf"(?:epoch_\d+(?:_step_\d+)?\.pth|{'|'.join(map(re.escape, WRITTEN))})(?:\.\d+)?\.part"
     rf"|{Path(CACHE).stem}\.part\d+"
 )
 
