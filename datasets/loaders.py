@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datasets.augment import Target, augment
 from datasets.types import Scene
-from datasets.workers import PackedBatch, from_workers, lone_worker
+from datasets.workers import PackedBatch, from_workers, prepare_worker
 from utils.errors import UserError
 from utils.media import PictureError, read_pixels
 
@@ -122,7 +122,7 @@ class Loader:
             batch_sampler=keys,
             num_workers=workers,
             collate_fn=PackedBatch if workers else list,
-            worker_init_fn=lone_worker,
+            worker_init_fn=prepare_worker,
             pin_memory=pin,
             generator=torch.Generator(),  # else each start draws from the global generator
         )

@@ -1,9 +1,11 @@
-"""The processes that read images: they answer no signal, and whatever ends them is told as theirs.
+"""Worker processes that read images: they ignore signals, and whatever ends them is one error line.
 
 A batch leaves its worker as a `PackedBatch`, which is packed where an error can still be caught.
-PyTorch packs it in a thread of the worker: an error there is lost, and the run would never end.
+PyTorch would pack it in a thread of the worker: an error there is lost, and the run would wait for
+the batch without end.
 """
 
+import copy
 import errno
 import multiprocessing
 import os
@@ -16,29 +18,33 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torch.utils.data._utils.pin_memory import pin_memory
 from tqdm import tqdm
 
 from utils.errors import UserError, no_memory, reason_of
 from utils.signals import STOPPING, block_signals
 
 SIGNS = ("DataLoader worker (pid", "Too many open files", "new thread", "shm")
-SHM = "docker run --shm-size 8g gives more room in /dev/shm, a smaller INPUT.NUM_WORKERS needs less"
+SHM = "docker run --shm-size 8g makes /dev/shm larger, a smaller INPUT.NUM_WORKERS needs less of it"
 LESS = "a smaller INPUT.NUM_WORKERS needs less; 0 reads images in the run itself"
-ENDS = {  # what ends a worker from outside, and why
-    signal.SIGBUS: f"a worker found no room in /dev/shm; {SHM}",
-    signal.SIGKILL: f"a worker was killed, as the system does where memory runs out; {LESS}",
+ENDS = {  # signals that end a worker from outside, and why
+    signal.SIGBUS: f"/dev/shm was too small for a worker; {SHM}",
+    signal.SIGKILL: f"a worker was killed, as the system does when memory runs out; {LESS}",
 }
 
 
 class PackedBatch:
-    """A batch on its way: its tensors in shared memory, or, where there is no room for them, among
-    the bytes of a pipe; `note` says why then."""
+    """A batch on its way from a worker to the main process.
+
+    Its tensors are in shared memory or, if there is not enough of it, among the bytes sent through
+    a pipe; then `note` says why.
+    """
 
     def __init__(self, batch: list):
         self.note = ""
@@ -52,18 +58,19 @@ class PackedBatch:
             self.content = pickle.dumps(batch, pickle.HIGHEST_PROTOCOL)
 
     def open(self) -> list:
-        """The batch."""
+        """Unpack and return the batch."""
         if isinstance(self.content, bytes):
             self.content = pickle.loads(self.content)
         return self.content
 
     def pin_memory(self) -> "PackedBatch":
-        """What DataLoader's thread calls, where batches go to a GPU."""
-        self.content = pin_memory(self.open())
+        """Pin the batch's memory; DataLoader calls this if batches go to a GPU."""
+        self.content = _pinned(self.open())
         return self
 
 
 def _tensors(content: Any) -> Iterator[Tensor]:
+    """Yield the tensors in nested lists, tuples and dicts."""
     if isinstance(content, Tensor):
         yield content
     elif isinstance(content, (list, tuple, dict)):
@@ -71,68 +78,101 @@ def _tensors(content: Any) -> Iterator[Tensor]:
             yield from _tensors(inner)
 
 
-def lone_worker(_number: int) -> None:
-    """Signals are the main process's to answer; without it, a worker has nothing to live for."""
+def _pinned(content: Any) -> Any:
+    """Return nested lists, tuples and dicts with their tensors in pinned memory."""
+    if isinstance(content, Tensor):
+        return content.pin_memory()
+    if isinstance(content, dict):
+        return {key: _pinned(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return type(content)(_pinned(value) for value in content)
+    return content
+
+
+def prepare_worker(_number: int) -> None:
+    """Make this process ignore signals, which the main one handles, and end with the main one."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
-    sys.excepthook = _leave_because
-    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
+    sys.excepthook = _exit_with_errno
+    threading.Thread(target=_exit_with, args=(os.getppid(),), daemon=True).start()
 
 
-def _leave_because(_kind: object, error: BaseException, _trace: object) -> None:
-    """Called with an error of the thread that hands files over. It would try again for ever, while
-    the run waits for them; so the worker leaves, and its exit code says why."""
+def _exit_with_errno(_kind: object, error: BaseException, _trace: object) -> None:
+    """Handle an error of the thread that passes file descriptors on. That thread would try again
+    without end while the run waits, so the worker exits, and its exit code gives the reason."""
     os._exit(getattr(error, "errno", None) or 1)
 
 
-def _leave_with(parent: int) -> None:
+def _exit_with(parent: int) -> None:
+    """Wait until the parent process has ended, and exit."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
 
 
+def recording_context(started: list[BaseProcess]) -> BaseContext:
+    """Return the default multiprocessing context, which also appends each process that it makes to
+    `started`: DataLoader does not publish its workers."""
+    context: Any = copy.copy(multiprocessing.get_context())
+    make = context.Process
+
+    def record(*args: Any, **options: Any) -> BaseProcess:
+        started.append(make(*args, **options))
+        return started[-1]
+
+    context.Process = record
+    return context
+
+
 def from_workers(loader: DataLoader) -> Iterator[list]:
-    """A loader's batches. UserError where its workers cannot be started or go on; none is left in
-    the end, also where it is stopped and hangs in a dead disk."""
+    """Yield a loader's batches, and end its workers when the iteration ends, however it does.
+
+    Raises:
+        UserError: Workers cannot be started, or cannot go on.
+    """
     if not loader.num_workers:
         yield from loader
         return
-    others = set(multiprocessing.active_children())
-    workers: set = set()
+    workers: list[BaseProcess] = []
     try:
-        batches = _start(loader)
-        workers = set(multiprocessing.active_children()) - others
-        for parcel in batches:
-            if parcel.note:
-                _tell_once(parcel.note)
-            yield parcel.open()
+        for packed in _start(loader, workers):
+            if packed.note:
+                _say_once(packed.note)
+            yield packed.open()
     except (OSError, EOFError, RuntimeError, MemoryError) as error:
-        if isinstance(error, (EOFError, ConnectionError)):  # of one that is about to be gone
-            any(worker.join(0.5) or worker.exitcode for worker in workers)
-        why = _why(error, [worker.exitcode for worker in workers])
+        if isinstance(error, (EOFError, ConnectionError)):  # of a worker that is about to end
+            deadline = time.monotonic() + 0.5
+            while time.monotonic() < deadline and not any(w.exitcode for w in workers if w.pid):
+                time.sleep(0.01)
+        why = _why(error, [worker.exitcode for worker in workers if worker.pid])
         if not why:
             raise
         raise UserError(f"INPUT.NUM_WORKERS {loader.num_workers}: {why}") from None
     finally:
-        for worker in set(multiprocessing.active_children()) - others:
-            worker.kill()
-            worker.join()
+        for worker in workers:
+            if worker.pid is not None:  # it was started
+                worker.kill()
+                worker.join()
 
 
 @cache
-def _tell_once(note: str) -> None:
+def _say_once(note: str) -> None:
     tqdm.write(f"images pass through pipes, which is slower ({note}); {SHM}")
 
 
-def _start(loader: DataLoader) -> Iterator[PackedBatch]:
-    """PyTorch would have a dead worker's signal raise an error in the midst of a step; it is told
-    where its batch is awaited too."""
+def _start(loader: DataLoader, workers: list[BaseProcess]) -> Iterator[PackedBatch]:
+    """Start the workers, append them to `workers`, and return the iterator over their batches.
+
+    The handler of SIGCHLD stays as it was: PyTorch's raises an error within a step when a worker
+    dies, which is noticed anyway while its batch is awaited.
+    """
     before = signal.getsignal(signal.SIGCHLD)
+    loader.multiprocessing_context = recording_context(workers)
     with block_signals():
         try:
             return iter(loader)
         except (OSError, RuntimeError, MemoryError) as error:
-            with _unheard():  # the half-made iterator's complaints of its missing parts
+            with _unraisable_ignored():  # of the incomplete iterator, which lacks attributes
                 traceback.clear_frames(error.__traceback__)
             raise
         finally:
@@ -141,7 +181,7 @@ def _start(loader: DataLoader) -> Iterator[PackedBatch]:
 
 
 @contextmanager
-def _unheard() -> Iterator[None]:
+def _unraisable_ignored() -> Iterator[None]:
     before, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
         yield
@@ -150,12 +190,17 @@ def _unheard() -> Iterator[None]:
 
 
 def _why(error: BaseException, exits: list[int | None]) -> str:
-    """Why workers cannot be started or go on, "" where it is no fault of the machine's."""
+    """Return why workers cannot be started or go on; "" if the machine is not the reason.
+
+    Args:
+        error: What was raised in the main process.
+        exits: The exit codes of the workers; None: running.
+    """
     for number in (signal.Signals(-code) for code in exits if code and code < 0):
         return ENDS.get(number, f"a worker was ended by {number.name}")
-    if told := [code for code in exits if code and code > 1]:
-        error = OSError(told[0], os.strerror(told[0]))
-    elif "ancdata" in str(error):  # what a file that cannot be opened on this side looks like
+    if given := [code for code in exits if code and code > 1]:
+        error = OSError(given[0], os.strerror(given[0]))
+    elif "ancdata" in str(error):  # a file descriptor that this side cannot open looks like this
         error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     refused = isinstance(error, (OSError, EOFError)) or no_memory(error)
     if refused or any(sign in str(error) for sign in SIGNS):

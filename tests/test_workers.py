@@ -138,6 +138,17 @@ def test_no_worker_outlives_the_iteration(base):
     assert children(os.getpid()) == before
 
 
+def test_overlapping_loaders_leave_each_others_workers(base):
+    scenes = load_dataset("CUHK-SYSU", str(base / "data" / "CUHK-SYSU")).train
+    keys = [[(0, i % 3)] for i in range(9)]
+    outer = iter(Loader(SceneDataset(scenes), keys, 2))
+    next(outer)
+    second = iter(Loader(SceneDataset(scenes), keys, 2))
+    next(second)
+    assert len(list(outer)) == 8
+    assert len(list(second)) == 8
+
+
 def test_a_defect_in_a_worker_keeps_its_traceback(base, monkeypatch):
     def defect(data, key):
         raise RuntimeError("a defect")
