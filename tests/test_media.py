@@ -154,6 +154,18 @@ def test_a_bad_picture_is_one_line_and_never_hangs(tmp_path, name, says):
         assert str(error.value).startswith(f"{tmp_path / name}: ")
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".eps", ".png", ""])
+def test_postscript_reaches_no_program(tmp_path, monkeypatch, suffix):
+    """Pillow passes it to Ghostscript."""
+    monkeypatch.setattr(subprocess, "Popen", None)
+    path = tmp_path / f"x{suffix}"
+    Image.fromarray(COLOURS).save(path, "eps")
+    for read in (read_picture, read_pixels, picture_size):
+        with pytest.raises(PictureError, match="none that Pillow knows"):
+            read(path, True)
+    assert bool(walk([path], "--gallery")[0]) == (suffix in (".jpg", ".png"))
+
+
 def test_what_the_machine_cannot_read_is_not_the_pictures_fault(tmp_path):
     (tmp_path / "file").touch()
     for name in ("x" * 300 + ".jpg", "file/x.jpg"):

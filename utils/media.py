@@ -32,6 +32,13 @@ except ImportError:  # only some users have such pictures: `_reason` says what i
 warnings.filterwarnings("ignore", module=r"PIL\.")  # what is odd in a file that can be read
 
 LONGEST = 50  # a picture is at most so many times as long as wide
+# The formats that Pillow may open. Some others start a program (EPS and WMF: Ghostscript) or are
+# names without a decoder.
+FORMATS = {
+    *("AVIF", "BMP", "CUR", "DCX", "DDS", "DIB", "GIF", "HEIF", "ICNS", "ICO", "IM", "JPEG"),
+    *("JPEG2000", "MPO", "MSP", "PCX", "PIXAR", "PNG", "PPM", "PSD", "QOI", "SGI", "SUN"),
+    *("TGA", "TIFF", "WEBP", "XBM", "XPM"),
+}
 HEIC = {".heic", ".heif", ".hif"}
 TURNS = {  # EXIF's orientation -> how the stored pixels become upright ones
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -49,13 +56,19 @@ class PictureError(UserError):
     this machine cannot read, for want of permission or memory, is a plain UserError.)"""
 
 
+def readable_formats() -> list[str]:
+    """Return the names of the formats that this Pillow can open and that may be opened."""
+    Image.init()
+    return [name for name in Image.ID if name in FORMATS]
+
+
 @contextmanager
 def open_picture(path: str | Path) -> Iterator[Image.Image]:
     """Pillow's image, of which only the head is read; whatever goes wrong within is one line."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe or a device may never end
             raise PictureError(f"{path}: expected a picture, found no regular file")
-        with Image.open(path) as image:
+        with Image.open(path, formats=readable_formats()) as image:
             yield image
     except UserError:
         raise

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from utils.errors import UserError
-from utils.media import HEIC
+from utils.media import FORMATS, HEIC, readable_formats
 from utils.names import printable
 from utils.video_files import is_video
 
@@ -19,8 +19,6 @@ VIDEOS = re.compile(
     r"\.(mp4|m4v|mov|avi|mkv|webm|mpe?g|mpe|m2v|m?ts|m2ts|wmv|asf|flv|f4v|3gp|3g2|ogv|vob|mxf"
     r"|mjpe?g|h?26[45]|hevc|y4m|dav|mod|tod|m2p|ivf|dv|divx|ogm)",
 )  # a suffix
-# What Pillow names without being able to show it, or hands to another program.
-STUBS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
 
 @dataclass(frozen=True)
@@ -71,8 +69,8 @@ def kind_of(path: Path) -> str | None:
     if without_suffix(path.name) != path.name:
         return PICTURE
     try:
-        with Image.open(path) as image:
-            return None if image.format in STUBS else PICTURE
+        with Image.open(path, formats=readable_formats()):
+            return PICTURE
     except Exception:  # it is no picture, whatever the decoders say
         return None
 
@@ -81,7 +79,7 @@ def without_suffix(name: str) -> str:
     """A name without the suffix of a picture, if it has one."""
     stem, suffix = os.path.splitext(name)
     format = Image.registered_extensions().get(suffix.lower())
-    known = suffix.lower() in HEIC or (format in Image.OPEN and format not in STUBS)
+    known = suffix.lower() in HEIC or (format in Image.OPEN and format in FORMATS)
     return stem if known else name
 
 
