@@ -23,7 +23,7 @@ from datasets.rendered.materials import Plain
 from datasets.rendered.meshes import ball, box, lathe, moved, prism, tube
 from datasets.rendered.places import PLACES
 from datasets.rendered.plan import make_plan
-from datasets.rendered.poses import CYCLING, KINDS, SEATED, draw_pose
+from datasets.rendered.poses import CYCLING, KINDS, SEATED, UMBRELLA, draw_pose
 from tests.test_synthetic import digest
 from utils.errors import UserError
 
@@ -99,6 +99,7 @@ def test_a_mesh_is_cut_along_the_zero_line_of_a_field():
         surfaces.Leaves((0.1, 0.3, 0.1)),
         surfaces.Ground((0.3, 0.3, 0.3), tile=0.5, grass=0.5, line=1.0),
         surfaces.Wall((0.3,) * 3, 1.0, 1.0, (2.0, 3.0, 0.5), 1.0, 0.1, (0.5, 0.1, 0.1)),
+        surfaces.Print((0.3,) * 3, (0.1,) * 3, (0.8,) * 3, 1.0, 0.5, glow=1.0),
         surfaces.Patchwork((0.3,) * 3, (0.1,) * 3, 0.2, row=0.4, glow=1.0),
         Plain((0.3, 0.3, 0.3), glow=1.0),
     ],
@@ -116,7 +117,7 @@ def test_materials_give_light_that_can_be(material):
     assert none.albedo.shape == (0, 3)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, SEATED, CYCLING])
+@pytest.mark.parametrize("kind", [*KINDS, SEATED, CYCLING, UMBRELLA])
 def test_poses_are_rotations(kind):
     pose = draw_pose(kind, rng())
     matrices = np.stack(list(pose.rotations.values()))

@@ -7,8 +7,8 @@ import numpy as np
 from datasets.rendered.body import place_of
 from datasets.rendered.looks import Look
 from datasets.rendered.materials import Plain
-from datasets.rendered.meshes import Mesh, ball, box, mesh_of, moved, tube
-from datasets.rendered.poses import Pose
+from datasets.rendered.meshes import Mesh, ball, box, lathe, mesh_of, moved, tube
+from datasets.rendered.poses import UMBRELLA, Pose
 
 PHONE = Plain((0.01, 0.01, 0.012), 0.0, 1.0, 0.1)
 HANDLES = np.array([[0, -0.1, -0.15], [0, -0.04, 0], [0, 0.04, 0], [0, 0.1, -0.15]])  # of a bag
@@ -21,13 +21,35 @@ def carried(vertices: np.ndarray, look: Look, pose: Pose) -> list[Mesh]:
         hand = place_of(vertices, 4.55 if side == "L" else -4.55, 2.1, 2.2)
         if pose.kind in ("phone", "call"):
             meshes.append(box((0.075, 0.012, 0.15), PHONE, hand - (0, 0.02, 0.05)))
-        elif look.bag in ("", "hand"):
+        elif pose.kind != UMBRELLA and look.bag in ("", "hand"):
             meshes += _handbag(hand, look)
     if look.bag == "rucksack":
         meshes += _rucksack(vertices, look)
     elif look.bag == "shoulder":
         meshes += _shoulder_bag(vertices, look)
+    elif look.bag == "trolley" and pose.kind in ("walk", "stand", "phone", "call"):
+        meshes += _trolley(vertices, look)
     return meshes
+
+
+def umbrella(vertices: np.ndarray, look: Look, side: str) -> list[Mesh]:
+    """Return an open umbrella over the hand of `side`, "L" or "R"."""
+    hand = place_of(vertices, 4.55 if side == "L" else -4.55, 2.1, 2.2)
+    top = np.array([hand[0] * 0.6, hand[1] + 0.1, max(hand[2] + 0.75, 2.0)])
+    roof = lathe(
+        np.array([(0.52, -0.2), (0.4, -0.07), (0.2, 0.0), (0.01, 0.03)]), look.bag_material
+    )
+    return [tube(np.array([hand, top]), 0.01, PHONE, 6), moved(roof, top)]
+
+
+def _trolley(vertices: np.ndarray, look: Look) -> list[Mesh]:
+    """A suitcase on wheels beside or behind somebody."""
+    hand = place_of(vertices, -4.55, 2.1, 2.2)
+    size = np.array([0.36, 0.22, 0.55]) * look.bag_size
+    foot = np.array([hand[0] - 0.1, hand[1] + 0.25, 0.05])
+    case = _soft_bag(foot + np.array([0, 0, size[2] / 2]), size, look)
+    grip = foot + np.array([0, -0.05, size[2]])
+    return [case, tube(np.array([grip, hand]), 0.012, PHONE, 6)]
 
 
 def _handbag(hand: np.ndarray, look: Look) -> list[Mesh]:

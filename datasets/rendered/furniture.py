@@ -66,7 +66,12 @@ def shelf(rng: np.random.Generator) -> list[Mesh]:
     """Goods in rows."""
     wide, high, deep = rng.uniform(1.2, 3.0), rng.uniform(1.3, 2.3), 0.45
     goods = Patchwork(
-        cloth_color(rng), cloth_color(rng), rng.uniform(0.1, 0.3), rng.uniform(0, 50), 0.0, 0.42
+        cloth_color(rng),
+        cloth_color(rng),
+        cell=float(rng.uniform(0.08, 0.25)),
+        offset=float(rng.uniform(0, 50)),
+        row=0.42,
+        vivid=float(rng.uniform(0.3, 0.9)),
     )
     parts = [box((wide, deep, high), goods)]
     parts += [

@@ -9,6 +9,7 @@ from datasets.rendered.materials_people import PATTERNS, Cloth, Eye, Hair, Shoe,
 
 LOOKS = 71  # stream of random numbers
 TOPS = {"tee": 0.26, "shirt": 0.2, "jacket": 0.2, "hoodie": 0.13, "coat": 0.12, "tank": 0.09}
+BAGS = {"": 0.5, "rucksack": 0.18, "shoulder": 0.15, "hand": 0.11, "trolley": 0.06}
 LONG_SLEEVE = 4.4  # decimetres from the middle, along the arms at rest
 
 
@@ -60,7 +61,7 @@ class Look:
     bottom: Bottom
     shoe: Shoe
     tights: Plain
-    bag: str  # "", "rucksack", "shoulder" or "hand"
+    bag: str  # a key of BAGS
     bag_material: Plain
     bag_size: float
 
@@ -197,7 +198,7 @@ def draw_look(rng: np.random.Generator) -> Look:
     iris = hsv(rng.choice([0.07, 0.09, 0.3, 0.58], p=[0.45, 0.3, 0.1, 0.15]), 0.5, 0.3)
     shoe = cloth_color(rng) if rng.random() < 0.4 else hsv(0.07, 0.3, rng.uniform(0.05, 0.25))
     bottom = _bottom(rng, woman)
-    bag = str(rng.choice(["", "rucksack", "shoulder", "hand"], p=[0.55, 0.18, 0.15, 0.12]))
+    bag = str(rng.choice(list(BAGS), p=list(BAGS.values())))
     return Look(
         tuple(phenotype.items()),
         Skin(skin, brow, beard, float(rng.random() * (1.0 if woman else 0.4))),

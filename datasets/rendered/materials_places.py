@@ -133,6 +133,7 @@ class Patchwork:
     offset: float = 0.0
     glow: float = 0.0
     row: float = 0.0  # metres between shelves, 0: none
+    vivid: float = 1.0  # how colourful the cells are
 
     def shade(self, rest, normals):
         along, up = rest[:, 0] + rest[:, 1], rest[:, 2]
@@ -143,6 +144,8 @@ class Patchwork:
         first, second = np.asarray(self.color, "f4"), np.asarray(self.second, "f4")
         albedo = first + (second - first) * (tone > 0.45)[:, None]
         tint = np.stack([tone, other, noise.scatter(column, line, line)], 1)
+        grey = tint.mean(1, keepdims=True)
+        tint = grey + self.vivid * (tint - grey)
         albedo = albedo * (0.45 + 0.5 * other[:, None]) + 0.22 * tint**2
         lettered = noise.scatter(column + 7, line) < 0.4
         text = np.stack([along * (9 / self.cell), np.floor(up * 7 / tall), line], 1)
@@ -152,3 +155,30 @@ class Patchwork:
             albedo[np.mod(up, self.row) > 0.82 * self.row] *= 0.15
             albedo[np.mod(along / self.cell + self.offset, 1) > 0.93] *= 0.4
         return Surface(albedo.astype("f4"), normals, 0.01, albedo * self.glow if self.glow else 0.0)
+
+
+@dataclass(frozen=True)
+class Print:
+    """A poster or a sign: a picture of two colours above or below lines of text; in metres."""
+
+    color: Color
+    second: Color
+    text: Color
+    height: float  # of the board
+    share: float  # of the height that the picture takes; negative: the picture is below
+    offset: float = 0.0
+    glow: float = 0.0
+
+    def shade(self, rest, normals):
+        along, up = rest[:, 0] + rest[:, 1], rest[:, 2] / self.height
+        flat = np.stack([along, rest[:, 2], 0 * up], 1) * (2.5 / self.height) + self.offset
+        picture = np.clip((noise.cloudy(flat) - 0.5) * 5 + 0.5, 0, 1)[:, None]
+        first, second = np.asarray(self.color, "f4"), np.asarray(self.second, "f4")
+        albedo = first + (second - first) * picture
+        written = up < 1 - self.share if self.share > 0 else up > -self.share
+        albedo[written] = first
+        lines = written & (np.mod(up * 9, 1) < 0.55) & (np.mod(up * 9 + self.offset, 4) < 3)
+        letters = np.stack([along * (16 / self.height), np.floor(up * 9), 0 * up], 1)
+        albedo[lines & (noise.smooth(letters + self.offset) > 0.5)] = self.text
+        albedo = (albedo * (0.9 + 0.1 * noise.smooth(flat * 3))[:, None]).astype("f4")
+        return Surface(albedo, normals, 0.02, albedo * self.glow if self.glow else 0.0)

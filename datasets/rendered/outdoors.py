@@ -79,14 +79,16 @@ def street(rng: np.random.Generator) -> Site:
         site.put([box((wide, 120, 0.2), slabs, (0, 0, -0.2))], sign * (road + wide / 2), 0)
         _buildings(site, sign * (road + side), 0, 90, -sign * math.pi / 2)
         for y in np.arange(-24, 24, 5.6):
-            if rng.random() < 0.5:
+            if rng.random() < 0.55:
                 parked = vehicles.car(rng)
                 angle = math.pi * (sign > 0) + rng.uniform(-0.05, 0.05)
                 site.put(parked, sign * (road - 1.0), y, angle, 2.0)
         edge = sign * (road + 0.5)
         trees = int(rng.integers(0, 6))
         site.scatter(plants.tree, trees, 0.6, (edge - 0.2, edge + 0.2, -26, 26))
-        _clutter(site, (edge - 0.3, edge + 0.5, -14, 14), int(rng.integers(3, 9)))
+        _clutter(site, (edge - 0.3, edge + 0.5, -14, 14), int(rng.integers(4, 13)))
+    if rng.random() < 0.4:
+        site.put(vehicles.bus(rng), rng.uniform(-0.5, 0.5), rng.choice([-17, 17]), 0.0, 4.0)
     _buildings(site, 0, 52, 60, 0)
     _buildings(site, 0, -52, 60, math.pi)
     return site
@@ -104,7 +106,7 @@ def square(rng: np.random.Generator) -> Site:
         else:
             x, y = 1.3 * x, 1.3 * y
             site.scatter(plants.tree, 10, 0.6, (x - 8, x + 8, y - 8, y + 8))
-    _clutter(site, site.area, int(rng.integers(5, 14)))
+    _clutter(site, site.area, int(rng.integers(6, 20)))
     edge = (-half * 0.6, half * 0.6, half * 0.5, half * 0.6)
     site.scatter(vehicles.bicycle, int(rng.integers(0, 7)), 0.5, edge, 0.4)
     site.scatter(vehicles.car, int(rng.integers(0, 4)), 2.3, (-half, half, half * 0.6, half))

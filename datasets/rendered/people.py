@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datasets.rendered.bags import carried
+from datasets.rendered.bags import carried, umbrella
 from datasets.rendered.body import SKIN_VERTICES, load_body, place_of
 from datasets.rendered.clothes import cut, drape
 from datasets.rendered.looks import Look, look_of
 from datasets.rendered.meshes import Mesh, ball, moved, tube
-from datasets.rendered.poses import CYCLING, SEATED, draw_pose
+from datasets.rendered.poses import CYCLING, SEATED, UMBRELLA, draw_pose
 from datasets.rendered.vehicles import bicycle, seat
 
 PEDAL = 0.17  # metres: how high the lower foot of a cyclist stands
@@ -21,7 +21,7 @@ class Person:
     """Meshes in a person's own frame: they stand on z = 0 in the origin and look along -y."""
 
     own: list[Mesh]  # body, clothes, bag: what a box has to enclose
-    other: list[Mesh]  # seat or bicycle
+    other: list[Mesh]  # seat, bicycle or umbrella
 
 
 def make_person(identity: int, kind: str, seed: int, rng: np.random.Generator) -> Person:
@@ -36,6 +36,8 @@ def make_person(identity: int, kind: str, seed: int, rng: np.random.Generator) -
     vertices = vertices - middle
     own = [*drape(body, pieces, vertices), *_knot(vertices, look), *carried(vertices, look, pose)]
     other = _support(vertices, kind, rng)
+    if kind == UMBRELLA:
+        other = umbrella(vertices, look, pose.hands[0])
     return Person(own, other)
 
 

@@ -14,8 +14,13 @@ PLAN = 61  # stream of random numbers
 GALLERY_SHARE = 0.2  # of the frames
 TEST_SHARE = 1 / 3  # of the identities
 MOMENTS_OF_A_PLACE = 4
-FRAMINGS = {"closeup": 0.3, "group": 0.3, "wide": 0.22, "crowd": 0.18}
-PEOPLE = {"closeup": (1, 5), "group": (3, 9), "wide": (5, 14), "crowd": (11, 22)}  # least, most + 1
+FRAMINGS = {"closeup": 0.24, "group": 0.26, "wide": 0.26, "crowd": 0.24}
+PEOPLE = {
+    "closeup": (1, 6),
+    "group": (3, 10),
+    "wide": (8, 20),
+    "crowd": (12, 24),
+}  # least, most + 1
 PASSERS = {"closeup": 0.4, "group": 0.6, "wide": 1.5, "crowd": 2.5}  # unlabelled people, on average
 
 

@@ -23,6 +23,7 @@ KINDS = {
     "crouch": 0.04,
 }
 SEATED, CYCLING = "sit", "cycle"  # these need a seat or a bicycle
+UMBRELLA = "umbrella"
 
 
 @dataclass
@@ -121,6 +122,12 @@ def _both_arms(pose: Pose, rng: np.random.Generator) -> None:
         _arm(pose, side, sign, swing + rng.uniform(-5, 5), out, elbow + rng.uniform(-8, 8), inward)
 
 
+def _under_umbrella(pose: Pose, rng: np.random.Generator) -> None:
+    side, sign = SIDES[int(rng.integers(2))]
+    _arm(pose, side, sign, rng.uniform(8, 25), rng.uniform(2, 10), rng.uniform(55, 75), 15)
+    pose.hands = (side,)
+
+
 def _pointing(pose: Pose, rng: np.random.Generator) -> None:
     side, sign = SIDES[int(rng.integers(2))]
     _arm(pose, side, sign, rng.uniform(50, 130), rng.uniform(5, 40), rng.uniform(-35, 5))
@@ -161,7 +168,8 @@ def draw_pose(kind: str, rng: np.random.Generator) -> Pose:
     pose = Pose(kind)
     _fingers(pose, rng)
     _trunk(pose, rng, rng.uniform(-2, 8), rng.uniform(-10, 18))
-    if kind == "walk" or (kind in ("phone", "call", "carry") and rng.random() < 0.6):
+    moving = kind in ("phone", "call", "carry", UMBRELLA) and rng.random() < 0.6
+    if kind == "walk" or moving:
         _striding(pose, rng, rng.uniform(14, 30), rng.uniform(35, 55), -12)
     elif kind == "run":
         _striding(pose, rng, rng.uniform(32, 48), rng.uniform(75, 100), 50)
@@ -173,6 +181,7 @@ def draw_pose(kind: str, rng: np.random.Generator) -> Pose:
         "call": _calling,
         "arms": _both_arms,
         "point": _pointing,
+        UMBRELLA: _under_umbrella,
         "crouch": _low,
         SEATED: _seated,
         CYCLING: _cycling,

@@ -27,7 +27,7 @@ def _interior(
     ceiling = Ground(white, float(rng.choice([0.0, 0.6, 1.2])), 0.8, 0.03, 0.1)
     site.put([box((wide, long, 0.2), ceiling, (0, 0, high))], 0, 0)
     color = hsv(
-        rng.choice([0.08, 0.11, 0.3, 0.58, 0.02]), rng.uniform(0.02, 0.35), rng.uniform(0.45, 0.95)
+        rng.choice([0.08, 0.11, 0.3, 0.58, 0.02]), rng.uniform(0.02, 0.25), rng.uniform(0.45, 0.95)
     )
     turns = ((0, half_y), (math.pi, half_y), (math.pi / 2, half_x), (-math.pi / 2, half_x))
     for angle, far in turns:
@@ -85,9 +85,20 @@ def _wall_item(rng: np.random.Generator, x: float, wide: float, high: float) -> 
         glass = Plain((0.5, 0.6, 0.7), 0.3, 0.8, 0.15, float(rng.choice([0.0, 1.0, 2.0])))
         return moved(box((wide * 0.85, 0.05, min(1.5, high - 1.2)), glass), (x, -0.03, 0.9))
     if high > 3.4 and wide > 1.2:
-        goods = Patchwork(cloth_color(rng), cloth_color(rng), 0.3, rng.uniform(0, 50), 0.7)
-        return box((wide * 0.95, 0.08, 2.6), goods, (x, -0.04, 0))
+        return box((wide * 0.95, 0.08, 2.6), _window_display(rng), (x, -0.04, 0))
     return None
+
+
+def _window_display(rng: np.random.Generator) -> Patchwork:
+    return Patchwork(
+        cloth_color(rng),
+        cloth_color(rng),
+        cell=float(rng.uniform(0.12, 0.5)),
+        offset=float(rng.uniform(0, 50)),
+        glow=float(rng.uniform(0.1, 0.6)),
+        row=float(rng.choice([0.0, 0.5, 0.9])),
+        vivid=float(rng.uniform(0.1, 0.6)),
+    )
 
 
 def _furnish(

@@ -9,7 +9,7 @@ from datasets.rendered.camera import Camera, look_at
 from datasets.rendered.meshes import Mesh, moved, unit
 from datasets.rendered.people import make_person
 from datasets.rendered.plan import Moment
-from datasets.rendered.poses import CYCLING, KINDS, SEATED
+from datasets.rendered.poses import CYCLING, KINDS, SEATED, UMBRELLA
 from datasets.rendered.raycast import NOBODY, Tracer
 from datasets.rendered.site import Site
 
@@ -130,7 +130,7 @@ def _kind(moment: Moment, site: Site, rng: np.random.Generator) -> str:
     if chance < (0.14 if site.indoors else 0.05):
         return SEATED
     if not site.indoors and chance > 0.92:
-        return CYCLING
+        return CYCLING if chance > 0.945 else UMBRELLA
     return str(rng.choice(list(KINDS), p=list(KINDS.values())))
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from datasets.rendered.finishes import STEEL, STONE, metal, paint, signal_color
 from datasets.rendered.looks import cloth_color
 from datasets.rendered.materials import Plain, hsv
-from datasets.rendered.materials_places import Patchwork
+from datasets.rendered.materials_places import Patchwork, Print
 from datasets.rendered.meshes import Mesh, ball, box, disc, flat, joined, lathe, moved, tube
 
 
@@ -30,7 +30,7 @@ def sign(rng: np.random.Generator) -> list[Mesh]:
     if rng.random() < 0.5:
         plate = disc(
             rng.uniform(0.25, 0.4),
-            Patchwork(signal_color(rng), (0.7, 0.7, 0.7), 0.2, rng.uniform(0, 50)),
+            Patchwork(signal_color(rng), (0.7, 0.7, 0.7), 0.2, rng.uniform(0, 50), vivid=0.3),
         )
         parts.append(moved(plate, (0, -0.05, tall - 0.3)))
     else:
@@ -41,10 +41,13 @@ def sign(rng: np.random.Generator) -> list[Mesh]:
 
 def poster(size, rng: np.random.Generator, glow: float = 0.0) -> Mesh:
     """A printed board of size (x, y, z)."""
-    material = Patchwork(
-        signal_color(rng), cloth_color(rng), rng.uniform(0.05, 0.25), rng.uniform(0, 50), glow
-    )
-    return box(size, material)
+    first = signal_color(rng) if rng.random() < 0.4 else cloth_color(rng)
+    light = sum(first) / 3 < 0.25
+    text = hsv(rng.random(), 0.1, rng.uniform(0.8, 0.95) if light else rng.uniform(0.05, 0.2))
+    share = rng.uniform(0.2, 0.9) * rng.choice([-1, 1])
+    offset = float(rng.uniform(0, 50))
+    second = cloth_color(rng)
+    return box(size, Print(first, second, text, float(size[2]), float(share), offset, glow))
 
 
 def bollard(rng: np.random.Generator) -> list[Mesh]:

@@ -176,3 +176,22 @@ def seat(height: float, rng: np.random.Generator) -> list[Mesh]:
     if kind < 0.85:
         parts.append(box((wide, 0.05, 0.42), own, (0, 0.3, height + 0.05)))
     return parts
+
+
+def bus(rng: np.random.Generator) -> list[Mesh]:
+    """A bus or a lorry, 7 to 11 m long."""
+    length, width, high = rng.uniform(7, 11), 2.4, rng.uniform(2.7, 3.2)
+    half, own = length / 2, paint(rng)
+    outline = np.array([(half, 0.4), (half, high - 0.2), (half - 0.2, high), (-half, high)])
+    parts = [prism(_rounded(np.array([*outline, (-half, 0.4)])), width, own)]
+    if rng.random() < 0.7:
+        for x in np.arange(-half + 0.8, half - 0.6, 1.4):
+            parts.append(box((1.2, width + 0.02, 0.95), GLASS, (x, 0, 1.35)))
+    else:
+        sides = Plain(cloth_color(rng), 0.2, 1.0)
+        parts.append(box((length - 2.2, width + 0.04, high - 0.9), sides, (-0.9, 0, 0.85)))
+    parts.append(box((0.04, width * 0.85, 1.1), GLASS, (half, 0, 1.2)))
+    for y in (-width / 2 + 0.15, width / 2 - 0.15):
+        for x in (half * 0.65, -half * 0.55):
+            parts += _wheel(0.48, 0.28, x, y)
+    return [_facing(part) for part in parts]
