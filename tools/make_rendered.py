@@ -1,34 +1,72 @@
-"""Render a person search dataset of people in three dimensions, in the form of custom data.
+"""Render a person search dataset of people in three dimensions, as custom data.
 
-It needs pip install -r requirements-render.txt. Killed and started again, it goes on.
+    python -m tools.make_rendered --out data/rendered --frames 1500 --identities 500 --seed 2
+
+It needs requirements-render.txt. An interrupted run continues with the same command. What the
+options mean and what is in the images: docs/photographs.md.
 """
 
 import argparse
 
 from datasets.rendered import write_dataset
+from utils.arguments import positive, program_parser, whole
 from utils.errors import run_main
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = program_parser(__doc__)
     add = parser.add_argument
-    add("--out", default="data/rendered", metavar="FOLDER", help="a new folder, or one to go on in")
-    add("--frames", type=int, default=500, metavar="N", help="a fifth of them for the gallery")
-    add("--identities", type=int, default=200, metavar="N", help="a third of them for the test")
-    add("--cameras", type=int, default=2, metavar="N", help="that see a moment at the same time")
-    add("--size", type=int, nargs=2, default=(640, 360), metavar=("W", "H"), help="of a frame")
+    add(
+        "--out",
+        default="data/rendered",
+        metavar="FOLDER",
+        help="a new folder, or that of an interrupted run (default: data/rendered)",
+    )
+    add(
+        "--frames",
+        type=positive,
+        default=500,
+        metavar="N",
+        help="default: 500, a fifth of them for the gallery",
+    )
+    add(
+        "--identities",
+        type=positive,
+        default=200,
+        metavar="N",
+        help="default: 200, a third of them for the test",
+    )
+    add(
+        "--cameras",
+        type=positive,
+        default=2,
+        metavar="N",
+        help="that see a scene at the same time (default: 2)",
+    )
+    add(
+        "--size",
+        type=positive,
+        nargs=2,
+        default=(640, 360),
+        metavar=("W", "H"),
+        help="pixels of a frame (default: 640 360)",
+    )
     add(
         "--min-visible",
         type=float,
         default=0.3,
         metavar="X",
-        help="people of whom less is seen have no box; see docs/photographs.md",
+        help="share of a person that is seen, from which they have a box (default: 0.3)",
     )
-    add("--min-height", type=int, default=16, metavar="PIXELS", help="of a labelled person's box")
-    add("--seed", type=int, default=0, metavar="N", help="decides everything")
-    add("--workers", type=int, metavar="N", help="processes, one for each core if not given")
+    add(
+        "--min-height",
+        type=positive,
+        default=16,
+        metavar="PIXELS",
+        help="height of a box, from which it is labelled (default: 16)",
+    )
+    add("--seed", type=whole, default=0, metavar="N", help="determines everything (default: 0)")
+    add("--workers", type=positive, metavar="N", help="processes (default: one per core)")
     return parser.parse_args()
 
 
