@@ -81,10 +81,11 @@ WEAK = ("DISTILLER.TEACHER_CKPT", f"{RUNS}/weak_teacher/epoch_03.pth")
 # Equal schedules: students with the epochs and the milestone of their teacher.
 EQUAL_EPOCHS, EQUAL_MILESTONE = 18, 11
 EQUAL_RATE = "0.001"  # the best of EQUAL_TUNING
-EQUAL_STUDENTS = (STUDENT, "resnet18", "mobilenet_v2")
-# Epochs of a student alone in the time of the teacher's and the student's training with DDPS, from
-# the times of their steps, side by side on one core. EVAL_PERIOD 10 evaluates the last two epochs.
-TIME_EPOCHS = {STUDENT: 102, "resnet18": 52, "mobilenet_v2": 82}
+# Student -> time of a step alone and with DDPS, as multiples of the first: medians of 12 steps that
+# were measured in turn with those of the others and of the teacher, on one core.
+STEP_TIMES = {STUDENT: (1.0, 1.89), "resnet18": (1.72, 2.62), "mobilenet_v2": (1.40, 2.15)}
+TEACHER_STEP_TIME = 2.97
+EQUAL_STUDENTS = tuple(STEP_TIMES)
 
 # Trained with TUNING_SEED; configs/benchmark/_student.yaml has the best of these learning rates.
 TUNING = {
@@ -93,19 +94,25 @@ TUNING = {
 }
 
 
-def equal_values(rate: str = EQUAL_RATE, epochs: int = EQUAL_EPOCHS, period: int = 2) -> list[str]:
+def equal_values(rate: str = EQUAL_RATE, epochs: int = EQUAL_EPOCHS) -> tuple[str, ...]:
     """KEY VALUE pairs of a schedule; the learning rate falls after the same share of the epochs."""
     milestone = round(epochs * EQUAL_MILESTONE / EQUAL_EPOCHS)
-    epochs_and_milestone = ["SOLVER.MAX_EPOCHS", str(epochs), "SOLVER.MILESTONES", f"[{milestone}]"]
-    return [*epochs_and_milestone, "SOLVER.EVAL_PERIOD", str(period), "SOLVER.BASE_LR", rate]
+    length = ("SOLVER.MAX_EPOCHS", str(epochs), "SOLVER.MILESTONES", f"[{milestone}]")
+    return (*length, "SOLVER.EVAL_PERIOD", "2", "SOLVER.BASE_LR", rate)
+
+
+def epochs_in_equal_time(student: str) -> int:
+    """Epochs of a student alone in the time of the trainings of the teacher and of the student with
+    DDPS, as an even number, so that the gain of the last two epochs is known."""
+    alone, ddps = STEP_TIMES[student]
+    return 2 * round(EQUAL_EPOCHS * (TEACHER_STEP_TIME + ddps) / alone / 2)
 
 
 def equal_rows(student: str) -> list[Row]:
     """A student alone, by DDPS and by DDPS with contrastive CD over the epochs of its teacher, and
     alone for the time of the teacher's training and its own with DDPS."""
-    key, values, epochs = f"equal_{student}", tuple(equal_values()), TIME_EPOCHS[student]
+    key, values, epochs = f"equal_{student}", equal_values(), epochs_in_equal_time(student)
     title, alone = f"{STUDENTS[student]}, {EQUAL_EPOCHS} epochs", f"{key}_alone"
-    longer = tuple(equal_values(epochs=epochs, period=10))
     return [
         Row(alone, f"{title}, alone", ALONE, values, student, alone),
         Row(f"{key}_ddps", f"{title}, DDPS", "ddps", values, student, alone),
@@ -121,7 +128,7 @@ def equal_rows(student: str) -> list[Row]:
             f"{key}_time",
             f"{STUDENTS[student]}, {epochs} epochs, alone",
             ALONE,
-            longer,
+            equal_values(epochs=epochs),
             student,
             f"{key}_time",
         ),
@@ -129,7 +136,7 @@ def equal_rows(student: str) -> list[Row]:
 
 
 EQUAL_TUNING = {
-    rate: Row(f"equal_rate_{rate}", f"learning rate {rate}", ALONE, tuple(equal_values(rate)))
+    rate: Row(f"equal_rate_{rate}", f"learning rate {rate}", ALONE, equal_values(rate))
     for rate in ("0.0005", "0.001", "0.002")
 }
 # Name of a group -> its rows. All rows of a group are trained with one seed before the next seed.

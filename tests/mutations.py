@@ -1,0 +1,378 @@
+"""Check that the quick tests fail for each of a list of deliberate defects.
+
+    python -m tests.mutations
+    python -m tests.mutations --only "no fsync" "k2 + 1"
+    python -m tests.mutations --list
+
+Each mutation replaces one text in one file of a copy of the tree. First the tests that matter run,
+then, if they pass, all quick tests. A mutation is caught if a test fails. The exit code is 1 if one
+is not caught, if its old text is no longer found exactly once, or if the tests cannot be run.
+It takes about as many minutes as there are mutations divided by four, on one CPU core.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tabulate import tabulate
+
+from utils.arguments import program_parser
+from utils.errors import UserError, run_main
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A defect. file: in the tree; old, new: text in it; tests: files or tests that run first."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+FILES, STEP = "tests/test_files.py", "tests/test_train_step.py"
+TRAINER, METRICS = "tests/test_trainer.py", "tests/test_metrics.py"
+DISTILL, DATA = "tests/test_distill.py", "tests/test_datasets.py"
+MUTATIONS = [
+    # the thirteen of which the quick tests once noticed none
+    Mutation(
+        "no file lock",
+        "utils/locks.py",
+        "        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        "        pass\n",
+        FILES,
+    ),
+    Mutation(
+        "no OUTPUT_DIR lock",
+        "engine/training/lock.py",
+        '    stack.enter_context(locked(folder / NAME, f"OUTPUT_DIR {folder}"))\n',
+        "",
+        FILES,
+    ),
+    Mutation("no fsync", "utils/files.py", "            os.fsync(file.fileno())\n", "", FILES),
+    Mutation(
+        "weights_only=False", "utils/files.py", "weights_only=True", "weights_only=False", FILES
+    ),
+    Mutation(
+        "gradients of ranks not multiplied",
+        "engine/training/train_step.py",
+        "sum(weighted.values()) * ranks()",
+        "sum(weighted.values())",
+        STEP,
+    ),
+    Mutation(
+        "no gradient clipping",
+        "engine/training/train_step.py",
+        "if self.solver.CLIP_GRADIENTS > 0:",
+        "if False:",
+        STEP,
+    ),
+    Mutation(
+        "warm-up off by one",
+        "engine/training/schedule.py",
+        "step / max(steps_per_epoch - 1, 1)",
+        "step / max(steps_per_epoch, 1)",
+        STEP,
+    ),
+    Mutation(
+        "best checkpoint by >=",
+        "engine/training/train.py",
+        'metrics["search/mAP"] > one["search/mAP"]',
+        'metrics["search/mAP"] >= one["search/mAP"]',
+        TRAINER,
+    ),
+    Mutation(
+        "k2 + 1", "engine/evaluation/cbgm.py", "people[r][:k2]", "people[r][: k2 + 1]", METRICS
+    ),
+    Mutation(
+        "IoU limit 0.6 in the search",
+        "engine/evaluation/metrics.py",
+        "clamp(max=0.5)",
+        "clamp(max=0.6)",
+        METRICS,
+    ),
+    Mutation(
+        "IoU limit 0.6 of sampled regions",
+        "models/roi_heads.py",
+        "fg_iou_thresh=0.5",
+        "fg_iou_thresh=0.6",
+        STEP,
+    ),
+    Mutation(
+        "anchor ratios in another order",
+        "models/build.py",
+        "(0.5, 1.0, 2.0)",
+        "(2.0, 1.0, 0.5)",
+        STEP,
+    ),
+    Mutation(
+        "teacher in train mode",
+        "models/distiller.py",
+        "        super().train(mode)\n        self.teacher.eval()\n",
+        "        super().train(mode)\n",
+        STEP,
+    ),
+    Mutation(
+        "OIM momentum reversed",
+        "models/oim.py",
+        "self.momentum * table + (1 - self.momentum) * moves[:, k]",
+        "(1 - self.momentum) * table + self.momentum * moves[:, k]",
+        DISTILL,
+    ),
+    # twenty and more besides
+    Mutation(
+        "boxes of mirrored images not mirrored",
+        "datasets/loaders.py",
+        "[width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1",
+        "[boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 3]], 1",
+        DATA,
+    ),
+    Mutation(
+        "every epoch in the same order",
+        "datasets/loaders.py",
+        "np.random.default_rng([seed, epoch]).permutation(len(indices))",
+        "np.random.default_rng([seed]).permutation(len(indices))",
+        DATA,
+    ),
+    Mutation(
+        "boxes x y w h taken as corners",
+        "datasets/base.py",
+        "xywh[:, :2] + xywh[:, 2:]",
+        "xywh[:, 2:]",
+        DATA,
+    ),
+    Mutation(
+        "a query finds its own image",
+        "datasets/protocol.py",
+        "    listed[np.arange(len(own)), own] = 0\n",
+        "",
+        DATA,
+    ),
+    Mutation(
+        "smooth L1 of another beta",
+        "models/roi_heads.py",
+        "beta=1.0",
+        "beta=1 / 9",
+        STEP,
+    ),
+    Mutation(
+        "similarities not weighted by scores",
+        "models/outputs.py",
+        "self.embeddings * self.scores[:, None]",
+        "self.embeddings",
+        STEP,
+    ),
+    Mutation(
+        "detections kept at the score limit",
+        "models/filtering.py",
+        "scores > limits.score",
+        "scores >= limits.score",
+        STEP,
+    ),
+    Mutation(
+        "losses that are not finite accepted",
+        "engine/training/train_step.py",
+        "if not values.isfinite().all():",
+        "if False:",
+        STEP,
+    ),
+    Mutation(
+        "parts weighted by images only",
+        "engine/training/train_step.py",
+        "share[out.mean_over[name]]",
+        'share["images"]',
+        STEP,
+    ),
+    Mutation(
+        "background in the OIM tables",
+        "engine/training/train_step.py",
+        "known = labels > 0",
+        "known = labels > -1",
+        STEP,
+    ),
+    Mutation(
+        "second pass moves norm statistics",
+        "models/backbones.py",
+        "            norm.momentum = 0.0\n",
+        "            pass\n",
+        STEP,
+    ),
+    Mutation(
+        "terms never stop",
+        "engine/training/train_step.py",
+        "0 < cfg.DISTILLER.STOP_EPOCH <= epoch",
+        "0 < cfg.DISTILLER.STOP_EPOCH < epoch",
+        STEP,
+    ),
+    Mutation(
+        "CD compares people across images",
+        "models/distill/cd.py",
+        "torch.stack([images, labels], dim=1)",
+        "torch.stack([labels, labels], dim=1)",
+        DISTILL,
+    ),
+    Mutation(
+        "KD without the square of the temperature",
+        "models/distill/kd.py",
+        "temperature**2",
+        "temperature",
+        DISTILL,
+    ),
+    Mutation(
+        "one checkpoint too many",
+        "engine/training/folder.py",
+        "self.newest_first()[self.keep :]",
+        "self.newest_first()[self.keep + 1 :]",
+        TRAINER,
+    ),
+    Mutation(
+        "last epoch not evaluated",
+        "engine/training/train.py",
+        "self.epoch % solver.EVAL_PERIOD == 0 or self.epoch == solver.MAX_EPOCHS",
+        "self.epoch % solver.EVAL_PERIOD == 0",
+        TRAINER,
+    ),
+    Mutation(
+        "optimizer not restored",
+        "engine/training/train.py",
+        '        load_optimizer(self.train_step.optimizer, saved["optimizer"], str(path))\n',
+        "",
+        TRAINER,
+    ),
+    Mutation(
+        "generators not restored",
+        "engine/training/generators.py",
+        '        torch.set_rng_state(states["torch"])\n',
+        "",
+        TRAINER,
+    ),
+    Mutation(
+        "one false alarm too many",
+        "engine/evaluation/thresholds.py",
+        "int(rate * len(self.wrong) + 1e-9)",
+        "int(rate * len(self.wrong) + 1e-9) + 1",
+        "tests/test_thresholds.py",
+    ),
+    Mutation(
+        "matches at the similarity limit dropped",
+        "engine/index/gallery_index.py",
+        "match.similarity >= min_similarity",
+        "match.similarity > min_similarity",
+        "tests/test_gallery_index.py",
+    ),
+    Mutation(
+        "overrides before the config file",
+        "configs/files.py",
+        "return [*read_config(below, (*above, path)), (path, values)]",
+        "return [(path, values), *read_config(below, (*above, path))]",
+        "tests/test_configs.py",
+    ),
+    Mutation(
+        "exit code 1",
+        "utils/errors.py",
+        "    sys.exit(2)\n",
+        "    sys.exit(1)\n",
+        "tests/test_export_weights.py",
+    ),
+]
+
+
+def copy_tree(target: Path) -> None:
+    """Copy all files of the tree that git does not ignore."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
+    for name in map(os.fsdecode, filter(None, listed.split(b"\0"))):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, target / name)
+
+
+def run_tests(tree: Path, *arguments: str) -> tuple[int, str]:
+    """Run the quick tests in a copy. Returns the exit code and the first test that failed."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-m",
+        "not slow",
+        "-p",
+        "no:cacheprovider",
+    ]
+    env = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *arguments], cwd=tree, env=env, capture_output=True, text=True)
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    return done.returncode, failed.group(1) if failed else ""
+
+
+def check(tree: Path, mutation: Mutation) -> tuple[bool, str]:
+    """Apply a mutation and run the tests. Returns whether it is caught, and by what."""
+    path = tree / mutation.file
+    text = path.read_text() if path.is_file() else ""
+    if (count := text.count(mutation.old)) != 1:
+        return False, f"{mutation.file}: expected the old text once, found it {count} times"
+    path.write_text(text.replace(mutation.old, mutation.new))
+    try:
+        for tests in (mutation.tests.split(), ["tests"]):
+            code, failed = run_tests(tree, *tests)
+            if code == 1 and failed:
+                return True, failed
+            if code not in (0, 5):
+                return False, f"pytest ended with {code}"
+        return False, "no quick test failed"
+    finally:
+        path.write_text(text)
+
+
+def check_all(mutations: list[Mutation]) -> int:
+    """Check mutations one by one and print a table. Returns the exit code."""
+    with TemporaryDirectory() as folder:
+        tree = Path(folder)
+        copy_tree(tree)
+        tests = sorted({one for mutation in mutations for one in mutation.tests.split()})
+        code, failed = run_tests(tree, *tests)
+        if code:
+            raise UserError(f"tests: expected a tree whose tests pass, found {failed or code}")
+        rows = []
+        for mutation in mutations:
+            caught, by = check(tree, mutation)
+            rows.append([mutation.name, "caught" if caught else "NOT CAUGHT", by])
+            print(": ".join(rows[-1]), file=sys.stderr, flush=True)
+    print(tabulate(rows, ["mutation", "result", "first failed test"]))
+    return 0 if all(row[1] == "caught" for row in rows) else 1
+
+
+def parse_args() -> argparse.Namespace:
+    parser = program_parser(__doc__)
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=[mutation.name for mutation in MUTATIONS],
+        metavar="NAME",
+        help="check only these mutations",
+    )
+    parser.add_argument("--list", action="store_true", help="print the mutations and run nothing")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    chosen = [one for one in MUTATIONS if not args.only or one.name in args.only]
+    if args.list:
+        print(tabulate([[m.name, m.file, m.tests] for m in chosen], ["mutation", "file", "tests"]))
+        return 0
+    return check_all(chosen)
+
+
+if __name__ == "__main__":
+    run_main(main)
