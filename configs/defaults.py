@@ -9,6 +9,7 @@ from configs.files import read_config
 from configs.ranges import check_ranges
 from configs.values import merge, override
 from utils.errors import UserError
+from utils.limits import MAX_PIXELS
 
 CN = CfgNode  # a section
 _C = CN()
@@ -25,6 +26,7 @@ _C.INPUT.DATA_ROOT = "data/CUHK-SYSU"
 _C.INPUT.EXTRA_TRAIN = []
 # Augmentations beside the flip, none as published: names in datasets/augment.py: AUGMENTATIONS.
 _C.INPUT.AUGMENT = []
+_C.INPUT.MAX_PIXELS = MAX_PIXELS  # larger pictures and video frames are not decoded
 _C.INPUT.MIN_SIZE = 900  # the shorter side after resizing, pixels
 _C.INPUT.MAX_SIZE = 1500  # limit of the longer side, pixels
 _C.INPUT.BATCH_SIZE_TRAIN = 5  # images of a batch, over all ranks and parts (SOLVER.ACCUMULATE)

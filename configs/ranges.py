@@ -10,6 +10,7 @@ from utils.names import shown
 
 MINIMUM = {
     "SEED": 0,
+    "INPUT.MAX_PIXELS": 1,
     "INPUT.MIN_SIZE": 33,  # below it the deepest map has one pixel, which BatchNorm rejects
     "INPUT.MAX_SIZE": 64,
     "INPUT.BATCH_SIZE_TRAIN": 1,
@@ -38,6 +39,7 @@ MINIMUM = {
     "EVAL_CBGM_K1": 1,
     "EVAL_CBGM_K2": 1,
 }
+MAXIMUM = {"INPUT.MAX_PIXELS": 178_956_970}  # Pillow decodes no larger pictures
 LARGEST = 2**31 - 1  # integer; torch and numpy reject larger sizes and seeds, but late
 BELOW_ONE = ("SOLVER.MOMENTUM", "DISTILLER.GRADIENT_SHARE")  # at least 0 and below 1
 SHARES = (  # numbers in 0..1
@@ -86,8 +88,8 @@ def check_ranges(cfg: CfgNode) -> None:
             expected = "a finite number"
         elif key in MINIMUM and not value >= MINIMUM[key]:
             expected = f"at least {MINIMUM[key]}"
-        elif isinstance(value, int) and value > LARGEST:
-            expected = f"at most {LARGEST}"
+        elif isinstance(value, int) and value > MAXIMUM.get(key, LARGEST):
+            expected = f"at most {MAXIMUM.get(key, LARGEST)}"
         elif key in SHARES and not 0 <= value <= 1:
             expected = "0 to 1"
         elif key in BELOW_ONE and not 0 <= value < 1:

@@ -12,18 +12,19 @@ from datasets.augment import Target, augment
 from datasets.types import Scene
 from datasets.workers import PackedBatch, from_workers, prepare_worker
 from utils.errors import UserError
+from utils.limits import MAX_PIXELS
 from utils.media import PictureError, read_pixels
 
 Batch = tuple[list[Tensor], list[Target]]
 
 
-def scene_pixels(scene: Scene) -> Tensor:
+def scene_pixels(scene: Scene, max_pixels: int = MAX_PIXELS) -> Tensor:
     """The scene's picture [3, H, W] uint8.
 
     Raises: UserError: if it cannot be read, or has another size than the annotation file records,
         so that the boxes belong to another version of it.
     """
-    image = read_pixels(scene.path, scene.upright)
+    image = read_pixels(scene.path, scene.upright, max_pixels)
     height, width = image.shape[1:]
     if scene.size and scene.size != (width, height):
         raise UserError(
@@ -50,9 +51,11 @@ class SceneDataset(Dataset):
         skip_damaged: bool = False,
         augmentations: Sequence[str] = (),
         shares: Sequence[tuple[int, float]] = (),
+        max_pixels: int = MAX_PIXELS,
     ):
         self.scenes, self.train, self.seed, self.skip_damaged = scenes, train, seed, skip_damaged
         self.augmentations = tuple(augmentations)
+        self.max_pixels = max_pixels
         self.shares = list(shares) or [(len(scenes), 1.0)]
         self.damaged: dict[str, str] = {}
         self.outside: dict[str, int] = {}
@@ -64,7 +67,7 @@ class SceneDataset(Dataset):
         """Scene `index`, or (epoch, index); UserError where the image cannot be read."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
         scene = self.scenes[index]
-        image = scene_pixels(scene)
+        image = scene_pixels(scene, self.max_pixels)
         boxes, labels = torch.from_numpy(scene.boxes), torch.from_numpy(scene.pids)
         if self.train:
             height, width = image.shape[1:]

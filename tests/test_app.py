@@ -1,7 +1,9 @@
 """The app as its visitors meet it, in a real browser, and what it serves and says besides."""
 
+import asyncio
 import json
 import os
+import pickle
 import shutil
 import socket
 import subprocess
@@ -16,11 +18,13 @@ import torch
 from PIL import Image
 
 from configs.defaults import load_cfg
-from engine.index.gallery_index import open_index
+from engine.index.gallery_index import open_index, writing
+from engine.index.records import Sample, Source
 from engine.search.searcher import Searcher, to_pixels
 from tests.crowds import make_world, moving, noise
 from tests.videos import write_video
 from tools import app, index_gallery
+from tools.web import server
 from utils.errors import run_main
 
 ROOT = Path(__file__).parent.parent
@@ -50,9 +54,9 @@ def network(folder: Path, ckpt: str = "everyone.pth") -> list:
     return ["--cfg", folder / "cfg.yaml", "--ckpt", folder / ckpt]
 
 
-def make_desk(base: Path, ckpt: str = "everyone.pth") -> app.AppController:
+def make_controller(base: Path, ckpt: str = "everyone.pth") -> app.AppController:
     searcher = Searcher.load(load_cfg(str(base / "cfg.yaml")), base / ckpt)
-    return app.AppController(searcher, open_index(base / "index"), 12)
+    return app.AppController(searcher, lambda: open_index(base / "index", searcher.origin), 12)
 
 
 # --- what the page answers, without a browser ---
@@ -60,43 +64,144 @@ def make_desk(base: Path, ckpt: str = "everyone.pth") -> app.AppController:
 
 def test_a_click_chooses_the_smallest_box_there() -> None:
     boxes = torch.tensor([[0.0, 0, 40, 40], [10, 10, 20, 20], [50, 0, 60, 40]])
-    asked = app.QueryPicture(torch.zeros(3, 50, 100, dtype=torch.uint8), boxes)
-    scale = asked.drawn().width / 100
+    query = app.QueryPicture(Path("a.jpg"), Image.new("RGB", (720, 360)), 100 / 720, boxes)
+    assert query.drawn().size == (720, 360)
     places = {(5, 5): 0, (15, 15): 1, (55, 30): 2, (45, 5): None, (15, 45): None}
     for (x, y), person in places.items():
-        assert asked.person_at(scale * x, scale * y) == person
+        assert query.person_at(7.2 * x, 7.2 * y) == person
 
 
 @pytest.mark.slow
 def test_answers_in_words(base: Path) -> None:
-    desk = make_desk(base)
-    assert desk.look(None) == (None, None, "", [], [])
-    asked, _, said, _, _ = desk.look(str(base / "query.jpg"))
-    assert f"{len(asked.boxes)} people found" in said
-    assert "Click on a person first" in desk.search(asked, 0)[2]
-    assert "Nobody was found at this place" in desk.choose(asked, 0, (-5, -5))[2]
-    chosen, drawn, said, matches, scenes = desk.choose(asked, 0, middle(asked, 0))
+    controller = make_controller(base)
+    assert controller.detect(None) == (None, None, "", [], [])
+    query, _, said, _, _ = controller.detect(str(base / "query.jpg"))
+    assert f"{len(query.boxes)} people found" in said
+    assert "Click on a person first" in controller.search(query, 0)[2]
+    assert "Nobody was found at this place" in controller.choose(query, 0, (-5, -5))[2]
+    chosen, drawn, said, matches, scenes = controller.choose(query, 0, middle(query, 0))
     assert f"Person {chosen.person + 1}: the 12 most similar of " in said
     assert (len(matches), len(scenes), drawn.size) == (12, 12, (720, 480))
-    assert "Not present: nobody of " in desk.search(chosen, 1)[2]
-    assert "Nobody found" in make_desk(base, "nobody.pth").look(str(base / "query.jpg"))[2]
+    assert "Not present: none of " in controller.search(chosen, 1)[2]
+    assert "Nobody found" in make_controller(base, "nobody.pth").detect(str(base / "query.jpg"))[2]
 
 
 def test_a_picture_that_is_gone_is_grey(base: Path, tmp_path: Path) -> None:
-    desk = make_desk(base)
-    asked = desk.look(str(base / "gallery" / "s1.png"))[0]
+    controller = make_controller(base)
+    query = controller.detect(str(base / "dropped.png"))[0]
     aside = shutil.move(base / "gallery" / "s1.png", tmp_path)
     try:
-        *_, scenes = desk.choose(asked, 0, middle(asked, 0))
+        _, _, said, _, scenes = controller.choose(query, 0, middle(query, 0))
     finally:
         shutil.move(aside, base / "gallery")
-    assert len(scenes) == 12
+    assert len(scenes) == 12 and "missing or have changed since indexing: 1" in said
     grey = [caption for picture, caption in scenes if picture.getpixel((0, 0)) == (128, 128, 128)]
-    assert grey and all(caption.endswith("s1.png") for caption in grey)
+    assert grey and all("s1.png (missing on the disk)" in caption for caption in grey)
 
 
-def middle(asked: app.QueryPicture, person: int) -> tuple[float, float]:
-    x1, y1, x2, y2 = (asked.boxes[person] * asked.drawn().width / asked.pixels.shape[2]).tolist()
+def test_an_index_that_is_replaced_is_opened_again(base: Path, tmp_path: Path) -> None:
+    searcher = Searcher.load(load_cfg(str(base / "cfg.yaml")), base / "everyone.pth")
+    place = shutil.copytree(base / "index", tmp_path / "index")
+    controller = app.AppController(searcher, lambda: open_index(place, searcher.origin), 12)
+    query = controller.detect(str(base / "query.jpg"))[0]
+    whole = controller.choose(query, 0, middle(query, 0))
+    shutil.move(place, tmp_path / "old")
+    assert "no index there" in controller.search(whole[0], 0)[2]
+    with writing(place, searcher.origin) as index:
+        people = searcher.detect([base / "gallery" / "s0.jpg"])[0]
+        index.people.add(Source(base / "gallery" / "s0.jpg", 1, 1), [Sample(None, people)])
+    replaced = controller.search(whole[0], 0)
+    assert len(replaced[3]) == len(people.boxes) < len(whole[3]) == 12
+
+
+def test_the_state_of_a_visit_is_small(base: Path, tmp_path: Path) -> None:
+    """Of a picture with 12 megapixels too."""
+    noise((400, 300), 1).resize((4000, 3000)).save(tmp_path / "large.jpg")
+    query, *_ = make_controller(base).detect(str(tmp_path / "large.jpg"))
+    size = len(query.small.tobytes()) + len(pickle.dumps((query.path, query.boxes)))
+    assert size < 2 << 20 and query.scale == pytest.approx(4000 / 720)
+
+
+def test_a_dropped_file_that_is_gone(base: Path, tmp_path: Path) -> None:
+    controller = make_controller(base)
+    dropped = shutil.copy(base / "query.jpg", tmp_path)
+    query = controller.detect(str(dropped))[0]
+    Path(dropped).unlink()
+    *_, said, matches, _ = controller.choose(query, 0, middle(query, 0))
+    assert "drop it again" in said and matches == []
+
+
+# --- the server's rules, without a server ---
+
+
+def answer(headers: dict[str, str], served: str = "127.0.0.1", names: set | None = None) -> tuple:
+    """Status and headers of a request to an app with a permissive CORS header."""
+    sent: list[dict] = []
+
+    async def inner(scope, receive, send):
+        cors = [(b"access-control-allow-origin", b"*"), (b"x", b"y")]
+        await send({"type": "http.response.start", "status": 200, "headers": cors})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    raw = [(key.encode(), value.encode()) for key, value in headers.items()]
+    scope = {"type": "http", "method": "GET", "headers": raw, "server": (served, 7860)}
+    names = names or server.names_of("127.0.0.1", "127.0.0.1")
+    asyncio.run(server.Guard(inner, names, Path("."))(scope, None, send))
+    return sent[0]["status"], dict(sent[0]["headers"])
+
+
+def test_only_own_names_and_origins_are_answered() -> None:
+    for host in ("127.0.0.1:7860", "localhost:7860", "LOCALHOST", "[::1]:7860"):
+        status, headers = answer({"host": host})
+        assert status == 200 and headers[b"x"] == b"y"
+        assert not any(name.startswith(b"access-control") for name in headers)
+    for host in (
+        "evil.example",
+        "evil.example:7860",
+        "127.0.0.1.evil.example",
+        "192.0.2.1",
+        "",
+        "[",
+    ):
+        assert answer({"host": host})[0] == 403
+    own = {"host": "127.0.0.1:7860"}
+    assert answer(own | {"origin": "http://127.0.0.1:7860"})[0] == 200
+    for origin in ("http://evil.example", "null", "http://127.0.0.1:8000", "http://localhost:7860"):
+        assert answer(own | {"origin": origin})[0] == 403
+    assert answer(own | {"content-length": str(server.MAX_UPLOAD + 1)})[0] == 413
+
+
+def test_the_names_of_all_interfaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "Desk7")
+    monkeypatch.setattr(socket, "getfqdn", lambda: "desk7.example.org")
+    names = server.names_of("0.0.0.0", "0.0.0.0")
+    for host in ("localhost", "desk7", "desk7.example.org:80", "192.0.2.7:7860"):
+        assert answer({"host": host}, "192.0.2.7", names)[0] == 200
+    assert answer({"host": "192.0.2.8"}, "192.0.2.7", names)[0] == 403
+
+
+def test_the_folder_is_bounded(tmp_path: Path) -> None:
+    for i in range(6):
+        (tmp_path / f"{i}").mkdir()
+        (tmp_path / f"{i}" / "a.jpg").write_bytes(b"x" * 100)
+        os.utime(tmp_path / f"{i}" / "a.jpg", (i, i))
+
+    def left() -> list[str]:
+        return sorted(path.parent.name for path in tmp_path.rglob("*.jpg"))
+
+    server.trim(tmp_path, max_bytes=600, max_files=6)
+    assert left() == list("012345")
+    server.trim(tmp_path, max_bytes=450, max_files=6)
+    assert left() == list("2345")
+    server.trim(tmp_path, max_bytes=450, max_files=3)
+    assert left() == list("345")
+
+
+def middle(query: app.QueryPicture, person: int) -> tuple[float, float]:
+    x1, y1, x2, y2 = (query.boxes[person] / query.scale).tolist()
     return (x1 + x2) / 2, (y1 + y2) / 2
 
 
@@ -122,15 +227,16 @@ def test_where_it_cannot_be_served(program, base: Path) -> None:
 
 
 def test_a_name_of_this_machine_is_its_address() -> None:
-    assert app.address_of("localhost", 0) == "127.0.0.1"
+    assert server.address_of("localhost", 0) == "127.0.0.1"
 
 
 @pytest.mark.slow
 def test_no_connection_leaves_the_machine() -> None:
     code = """
 import socket
-from tools import app
-app.stay_home("192.0.2.7")
+from tools.web.server import no_connections
+block = no_connections("192.0.2.7")
+block.__enter__()
 for work in (lambda: socket.getaddrinfo("example.org", 80),
              lambda: socket.gethostbyname("example.org"),
              lambda: socket.socket().connect(("192.0.2.1", 80)),
@@ -142,12 +248,18 @@ for work in (lambda: socket.getaddrinfo("example.org", 80),
 with socket.create_server(("127.0.0.1", 0)) as server:
     socket.create_connection(server.getsockname()).close()
 print("home")
+block.__exit__(None, None, None)
+try:
+    socket.getaddrinfo("192.0.2.1", 80)  # the hook stays, without effect
+    print("free")
+except PermissionError as error:
+    print(error)
 """
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     events = {"getaddrinfo": "example.org", "gethostbyname": "example.org"}
     events |= {"connect": "192.0.2.1", "sendto": "192.0.2.1"}
     said = [f"socket.{event}: {host} is not this machine" for event, host in events.items()]
-    assert ran.stdout.splitlines() == [*said, "home"], ran.stderr
+    assert ran.stdout.splitlines() == [*said, "home", "free"], ran.stderr
 
 
 # --- a running app ---
@@ -231,12 +343,28 @@ def test_no_file_of_the_machine_is_looked_at(base: Path, address: str) -> None:
     copy = upload(address, base / "dropped.png")
     for path in (copy, str(base / "gallery" / "s0.jpg"), "http://192.0.2.1/a.png"):
         file = {"path": path, "meta": {"_type": "gradio.FileData"}}
-        asked = {"data": [file], "fn_index": 0, "session_hash": f"session{len(ends)}"}
-        fetch(address, "/gradio_api/queue/join", json.dumps(asked).encode())
-        said = fetch(address, f"/gradio_api/queue/data?session_hash={asked['session_hash']}")[1]
+        query = {"data": [file], "fn_index": 0, "session_hash": f"session{len(ends)}"}
+        fetch(address, "/gradio_api/queue/join", json.dumps(query).encode())
+        said = fetch(address, f"/gradio_api/queue/data?session_hash={query['session_hash']}")[1]
         events = [json.loads(line[6:]) for line in said.decode().splitlines() if line]
         ends[path] = [e["success"] for e in events if e["msg"] == "process_completed"]
     assert list(ends.values()) == [[True], [False], [False]]
+
+
+@pytest.mark.slow
+def test_other_names_and_origins_are_refused(base: Path, address: str) -> None:
+    copy = upload(address, base / "dropped.png")
+    for path in ("/", f"/gradio_api/file={copy}", "/gradio_api/upload", "/config"):
+        for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}):
+            request = urllib.request.Request(address + path, headers=headers)
+            with pytest.raises(urllib.error.HTTPError) as error:
+                urllib.request.urlopen(request, timeout=PATIENCE)
+            assert error.value.code == 403
+            assert not any("access-control" in name.lower() for name in error.value.headers)
+    own = urllib.request.Request(address + "/config", headers={"Origin": address})
+    with urllib.request.urlopen(own, timeout=PATIENCE) as response:
+        assert response.status == 200
+        assert not any("access-control" in name.lower() for name in response.headers)
 
 
 @pytest.mark.slow
@@ -317,7 +445,7 @@ class Visit:
         ActionChains(self.browser).move_to_element_with_offset(picture, x, y).click().perform()
 
     def requests(self) -> set[str]:
-        """Every address that was asked for something, but Chromium's own."""
+        """Every address that was query for something, but Chromium's own."""
         said = [json.loads(e["message"])["message"] for e in self.browser.get_log("performance")]
         sent = [one for one in said if one["method"] == "Network.requestWillBeSent"]
         urls = {one["params"]["request"]["url"] for one in sent}
@@ -326,16 +454,16 @@ class Visit:
 
 @pytest.mark.slow
 def test_click_a_person_and_see_the_right_first_match(base, address, browser, tmp_path) -> None:
-    desk = make_desk(base)
-    asked = desk._people_on(str(base / "dropped.png"))
-    person, place = whoever_is_her_own_best_match(desk, asked)
+    controller = make_controller(base)
+    query = controller._people_on(base / "dropped.png")
+    person, place = whoever_is_her_own_best_match(controller, query)
     visit = Visit(browser, address)
     visit.drop(base / "dropped.png")
-    assert f"{len(asked.boxes)} people found" in visit.read("#said", "found")
+    assert f"{len(query.boxes)} people found" in visit.read("#message", "found")
     visit.click(place)
-    visit.read("#said", f"Person {person + 1}: the 12 most similar")
-    wanted = desk.searcher.embed(asked.pixels, asked.boxes[person : person + 1])
-    expected = desk.searcher.search(wanted, desk.index, 12)
+    visit.read("#message", f"Person {person + 1}: the 12 most similar")
+    wanted = controller.searcher.embed(query.path, query.boxes[person : person + 1])
+    expected = controller.searcher.search(wanted, controller.index, 12)
     captions = visit.browser.execute_script(
         "return [...document.querySelectorAll('#matches .caption-label')].map(e => e.innerText)"
     )
@@ -356,14 +484,14 @@ def test_click_a_person_and_see_the_right_first_match(base, address, browser, tm
 
 
 def whoever_is_her_own_best_match(
-    desk: app.AppController, asked: app.QueryPicture
+    controller: app.AppController, query: app.QueryPicture
 ) -> tuple[int, tuple]:
-    for person in range(len(asked.boxes)):
-        place = middle(asked, person)
-        wanted = desk.searcher.embed(asked.pixels, asked.boxes[person : person + 1])
-        best = desk.searcher.search(wanted, desk.index, 1)[0].person
-        own = best.path.name == "s1.png" and best.box == pytest.approx(asked.boxes[person].tolist())
-        if own and asked.person_at(*place) == person:
+    for person in range(len(query.boxes)):
+        place = middle(query, person)
+        wanted = controller.searcher.embed(query.path, query.boxes[person : person + 1])
+        best = controller.searcher.search(wanted, controller.index, 1)[0].person
+        own = best.path.name == "s1.png" and best.box == pytest.approx(query.boxes[person].tolist())
+        if own and query.person_at(*place) == person:
             return person, place
     raise AssertionError("nobody is; another seed for the pictures")
 
@@ -372,19 +500,19 @@ def whoever_is_her_own_best_match(
 def test_bad_input_is_a_message_in_the_page(base, address, browser) -> None:
     visit = Visit(browser, address)
     visit.drop(base / "words.txt")
-    said = visit.read("#said", "words.txt")
+    said = visit.read("#message", "words.txt")
     assert said.strip() == "words.txt: damaged image (none that Pillow knows)"
     visit = Visit(browser, address)
     visit.drop(base / "half <b>.jpg")
-    assert visit.read("#said", "half b.jpg: damaged image")
+    assert visit.read("#message", "half b.jpg: damaged image")
     visit = Visit(browser, address)
     visit.drop(base / "query.jpg")
-    visit.read("#said", "people found")
+    visit.read("#message", "people found")
     visit.click((1, 1))
-    visit.read("#said", "Nobody was found at this place")
+    visit.read("#message", "Nobody was found at this place")
 
 
 def test_what_the_page_tells_about_thresholds() -> None:
     assert "however similar" in app.advice(None)
-    assert "5% from 0.62 on, 10% from 0.50 on" in app.advice({"0.05": 0.62, "0.1": 0.5})
+    assert "5% at 0.62, 10% at 0.50" in app.advice({"0.05": 0.62, "0.1": 0.5})
     assert to_pixels(noise((4, 3), 0)).shape == (3, 3, 4)

@@ -1,6 +1,7 @@
 """The demo on a tiny random network, its bad input, and what it draws with."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -153,13 +154,43 @@ def test_an_index_finds_what_its_gallery_does(run, base, index, tmp_path):
 
 
 def test_an_index_is_searched_without_its_gallery(run, base, index, tmp_path):
-    """Not even looked at: the gallery is somewhere else meanwhile."""
+    """The matches are printed, and which of their files are gone or have changed."""
     away = (base / "mixed").rename(tmp_path / "away")
     try:
         code, out, err = run(gallery=None, index=index)
-        assert code == 0 and "s1.png" in out and err == ""
+        assert code == 0 and "s1.png" in out
+        assert err.startswith("missing on the disk: 3 ") and err.count("\n") == 1
     finally:
         away.rename(base / "mixed")
+    assert run(gallery=None, index=index)[2] == ""
+    times = (base / "mixed" / "s1.png").stat()
+    os.utime(base / "mixed" / "s1.png", (times.st_atime, times.st_mtime + 1))
+    try:
+        code, _, err = run(gallery=None, index=index)
+        assert code == 0
+        assert err == "changed since it was indexed: 1 matched files (s1.png)\n"
+    finally:
+        os.utime(base / "mixed" / "s1.png", ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_a_video_as_query(run, base, tmp_path):
+    write_video(tmp_path / "walk.mp4", moving(3))
+    code, _, err = run(query=tmp_path / "walk.mp4")
+    assert (code, err) == (
+        2,
+        f"error: --query {tmp_path}/walk.mp4: expected a picture, found a video\n",
+    )
+
+
+@pytest.mark.parametrize("option", ["query", "gallery", "index", "out"])
+def test_an_empty_path_is_refused(run, option):
+    code, _, err = run(**{"gallery": None, option: ""})
+    assert code == 2 and f"--{option}" in err.splitlines()[-1]
+
+
+def test_a_picture_beyond_the_limit(run, base):
+    code, _, err = run(overrides="INPUT.MAX_PIXELS 6143")
+    assert code == 2 and "query.jpg" in err and "INPUT.MAX_PIXELS" in err and err.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 when it is changed, damaged, locked, of another network, or its process is killed."""
 
 import os
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.index.gallery_index import PEOPLE, VECTORS, GalleryIndex, Origin, open_index, writing
-from engine.index.people import People, Sample, Source
+from engine.index.gallery_index import GalleryIndex, open_index, writing
+from engine.index.local import PEOPLE, VECTORS, LocalPeople
+from engine.index.people import People
+from engine.index.records import Origin, Sample, Source
+from engine.index.vectors import CHECKSUM, MARK, Vectors
 from models.outputs import Detections
 from tests.training import FORKS, die
 from utils.errors import UserError
@@ -52,7 +56,7 @@ def test_any_kind_finds_what_comparing_everyone_finds(tmp_path: Path, kind: str)
         fill(index, range(39, -1, -1))
     query_embeddings = units(3, 99)
     index = open_index(tmp_path / "index", ORIGIN)
-    assert index.vectors is not None and len(index.vectors.ids) == 400
+    assert index.people.vectors is not None and len(index.people.vectors.ids) == 400
     assert found(index, query_embeddings) == found(memory, query_embeddings)
     best = found(index, query_embeddings, top=1)[0]
     everyone = torch.cat([crowd(10, i).weighted_embeddings for i in range(40)])
@@ -80,13 +84,13 @@ def test_min_similarity_exclude_and_equal_people() -> None:
 def test_no_more_is_asked_for_than_there_is(tmp_path: Path, monkeypatch) -> None:
     with writing(tmp_path / "index", ORIGIN, "Flat") as index:
         fill(index, range(5))
-    index, asked, nearest = open_index(tmp_path / "index"), [], GalleryIndex.nearest
+    index, asked, nearest = open_index(tmp_path / "index"), [], LocalPeople.nearest
 
     def counting(self, queries, count):
         asked.append(count)
         return nearest(self, queries, count)
 
-    monkeypatch.setattr(GalleryIndex, "nearest", counting)
+    monkeypatch.setattr(LocalPeople, "nearest", counting)
     assert len(index.search(units(1, 9), 10**8)) == 50
     assert asked == [51]
 
@@ -104,7 +108,7 @@ def test_an_index_grows_forgets_and_changes_its_kind(tmp_path: Path) -> None:
         fill(memory, range(5, 8))
         memory.people.remove([Path("/pictures/2.jpg"), Path("/pictures/6.jpg")])
         reader = open_index(folder)
-        assert sorted(reader.vectors.ids) == reader.people.numbers().tolist()
+        assert sorted(reader.people.vectors.ids) == reader.people.numbers().tolist()
         assert found(reader, query_embeddings) == found(memory, query_embeddings)
         with writing(folder, ORIGIN) as index:
             index.people.remove([Path(f"/pictures/{i}.jpg") for i in range(8)])
@@ -123,7 +127,7 @@ def test_vectors_that_lag_behind_hide_nobody(tmp_path: Path, kind: str) -> None:
     memory = GalleryIndex()
     fill(memory, [i for i in range(40) if Path(f"/pictures/{i}.jpg") not in near])
     late = open_index(tmp_path)
-    assert len(late.vectors.ids) == 400 and late.people.count() == 50
+    assert len(late.people.vectors.ids) == 400 and late.people.count() == 50
     assert found(late, query_embeddings) == found(memory, query_embeddings) != []
 
 
@@ -136,7 +140,7 @@ def test_too_few_people_to_train_a_kind(tmp_path: Path) -> None:
     assert len(found(open_index(tmp_path), units(1, 7))) == 8
     with writing(tmp_path, ORIGIN) as index:
         fill(index, range(5, 20))
-    assert len(open_index(tmp_path).vectors.ids) == 200
+    assert len(open_index(tmp_path).people.vectors.ids) == 200
 
 
 @pytest.mark.parametrize("kind", ["Nonsense", "LSH"])
@@ -179,26 +183,235 @@ def damage(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["cut", "flipped", "overwritten"])
-def test_damaged_vectors_are_named_and_made_again(tmp_path: Path, how: str, capsys) -> None:
+def test_damaged_vectors_are_named_and_rebuilt(tmp_path: Path, how: str, capsys) -> None:
+    """Once, whether the next use is a search or a change."""
     with writing(tmp_path, ORIGIN) as index:
         fill(index, range(30))
     before = found(open_index(tmp_path), units(1, 7))
-    damage(tmp_path / VECTORS, how)
-    with pytest.raises(UserError, match=f"{VECTORS}: damaged"):
-        open_index(tmp_path)
+    for use in ("search", "change"):
+        damage(tmp_path / VECTORS, how)
+        if use == "change":
+            with writing(tmp_path, None):
+                pass
+        for reports in (use == "search", False):
+            capsys.readouterr()
+            index = open_index(tmp_path)
+            assert found(index, units(1, 7)) == before
+            assert len(index.people.vectors.ids) == 300
+            assert capsys.readouterr().err.count(f"{tmp_path}/{VECTORS}: damaged") == reports
+
+
+def test_vectors_are_rebuilt_in_memory_while_another_process_writes(tmp_path: Path, capsys) -> None:
+    with writing(tmp_path, ORIGIN) as index:
+        fill(index, range(3))
     with writing(tmp_path, ORIGIN):
-        pass
-    assert f"{VECTORS}: damaged" in capsys.readouterr().out
-    assert found(open_index(tmp_path), units(1, 7)) == before
+        damage(tmp_path / VECTORS, "cut")
+        content = (tmp_path / VECTORS).read_bytes()
+        assert len(open_index(tmp_path).people.vectors.ids) == 30
+        assert (tmp_path / VECTORS).read_bytes() == content
 
 
-def test_vectors_of_another_index(tmp_path: Path) -> None:
+def test_vectors_of_another_index_are_rebuilt(tmp_path: Path, capsys) -> None:
+    for name, pictures in ("a", range(3)), ("b", range(3, 6)):
+        with writing(tmp_path / name, ORIGIN) as index:
+            fill(index, pictures)
+    before = found(open_index(tmp_path / "b"), units(1, 7))
+    os.replace(tmp_path / "a" / VECTORS, tmp_path / "b" / VECTORS)
+    assert found(open_index(tmp_path / "b"), units(1, 7)) == before
+    assert f"b/{VECTORS}: belongs to another index" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", [PEOPLE, VECTORS])
+def test_a_restored_backup_of_one_file_is_noticed(tmp_path: Path, file: str, capsys) -> None:
+    """Ids given after the backup belong to other people in the other file."""
+    with writing(tmp_path, ORIGIN) as index:
+        fill(index, range(3))
+    backup = (tmp_path / file).read_bytes()
+    with writing(tmp_path, ORIGIN) as index:
+        fill(index, range(3, 6))
+    (tmp_path / file).write_bytes(backup)
+    if file == PEOPLE:
+        fill(GalleryIndex(LocalPeople(tmp_path / PEOPLE)), range(6, 9))
+    memory = GalleryIndex()
+    fill(memory, [*range(3), *(range(6, 9) if file == PEOPLE else range(3, 6))])
+    late = open_index(tmp_path)
+    assert found(late, units(3, 7), top=99) == found(memory, units(3, 7), top=99)
+    rebuilt = "of another state" in capsys.readouterr().err
+    assert rebuilt == (file == PEOPLE)  # an older FAISS file is valid for a newer SQLite file
+    assert len(late.people.vectors.ids) == (60 if rebuilt else 30)
+
+
+def test_a_write_of_faiss_that_is_interrupted_leaves_the_old_file_valid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    with writing(tmp_path, ORIGIN) as index:
+        fill(index, range(3))
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(Vectors, "save", lambda *args: 1 / 0)
+        with writing(tmp_path, ORIGIN) as index:
+            fill(index, range(3, 5))
+    late = open_index(tmp_path)
+    assert len(late.people.vectors.ids) == 30 and late.people.count() == 50
+    assert len(found(late, units(1, 7), top=99)) == 50
+    assert capsys.readouterr().err == ""
+
+
+def test_an_index_of_an_earlier_release(tmp_path: Path, capsys) -> None:
+    """Its FAISS file has no state."""
+    with writing(tmp_path, ORIGIN) as index:
+        fill(index, range(3))
+    content = (tmp_path / VECTORS).read_bytes()
+    (tmp_path / VECTORS).write_bytes(content[: -MARK - CHECKSUM] + content[-CHECKSUM:])
+    people = People(tmp_path / PEOPLE)
+    people.select("DELETE FROM facts WHERE name IN ('state', 'vectors', 'vectors_before')")
+    people.close()
+    assert len(open_index(tmp_path).people.vectors.ids) == 30
+    with writing(tmp_path, ORIGIN) as index:
+        fill(index, range(3, 5))
+    assert len(open_index(tmp_path).people.vectors.ids) == 50
+    assert capsys.readouterr().err == ""
+
+
+def test_an_open_index_notices_that_it_was_replaced(tmp_path: Path) -> None:
     for name in "ab":
         with writing(tmp_path / name, ORIGIN) as index:
             fill(index, range(3))
-    os.replace(tmp_path / "a" / VECTORS, tmp_path / "b" / VECTORS)
-    with pytest.raises(UserError, match=f"b/{VECTORS}: belongs to another index"):
-        open_index(tmp_path / "b")
+    index = open_index(tmp_path / "a")
+    assert index.people.is_current()
+    with writing(tmp_path / "a", ORIGIN) as other:
+        fill(other, range(3, 4))
+    assert not index.people.is_current()  # FAISS's file is another
+    index = open_index(tmp_path / "a")
+    assert index.people.is_current()
+    (tmp_path / "a").rename(tmp_path / "c")
+    assert not index.people.is_current()
+    (tmp_path / "b").rename(tmp_path / "a")
+    assert not index.people.is_current()
+    content = (tmp_path / "c" / PEOPLE).read_bytes()
+    index = open_index(tmp_path / "a")
+    (tmp_path / "a" / PEOPLE).write_bytes(content)  # in place
+    assert not index.people.is_current()
+
+
+def test_a_changed_source_is_replaced_when_it_is_finished() -> None:
+    index, walk = GalleryIndex(), Path("/walk.mp4")
+    old, new, newer = (Source(walk, size, 1, 0.0) for size in (1, 2, 3))
+    samples = [Sample(i / 10, crowd(3, i)) for i in range(4)]
+    index.people.add(old, samples[:2])
+    before = found(index, units(1, 7), top=99)
+    index.people.add(new, samples[:3], finished=False)
+    assert found(index, units(1, 7), top=99) == before != []
+    assert index.people.count() == 6 and len(index.people.in_scene(walk, 0.0)) == 3
+    assert [one.source for one in index.people.known()] == [old]
+    assert {one.source: one.until for one in index.people.known(hidden=True)} == {
+        old: 0.1,
+        new: 0.2,
+    }
+    index.people.add(newer, samples[:1], finished=False)  # changed again meanwhile
+    assert {one.source for one in index.people.known(hidden=True)} == {old, newer}
+    index.people.add(newer, samples[1:])
+    assert [(one.source, one.samples) for one in index.people.known(hidden=True)] == [(newer, 4)]
+    assert index.people.count() == 12 == len(index.people.numbers())
+    index.people.add(new, samples[:2], finished=False)
+    assert index.people.remove([walk]) == 1
+    assert len(index.people.numbers()) == 0
+
+
+def test_a_part_of_another_rank_replaces_a_changed_source() -> None:
+    index, part = GalleryIndex(), People()
+    part.begin_at(100, 100)
+    old, new = (Source(Path("/a.jpg"), size, 1) for size in (1, 2))
+    index.people.add(old, [Sample(None, crowd(3, 1))])
+    part.add(new, [Sample(None, crowd(4, 2))])
+    for _ in range(2):  # again: what is here already is not added twice
+        index.people.absorb(part)
+        assert [(one.source, one.people) for one in index.people.known(hidden=True)] == [(new, 4)]
+
+
+def test_embeddings_that_are_not_finite(tmp_path: Path) -> None:
+    people = crowd(3, 1)
+    people.embeddings[1, 0] = torch.nan
+    with writing(tmp_path, ORIGIN) as index:
+        fill(index, range(3))
+        with pytest.raises(UserError, match="finite"):
+            index.people.add(Source(Path("/a.jpg"), 1, 1), [Sample(None, people)])
+    assert open_index(tmp_path).people.count() == 30
+    stored = People(tmp_path / PEOPLE)  # as an earlier release did
+    rows = np.full((2, WIDTH), np.nan, np.float32)
+    stored.select("UPDATE people SET embedding = ? WHERE id = 4", [rows[0].tobytes()])
+    memory = GalleryIndex()
+    fill(memory, range(3))
+    memory.people.select("DELETE FROM people WHERE id = 4")
+    expected = found(memory, units(2, 7), top=99)
+    for again in range(2):
+        if again:  # not in FAISS either
+            (tmp_path / VECTORS).unlink()
+        assert found(open_index(tmp_path), units(2, 7), top=99) == expected
+        assert len(expected) == 29
+
+
+TAMPERED = [
+    "UPDATE facts SET value = 7 WHERE name = 'name'",
+    "DELETE FROM facts WHERE name = 'name'",
+    "UPDATE facts SET value = 'text' WHERE name = 'probe'",
+    "UPDATE facts SET value = x'010203' WHERE name = 'probe'",
+    "DELETE FROM facts WHERE name = 'probe'",
+    "UPDATE facts SET value = 9 WHERE name = 'format'",
+    "UPDATE people SET embedding = 'text'",
+    "UPDATE people SET embedding = 5",
+    "UPDATE people SET embedding = x'00000000'",
+    "UPDATE people SET embedding = x'000000'",
+    "UPDATE people SET embedding = x'00000000' WHERE id = 3",
+    "UPDATE people SET x1 = NULL",
+    "UPDATE people SET score = 'high'",
+    "UPDATE people SET appearance = 'first'",
+    "UPDATE people SET time = 'noon'",
+    "UPDATE sources SET path = 5 WHERE id = 1",
+    "UPDATE sources SET path = 'text' WHERE id = 1",
+    "UPDATE sources SET bytes = 'text'",
+    "UPDATE sources SET samples = 'text'",
+    "UPDATE sources SET every = 'text'",
+    "UPDATE sqlite_sequence SET seq = 'text'",
+    "DROP TABLE sources",
+    "DROP TABLE people",
+    "DROP TABLE facts",
+    "ALTER TABLE people RENAME COLUMN embedding TO vector",
+    "ALTER TABLE sources RENAME COLUMN every TO pace",
+]
+
+
+@pytest.mark.parametrize("statement", TAMPERED)
+def test_a_tampered_file_is_one_line(tmp_path: Path, statement: str) -> None:
+    """Whatever is in it, each use gives an answer or a UserError."""
+    with writing(tmp_path, ORIGIN) as index:
+        fill(index, range(3))
+    db = sqlite3.connect(tmp_path / PEOPLE)
+    db.execute("PRAGMA foreign_keys = OFF")
+    db.execute(statement)
+    db.commit()
+    db.close()
+
+    def search() -> None:
+        matches = open_index(tmp_path, ORIGIN).search(units(1, 7), 99)
+        assert all(np.isfinite(match.similarity) for match in matches)
+
+    def without_vectors() -> None:
+        (tmp_path / VECTORS).unlink(missing_ok=True)
+        search()
+
+    def change() -> None:
+        with writing(tmp_path, ORIGIN) as index:
+            fill(index, range(2, 4))
+
+    errors = 0
+    uses = (search, lambda: open_index(tmp_path).people.known(), without_vectors, change)
+    for use in uses:
+        try:
+            use()
+        except UserError as error:
+            errors += 1
+            assert "\n" not in str(error) and len(str(error)) < 300
+    assert errors, "nothing was noticed"
 
 
 @pytest.mark.parametrize("how", ["cut", "overwritten"])
@@ -227,8 +440,8 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
         pytest.raises(UserError, match=f"{PEOPLE}: the disk is full"),
         writing(tmp_path, ORIGIN) as index,
     ):
-        pages = index.people.ask("PRAGMA page_count")[0][0]
-        index.people.ask(f"PRAGMA max_page_count = {pages + 8}")
+        pages = index.people.select("PRAGMA page_count")[0][0]
+        index.people.select(f"PRAGMA max_page_count = {pages + 8}")
         fill(index, range(3, 99))
     index = open_index(tmp_path)
     assert index.people.count() % 10 == 0 and len(found(index, units(1, 7))) == 8

@@ -11,7 +11,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from configs.defaults import load_cfg
 from engine.evaluation.metrics import SEARCH_SCORE
 from engine.index.gallery_index import GalleryIndex
-from engine.index.people import Sample, Source
+from engine.index.records import Sample, Source
 from engine.search.searcher import Searcher, to_pixels
 from models.build import build_net
 from models.fast.roi_align import GatheredRoIAlign

@@ -1,21 +1,19 @@
-"""A page in the browser: drop a picture, click on a person, see where she is in an index.
+"""Web page for searching an index: drop a picture, click on a person, see the matches.
 
     python -m tools.app --cfg F --ckpt F --index INDEX [--port 7860]
 
-This machine alone reaches it unless --host says otherwise. It shows the index's pictures with their
-matches, and what was dropped, for as long as it runs; it serves no other file and asks nothing of
-the network.
+Only this machine can reach the page, unless --host is given. It shows the pictures of matches, and
+what was dropped, as long as the program runs; it serves no other file and connects to nothing.
 """
 
 import argparse
 import html
 import os
 import signal
-import socket
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -28,25 +26,26 @@ from yacs.config import CfgNode
 from engine.checkpoint import Checkpoint
 from engine.default_network import network_of
 from engine.evaluation.records import thresholds_of
-from engine.index.gallery_index import GalleryIndex, Match, open_index
+from engine.index.gallery_index import GalleryIndex, open_index, stale_sources
+from engine.index.records import Match
 from engine.search.presentation import QUERY, RANKED, read_scene
 from engine.search.searcher import Searcher, to_pixels
+from tools.web.server import REQUIREMENTS, address_of, no_connections, serve
+from utils.arguments import nonempty_path
 from utils.drawing import PLAIN, cut_out, draw_boxes
-from utils.errors import UserError, reason_of, run_main
+from utils.errors import UserError, run_main
 from utils.memory import keep_freed_memory
 from utils.names import printable
 from utils.optional import optional
 from utils.pages import clock
 
-REQUIREMENTS = "requirements-app.txt"
-ASKED_SIDE, SCENE_SIDE = 720, 1000  # pixels, the longer sides of drawn pictures
-CUT_OUT = (210, 280)  # width and height of a person, pixels
-KEPT = 3600  # seconds that what a visitor dropped, and was shown, lies on the disk
-LOCAL = {"", "localhost", "127.0.0.1", "::1"}
+QUERY_SIDE, SCENE_SIDE = 720, 1000  # longer sides of drawn pictures, pixels
+CUT_OUT = (210, 280)  # width and height of a crop, pixels
+KEPT = 3600  # seconds after which dropped and drawn files are deleted
 CSS = """
 .bad { color: #b00020; font-weight: 600 }
 #people img { cursor: crosshair }
-#least .info, #least span { color: var(--body-text-color) }
+#threshold .info, #threshold span { color: var(--body-text-color) }
 #matches .grid-wrap { padding-top: 2.4em; height: auto; max-height: none }
 #matches .thumbnail-lg { aspect-ratio: 3 / 5 }
 #matches .caption-label {
@@ -54,102 +53,139 @@ CSS = """
     white-space: pre-line; overflow-wrap: anywhere; text-align: center; line-height: 1.3;
 }
 """
-# The browser asks nobody else either, whatever a component of the page would like to load.
-POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 
 
 @dataclass(frozen=True)
 class QueryPicture:
-    """What a visitor looks at: the picture dropped, [3, H, W] uint8, and its people's boxes [n, 4];
-    person: the place of the one clicked on, with her embedding wanted [1, D]."""
+    """The state of a visit: the dropped picture and its people.
 
-    pixels: Tensor
+    Attributes:
+        path: the dropped file.
+        small: the picture, resized to a longer side of QUERY_SIDE pixels.
+        scale: pixels of the picture per pixel of `small`.
+        boxes: [n, 4] in pixels of the picture.
+        person: position of the chosen person.
+        query_embeddings: [1, D] of that person.
+    """
+
+    path: Path
+    small: Image.Image
+    scale: float
     boxes: Tensor
     person: int | None = None
-    wanted: Tensor | None = None
+    query_embeddings: Tensor | None = None
 
     def drawn(self) -> Image.Image:
+        """Draw the people with numbers from 1 on."""
         names = [str(number) for number in range(1, len(self.boxes) + 1)]
         styles = [QUERY if i == self.person else PLAIN for i in range(len(self.boxes))]
-        return draw_boxes(to_pil_image(self.pixels), self.boxes, names, styles, ASKED_SIDE)
+        return draw_boxes(self.small, self.boxes / self.scale, names, styles, QUERY_SIDE)
 
     def person_at(self, x: float, y: float) -> int | None:
-        """Of the people at this place of the drawn picture, the one with the smallest box."""
-        scale = max(self.pixels.shape[1:]) / ASKED_SIDE
-        x1, y1, x2, y2 = self.boxes.unbind(1)
-        there = (x1 <= x * scale) & (x * scale <= x2) & (y1 <= y * scale) & (y * scale <= y2)
-        sizes = ((x2 - x1) * (y2 - y1)).masked_fill(~there, torch.inf)
-        return int(sizes.argmin()) if there.any() else None
+        """Return the position of the smallest box at a place of the drawn picture."""
+        x1, y1, x2, y2 = (self.boxes / self.scale).unbind(1)
+        inside = (x1 <= x) & (x <= x2) & (y1 <= y) & (y <= y2)
+        sizes = ((x2 - x1) * (y2 - y1)).masked_fill(~inside, torch.inf)
+        return int(sizes.argmin()) if inside.any() else None
 
 
 class AppController:
-    """What the page asks for: each answer is (asked, drawn picture, words, matches, scenes)."""
+    """Answers of the page, each (state, drawn picture, message, matches, pictures of matches).
 
-    def __init__(self, searcher: Searcher, index: GalleryIndex, top: int):
+    Args:
+        open_: opens the index; it is opened again when its files have been replaced.
+        top: number of matches.
+    """
+
+    def __init__(self, searcher: Searcher, open_: Callable[[], GalleryIndex], top: int):
         self.searcher = searcher
-        self.index = index
+        self.open = open_
+        self.index = open_()
         self.top = top
 
-    def look(self, path: str | None) -> tuple:
-        """A picture has been dropped: who is on it?"""
+    def detect(self, path: str | None) -> tuple:
+        """Answer a dropped picture: detect the people in it."""
         if path is None:
             return None, None, "", [], []
         try:
-            asked = self._people_on(path)
+            query = self._people_on(Path(path))
         except UserError as error:
-            said = str(error).replace(path, printable(Path(path).name))
-            return None, None, words(said, "bad"), [], []
-        many = len(asked.boxes)
-        said = f"{many} {'people' if many > 1 else 'person'} found: click on one."
+            shown = str(error).replace(path, printable(Path(path).name))
+            return None, None, message(shown, "bad"), [], []
+        many = len(query.boxes)
+        shown = f"{many} {'people' if many > 1 else 'person'} found: click on one."
         if not many:
-            said = "Nobody found in this picture."
-        return asked, asked.drawn(), words(said), [], []
+            shown = "Nobody found in this picture."
+        return query, query.drawn(), message(shown), [], []
 
-    def _people_on(self, path: str) -> QueryPicture:
-        pixels = to_pixels(path)
-        return QueryPicture(pixels, self.searcher.detect([pixels])[0].boxes)
+    def _people_on(self, path: Path) -> QueryPicture:
+        pixels = to_pixels(path, self.searcher.max_pixels)
+        boxes = self.searcher.detect([pixels])[0].boxes
+        scale = max(pixels.shape[1:]) / QUERY_SIDE
+        height, width = (max(round(side / scale), 1) for side in pixels.shape[1:])
+        small = to_pil_image(pixels).resize((width, height), Image.Resampling.LANCZOS)
+        return QueryPicture(path, small, scale, boxes)
 
-    def choose(self, asked: QueryPicture | None, least: float, place: tuple[float, float]) -> tuple:
-        """The picture has been clicked on: where else is the person there?"""
-        if asked is None:
-            return self.look(None)
-        person = asked.person_at(*place)
+    def choose(
+        self, query: QueryPicture | None, min_similarity: float, place: tuple[float, float]
+    ) -> tuple:
+        """Answer a click on the drawn picture: search for the person there."""
+        if query is None:
+            return self.detect(None)
+        person = query.person_at(*place)
         if person is None:
-            said = "Nobody was found at this place: click into one of the boxes."
-            return asked, asked.drawn(), words(said, "bad"), [], []
-        wanted = self.searcher.embed(asked.pixels, asked.boxes[person : person + 1])
-        return self.search(replace(asked, person=person, wanted=wanted), least)
-
-    def search(self, asked: QueryPicture | None, least: float) -> tuple:
-        """Where is the person with a similarity of `least` or more?"""
-        if asked is None or asked.person is None or asked.wanted is None:
-            return asked, asked and asked.drawn(), words("Click on a person first."), [], []
+            shown = "Nobody was found at this place: click into one of the boxes."
+            return query, query.drawn(), message(shown, "bad"), [], []
         try:
-            found = self.searcher.search(asked.wanted, self.index, self.top, least)
+            box = query.boxes[person : person + 1]
+            query_embeddings = self.searcher.embed(query.path, box)
+        except UserError:
+            shown = "This picture is no longer kept: drop it again."
+            return query, query.drawn(), message(shown, "bad"), [], []
+        return self.search(
+            replace(query, person=person, query_embeddings=query_embeddings), min_similarity
+        )
+
+    def search(self, query: QueryPicture | None, min_similarity: float) -> tuple:
+        """Answer a change of the threshold, or a click: search for the chosen person."""
+        if query is None or query.person is None or query.query_embeddings is None:
+            return query, query and query.drawn(), message("Click on a person first."), [], []
+        try:
+            if not self.index.people.is_current():
+                self.index = self.open()
+            found = self.searcher.search(
+                query.query_embeddings, self.index, self.top, min_similarity
+            )
             everyone = f"{self.index.people.count():,} people"
+            stale = stale_sources(self.index.people, [match.person.path for match in found])
         except UserError as error:
-            return asked, asked.drawn(), words(str(error), "bad"), [], []
-        said = f"Person {asked.person + 1}: the {len(found)} most similar of {everyone}."
+            return query, query.drawn(), message(str(error), "bad"), [], []
+        shown = f"Person {query.person + 1}: the {len(found)} most similar of {everyone}."
         if not found:
-            said = f"Not present: nobody of {everyone} is similar to person {asked.person + 1} by "
-            said += f"{least:.2f} or more."
+            shown = (
+                f"Not present: none of {everyone} has a similarity to person {query.person + 1} "
+                f"of {min_similarity:.2f} or more."
+            )
+        if stale:
+            shown += f" Files that are missing or have changed since indexing: {len(stale)}."
         matches, scenes = [], []
         for rank, match in enumerate(found, 1):
             picture = read_scene(match.person.path, match.person.time)
             title = f"#{rank}   {match.similarity:.2f}"
             person = cut_out(picture, match.person.box, CUT_OUT)
             box = draw_boxes(picture, [match.person.box], [title], RANKED, SCENE_SIDE)
-            matches.append((person, f"{title}\n{where(match)}"))
-            scenes.append((box, f"{title}   {where(match)}"))
-        return asked, asked.drawn(), words(said), matches, scenes
+            remark = f" ({stale[match.person.path]})" if match.person.path in stale else ""
+            matches.append((person, f"{title}\n{where(match)}{remark}"))
+            scenes.append((box, f"{title}   {where(match)}{remark}"))
+        return query, query.drawn(), message(shown), matches, scenes
 
 
-def words(said: str, kind: str = "good") -> str:
-    return f'<p class="{kind}">{html.escape(said)}</p>'
+def message(text: str, kind: str = "good") -> str:
+    return f'<p class="{kind}">{html.escape(text)}</p>'
 
 
 def where(match: Match) -> str:
-    """The match's file and, in a video, from when to when she appears."""
+    """Return the name of the match's file and, in a video, first and last second."""
     name = printable(match.person.path.name)
     if match.span is None:
         return name
@@ -158,29 +194,35 @@ def where(match: Match) -> str:
 
 
 def advice(thresholds: dict[str, float] | None) -> str:
-    """What an evaluation says about similarities, in words."""
+    """Describe the thresholds of an evaluation."""
     if not thresholds:
         return "0 shows the best matches, however similar"
-    shares = [f"{float(rate):.0%} from {least:.2f} on" for rate, least in thresholds.items()]
-    return f"false alarms, by the network's evaluation: {', '.join(shares)} of queries"
+    shares = [f"{float(rate):.0%} at {value:.2f}" for rate, value in thresholds.items()]
+    return f"share of queries with a false alarm in the network's evaluation: {', '.join(shares)}"
 
 
-def page(desk: AppController, hint: str) -> Any:
-    """The page: Gradio's Blocks."""
+def page(controller: AppController, hint: str) -> Any:
+    """Build the page, Gradio's Blocks; hint: text at the threshold."""
     gr = optional("gradio", "tools.app", REQUIREMENTS)
     with gr.Blocks(
         title="Person search", analytics_enabled=False, fill_width=True, delete_cache=(600, KEPT)
     ) as blocks:
-        asked = gr.State(time_to_live=KEPT)
+        query = gr.State(time_to_live=KEPT)
         with gr.Row():
             with gr.Column(scale=2):
                 dropped = gr.File(label="A picture: drop it or choose it", elem_id="dropped")
                 people = gr.Image(
                     label="Click on a person", interactive=False, buttons=[], elem_id="people"
                 )
-                said = gr.HTML(elem_id="said")
-                least = gr.Slider(
-                    0, 1, 0, step=0.01, label="Similarity of at least", info=hint, elem_id="least"
+                text = gr.HTML(elem_id="message")
+                threshold = gr.Slider(
+                    0,
+                    1,
+                    0,
+                    step=0.01,
+                    label="Similarity of at least",
+                    info=hint,
+                    elem_id="threshold",
                 )
             with gr.Column(scale=3):
                 matches = gr.Gallery(
@@ -193,21 +235,21 @@ def page(desk: AppController, hint: str) -> Any:
                     elem_id="matches",
                 )
                 scenes = gr.Gallery(
-                    label="Where they are",
+                    label="Pictures of the matches",
                     height=520,
                     object_fit="contain",
                     interactive=False,
                     buttons=["fullscreen"],
                     elem_id="scenes",
                 )
-        answer = [asked, people, said, matches, scenes]
-        one_by_one = {"concurrency_id": "desk", "concurrency_limit": 1, "api_visibility": "private"}
+        answer = [query, people, text, matches, scenes]
+        one_by_one = {"concurrency_id": "net", "concurrency_limit": 1, "api_visibility": "private"}
 
-        def choose(asked: QueryPicture | None, least: float, click: gr.SelectData) -> tuple:
-            return first_scene(desk.choose(asked, least, click.index))
+        def choose(query: QueryPicture | None, threshold: float, click: gr.SelectData) -> tuple:
+            return first_scene(controller.choose(query, threshold, click.index))
 
-        def search(asked: QueryPicture | None, least: float) -> tuple:
-            return first_scene(desk.search(asked, least))
+        def search(query: QueryPicture | None, threshold: float) -> tuple:
+            return first_scene(controller.search(query, threshold))
 
         def first_scene(answer: tuple) -> tuple:
             *others, scenes = answer
@@ -216,93 +258,11 @@ def page(desk: AppController, hint: str) -> Any:
         def show(click: gr.SelectData):
             return gr.Gallery(selected_index=click.index)
 
-        dropped.change(desk.look, dropped, answer, **one_by_one)
-        people.select(choose, [asked, least], answer, **one_by_one)
-        least.release(search, [asked, least], answer, **one_by_one)
+        dropped.change(controller.detect, dropped, answer, **one_by_one)
+        people.select(choose, [query, threshold], answer, **one_by_one)
+        threshold.release(search, [query, threshold], answer, **one_by_one)
         matches.select(show, None, scenes, api_visibility="private")
     return blocks
-
-
-def address_of(host: str, port: int) -> str:
-    """The IPv4 address of this machine that `host` names, free at `port`; UserError where there is
-    none."""
-    try:
-        with socket.socket() as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind((host, port))
-            return trial.getsockname()[0]
-    except (OSError, OverflowError) as error:  # OverflowError: there is no such port
-        raise UserError(
-            f"--host {host} --port {port}: cannot be served at ({reason_of(error)})"
-        ) from None
-
-
-def stay_home(address: str) -> None:
-    """From now on this process connects to itself alone: to the address that it serves, and within
-    the machine. Whatever a library would like to report, look up or fetch fails."""
-
-    def refuse(event: str, args: tuple) -> None:
-        if event in ("socket.connect", "socket.sendto") and isinstance(args[1], tuple):
-            host = args[1][0]
-        elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
-            host = args[0]
-        else:
-            return
-        if not _own(host, address):
-            raise PermissionError(f"{event}: {host} is not this machine")
-
-    sys.addaudithook(refuse)
-
-
-def _own(host: str | bytes | None, address: str) -> bool:
-    """Is this host this machine, or the address of it that is served?"""
-    name = host.decode() if isinstance(host, bytes) else host or ""
-    try:
-        own = name in {*LOCAL, address}
-        return own or ip_address(name).is_loopback or ip_address(name).is_unspecified
-    except ValueError:
-        return False
-
-
-class Headers:
-    """Around the app: tells browsers to load nothing from elsewhere (ASGI)."""
-
-    def __init__(self, app):
-        self.app = app
-
-    async def __call__(self, scope, receive, send):
-        async def tell(message):
-            if message["type"] == "http.response.start":
-                message["headers"].append((b"content-security-policy", POLICY.encode()))
-            await send(message)
-
-        await self.app(scope, receive, tell if scope["type"] == "http" else send)
-
-
-def serve(blocks: Any, address: str, port: int) -> None:
-    """Until it is interrupted. The files that the page shows lie in a folder that goes with it."""
-    gr = optional("gradio", "tools.app", REQUIREMENTS)
-    middleware = optional("starlette.middleware", "tools.app", REQUIREMENTS).Middleware
-    blocks.launch(
-        server_name=address,
-        server_port=port,
-        share=False,
-        quiet=True,
-        prevent_thread_lock=True,
-        allowed_paths=[],
-        max_file_size="100mb",
-        enable_monitoring=False,
-        run_history=False,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-        footer_links=[],
-        theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-        css=CSS,
-        app_kwargs={"middleware": [middleware(Headers)]},
-    )
-    print(f"http://{address}:{port}   (Ctrl-C ends it)", flush=True)
-    blocks.block_thread()
 
 
 def parse_args() -> argparse.Namespace:
@@ -316,10 +276,12 @@ def parse_args() -> argparse.Namespace:
         help="its checkpoint (default: weights/person_search_small.safetensors, for photographs)",
     )
     parser.add_argument(
-        "--index", required=True, type=Path, metavar="FOLDER", help="what to search"
+        "--index", required=True, type=nonempty_path, metavar="FOLDER", help="index to search"
     )
-    parser.add_argument("--top", type=int, default=12, metavar="N", help="matches shown")
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0: every machine may see it")
+    parser.add_argument("--top", type=int, default=12, metavar="N", help="number of matches")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to serve; 0.0.0.0: every machine can reach it"
+    )
     parser.add_argument("--port", type=int, default=7860)
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY VALUE", help="config values, for example DEVICE cpu"
@@ -327,10 +289,12 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_intermixed_args()
 
 
-def make_desk(args: argparse.Namespace, cfg: CfgNode, checkpoint: Checkpoint) -> AppController:
+def make_controller(
+    args: argparse.Namespace, cfg: CfgNode, checkpoint: Checkpoint
+) -> AppController:
     searcher = Searcher.load(cfg, checkpoint)
     keep_freed_memory(searcher.device.type)
-    return AppController(searcher, open_index(args.index, searcher.origin), args.top)
+    return AppController(searcher, lambda: open_index(args.index, searcher.origin), args.top)
 
 
 def main() -> None:
@@ -339,15 +303,14 @@ def main() -> None:
         raise UserError(f"--top {args.top}: expected at least 1")
     address = address_of(args.host, args.port)
     cfg, checkpoint = network_of(args.cfg, args.ckpt, args.overrides)
-    desk, thresholds = make_desk(args, cfg, checkpoint), thresholds_of(checkpoint)
+    controller, thresholds = make_controller(args, cfg, checkpoint), thresholds_of(checkpoint)
     del checkpoint  # the network has its own copy of the weights
-    stay_home(address)
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    with tempfile.TemporaryDirectory(prefix="person_search_") as folder:
+    with tempfile.TemporaryDirectory(prefix="person_search_") as folder, no_connections(address):
         for name in ("GRADIO_TEMP_DIR", "GRADIO_EXAMPLES_CACHE"):
             os.environ[name] = folder
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        serve(page(desk, advice(thresholds)), address, args.port)
+        serve(page(controller, advice(thresholds)), CSS, args.host, args.port, Path(folder))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""What an index of so many people takes: time to build, room, time to search, and how often the
-approximate kinds find what the exact one finds.
+"""Measure build time, size, search time and recall of indexes.
 
     python -m tools.bench_index --people 100000 --kinds Flat HNSW32 "IVF256,Flat"
 
-Embeddings are drawn from the seed: identities of ten views each, in few effective dimensions, so
-that strangers look alike as they do to a real network; a query is an eleventh view. Times are
-seconds of one core, however many share the work and whatever else the machine does. From --bare
-people on, FAISS is measured alone, without SQLite.
+Recall is the share of the exact best matches that an approximate kind finds. Embeddings are drawn
+from the seed: ten views of each identity in few effective dimensions, so that different identities
+are as similar as those of a real network. A query is an eleventh view. Times are CPU seconds, so
+they do not depend on the number of threads or on other processes. From --bare people on, only FAISS
+is measured, without SQLite.
 """
 
 import argparse
@@ -20,24 +20,26 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from engine.index.gallery_index import PEOPLE, VECTORS, GalleryIndex
-from engine.index.people import People, Sample, Source
-from engine.index.vectors import Vectors, load_faiss
+from engine.index.gallery_index import GalleryIndex
+from engine.index.local import PEOPLE, VECTORS, LocalPeople
+from engine.index.people import People
+from engine.index.records import Sample, Source
+from engine.index.vectors import MARK, Vectors, load_faiss
 from models.outputs import Detections
 from tools.measure.machine import describe_machine, peak_gib
 from utils.arguments import positive, whole
 from utils.errors import run_main
 from utils.files import make_folder
 
-VIEWS = 10  # of an identity
-PART = 50_000  # people drawn at once
-APART = 0.6  # a view differs from its identity by so much of what identities differ by
-PICTURE = 10  # people
+VIEWS = 10  # detections of each identity
+PART = 50_000  # people drawn together
+SPREAD = 0.6  # standard deviation of views, relative to that of identities
+PICTURE = 10  # people in each picture
 QUERIES, TOP = 100, 10
 
 
 class Crowd:
-    """So many people, drawn anew whenever they are asked for; Vectors takes them for People."""
+    """Random people, computed from the seed at each access; Vectors accepts it as People."""
 
     def __init__(self, count: int, width: int, seed: int):
         self.size, self.width, self.seed = count, width, seed
@@ -46,23 +48,20 @@ class Crowd:
     def count(self) -> int:
         return self.size
 
-    def set_facts(self, **facts) -> None:
-        pass
-
     def part(self, start: int) -> Detections:
-        """The people from this place on, PART of them or those that are left."""
+        """Return the people from position `start` on, PART or the remaining ones."""
         rng = np.random.default_rng([self.seed, start])
         count = min(PART, self.size - start)
         identities = self._draw(rng, -(-count // VIEWS))
         views = np.repeat(identities, VIEWS, 0)[:count]
-        views += APART * self._draw(rng, count)
+        views += SPREAD * self._draw(rng, count)
         scores = torch.from_numpy(rng.uniform(0.5, 1, count).astype(np.float32))
         return Detections(torch.rand(count, 4), scores, _unit(views))
 
     def embeddings(
         self, after: int = 0, one_in: int = 1
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """As People's: numbers from 1 on, and embeddings."""
+        """Yield ids from 1 on, and embeddings, as People.embeddings does."""
         for start in range(after, self.size, PART):
             rows = self.part(start).weighted_embeddings.numpy()
             ids = np.arange(start + 1, start + len(rows) + 1)
@@ -70,13 +69,13 @@ class Crowd:
             yield ids[keep], rows[keep]
 
     def queries(self, count: int) -> np.ndarray:
-        """[count, D]: further views of identities all over the crowd."""
+        """Return [count, D]: further views of identities from all parts."""
         starts = range(0, self.size, PART)
         rng, found = np.random.default_rng(self.seed), []
         for start in (starts[i * len(starts) // count] for i in range(count)):
             identity = self._draw(np.random.default_rng([self.seed, start]), VIEWS)
             view = identity[rng.integers(len(identity))]
-            found.append(view + APART * self._draw(rng, 1)[0])
+            found.append(view + SPREAD * self._draw(rng, 1)[0])
         return _unit(np.stack(found)).numpy()
 
     def _draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
@@ -88,7 +87,7 @@ def _unit(rows: np.ndarray) -> torch.Tensor:
 
 
 def write(crowd: Crowd, people: People) -> None:
-    """The crowd as pictures with PICTURE people each, PART people in a transaction."""
+    """Write the crowd as pictures with PICTURE people each, PART people in a transaction."""
     for start in range(0, crowd.size, PART):
         part = crowd.part(start)
         samples = (Sample(None, part[i : i + PICTURE]) for i in range(0, len(part.scores), PICTURE))
@@ -96,7 +95,7 @@ def write(crowd: Crowd, people: People) -> None:
 
 
 def exact(crowd: Crowd, queries: np.ndarray) -> np.ndarray:
-    """[q, TOP] numbers of the most similar people, best first."""
+    """Return [q, TOP]: ids of the most similar people, best first."""
     best = np.full((len(queries), TOP), -np.inf)
     who = np.zeros((len(queries), TOP), np.int64)
     for ids, rows in crowd.embeddings():
@@ -108,26 +107,26 @@ def exact(crowd: Crowd, queries: np.ndarray) -> np.ndarray:
 
 
 def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of one core, and the result."""
+    """Return the CPU seconds of `work`, and its result."""
     start = time.process_time()
     result = work()
     return time.process_time() - start, result
 
 
 def recall(found: list[list[int]], truth: np.ndarray) -> float:
-    """Share of the true best that are among those found."""
+    """Return the share of the true best matches that are among those found."""
     hits = [np.isin(true, some).mean() for true, some in zip(truth, found)]
     return float(np.mean(hits))
 
 
 def measure(
-    kind: str, crowd: Crowd, people: People | None, truth: np.ndarray, folder: Path
+    kind: str, crowd: Crowd, people: LocalPeople | None, truth: np.ndarray, folder: Path
 ) -> list:
-    """A row of the table."""
+    """Measure one kind; return a row of the table."""
     queries = crowd.queries(QUERIES)
     source = cast(People, people or crowd)
     build, vectors = seconds(lambda: Vectors.empty(kind, crowd.width).made_from(source))
-    vectors.save(folder / VECTORS, b"0" * 16)
+    vectors.save(folder / VECTORS, b"0" * MARK, b"0" * MARK)
     size = (folder / VECTORS).stat().st_size / crowd.size
     together, (_, nearest) = seconds(lambda: vectors.nearest(queries, TOP))
     alone, found = seconds(lambda: [vectors.nearest(query[None], TOP)[1] for query in queries])
@@ -135,9 +134,12 @@ def measure(
     row += [recall(nearest[:, :1].tolist(), truth[:, :1]), recall(nearest.tolist(), truth)]
     if people is None:
         return [*row, None, None]
-    index = GalleryIndex(people, vectors)
+    people.vectors = vectors
+    index = GalleryIndex(people)
     query_embeddings = torch.from_numpy(queries)
-    index.search(query_embeddings[:1], TOP)  # the first one asks whom FAISS does not know
+    index.search(
+        query_embeddings[:1], TOP
+    )  # the first search looks for people who are not in FAISS
     took, matches = seconds(lambda: [index.search(query[None], TOP) for query in query_embeddings])
     found = [[match.person.id for match in some] for some in matches]
     return [*row, 1e3 * took / QUERIES, recall(found, truth)]
@@ -149,7 +151,7 @@ def bench(count: int, kinds: list[str], args: argparse.Namespace) -> list[list]:
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder, people = Path(name), None
         if count < args.bare:
-            people = People(folder / PEOPLE)
+            people = LocalPeople(folder / PEOPLE)
             took, _ = seconds(lambda: write(crowd, people))
             size = (folder / PEOPLE).stat().st_size / count
             print(f"{count:,} people in SQLite: {took:.1f} s, {size:.0f} bytes each", flush=True)
@@ -168,9 +170,11 @@ def main() -> None:
     )
     parser.add_argument("--people", type=positive, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--kinds", nargs="+", default=["Flat", "HNSW32", "IVF64,Flat"])
-    parser.add_argument("--width", type=positive, default=256, help="numbers in an embedding")
-    parser.add_argument("--bare", type=int, default=5_000_000, help="from so many people on")
-    parser.add_argument("--folder", metavar="FOLDER", help="for the files, which are removed")
+    parser.add_argument("--width", type=positive, default=256, help="length of an embedding")
+    parser.add_argument(
+        "--bare", type=int, default=5_000_000, help="measure only FAISS from this many people on"
+    )
+    parser.add_argument("--folder", metavar="FOLDER", help="folder for temporary files")
     parser.add_argument("--threads", type=positive, default=2)
     parser.add_argument("--seed", type=whole, default=1)
     args = parser.parse_args()

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 from tabulate import tabulate
@@ -37,18 +38,22 @@ class Look:
     orientation: int = 1
 
 
-def look_at(scene: Scene) -> Look:
+def look_at(scene: Scene, max_pixels: int) -> Look:
     try:
-        height, width = scene_pixels(scene).shape[1:]
+        height, width = scene_pixels(scene, max_pixels).shape[1:]
         return Look((width, height), None, orientation(scene.path))
     except UserError as error:
         return Look(problem=error)
 
 
-def walk(scenes: list[Scene], title: str, workers: int) -> tuple[list[Look], np.ndarray]:
+def walk(
+    scenes: list[Scene], title: str, workers: int, max_pixels: int
+) -> tuple[list[Look], np.ndarray]:
     """A look at each image, and their sizes [n, 2]."""
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        looks = list(tqdm(pool.map(look_at, scenes), title, len(scenes), unit="image"))
+        looks = list(
+            tqdm(pool.map(look_at, scenes, repeat(max_pixels)), title, len(scenes), unit="image")
+        )
     return looks, np.array([look.size for look in looks], float).reshape(-1, 2)
 
 
@@ -144,7 +149,7 @@ def main() -> int:
     splits = {"train": dataset.train, "test": dataset.gallery}
     counts, problems, skipped, remarks = {}, [], [], []
     for split, scenes in splits.items():
-        looks, sizes = walk(scenes, split, cfg.INPUT.NUM_WORKERS)
+        looks, sizes = walk(scenes, split, cfg.INPUT.NUM_WORKERS, cfg.INPUT.MAX_PIXELS)
         bad = [look.problem for look in looks if look.problem]
         counts[split] = survey(scenes, sizes) | {"images missing or damaged": len(bad)}
         may_skip = split == "train" and cfg.INPUT.SKIP_DAMAGED and len(bad) < len(scenes)

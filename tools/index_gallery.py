@@ -1,9 +1,9 @@
-"""An index of everyone in your pictures and videos, for demo.py --index:
+"""Make an index of the people in pictures and videos, for demo.py --index and tools.app.
 
     python -m tools.index_gallery --cfg FILE --ckpt FILE --index FOLDER SOURCE ...
 
-A source is a picture, a video, or a folder with its sub-folders. Run again, it adds what is new or
-has changed; killed, it continues. torchrun shares the sources among its ranks.
+A SOURCE is a picture, a video, or a folder with its subfolders. A further run adds what is new or
+has changed, and continues one that was killed. The ranks of torchrun share the sources.
 """
 
 import argparse
@@ -20,9 +20,10 @@ from engine.default_network import network_of
 from engine.distributed import process_group, rank
 from engine.index.gallery_index import GalleryIndex, open_index, writing
 from engine.index.indexing import IndexStats, add_sources, check_damaged
-from engine.index.people import IndexedSource
+from engine.index.records import IndexedSource
 from engine.search.searcher import Searcher
-from utils.errors import UserError, run_main
+from utils.arguments import nonempty_path
+from utils.errors import UserError, first_of, run_main
 from utils.memory import keep_freed_memory
 from utils.names import printable
 from utils.sources import PICTURE, VIDEO, MediaFile, told, walk
@@ -38,34 +39,36 @@ def parse_args() -> argparse.Namespace:
         metavar="FILE",
         help="its checkpoint (default: weights/person_search_small.safetensors, for photographs)",
     )
-    parser.add_argument("--index", required=True, type=Path, metavar="FOLDER", help="the index")
+    parser.add_argument(
+        "--index", required=True, type=nonempty_path, metavar="FOLDER", help="the index"
+    )
     parser.add_argument(
         "--every",
         type=float,
         default=0,
         metavar="SECONDS",
-        help="one frame of a video for each so many seconds (default: every frame)",
+        help="sample one frame of a video in this many seconds (default: every frame)",
     )
     parser.add_argument(
         "--kind",
         metavar="STRING",
-        help="of the FAISS index, its factory string: Flat (exact, the default), HNSW32, "
-        "IVF1024,Flat, IVF1024,PQ32, ...; another one makes it anew",
+        help="factory string of the FAISS index: Flat (exact, the default), HNSW32, "
+        "IVF1024,Flat, IVF1024,PQ32, ...; a change rebuilds it",
     )
-    parser.add_argument("--list", action="store_true", help="print what is in the index")
+    parser.add_argument("--list", action="store_true", help="print the sources in the index")
     parser.add_argument(
         "--remove",
-        type=Path,
+        type=nonempty_path,
         nargs="+",
         default=[],
         metavar="PATH",
-        help="take these files, and those in these folders, out of the index",
+        help="remove these files, and the files in these folders, from the index",
     )
     parser.add_argument(
         "sources",
         nargs="*",
         metavar="SOURCE",
-        help="pictures, videos, folders; also config values, as KEY VALUE: DEVICE cpu",
+        help="pictures, videos and folders; also config values as KEY VALUE: DEVICE cpu",
     )
     args = parser.parse_intermixed_args()
     args.sources, args.overrides = split(args.sources)
@@ -73,18 +76,25 @@ def parse_args() -> argparse.Namespace:
 
 
 def split(words: list[str]) -> tuple[list[Path], list[str]]:
-    """Sources, and the pairs KEY VALUE among them."""
+    """Separate sources from pairs KEY VALUE.
+
+    Raises:
+        UserError: if a source is empty.
+    """
     keys, sources, overrides = flatten(get_cfg()), [], []
     rest = iter(words)
     for word in rest:
         if word in keys:
             overrides += [word, *([value] if (value := next(rest, None)) is not None else [])]
+        elif not word.strip():
+            raise UserError(f"SOURCE: expected a path, found {word!r}")
         else:
             sources.append(Path(word))
     return sources, overrides
 
 
 def check(args: argparse.Namespace) -> None:
+    """Raises: UserError: if options are out of range or do not fit together."""
     if not math.isfinite(args.every) or args.every < 0:
         raise UserError(f"--every {args.every}: expected seconds, 0 or more")
     if not args.sources and (args.every or args.overrides):
@@ -94,7 +104,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def find(sources: list[Path], folder: Path) -> list[MediaFile]:
-    """All pictures and videos in the sources; tells what is left out."""
+    """Return all pictures and videos in the sources; print what is left out."""
     media, left = walk(sources, "SOURCE", (PICTURE, VIDEO), out=folder)
     for line in told(left):
         print(line, file=sys.stderr)
@@ -104,20 +114,20 @@ def find(sources: list[Path], folder: Path) -> list[MediaFile]:
     return media
 
 
-def remove(index: GalleryIndex, wanted: list[Path]) -> None:
-    """Also files that are no longer there."""
-    for path in wanted:
+def remove(index: GalleryIndex, paths: list[Path]) -> None:
+    """Remove sources from the index, whether or not their files still exist."""
+    for path in paths:
         real = Path(os.path.realpath(path))
         inside = [one.source.path for one in index.people.known()]
         inside = [one for one in inside if one == real or real in one.parents]
         if not inside:
-            raise UserError(f"--remove {printable(str(path))}: nothing of that is in the index")
+            raise UserError(f"--remove {printable(str(path))}: nothing of it is in the index")
         count = index.people.remove(inside)
         print(f"{printable(str(path))}: {count} pictures and videos removed")
 
 
 def add(args: argparse.Namespace) -> IndexStats:
-    """Every rank works; the first one writes the index."""
+    """Index the sources on all ranks; the first one writes the index."""
     cfg, checkpoint = network_of(args.cfg, args.ckpt, args.overrides)
     check_damaged(cfg, args.overrides)
     media = find(args.sources, args.index)
@@ -133,21 +143,22 @@ def add(args: argparse.Namespace) -> IndexStats:
         return add_sources(index.people, *more)
 
 
-def tell(done: IndexStats, folder: Path) -> None:
-    for line in told(done.left):
+def print_summary(stats: IndexStats, folder: Path) -> None:
+    """Print what was read, what was left out, and what the index contains."""
+    for line in told(stats.left):
         print(line, file=sys.stderr)
     known = open_index(folder).people.known()
-    read = done.pictures + done.frames
-    pace = f" ({read / done.seconds:.1f} a second)" if done.seconds and read else ""
+    read = stats.pictures + stats.frames
+    pace = f" ({read / stats.seconds:.1f} a second)" if stats.seconds and read else ""
     print(
-        f"{done.pictures} pictures and {done.frames} frames of videos read in "
-        f"{done.seconds:.1f} s{pace}, {done.people} people found"
+        f"{stats.pictures} pictures and {stats.frames} frames of videos read in "
+        f"{stats.seconds:.1f} s{pace}, {stats.people} people found"
     )
     people = sum(one.people for one in known)
     print(f"{folder}: {people} people in {len(known)} pictures and videos")
     if gone := [one.source.path for one in known if not one.source.path.exists()]:
-        names = ", ".join(printable(path.name) for path in gone[:5])
-        print(f"no longer there: {len(gone)} ({names}{', ...' if len(gone) > 5 else ''}); --remove")
+        names = first_of(printable(path.name) for path in gone)
+        print(f"missing on the disk: {len(gone)} ({names}); --remove removes them from the index")
 
 
 def print_list(known: list[IndexedSource]) -> None:
@@ -165,9 +176,9 @@ def main() -> None:
     check(args)
     with process_group():
         if args.sources:
-            done = add(args)
+            stats = add(args)
             if rank() == 0:
-                tell(done, args.index)
+                print_summary(stats, args.index)
         elif args.remove or args.kind:
             with writing(args.index, None, args.kind) as index:
                 remove(index, args.remove)

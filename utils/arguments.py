@@ -1,6 +1,7 @@
 """Types for argparse options: the message of a wrong value names what was expected and found."""
 
 import argparse
+from pathlib import Path
 
 
 def whole(text: str) -> int:
@@ -20,6 +21,13 @@ def positive(text: str) -> int:
 def numbers(text: str) -> list[int]:
     """Comma-separated whole numbers of at least 1, in rising order: "4,1" -> [1, 4]."""
     return sorted({positive(part) for part in text.split(",")})
+
+
+def nonempty_path(text: str) -> Path:
+    """A path that is not empty: an unset shell variable must not name the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"expected a path, found {text!r}")
+    return Path(text)
 
 
 def program_parser(docstring: str | None) -> argparse.ArgumentParser:

@@ -26,6 +26,15 @@ LIMITS = (
     errno.ENAMETOOLONG,
 )
 
+NO_MEMORY = (  # texts of errors that mean a lack of memory
+    "allocate memory",
+    "out of memory",
+    "could not create a primitive",  # oneDNN
+    "can't start new thread",
+    "bad allocation",
+    "std::bad_alloc",
+)
+
 
 class UserError(Exception):
     """Bad input: one line naming the file or key, what was expected and what was found."""
@@ -36,9 +45,8 @@ class DamagedError(UserError):
 
 
 def no_memory(error: BaseException) -> bool:
-    """Python's MemoryError, or what torch raises in its place."""
-    said = str(error)
-    return isinstance(error, MemoryError) or "allocate memory" in said or "out of memory" in said
+    """True for MemoryError and for the errors of torch, oneDNN and threads that stand for it."""
+    return isinstance(error, MemoryError) or any(text in str(error) for text in NO_MEMORY)
 
 
 def reason_of(error: BaseException) -> str:

@@ -9,6 +9,7 @@ boxes count stored pixels, as the published loaders do (docs/faithful.md).
 import errno
 import os
 import stat
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from utils.errors import UserError, no_memory, reason_of
+from utils.limits import MAX_PIXELS
 
 try:
     import pillow_heif
@@ -63,12 +65,19 @@ def readable_formats() -> list[str]:
 
 
 @contextmanager
-def open_picture(path: str | Path) -> Iterator[Image.Image]:
-    """Pillow's image, of which only the head is read; whatever goes wrong within is one line."""
+def open_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """Open a picture with Pillow; only its header is read.
+
+    Raises:
+        PictureError: if the file is missing, damaged, no picture, has more than `max_pixels` pixels
+            or an aspect ratio above LONGEST; also if decoding within the block finds damage.
+        UserError: if the system cannot read it, for want of permission or memory.
+    """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe or a device may never end
             raise PictureError(f"{path}: expected a picture, found no regular file")
         with Image.open(path, formats=readable_formats()) as image:
+            check_size(path, *image.size, max_pixels)
             yield image
     except UserError:
         raise
@@ -92,21 +101,23 @@ def _reason(path: str | Path, error: Exception) -> str:
     return f"damaged image ({said})"
 
 
-def read_pixels(path: str | Path, upright: bool) -> Tensor:
-    """[3, H, W] uint8, RGB. Colour JPEGs that need no turn are decoded by torchvision, to Pillow's
-    bits in half of its time; all others, and those that it refuses, by Pillow."""
-    if (decoded := _read_jpeg(path, upright)) is not None:
+def read_pixels(path: str | Path, upright: bool, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Decode a picture to [3, H, W] uint8, RGB.
+
+    torchvision decodes colour JPEGs that need no rotation: the same bits as Pillow in half the
+    time. Pillow decodes all others, and those that torchvision refuses.
+    """
+    if (decoded := _read_jpeg(path, upright, max_pixels)) is not None:
         return decoded
-    pixels = np.array(read_picture(path, upright))
+    pixels = np.array(read_picture(path, upright, max_pixels))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def _read_jpeg(path: str | Path, upright: bool) -> Tensor | None:
-    with open_picture(path) as image:
+def _read_jpeg(path: str | Path, upright: bool, max_pixels: int) -> Tensor | None:
+    with open_picture(path, max_pixels) as image:
         turned = upright and _orientation(image) != 1
         if turned or (image.format, image.mode) != ("JPEG", "RGB"):
             return None
-        _check_shape(path, *image.size)
     try:
         data = torch.from_numpy(np.fromfile(path, np.uint8))  # read_file takes UTF-8 names only
         return decode_jpeg(data, mode=ImageReadMode.RGB).contiguous()
@@ -114,32 +125,28 @@ def _read_jpeg(path: str | Path, upright: bool) -> Tensor | None:
         return None
 
 
-def read_picture(path: str | Path, upright: bool) -> Image.Image:
-    """The decoded picture, RGB; UserError where it cannot be read, PictureError if the file is bad
-    or so narrow that its shorter side would vanish."""
-    with open_picture(path) as image:
+def read_picture(path: str | Path, upright: bool, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode a picture to an RGB image; errors as in open_picture."""
+    with open_picture(path, max_pixels) as image:
         image.load()
-        _check_shape(path, *image.size)
         return to_rgb(image, upright)
 
 
-def picture_size(path: str | Path, upright: bool) -> tuple[int, int]:
-    """(width, height) in pixels; reads the head alone."""
-    with open_picture(path) as image:
+def picture_size(path: str | Path, upright: bool, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Return (width, height) in pixels; only the header is read."""
+    with open_picture(path, max_pixels) as image:
         width, height = image.size
         turned = upright and _orientation(image) >= 5
-        _check_shape(path, width, height)
         return (height, width) if turned else (width, height)
 
 
-def check_size(path: str | Path, width: int, height: int, most: int) -> None:
-    """Refuse a picture of more than `most` pixels, or one that is too narrow."""
-    if width * height > most:
-        raise PictureError(f"{path}: expected at most {most} pixels, found {width} x {height}")
-    _check_shape(path, width, height)
-
-
-def _check_shape(path: str | Path, width: int, height: int) -> None:
+def check_size(path: str | Path, width: int, height: int, max_pixels: int) -> None:
+    """Raises: PictureError: if a picture or frame of this size is too large or too narrow."""
+    if width * height > max_pixels:
+        raise PictureError(
+            f"{path}: expected at most {max_pixels:,} pixels (INPUT.MAX_PIXELS), found "
+            f"{width} x {height}"
+        )
     if max(width, height) > LONGEST * min(width, height):
         raise PictureError(
             f"{path}: expected a picture at most {LONGEST} times as long as wide, found "
@@ -148,8 +155,8 @@ def _check_shape(path: str | Path, width: int, height: int) -> None:
 
 
 def orientation(path: str | Path) -> int:
-    """EXIF's 1 (upright) to 8 of the picture at `path`."""
-    with open_picture(path) as image:
+    """Return the EXIF orientation, 1 (upright) to 8, of the picture at `path`."""
+    with open_picture(path, sys.maxsize) as image:
         return _orientation(image)
 
 

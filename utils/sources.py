@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from utils.errors import UserError
+from utils.errors import UserError, reason_of
 from utils.media import FORMATS, HEIC, readable_formats
 from utils.names import printable
 from utils.video_files import is_video
@@ -47,7 +47,8 @@ def walk(
     """The media of these kinds in the sources (files, folders with their sub-folders), each once,
     in the order of their names, and what was left out. Hidden files are, and what lies in `out`,
     which earlier results are in; a file or folder that is itself a source is taken whatever its
-    name. UserError where a source does not exist; what: the option that named it."""
+    name, and as a video if it can be read as one. UserError where a source does not exist; what:
+    the option that named it."""
     found: dict[Path, MediaFile] = {}
     left: list[LeftOut] = []
     for source in sources:
@@ -95,9 +96,10 @@ def told(left: Iterable[LeftOut], shown: int = 5) -> list[str]:
     ]
 
 
-def unread(medium: MediaFile, error: UserError) -> LeftOut:
-    """A medium that was taken, but could not be read."""
-    return LeftOut(medium.name, str(error).removeprefix(f"{medium.path}: "))
+def unread(medium: MediaFile, error: Exception) -> LeftOut:
+    """Return the record of a file that could not be read."""
+    reason = str(error) if isinstance(error, UserError) else reason_of(error)
+    return LeftOut(medium.name, reason.removeprefix(f"{medium.path}: "))
 
 
 def _files(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
+from utils.limits import MAX_PIXELS
 from utils.media import check_size
 from utils.optional import optional
 from utils.video_clock import Clock
@@ -27,7 +28,7 @@ FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h261,h263,h264,hevc,vvc,obu,"
     "ivf,flv,live_flv,asf,ogg,mxf,dv,mjpeg,mpjpeg,yuv4mpegpipe,rm,nut,dhav,gxf,wtv,nsv"
 )
-MAX_PIXELS = 64 << 20  # of a frame, width × height: twice the 8K of screens
+
 MARGIN = 2e-3  # seconds; decoding begins at least this long before the frames that are asked for
 WINDOW = 2  # seconds within which frames are stored in another order than they are shown in
 LEAP = 10  # seconds; a longer way forward may be the return from a wrong time

@@ -12,8 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.limits import MAX_PIXELS
 from utils.media import check_size
-from utils.video_files import MAX_PIXELS, Video, open_video, open_video_at, shown_width
+from utils.video_files import Video, open_video, open_video_at, shown_width
 
 SLACK = 1.0  # seconds by which a whole file's length may differ from its last frame's time
 SAME = 1e-6  # seconds within which two times are the same

@@ -276,6 +276,7 @@ def make_cache(
         cfg.EVAL_USE_GT,
         context=cfg.EVAL_USE_CBGM,
         part=(rank(), ranks()),
+        max_pixels=cfg.INPUT.MAX_PIXELS,
     )
     parts = from_all(part)
     if rank():

@@ -19,6 +19,7 @@ from models.network import Network
 from models.outputs import Detections
 from utils.errors import UserError, reason_of
 from utils.files import open_file
+from utils.limits import MAX_PIXELS
 from utils.media import picture_size
 
 KINDS = ("gallery", "query")  # of the records in a part
@@ -35,6 +36,7 @@ def extract(
     use_gt: bool = False,
     context: bool = False,
     part: tuple[int, int] = (0, 1),
+    max_pixels: int = MAX_PIXELS,
 ) -> None:
     """Write the features of a part of the gallery, and of the queries in it, to `path`.
 
@@ -50,9 +52,11 @@ def extract(
     """
     net.eval()
     scenes, asked = dataset.gallery, queries_of(dataset)
-    batches = batches_of_one_size(dataset, asked, range(part[0], len(scenes), part[1]), batch_size)
+    numbers = range(part[0], len(scenes), part[1])
+    batches = batches_of_one_size(dataset, asked, numbers, batch_size, max_pixels)
     keys = [[(0, i) for i in batch] for batch in batches]
-    loader = Loader(SceneDataset(scenes), keys, workers, pin=device.type == "cuda")
+    data = SceneDataset(scenes, max_pixels=max_pixels)
+    loader = Loader(data, keys, workers, pin=device.type == "cuda")
     bar = tqdm(loader, "gallery", unit="batch", mininterval=1, disable=part[0] > 0)
     with _writing(path) as write:
         for batch, (images, targets) in zip(batches, bar):
@@ -99,7 +103,11 @@ def query_boxes(dataset: SearchDataset, queries: list[int]) -> Tensor:
 
 
 def batches_of_one_size(
-    dataset: SearchDataset, asked: dict[int, list[int]], indices: Iterable[int], batch_size: int
+    dataset: SearchDataset,
+    asked: dict[int, list[int]],
+    indices: Iterable[int],
+    batch_size: int,
+    max_pixels: int = MAX_PIXELS,
 ) -> list[list[int]]:
     """Divide gallery images into batches of equal size, because padding to a common size would
     change the features at an image's border.
@@ -110,7 +118,7 @@ def batches_of_one_size(
     groups = defaultdict(list)
     for i in indices:
         scene = dataset.gallery[i]
-        width, height = picture_size(scene.path, scene.upright)
+        width, height = picture_size(scene.path, scene.upright, max_pixels)
         groups[width, height].append(i)
         check_queries(dataset.gallery[i], query_boxes(dataset, asked.get(i, [])), width, height)
     return [

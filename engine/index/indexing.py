@@ -3,8 +3,9 @@
 import os
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -14,10 +15,11 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from engine.distributed import from_all, from_first, rank, ranks
-from engine.index.gallery_index import partial_index_path
-from engine.index.people import People, Sample, Source
+from engine.index.local import partial_index_path
+from engine.index.people import People
+from engine.index.records import Sample, Source
 from models.outputs import Detections
-from utils.errors import UserError
+from utils.errors import UserError, reason_of
 from utils.media import picture_size, read_pixels
 from utils.sources import VIDEO, LeftOut, MediaFile, unread
 from utils.videos import sample_frames, samples_expected
@@ -28,9 +30,13 @@ READ_AHEAD = 2  # batches read while the network processes another
 
 
 class Detector(Protocol):
-    """Detects the people of pictures; engine.search.searcher.Searcher is one."""
+    """Detects the people of pictures; engine.search.searcher.Searcher is one.
+
+    max_pixels: larger pictures are left out.
+    """
 
     batch_size: int
+    max_pixels: int
 
     def detect(self, pictures: Sequence[Tensor]) -> list[Detections]: ...
 
@@ -86,28 +92,29 @@ def check_damaged(cfg: CfgNode, overrides: list[str]) -> None:
         )
 
 
-def make_tasks(people: People, media: Iterable[MediaFile], every: float) -> list[Task]:
-    """Return a task for each medium that is new, changed or incomplete.
+def make_tasks(
+    people: People, media: Iterable[MediaFile], every: float
+) -> tuple[list[Task], list[LeftOut]]:
+    """Return a task for each medium that is new, changed or incomplete, and what is left out.
 
-    Changed sources are removed from the index. Several paths of one file are one source.
-    Incomplete videos come first.
+    Several paths of one file are one source. Incomplete videos come first.
     """
-    known = {one.source.path: one for one in people.known()}
+    known = {one.source: one for one in people.known(hidden=True)}
     tasks: dict[Path, Task] = {}
-    changed = []
+    left = []
     for medium in media:
         path = Path(os.path.realpath(medium.path))
-        about = path.stat()
+        try:
+            about = path.stat()
+        except OSError as error:  # removed since it was listed
+            left.append(LeftOut(medium.name, reason_of(error)))
+            continue
         interval = every if medium.kind == VIDEO else None
         source = Source(path, about.st_size, about.st_mtime_ns, interval)
-        before = known.get(path)
-        if before and before.source != source:
-            changed.append(path)
-            before = None
+        before = known.get(source)
         if before is None or not before.finished:
             tasks.setdefault(path, Task(medium, source, before.until if before else None))
-    people.remove(changed)
-    return sorted(tasks.values(), key=lambda task: task.after is None)
+    return sorted(tasks.values(), key=lambda task: task.after is None), left
 
 
 def add_sources(
@@ -124,7 +131,7 @@ def add_sources(
     write to files of their own in the folder, which the first one merges later. What cannot be
     read is left out and named in the result.
     """
-    tasks, last_ids = from_first(lambda: _plan(people, media, every))
+    tasks, left, last_ids = from_first(lambda: _plan(people, media, every))
     mine = [task for i, task in enumerate(tasks) if i % ranks() == rank()]
     if people is None:
         # Ids of ranks must differ. An incomplete video needs its last sample: the first rank's.
@@ -139,75 +146,136 @@ def add_sources(
         sum(part.frames for part in parts),
         sum(part.people for part in parts),
         max(part.seconds for part in parts),
-        [one for part in parts for one in part.left],
+        left + [one for part in parts for one in part.left],
     )
 
 
 def _plan(people: People | None, media: Iterable[MediaFile], every: float):
-    """Return the tasks, and the last ids of people and of sources."""
+    """Return the tasks, what is left out, and the last ids of people and of sources."""
     assert people is not None
-    tasks = make_tasks(people, media, every)
-    return tasks, [people.last_given(table) for table in ("people", "sources")]
+    tasks, left = make_tasks(people, media, every)
+    return tasks, left, [people.last_given(table) for table in ("people", "sources")]
 
 
 def _work(people: People, tasks: list[Task], detector: Detector, workers: int) -> IndexStats:
     stats, began = IndexStats(0, 0, 0, 0, []), time.perf_counter()
-    expected = sum(_expected(task) for task in tasks)
-    with tqdm(total=expected, unit="image", mininterval=0.5, disable=rank() > 0) as bar:
-        for batch in _synchronized(_prefetched(_batches(tasks, detector.batch_size, workers))):
-            found = detector.detect(batch.pixels)
-            samples = defaultdict(list)
-            for source, second, seen in zip(batch.sources, batch.times, found):
-                samples[source].append(Sample(second, seen))
+    names = {task.source: task.medium.name for task in tasks}
+    failed: set[Source] = set()
+    with tqdm(total=_expected(tasks), unit="image", mininterval=0.5, disable=rank() > 0) as bar:
+        for batch in _synchronized(_prefetched(_batches(tasks, detector, workers, failed))):
+            samples, left = defaultdict(list), list(batch.left)
+            for source, second, found in _detected(detector, batch):
+                bar.update()
+                if source in failed:
+                    continue
+                if isinstance(found, str):
+                    failed.add(source)
+                    left.append(LeftOut(names[source], found))
+                else:
+                    samples[source].append(Sample(second, found))
             with people.changing():
-                for source in samples.keys() | batch.ended.keys():
-                    ended = source in batch.ended
-                    people.add(source, samples[source], ended, batch.ended.get(source, ""))
-            bar.update(len(found))
-            frames = sum(second is not None for second in batch.times)
-            stats = replace(
-                stats,
-                pictures=stats.pictures + len(found) - frames,
-                frames=stats.frames + frames,
-                people=stats.people + sum(len(seen.boxes) for seen in found),
-                left=stats.left + batch.left,
-            )
+                ended = {
+                    source: note for source, note in batch.ended.items() if source not in failed
+                }
+                for source in samples.keys() | ended.keys():
+                    people.add(source, samples[source], source in ended, ended.get(source, ""))
+            stats = _add_up(stats, samples, left)
     return replace(stats, seconds=time.perf_counter() - began)
 
 
-def _expected(task: Task) -> int:
-    """Number of pictures or frames that the task will give, as far as the file's header tells."""
-    if task.source.every is None:
-        return 1
+def _detected(
+    detector: Detector, batch: Batch
+) -> Iterator[tuple[Source, float | None, Detections | str]]:
+    """Yield source, time and people of each picture or frame.
+
+    In place of people, a text tells why the network could not process it. If a batch fails, its
+    pictures are processed one by one, so that one of them cannot affect the others.
+    """
+    results: Sequence[Detections | str] = _detect(detector, batch.pixels)
+    if isinstance(results, str):
+        alone = [_detect(detector, [pixels]) for pixels in batch.pixels]
+        results = [found if isinstance(found, str) else found[0] for found in alone]
+    for source, second, found in zip(batch.sources, batch.times, results):
+        if not isinstance(found, str) and not _finite(found):
+            found = "the network's output is not finite"
+        yield source, second, found
+
+
+def _detect(detector: Detector, pixels: list[Tensor]) -> list[Detections] | str:
+    """Return the people of each picture, or the reason of a failure."""
     try:
-        return samples_expected(task.source.path, task.source.every, task.after or 0)
-    except UserError:  # reported when the video is read
-        return 0
+        return detector.detect(pixels)
+    except Exception as error:  # of any picture: too large for the memory, of an extreme shape
+        return f"cannot be processed ({reason_of(error)})"
 
 
-def _batches(tasks: list[Task], size: int, workers: int) -> Iterator[Batch]:
+def _finite(people: Detections) -> bool:
+    fields = people.boxes, people.scores, people.embeddings
+    return all(bool(values.isfinite().all()) for values in fields)
+
+
+def _add_up(
+    stats: IndexStats, samples: dict[Source, list[Sample]], left: list[LeftOut]
+) -> IndexStats:
+    added = [sample for some in samples.values() for sample in some]
+    frames = sum(sample.time is not None for sample in added)
+    return replace(
+        stats,
+        pictures=stats.pictures + len(added) - frames,
+        frames=stats.frames + frames,
+        people=stats.people + sum(len(sample.people.boxes) for sample in added),
+        left=stats.left + left,
+    )
+
+
+def _expected(tasks: list[Task]) -> int:
+    """Number of pictures and frames to be read, as far as the files' headers tell."""
+    count = 0
+    for task in tasks:
+        if task.source.every is None:
+            count += 1
+        else:
+            with suppress(Exception):  # reported when the video is read
+                count += samples_expected(task.source.path, task.source.every, task.after or 0)
+    return count
+
+
+def _batches(
+    tasks: list[Task], detector: Detector, workers: int, failed: Collection[Source]
+) -> Iterator[Batch]:
+    """Read the tasks; failed: sources to be read no further."""
     with ThreadPoolExecutor(max(workers, 1)) as pool:
-        yield from _pictures([task for task in tasks if task.source.every is None], size, pool)
+        pictures = [task for task in tasks if task.source.every is None]
+        yield from _pictures(pictures, detector.batch_size, detector.max_pixels, pool)
     for task in tasks:
         if task.source.every is not None:
-            yield from _frames(task, size)
+            yield from _frames(task, detector.batch_size, failed)
 
 
-def _pictures(tasks: list[Task], size: int, pool: ThreadPoolExecutor) -> Iterator[Batch]:
+def _pictures(
+    tasks: list[Task], size: int, max_pixels: int, pool: ThreadPoolExecutor
+) -> Iterator[Batch]:
     """Read pictures in batches of one size: padding would change features at the border."""
     groups, left = defaultdict(list), []
     for task in tasks:
         try:
-            groups[picture_size(task.source.path, upright=True)].append(task)
-        except UserError as error:
+            groups[picture_size(task.source.path, True, max_pixels)].append(task)
+        except Exception as error:  # whatever is wrong with one file, the others are read
             left.append(unread(task.medium, error))
     yield Batch(left=left)
+
+    def read(task: Task) -> Tensor | Exception:
+        try:
+            return read_pixels(task.source.path, True, max_pixels)
+        except Exception as error:
+            return error
+
     for group in groups.values():
         for start in range(0, len(group), size):
             batch = Batch()
             some = group[start : start + size]
-            for task, pixels in zip(some, pool.map(_read, some)):
-                if isinstance(pixels, UserError):
+            for task, pixels in zip(some, pool.map(read, some)):
+                if isinstance(pixels, Exception):
                     batch.left.append(unread(task.medium, pixels))
                 else:
                     batch.append(task.source, None, pixels)
@@ -215,14 +283,7 @@ def _pictures(tasks: list[Task], size: int, pool: ThreadPoolExecutor) -> Iterato
             yield batch
 
 
-def _read(task: Task) -> Tensor | UserError:
-    try:
-        return read_pixels(task.source.path, upright=True)
-    except UserError as error:
-        return error
-
-
-def _frames(task: Task, size: int) -> Iterator[Batch]:
+def _frames(task: Task, size: int, failed: Collection[Source]) -> Iterator[Batch]:
     """Read the frames of a video in batches."""
     batch, source = Batch(), task.source
     remarks: list[str] = []
@@ -232,9 +293,11 @@ def _frames(task: Task, size: int) -> Iterator[Batch]:
             if len(batch.pixels) == size:
                 yield batch
                 batch = Batch()
+            if source in failed:
+                return
         batch.ended[source] = "; ".join(remarks)
-    except UserError as error:  # the next run continues at this place
-        remarks.append(str(unread(task.medium, error).reason))
+    except Exception as error:  # the next run continues at this place
+        remarks.append(unread(task.medium, error).reason)
     batch.left += [LeftOut(task.medium.name, f"a part, {remark}") for remark in remarks]
     yield batch
 

@@ -1,240 +1,257 @@
-"""Everyone found, and where: an SQLite file, which holds the truth of an index.
+"""The SQLite file of an index: sources, people and their embeddings.
 
-Numbers are given once and never again. Whatever is added comes in one transaction with the record
-of how far its source was read, so that a process killed at any moment leaves a whole file.
+Ids are never reused. People are added in one transaction with the record of how far their source
+has been read, so the file is consistent if the process is killed at any moment. A new version of a
+changed source is stored beside the old one, hidden, and replaces it in the transaction that
+finishes it.
 """
 
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from engine.index.records import IndexedSource, Person, Sample, Source
 from engine.index.tracklets import link
 from models.outputs import Detections
 from utils.errors import UserError
 
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value BLOB);
-CREATE TABLE IF NOT EXISTS sources (
+CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB);
+CREATE TABLE sources (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     path BLOB UNIQUE NOT NULL, bytes INTEGER NOT NULL, changed INTEGER NOT NULL, every REAL,
     samples INTEGER NOT NULL, until REAL, finished INTEGER NOT NULL, note TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS people (
+CREATE TABLE people (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     source INTEGER NOT NULL REFERENCES sources (id) ON DELETE CASCADE,
     time REAL, x1 REAL, y1 REAL, x2 REAL, y2 REAL, score REAL,
     appearance INTEGER NOT NULL, embedding BLOB NOT NULL);
-CREATE INDEX IF NOT EXISTS people_by_source ON people (source, time);
-CREATE INDEX IF NOT EXISTS people_by_appearance ON people (appearance, time);
-"""
-PATIENCE = 60  # seconds to wait for another process's transaction
-AT_ONCE = 500  # values in one question: SQLite's oldest limit is 999
-
-
-@dataclass(frozen=True)
-class Source:
-    """A picture or video as it was when read: its size in bytes and the time of its last change in
-    nanoseconds tell another one. every: seconds between a video's samples, 0 for every frame; None
-    for a picture."""
-
-    path: Path
-    bytes: int
-    changed: int
-    every: float | None = None
-
-
-@dataclass(frozen=True)
-class IndexedSource:
-    """What the index holds of a source: read until that second of a video, to its end if finished;
-    note: what was wrong with it."""
-
-    source: Source
-    samples: int
-    until: float | None
-    finished: bool
-    note: str
-    people: int
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A picture (time None), or the frame of a video at so many seconds, and everyone found in it:
-    embeddings unit."""
-
-    time: float | None
-    people: Detections
-
-
-@dataclass(frozen=True)
-class Person:
-    """One of the people: box x1 y1 x2 y2 in pixels; embedding [D] float32, unit times score, so
-    that its inner product with a query's is the similarity; appearance: a number that the people
-    share who are one person in consecutive samples of a video."""
-
-    id: int
-    path: Path
-    time: float | None
-    box: tuple[float, float, float, float]
-    score: float
-    tracklet: int
-    embedding: np.ndarray
+CREATE INDEX people_by_source ON people (source, time);
+CREATE INDEX people_by_appearance ON people (appearance, time);
+"""  # the column `appearance` holds the tracklet
+HIDDEN = b"\0"  # behind the path of a new version that is not finished; no path contains it
+TIMEOUT = 60  # seconds to wait for another process's transaction
+CHUNK = 500  # values in one statement: SQLite's oldest limit is 999
 
 
 class People:
-    """path None: in memory. The file's errors are UserErrors that name it."""
+    """An SQLite database of people.
+
+    Args:
+        path: the file, created if missing; None: in memory.
+
+    Raises:
+        UserError: from every method, naming the file, if it is damaged or cannot be written.
+    """
 
     def __init__(self, path: Path | None = None):
         self.path = path
-        with self._named():
+        with self._errors():
             self.db = sqlite3.connect(
-                path or ":memory:", timeout=PATIENCE, isolation_level=None, check_same_thread=False
+                path or ":memory:", timeout=TIMEOUT, isolation_level=None, check_same_thread=False
             )
             self.db.execute("PRAGMA foreign_keys = ON")
-            self.db.executescript(SCHEMA)
+            tables = {name for (name,) in self.db.execute(_TABLES)}
+            if not tables:
+                self.db.executescript(f"BEGIN; {SCHEMA} COMMIT;")
+            elif missing := {"facts", "people", "sources"} - tables:
+                raise sqlite3.DatabaseError(f"no table {', '.join(sorted(missing))}")
 
     def close(self) -> None:
         self.db.close()
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
+    def _errors(self) -> Iterator[None]:
+        """Turn errors of SQLite into UserErrors."""
         try:
             yield
         except sqlite3.Error as error:
-            said = str(error)
-            if "full" in said:
-                said = "the disk is full; what was written before is kept"
-            elif "malformed" in said or "not a database" in said or "no such table" in said:
-                said = f"damaged ({said})"
-            raise UserError(f"{self.path}: {said}") from None
+            reason = str(error)
+            if "full" in reason:
+                reason = "the disk is full; what was written before is kept"
+            elif not isinstance(error, sqlite3.OperationalError) or "no such" in reason:
+                reason = f"damaged ({reason})"
+            raise UserError(f"{self.path}: {reason}") from None
+
+    @contextmanager
+    def parsing(self) -> Iterator[None]:
+        """Turn errors of values that this program does not write into UserErrors."""
+        try:
+            yield
+        except (TypeError, ValueError, OverflowError, AttributeError) as error:
+            raise UserError(f"{self.path}: damaged ({error})") from None
 
     @contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, whole or not at all; within another it is a part of that."""
+        """One transaction, committed completely or not at all; nested ones belong to the outer.
+
+        Each transaction renews the fact "state".
+        """
         if self.db.in_transaction:
             yield self.db
             return
-        with self._named():
+        with self._errors():
             self.db.execute("BEGIN IMMEDIATE")
             try:
                 yield self.db
+                self.db.execute(_SET_FACT, ["state", os.urandom(16)])
                 self.db.execute("COMMIT")
             except BaseException:
                 if self.db.in_transaction:
                     self.db.execute("ROLLBACK")
                 raise
 
-    def ask(self, question: str, values: Sequence = ()) -> list[tuple]:
-        with self._named():
-            return self.db.execute(question, values).fetchall()
+    def select(self, statement: str, values: Sequence = ()) -> list[tuple]:
+        """Run a statement and return its rows."""
+        with self._errors():
+            return self.db.execute(statement, values).fetchall()
 
-    def fact(self, name: str):
-        """The value stored under this name, or None."""
-        return next((value for (value,) in self.ask(_FACT, [name])), None)
+    def fact(self, name: str) -> Any:
+        """Return the value stored under a name, or None."""
+        return next((value for (value,) in self.select(_FACT, [name])), None)
 
     def set_facts(self, **facts) -> None:
         with self.changing() as db:
-            db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
+            db.executemany(_SET_FACT, facts.items())
 
     # --- sources ---
 
-    def known(self) -> list[IndexedSource]:
-        """Every source, in the order of their paths."""
-        counts = dict(self.ask("SELECT source, COUNT(*) FROM people GROUP BY source"))
-        return [
-            IndexedSource(
-                Source(Path(os.fsdecode(path)), size, changed, every),
-                samples,
-                until,
-                bool(finished),
-                note,
-                counts.get(id, 0),
-            )
-            for id, path, size, changed, every, samples, until, finished, note in self.ask(
-                "SELECT * FROM sources ORDER BY path"
-            )
-        ]
+    def known(self, hidden: bool = False) -> list[IndexedSource]:
+        """Return every source in order of path; hidden: also unfinished new versions."""
+        counts = dict(self.select("SELECT source, COUNT(*) FROM people GROUP BY source"))
+        rows = self.select(f"SELECT {_SOURCE} FROM sources ORDER BY path")
+        with self.parsing():
+            return [
+                IndexedSource(
+                    Source(_path(path), int(size), int(changed), _seconds(every)),
+                    int(samples),
+                    _seconds(until),
+                    bool(finished),
+                    str(note),
+                    counts.get(id, 0),
+                )
+                for id, path, size, changed, every, samples, until, finished, note in rows
+                if hidden or not path.endswith(HIDDEN)
+            ]
 
     def add(self, source: Source, samples: Iterable[Sample], finished=True, note="") -> None:
-        """The next samples of a source, in order of time; people in consecutive ones are linked."""
+        """Add the next samples of a source in order of time; link people in consecutive ones.
+
+        If `finished`, an earlier version of the source is removed in the same transaction.
+
+        Raises:
+            UserError: if an embedding is not finite.
+        """
         with self.changing() as db:
-            id, until = self._source(db, source)
-            before, numbers = self._at(id, until)
+            id, until = self._row_of(db, source)
+            before, tracklets = self._sample_at(id, until)
             for sample in samples:
-                given = self._write(db, id, sample, before, numbers)
-                before, numbers, until = sample.people, given, sample.time
+                given = self._write(db, id, sample, before, tracklets)
+                before, tracklets, until = sample.people, given, sample.time
                 db.execute("UPDATE sources SET samples = samples + 1 WHERE id = ?", [id])
+            if finished:
+                path = os.fsencode(source.path)
+                db.execute("DELETE FROM sources WHERE path = ? AND id != ?", [path, id])
+                db.execute("UPDATE sources SET path = ? WHERE id = ?", [path, id])
             db.execute(
                 "UPDATE sources SET until = ?, finished = ?, note = ? WHERE id = ?",
                 [until, finished, note, id],
             )
 
     def begin_at(self, people: int, sources: int) -> None:
-        """The numbers to be given from now on are higher than these."""
+        """Set the last ids given, of people and of sources."""
         with self.changing() as db:
             db.execute("DELETE FROM sqlite_sequence")
             rows = ("people", people), ("sources", sources)
             db.executemany("INSERT INTO sqlite_sequence VALUES (?, ?)", rows)
 
     def absorb(self, part: "People") -> None:
-        """Take in what another file holds of sources that this one does not know."""
+        """Add the sources of another file, whose ids differ, unless they are here already."""
         with self.changing() as db:
-            for id, *row in part.ask("SELECT * FROM sources"):
-                values = ", ".join("?" * (1 + len(row)))
-                taken = db.execute(f"INSERT OR IGNORE INTO sources VALUES ({values})", [id, *row])
-                if taken.rowcount:
-                    rows = part.ask("SELECT * FROM people WHERE source = ?", [id])
-                    db.executemany(_INSERT, rows)
+            for id, path, *about in part.select(f"SELECT {_SOURCE} FROM sources"):
+                size, changed, every, _, _, finished, _ = about
+                here = db.execute(_VERSION, [path]).fetchone()
+                if here is not None and here[1:] == (size, changed, every):
+                    continue
+                if here is not None and finished:
+                    db.execute("DELETE FROM sources WHERE id = ?", [here[0]])
+                elif here is not None:
+                    path = path + HIDDEN
+                    db.execute("DELETE FROM sources WHERE path = ?", [path])
+                db.execute(
+                    f"INSERT INTO sources ({_SOURCE}) VALUES ({_marks(9)})", [id, path, *about]
+                )
+                db.executemany(_INSERT, part.select(_ROWS, [id]))
 
     def remove(self, paths: Iterable[Path]) -> int:
-        """Forget these sources and everyone in them; returns how many sources there were."""
+        """Remove sources and their people; return the number of sources removed."""
         with self.changing() as db:
-            return sum(
-                db.execute("DELETE FROM sources WHERE path = ?", [os.fsencode(path)]).rowcount
-                for path in paths
-            )
+            count = 0
+            for path in map(os.fsencode, paths):
+                count += db.execute("DELETE FROM sources WHERE path = ?", [path]).rowcount
+                db.execute("DELETE FROM sources WHERE path = ?", [path + HIDDEN])
+            return count
 
-    def _source(self, db, source: Source) -> tuple[int, float | None]:
-        """Its number, and until when it was read."""
-        row = os.fsencode(source.path), source.bytes, source.changed, source.every
-        db.execute(
-            "INSERT INTO sources VALUES (NULL, ?, ?, ?, ?, 0, NULL, 0, '') "
-            "ON CONFLICT (path) DO NOTHING",
-            row,
+    def _row_of(self, db, source: Source) -> tuple[int, float | None]:
+        """Return the id of this version of a source, and until when it was read; add a new row.
+
+        The row of a new version is hidden. An earlier hidden one of another version is removed.
+        """
+        path, version = os.fsencode(source.path), (source.bytes, source.changed, source.every)
+        for key in (path, path + HIDDEN):
+            row = db.execute(_VERSION, [key]).fetchone()
+            if row is None:
+                break
+            if row[1:] == version:
+                return row[0], db.execute(
+                    "SELECT until FROM sources WHERE id = ?", row[:1]
+                ).fetchone()[0]
+            if key != path:
+                db.execute("DELETE FROM sources WHERE id = ?", row[:1])
+        added = db.execute(
+            "INSERT INTO sources (path, bytes, changed, every, samples, finished, note) "
+            "VALUES (?, ?, ?, ?, 0, 0, '')",
+            [key, *version],
         )
-        return db.execute("SELECT id, until FROM sources WHERE path = ?", row[:1]).fetchone()
+        return added.lastrowid, None
 
-    def _at(self, source: int, time: float | None) -> tuple[Detections, list[int]]:
-        """The people of one sample, and the numbers of their appearances."""
-        rows = self.ask(
+    def _sample_at(self, source: int, time: float | None) -> tuple[Detections, list[int]]:
+        """Return the people of one sample, and their tracklets."""
+        rows = self.select(
             "SELECT x1, y1, x2, y2, score, appearance, embedding FROM people "
             "WHERE source = ? AND time = ? ORDER BY id",
             [source, time],
         )
-        boxes = torch.tensor([row[:4] for row in rows]).reshape(-1, 4)
-        scores = torch.tensor([row[4] for row in rows])
-        embeddings = torch.from_numpy(_matrix([row[6] for row in rows]))
+        with self.parsing():
+            boxes = torch.tensor([row[:4] for row in rows]).reshape(-1, 4)
+            scores = torch.tensor([row[4] for row in rows])
+            embeddings = torch.from_numpy(_matrix([row[6] for row in rows]))
         unit = torch.nn.functional.normalize(embeddings)
         return Detections(boxes, scores, unit), [row[5] for row in rows]
 
-    def _write(self, db, source, sample: Sample, before: Detections, numbers: list[int]):
-        """Write a sample's people; returns the numbers of their appearances."""
-        found = sample.people
-        who = [-1] * len(found.boxes) if sample.time is None else link(before, found).tolist()
+    def _write(self, db, source, sample: Sample, before: Detections, tracklets: list[int]):
+        """Write the people of a sample; return their tracklets."""
+        people, embeddings = sample.people, sample.people.weighted_embeddings
+        if not embeddings.isfinite().all():
+            raise UserError(f"{self.path}: expected finite embeddings to be added, found others")
+        linked = [-1] * len(people.boxes)
+        if sample.time is not None:
+            linked = link(before, people).tolist()
         first = self.last_given() + 1
-        ids = range(first, first + len(who))
-        given = [numbers[w] if w >= 0 else id for w, id in zip(who, ids)]
-        embeddings = found.weighted_embeddings.numpy()
-        columns = found.boxes.tolist(), found.scores.tolist(), given, embeddings
+        ids = range(first, first + len(linked))
+        given = [tracklets[i] if i >= 0 else id for i, id in zip(linked, ids)]
+        columns = people.boxes.tolist(), people.scores.tolist(), given, embeddings.numpy()
         db.executemany(
             _INSERT,
             (
-                (id, source, sample.time, *box, score, number, row.tobytes())
-                for id, box, score, number, row in zip(ids, *columns)
+                (id, source, sample.time, *box, score, tracklet, row.tobytes())
+                for id, box, score, tracklet, row in zip(ids, *columns)
             ),
         )
         return given
@@ -242,83 +259,124 @@ class People:
     # --- people ---
 
     def last_given(self, table: str = "people") -> int:
-        """The highest number that anyone was ever given, 0 before the first."""
-        return next((n for (n,) in self.ask(_LAST, [table])), 0)
+        """Return the highest id that was ever given, 0 if none was."""
+        with self.parsing():
+            return next((int(id) for (id,) in self.select(_LAST, [table])), 0)
 
     def count(self) -> int:
-        return self.ask("SELECT COUNT(*) FROM people")[0][0]
+        """Return the number of people, without hidden versions of sources."""
+        return self.select(
+            "SELECT COUNT(*) FROM people WHERE source NOT IN "
+            "(SELECT id FROM sources WHERE instr(path, x'00'))"
+        )[0][0]
 
     def numbers(self) -> np.ndarray:
-        """[n] int64, of everyone, rising."""
-        return np.array(self.ask("SELECT id FROM people ORDER BY id"), np.int64).reshape(-1)
+        """Return the ids of all people in ascending order, [n] int64; hidden ones included."""
+        with self.parsing():
+            return np.array(self.select("SELECT id FROM people ORDER BY id"), np.int64).reshape(-1)
 
     def embeddings(
         self, after: int = 0, one_in: int = 1
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(numbers [n] int64, embeddings [n, D] float32) in parts: of the people with higher
-        numbers than `after`, or of one in so many of them."""
-        while True:
-            rows = self.ask(
-                "SELECT id, embedding FROM people WHERE id > ? AND id % ? = 0 ORDER BY id "
-                f"LIMIT {1 << 16}",
-                [after, one_in],
-            )
-            if not rows:
-                return
+        """Iterate over finite embeddings in parts; hidden versions included.
+
+        Args:
+            after: only people with higher ids.
+            one_in: only people whose id is a multiple of it.
+
+        Yields:
+            ids [n] int64 and embeddings [n, D] float32.
+        """
+        while rows := self.select(
+            "SELECT id, embedding FROM people WHERE id > ? AND id % ? = 0 ORDER BY id "
+            f"LIMIT {1 << 16}",
+            [after, one_in],
+        ):
             after = rows[-1][0]
-            yield np.array([id for id, _ in rows]), _matrix([row for _, row in rows])
+            with self.parsing():
+                ids, matrix = np.array([id for id, _ in rows]), _matrix([row for _, row in rows])
+            finite = np.isfinite(matrix).all(1)
+            yield ids[finite], matrix[finite]
 
     def persons(self, ids: Sequence[int]) -> list[Person]:
-        """Those of the people with these numbers who are still there, in no order."""
-        return [_person(row) for row in self._for_each(_PERSON + "people.id IN ({})", ids)]
+        """Return the people with these ids, in no order, without those that were removed.
+
+        Hidden versions and people whose embedding is not finite are left out.
+        """
+        return self._people(self._in_chunks(_PERSON + "people.id IN ({})", ids))
 
     def in_scene(self, path: Path, time: float | None) -> list[Person]:
-        """Everyone in a picture (time None), or in the frame of a video at that second."""
-        question = f"{_PERSON}path = ? AND time IS ? ORDER BY people.id"
-        return [_person(row) for row in self.ask(question, [os.fsencode(path), time])]
+        """Return the people in a picture (time None), or in the frame of a video at that second."""
+        statement = f"{_PERSON}path = ? AND time IS ? ORDER BY people.id"
+        return self._people(self.select(statement, [os.fsencode(path), time]))
 
-    def paths_among(self, paths: Iterable[Path]) -> list[Path]:
-        """Those of the paths that are sources."""
-        question = "SELECT 1 FROM sources WHERE path = ?"
-        return [path for path in paths if self.ask(question, [os.fsencode(path)])]
+    def _people(self, rows: Iterable[tuple]) -> list[Person]:
+        with self.parsing():
+            people = [_person(row) for row in rows if not row[-1].endswith(HIDDEN)]
+            return [person for person in people if np.isfinite(person.embedding).all()]
+
+    def version(self, path: Path) -> tuple[int, int] | None:
+        """Return size and modification time of a source when it was read, None if it is unknown."""
+        rows = self.select(_VERSION, [os.fsencode(path)])
+        return rows[0][1:3] if rows else None
 
     def read_until(self, path: Path) -> float:
-        """The second of a video's last sample."""
-        rows = self.ask("SELECT until FROM sources WHERE path = ?", [os.fsencode(path)])
-        return next((until for (until,) in rows if until is not None), 0.0)
+        """Return the second of a video's last sample."""
+        rows = self.select("SELECT until FROM sources WHERE path = ?", [os.fsencode(path)])
+        with self.parsing():
+            return next((float(until) for (until,) in rows if until is not None), 0.0)
 
     def spans(self, tracklets: Sequence[int]) -> dict[int, tuple[float, float]]:
-        """The first and last second of each of these appearances in a video."""
-        rows = self._for_each(
+        """Return the first and last second of each of these tracklets that is in a video."""
+        rows = self._in_chunks(
             "SELECT appearance, MIN(time), MAX(time) FROM people WHERE appearance IN ({}) "
             "GROUP BY appearance",
             tracklets,
         )
-        return {id: (first, last) for id, first, last in rows if first is not None}
+        with self.parsing():
+            return {id: (float(a), float(b)) for id, a, b in rows if a is not None}
 
-    def _for_each(self, question: str, values: Sequence[int]) -> Iterator[tuple]:
-        for start in range(0, len(values), AT_ONCE):
-            some = list(values[start : start + AT_ONCE])
-            yield from self.ask(question.format(",".join("?" * len(some))), some)
+    def _in_chunks(self, statement: str, values: Sequence[int]) -> Iterator[tuple]:
+        """Run a statement with "IN ({})" for all values, CHUNK of them at a time."""
+        for start in range(0, len(values), CHUNK):
+            some = list(values[start : start + CHUNK])
+            yield from self.select(statement.format(_marks(len(some))), some)
+
+
+def _marks(count: int) -> str:
+    return ", ".join("?" * count)
+
+
+def _path(path: bytes) -> Path:
+    return Path(os.fsdecode(path.removesuffix(HIDDEN)))
 
 
 def _person(row: tuple) -> Person:
-    """From a row of the question _PERSON."""
+    """Build a Person from a row of the statement _PERSON."""
     id, _, time, *box, score, tracklet, embedding, path = row
-    values = np.frombuffer(embedding, np.float32)
-    return Person(id, Path(os.fsdecode(path)), time, tuple(box), score, tracklet, values)
+    x1, y1, x2, y2 = map(float, box)
+    place = _path(path), _seconds(time), (x1, y1, x2, y2)
+    return Person(id, *place, float(score), int(tracklet), np.frombuffer(embedding, np.float32))
 
 
+def _seconds(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
+_SOURCE = "id, path, bytes, changed, every, samples, until, finished, note"
 _PERSON = "SELECT people.*, path FROM people JOIN sources ON source = sources.id WHERE "
+_VERSION = "SELECT id, bytes, changed, every FROM sources WHERE path = ?"
 _FACT = "SELECT value FROM facts WHERE name = ?"
+_SET_FACT = "INSERT OR REPLACE INTO facts VALUES (?, ?)"
 _LAST = "SELECT seq FROM sqlite_sequence WHERE name = ?"
-_INSERT = "INSERT INTO people VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_ROWS = "SELECT * FROM people WHERE source = ?"
+_INSERT = f"INSERT INTO people VALUES ({_marks(10)})"
 
 
 def _matrix(rows: list[bytes]) -> np.ndarray:
-    """[n, D] float32, a copy."""
-    return (
-        np.frombuffer(b"".join(rows), np.float32).reshape(len(rows), -1).copy()
-        if rows
-        else (np.zeros((0, 0), np.float32))
-    )
+    """Return [n, D] float32, a copy. Raises: ValueError: if the rows differ in length."""
+    if len({len(row) for row in rows}) > 1:
+        raise ValueError("embeddings of different lengths")
+    values = np.frombuffer(b"".join(rows), np.float32)
+    return values.reshape(len(rows), -1).copy() if rows else np.zeros((0, 0), np.float32)

@@ -1,96 +1,125 @@
-"""The embeddings of an index in FAISS: a file that finds who is near without asking everyone.
+"""The FAISS file of an index: finds the people nearest to a query without comparing all.
 
-It can always be made again from the people (engine.index.people). Behind FAISS's own bytes stand
-the name of the index it belongs to and a checksum; FAISS reads such a file too.
+It can be rebuilt from the people (engine.index.people) at any time. A trailer behind FAISS's own
+bytes ties the file to the index: its name, the index's state when the file was written, and a
+checksum. FAISS can read such a file too.
 """
 
 import math
+import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from engine.index.people import People
-from utils.errors import UserError, reason_of
+from utils.errors import DamagedError, UserError, reason_of
 from utils.files import written_beside
 from utils.optional import optional
 
 EXACT = "Flat"
 REQUIREMENTS = "requirements-index.txt"
-OWNER = 16  # bytes of an index's name
-TRAINED_ON = 200_000  # people at most, to train kinds that need it
+MARK = 16  # bytes of an index's name and of its state
+CHECKSUM = 4  # bytes
+TRAINED_ON = 200_000  # largest number of people that a kind is trained on
+PIECE = 1 << 24  # bytes read at once
 
 
 class Vectors:
-    """A FAISS index of inner products, of a kind that FAISS's factory string names."""
+    """A FAISS index of inner products.
 
-    def __init__(self, index: Any, kind: str):
+    Args:
+        index: FAISS's object.
+        kind: FAISS's factory string.
+        learned_from: number of people that it was trained on, 0 if it needs no training.
+    """
+
+    def __init__(self, index: Any, kind: str, learned_from: int = 0):
         self.index = index
         self.kind = kind
+        self.learned_from = learned_from
 
     @staticmethod
     def empty(kind: str, width: int) -> "Vectors":
-        """UserError where FAISS knows no such kind for embeddings of this width."""
+        """Raises: UserError: if FAISS has no such kind for embeddings of this width."""
         faiss = load_faiss("an index")
         try:
             index = faiss.index_factory(width, f"IDMap2,{kind}", faiss.METRIC_INNER_PRODUCT)
         except RuntimeError as error:
             raise UserError(
-                f"--kind {kind}: expected a factory string of FAISS that serves inner products of "
-                f"{width} numbers, as Flat, HNSW32, IVF1024,Flat or IVF1024,PQ32 ({_said(error)})"
+                f"--kind {kind}: expected a factory string of FAISS that supports inner products "
+                f"of {width} values, as Flat, HNSW32, IVF1024,Flat or IVF1024,PQ32 "
+                f"({_reason(error)})"
             ) from None
         return Vectors(index, kind)
 
     @staticmethod
-    def load(path: Path, kind: str, width: int, owner: bytes) -> "Vectors":
-        """UserError where the file is missing, damaged, or another index's."""
+    def load(
+        path: Path, kind: str, width: int, owner: bytes, states: Collection[bytes | None]
+    ) -> "Vectors":
+        """Read a file.
+
+        Args:
+            owner: name of the index.
+            states: states at which the file may have been written; None: by a version of this
+                program without states.
+
+        Raises:
+            DamagedError: if the file is damaged, belongs to another index, or was written at
+                another state.
+            UserError: if it cannot be read.
+        """
         faiss = load_faiss(str(path))
         try:
             with open(path, "rb") as file:
-                checked = _Checked(file.read)
-                index = faiss.read_index(faiss.PyCallbackIOReader(checked))
-                checked(0)
-                crc, tail = checked.crc, file.read()
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file") from None
+                _check_trailer(file, path, owner, states)
+                file.seek(0)
+                index = faiss.read_index(faiss.PyCallbackIOReader(file.read))
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({reason_of(error)})") from None
         except (RuntimeError, MemoryError) as error:
-            raise UserError(f"{path}: damaged ({_said(error)})") from None
-        if tail[OWNER:] != crc.to_bytes(4, "little") or index.d != width:
-            raise UserError(f"{path}: damaged (its checksum is another)")
-        if tail[:OWNER] != owner:
-            raise UserError(f"{path}: belongs to another index")
+            raise DamagedError(f"{path}: damaged ({_reason(error)})") from None
+        if index.d != width:
+            raise DamagedError(f"{path}: damaged ({index.d} values for each person, not {width})")
         return Vectors(index, kind)
 
-    def save(self, path: Path, owner: bytes) -> None:
-        """Written beside and renamed."""
+    def save(self, path: Path, owner: bytes, state: bytes) -> None:
+        """Write the file completely or not at all."""
         faiss = load_faiss(str(path))
+        checksum = 0
+
+        def write(data: bytes) -> int:
+            nonlocal checksum
+            checksum = zlib.crc32(data, checksum)
+            return file.write(data)
+
         with written_beside(path) as file:
-            checked = _Checked(file.write)
-            faiss.write_index(self.index, faiss.PyCallbackIOWriter(checked))
-            file.write(owner + checked.crc.to_bytes(4, "little"))
+            faiss.write_index(self.index, faiss.PyCallbackIOWriter(write))
+            file.write(owner + state + checksum.to_bytes(CHECKSUM, "little"))
 
     @property
     def ids(self) -> np.ndarray:
-        """[n] the numbers of the people in it."""
+        """Ids of the people, [n]."""
         return load_faiss("").vector_to_array(self.index.id_map)
 
     @property
     def last(self) -> int:
-        """The highest of them, 0 if none."""
+        """The highest of them, 0 if there are none."""
         return int(self.ids.max(initial=0))
 
     def nearest(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """queries [q, D] float32 -> inner products [q, count], falling, and numbers [q, count], -1
-        where it knows no more."""
-        self._look_in_enough(count)
+        """Find the people nearest to queries [q, D] float32.
+
+        Returns:
+            inner products [q, count] in descending order, and ids [q, count], -1 behind the last.
+        """
+        self._set_effort(count)
         return self.index.search(queries, count)
 
-    def _look_in_enough(self, count: int) -> None:
-        """Of the cells of an inverted file, a sixteenth is looked into, and eight at least."""
+    def _set_effort(self, count: int) -> None:
+        """Visit a sixteenth of the cells of an inverted file, and at least eight."""
         faiss = load_faiss("")
         inner = faiss.downcast_index(self.index.index)
         inner = faiss.downcast_index(getattr(inner, "index", inner))
@@ -100,13 +129,15 @@ class Vectors:
             inner.hnsw.efSearch = max(64, count)
 
     def follow(self, people: People) -> "Vectors":
-        """The people as they are now: those gone are taken out, new ones put in. A kind that cannot
-        forget, or learned its cells from less than half as many people, is made anew."""
+        """Remove the people who are gone and add new ones; rebuild where this is not possible.
+
+        A kind is rebuilt if it cannot remove, or was trained on less than half as many people.
+        """
         here = people.numbers()
         gone = np.setdiff1d(self.ids, here)
-        learned = people.fact("learned_from") or 0
+        self.learned_from = int(people.fact("learned_from") or 0)
         needs_training = not Vectors.empty(self.kind, self.index.d).index.is_trained
-        if needs_training and (not self.index.is_trained or len(here) > 2 * learned):
+        if needs_training and (not self.index.is_trained or len(here) > 2 * self.learned_from):
             return self.made_from(people)
         if len(gone):
             try:
@@ -116,7 +147,11 @@ class Vectors:
         return self._with_those_after(people, self.last)
 
     def made_from(self, people: People) -> "Vectors":
-        """The same kind, of all the people. UserError where they are too few to train it."""
+        """Build the same kind from all people.
+
+        Raises:
+            UserError: if they are too few to train it.
+        """
         made, count = Vectors.empty(self.kind, self.index.d), people.count()
         if not made.index.is_trained:
             sample = [rows for _, rows in people.embeddings(one_in=count // TRAINED_ON + 1)]
@@ -126,10 +161,11 @@ class Vectors:
                 )
             except RuntimeError as error:
                 raise UserError(
-                    f"--kind {self.kind}: cannot be trained on {count} people ({_said(error)}); "
-                    "all are kept, searched one by one until there are more, or --kind is another"
+                    f"--kind {self.kind}: cannot be trained on {count} people "
+                    f"({_reason(error)}); all are kept and compared one by one until there are "
+                    "more, or --kind is another"
                 ) from None
-            people.set_facts(learned_from=count)
+            made.learned_from = count
         return made._with_those_after(people, 0)
 
     def _with_those_after(self, people: People, last: int) -> "Vectors":
@@ -138,24 +174,38 @@ class Vectors:
         return self
 
 
-class _Checked:
-    """Reads or writes, and keeps a checksum of what went through."""
+def _check_trailer(
+    file: BinaryIO, path: Path, owner: bytes, states: Collection[bytes | None]
+) -> None:
+    """Check the end of a FAISS file before FAISS reads it; errors as in Vectors.load."""
+    trailer = _trailer(file, 2 * MARK)
+    if trailer is None and None in states:
+        trailer = _trailer(file, MARK)
+    if trailer is None:
+        raise DamagedError(f"{path}: damaged (its checksum differs)")
+    if trailer[:MARK] != owner:
+        raise DamagedError(f"{path}: belongs to another index")
+    if (trailer[MARK:] or None) not in states:
+        raise DamagedError(f"{path}: of another state of the index, as of a restored backup")
 
-    def __init__(self, through: Callable):
-        self.through = through
-        self.crc = 0
 
-    def __call__(self, what):
-        done = self.through(what)
-        self.crc = zlib.crc32(done if isinstance(done, bytes) else what, self.crc)
-        return done
+def _trailer(file: BinaryIO, length: int) -> bytes | None:
+    """Return `length` bytes before the checksum; None if the checksum does not fit."""
+    left = os.fstat(file.fileno()).st_size - length - CHECKSUM
+    checksum = 0
+    file.seek(0)
+    while left > 0 and (data := file.read(min(left, PIECE))):
+        checksum = zlib.crc32(data, checksum)
+        left -= len(data)
+    trailer = file.read(length)
+    return trailer if file.read() == checksum.to_bytes(CHECKSUM, "little") else None
 
 
 def load_faiss(what: str):
     return optional("faiss", what, REQUIREMENTS)
 
 
-def _said(error: BaseException) -> str:
-    """FAISS's own words, without the places in its code."""
+def _reason(error: BaseException) -> str:
+    """FAISS's message without the places in its code."""
     words = " ".join(str(error).split()).rpartition(" at /")[2].partition(": ")[2] or str(error)
     return words.rpartition("failed: ")[2] or words.removeprefix("Error: ")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from engine.checkpoint import Checkpoint
 from engine.evaluation.records import thresholds_of
+from utils.arguments import nonempty_path
 from utils.errors import UserError
 from utils.files import read_text
 
@@ -55,7 +56,7 @@ def parse_args(description: str | None) -> argparse.Namespace:
     )
     add(
         "--query",
-        type=Path,
+        type=nonempty_path,
         action=AddQuery,
         metavar="IMAGE",
         help="picture of the query person (default: demo_imgs/query.json)",
@@ -84,14 +85,17 @@ def parse_args(description: str | None) -> argparse.Namespace:
     searched = parser.add_mutually_exclusive_group()
     searched.add_argument(
         "--gallery",
-        type=Path,
+        type=nonempty_path,
         default=DEMO,
         metavar="SOURCE",
         help="pictures to search: a folder with its subfolders, a picture or a video (default: "
         "demo_imgs)",
     )
     searched.add_argument(
-        "--index", type=Path, metavar="FOLDER", help="search an index of tools.index_gallery"
+        "--index",
+        type=nonempty_path,
+        metavar="FOLDER",
+        help="search an index of tools.index_gallery",
     )
     add(
         "--every",
@@ -115,7 +119,12 @@ def parse_args(description: str | None) -> argparse.Namespace:
         help="take --min-similarity from the checkpoint's evaluation: the similarity at which this "
         "share of queries has a false alarm; 0.01, 0.05 or 0.1",
     )
-    add("--out", type=Path, metavar="FOLDER", help="output folder (default: OUTPUT_DIR/demo)")
+    add(
+        "--out",
+        type=nonempty_path,
+        metavar="FOLDER",
+        help="output folder (default: OUTPUT_DIR/demo)",
+    )
     add("overrides", nargs="*", metavar="KEY VALUE", help="config values, for example DEVICE cpu")
     return parser.parse_intermixed_args()
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from torchvision.ops import box_iou
 from torchvision.transforms.functional import to_pil_image
 
-from engine.index.gallery_index import GalleryIndex, Match, similarities
-from engine.index.people import Person
+from engine.index.gallery_index import GalleryIndex, similarities
+from engine.index.records import Match, Person
 from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes, stack
 from utils.errors import UserError
 from utils.media import read_picture

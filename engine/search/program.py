@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from engine.default_network import network_of
-from engine.index.gallery_index import GalleryIndex, Match, open_index
+from engine.index.gallery_index import GalleryIndex, open_index, stale_sources
 from engine.index.indexing import add_sources, check_damaged
+from engine.index.records import Match
 from engine.search import presentation as show
 from engine.search.arguments import (
     QueryArgument,
@@ -22,21 +23,23 @@ from engine.search.arguments import (
 from engine.search.presentation import QueryPerson, SearchedImage
 from engine.search.searcher import Searcher, aggregate_queries
 from utils.drawing import save_picture
-from utils.errors import UserError
+from utils.errors import UserError, first_of
 from utils.files import make_folder, write_text
 from utils.media import read_pixels
 from utils.memory import keep_freed_memory
 from utils.names import output_names, printable, short_names
-from utils.sources import PICTURE, VIDEO, LeftOut, MediaFile, told, walk
+from utils.sources import PICTURE, VIDEO, LeftOut, MediaFile, kind_of, told, walk
 
 
-def read_query(query: QueryArgument) -> Tensor:
+def read_query(query: QueryArgument, max_pixels: int) -> Tensor:
     """Read the query's picture, [3, H, W] uint8.
 
     Raises:
-        UserError: if it cannot be read, or if the box is not inside the picture.
+        UserError: if it is a video, cannot be read, or the box is not inside the picture.
     """
-    pixels = read_pixels(query.path, upright=True)
+    if query.path.is_file() and kind_of(query.path) == VIDEO:
+        raise UserError(f"--query {query.path}: expected a picture, found a video")
+    pixels = read_pixels(query.path, True, max_pixels)
     height, width = pixels.shape[1:]
     if query.box:
         x1, y1, x2, y2 = query.box
@@ -173,7 +176,7 @@ def run(description: str | None) -> None:
     out = args.out or Path(cfg.OUTPUT_DIR) / "demo"
     check(args, out)
     arguments = args.query or [default_query()]
-    pixels = [read_query(query) for query in arguments]
+    pixels = [read_query(query, cfg.INPUT.MAX_PIXELS) for query in arguments]
     media, left = ([], []) if args.index else find_media(args.gallery, out)
     searcher = Searcher.load(cfg, checkpoint)
     keep_freed_memory(searcher.device.type)
@@ -196,5 +199,9 @@ def run(description: str | None) -> None:
     draw(queries, matches, scenes, read, out)
     title = f"Person search in {printable(str(args.index or args.gallery))}"
     write_text(show.result_page(title, queries, matches, index, read), out / "index.html")
-    own_found = index.people.paths_among(own)
+    stale = stale_sources(index.people, [match.person.path for match in matches])
+    for reason in dict.fromkeys(stale.values()):
+        names = [printable(path.name) for path, why in stale.items() if why == reason]
+        print(f"{reason}: {len(names)} matched files ({first_of(names)})", file=sys.stderr)
+    own_found = [path for path in own if index.people.version(path)]
     print_summary(matches, scenes, own_found, index.people.count(), min_similarity, out)

@@ -16,10 +16,12 @@ from engine.checkpoint import Checkpoint
 from engine.device import choose_device, precision_of
 from engine.distributed import own_device
 from engine.evaluation.metrics import SEARCH_SCORE
-from engine.index.gallery_index import GalleryIndex, Match, Origin
+from engine.index.gallery_index import GalleryIndex
+from engine.index.records import Match, Origin
 from models.fast.inference import optimize_for_inference
 from models.network import Network
 from models.outputs import Detections
+from utils.limits import MAX_PIXELS
 from utils.media import read_pixels, to_rgb
 
 Picture = str | Path | Image.Image | Tensor  # a file, a Pillow image, or [3, H, W] uint8 RGB
@@ -35,6 +37,7 @@ class Searcher:
         amp: precision of the backbone; None: float32.
         name: path of the checkpoint.
         settings: config values that change embeddings, as text.
+        max_pixels: larger pictures are not decoded.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Searcher:
         amp: torch.dtype | None = None,
         name: str = "",
         settings: str = "",
+        max_pixels: int = MAX_PIXELS,
     ):
         self.net = net.eval()
         self.device = device
@@ -52,6 +56,7 @@ class Searcher:
         self.amp = amp
         self.name = name
         self.settings = settings
+        self.max_pixels = max_pixels
 
     @staticmethod
     def load(cfg: CfgNode, ckpt: Checkpoint | str | Path) -> "Searcher":
@@ -66,7 +71,8 @@ class Searcher:
         checkpoint = ckpt if isinstance(ckpt, Checkpoint) else Checkpoint.read(ckpt)
         net = checkpoint.network(cfg, device)
         net = optimize_for_inference(net) if cfg.EVAL_FAST else net
-        return Searcher(net, device, cfg.INPUT.BATCH_SIZE_TEST, amp, str(checkpoint.path), sizes)
+        name, limit = str(checkpoint.path), cfg.INPUT.MAX_PIXELS
+        return Searcher(net, device, cfg.INPUT.BATCH_SIZE_TEST, amp, name, sizes, limit)
 
     def detect(self, pictures: Sequence[Picture]) -> list[Detections]:
         """Detect the people of each picture with a score of at least SEARCH_SCORE.
@@ -77,7 +83,7 @@ class Searcher:
         Returns:
             One Detections per picture on the CPU, best score first, with unit embeddings.
         """
-        pixels = [to_pixels(picture) for picture in pictures]
+        pixels = [to_pixels(picture, self.max_pixels) for picture in pictures]
         groups = defaultdict(list)
         for i, image in enumerate(pixels):
             groups[image.shape].append(i)
@@ -92,7 +98,7 @@ class Searcher:
 
     def embed(self, picture: Picture, boxes: Tensor) -> Tensor:
         """Embed the people in boxes [n, 4]; returns unit embeddings [n, D] on the CPU."""
-        return self._run([to_pixels(picture)], [boxes])[1][0].float().cpu()
+        return self._run([to_pixels(picture, self.max_pixels)], [boxes])[1][0].float().cpu()
 
     def search(
         self,
@@ -130,13 +136,13 @@ def aggregate_queries(queries: Tensor, how: str) -> Tensor:
     return queries.mean(0, keepdim=True) if how == "mean" else queries
 
 
-def to_pixels(picture: Picture) -> Tensor:
+def to_pixels(picture: Picture, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Return [3, H, W] uint8; files and Pillow images are oriented as in a viewer."""
     if isinstance(picture, Tensor):
         return picture
     if isinstance(picture, Image.Image):
         return pil_to_tensor(to_rgb(picture, upright=True))
-    return read_pixels(picture, upright=True)
+    return read_pixels(picture, True, max_pixels)
 
 
 def _above_threshold(people: Detections) -> Detections:

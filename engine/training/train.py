@@ -60,6 +60,7 @@ class Trainer:
             skip_damaged=cfg.INPUT.SKIP_DAMAGED,
             augmentations=cfg.INPUT.AUGMENT,
             shares=dataset.shares,
+            max_pixels=cfg.INPUT.MAX_PIXELS,
         )
         check_augmentations(cfg.INPUT.AUGMENT)
         self.batching = Batching.of(cfg)

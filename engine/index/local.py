@@ -1,0 +1,243 @@
+"""An index in a folder: people.sqlite (engine.index.people), people.faiss (engine.index.vectors).
+
+The SQLite file is authoritative. The FAISS file may be older: people it does not contain are
+compared one by one, and people who were removed are skipped. A FAISS file that is damaged, or of
+another index or state, is rebuilt.
+"""
+
+import os
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+
+from engine.index.people import People
+from engine.index.records import Origin, Person
+from engine.index.vectors import EXACT, MARK, Vectors
+from utils.errors import DamagedError, UserError
+from utils.files import make_folder
+from utils.locks import locked
+
+PEOPLE, VECTORS, LOCK = "people.sqlite", "people.faiss", "lock"
+PARTS = "people.rank"  # followed by a rank's number and .sqlite
+FORMAT = 1
+
+
+class LocalPeople(People):
+    """People with vectors of some of them in FAISS; without a path, in memory and without FAISS."""
+
+    def __init__(self, path: Path | None = None, vectors: Vectors | None = None):
+        super().__init__(path)
+        self.vectors = vectors
+        self._identity = self._read_identity()
+        self._unknown: tuple[tuple, np.ndarray, np.ndarray] | None = None
+
+    @property
+    def origin(self) -> Origin:
+        """The network that made the embeddings."""
+        with self.parsing():
+            if self.fact("format") != FORMAT or len(self.fact("name")) != MARK:
+                raise ValueError("no index of this program")
+            probe = np.frombuffer(self.fact("probe"), np.float32)
+            return Origin(str(self.fact("network")), str(self.fact("settings")), probe)
+
+    @property
+    def states(self) -> list[bytes | None]:
+        """States at which a valid FAISS file may have been written."""
+        return [self.fact("vectors"), self.fact("vectors_before")]
+
+    def is_current(self) -> bool:
+        """Return False if the files have been replaced since they were opened."""
+        return self._identity == self._read_identity()
+
+    def _read_identity(self) -> tuple | None:
+        if self.path is None:
+            return None
+        try:
+            about = os.stat(self.path)
+        except OSError:
+            return ()
+        return about.st_dev, about.st_ino, self.fact("name"), self.fact("vectors")
+
+    # --- searching ---
+
+    def most(self) -> int:
+        """Return a number that exceeds those of people in SQLite and in FAISS."""
+        return self.last_given() + 1
+
+    def candidates(
+        self, queries: np.ndarray, count: int, exclude: Collection[Path] = ()
+    ) -> tuple[list[Person], float]:
+        """Find people near to queries [q, D] float32.
+
+        Returns:
+            People, the `count` nearest of every query among them, without those of the sources
+            `exclude`; and an upper bound of anyone else's similarity, -inf if these are all.
+        """
+        ids, bound = self.nearest(queries, count)
+        people = [p for p in self.persons(ids.tolist()) if p.path not in exclude]
+        with self.parsing():
+            if any(len(person.embedding) != queries.shape[1] for person in people):
+                raise ValueError("embeddings of different lengths")
+        return people, bound
+
+    def nearest(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, float]:
+        """Return the ids [n] of people, and the bound, as in `candidates`."""
+        ids, bound = [], -np.inf
+        if self.vectors is not None:
+            similar, known = self.vectors.nearest(queries, count)
+            ids.append(known[known >= 0])
+            bound = float(np.where(known[:, -1] >= 0, similar[:, -1], -np.inf).max(initial=-np.inf))
+        unknown, rows = self._not_in_vectors(queries.shape[1])
+        similar = queries @ rows.T
+        if len(unknown) > count:
+            some = np.argpartition(-similar, count - 1)[:, :count]
+            ids.append(unknown[some.ravel()])
+            worst = np.take_along_axis(similar, some, 1).min(1).max()
+            bound = max(bound, float(worst))
+        else:
+            ids.append(unknown)
+        return np.unique(np.concatenate(ids)), bound
+
+    def _not_in_vectors(self, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ids [n] and embeddings [n, D] of the people whom FAISS does not contain."""
+        state = self.fact("state"), self.last_given()
+        if self._unknown is None or self._unknown[0] != state:
+            parts = list(self.embeddings(self.vectors.last if self.vectors else 0))
+            ids = np.concatenate([np.zeros(0, np.int64), *(ids for ids, _ in parts)])
+            with self.parsing():
+                empty = np.zeros((0, width), np.float32)
+                rows = np.concatenate([empty, *(rows for _, rows in parts)])
+            self._unknown = state, ids, rows
+        return self._unknown[1:]
+
+
+def open_people(folder: Path, origin: Origin | None = None) -> LocalPeople:
+    """Open an index for searching.
+
+    Raises:
+        UserError: if there is none, it is damaged, or another network than `origin` made it.
+    """
+    people = _existing(folder)
+    check_same(people.origin, origin, folder)
+    people.vectors = _load_vectors(folder, people)
+    return people
+
+
+def _existing(folder: Path) -> LocalPeople:
+    people = LocalPeople(folder / PEOPLE) if (folder / PEOPLE).is_file() else None
+    if people is None or people.fact("format") is None:
+        raise UserError(
+            f"--index {folder}: no index there; python -m tools.index_gallery makes one"
+        )
+    return people
+
+
+@contextmanager
+def writing(folder: Path, origin: Origin | None, kind: str | None = None) -> Iterator[LocalPeople]:
+    """Open an index for one process to change; FAISS is brought up to date at the end.
+
+    Args:
+        origin: the network; an index is made if there is none. None: any network's index is
+            opened, and must exist.
+        kind: FAISS's factory string; None: as before, EXACT for a new index.
+    """
+    if origin is None:
+        _existing(folder).close()
+    make_folder(folder, "--index")
+    with locked(folder / LOCK, f"--index {folder}"):
+        people = LocalPeople(folder / PEOPLE)
+        if origin is not None and people.fact("format") is None:
+            _begin(people, origin)
+        made = people.origin
+        check_same(made, origin, folder)
+        kind = kind or people.fact("kind") or EXACT
+        Vectors.empty(kind, len(made.probe))
+        absorb_parts(folder, people)
+        yield people
+        absorb_parts(folder, people)
+        follow(folder, people, kind)
+        people.close()
+
+
+def partial_index_path(folder: Path, rank: int) -> Path:
+    """Return the file that another rank than the first one writes to."""
+    return folder / f"{PARTS}{rank}.sqlite"
+
+
+def absorb_parts(folder: Path, people: People) -> None:
+    """Merge the files of other ranks, of this run or of one that was killed."""
+    for path in sorted(folder.glob(f"{PARTS}*.sqlite")):
+        part = People(path)
+        people.absorb(part)
+        part.close()
+        path.unlink()
+
+
+def follow(folder: Path, people: LocalPeople, kind: str) -> None:
+    """Bring the FAISS file up to date; rebuild it if it is invalid or of another kind."""
+    path, vectors = folder / VECTORS, Vectors.empty(kind, len(people.origin.probe))
+    if path.exists() and people.fact("kind") == kind:
+        try:
+            vectors = _read_vectors(path, people)
+        except DamagedError as error:
+            _report_rebuilt(error)
+    _save_vectors(path, people, vectors.follow(people))
+
+
+def _load_vectors(folder: Path, people: LocalPeople) -> Vectors | None:
+    """Read the FAISS file, or rebuild it if it is invalid; None if there is none."""
+    path = folder / VECTORS
+    if not path.exists():
+        return None
+    try:
+        return _read_vectors(path, people)
+    except DamagedError as error:
+        _report_rebuilt(error)
+    try:
+        vectors = Vectors.empty(people.fact("kind"), len(people.origin.probe)).made_from(people)
+    except UserError as error:  # too few people to train this kind
+        print(error, file=sys.stderr)
+        return None
+    with suppress(UserError), locked(folder / LOCK, f"--index {folder}"):
+        _save_vectors(path, people, vectors)
+    return vectors
+
+
+def _report_rebuilt(error: DamagedError) -> None:
+    print(f"{error}; rebuilt from {PEOPLE}", file=sys.stderr)
+
+
+def _read_vectors(path: Path, people: LocalPeople) -> Vectors:
+    kind, width, name = people.fact("kind"), len(people.origin.probe), people.fact("name")
+    return Vectors.load(path, kind, width, name, people.states)
+
+
+def _save_vectors(path: Path, people: LocalPeople, vectors: Vectors) -> None:
+    """Write the FAISS file. If the process ends before it is written, the old one stays valid."""
+    state = uuid4().bytes
+    facts = {"kind": vectors.kind, "learned_from": vectors.learned_from}
+    people.set_facts(**facts, vectors_before=people.fact("vectors"), vectors=state)
+    vectors.save(path, people.fact("name"), state)
+
+
+def _begin(people: People, origin: Origin) -> None:
+    people.set_facts(
+        name=uuid4().bytes,
+        network=origin.name,
+        settings=origin.settings,
+        probe=origin.probe.astype(np.float32).tobytes(),
+        format=FORMAT,
+    )
+
+
+def check_same(made: Origin, origin: Origin | None, index: Path | str) -> None:
+    """Raises: UserError: if the network `origin` is given and did not make this index."""
+    if origin is not None and (reason := origin.differs_from(made)):
+        raise UserError(
+            f"--index {index}: made by the network {made.name}, not by {origin.name} ({reason}); "
+            "their embeddings cannot be compared"
+        )

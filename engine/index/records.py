@@ -1,0 +1,123 @@
+"""Records of an index: sources, people in them, and matches of a search."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from models.outputs import Detections
+
+SAME = 5e-3  # largest difference between probes of one network: devices, ONNX, half precision
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Identification of the network that computed the embeddings of an index.
+
+    Attributes:
+        name: path of the checkpoint.
+        settings: config values that change embeddings, as text.
+        probe: [D] float32, the unit embedding of a fixed picture.
+    """
+
+    name: str
+    settings: str
+    probe: np.ndarray
+
+    def differs_from(self, other: "Origin") -> str:
+        """Return why the embeddings of both cannot be compared; "" if they can."""
+        if self.settings != other.settings:
+            return f"{other.settings} there, {self.settings} here"
+        same = len(self.probe) == len(other.probe)
+        if same and np.abs(self.probe - other.probe).max() <= SAME:
+            return ""
+        return "other weights"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture or video at the time it was read.
+
+    Attributes:
+        path: real path of the file.
+        bytes: its size.
+        changed: time of its last modification in nanoseconds.
+        every: seconds between sampled frames of a video, 0 for every frame; None for a picture.
+    """
+
+    path: Path
+    bytes: int
+    changed: int
+    every: float | None = None
+
+
+@dataclass(frozen=True)
+class IndexedSource:
+    """What an index contains of a source.
+
+    Attributes:
+        samples: number of pictures or frames.
+        until: second of a video's last frame in the index.
+        finished: True if the source was read to its end.
+        note: remark on damage, "" if there is none.
+        people: number of people.
+    """
+
+    source: Source
+    samples: int
+    until: float | None
+    finished: bool
+    note: str
+    people: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture (time None) or the frame of a video at `time` seconds, with its people.
+
+    The embeddings of people are of unit length.
+    """
+
+    time: float | None
+    people: Detections
+
+
+@dataclass(frozen=True)
+class Person:
+    """A person of an index.
+
+    Attributes:
+        id: unique within the index, never reused.
+        path: the source.
+        time: second of the frame in a video; None for a picture.
+        box: x1 y1 x2 y2 in pixels.
+        score: detection score.
+        tracklet: number shared by detections of one person in consecutive samples of a video.
+        embedding: [D] float32, unit embedding times score: its inner product with a query's unit
+            embedding is the similarity.
+    """
+
+    id: int
+    path: Path
+    time: float | None
+    box: tuple[float, float, float, float]
+    score: float
+    tracklet: int
+    embedding: np.ndarray
+
+
+@dataclass(frozen=True)
+class Match:
+    """A person who is similar to a query.
+
+    Attributes:
+        person: in a video, the most similar one of the tracklet.
+        similarity: largest inner product with a query embedding.
+        query: row of that query embedding.
+        span: first and last second of the tracklet; None for a picture.
+    """
+
+    person: Person
+    similarity: float
+    query: int
+    span: tuple[float, float] | None
