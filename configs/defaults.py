@@ -47,10 +47,17 @@ _C.MODEL = CN()
 # A checkpoint or exported weights of this project whose network training starts with (fine-tuning);
 # the OIM table starts empty. "": only the backbone starts with weights, see BACKBONE.WEIGHTS.
 _C.MODEL.WEIGHTS = ""
-_C.MODEL.FPN_CHANNELS = 256
-_C.MODEL.FC_SIZE = 1024  # width of the two fully connected layers of each branch
+# "fpn", or "none" (the C4 form): regions are pooled from the backbone's map of stride 16, and the
+# last stage of the backbone processes each of them in place of fully connected layers.
+_C.MODEL.NECK = "fpn"
+_C.MODEL.C4 = CN()  # only with NECK "none"
+_C.MODEL.C4.HEADS = "double"  # a last stage for each branch, or "shared": one for both
+_C.MODEL.C4.POOL_SIZE = 14  # side of a pooled region
+_C.MODEL.C4.RPN_CHANNELS = 0  # after the RPN's first convolution; 0: as many as the map has
+_C.MODEL.FPN_CHANNELS = 256  # only with NECK "fpn"
+_C.MODEL.FC_SIZE = 1024  # width of the two fully connected layers of each branch; with NECK "fpn"
 _C.MODEL.EMBEDDING_SIZE = 256  # length of a re-id embedding, an even number
-_C.MODEL.ANCHOR_SIZES = [32, 64, 128, 256, 512]  # one for each FPN level, pixels
+_C.MODEL.ANCHOR_SIZES = [32, 64, 128, 256, 512]  # pixels; one for each FPN level, or for one map
 _C.MODEL.RPN = CN()
 _C.MODEL.RPN.BATCH_SIZE = 256  # anchors per image in the RPN losses, at most half of them positive
 _C.MODEL.RPN.PRE_NMS_TOP_N = [2000, 1000]  # in training, in test

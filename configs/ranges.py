@@ -16,6 +16,8 @@ MINIMUM = {
     "INPUT.BATCH_SIZE_TRAIN": 1,
     "INPUT.BATCH_SIZE_TEST": 1,
     "INPUT.NUM_WORKERS": 0,
+    "MODEL.C4.POOL_SIZE": 2,
+    "MODEL.C4.RPN_CHANNELS": 0,
     "MODEL.FPN_CHANNELS": 1,
     "MODEL.FC_SIZE": 1,
     "MODEL.EMBEDDING_SIZE": 2,
@@ -54,7 +56,7 @@ SHARES = (  # numbers in 0..1
     "DISTILLER.RKD.NMS_THRESH",
 )
 LISTS = {  # type and number of the items
-    "MODEL.ANCHOR_SIZES": (int, 5),
+    "MODEL.ANCHOR_SIZES": (int, None),
     "MODEL.RPN.PRE_NMS_TOP_N": (int, 2),
     "MODEL.RPN.POST_NMS_TOP_N": (int, 2),
     "SOLVER.MILESTONES": (int, None),
@@ -106,6 +108,10 @@ def check_ranges(cfg: CfgNode) -> None:
                 expected = f"numbers above 0 and at most {LARGEST}"
         if expected:
             raise UserError(f"{key}: expected {expected}, found {shown(value)}")
+    sizes = cfg.MODEL.ANCHOR_SIZES
+    if not sizes or (cfg.MODEL.NECK == "fpn" and len(sizes) != 5):
+        expected = "5 int values" if cfg.MODEL.NECK == "fpn" else "at least one int value"
+        raise UserError(f"MODEL.ANCHOR_SIZES: expected {expected}, found {sizes}")
     if cfg.MODEL.EMBEDDING_SIZE % 2:
         raise UserError(
             f"MODEL.EMBEDDING_SIZE: expected an even number, found {cfg.MODEL.EMBEDDING_SIZE}"

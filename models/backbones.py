@@ -61,6 +61,8 @@ class Backbone:
         layers: the layers whose outputs are the FPN's inputs.
         channels: of these outputs.
         stem: the modules that BACKBONE.FREEZE freezes.
+        stage: the layers after the map of stride 16, which the C4 form applies to each region.
+        stage_channels: of their output.
         imagenet: whether torchvision has ImageNet weights for it.
         batch_norm: whether its norms are BatchNorm, which BACKBONE.FROZEN_BN can freeze.
     """
@@ -69,32 +71,44 @@ class Backbone:
     layers: tuple[str, ...]
     channels: tuple[int, ...]
     stem: tuple[str, ...]
+    stage: tuple[str, ...]
+    stage_channels: int
     imagenet: bool = True
     batch_norm: bool = True
 
 
-_RESNET = dict(layers=("layer1", "layer2", "layer3", "layer4"), stem=("conv1", "bn1"))
+_RESNET = dict(
+    layers=("layer1", "layer2", "layer3", "layer4"), stem=("conv1", "bn1"), stage=("layer4",)
+)
 BACKBONES = {
-    "resnet50": Backbone(resnet50, channels=(256, 512, 1024, 2048), **_RESNET),
-    "resnet18": Backbone(resnet18, channels=(64, 128, 256, 512), **_RESNET),
-    "resnet18_x05": Backbone(resnet18_x05, channels=(32, 64, 128, 256), imagenet=False, **_RESNET),
+    "resnet50": Backbone(resnet50, channels=(256, 512, 1024, 2048), stage_channels=2048, **_RESNET),
+    "resnet18": Backbone(resnet18, channels=(64, 128, 256, 512), stage_channels=512, **_RESNET),
+    "resnet18_x05": Backbone(
+        resnet18_x05, channels=(32, 64, 128, 256), stage_channels=256, imagenet=False, **_RESNET
+    ),
     "mobilenet_v2": Backbone(
         lambda norm_layer: mobilenet_v2(norm_layer=norm_layer).features,
         layers=("3", "6", "13", "17"),
         channels=(24, 32, 96, 320),
         stem=("0",),
+        stage=("14", "15", "16", "17", "18"),
+        stage_channels=1280,
     ),
     "mobilenet_v3_large": Backbone(  # with the epsilon of its ImageNet training
         lambda norm_layer: mobilenet_v3_large(norm_layer=partial(norm_layer, eps=1e-3)).features,
         layers=("3", "6", "12", "15"),
         channels=(24, 40, 112, 160),
         stem=("0",),
+        stage=("13", "14", "15", "16"),
+        stage_channels=960,
     ),
     "convnext_tiny": Backbone(
         lambda norm_layer: convnext_tiny().features,
         layers=("1", "3", "5", "7"),
         channels=(96, 192, 384, 768),
         stem=("0",),
+        stage=("6", "7"),
+        stage_channels=768,
         batch_norm=False,
     ),
 }
@@ -117,12 +131,13 @@ def _imagenet_state(name: str) -> dict[str, torch.Tensor]:
         ) from None
 
 
-def _load_weights(body: nn.Module, name: str, source: str) -> None:
+def _load_weights(body: nn.Module, name: str, source: str, last: str) -> None:
+    """Load `source` into `body`; weights of the layers after `last` are not needed."""
     option = "BACKBONE.WEIGHTS"
     found = _imagenet_state(name) if source == "imagenet" else read_tensors(source, option)
     own = body.state_dict()
     parts = [part for part, _ in body.named_children()]
-    unused = parts[parts.index(BACKBONES[name].layers[-1]) + 1 :]  # after the FPN's last input
+    unused = parts[parts.index(last) + 1 :]
     needed = {
         key: value
         for key, value in own.items()
@@ -183,13 +198,14 @@ class CheckpointedLayers(nn.ModuleDict):
             first_on_cpu = not outputs and x.device.type == "cpu"
             checkpointed = self.training and (self.everywhere or first_on_cpu)
             for block in layer if type(layer) is nn.Sequential else [layer]:
-                x = _checkpointed(block, x) if checkpointed else block(x)
+                x = checkpointed_block(block, x) if checkpointed else block(x)
             if name in self.levels:
                 outputs[self.levels[name]] = x
         return outputs
 
 
-def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
+def checkpointed_block(block: nn.Module, x: Tensor) -> Tensor:
+    """`block(x)`, whose inner activations the backward pass computes again."""
     if not list(block.children()):  # a single convolution, norm or activation of the stem
         return block(x)
     return checkpoint(
@@ -233,6 +249,31 @@ class BackboneWithFPN(nn.Module):
         return self.fpn(self.body(x))
 
 
+def make_body(
+    name: str, weights: str, frozen_bn: bool, freeze: bool, stage: bool = False
+) -> nn.Module:
+    """Build a backbone with all its layers; arguments and errors as in make_backbone.
+
+    Args:
+        stage: whether all of the last stage is used, so that its weights are required.
+    """
+    if name not in BACKBONES:
+        raise UserError(f"BACKBONE.NAME: expected one of {', '.join(BACKBONES)}; found {name}")
+    spec = BACKBONES[name]
+    if frozen_bn and not spec.batch_norm:
+        raise UserError(
+            f"BACKBONE.FROZEN_BN: expected False for {name}, which has LayerNorm and no statistics "
+            "to freeze; found True"
+        )
+    body = spec.make(norm_layer=FrozenBatchNorm2d if frozen_bn else nn.BatchNorm2d)
+    if weights:
+        _load_weights(body, name, weights, (spec.stage if stage else spec.layers)[-1])
+    if freeze:
+        for part in spec.stem:
+            getattr(body, part).requires_grad_(False)
+    return body
+
+
 def make_backbone(
     name: str,
     weights: str,
@@ -256,20 +297,7 @@ def make_backbone(
         UserError: if the name is unknown, the weights are not of this backbone, or frozen_bn is set
             for a backbone without BatchNorm.
     """
-    if name not in BACKBONES:
-        raise UserError(f"BACKBONE.NAME: expected one of {', '.join(BACKBONES)}; found {name}")
-    spec = BACKBONES[name]
-    if frozen_bn and not spec.batch_norm:
-        raise UserError(
-            f"BACKBONE.FROZEN_BN: expected False for {name}, which has LayerNorm and no statistics "
-            "to freeze; found True"
-        )
-    body = spec.make(norm_layer=FrozenBatchNorm2d if frozen_bn else nn.BatchNorm2d)
-    if weights:
-        _load_weights(body, name, weights)
-    if freeze:
-        for part in spec.stem:
-            getattr(body, part).requires_grad_(False)
+    body, spec = make_body(name, weights, frozen_bn, freeze), BACKBONES[name]
     levels = {layer: str(i) for i, layer in enumerate(spec.layers)}
     layers = CheckpointedLayers(body, levels, everywhere=checkpointed)
     fpn = LeanFPN(list(spec.channels), fpn_channels, extra_blocks=LastLevelMaxPool())

@@ -8,15 +8,16 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops.poolers import initLevelMapper
 from yacs.config import CfgNode
 
-from models.backbones import make_backbone
-from models.distill import check_terms, make_term
+from models import c4
+from models.backbones import BACKBONES, make_backbone
+from models.distill import FPN_LEVELS, check_choice, check_terms, make_term
 from models.distiller import Distiller
 from models.fast.roi_align import GatheredRoIAlign
 from models.fast.rpn_head import SparseRPNHead
 from models.filtering import DetectionLimits
 from models.oim import OIM
 from models.reference import Sizes
-from models.roi_heads import PersonSearchHeads
+from models.roi_heads import Branches, PersonSearchHeads, fc_branches
 from models.search_net import SearchNet
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -30,14 +31,37 @@ class Float32Anchors(AnchorGenerator):
         return super().forward(image_list, [level[:1, :1].float() for level in feature_maps])
 
 
-def _make_rpn(cfg: CfgNode, channels: int) -> RegionProposalNetwork:
-    anchors = Float32Anchors(
-        tuple((size,) for size in cfg.MODEL.ANCHOR_SIZES), ((0.5, 1.0, 2.0),) * 5
-    )
-    rpn = cfg.MODEL.RPN
+def has_fpn(cfg: CfgNode) -> bool:
+    """Whether MODEL.NECK is "fpn"; if it is "none", the network has the C4 form.
+
+    Raises:
+        UserError: if it is neither.
+    """
+    return check_choice("MODEL.NECK", cfg.MODEL.NECK, ("fpn", "none")) == "fpn"
+
+
+def levels_of(cfg: CfgNode) -> tuple[str, ...]:
+    """The names of the maps that regions are pooled from, shallow to deep."""
+    return FPN_LEVELS if has_fpn(cfg) else (c4.LEVEL,)
+
+
+def channels_of(cfg: CfgNode) -> int:
+    """The channels of these maps."""
+    if has_fpn(cfg):
+        return cfg.MODEL.FPN_CHANNELS
+    return BACKBONES[cfg.BACKBONE.NAME].channels[int(c4.LEVEL)]
+
+
+def _make_rpn(cfg: CfgNode) -> RegionProposalNetwork:
+    """The RPN: one anchor size on each level of an FPN, or all sizes on the only map."""
+    sizes, rpn, width = cfg.MODEL.ANCHOR_SIZES, cfg.MODEL.RPN, None
+    per_map = [(size,) for size in sizes]
+    if not has_fpn(cfg):
+        per_map, width = [tuple(sizes)], cfg.MODEL.C4.RPN_CHANNELS or None
+    anchors = Float32Anchors(tuple(per_map), ((0.5, 1.0, 2.0),) * len(per_map))
     return RegionProposalNetwork(
         anchors,
-        SparseRPNHead(channels, anchors.num_anchors_per_location()[0]),
+        SparseRPNHead(channels_of(cfg), anchors.num_anchors_per_location()[0], width),
         fg_iou_thresh=0.7,
         bg_iou_thresh=0.3,
         batch_size_per_image=rpn.BATCH_SIZE,
@@ -49,6 +73,30 @@ def _make_rpn(cfg: CfgNode, channels: int) -> RegionProposalNetwork:
     )
 
 
+def _make_pool(cfg: CfgNode) -> GatheredRoIAlign:
+    """RoIAlign from the levels, 7×7 with an FPN."""
+    side = 7 if has_fpn(cfg) else cfg.MODEL.C4.POOL_SIZE
+    levels = levels_of(cfg)
+    pool = GatheredRoIAlign(list(levels), output_size=side, sampling_ratio=2)
+    # torchvision would infer them from the first images, wrongly if those are narrow.
+    pool.scales = [1 / (4 << int(level)) for level in levels]
+    pool.map_levels = initLevelMapper(int(levels[0]) + 2, int(levels[-1]) + 2)
+    return pool
+
+
+def _make_backbone(cfg: CfgNode, pretrained: bool) -> tuple[nn.Module, Branches]:
+    """The backbone with its FPN, if it has one, and the two branches."""
+    backbone, model = cfg.BACKBONE, cfg.MODEL
+    weights = backbone.WEIGHTS if pretrained else ""
+    names = backbone.NAME, weights, backbone.FROZEN_BN, backbone.FREEZE
+    if has_fpn(cfg):
+        maps = make_backbone(*names, model.FPN_CHANNELS, backbone.CHECKPOINT)
+        pooled = model.FPN_CHANNELS * 7 * 7
+        return maps, fc_branches(pooled, model.FC_SIZE, model.EMBEDDING_SIZE)
+    heads = check_choice("MODEL.C4.HEADS", model.C4.HEADS, ("double", "shared"))
+    return c4.make_c4(*names, backbone.CHECKPOINT, heads == "shared", model.EMBEDDING_SIZE)
+
+
 def build_net(cfg: CfgNode, num_pids: int, pretrained: bool = True) -> SearchNet:
     """Build the network of `cfg`.
 
@@ -56,21 +104,11 @@ def build_net(cfg: CfgNode, num_pids: int, pretrained: bool = True) -> SearchNet
         num_pids: training identities, the rows of the OIM table.
         pretrained: whether to load BACKBONE.WEIGHTS; not needed if a checkpoint is loaded next.
     """
-    model, channels = cfg.MODEL, cfg.MODEL.FPN_CHANNELS
-    weights = cfg.BACKBONE.WEIGHTS if pretrained else ""
-    backbone = make_backbone(
-        cfg.BACKBONE.NAME,
-        weights,
-        cfg.BACKBONE.FROZEN_BN,
-        cfg.BACKBONE.FREEZE,
-        channels,
-        cfg.BACKBONE.CHECKPOINT,
-    )
+    model = cfg.MODEL
+    backbone, branches = _make_backbone(cfg, pretrained)
     heads = PersonSearchHeads(
-        GatheredRoIAlign(["0", "1", "2", "3"], output_size=7, sampling_ratio=2),
-        channels,
-        model.FC_SIZE,
-        model.EMBEDDING_SIZE,
+        _make_pool(cfg),
+        branches,
         OIM(
             num_pids,
             model.OIM.QUEUE_SIZE,
@@ -82,13 +120,10 @@ def build_net(cfg: CfgNode, num_pids: int, pretrained: bool = True) -> SearchNet
         positive_fraction=model.ROI.POSITIVE_FRACTION,
         limits=detection_limits(cfg),
     )
-    # torchvision would infer them from the first images, wrongly if those are narrow.
-    heads.box_roi_pool.scales = [1 / 4, 1 / 8, 1 / 16, 1 / 32]
-    heads.box_roi_pool.map_levels = initLevelMapper(2, 5)
     transform = GeneralizedRCNNTransform(
         cfg.INPUT.MIN_SIZE, cfg.INPUT.MAX_SIZE, IMAGENET_MEAN, IMAGENET_STD
     )
-    return SearchNet(transform, backbone, _make_rpn(cfg, channels), heads)
+    return SearchNet(transform, backbone, _make_rpn(cfg), heads)
 
 
 def detection_limits(cfg: CfgNode) -> DetectionLimits:
@@ -125,13 +160,12 @@ def build_terms(cfg: CfgNode, teacher_cfg: CfgNode) -> dict[str, nn.Module]:
         UserError: if a term does not exist.
     """
     check_terms(cfg.DISTILLER.TERMS)
-    terms = {}
+    theirs, terms = levels_of(teacher_cfg), {}
+    levels = tuple(level for level in levels_of(cfg) if level in theirs)
     for name in cfg.DISTILLER.TERMS:
         node = cfg.DISTILLER[name.upper()]
         options = {key.lower(): value for key, value in node.items() if key != "WEIGHT"}
-        terms[name] = make_term(
-            name, cfg.MODEL.FPN_CHANNELS, teacher_cfg.MODEL.FPN_CHANNELS, options
-        )
+        terms[name] = make_term(name, channels_of(cfg), channels_of(teacher_cfg), options, levels)
     return terms
 
 

@@ -25,10 +25,19 @@ class NormAwareEmbedding(nn.Module):
         # output, so its two weights never receive a gradient.
         self.norm = nn.BatchNorm1d(1).requires_grad_(False)
 
+    @staticmethod
+    def flat(pooled: Tensor) -> Tensor:
+        """The input of the first projection, of pooled regions [R, C, P, P]: [R, C·P·P]."""
+        return pooled.flatten(1)
+
     def forward(self, pooled: Tensor, fc: Tensor) -> tuple[Tensor, Tensor]:
-        """pooled [R, C·7·7], fc [R, FC] -> unit embeddings [R, D], rescaled norms [R]."""
+        """pooled [R, C, P, P], fc [R, FC] -> unit embeddings [R, D], rescaled norms [R]."""
+        pooled = self.flat(pooled)
         if self.training and len(pooled) == 1:  # BatchNorm rejects a single row: no variance
-            embeddings, norms = self(pooled.repeat(2, 1), fc.repeat(2, 1))
+            embeddings, norms = self._join(pooled.repeat(2, 1), fc.repeat(2, 1))
             return embeddings[:1], norms[:1]
+        return self._join(pooled, fc)
+
+    def _join(self, pooled: Tensor, fc: Tensor) -> tuple[Tensor, Tensor]:
         joined = torch.cat([self.pooled(pooled), self.fc(fc)], dim=1)
         return F.normalize(joined), self.norm(joined.norm(dim=1, keepdim=True)).squeeze(1)

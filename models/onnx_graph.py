@@ -43,7 +43,7 @@ class SearchGraph(nn.Module):
         proposals = self.propose(features, resized, size)
         boxes, scores = self.detect(features, proposals, size)
         pooled = self.pool(features, torch.cat([boxes, query_boxes * ratio]))
-        embeddings = heads.embedding_head(pooled.flatten(1), heads.reid_head(pooled))[0]
+        embeddings = heads.embedding_head(pooled, heads.represent(pooled))[0]
         count = boxes.shape[0]
         return boxes / ratio, scores, embeddings[:count], embeddings[count:]
 
@@ -101,10 +101,13 @@ class SearchGraph(nn.Module):
         return boxes[keep], scores[keep]
 
     def pool(self, features: dict[str, Tensor], boxes: Tensor) -> Tensor:
-        """Pool each of the boxes [n, 4] from the level of its size: [n, C, 7, 7]."""
+        """Pool each of the boxes [n, 4] from the level of its size: [n, C, P, P]."""
         pool = self.net.roi_heads.box_roi_pool
-        level = pool.map_levels([boxes])
         rois, parts = F.pad(boxes, (1, 0)), []  # the image's number in front: 0
+        if len(pool.scales) == 1:
+            (level,) = features.values()
+            return roi_align(level, rois, pool.output_size, pool.scales[0], pool.sampling_ratio)
+        level = pool.map_levels([boxes])
         for i, (name, scale) in enumerate(zip(pool.featmap_names, pool.scales)):
             some = rois[torch.where(level == i)[0]]
             parts.append(

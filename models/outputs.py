@@ -46,7 +46,7 @@ class ForwardOutputs:
     Attributes:
         images: the resized and padded images.
         targets: per image "boxes" and "labels", in resized pixels.
-        features: FPN levels "0".."3" and "pool", each [N, C, H, W].
+        features: FPN levels "0".."3" and "pool", or "2" alone in the C4 form, each [N, C, H, W].
         proposals: the regions of the detection branch.
         class_logits: [R, 2], of these proposals.
         people: the regions of the re-id branch.

@@ -1,5 +1,7 @@
 """The two branches on pooled regions: detection and re-identification."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -44,6 +46,33 @@ def detection_losses(
     }
 
 
+@dataclass
+class Branches:
+    """The modules of both branches, in the order in which their random weights are drawn.
+
+    Attributes:
+        box_head: pooled regions [R, C, P, P] -> vectors [R, F].
+        box_predictor: these vectors -> class logits [R, 2] and box deltas [R, 8].
+        reid_head: pooled regions [R, C, P, P] -> vectors [R, F]; None: box_head serves both.
+        embedding_head: pooled regions and the vectors of reid_head -> embeddings.
+    """
+
+    box_head: nn.Module
+    box_predictor: nn.Module
+    reid_head: nn.Module | None
+    embedding_head: NormAwareEmbedding
+
+
+def fc_branches(pooled_size: int, fc_size: int, embedding_size: int) -> Branches:
+    """Branches of two fully connected layers each, whose input is the flattened region."""
+    return Branches(
+        TwoMLPHead(pooled_size, fc_size),
+        FastRCNNPredictor(fc_size, 2),
+        TwoMLPHead(pooled_size, fc_size),
+        NormAwareEmbedding(pooled_size, fc_size, embedding_size),
+    )
+
+
 class PersonSearchHeads(RoIHeads):
     """Detection branch, re-id branch and OIM on RoI-pooled features (SeqNet with one regression).
 
@@ -54,19 +83,16 @@ class PersonSearchHeads(RoIHeads):
     def __init__(
         self,
         box_roi_pool: nn.Module,
-        channels: int,
-        fc_size: int,
-        embedding_size: int,
+        branches: Branches,
         oim: OIM,
         batch_size: int,
         positive_fraction: float,
         limits: DetectionLimits,
     ):
-        pooled = channels * box_roi_pool.output_size[0] * box_roi_pool.output_size[1]
         super().__init__(
             box_roi_pool,
-            TwoMLPHead(pooled, fc_size),
-            FastRCNNPredictor(fc_size, 2),
+            branches.box_head,
+            branches.box_predictor,
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
             batch_size_per_image=batch_size,
@@ -77,8 +103,8 @@ class PersonSearchHeads(RoIHeads):
             detections_per_img=limits.count,
         )
         self.limits = limits
-        self.reid_head = TwoMLPHead(pooled, fc_size)
-        self.embedding_head = NormAwareEmbedding(pooled, fc_size, embedding_size)
+        self.reid_head = branches.reid_head
+        self.embedding_head = branches.embedding_head
         self.oim = oim
 
     def classify(
@@ -94,9 +120,13 @@ class PersonSearchHeads(RoIHeads):
         """Re-id branch: boxes per image [n_i, 4] -> unit embeddings [R, D], float32 under mixed
         precision too."""
         pooled = self.box_roi_pool(features, boxes, sizes)
-        fc = self.reid_head(pooled)
+        fc = self.represent(pooled)
         with torch.autocast(fc.device.type, enabled=False):
-            return self.embedding_head(pooled.float().flatten(1), fc.float())[0]
+            return self.embedding_head(pooled.float(), fc.float())[0]
+
+    def represent(self, pooled: Tensor) -> Tensor:
+        """Pooled regions [R, C, P, P] -> the re-id branch's vectors [R, F]."""
+        return (self.box_head if self.reid_head is None else self.reid_head)(pooled)
 
     def _person_boxes(self, deltas: Tensor, boxes: list[Tensor], sizes) -> list[Tensor]:
         """Apply the person deltas [R, 8] to `boxes` and clip them to their image; per image."""

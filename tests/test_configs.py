@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from configs.defaults import get_cfg, load_cfg
 from configs.files import BASE, read_config
-from configs.ranges import flatten
+from configs.ranges import BELOW_ONE, flatten
 from configs.values import PATHS
 from engine.training.train_step import loss_weights
 from models.backbones import BACKBONES
@@ -25,11 +25,13 @@ DATASETS = {"cuhk_sysu": "CUHK-SYSU", "prw": "PRW"}
 PUBLISHED = [path for path in CONFIGS if path.parent.name in DATASETS]
 TEACHERS = {"resnet50", "convnext_tiny"}
 SLIM = {f"{b}_slim" for b in ("mobilenet_v2", "mobilenet_v3_large", "resnet18_x05")}
+C4 = {"mobilenet_v2_c4", "mobilenet_v3_large_c4"}
 
 
 def test_every_network_has_configs_for_both_datasets():
     names = {f"{b}_base" for b in BACKBONES} | {f"{b}_ddps" for b in BACKBONES.keys() - TEACHERS}
-    names |= {f"{slim}_{kind}" for slim in SLIM for kind in ("base", "ddps")}
+    names |= {f"{form}_{kind}" for form in SLIM | C4 for kind in ("base", "ddps")}
+    names |= {"resnet50_c4_base"}
     for dataset in DATASETS:
         assert {path.stem for path in PUBLISHED if path.parent.name == dataset} == names
 
@@ -53,7 +55,7 @@ def test_config_is_what_its_name_says(path):
     assert f"runs/{dataset}_{stem}" == cfg.OUTPUT_DIR
     assert DATASETS[dataset] == cfg.INPUT.DATASET
     assert max((b for b in BACKBONES if stem.startswith(b)), key=len) == cfg.BACKBONE.NAME
-    kind = stem.removeprefix(cfg.BACKBONE.NAME + "_").removeprefix("slim_")
+    kind = stem.removeprefix(cfg.BACKBONE.NAME + "_").removeprefix("slim_").removeprefix("c4_")
     if kind == "base":
         assert cfg.DISTILLER.TEACHER_CKPT == ""
     else:
@@ -166,7 +168,7 @@ def test_values_on_the_command_line_and_in_a_file(tmp_path, key, text, value):
 def test_floats_accept_integers_and_stay_floats():
     for key, default in flatten(get_cfg()).items():
         if isinstance(default, float):
-            value = "0" if key == "SOLVER.MOMENTUM" else "1"
+            value = "0" if key in BELOW_ONE else "1"
             assert type(flatten(load_cfg(None, [key, value]))[key]) is float, key
 
 

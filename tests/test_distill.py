@@ -639,7 +639,7 @@ from torch import nn
 class Term(nn.Module):
     mean_over = "images"
 
-    def __init__(self, *, student_channels, teacher_channels, power):
+    def __init__(self, *, student_channels, teacher_channels, levels, power):
         super().__init__()
         self.power = power
 

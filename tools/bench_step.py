@@ -158,7 +158,8 @@ def plain_step(cfg: CfgNode, teacher_cfg: CfgNode | None) -> Callable[[], object
 
 def has_plain_step(cfg: CfgNode, teacher: str | None) -> bool:
     """Whether models/reference.py computes the step of this config."""
-    published = cfg.SOLVER.AMP == "" and cfg.SOLVER.ACCUMULATE == 1
+    forms = [cfg.MODEL.NECK, *([load_cfg(teacher).MODEL.NECK] if teacher else [])]
+    published = cfg.SOLVER.AMP == "" and cfg.SOLVER.ACCUMULATE == 1 and set(forms) == {"fpn"}
     return published and not (teacher and sorted(cfg.DISTILLER.TERMS) != ["cd", "dfd", "ld"])
 
 

@@ -37,14 +37,14 @@ NOTE = (
 
 
 def parts(net: SearchNet) -> dict[str, list[nn.Module]]:
-    """The modules of each part of a network."""
+    """The modules of each part; the C4 form has no neck, and a shared stage counts as detection."""
     heads = net.roi_heads
     return {
         "backbone": [net.backbone.body],
-        "neck": [net.backbone.fpn],
+        "neck": [fpn for fpn in [getattr(net.backbone, "fpn", None)] if fpn is not None],
         "RPN": [net.rpn],
         "detection branch": [heads.box_head, heads.box_predictor],
-        "re-id branch": [heads.reid_head, heads.embedding_head],
+        "re-id branch": [m for m in (heads.reid_head, heads.embedding_head) if m is not None],
     }
 
 

@@ -1,9 +1,9 @@
 """Distillation terms by name. Each term is one file with a pure loss function and a `Term` module.
 
-`Term(student_channels=, teacher_channels=, **options)` takes the options of DISTILLER.<NAME> except
-WEIGHT. `Term.forward(student: ForwardOutputs, teacher: ForwardOutputs)` returns a scalar, which the
-caller weights. `Term.mean_over` is what the loss is a mean over, a key of TrainingOutput.counts.
-The parameters of a term are trained and saved with the student.
+`Term(student_channels=, teacher_channels=, levels=, **options)` takes the options of
+DISTILLER.<NAME> except WEIGHT. `Term.forward(student: ForwardOutputs, teacher: ForwardOutputs)`
+returns a scalar, which the caller weights. `Term.mean_over` is what the loss is a mean over, a key
+of TrainingOutput.counts. The parameters of a term are trained and saved with the student.
 """
 
 import pkgutil
@@ -35,18 +35,29 @@ def check_terms(names: Sequence[str], key: str = "DISTILLER.TERMS") -> None:
             )
 
 
-def make_term(name: str, student_channels: int, teacher_channels: int, options: dict) -> nn.Module:
+def make_term(
+    name: str,
+    student_channels: int,
+    teacher_channels: int,
+    options: dict,
+    levels: Sequence[str] = FPN_LEVELS,
+) -> nn.Module:
     """Build the term of `models/distill/<name>.py`.
 
     Args:
         name: as in DISTILLER.TERMS.
-        student_channels: of the student's FPN maps.
-        teacher_channels: of the teacher's FPN maps.
+        student_channels: of the student's maps.
+        teacher_channels: of the teacher's maps.
         options: keyword arguments of the term, by lower-case config key.
+        levels: the maps that both networks have, shallow to deep. Maps of equal stride have equal
+            names; the only map of the C4 form is "2", as the FPN level of stride 16.
     """
     module = import_module(f"{__name__}.{name}")
     return module.Term(
-        student_channels=student_channels, teacher_channels=teacher_channels, **options
+        student_channels=student_channels,
+        teacher_channels=teacher_channels,
+        levels=levels,
+        **options,
     )
 
 

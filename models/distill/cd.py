@@ -5,6 +5,8 @@ al., "Representation Learning with Contrastive Predictive Coding", 2018, equatio
 teacher's embeddings as keys.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -178,6 +180,7 @@ class Term(nn.Module):
         *,
         student_channels: int,
         teacher_channels: int,
+        levels: Sequence[str],
         form: str,
         rank_by: str,
         nms_thresh: float,

@@ -4,6 +4,8 @@ DDPS, TMM 2024; the formulas are those of FGD (Yang et al., "Focal and Global Kn
 for Detectors", CVPR 2022), equations 2 to 12.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -155,7 +157,7 @@ class LevelLoss(nn.Module):
 
 
 class Term(nn.Module):
-    """Sum of `LevelLoss` over FPN levels 0 to 3.
+    """Sum of `LevelLoss` over the levels of both networks: 0 to 3 if both have an FPN.
 
     Args:
         fg_weight: of features on people.
@@ -176,6 +178,7 @@ class Term(nn.Module):
         *,
         student_channels: int,
         teacher_channels: int,
+        levels: Sequence[str],
         fg_weight: float,
         bg_weight: float,
         attention_weight: float,
@@ -202,7 +205,7 @@ class Term(nn.Module):
                     weights,
                     PLACES[level] if normalize else None,
                 )
-                for level in FPN_LEVELS
+                for level in levels
             }
         )
 
@@ -212,7 +215,7 @@ class Term(nn.Module):
         sizes = student.images.image_sizes
         if self.scale_boxes_by == "padded":
             sizes = [student.images.tensors.shape[-2:]] * len(boxes)
-        total = student.features[FPN_LEVELS[0]].new_zeros(())
+        total = student.class_logits.new_zeros(())
         for level, loss in self.levels.items():
             maps = student.features[level], teacher.features[level]
             map_size = maps[1].shape[-2:]

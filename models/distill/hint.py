@@ -4,23 +4,24 @@ Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, equation 3; here 
 applied to FPN maps, and trained together with the other losses instead of in a stage before them.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.distill import FPN_LEVELS
 from models.outputs import ForwardOutputs
 
 
 class Term(nn.Module):
-    """Mean squared error, summed over FPN levels 0 to 3, with one 1×1 regressor per level."""
+    """Mean squared error, summed over the levels of both networks, each with a 1×1 regressor."""
 
     mean_over = "images"
 
-    def __init__(self, *, student_channels: int, teacher_channels: int):
+    def __init__(self, *, student_channels: int, teacher_channels: int, levels: Sequence[str]):
         super().__init__()
         self.regressors = nn.ModuleDict(
-            {level: nn.Conv2d(student_channels, teacher_channels, 1) for level in FPN_LEVELS}
+            {level: nn.Conv2d(student_channels, teacher_channels, 1) for level in levels}
         )
 
     def forward(self, student: ForwardOutputs, teacher: ForwardOutputs) -> Tensor:

@@ -4,6 +4,8 @@ Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, section 2. 
 follow Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024, algorithm 1.
 """
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -43,7 +45,13 @@ class Term(nn.Module):
     mean_over = "proposals"
 
     def __init__(
-        self, *, student_channels: int, teacher_channels: int, temperature: float, logits: str
+        self,
+        *,
+        student_channels: int,
+        teacher_channels: int,
+        levels: Sequence[str],
+        temperature: float,
+        logits: str,
     ):
         super().__init__()
         self.temperature = temperature

@@ -3,6 +3,8 @@
 DDPS, TMM 2024; Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022, equation 7.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -69,6 +71,7 @@ class Term(nn.Module):
         *,
         student_channels: int,
         teacher_channels: int,
+        levels: Sequence[str],
         temperature: float,
         alpha: float,
         beta: float,

@@ -4,11 +4,13 @@ Cao et al., "PKD: General Distillation Framework for Object Detectors via Pearso
 Coefficient", NeurIPS 2022, section 3: mean squared error of normalised FPN maps.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.distill import FPN_LEVELS, align_channels
+from models.distill import align_channels
 from models.outputs import ForwardOutputs
 
 
@@ -25,14 +27,14 @@ def pkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class Term(nn.Module):
-    """Sum of `pkd_loss` over FPN levels 0 to 3."""
+    """Sum of `pkd_loss` over the levels of both networks: 0 to 3 if both have an FPN."""
 
     mean_over = "images"
 
-    def __init__(self, *, student_channels: int, teacher_channels: int):
+    def __init__(self, *, student_channels: int, teacher_channels: int, levels: Sequence[str]):
         super().__init__()
         self.align = nn.ModuleDict(
-            {level: align_channels(student_channels, teacher_channels) for level in FPN_LEVELS}
+            {level: align_channels(student_channels, teacher_channels) for level in levels}
         )
 
     def forward(self, student: ForwardOutputs, teacher: ForwardOutputs) -> Tensor:

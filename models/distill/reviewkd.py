@@ -4,6 +4,8 @@ Chen et al., "Distilling Knowledge via Knowledge Review", CVPR 2021: residual le
 3.2, L_MKD_R) with attention-based fusion and hierarchical context loss (section 3.3: ABF, HCL).
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,7 +13,6 @@ from torch import Tensor, nn
 from models.distill import FPN_LEVELS
 from models.outputs import ForwardOutputs
 
-REVIEW_ORDER = ("pool", *reversed(FPN_LEVELS))  # deep to shallow
 POOLED_SIDES = (4, 2, 1)
 
 
@@ -59,16 +60,20 @@ class Fusion(nn.Module):
 
 
 class Term(nn.Module):
-    """Sum of `hierarchical_loss` over all five FPN levels, with one fusion module per level."""
+    """Sum of `hierarchical_loss` over the levels of both networks (all five if both have an FPN),
+    with one fusion module per level."""
 
     mean_over = "images"
 
-    def __init__(self, *, student_channels: int, teacher_channels: int):
+    def __init__(self, *, student_channels: int, teacher_channels: int, levels: Sequence[str]):
         super().__init__()
+        order = [*reversed(levels)]  # from deep to shallow
+        if tuple(levels) == FPN_LEVELS:
+            order.insert(0, "pool")
         self.fusions = nn.ModuleDict(
             {
-                level: Fusion(student_channels, teacher_channels, deepest=level == "pool")
-                for level in REVIEW_ORDER
+                level: Fusion(student_channels, teacher_channels, deepest=level == order[0])
+                for level in order
             }
         )
 

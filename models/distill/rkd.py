@@ -4,6 +4,8 @@ Park et al., "Relational Knowledge Distillation", CVPR 2019, equations 4 to 10; 
 over pairs and triplets instead of sums, for the people that CD compares.
 """
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -67,6 +69,7 @@ class Term(nn.Module):
         *,
         student_channels: int,
         teacher_channels: int,
+        levels: Sequence[str],
         distance_weight: float,
         angle_weight: float,
         nms_thresh: float,

@@ -5,6 +5,8 @@ It is not part of DDPS. The loss is that of Hinton et al., "Distilling the Knowl
 Network", 2015, section 2, for two classes.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -50,7 +52,13 @@ class Term(nn.Module):
     mean_over = "images"
 
     def __init__(
-        self, *, student_channels: int, teacher_channels: int, anchors: int, temperature: float
+        self,
+        *,
+        student_channels: int,
+        teacher_channels: int,
+        levels: Sequence[str],
+        anchors: int,
+        temperature: float,
     ):
         super().__init__()
         self.anchors = anchors

@@ -25,7 +25,7 @@ def optimize_for_inference(net: SearchNet) -> SearchNet:
     boxes, scores and embeddings stay float32.
     """
     net = deepcopy(net).eval().requires_grad_(False)
-    fold_norms(net.backbone)
+    fold_norms(net)
     net.half_heads = True
     return net.to(memory_format=torch.channels_last)
 

@@ -18,7 +18,20 @@ class SparseRPNHead(RPNHead):
     """RPNHead with the fast backward pass on a CPU.
 
     Outputs are float32 under mixed precision too: half precision is off by pixels at box corners.
+
+    Args:
+        in_channels: of the feature maps.
+        num_anchors: per place.
+        width: channels after the 3×3 convolution; None: in_channels.
     """
+
+    def __init__(self, in_channels: int, num_anchors: int, width: int | None = None):
+        super().__init__(width or in_channels, num_anchors)
+        if width is not None:
+            first = nn.Conv2d(in_channels, width, kernel_size=3, padding=1)
+            nn.init.normal_(first.weight, std=0.01)
+            nn.init.zeros_(first.bias)
+            self.conv[0][0] = first
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Levels [N, C, H, W] -> objectness and deltas of each level."""

@@ -1,0 +1,94 @@
+"""The C4 form: one feature map of stride 16, and the backbone's last stage on each pooled region.
+
+The detector is that of He et al., "Deep Residual Learning for Image Recognition", CVPR 2016,
+appendix A. The embedding is that of SeqNet (Li and Miao, "Sequential End-to-end Network for
+Efficient Person Search", AAAI 2021): the maximum over the places of a region, before and after the
+last stage, are the two inputs of the norm-aware embedding.
+"""
+
+from copy import deepcopy
+
+from torch import Tensor, nn
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+
+from models.backbones import BACKBONES, CheckpointedLayers, checkpointed_block, make_body
+from models.embedding import NormAwareEmbedding
+from models.roi_heads import Branches
+
+LEVEL = "2"  # the FPN level of the same stride
+STRIDE = 16
+
+
+class OneMap(nn.Module):
+    """A backbone up to stride 16: image [N, 3, H, W] -> {"2": map [N, C, H/16, W/16]}."""
+
+    def __init__(self, body: CheckpointedLayers):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {LEVEL: self.body(x)[LEVEL]}
+
+
+class StageHead(nn.Module):
+    """The backbone's last stage on pooled regions, and the maximum over the places of its output.
+
+    Args:
+        stage: the layers of the last stage.
+        checkpointed: whether its blocks are checkpointed in training.
+    """
+
+    def __init__(self, stage: nn.Sequential, checkpointed: bool):
+        super().__init__()
+        self.stage = stage
+        self.checkpointed = checkpointed
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """[R, C, P, P] -> [R, channels of the stage]."""
+        x = pooled
+        for layer in self.stage:
+            for block in layer if type(layer) is nn.Sequential else [layer]:
+                x = (
+                    checkpointed_block(block, x)
+                    if self.training and self.checkpointed
+                    else block(x)
+                )
+        return x.amax(dim=(2, 3))
+
+
+class StageEmbedding(NormAwareEmbedding):
+    """NAE of the maximum of each channel, before and after the last stage."""
+
+    @staticmethod
+    def flat(pooled: Tensor) -> Tensor:
+        return pooled.amax(dim=(2, 3))
+
+
+def make_c4(
+    name: str,
+    weights: str,
+    frozen_bn: bool,
+    freeze: bool,
+    checkpointed: bool,
+    shared: bool,
+    embedding_size: int,
+) -> tuple[OneMap, Branches]:
+    """Build the backbone up to stride 16 and the branches, whose heads are its last stage.
+
+    Arguments and errors are as in make_backbone, and:
+
+    Args:
+        shared: whether one stage serves both branches; else each has a copy.
+        embedding_size: length of an embedding.
+    """
+    body, spec = make_body(name, weights, frozen_bn, freeze, stage=True), BACKBONES[name]
+    levels = {layer: str(i) for i, layer in enumerate(spec.layers[: int(LEVEL) + 1])}
+    stage = nn.Sequential(*(getattr(body, part) for part in spec.stage))
+    box_head = StageHead(stage, checkpointed)
+    branches = Branches(
+        box_head,
+        FastRCNNPredictor(spec.stage_channels, 2),
+        None if shared else deepcopy(box_head),
+        StageEmbedding(spec.channels[int(LEVEL)], spec.stage_channels, embedding_size),
+    )
+    return OneMap(CheckpointedLayers(body, levels, everywhere=checkpointed)), branches
