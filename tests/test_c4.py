@@ -122,7 +122,7 @@ def test_both_heads_start_as_the_backbones_last_stage(tmp_path):
                 assert value.equal(state[f"roi_heads.{head}.stage.{number}.{name}"])
     cut = {k: v for k, v in whole.state_dict().items() if not k.startswith("features.16.")}
     torch.save(cut, tmp_path / "cut.pth")
-    with pytest.raises(UserError, match="not weights of mobilenet_v3_large.* 16.0.weight"):
+    with pytest.raises(UserError, match="weights of mobilenet_v3_large.*expected 16.0.weight"):
         make_net(BACKBONE__NAME="mobilenet_v3_large", BACKBONE__WEIGHTS=tmp_path / "cut.pth")
 
 
