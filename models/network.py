@@ -42,9 +42,12 @@ class Network(ABC):
         nothing = [torch.zeros(0, 4, device=image.device) for image in images]
         return self.detect_and_embed(images, nothing)[0]
 
-    def embed(self, images: list[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
-        """Unit embeddings [n_i, D] of the given boxes [n_i, 4] of each image."""
-        return self.detect_and_embed(images, boxes)[1]
+    def embed(
+        self, images: list[Tensor], boxes: Sequence[Tensor], amp: torch.dtype | None = None
+    ) -> list[Tensor]:
+        """Unit embeddings [n_i, D] of the given boxes [n_i, 4] of each image; amp as in
+        `detect_and_embed`, whose embeddings they are."""
+        return self.detect_and_embed(images, boxes, amp)[1]
 
     def put_first(self, query: Detections, found: Detections) -> Detections:
         """Combine a query with the detections of its own image, as CBGM needs them.

@@ -138,9 +138,15 @@ class SearchNet(nn.Module, Network):
         return people, list(parts[1::2])
 
     @torch.inference_mode()
-    def embed(self, images: list[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
-        """As Network.embed, without the detection branch."""
+    def embed(
+        self, images: list[Tensor], boxes: Sequence[Tensor], amp: torch.dtype | None = None
+    ) -> list[Tensor]:
+        """As Network.embed, without the RPN and the detection branch."""
         resized, boxes = self._resize(images, boxes)
-        features = self.backbone(resized.tensors)
-        embeddings = self.roi_heads.embed(features, boxes, resized.image_sizes)
+        device, half = resized.tensors.device.type, amp is not None
+        with torch.autocast(device, amp, enabled=half):
+            features = self.backbone(resized.tensors)
+        features = {k: f.float() for k, f in features.items()}
+        with torch.autocast(device, amp, enabled=half and self.half_heads):
+            embeddings = self.roi_heads.embed(features, boxes, resized.image_sizes)
         return list(embeddings.split([len(b) for b in boxes]))

@@ -66,6 +66,16 @@ def test_pillows_images_are_what_their_files_are(tmp_path: Path) -> None:
             assert torch.equal(to_pixels(opened), to_pixels(tmp_path / "a.png"))
 
 
+@pytest.mark.parametrize("amp", [None, torch.bfloat16])
+def test_embed_runs_no_detection(searcher: Searcher, monkeypatch, amp) -> None:
+    """The embedding of a query is that of detect_and_embed, without its proposals."""
+    pixels, boxes = to_pixels(picture(2)), torch.tensor([[10, 5, 40, 60.0], [0, 0, 9, 9]])
+    _, (expected,) = searcher.net.detect_and_embed([pixels], [boxes], amp)
+    monkeypatch.setattr(type(searcher.net.rpn), "forward", None)
+    found = Searcher(searcher.net, CPU, amp=amp).embed(pixels, boxes)
+    torch.testing.assert_close(found, expected.float(), atol=1e-5, rtol=0)
+
+
 def test_numpys_boxes(searcher: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
     """float64, whatever pools the regions: on GPUs torchvision does."""
     boxes = np.array([[10, 5, 40, 60.0]])

@@ -98,7 +98,8 @@ class Searcher:
 
     def embed(self, picture: Picture, boxes: Tensor) -> Tensor:
         """Embed the people in boxes [n, 4]; returns unit embeddings [n, D] on the CPU."""
-        return self._run([to_pixels(picture, self.max_pixels)], [boxes])[1][0].float().cpu()
+        image = to_pixels(picture, self.max_pixels).to(self.device)
+        return self.net.embed([image], [boxes.to(self.device)], self.amp)[0].float().cpu()
 
     def search(
         self,
