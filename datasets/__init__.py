@@ -1,4 +1,4 @@
-"""Person search datasets; a new one is a module with a `load(root)` and a line here."""
+"""Person search datasets. A new dataset is a module with a `load(root)` and a line here."""
 
 from collections.abc import Sequence
 

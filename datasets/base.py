@@ -1,6 +1,6 @@
-"""What a person search dataset is, and what reading its annotation files has in common.
+"""The interface of a person search dataset, and what all readers of annotation files share.
 
-Labels: 0 is background, 1..N are the training identities in order, UNLABELED is everyone else.
+Labels: 0 is background, 1..N are the training identities in order, UNLABELED all other people.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ GALLERY_SIZE = 100  # images of the usual gallery: the default of EVAL_GALLERY_S
 
 @dataclass
 class SearchDataset(ABC):
-    """A loaded dataset: training scenes, gallery scenes and queries, in the release's order."""
+    """A dataset's training scenes, gallery scenes and queries, in the order of the release."""
 
     name: str
     root: str
@@ -36,7 +36,7 @@ class SearchDataset(ABC):
     shares: list[tuple[int, float]] = field(default_factory=list)
 
     def check_training(self) -> None:
-        """UserError where there is nothing to train on."""
+        """Raise UserError if there are no training images or no identities."""
         if not self.train or not self.num_pids:
             raise UserError(
                 f"{self.name} in {self.root}: expected training images of identities, "
@@ -50,20 +50,26 @@ class SearchDataset(ABC):
         cross_camera: bool = False,
         query_file: str = "",
     ) -> Protocol:
-        """Which images each query searches (CUHK-SYSU sizes, PRW cameras, query lists)."""
+        """Return which images each query searches.
+
+        Args:
+            gallery_size: Number of images, or the name of a subset of CUHK-SYSU; -1: all.
+            cross_camera: Search images of other cameras only.
+            query_file: A file in the dataset's folder that lists the queries to use; "": all.
+        """
 
     @abstractmethod
     def choices(self) -> list[dict]:
-        """What `protocol` may be asked for with the files that there are, as its arguments."""
+        """Return the arguments with which `protocol` can be called, given the files that exist."""
 
 
 def digest(scenes: list[Scene]) -> str:
-    """What tells other images, boxes or identities apart, or another order of them."""
-    told = hashlib.sha1()
+    """Return a digest of the names, boxes and identities of scenes, in their order."""
+    content = hashlib.sha1()
     for scene in scenes:
-        told.update(scene.name.encode(errors="surrogateescape"))
-        told.update(scene.boxes.tobytes() + scene.pids.tobytes())
-    return told.hexdigest()[:10]
+        content.update(scene.name.encode(errors="surrogateescape"))
+        content.update(scene.boxes.tobytes() + scene.pids.tobytes())
+    return content.hexdigest()[:10]
 
 
 def pictures_digest(scenes: list[Scene]) -> str:
@@ -92,7 +98,17 @@ def _end_of_file(path: str) -> bytes:
 def name_list(
     path: str, variable: str, dropped: Counter, find: Callable[[str], str] = str
 ) -> list[str]:
-    """A cell array of image names, each once, in the file's order; find: the file of a name."""
+    """Read a cell array of image names.
+
+    Args:
+        path: The file.
+        variable: The name of the array.
+        dropped: Counts the names that are listed twice.
+        find: Returns the file of a name.
+
+    Returns:
+        Each file once, in the order of the list.
+    """
     with reading(path):
         names = [find(text(c)) for c in cells(load(path, variable))]
     unique = list(dict.fromkeys(names))
@@ -101,12 +117,13 @@ def name_list(
 
 
 def count(dropped: Counter, reason: str, number: int) -> None:
+    """Add `number` to the count of a reason, unless it is 0."""
     if number:
         dropped[reason] += int(number)
 
 
 def check_root(dataset: str, root: str, needed: str) -> None:
-    """Say where the dataset was looked for and how to get one."""
+    """Raise UserError if the folder `needed` of a dataset does not exist in `root`."""
     if not os.path.isdir(os.path.join(root, needed)):
         raise UserError(
             f"{dataset}: no folder {needed}/ in {os.path.abspath(root)} (INPUT.DATA_ROOT); put the "
@@ -115,12 +132,12 @@ def check_root(dataset: str, root: str, needed: str) -> None:
 
 
 def corners(xywh: np.ndarray) -> np.ndarray:
-    """[n, 4] x y w h -> [n, 4] float32 x1 y1 x2 y2, clipped at 0."""
+    """Convert boxes [n, 4] x y w h to [n, 4] float32 x1 y1 x2 y2, clipped at 0."""
     return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1).clip(0).astype(np.float32)
 
 
 def has_area(xywh: np.ndarray) -> np.ndarray:
-    """[n, 4] x y w h -> [n] bool."""
+    """Return for boxes [n, 4] x y w h whether their width and height are positive, [n] bool."""
     return np.all(xywh[:, 2:] > 0, axis=1)
 
 
@@ -133,7 +150,17 @@ def make_scenes(
     cameras: list[int],
     dropped: Counter,
 ) -> list[Scene]:
-    """Scenes from each image's [n, 4] x y w h and [n] identities, without the unusable boxes."""
+    """Build the scenes of a split, without boxes that cannot be used.
+
+    Args:
+        split: "train" or "test", for the reasons in `dropped`.
+        names: Of the images, as files in `folder`.
+        folder: Where they are.
+        xywh: The boxes of each image, [n, 4] x y w h in pixels.
+        pids: The identities of each image, [n].
+        cameras: The camera of each image.
+        dropped: Counts the boxes that are dropped or clipped, by reason.
+    """
     if not names:
         return []
     every = np.concatenate(xywh).reshape(-1, 4).astype(np.float64)
@@ -154,7 +181,11 @@ def make_scenes(
 
 
 def number_identities(scenes: list[Scene]) -> tuple[list[Scene], int]:
-    """Raw training identities (in PRW 1-478, 480-483, 932) -> 1..N in their order, and N."""
+    """Renumber the training identities (in PRW 1-478, 480-483, 932) to 1..N in their order.
+
+    Returns:
+        The scenes with the new identities, and N.
+    """
     pids = [s.pids for s in scenes]
     raw = np.unique(np.concatenate(pids)) if pids else np.zeros(0, np.int64)
     raw = raw[raw != UNLABELED]

@@ -27,7 +27,7 @@ PROTOCOLS = {size: (f"test/train_test/TestG{size}.mat", f"TestG{size}") for size
     "Occlusion": ("test/subset/Occlusion.mat", "Occlusion1"),
     "Resolution": ("test/subset/Resolution.mat", "Test_Size"),
 }
-Key = tuple[str, int, int, int, int]  # image and x y w h: how the files point at a box
+Key = tuple[str, int, int, int, int]  # image and x y w h: the files' reference to a box
 
 
 class CuhkSysu(SearchDataset):
@@ -37,14 +37,14 @@ class CuhkSysu(SearchDataset):
         cross_camera: bool = False,
         query_file: str = "",
     ) -> Protocol:
-        """Gallery size 50..4000, -1 for the whole gallery, "Occlusion" or "Resolution".
+        """Return the protocol of a gallery size: 50..4000, -1 (all), "Occlusion" or "Resolution".
 
-        The whole gallery is the smallest protocol's matches (all sizes have the same ones) among
-        all images; the query's own image is left out unless the protocol itself lists it.
+        -1 takes the matches of the smallest protocol (all sizes have the same ones) and searches
+        all images, without the query's own unless the protocol lists it.
         """
         if cross_camera or query_file:
             raise UserError(
-                "EVAL_CROSS_CAMERA and EVAL_QUERY_FILE: PRW's, expected neither with CUHK-SYSU"
+                "EVAL_CROSS_CAMERA and EVAL_QUERY_FILE: expected neither with CUHK-SYSU"
             )
         whole = gallery_size == -1
         path, variable = find_protocol(self.root, smallest(self.root) if whole else gallery_size)
@@ -72,12 +72,13 @@ class CuhkSysu(SearchDataset):
         )
 
     def choices(self) -> list[dict]:
+        """Return the arguments with which `protocol` can be called, given the files that exist."""
         folder = os.path.join(self.root, "annotation")
         there = [k for k, (f, _) in PROTOCOLS.items() if os.path.exists(os.path.join(folder, f))]
         return [{"gallery_size": size} for size in [*there, -1]]
 
     def _pick(self, keys: list[Key], scene_of: dict[str, int], path: str) -> np.ndarray:
-        """The dataset's queries that a protocol names."""
+        """Return the indices of the queries that a protocol lists."""
         known = {(q.scene, *q.box.tolist()): i for i, q in enumerate(self.queries)}
         picked = []
         for name, *xywh in keys:
@@ -91,18 +92,18 @@ class CuhkSysu(SearchDataset):
 
 @dataclass(frozen=True)
 class Lists:
-    """A protocol file as it stands: Q queries, L listings of D images, P hold the person."""
+    """A protocol file: Q queries and L listings of D images, P of which show the person."""
 
     queries: list[Key]  # [Q]
     names: list[str]  # [D] distinct images
     query: np.ndarray  # [L] int64
     image: np.ndarray  # [L] int64: index in `names`
-    holding: np.ndarray  # [P] int64: listings that hold the person
+    holding: np.ndarray  # [P] int64: listings whose image shows the person
     xywh: np.ndarray  # [P, 4]
 
 
 def read_lists(path: str, variable: str) -> Lists:
-    """A `TestG...` variable: [1, q] struct of Query [1, 1] and Gallery [1, g]."""
+    """Read a variable `TestG...`: a [1, q] struct of Query [1, 1] and Gallery [1, g]."""
     names: dict[bytes, int] = {}
     images, listed_boxes, asked, places = [], [], [], []
     for record in load_structs(path, variable):
@@ -130,7 +131,8 @@ def read_lists(path: str, variable: str) -> Lists:
 
 
 def stack_boxes(places: list[bytes]) -> np.ndarray:
-    """`idlocate` matrices, uint8 and uint16 mixed, -> [n, 4] float64; zeros for an empty one."""
+    """Convert `idlocate` matrices, uint8 or uint16, to [n, 4] float64 x y w h; zeros for an empty
+    one."""
     found = {place: numbers(place) for place in set(places)}
     if not {len(box) for box in found.values()} <= {0, 4}:
         raise ValueError("idlocate: expected x y w h or nothing, found another count of numbers")
@@ -140,16 +142,19 @@ def stack_boxes(places: list[bytes]) -> np.ndarray:
 
 
 def keys(names: list[str], xywh: np.ndarray) -> list[Key]:
+    """Return the keys of boxes [n, 4] x y w h in n images."""
     return [(name, *box) for name, box in zip(names, np.rint(xywh).astype(np.int64).tolist())]
 
 
 def lookup(scene_of: dict[str, int], name: str, path: str) -> int:
+    """Return the index of an image in the gallery; raise UserError if it is not there."""
     if name not in scene_of:
         raise UserError(f"{path}: {name} is not in the gallery (pool.mat)")
     return scene_of[name]
 
 
 def find_protocol(root: str, gallery_size: int | str) -> tuple[str, str]:
+    """Return the file of a protocol and the name of its variable."""
     if gallery_size not in PROTOCOLS:
         raise UserError(
             f"EVAL_GALLERY_SIZE: expected one of {', '.join(map(str, PROTOCOLS))} or "
@@ -163,7 +168,7 @@ def find_protocol(root: str, gallery_size: int | str) -> tuple[str, str]:
 
 
 def smallest(root: str) -> int:
-    """The smallest gallery there is a protocol for; it has all queries and their matches."""
+    """Return the smallest gallery size with a file; it has all queries and their matches."""
     for size in SIZES:
         if os.path.exists(os.path.join(root, "annotation", PROTOCOLS[size][0])):
             return size
@@ -171,7 +176,7 @@ def smallest(root: str) -> int:
 
 
 def load(root: str) -> CuhkSysu:
-    """The dataset at `root`; training images are all but the gallery, in order of their names."""
+    """Read the dataset in `root`. Its training images, sorted by name, are all but the gallery."""
     check_root("CUHK-SYSU", root, "annotation")
     folder = os.path.join(root, "annotation")
     dropped: Counter = Counter()
@@ -199,7 +204,7 @@ def load(root: str) -> CuhkSysu:
 
 
 def read_images(path: str) -> dict[str, np.ndarray]:
-    """Image name -> [n, 4] float64 x y w h of everyone in it."""
+    """Read the boxes of all people by image: [n, 4] float64 x y w h."""
     with reading(path):
         content = fields(load_mat(path, "Img"))
         names = [text(name) for name in content["imname"]]
@@ -210,7 +215,8 @@ def read_images(path: str) -> dict[str, np.ndarray]:
 
 
 def train_labels(path: str) -> tuple[int, dict[Key, int]]:
-    """The number of training identities, and each labelled box's position in the list + 1."""
+    """Read the number of training identities and the identity of each labelled box: its position in
+    the list, from 1 on."""
     with reading(path):
         people = [fields(person) for person in cells(load_mat(path, "Train"))]
         empty: dict[str, list[bytes]] = {"imname": [], "idlocate": []}  # an identity without scenes
@@ -222,7 +228,7 @@ def train_labels(path: str) -> tuple[int, dict[Key, int]]:
 
 
 def test_lists(root: str) -> list[Lists]:
-    """The smallest protocol, then the subsets that are there (their queries may be others)."""
+    """Read the smallest protocol and the subsets that exist, which may have other queries."""
     found = [find_protocol(root, smallest(root))]
     for subset in ("Occlusion", "Resolution"):
         if os.path.exists(os.path.join(root, "annotation", PROTOCOLS[subset][0])):
@@ -231,7 +237,8 @@ def test_lists(root: str) -> list[Lists]:
 
 
 def query_labels(lists: Lists) -> dict[Key, int]:
-    """Test identity i + 1 is query i's person, in its own image and in its gallery."""
+    """Return the identity of each box in a protocol: i + 1 for the person of query i, in the query
+    image and in the gallery."""
     holders = keys([lists.names[i] for i in lists.image[lists.holding]], lists.xywh)
     pids = (lists.query[lists.holding] + 1).tolist()
     return dict(zip(holders, pids)) | {key: i for i, key in enumerate(lists.queries, 1)}
@@ -240,7 +247,16 @@ def query_labels(lists: Lists) -> dict[Key, int]:
 def label(
     names: list[str], xywh: list[np.ndarray], people: dict[Key, int]
 ) -> tuple[list[np.ndarray], int]:
-    """Each box's identity, and how many identities' boxes were not found among them."""
+    """Return the identities of boxes, and the number of boxes in `people` that are not among them.
+
+    Args:
+        names: Of the images.
+        xywh: The boxes of each, [n, 4] x y w h.
+        people: The identity of each labelled box.
+
+    Returns:
+        [n] int64 for each image, UNLABELED for a box that is not in `people`; the number.
+    """
     found = [keys([name] * len(boxes), boxes) for name, boxes in zip(names, xywh)]
     pids = [np.array([people.get(key, UNLABELED) for key in row], np.int64) for row in found]
     return pids, len(people.keys() - {key for row in found for key in row})
@@ -249,7 +265,7 @@ def label(
 def make_queries(
     lists: list[Lists], people: dict[Key, int], root: str, scene_of: dict[str, int]
 ) -> list[Query]:
-    """Every query once, those of the smallest protocol first."""
+    """Return each query once, those of the smallest protocol first."""
     queries = []
     for key in dict.fromkeys(key for one in lists for key in one.queries):
         xywh = np.array([key[1:]], np.float64)

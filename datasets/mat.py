@@ -1,11 +1,11 @@
-"""MATLAB v5 files: what the annotation files need of the format.
+"""A reader for MATLAB v5 files: the part of the format that the annotation files use.
 
-Not scipy.io.loadmat: measured with scipy 1.17.1 on a made-up file of the form of TestG4000.mat with
-145 of its 2,900 queries, 4,000 images each (3 MB; a CPU in other use), it takes 12.0 s and 0.63
-GiB, so 12 GiB for all of them; this reader 2.6 s and 0.06 GiB. Of 1,000 small uncompressed files
-with one to three changed bytes, 41 end a Python in loadmat by SIGSEGV or SIGBUS, and 2 are not done
-after 10 s. Here a matrix stays `bytes` until it is asked for, and whatever is wrong with a file is
-one clear line.
+scipy.io.loadmat is not used: measured with scipy 1.17.1 on a synthetic file of the form of
+TestG4000.mat with 145 of its 2,900 queries, 4,000 images each (3 MB; on a busy CPU), it takes
+12.0 s and 0.63 GiB, hence 12 GiB for all queries; this reader takes 2.6 s and 0.06 GiB. Of 1,000
+small uncompressed files with one to three changed bytes, 41 crash loadmat by SIGSEGV or SIGBUS, and
+2 take more than 10 s. Here a matrix stays `bytes` until it is read, and any fault of a file is one
+line.
 Format: MathWorks, "MAT-File Level 5 File Format".
 """
 
@@ -45,13 +45,16 @@ LETTERS = {
 MATRIX, COMPRESSED = 14, 15
 CELL, STRUCT, CHAR = 1, 2, 4  # classes of matrices; numeric ones are 6 to 15
 TAG = struct.Struct("<II")
-LARGEST = 2**31 - 1  # nothing in these files is as large, and float32 holds it
+LARGEST = 2**31 - 1  # larger than any number in these files
 
 
 @contextmanager
 def reading(path: str):
-    """Whatever goes wrong while reading foreign data is the file's fault, said in one line, unless
-    the system does not give it."""
+    """Turn any error while a file is read into one line.
+
+    Raises:
+        UserError: The file is missing, damaged, no regular file, or cannot be read.
+    """
     if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe may never end
         raise UserError(f"{path}: expected a file, found a folder, a pipe or a device")
     try:
@@ -60,7 +63,7 @@ def reading(path: str):
         raise
     except FileNotFoundError:
         raise UserError(f"{path}: missing annotation file") from None
-    except Exception as error:  # any bytes may stand there: any exception may come
+    except Exception as error:  # arbitrary bytes can cause any exception
         if isinstance(error, OSError) or no_memory(error):
             raise UserError(f"{path}: cannot be read ({reason_of(error)})") from None
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
@@ -68,7 +71,7 @@ def reading(path: str):
 
 
 def load(path: str, *names: str) -> bytes:
-    """The matrix of the first variable called one of `names`."""
+    """Return the matrix of the first variable whose name is in `names`."""
     with reading(path), open(path, "rb") as file:
         found = []
         for stream in _variables(file):
@@ -82,7 +85,7 @@ def load(path: str, *names: str) -> bytes:
 
 
 def load_structs(path: str, name: str) -> Iterator[dict[str, bytes]]:
-    """The elements of a struct array variable, read one after the other."""
+    """Yield the elements of a struct array variable, which are read one by one."""
     with reading(path), open(path, "rb") as file:
         found = []
         for stream in _variables(file):
@@ -92,7 +95,7 @@ def load_structs(path: str, name: str) -> Iterator[dict[str, bytes]]:
                 fields = _field_names(stream)
                 for _ in range(size):
                     yield {field: _element(stream)[1] for field in fields}
-                stream.read()  # to the checksum
+                stream.read()  # up to the checksum, which zlib verifies
                 return
         raise UserError(
             f"{path}: expected a struct variable {name}, found {', '.join(found) or 'none'}"
@@ -100,7 +103,7 @@ def load_structs(path: str, name: str) -> Iterator[dict[str, bytes]]:
 
 
 def fields(matrix: bytes) -> dict[str, list[bytes]]:
-    """Each field's matrices in a struct array; nothing for an empty one."""
+    """Return the matrices of each field of a struct array; {} for an empty one."""
     kind, size, stream = _open(matrix)
     if not size:
         return {}
@@ -112,7 +115,7 @@ def fields(matrix: bytes) -> dict[str, list[bytes]]:
 
 
 def cells(matrix: bytes) -> list[bytes]:
-    """The matrices in a cell array."""
+    """Return the matrices in a cell array."""
     kind, size, stream = _open(matrix)
     if size and kind != CELL:
         raise ValueError("expected a cell array")
@@ -120,6 +123,7 @@ def cells(matrix: bytes) -> list[bytes]:
 
 
 def text(matrix: bytes) -> str:
+    """Return the text in a character array."""
     kind, size, stream = _open(matrix)
     if kind != CHAR or not size:
         raise ValueError("expected a name")
@@ -131,7 +135,7 @@ def text(matrix: bytes) -> str:
 
 
 def numbers(matrix: bytes) -> np.ndarray:
-    """[n] float64 in the file's (column) order."""
+    """Return the numbers in a matrix, [n] float64, in the order of the file (by column)."""
     kind, size, stream = _open(matrix)
     if not size:
         return np.zeros(0)
@@ -145,7 +149,7 @@ def numbers(matrix: bytes) -> np.ndarray:
 
 
 def _variables(file: BinaryIO) -> Iterator["BinaryIO | _Inflate"]:
-    """The inside of each top-level matrix."""
+    """Yield the content of each top-level matrix as a stream."""
     head = file.read(128)
     if head.startswith((b"MATLAB 7.3", b"\x89HDF")) or head[124:] == b"\0\2IM":
         raise UserError(
@@ -169,7 +173,7 @@ def _variables(file: BinaryIO) -> Iterator["BinaryIO | _Inflate"]:
 
 
 class _Inflate:
-    """Reads on through zlib's output; at its end the checksum is compared."""
+    """A stream of decompressed data; zlib verifies its checksum at the end."""
 
     def __init__(self, data: bytes, step: int = 1 << 13):
         view = memoryview(data)
@@ -177,7 +181,7 @@ class _Inflate:
         self.left = (view[i : i + step] for i in range(0, len(data), step))
 
     def read(self, size: int | None = None) -> bytes:
-        """`size` bytes, or all that are left."""
+        """Return the next `size` bytes, or all that are left."""
         parts, have = [self.ready], len(self.ready)
         while (size is None or have < size) and (part := next(self.left, None)):
             parts.append(self.inflate.decompress(part))
@@ -191,10 +195,10 @@ class _Inflate:
 
 
 def _element(stream: "BinaryIO | _Inflate") -> tuple[int, bytes]:
-    """The next data element: its type and its data, without the padding."""
+    """Read the next data element; return its type and its data without padding."""
     tag = stream.read(8)
     kind, size = TAG.unpack(tag)
-    if kind >> 16:  # up to four bytes stand in the tag itself
+    if kind >> 16:  # up to four bytes are in the tag itself
         return kind & 0xFFFF, tag[4 : 4 + (kind >> 16)]
     data = stream.read(size + -size % 8)
     if len(data) < size:
@@ -203,7 +207,7 @@ def _element(stream: "BinaryIO | _Inflate") -> tuple[int, bytes]:
 
 
 def _head(stream: "BinaryIO | _Inflate") -> tuple[int, int, str]:
-    """A matrix' class, number of elements and name; leaves the stream at its content."""
+    """Read the head of a matrix; return its class, number of elements and name."""
     (_, flags), (_, dims), (_, name) = (_element(stream) for _ in range(3))
     shape = np.frombuffer(dims, "<i4").tolist()
     if len(shape) < 2 or min(shape) < 0:
@@ -212,20 +216,21 @@ def _head(stream: "BinaryIO | _Inflate") -> tuple[int, int, str]:
 
 
 def _open(matrix: bytes) -> tuple[int, int, BinaryIO]:
-    """Class, number of elements, and the content; MATLAB writes some empty ones as no bytes."""
+    """Return the class, number of elements and content of a matrix; no bytes are an empty one."""
     stream = io.BytesIO(matrix)
     kind, size, _ = _head(stream) if matrix else (6, 0, "")
     return kind, size, stream
 
 
 def _field_names(stream: "BinaryIO | _Inflate") -> list[str]:
+    """Read the names of the fields of a struct array."""
     (_, width), (_, names) = _element(stream), _element(stream)
     (width,) = struct.unpack("<i", width)
     return [names[i : i + width].split(b"\0")[0].decode() for i in range(0, len(names), width)]
 
 
 def _matrices(data: bytes, count: int) -> list[bytes]:
-    """`count` matrices that follow each other, in this format's busiest loop."""
+    """Split the data of `count` consecutive matrices. Most of the reading time is spent here."""
     found, start, unpack = [], 0, TAG.unpack_from
     while start < len(data):
         kind, size = unpack(data, start)

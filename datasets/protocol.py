@@ -1,4 +1,4 @@
-"""Which gallery images each query searches, and where its person stands in them."""
+"""Evaluation protocols: the gallery images of each query, and the boxes of its person in them."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,11 @@ from utils.errors import UserError
 
 @dataclass(frozen=True)
 class Protocol:
-    """Q queries over I gallery images; E listings of an image that holds the query's person.
+    """Q queries over I gallery images, with E entries: an image that shows a query's person.
 
-    `listed` says how often an image stands in a query's list (the real TestG100 names an image
-    twice in four galleries); each listing counts, as in the release. An entry may have several
-    boxes (PRW shows an identity twice in a few frames): any of them is right.
+    `listed` is the number of times that an image is in a query's list (the real TestG100 lists an
+    image twice in four galleries); each listing counts, as in the release. An entry may have
+    several boxes (PRW shows an identity twice in a few frames), each of which is a correct answer.
     """
 
     name: str  # e.g. "CUHK-SYSU gallery 100"
@@ -25,7 +25,7 @@ class Protocol:
     box_entry: np.ndarray  # [B] int64: the entry of each box
     boxes: np.ndarray  # [B, 4] float32 x1 y1 x2 y2, pixels
     size: int | str = -1  # as EVAL_GALLERY_SIZE names it; -1 is the whole gallery
-    unmatched: int = 0  # queries left out, since none of their images holds the person
+    unmatched: int = 0  # queries that are left out, since no image of theirs shows the person
 
 
 def make_protocol(
@@ -38,7 +38,12 @@ def make_protocol(
     box_entry: np.ndarray,
     boxes: np.ndarray,
 ) -> Protocol:
-    """A protocol without the queries that have no match: their average precision is undefined."""
+    """Return a protocol without the queries that have no match: their average precision is
+    undefined. The arguments are the fields of `Protocol`.
+
+    Raises:
+        UserError: No query has a match.
+    """
     matched = np.bincount(query, minlength=len(queries)) > 0
     if not matched.any():
         raise UserError(f"{name}: none of its {len(queries)} queries has a match in its gallery")
@@ -51,7 +56,11 @@ def make_protocol(
 
 
 def other_images(queries: list[Query], gallery: list[Scene], cross_camera: bool) -> np.ndarray:
-    """Every image but the query's own, or those of other cameras alone: `listed` [Q, I] uint8."""
+    """List for each query all images but its own, or only those of other cameras.
+
+    Returns:
+        `Protocol.listed`: [Q, I] uint8.
+    """
     own = np.array([query.scene for query in queries])
     listed = np.ones((len(own), len(gallery)), np.uint8)
     listed[np.arange(len(own)), own] = 0
@@ -64,7 +73,16 @@ def other_images(queries: list[Query], gallery: list[Scene], cross_camera: bool)
 def find_people(
     queries: list[Query], gallery: list[Scene], listed: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Each query's own identity in its listed images: query, image, box_entry, boxes."""
+    """Find the identity of each query in its listed images.
+
+    Args:
+        queries: Q queries.
+        gallery: I scenes.
+        listed: [Q, I], see `Protocol`.
+
+    Returns:
+        The fields query, image, box_entry and boxes of `Protocol`.
+    """
     boxes = np.concatenate([scene.boxes for scene in gallery])
     pids = np.concatenate([scene.pids for scene in gallery])
     images = np.repeat(np.arange(len(gallery)), [len(scene.pids) for scene in gallery])

@@ -1,6 +1,6 @@
 """PRW: `frames/*.jpg`, `annotations/*.jpg.mat`, `frame_{train,test}.mat`, `query_info.txt`.
 
-Frames may be of any format: a frame is known by its name without the suffix.
+The frames may have any picture format: a frame is identified by its name without the suffix.
 """
 
 import os
@@ -36,15 +36,14 @@ class PRW(SearchDataset):
         cross_camera: bool = False,
         query_file: str = "",
     ) -> Protocol:
-        """Every test frame but the query's own; `cross_camera`: frames of other cameras only.
+        """Return the protocol of all test frames but the query's own; see SearchDataset.protocol.
 
-        `query_file` (in the dataset's folder, laid out as query_info.txt) picks some of the
-        queries, as the 30-query mini set does. PRW has one gallery: `gallery_size` is -1, or the
-        default.
+        `query_file` has the form of query_info.txt (the mini set lists 30 queries). PRW has one
+        gallery: `gallery_size` is -1 or the default.
         """
         if gallery_size not in (-1, GALLERY_SIZE):
             raise UserError(
-                "EVAL_GALLERY_SIZE: PRW has one gallery, every test frame but the "
+                "EVAL_GALLERY_SIZE: PRW has one gallery, all test frames but the "
                 f"query's own; expected -1, found {gallery_size!r}"
             )
         picked = self._pick(query_file) if query_file else np.arange(len(self.queries))
@@ -56,9 +55,11 @@ class PRW(SearchDataset):
         return make_protocol(name, -1, picked, listed, *found)
 
     def choices(self) -> list[dict]:
+        """Return the arguments with which `protocol` can be called."""
         return [{}, {"cross_camera": True}]
 
     def _pick(self, query_file: str) -> np.ndarray:
+        """Return the indices of the queries that a file lists."""
         path = os.path.join(self.root, query_file)
         known = {(q.scene, q.pid): i for i, q in enumerate(self.queries)}
         queries = read_queries(path, self.gallery)
@@ -72,7 +73,7 @@ class PRW(SearchDataset):
 
 
 def load(root: str) -> PRW:
-    """The dataset at `root`, frames in the order of the frame lists."""
+    """Read the dataset in the folder `root`; its frames are in the order of the frame lists."""
     check_root("PRW", root, "annotations")
     dropped: Counter = Counter()
     train = load_split(root, "train", dropped)
@@ -83,7 +84,7 @@ def load(root: str) -> PRW:
 
 
 def load_split(root: str, split: str, dropped: Counter) -> list[Scene]:
-    """The frames of "train" or "test", identities raw."""
+    """Read the frames of "train" or "test", with the identities of the files."""
     frames, annotations = Files(root, "frames"), Files(root, "annotations", ".mat")
     names = name_list(
         os.path.join(root, f"frame_{split}.mat"), f"img_index_{split}", dropped, frames.find
@@ -102,19 +103,23 @@ def load_split(root: str, split: str, dropped: Counter) -> list[Scene]:
 
 
 class Files:
-    """The files of a folder by the name of their frame; those of an ending follow the picture's
-    suffix, as in c1s1_1.jpg.mat."""
+    """The files of a folder by the name of their frame.
+
+    `ending` follows the suffix of the picture, as in c1s1_1.jpg.mat.
+    """
 
     def __init__(self, root: str, folder: str, ending: str = ""):
         path = os.path.join(root, folder)
-        there = sorted(os.listdir(path)) if os.path.isdir(path) else []  # missed when they are read
+        there = (
+            sorted(os.listdir(path)) if os.path.isdir(path) else []
+        )  # reading a file fails later
         names = [name for name in there if not name.startswith(".")]
-        names.sort(key=lambda name: name.endswith(f".jpg{ending}"))  # of several, the JPEG
+        names.sort(key=lambda name: name.endswith(f".jpg{ending}"))  # a JPEG comes last and wins
         self.ending, self.names = ending, set(names)
         self.of_frame = {without_suffix(name.removesuffix(ending)): name for name in names}
 
     def find(self, frame: str) -> str:
-        """The file of a frame, which may be told with a suffix; a JPEG where there is none."""
+        """Return the file of a frame, whose name may have a suffix; by default that of a JPEG."""
         exact, stem = frame + self.ending, without_suffix(frame)
         if exact in self.names:
             return exact
@@ -122,7 +127,7 @@ class Files:
 
 
 def read_boxes(path: str) -> np.ndarray:
-    """One frame's [k, 5] float64 id x y w h."""
+    """Read the people of a frame: [k, 5] float64 id x y w h."""
     with reading(path):
         rows = numbers(load_mat(path, *BOX_VARIABLES)).reshape(5, -1).T
         if (rows[:, 0] % 1).any():
@@ -131,6 +136,7 @@ def read_boxes(path: str) -> np.ndarray:
 
 
 def camera_of(name: str, root: str) -> int:
+    """Return the camera in the name of a frame: 1 for c1s1_000151.jpg."""
     match = re.match(r"c(\d+)", name)
     if not match:
         raise UserError(f"{root}: frame {name}: expected a name that starts with its camera, c1...")
@@ -138,8 +144,8 @@ def camera_of(name: str, root: str) -> int:
 
 
 def read_queries(path: str, gallery: list[Scene]) -> list[Query]:
-    """Lines `id x y w h name`, with either line end; corners may be negative, names have spaces,
-    with any suffix or without one."""
+    """Read lines of the form `id x y w h name`. Line ends are LF or CRLF, corners may be negative,
+    and names may contain spaces and have any suffix or none."""
     scene_of = {without_suffix(scene.name): i for i, scene in enumerate(gallery)}
     scene_of |= {scene.name: i for i, scene in enumerate(gallery)}
     with reading(path), open(path, encoding="utf-8-sig") as file:

@@ -1,6 +1,6 @@
 """What a person search dataset consists of: scenes, queries and the label of unlabelled people.
 
-Labels: 0 is background, 1..N are the training identities in order, UNLABELED is everyone else.
+Labels: 0 is background, 1..N are the training identities in order, UNLABELED all other people.
 """
 
 from dataclasses import dataclass
@@ -16,16 +16,18 @@ class Scene:
 
     name: str
     path: str
-    boxes: np.ndarray  # [n, 4] float32 x1 y1 x2 y2, pixels; clipped at 0 only, the size is unread
+    boxes: (
+        np.ndarray
+    )  # [n, 4] float32 x1 y1 x2 y2, pixels; clipped at 0 only: the image is not read
     pids: np.ndarray  # [n] int64; training: 1..N or UNLABELED; test: raw identity or UNLABELED
     camera: int  # 1..; 0 unknown, as in CUHK-SYSU
-    upright: bool = False  # boxes count pixels as EXIF's orientation shows them, not as stored
+    upright: bool = False  # boxes refer to the image rotated as EXIF says, not as stored
     size: tuple[int, int] | None = None  # width, height that the annotation file records, if any
 
 
 @dataclass(frozen=True)
 class Query:
-    """A person to look for; the query images are gallery images."""
+    """A person to search for; query images are gallery images."""
 
     scene: int  # index in the gallery
     box: np.ndarray  # [4] float32 x1 y1 x2 y2, pixels

@@ -529,7 +529,7 @@ def test_damaged_records_of_evaluations(base, tmp_path, data):
 def test_optimizer_of_other_parameters():
     ours = torch.optim.SGD([torch.zeros(2)], 0.1)
     theirs = torch.optim.SGD([torch.zeros(2), torch.zeros(2)], 0.1)
-    with pytest.raises(UserError, match="here: the optimizer's state is of other parameters"):
+    with pytest.raises(UserError, match="here: the optimizer's state belongs to other parameters"):
         load_optimizer(ours, theirs.state_dict(), "here")
 
 
@@ -543,7 +543,7 @@ def test_optimizer_without_some_of_its_buffers():
     saved = optimizer.state_dict()
     load_optimizer(optimizer, saved, "here")
     last = saved["state"].pop(1)
-    with pytest.raises(UserError, match="parameter 1 is without momentum_buffer"):
+    with pytest.raises(UserError, match="parameter 1 lacks momentum_buffer"):
         load_optimizer(optimizer, saved, "here")
     saved["state"][True] = last  # equal to 1, and no number of a parameter
     with pytest.raises(UserError, match="there is no parameter True"):

@@ -1,4 +1,4 @@
-"""What a program does first: its imports take seconds, in which a signal just ends it."""
+"""What a program does before its imports, which take seconds: a signal then ends it at once."""
 
 import os
 import signal
@@ -6,9 +6,11 @@ from types import FrameType
 
 
 def leave(number: int, _frame: FrameType | None) -> None:
+    """Handle a signal: exit with 128 + its number, without a traceback."""
     os._exit(128 + number)
 
 
 def leave_on_signals() -> None:
+    """Make SIGINT and SIGTERM end the process at once."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, leave)

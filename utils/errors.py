@@ -1,4 +1,4 @@
-"""A user's mistake, or a machine's limit, is one clear line and exit code 2, never a traceback."""
+"""Errors: a user's mistake or a limit of the machine is one line and exit code 2, no traceback."""
 
 import errno
 import io
@@ -13,7 +13,7 @@ from utils.early import leave
 from utils.names import at_home, printable
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-# What a machine refuses, wherever it does; any other OSError that nobody expects is a defect.
+# Errors of the machine, anywhere in a program. Any other OSError that is not caught is a defect.
 LIMITS = (
     *FULL,
     errno.EMFILE,
@@ -41,7 +41,7 @@ class UserError(Exception):
 
 
 class DamagedError(UserError):
-    """A file that was read, and is wrong. One that cannot be read is a UserError, but not this."""
+    """A file was read and its content is wrong. A file that cannot be read is a plain UserError."""
 
 
 def no_memory(error: BaseException) -> bool:
@@ -50,7 +50,7 @@ def no_memory(error: BaseException) -> bool:
 
 
 def reason_of(error: BaseException) -> str:
-    """Why, in one line: the system's words where it has some, else the error's own first line."""
+    """Return the reason of an error in one line: the system's text, or its own first line."""
     if no_memory(error):
         return "not enough memory"
     if not isinstance(error, OSError) or error.errno is None:
@@ -58,12 +58,12 @@ def reason_of(error: BaseException) -> str:
     if error.errno in FULL:
         return f"the disk is full: {error.strerror}"
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return f"{error.strerror}: ulimit -n says how many there may be"
+        return f"{error.strerror}: ulimit -n shows the limit"
     return error.strerror or str(error)
 
 
 def first_of(values: Iterable[Any], most: int = 5) -> str:
-    """The first of many things in one line, each cut short, and how many more there are."""
+    """Return the first `most` values in one line, each shortened, and the number of the others."""
     words = [" ".join(str(value).split()) for value in values]
     words, more = words[:most], len(words) - most
     words = [word if len(word) <= 60 else f"{word[:57]}..." for word in words]
@@ -71,9 +71,9 @@ def first_of(values: Iterable[Any], most: int = 5) -> str:
 
 
 def _reader_left() -> bool:
-    """Does nobody read what is printed any more, as under `| head`? What is left goes nowhere."""
+    """Return whether the reader of stdout has ended, as in `| head`. If so, discard the rest."""
     pipe = select.poll()
-    pipe.register(sys.stdout, 0)  # asks for errors alone
+    pipe.register(sys.stdout, 0)  # errors only
     if not pipe.poll(0):
         return False
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -81,11 +81,13 @@ def _reader_left() -> bool:
 
 
 def run_main(main: Callable[[], int | None]) -> NoReturn:
-    """Run a program's `main`; report a UserError, or what the machine refuses, on stderr and exit
-    with 2, Ctrl-C with 130; say nothing where `| head` has read enough.
+    """Run a program's `main` and exit.
 
-    What the terminal has no letters for is escaped: no file's name breaks a print. A "~" in an
-    argument is the user's home."""
+    The exit code is that of `main`, 2 after a UserError or an error of the machine, which is one
+    line on stderr, 130 after Ctrl-C, and 141, without a message, if the reader of stdout has ended
+    (`| head`). Characters that the terminal cannot show are escaped. A "~" in an argument becomes
+    the user's home.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -94,7 +96,7 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = main() or 0
-        sys.stdout.flush()  # where a reader who has left is noticed
+        sys.stdout.flush()  # fails if the reader has ended
         sys.exit(code)
     except BrokenPipeError:
         if not _reader_left():

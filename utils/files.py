@@ -1,4 +1,4 @@
-"""Files: written beside and renamed; those of tensors loaded without running code from them."""
+"""Files: complete or not written at all; files of tensors are loaded without running their code."""
 
 import errno
 import hashlib
@@ -20,7 +20,7 @@ from utils.errors import DamagedError, UserError, no_memory, reason_of
 
 
 class _Noting:
-    """A file to write to that keeps the system's error: torch.save tells another of its own."""
+    """A file that keeps the system's error: torch.save raises another one in its place."""
 
     def __init__(self, file: BinaryIO):
         self.file = file
@@ -87,14 +87,13 @@ def _own_part(path: Path) -> tuple[Path, BinaryIO]:
 
 
 def write_text(text: str, path: Path) -> None:
-    """Text that takes the place of what `path` held once it is written whole. Bytes of a name that
-    are not UTF-8 are escaped."""
+    """Replace the content of `path` by a text. Bytes of a name that are not UTF-8 are escaped."""
     with written_beside(path) as file:
         file.write(text.encode(errors="backslashreplace"))
 
 
 def remove(path: Path) -> None:
-    """A file that may be gone already; a folder of its name stays."""
+    """Remove a file if it exists; a folder of that name stays."""
     if path.is_dir():
         return
     try:
@@ -104,7 +103,7 @@ def remove(path: Path) -> None:
 
 
 def make_folder(folder: Path, key: str) -> None:
-    """`folder`, made where it is not there; key: the option or config key that named it."""
+    """Create a folder if it does not exist. key: the option or config key that names it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -112,14 +111,14 @@ def make_folder(folder: Path, key: str) -> None:
 
 
 def expect_new(folder: Path, key: str) -> None:
-    """UserError where there is something in `folder`, or in its place, already."""
+    """Raise UserError unless `folder` is empty or does not exist."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{key} {folder}: expected a new or empty folder, found other content")
 
 
 @contextmanager
 def folder_beside(folder: Path, key: str) -> Iterator[Path]:
-    """A folder that becomes `folder` once all is in it, and vanishes if anything goes wrong."""
+    """Yield a new folder that is renamed to `folder` at the end, and removed after an error."""
     expect_new(folder, key)
     make_folder(folder.parent, key)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
@@ -130,7 +129,7 @@ def folder_beside(folder: Path, key: str) -> Iterator[Path]:
 
 
 def check_target(option: str, path: Path, suffix: str) -> None:
-    """Make the folder of a file to be written; UserError unless its name ends in `suffix`."""
+    """Create the folder of a file to be written; raise UserError unless it ends in `suffix`."""
     if path.suffix != suffix:
         raise UserError(f"{option} {path}: expected a name that ends in {suffix}")
     make_folder(path.parent, option)
@@ -149,7 +148,7 @@ def file_digest(path: str | Path, what: str) -> str:
 
 
 def save_file(content: Any, path: Path) -> None:
-    """torch.save that never leaves half a file at `path`."""
+    """Save with torch.save; `path` never has half a file."""
     with written_beside(path) as file:
         noting = _Noting(file)
         try:
@@ -159,8 +158,15 @@ def save_file(content: Any, path: Path) -> None:
 
 
 def open_file(path: str | Path, what: str) -> BinaryIO:
-    """The file at `path`, open for reading; UserError where it is not there, is no file, or cannot
-    be read. what: the option or config key that named it."""
+    """Open a file for reading.
+
+    Args:
+        path: The file.
+        what: The option or config key that names it.
+
+    Raises:
+        UserError: It does not exist, is no regular file, or cannot be read.
+    """
     where = f"{what} {path}".strip()
     try:
         kind = os.stat(path).st_mode
@@ -175,12 +181,20 @@ def open_file(path: str | Path, what: str) -> BinaryIO:
 
 @contextmanager
 def content_of(where: str, kind: str) -> Iterator[None]:
-    """Within, the content of a file is read. Damaged where it is not whole or not of its kind, a
-    UserError where the system does not give it."""
+    """Turn errors while the content of a file is read into one line.
+
+    Args:
+        where: The file, with the option that names it.
+        kind: What it should be, for the message.
+
+    Raises:
+        DamagedError: The content is incomplete or of another kind.
+        UserError: The system cannot read it.
+    """
     try:
         yield
     except Exception as error:  # many kinds: zip, pickle, EOF, torch's own
-        # a damaged file leads to places before its start, which the system calls invalid
+        # a damaged file may contain offsets before its start, which are EINVAL
         refused = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
         if refused or no_memory(error):
             raise UserError(f"{where}: cannot be read ({reason_of(error)})") from None
@@ -188,7 +202,7 @@ def content_of(where: str, kind: str) -> Iterator[None]:
 
 
 def read_text(path: Path, what: str) -> str:
-    """A text file's content, without a byte order mark; UserError where it cannot be read."""
+    """Return a text file's content without a byte order mark; raise UserError if it has none."""
     where = f"{what} {path}".strip()
     with open_file(path, what) as file:
         try:
@@ -200,8 +214,12 @@ def read_text(path: Path, what: str) -> str:
 
 
 def load_file(path: str | Path, what: str) -> dict:
-    """A dict saved by torch.save, on the CPU. Damaged where it is not whole or not data; UserError
-    where it cannot be read."""
+    """Load a dict saved by torch.save to the CPU.
+
+    Raises:
+        DamagedError: The file is incomplete, or holds something else.
+        UserError: It cannot be read.
+    """
     where = f"{what} {path}"
     with open_file(path, what) as file, content_of(where, "a file of tensors"):
         content = _load(file)
@@ -211,18 +229,18 @@ def load_file(path: str | Path, what: str) -> dict:
 
 
 def _load(file: BinaryIO) -> Any:
-    if zipfile.is_zipfile(file):  # torch does not look at its files' checksums
+    if zipfile.is_zipfile(file):  # torch.load does not verify its checksums
         with zipfile.ZipFile(file) as archive:
             if damaged := archive.testzip():
-                raise ValueError(f"the checksum of {damaged} is another")
+                raise ValueError(f"the checksum of {damaged} is wrong")
     file.seek(0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a pickle which it then refuses is of another kind
+        warnings.simplefilter("ignore")  # of the kind of a pickle, which is then refused
         return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _said(error: Exception) -> str:
-    """What torch's safe loader did not like, without its advice to load the file in another way."""
+    """Return why torch refused a file, without its advice to load it with code."""
     if "weights_only" not in str(error):
         return reason_of(error)
     if code := re.search(r"GLOBAL ([\w.]+)", str(error)):

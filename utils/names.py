@@ -1,4 +1,4 @@
-"""Names of files, as they can be printed and written anew: whatever letters a user's files have."""
+"""Names of files in a form that can be printed or written, whatever characters they contain."""
 
 import hashlib
 import os
@@ -6,19 +6,21 @@ import reprlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-LONGEST = 200  # bytes of a name that we make; file systems take 255, and beside it lies its .part
-DRAWN = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}  # what drawn pictures are saved as
+LONGEST = 200  # bytes of a name made here; file systems allow 255, and its .part is longer
+DRAWN = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}  # suffixes of the pictures that are written
 
 
 def printable(text: str) -> str:
-    """The text on one line, in letters that can be written as UTF-8: others are escaped, as bytes
-    of a name that are not UTF-8, line ends, codes that a terminal would obey."""
+    """Return the text on one line that can be written as UTF-8. Other characters are escaped: bytes
+    of a name that are not UTF-8, line ends, and control codes of terminals."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def at_home(argument: str) -> str:
-    """An argument of a command line, or a path, with "~" as the user's home. Shells leave it as it
-    is in `--out=~/found`, and whoever starts a program without a shell in every place."""
+    """Return an argument of a command line, or a path, with the user's home for "~".
+
+    A shell does not replace it in `--out=~/found`; without a shell it is replaced nowhere.
+    """
     option, home, rest = argument.partition("=~")
     if home and not option.startswith("~"):
         return f"{option}={os.path.expanduser('~' + rest)}"
@@ -26,7 +28,7 @@ def at_home(argument: str) -> str:
 
 
 def short_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """Each path from the folder on that holds them all."""
+    """Return each path relative to the deepest folder that contains all of them."""
     base = os.path.commonpath([os.path.abspath(path.parent) for path in paths]) if paths else ""
     return {path: os.path.relpath(path, base) for path in paths}
 
@@ -36,7 +38,7 @@ _CUT.maxstring, _CUT.maxother, _CUT.maxlevel = 120, 120, 3
 
 
 def shown(value: object) -> str:
-    """A value as Python writes it, in a length that fits a line."""
+    """Return a value as Python writes it, shortened to fit a line."""
     try:
         return _CUT.repr(value)
     except ValueError:  # Python does not write numbers of thousands of digits
@@ -44,14 +46,18 @@ def shown(value: object) -> str:
 
 
 def output_names(names: Iterable[str]) -> list[str]:
-    """A file name for each drawn picture: all different, also where letters' case does not count,
-    never too long, sub-folders written as "_". A format that pictures are not drawn in, and none,
-    become JPEG: "sub/a.heic" is "sub_a.heic.jpg"."""
+    """Return a file name for each picture to be written.
+
+    The names differ by more than upper and lower case and are at most LONGEST bytes long;
+    separators of folders become "_". Names without a suffix in DRAWN get .jpg: "sub/a.heic" becomes
+    "sub_a.heic.jpg".
+    """
     taken: set[str] = set()
     return [_free(name, taken) for name in names]
 
 
 def _free(name: str, taken: set[str]) -> str:
+    """Return a file name for `name` that is not in `taken`, and add it there in lower case."""
     stem, suffix = os.path.splitext(printable(name).replace("/", "_").replace("\\", "_"))
     if suffix.lower() not in DRAWN:
         stem, suffix = stem + suffix, ".jpg"

@@ -1,4 +1,4 @@
-"""Packages that only some users need."""
+"""Import of packages that only some users need."""
 
 import importlib
 from types import ModuleType
@@ -7,8 +7,16 @@ from utils.errors import UserError
 
 
 def optional(package: str, what: str, requirements: str) -> ModuleType:
-    """The imported package; UserError where it cannot be. what: the option or file that needs it;
-    requirements: the file that installs it."""
+    """Import a package and return it.
+
+    Args:
+        package: Its name, as in an import statement.
+        what: The option or file that needs it.
+        requirements: The file that lists it.
+
+    Raises:
+        UserError: It cannot be imported.
+    """
     try:
         return importlib.import_module(package)
     except ImportError as error:

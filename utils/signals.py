@@ -1,9 +1,9 @@
-"""Ctrl-C, SIGTERM and SIGHUP, wherever a program is when they come.
+"""Handling of Ctrl-C, SIGTERM and SIGHUP at any point of a program.
 
-Most of a run can be left at once: starting, waiting for a batch, evaluating. What cannot, a step or
-a save, is `held`: it is finished first, and the run asks whether a signal has come. Ctrl-C again
-ends the process where it stands, within a call that never returns too. So does a rank that waits in
-vain for others to come to the end of their step, before torchrun does.
+Most of a run can be interrupted at once: starting, waiting for a batch, evaluating. During a step
+or a save signals are deferred: it is completed first, and then the run checks for a signal. A
+second Ctrl-C ends the process at once, even within a call that never returns. A rank that waits too
+long for the other ranks to complete their step also ends, before torchrun ends it.
 """
 
 import multiprocessing
@@ -21,8 +21,7 @@ AGAIN = 0.1  # seconds: `timeout -s INT` and some launchers send a signal twice 
 
 
 class Stopped(SystemExit):
-    """The signal `number` ends the run: the process leaves with 128 + number. said: what was saved
-    or left."""
+    """The signal `number` ends the run, with exit code 128 + number. said: what was saved."""
 
     def __init__(self, number: int, said: str = "stopped"):
         super().__init__(128 + number)
@@ -34,7 +33,8 @@ class Stopped(SystemExit):
 
 @contextmanager
 def block_signals() -> Iterator[None]:
-    """Signals that stop a run wait meanwhile; processes started within never hear them."""
+    """Block the signals that stop a run until the context ends. Processes that are started within
+    it keep them blocked."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
@@ -43,8 +43,11 @@ def block_signals() -> Iterator[None]:
 
 
 class Signals:
-    """number: the first signal that came, 0 for none. patience: seconds until a signal ends a
-    process that has not said `answered`; None: as long as it takes."""
+    """The signals that a process has received.
+
+    number: the first one, 0 for none. answered: whether the run has reacted to it. patience:
+    seconds after which a signal ends a process that has not; None: never.
+    """
 
     def __init__(self, patience: float | None = None):
         self.number = 0
@@ -54,32 +57,32 @@ class Signals:
 
     @contextmanager
     def install(self) -> Iterator[None]:
-        """Within, they are this object's to answer. SIGHUP stays ignored under nohup."""
+        """Handle the signals until the context ends. Under nohup SIGHUP stays ignored."""
         numbers = [
             n for n in STOPPING if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN
         ]
-        before = [signal.signal(number, self._come) for number in numbers]
+        before = [signal.signal(number, self._receive) for number in numbers]
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
-        told = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        earlier = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         threading.Thread(target=self._watch, args=(reader,), daemon=True).start()
         try:
             yield
         finally:
-            signal.set_wakeup_fd(told)
+            signal.set_wakeup_fd(earlier)
             os.close(writer)  # which ends the thread
             for number, handler in zip(numbers, before):
                 signal.signal(number, handler)
 
     @contextmanager
     def defer(self) -> Iterator[None]:
-        """Within, a signal is noted and leaves the work alone."""
+        """Until the context ends, only record a signal."""
         with self._set(False):
             yield
 
     @contextmanager
     def released(self) -> Iterator[None]:
-        """Within, and on entering where one has come before, a signal raises Stopped."""
+        """Raise Stopped for a signal that has been received, or is until the context ends."""
         with self._set(True):
             if self.number:
                 raise Stopped(self.number)
@@ -93,7 +96,8 @@ class Signals:
         finally:
             self._free = before
 
-    def _come(self, number: int, _frame: object) -> None:
+    def _receive(self, number: int, _frame: object) -> None:
+        """Record the first signal; raise Stopped unless signals are deferred."""
         if self.number:
             return
         self.number = number
@@ -101,30 +105,31 @@ class Signals:
             raise Stopped(number)
 
     def _watch(self, reader: int) -> None:
-        """In a thread of its own, which hears them while the main one is within a call."""
+        """End the process when it must not wait. This runs in a thread of its own, which receives
+        the numbers of signals through a pipe even while the main thread is within a call."""
         first: float | None = None
-        heard = 0
+        received = 0
         deadline: float | None = None
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not select.select([reader], [], [], left)[0]:
                 if not self.answered:
-                    _end(heard, "another rank does not answer")
+                    _end(received, "another rank does not answer")
                 deadline = None
                 continue
-            told, now = os.read(reader, 64), time.monotonic()
-            if not told:
+            numbers, now = os.read(reader, 64), time.monotonic()
+            if not numbers:
                 os.close(reader)
                 return
-            for number in filter(STOPPING.__contains__, told):
+            for number in filter(STOPPING.__contains__, numbers):
                 if first is None:
-                    first, heard, deadline = now, number, self.patience and now + self.patience
+                    first, received, deadline = now, number, self.patience and now + self.patience
                 elif number == signal.SIGINT and now - first > AGAIN:
                     _end(number, "ended at once")
 
 
 def _end(number: int, said: str) -> None:
-    """Leave without unwinding anything, and take the processes along that were started here."""
+    """Exit without unwinding the stack, and kill the processes that were started here."""
     for child in multiprocessing.active_children():
         child.kill()
     os.write(sys.stderr.fileno(), f"\n{Stopped(number, said)}\n".encode())

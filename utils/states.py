@@ -1,4 +1,4 @@
-"""Saved states: are they finite, and do they fit the things that take them?"""
+"""Checks of saved states: whether they are finite and fit the module or optimizer to load."""
 
 import hashlib
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ BUFFERS = {
 
 
 def plain(value: Tensor) -> bool:
-    """Numbers that lie in memory one by one: not sparse, nested, quantized or on meta."""
+    """Whether the tensor is dense: not sparse, nested, quantized or on the meta device."""
     odd = value.is_nested or value.is_quantized or value.device.type == "meta"
     return value.layout == torch.strided and not odd
 
 
 def not_finite(content: Any, name: str = "") -> str:
-    """The name, as model.conv1.weight, of the first tensor or number that is not finite, or ""."""
+    """Return the name (model.conv1.weight) of the first tensor or number with NaN or Inf, or ""."""
     if isinstance(content, Tensor):
         checked = content.dtype in FLOATS and plain(content)
         return name if checked and not content.isfinite().all() else ""
@@ -57,7 +57,7 @@ def _items(content: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def incompatibility(value: Any, own: Tensor) -> str:
-    """What keeps a saved value from taking the place of `own`, or ""."""
+    """Return why a saved value cannot replace the tensor `own`, or ""."""
     if not isinstance(value, Tensor):
         return f"is a {type(value).__name__} there and a tensor in the model"
     if not plain(value):
@@ -70,7 +70,7 @@ def incompatibility(value: Any, own: Tensor) -> str:
 
 
 def incompatibilities(module: nn.Module, state: dict) -> list[str]:
-    """What keeps `state` from loading into `module`, tensor by tensor."""
+    """Return why `state` cannot be loaded into `module`: one line for each tensor."""
     own = module.state_dict()
     wrong = [f"{k} is missing" for k in own if k not in state]
     wrong += [f"{k} is unknown" for k in state if k not in own]
@@ -79,41 +79,45 @@ def incompatibilities(module: nn.Module, state: dict) -> list[str]:
 
 
 def load_state(module: nn.Module, state: dict, where: str) -> None:
-    """Strict load_state_dict; the first incompatibility in one line."""
+    """Load a state strictly; raise UserError with the first incompatibility."""
     if wrong := incompatibilities(module, state):
         raise UserError(f"{where}: {len(wrong)} tensors do not fit, the first: {wrong[0]}")
     module.load_state_dict(state)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict, where: str) -> None:
-    """The buffers of a saved optimizer; UserError where they are of other parameters. Rates and
-    decays stay the config's, which may have changed since."""
+    """Load the buffers of a saved optimizer; its learning rates and weight decays stay as they are,
+    since the config may have changed.
+
+    Raises:
+        UserError: The buffers belong to other parameters.
+    """
     if wrong := next(_other_buffers(optimizer, saved), ""):
-        raise UserError(f"{where}: the optimizer's state is of other parameters ({wrong})")
+        raise UserError(f"{where}: the optimizer's state belongs to other parameters ({wrong})")
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
 
 
 def _other_buffers(optimizer: torch.optim.Optimizer, saved: dict) -> Iterator[str]:
-    """What in a saved optimizer is not this one's."""
+    """Yield the differences between a saved optimizer's parameters and this one's."""
     groups, buffers = saved.get("param_groups"), saved.get("state")
     if not isinstance(groups, list) or not isinstance(buffers, dict):
-        yield "without groups, or without buffers"
+        yield "it has no groups or no buffers"
         return
     own = [group["params"] for group in optimizer.state_dict()["param_groups"]]
     if own != [isinstance(group, dict) and group.get("params") for group in groups]:
-        yield "its groups are others"
+        yield "its groups differ"
     parameters = dict(enumerate(p for group in optimizer.param_groups for p in group["params"]))
     for number in buffers:
         if type(number) is not int or number not in parameters:
             yield f"there is no parameter {number!r}"
     names = BUFFERS[type(optimizer)]
-    # before the first step none has any; later a fused step needs all
+    # before the first step no parameter has buffers; later a fused step needs all of them
     began = any(values for values in buffers.values() if isinstance(values, dict))
     for number, parameter in parameters.items():
         values = buffers.get(number, {})
         if not isinstance(values, dict) or set(values) != (names if began else set()):
-            yield f"parameter {number} is without {', '.join(sorted(names))}"
+            yield f"parameter {number} lacks {', '.join(sorted(names))}"
         else:
             for name, value in values.items():
                 like = torch.zeros(()) if name == "step" else parameter
@@ -122,10 +126,14 @@ def _other_buffers(optimizer: torch.optim.Optimizer, saved: dict) -> Iterator[st
 
 
 def load_scaler(scaler: torch.amp.GradScaler, saved: dict, where: str) -> None:
-    """The scale of a saved scaler, where both are used; UserError where it holds something else."""
+    """Load the state of a saved gradient scaler, if both are enabled.
+
+    Raises:
+        UserError: It is the state of something else.
+    """
     own = scaler.state_dict()
     if not own or not saved:
         return
     if own.keys() != saved.keys() or any(type(saved[k]) is not type(own[k]) for k in own):
-        raise UserError(f"{where}: the gradient scaler's state is another")
+        raise UserError(f"{where}: expected the state of a gradient scaler, found another")
     scaler.load_state_dict(saved)

@@ -53,14 +53,30 @@ def write_dataset(
     workers: int | None = None,
     progress: bool = True,
 ) -> bool:
-    """Draw a dataset into folder `out`; False where it already lies there, finished, as asked for.
+    """Draw a dataset into the folder `out`.
 
-    layout: "cuhk" (out/CUHK-SYSU), "prw" (out/PRW), "both" (the same scenes in both) or "coco"
-    (out/COCO, the form of own data). A third of the identities and a fifth of the frames are for
-    the test. size: width, height in pixels. difficulty scales the cameras' effects and the share
-    of look-alikes: 0 has neither, 0.2 suits some minutes of training from random weights, 1 some
-    hours. What an interrupted run left is drawn anew.
-    UserError: a folder with other content, numbers that do not go together.
+    A third of the identities and a fifth of the frames are for the test. A folder that an
+    interrupted call has left is written anew.
+
+    Args:
+        out: The folder.
+        layout: "cuhk" (out/CUHK-SYSU), "prw" (out/PRW), "both" (the same scenes in both) or "coco"
+            (out/COCO, the form of custom data).
+        identities: Number of people with an identity.
+        frames: Number of images.
+        queries: Number of people to search for.
+        size: Width and height of an image in pixels.
+        seed: Determines everything that is drawn.
+        difficulty: Scales the effects of the cameras and the share of look-alikes. With 0 there are
+            none; 0.2 suits minutes of training from random weights, 1 hours.
+        workers: Number of processes; None: one for each core.
+        progress: Whether a progress bar is shown.
+
+    Returns:
+        False if the folder already has this dataset, complete.
+
+    Raises:
+        UserError: The folder has other content, or the numbers do not fit together.
     """
     layouts = {"both": ("cuhk", "prw")}.get(layout, (layout,))
     if not set(layouts) <= FOLDERS.keys():
@@ -108,7 +124,7 @@ def _draw(
     hard: float,
     roots: dict[str, str],
 ) -> np.ndarray:
-    """Draw and save one frame; its boxes [n, 4]."""
+    """Draw and save one frame. Return its boxes [n, 4] x1 y1 x2 y2 in pixels."""
     image, boxes = draw_scene(frame, looks, size, seed, hard)
     quality = int(np.random.default_rng([seed, FRAME, frame.index, 1]).integers(76, 93))
     for name, root in roots.items():

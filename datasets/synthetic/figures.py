@@ -1,7 +1,7 @@
-"""How a person looks from any side.
+"""Figures of people, seen from any side.
 
 A figure is a small skeleton in three dimensions (body height 1, x to the body's left, y up, z
-forward), turned about its vertical axis and drawn limb by limb from the farthest to the nearest.
+forward), which is rotated about its vertical axis and drawn limb by limb, the farthest first.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from datasets.synthetic.sketch import Sketch
 
 
 def _cloth(look: Look, x: np.ndarray, y: np.ndarray, facing: float) -> np.ndarray:
-    """Colours [h, w, 3] of the upper garment at body coordinates x, y ([h, w], body heights)."""
+    """Return the colours [h, w, 3] of the upper garment at x, y, [h, w] in body heights."""
     front = np.cos(facing)
     centre = 0.06 * np.sin(facing)
     accent = {
@@ -33,7 +33,8 @@ def _cloth(look: Look, x: np.ndarray, y: np.ndarray, facing: float) -> np.ndarra
 
 
 def _skeleton(look: Look, pose: Pose) -> dict[str, np.ndarray]:
-    """Joint chains [3, 3] (x, y, z) of both legs and arms, feet on the ground."""
+    """Return the chains of joints, [3, 3] x y z, of both legs and arms. The lower foot is on the
+    ground: "drop" is the height by which the body was lowered."""
     chains = {}
     for side, sign in (("left", 1.0), ("right", -1.0)):
         phase = pose.phase + (0 if sign > 0 else np.pi)
@@ -65,7 +66,7 @@ def _skeleton(look: Look, pose: Pose) -> dict[str, np.ndarray]:
 
 
 def _turn(points: np.ndarray, facing: float) -> tuple[np.ndarray, np.ndarray]:
-    """Joints [n, 3] -> screen [n, 2] and nearness [n]."""
+    """Rotate joints [n, 3]; return their positions [n, 2] and their nearness to the viewer [n]."""
     points = np.atleast_2d(points)
     c, s = np.cos(facing), np.sin(facing)
     return np.stack([points[:, 0] * c + points[:, 2] * s, points[:, 1]], 1), points[
@@ -74,6 +75,7 @@ def _turn(points: np.ndarray, facing: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _leg(sketch: Sketch, look: Look, chain: np.ndarray, facing: float, dark: float) -> None:
+    """Draw a leg with its shoe."""
     flat, _ = _turn(chain, facing)
     b, skin, wear = look.build, SKIN[look.skin], LEGWEAR[look.legs]
     toe, _ = _turn(chain[2] + (0, -0.012, 0.062), facing)
@@ -87,6 +89,7 @@ def _leg(sketch: Sketch, look: Look, chain: np.ndarray, facing: float, dark: flo
 
 
 def _arm(sketch: Sketch, look: Look, chain: np.ndarray, facing: float, cloth, dark: float) -> None:
+    """Draw an arm with its sleeve and hand."""
     flat, _ = _turn(chain, facing)
     b = look.build
     x, y = flat[2] - (0, 0.012)
@@ -104,7 +107,7 @@ def _arm(sketch: Sketch, look: Look, chain: np.ndarray, facing: float, cloth, da
 
 
 def _trunk(sketch: Sketch, look: Look, facing: float, drop: float, cloth) -> None:
-    """Torso with hem, and a skirt under it."""
+    """Draw the torso with its hem, or with a skirt."""
 
     def outline(rows):  # (height, half width across, half depth) -> polygon
         half = [
@@ -136,6 +139,7 @@ def _trunk(sketch: Sketch, look: Look, facing: float, drop: float, cloth) -> Non
 
 
 def _head(sketch: Sketch, look: Look, facing: float, drop: float) -> None:
+    """Draw the neck, the head and the hair."""
     c, s = np.cos(facing), np.sin(facing)
     y, hair, skin = 0.918 - drop, HAIR[look.hair], SKIN[look.skin]
     sketch.limb([(0, 0.83 - drop), (0.008 * s, 0.87 - drop)], (0.032, 0.032), skin, 0.85)
@@ -156,6 +160,7 @@ def _head(sketch: Sketch, look: Look, facing: float, drop: float) -> None:
 
 
 def _hat(sketch: Sketch, look: Look, c: float, s: float, y: float) -> None:
+    """Draw the cap or beanie; c, s: cosine and sine of the direction; y: height of the head."""
     colour = CLOTH[look.hat_colour]
     angles = np.linspace(0, np.pi, 14)
     low, high = (0.02, 0.072) if look.hat == "cap" else (0.005, 0.09)
@@ -178,7 +183,7 @@ def _hat(sketch: Sketch, look: Look, c: float, s: float, y: float) -> None:
 def _bag(
     sketch: Sketch, look: Look, facing: float, drop: float, wrist: np.ndarray, near: bool
 ) -> None:
-    """The part of the bag that lies before (`near`) or behind the torso."""
+    """Draw the part of the bag in front of the torso (`near`) or behind it."""
     c, s = np.cos(facing), np.sin(facing)
     colour = BAG[look.bag_colour]
     if look.bag == "backpack":
@@ -220,7 +225,11 @@ def _bag(
 
 
 def draw_person(look: Look, pose: Pose, pixels: float) -> tuple[Image.Image, tuple[float, float]]:
-    """An RGBA figure about `pixels` tall, and the pixel x, y of the point between its feet."""
+    """Draw a person of about `pixels` height.
+
+    Returns:
+        An RGBA image, and the x, y in it of the point between the feet.
+    """
     sketch, f = Sketch(pixels, pose.light), pose.facing
     joints = _skeleton(look, pose)
     drop = float(joints.pop("drop"))

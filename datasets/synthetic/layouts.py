@@ -1,5 +1,5 @@
-"""Annotation files of CUHK-SYSU and PRW, with the nesting and number types of the real ones, and
-of own data."""
+"""Writers of annotation files: CUHK-SYSU and PRW with the structure and number types of the real
+ones, and custom data."""
 
 import json
 import os
@@ -12,27 +12,30 @@ from datasets.base import GALLERY_SIZE
 from datasets.coco_files import write_annotations
 from datasets.cuhk_sysu import SIZES
 from datasets.synthetic.plan import Plan
-from datasets.synthetic.scenes import STRANGER, Frame
+from datasets.synthetic.scenes import NO_IDENTITY, Frame
 from utils.files import write_text
 
-GALLERY = 5  # stream of random numbers
+GALLERY = 5  # number of this module's random stream
 Boxes = list[np.ndarray]  # one [n, 4] x1 y1 x2 y2 for each frame, in order of Frame.index
 
 
 def cuhk_name(frame: Frame) -> str:
+    """Return the file name of a frame in CUHK-SYSU's layout."""
     return f"s{frame.index + 1}.jpg"
 
 
 def prw_name(frame: Frame) -> str:
+    """Return the file name of a frame in PRW's layout."""
     return f"c{frame.camera}s1_{25 * frame.index + 1:06d}.jpg"
 
 
 def coco_name(frame: Frame) -> str:
+    """Return the file name of a frame of custom data."""
     return f"camera {frame.camera}, {frame.index + 1:06d}.jpg"
 
 
 def _struct(rows: list[dict]) -> np.ndarray:
-    """MATLAB struct array [1, n]."""
+    """Return a MATLAB struct array [1, n]."""
     out = np.empty((1, len(rows)), [(key, object) for key in rows[0]])
     for k, row in enumerate(rows):
         out[0, k] = tuple(row.values())
@@ -40,7 +43,7 @@ def _struct(rows: list[dict]) -> np.ndarray:
 
 
 def _cell(items: list) -> np.ndarray:
-    """MATLAB cell [n, 1]."""
+    """Return a MATLAB cell array [n, 1]."""
     out = np.empty((len(items), 1), object)
     out[:, 0] = items
     return out
@@ -50,9 +53,7 @@ def _save(folder: str, name: str, value: np.ndarray, variable: str = "") -> None
     path = os.path.join(folder, name)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     savemat(path, {variable or os.path.basename(name).removesuffix(".mat"): value})
-    with open(
-        path, "r+b"
-    ) as file:  # scipy's header tells the time; the same seed gives the same bytes
+    with open(path, "r+b") as file:  # scipy's header holds the time, but a seed fixes all bytes
         file.write(b"MATLAB 5.0 MAT-file, synthetic".ljust(116))
 
 
@@ -61,7 +62,7 @@ def _number(n: int) -> np.ndarray:
 
 
 def _locate(box: np.ndarray) -> np.ndarray:
-    """x1 y1 x2 y2 -> [1, 4] whole x y w h; uint8 where it fits, else uint16, as in the release."""
+    """Convert x1 y1 x2 y2 to [1, 4] whole x y w h, uint8 if possible, else uint16, as released."""
     x1, y1, x2, y2 = np.rint(box).astype(int)
     xywh = np.array([[x1, y1, max(x2 - x1, 1), max(y2 - y1, 1)]])
     return xywh.astype(np.uint8 if xywh.max() < 256 else np.uint16)
@@ -72,6 +73,7 @@ def _at(frame: Frame, box: np.ndarray) -> dict:
 
 
 def write_cuhk(folder: str, plan: Plan, boxes: Boxes, seed: int) -> None:
+    """Write the annotation files of CUHK-SYSU: Images, pool, Train and the protocols."""
     folder = os.path.join(folder, "annotation")
     images = [
         {
@@ -88,7 +90,7 @@ def write_cuhk(folder: str, plan: Plan, boxes: Boxes, seed: int) -> None:
     scenes: dict[int, list[dict]] = {}
     for frame in plan.train:
         for pid, box in zip(frame.people, boxes[frame.index]):
-            if pid != STRANGER:
+            if pid != NO_IDENTITY:
                 scenes.setdefault(pid, []).append(_at(frame, box))
     train = [
         _struct([{"idname": f"p{pid}", "nAppear": _number(len(found)), "scene": _struct(found)}])
@@ -101,7 +103,7 @@ def write_cuhk(folder: str, plan: Plan, boxes: Boxes, seed: int) -> None:
 
 
 def _test(plan: Plan, boxes: Boxes, size: int, seed: int) -> np.ndarray:
-    """Queries with galleries of `size`, or of all there are: matches first, then distractors."""
+    """Return the queries, each with at most `size` gallery images: matches, then distractors."""
     rows, nothing = [], np.zeros((1, 0))
     for q, (own, place) in enumerate(plan.queries):
         rng = np.random.default_rng([seed, GALLERY, q])  # larger galleries contain the smaller ones
@@ -123,6 +125,8 @@ def _test(plan: Plan, boxes: Boxes, size: int, seed: int) -> np.ndarray:
 
 
 def write_prw(folder: str, plan: Plan, boxes: Boxes) -> None:
+    """Write the annotation files of PRW: one for each frame, the frame lists and the queries."""
+
     def rows(frame: Frame) -> np.ndarray:  # [n, 5] id x y w h
         b = boxes[frame.index].astype(float)
         return np.column_stack([frame.people, b[:, :2], b[:, 2:] - b[:, :2]])
@@ -146,7 +150,10 @@ def write_prw(folder: str, plan: Plan, boxes: Boxes) -> None:
 
 
 def write_coco(folder: str, plan: Plan, boxes: Boxes, size: tuple[int, int]) -> None:
-    """Strangers without a person_id, and the queries as ids of test.json's annotations."""
+    """Write train.json, test.json and queries.json, the ids of annotations in test.json.
+
+    Unlabelled people have no person_id.
+    """
     ids: list[list[int]] = []
     for split, frames in (("train", plan.train), ("test", plan.gallery)):
         scenes = []
@@ -159,7 +166,7 @@ def write_coco(folder: str, plan: Plan, boxes: Boxes, size: tuple[int, int]) -> 
             }
             xywh = boxes[frame.index].astype(float)
             xywh[:, 2:] -= xywh[:, :2]
-            named = [None if pid == STRANGER else f"p{pid}" for pid in frame.people]
+            named = [None if pid == NO_IDENTITY else f"p{pid}" for pid in frame.people]
             scenes.append((image, list(zip(xywh.round(2).tolist(), named))))
         ids = write_annotations(Path(folder, f"{split}.json"), scenes)
     queries = [ids[own][place] for own, place in plan.queries]

@@ -1,4 +1,4 @@
-"""Who the people of the synthetic scenes are, and how one may stand."""
+"""Appearance and pose of the people in synthetic scenes."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -73,13 +73,13 @@ CHOICES = {  # attribute -> its values; repeated values are drawn more often
     "hat_colour": tuple(CLOTH),
     "shoes": tuple(SHOE),
 }
-# What sets look-alikes apart.
+# The attributes in which look-alikes differ.
 TELLING = ("top", "texture", "cut", "legs", "bottom", "style", "bag", "hat")
 
 
 @dataclass(frozen=True)
 class Look:
-    """What stays with a person through all scenes; names refer to the tables above."""
+    """What a person keeps in all scenes; the names refer to the tables above."""
 
     top: str
     accent: str
@@ -101,7 +101,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Pose:
-    """How a person stands in one scene: angles in radians, `facing` 0 towards the viewer."""
+    """A person's pose in one scene. Angles are in radians; `facing` is 0 towards the viewer."""
 
     facing: float
     phase: float
@@ -111,12 +111,13 @@ class Pose:
 
 
 def _pick(rng: np.random.Generator, name: str):
+    """Draw a value of the attribute `name`."""
     values = CHOICES[name]
     return values[int(rng.integers(len(values)))]
 
 
 def random_look(rng: np.random.Generator) -> Look:
-    """One person; the accent always differs from the main colour."""
+    """Draw the look of a person, whose accent colour differs from the main one."""
     look = Look(
         **{f.name: _pick(rng, f.name) for f in fields(Look) if f.name != "height"},
         height=float(rng.uniform(0.93, 1.06)),
@@ -126,10 +127,10 @@ def random_look(rng: np.random.Generator) -> Look:
 
 
 def look_alike(look: Look, rng: np.random.Generator) -> Look:
-    """The same person but for two attributes that can be seen."""
+    """Return the look with two visible attributes changed."""
     for name in rng.choice(TELLING, 2, replace=False):
         values = [v for v in dict.fromkeys(CHOICES[name]) if v != getattr(look, name)]
-        if name == "top":  # a plain garment changes its colour, a patterned one keeps its contrast
+        if name == "top":  # the new colour of a garment still differs from its accent
             values = [v for v in values if v != look.accent]
         chosen: dict[str, Any] = {str(name): values[int(rng.integers(len(values)))]}
         look = replace(look, **chosen)
@@ -137,7 +138,7 @@ def look_alike(look: Look, rng: np.random.Generator) -> Look:
 
 
 def make_looks(count: int, rng: np.random.Generator, alike: float) -> list[Look]:
-    """`count` different people; a share `alike` of them are look-alikes of somebody before them."""
+    """Draw `count` different looks, a share `alike` of which are look-alikes of earlier ones."""
     looks: list[Look] = []
     seen = set()
     while len(looks) < count:
@@ -153,6 +154,7 @@ def make_looks(count: int, rng: np.random.Generator, alike: float) -> list[Look]
 
 
 def random_pose(rng: np.random.Generator, light: float) -> Pose:
+    """Draw a pose; light: the direction of the light in the scene, -1 left to 1 right."""
     side = rng.choice([0.0, 0.5, 1.0, 1.5], p=[0.3, 0.22, 0.26, 0.22]) * np.pi
     arms = str(rng.choice(["swing", "phone", "pockets", "wave"], p=[0.66, 0.14, 0.14, 0.06]))
     return Pose(

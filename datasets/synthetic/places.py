@@ -1,4 +1,4 @@
-"""The six kinds of places, one for each camera; each frame of a camera looks a little different."""
+"""Backgrounds: six kinds of places, one for each camera, with small changes in each frame."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Who appears in which synthetic frame: decided once, before anything is drawn."""
+"""The plan of a synthetic dataset: which people appear in which frame, drawn before the images."""
 
 from dataclasses import dataclass
 
@@ -6,10 +6,10 @@ import numpy as np
 
 from datasets.synthetic.looks import Look, make_looks
 from datasets.synthetic.places import PLACES
-from datasets.synthetic.scenes import PEOPLE, STRANGER, Frame
+from datasets.synthetic.scenes import NO_IDENTITY, PEOPLE, Frame
 from utils.errors import UserError
 
-PLAN = 4  # stream of random numbers
+PLAN = 4  # number of this module's random stream
 GALLERY_SHARE = 0.2  # of the frames
 TEST_SHARE = 1 / 3  # of the identities
 CAMERAS = len(PLACES)
@@ -18,41 +18,46 @@ CROWD = (0.03, 0.06, 0.11, 0.18, 0.2, 0.2, 0.13, 0.09)  # of frames with 0, 1, .
 
 @dataclass(frozen=True)
 class Plan:
+    """The people, frames and queries of a dataset."""
+
     looks: list[Look]  # of identity 1..N: training identities, then test identities
     train: list[Frame]
     gallery: list[Frame]
-    queries: list[tuple[int, int]]  # (index in the gallery, place among the frame's people)
+    queries: list[tuple[int, int]]  # (index in the gallery, index among the frame's people)
 
 
 def _frames(first: int, count: int, pids: np.ndarray, rng: np.random.Generator) -> list[Frame]:
-    """Frames whose people come from a pack of all identities, shuffled anew when it is used up."""
+    """Draw `count` frames, numbered from `first` on.
+
+    The identities are dealt from a shuffled list, which is shuffled again when it is used up.
+    """
     cameras = rng.permutation(np.arange(count) % CAMERAS) + 1
     frames: list[Frame] = []
-    pack: list[int] = []
+    pool: list[int] = []
     for index in range(count):
-        wanted = min(int(rng.choice(len(CROWD), p=CROWD)), len(pids))
+        known = min(int(rng.choice(len(CROWD), p=CROWD)), len(pids))
         people: list[int] = []
-        while len(people) < wanted:
-            pack = pack or rng.permutation(pids).tolist()
-            new = next((k for k, pid in enumerate(pack) if pid not in people), None)
-            if new is None:  # only those already here are left in the pack
-                pack += rng.permutation(pids).tolist()
+        while len(people) < known:
+            pool = pool or rng.permutation(pids).tolist()
+            new = next((k for k, pid in enumerate(pool) if pid not in people), None)
+            if new is None:  # only people of this frame are left
+                pool += rng.permutation(pids).tolist()
                 continue
-            people.append(int(pack.pop(new)))
-        strangers = int(rng.choice([0, 1, 2], p=[0.4, 0.4, 0.2])) or int(wanted == 0)
-        frames.append(Frame(first + index, int(cameras[index]), (*people, *[STRANGER] * strangers)))
+            people.append(int(pool.pop(new)))
+        others = int(rng.choice([0, 1, 2], p=[0.4, 0.4, 0.2])) or int(known == 0)
+        frames.append(Frame(first + index, int(cameras[index]), (*people, *[NO_IDENTITY] * others)))
     return frames
 
 
 def _queries(gallery: list[Frame], count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
-    """`count` appearances of people that other frames, of other cameras too, show again.
+    """Choose `count` queries: boxes of people who also appear in frames of other cameras.
 
-    Each identity once, then each a second time, and so on.
+    Each identity is taken once, then each a second time, and so on.
     """
     seen: dict[int, list[tuple[int, int]]] = {}
     for g, frame in enumerate(gallery):
         for k, pid in enumerate(frame.people):
-            if pid != STRANGER:
+            if pid != NO_IDENTITY:
                 seen.setdefault(pid, []).append((g, k))
     found = [places for places in seen.values() if len({gallery[g].camera for g, _ in places}) > 1]
     found = [[places[i] for i in rng.permutation(len(places))] for places in found]
@@ -60,14 +65,25 @@ def _queries(gallery: list[Frame], count: int, rng: np.random.Generator) -> list
     order = [places[r] for r in range(rounds) for places in found if r < len(places)]
     if len(order) < count:
         raise UserError(
-            f"queries: expected at most {len(order)}, which is what {len(gallery)} gallery frames "
-            f"hold, found {count}; use more frames or fewer identities"
+            f"queries: expected at most {len(order)} with {len(gallery)} gallery frames, found "
+            f"{count}; use more frames or fewer identities"
         )
     return order[:count]
 
 
 def make_plan(identities: int, frames: int, queries: int, seed: int, alike: float) -> Plan:
-    """Training and gallery frames with disjoint identities; `alike` is the share of look-alikes."""
+    """Draw training and gallery frames with disjoint identities, and the queries.
+
+    Args:
+        identities: Number of people with an identity.
+        frames: Number of training and gallery frames together.
+        queries: Number of queries.
+        seed: Determines the plan.
+        alike: Share of the people who are look-alikes of others.
+
+    Raises:
+        UserError: The numbers are too small, or the gallery has too few boxes for the queries.
+    """
     limits = (
         ("identities", identities, 3),
         ("frames", frames, 10),

@@ -1,4 +1,4 @@
-"""One synthetic scene: a place, things, people, and the camera that saw them."""
+"""Synthetic scenes: a place with objects and people, as a camera records it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,15 +12,15 @@ from datasets.synthetic.places import PLACES
 from datasets.synthetic.stage import Stage
 from datasets.synthetic.things import FITTING, THINGS
 
-STRANGER = -2  # as in PRW's files
-OVERSAMPLE = 2  # scenes are drawn this much larger, then reduced
-# Streams of random numbers, so that a frame depends on seed and index alone.
+NO_IDENTITY = -2  # of unlabelled people, as in PRW's files
+OVERSAMPLE = 2  # factor by which scenes are drawn larger and then reduced
+# Numbers of random streams, so that a frame depends on the seed and its index only.
 PEOPLE, FRAME, CAMERA = 1, 2, 3
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What a scene must show: who is in it (1..N or STRANGER), through which camera (1..6)."""
+    """The content of a scene: its camera (1..6) and its people (1..N or NO_IDENTITY)."""
 
     index: int
     camera: int
@@ -28,7 +28,7 @@ class Frame:
 
 
 def _overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Share of box a (x1 y1 x2 y2) that box b covers."""
+    """Return the share of box a (x1 y1 x2 y2) that box b covers."""
     side = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None)
     return float(side.prod() / max(np.prod(a[2:] - a[:2]), 1e-6))
 
@@ -36,8 +36,21 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> float:
 def _stand(
     rng: np.random.Generator, stage: Stage, half: float, tall: float, placed: list, most: float
 ) -> tuple[float, float, float, float, np.ndarray]:
-    """What it hides or is hidden of, a foot point x y, a person's height there, and the box:
-    hiding no one beyond a share `most`, if 25 draws find such a place."""
+    """Draw a position for a person or an object.
+
+    Args:
+        rng: Generator.
+        stage: The place.
+        half: Half the width of the object, in heights of a person.
+        tall: Its height, in heights of a person.
+        placed: Boxes of the people who have a position.
+        most: The largest share that may be occluded, of a person or of the object; 25 positions are
+            drawn to find one.
+
+    Returns:
+        The occluded share, the foot point x y, the height of a person there, and the box, in
+        pixels.
+    """
     best = (np.inf, 0.0, 0.0, 0.0, np.zeros(4))
     for _ in range(25):
         far = stage.ground + 0.1 * stage.h
@@ -57,6 +70,7 @@ def _stand(
 
 
 def draw_shadow(stage: Stage, x: float, y: float, p: float, light: float) -> None:
+    """Draw the shadow of a person of p pixels at the foot point x y."""
     w, h = int(p * 0.75) + 2, int(p * 0.16) + 2
     mask = Image.new("L", (w, h))
     ImageDraw.Draw(mask).ellipse([w * 0.15, h * 0.2, w * 0.85, h * 0.8], 120)
@@ -73,17 +87,19 @@ def camera_effects(
     hard: float,
     noise_rng: np.random.Generator | None = None,
 ) -> Image.Image:
-    """The image that a camera records of rgb [h, w, 3] (float32 0..255).
+    """Return the image that a camera records.
 
     Args:
-        scale: the image's height relative to 256 pixels.
-        camera: its number, which decides its colour cast, contrast and focus.
-        rng: what differs between images: exposure, light, blur.
-        hard: scales every effect.
-        noise_rng: the generator of the noise, if it is not `rng`.
+        rgb: The scene, [h, w, 3] float32, 0..255.
+        scale: The image's height relative to 256 pixels.
+        seed: That of the dataset.
+        camera: Its number, which determines its colour cast, contrast and focus.
+        rng: Generator of what differs between images: exposure, light, blur.
+        hard: Scales every effect.
+        noise_rng: Generator of the noise, if it is not `rng`.
     """
     own = np.random.default_rng([seed, CAMERA, camera])
-    # casts lie evenly round the colour circle
+    # the colour casts of the cameras are spread evenly over the hues
     hue = 2 * np.pi * (camera / len(PLACES) + own.uniform(-0.06, 0.06))
     white = own.uniform(0.16, 0.26) * hard * np.cos(hue + np.array([0, 2, 4]) * np.pi / 3)
     contrast, colourful, focus = (
@@ -114,10 +130,18 @@ def camera_effects(
 def draw_scene(
     frame: Frame, looks: list[Look], size: tuple[int, int], seed: int, hard: float = 1.0
 ):
-    """The picture of a frame and the boxes [n, 4] (x1 y1 x2 y2 pixels) of frame.people in order.
+    """Draw a frame.
 
-    `looks[pid - 1]` is identity pid; the unlabelled are strangers of the same kind. Boxes go round
-    the whole figure, hidden parts included, up to the edge of the picture.
+    Args:
+        frame: Its content.
+        looks: Those of the identities: `looks[pid - 1]`. Unlabelled people get random ones.
+        size: Width and height in pixels.
+        seed: That of the dataset.
+        hard: Scales the effects of the camera.
+
+    Returns:
+        The image and the boxes [n, 4] x1 y1 x2 y2, in pixels, of frame.people in order. A box
+        encloses the whole figure, occluded parts included, and is clipped to the image.
     """
     rng = np.random.default_rng([seed, FRAME, frame.index])
     own = np.random.default_rng([seed, CAMERA, frame.camera, 1])
@@ -127,7 +151,7 @@ def draw_scene(
     light = float(rng.uniform(-1, 1))
 
     placed: list[np.ndarray] = []
-    queue: list[tuple[float, int, Any]] = []  # row, number among the people or -1, what to draw
+    queue: list[tuple[float, int, Any]] = []  # row, index among the people or -1, what to draw
     boxes = np.zeros((len(frame.people), 4))
     for k, pid in enumerate(frame.people):
         look = looks[pid - 1] if pid > 0 else make_looks(1, rng, 0)[0]

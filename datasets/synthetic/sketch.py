@@ -1,27 +1,39 @@
-"""A small canvas in body coordinates on which people are drawn."""
+"""A canvas in body coordinates on which a person is drawn."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 
 class Sketch:
-    """A small canvas in body coordinates; parts are painted over one another with soft shading."""
+    """A canvas in body coordinates; parts are painted over each other with soft shading.
+
+    pixels: the height of a person; light: its direction, -1 from the left to 1 from the right.
+    """
 
     def __init__(self, pixels: float, light: float):
         self.s, self.light = pixels, light
         self.w, self.h = int(pixels * 0.92) + 4, int(pixels * 1.14) + 4
-        self.x0, self.y0 = self.w / 2, self.h - 2 - 0.03 * pixels  # where body (0, 0) lies
+        self.x0, self.y0 = self.w / 2, self.h - 2 - 0.03 * pixels  # the origin of body coordinates
         self.rgb = np.zeros((self.h, self.w, 3), np.float32)
         self.alpha = np.zeros((self.h, self.w), np.float32)
 
     def at(self, points) -> np.ndarray:
-        """Body coordinates [n, 2] -> canvas pixels."""
+        """Convert body coordinates [n, 2] to pixels of the canvas."""
         return np.asarray(points, np.float32) * (self.s, -self.s) + (self.x0, self.y0)
 
     def paint(
         self, draw, points, radius: float, fill, dark: float = 1.0, soft: float = 0.045
     ) -> None:
-        """Paint what `draw(ImageDraw, points)` leaves; `fill` is RGB or a function of x, y."""
+        """Paint the shape that `draw(ImageDraw, points)` draws, with soft shading.
+
+        Args:
+            draw: Draws the shape with the value 255.
+            points: Its points [n, 2] in body coordinates.
+            radius: How far the shape extends beyond the points, in body heights.
+            fill: RGB, or a function of x, y in body heights that returns it.
+            dark: Factor of the brightness.
+            soft: Radius of the shading, in body heights.
+        """
         points = self.at(points)
         pad = radius * self.s + 2
         left, top = np.maximum(np.floor(points.min(0) - pad), 0).astype(int)
@@ -43,7 +55,7 @@ class Sketch:
         self.alpha[area] = np.maximum(self.alpha[area], m)
 
     def limb(self, points, radii, fill, dark: float = 1.0) -> None:
-        """A chain of joints [n, 2] with a radius at each."""
+        """Paint a chain of joints [n, 2], with the radius at each in body heights."""
 
         def draw(d, p):
             for a, b, ra, rb in zip(p[:-1], p[1:], radii[:-1], radii[1:]):
@@ -57,14 +69,17 @@ class Sketch:
         self.paint(draw, points, max(radii), fill, dark)
 
     def shape(self, points, fill, dark: float = 1.0) -> None:
+        """Paint a polygon [n, 2]."""
         self.paint(
             lambda d, p: d.polygon([tuple(q) for q in p], 255), points, 0.02, fill, dark, 0.06
         )
 
     def oval(self, x: float, y: float, rx: float, ry: float, fill, dark: float = 1.0) -> None:
+        """Paint an ellipse."""
         corners = [(x - rx, y + ry), (x + rx, y - ry)]
         self.paint(lambda d, p: d.ellipse([*p[0], *p[1]], 255), corners, 0.01, fill, dark)
 
     def image(self) -> Image.Image:
+        """Return the canvas as an RGBA image."""
         rgba = np.dstack([self.rgb, self.alpha * 255])
         return Image.fromarray(np.clip(rgba, 0, 255).astype(np.uint8), "RGBA")

@@ -1,4 +1,4 @@
-"""The picture of a place while it is drawn."""
+"""The canvas of a scene: a ground plane in perspective, with the parts of backgrounds."""
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -7,16 +7,19 @@ Colour = tuple[int, int, int]
 
 
 def tinted(rng: np.random.Generator, colour: Colour, spread: float = 14) -> Colour:
+    """Draw a colour near `colour`."""
     shifted = np.array(colour) + rng.normal(0, spread) + rng.normal(0, spread / 3, 3)
     r, g, b = np.clip(shifted, 0, 255).astype(int).tolist()
     return r, g, b
 
 
 def some(rng: np.random.Generator, colours, spread: float = 14) -> Colour:
+    """Draw a colour near one of `colours`."""
     return tinted(rng, colours[int(rng.integers(len(colours)))], spread)
 
 
 def shade_of(colour: Colour, by: float) -> Colour:
+    """Return the colour with its brightness multiplied."""
     r, g, b = (int(min(255, v * by)) for v in colour)
     return r, g, b
 
@@ -42,7 +45,8 @@ LEAVES = ((70, 112, 58), (92, 128, 62), (54, 92, 60), (128, 130, 58))
 
 
 class Stage:
-    """`w` x `h` pixels; the ground begins at row `ground`, its lines meet at row `horizon`."""
+    """A canvas of w x h pixels. The ground begins at row `ground`, and its lines meet at row
+    `horizon`."""
 
     def __init__(self, w: int, h: int, horizon: float, rng: np.random.Generator):
         self.image = Image.new("RGB", (w, h))
@@ -50,7 +54,7 @@ class Stage:
         self.w, self.h, self.horizon, self.ground = w, h, horizon * h, (horizon + 0.09) * h
 
     def copy(self) -> "Stage":
-        """A stage with the same picture, which can be drawn on further."""
+        """Return a stage with a copy of the picture."""
         copy = Stage.__new__(Stage)
         copy.__dict__ |= self.__dict__
         copy.image = self.image.copy()
@@ -58,7 +62,7 @@ class Stage:
         return copy
 
     def gradient(self, top: float, low: float, a: Colour, b: Colour) -> None:
-        """Vertical gradient between two rows, with a little low-frequency dirt."""
+        """Fill the rows top..low with a vertical gradient and some low-frequency noise."""
         top, low = int(top), int(low)
         t = np.linspace(0, 1, max(low - top, 1), dtype=np.float32)[:, None, None]
         rgb = np.array(a, np.float32) * (1 - t) + np.array(b, np.float32) * t
@@ -70,6 +74,7 @@ class Stage:
         self.image.paste(Image.fromarray(strip), (0, top))
 
     def sky(self) -> None:
+        """Draw a sky with up to three clouds."""
         a, b = [
             ((120, 168, 218), (208, 222, 232)),
             ((176, 182, 190), (214, 214, 212)),
@@ -86,7 +91,7 @@ class Stage:
             )
 
     def blob(self, x: float, y: float, r: float, colour: Colour, flat: float = 0.85) -> None:
-        """A leafy or cloudy shape of several discs, lighter above."""
+        """Draw leaves or a cloud: several discs, lighter at the top."""
         for k in range(7):
             dx, dy = self.rng.uniform(-0.6, 0.6, 2) * r
             q = r * self.rng.uniform(0.45, 0.75)
@@ -95,7 +100,7 @@ class Stage:
             self.draw.ellipse([cx - q, cy - q * flat, cx + q, cy + q * flat], shade)
 
     def perspective(self, colour: Colour, lines: int, rows: int) -> None:
-        """Paving: lines to the vanishing point and rows that draw together towards the horizon."""
+        """Draw paving: lines to the vanishing point, and rows that get closer to the horizon."""
         vx = self.w * self.rng.uniform(0.2, 0.8)
         for x in np.linspace(-1.5 * self.w, 2.5 * self.w, lines):
             t = (self.ground - self.horizon) / (self.h - self.horizon)
@@ -106,6 +111,7 @@ class Stage:
                 self.draw.line([0, y, self.w, y], colour, 2)
 
     def windows(self, x0: float, x1: float, y0: float, y1: float, size: float) -> None:
+        """Draw rows of windows in a rectangle."""
         glass = some(self.rng, ((70, 84, 104), (150, 176, 196), (52, 56, 64)))
         for y in np.arange(y0 + size * 0.5, y1 - size * 1.2, size * 1.7):
             for x in np.arange(x0 + size * 0.5, x1 - size, size * 1.5):
@@ -113,6 +119,7 @@ class Stage:
                 self.draw.rectangle([x, y, x + size * 0.8, y + size * 1.1], lit, (90, 86, 80))
 
     def building(self, x0: float, x1: float, top: float, shop: bool) -> None:
+        """Draw a building, with a shop window and a door if `shop`."""
         wall, d, g = some(self.rng, WALLS), self.draw, self.ground
         d.rectangle([x0, top, x1, g], wall, shade_of(wall, 0.7))
         size = self.h * self.rng.uniform(0.045, 0.07)
@@ -134,6 +141,7 @@ class Stage:
             d.rectangle([door, g - self.h * 0.11, door + self.h * 0.06, g], shade_of(paint, 0.6))
 
     def row(self, shop: bool, low: float, high: float) -> None:
+        """Draw a row of buildings whose tops are at low..high, in heights of the canvas."""
         x = -self.w * self.rng.uniform(0, 0.15)
         while x < self.w:
             width = self.w * self.rng.uniform(0.16, 0.4)

@@ -1,6 +1,6 @@
-"""Things that stand about and are not people.
+"""Objects in a scene that are not people.
 
-Each draws itself standing at (x, y); p is the height of a person there, in pixels.
+Each function draws one with its foot at (x, y); p is the height of a person there, in pixels.
 """
 
 from datasets.synthetic.stage import LEAVES, PAINT, Stage, shade_of, some, tinted
@@ -48,7 +48,7 @@ def _bin(s: Stage, x: float, y: float, p: float) -> None:
 
 
 def _mannequin(s: Stage, x: float, y: float, p: float) -> None:
-    """A tailor's dummy: clothes on a stand, no head, no legs."""
+    """Draw a tailor's dummy: clothes on a stand, without head and legs."""
     colour, d = some(s.rng, PAINT), s.draw
     d.line([x, y, x, y - 0.5 * p], (70, 66, 62), max(2, int(0.04 * p)))
     d.ellipse([x - 0.14 * p, y - 0.05 * p, x + 0.14 * p, y + 0.02 * p], (70, 66, 62))
@@ -69,7 +69,7 @@ def _mannequin(s: Stage, x: float, y: float, p: float) -> None:
 
 
 def _statue(s: Stage, x: float, y: float, p: float) -> None:
-    """A stone figure on a block."""
+    """Draw a stone figure on a block."""
     stone, d = some(s.rng, ((168, 166, 158), (120, 128, 116), (196, 188, 172))), s.draw
     d.rectangle(
         [x - 0.24 * p, y - 0.5 * p, x + 0.24 * p, y], shade_of(stone, 0.85), shade_of(stone, 0.7)
@@ -186,7 +186,7 @@ def _parasol(s: Stage, x: float, y: float, p: float) -> None:
         )
 
 
-THINGS = {  # with half width and height of what hides others, in person heights
+THINGS = {  # each with half its width and its height, which occlude, in heights of a person
     "tree": (_tree, 0.1, 1.4),
     "bush": (_bush, 0.3, 0.5),
     "lamp": (_lamp, 0.06, 2.3),
@@ -201,7 +201,7 @@ THINGS = {  # with half width and height of what hides others, in person heights
     "bicycle": (_bicycle, 0.5, 0.64),
     "parasol": (_parasol, 0.3, 1.3),
 }
-FITTING = (
+FITTING = (  # the objects of each place
     ("lamp", "car", "car", "bicycle", "sign", "bin", "poster", "mannequin", "post", "parasol"),
     ("tree", "tree", "bush", "bench", "statue", "bin", "bicycle", "lamp"),
     ("parasol", "bench", "lamp", "statue", "poster", "post", "tree", "sign"),
