@@ -119,10 +119,16 @@ class Vectors:
         return self.index.search(queries, count)
 
     def _set_effort(self, count: int) -> None:
-        """Visit a sixteenth of the cells of an inverted file, and at least eight."""
+        """Visit a sixteenth of the cells of an inverted file, and at least eight.
+
+        A kind with refinement ("…,RFlat") compares four times as many candidates.
+        """
         faiss = load_faiss("")
-        inner = faiss.downcast_index(self.index.index)
-        inner = faiss.downcast_index(getattr(inner, "index", inner))
+        inner = self.index
+        while deeper := getattr(inner, "base_index", None) or getattr(inner, "index", None):
+            inner = faiss.downcast_index(deeper)
+            if hasattr(inner, "k_factor"):
+                inner.k_factor = 4
         if hasattr(inner, "nprobe"):
             inner.nprobe = min(inner.nlist, max(8, math.ceil(inner.nlist / 16)))
         if hasattr(inner, "hnsw"):
