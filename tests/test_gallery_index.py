@@ -48,7 +48,9 @@ def found(index: GalleryIndex, query_embeddings: Tensor, top: int = 8, **options
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["Flat", "HNSW16", "IVF4,Flat", "IVF4,SQ8", "SQ8", "IVF4,SQ8,RFlat"])
+@pytest.mark.parametrize(
+    "kind", ["Flat", "HNSW16", "IVF4,Flat", "IVF4,SQ8", "SQ8", "IVF4,SQ8,RFlat"]
+)
 def test_any_kind_finds_what_comparing_everyone_finds(tmp_path: Path, kind: str) -> None:
     memory = GalleryIndex()
     fill(memory, range(40))
