@@ -1,0 +1,113 @@
+"""Labels written in the forms that annotation tools import."""
+
+import json
+from collections.abc import Sequence
+from urllib.parse import quote
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
+
+from datasets.importers.records import Box, LabelledImage, Labels
+
+LABEL, ATTRIBUTE = "person", "person_id"
+
+
+def cvat_xml(labels: Labels) -> str:
+    """CVAT 1.1: tracks where the images are frames of a video, else boxes of images. The task needs
+    a label `person` with a text attribute `person_id`."""
+    root = Element("annotations")
+    SubElement(root, "version").text = "1.1"
+    if labels.tracks:
+        _add_tracks(root, labels.images)
+    else:
+        for number, image in enumerate(labels.images):
+            width, height = image.size or (0, 0)
+            about = {"id": number, "name": image.name, "width": width, "height": height}
+            element = SubElement(root, "image", _texts(about))
+            for box in image.boxes:
+                _add_box(element, box, {"label": LABEL, "source": "auto"})
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, "unicode")
+
+
+def _add_tracks(root: Element, frames: Sequence[LabelledImage]) -> None:
+    """A track ends with a box that is outside, in the frame after its last."""
+    tracks: dict[str, list[tuple[int, Box]]] = {}
+    for place, frame in enumerate(frames):
+        for box in frame.boxes:
+            tracks.setdefault(box.track or "", []).append((place, box))
+    for id, places in tracks.items():
+        track = SubElement(root, "track", {"id": id, "label": LABEL, "source": "auto"})
+        for place, box in places:
+            _add_box(track, box, {"frame": frames[place].frame, "outside": 0, "keyframe": 1})
+        last, box = places[-1]
+        if last + 1 < len(frames):
+            end = {"frame": frames[last + 1].frame, "outside": 1, "keyframe": 1}
+            _add_box(track, box, end)
+
+
+def _add_box(parent: Element, box: Box, more: dict) -> None:
+    x, y, width, height = box.xywh
+    corners = {"xtl": x, "ytl": y, "xbr": x + width, "ybr": y + height}
+    place = {key: f"{value:.2f}" for key, value in corners.items()}
+    element = SubElement(parent, "box", _texts(more | {"occluded": 0, "z_order": 0} | place))
+    SubElement(element, "attribute", {"name": ATTRIBUTE}).text = box.name or ""
+
+
+def _texts(values: dict) -> dict[str, str]:
+    return {key: str(value) for key, value in values.items()}
+
+
+def coco_json(labels: Labels) -> str:
+    """COCO with identities among the `attributes`, as CVAT and Datumaro import it."""
+    images, annotations = [], []
+    for number, image in enumerate(labels.images, 1):
+        width, height = image.size or (0, 0)
+        images.append({"id": number, "file_name": image.name, "width": width, "height": height})
+        for box in image.boxes:
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": 1,
+                    "bbox": box.xywh,
+                    "area": round(box.xywh[2] * box.xywh[3], 2),
+                    "iscrowd": 0,
+                    "segmentation": [],
+                    "attributes": {ATTRIBUTE: box.name or "", "occluded": False},
+                }
+            )
+    categories = [{"id": 1, "name": LABEL, "supercategory": ""}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    return json.dumps(content, indent=1)
+
+
+def label_studio_json(labels: Labels, prefix: str = "") -> str:
+    """Label Studio's tasks with predictions. Its setup needs RectangleLabels `label` and a TextArea
+    `person_id` with perRegion="true". prefix: of the address that it serves images at."""
+    tasks = []
+    for image in labels.images:
+        results: list[dict] = []
+        for number, box in enumerate(image.boxes):
+            results += _regions(str(number), box, image.size or (1, 1))
+        address = prefix + (quote(image.name) if prefix else image.name)
+        prediction = {"model_version": "prelabel", "result": results}
+        tasks.append({"data": {"image": address}, "predictions": [prediction]})
+    return json.dumps(tasks, indent=1)
+
+
+def _regions(id: str, box: Box, size: tuple[int, int]) -> list[dict]:
+    keys = ("x", "y", "width", "height")
+    place = {key: 100 * v / side for key, v, side in zip(keys, box.xywh, size * 2)}
+    about = {
+        "id": id,
+        "to_name": "image",
+        "original_width": size[0],
+        "original_height": size[1],
+        "image_rotation": 0,
+    }
+    rectangle = {**place, "rectanglelabels": [LABEL], "rotation": 0}
+    text = {**place, "text": [box.name or ""]}
+    return [
+        {**about, "from_name": "label", "type": "rectanglelabels", "value": rectangle},
+        {**about, "from_name": ATTRIBUTE, "type": "textarea", "value": text},
+    ]

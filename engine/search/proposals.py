@@ -1,0 +1,129 @@
+"""People found by a network in images or a video, and grouped into proposed identities."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import squareform
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
+from tqdm import tqdm
+
+from datasets.importers.records import Box, LabelledImage, Labels
+from engine.index.tracklets import link
+from engine.search.searcher import Searcher
+from models.outputs import Detections
+from utils.errors import UserError
+from utils.media import read_pixels
+from utils.sources import LeftOut, MediaFile, unread
+from utils.videos import read_frames
+
+NEVER = 1e6  # distance of two people who are in one image: more than any mean of others makes good
+
+
+def propose_in_images(
+    images: Sequence[MediaFile], searcher: Searcher, min_similarity: float
+) -> tuple[Labels, list[LeftOut]]:
+    """Return the people of each image, named by proposed identity, and the images left out."""
+    labels, left, found = Labels(Path(), "proposals, images", []), [], []
+    for image in tqdm(images, "images", unit="image"):
+        try:
+            pixels = read_pixels(image.path, upright=True)
+        except UserError as error:
+            left.append(unread(image, error))
+            continue
+        found.append(searcher.detect([pixels])[0])
+        height, width = pixels.shape[1:]
+        labels.images.append(LabelledImage(image.name, [], (width, height), path=image.path))
+    _name(labels, found, np.arange(sum(len(people.boxes) for people in found)), min_similarity)
+    return labels, left
+
+
+def propose_in_video(video: Path, searcher: Searcher, every: int, min_similarity: float) -> Labels:
+    """Return the people of one frame of every `every`, named by tracklet and proposed identity."""
+    labels = Labels(video, "proposals, video", [], video=video.name, tracks=True)
+    found: list[Detections] = []
+    tracklets: list[int] = []
+    for numbers, frames in _batches(video, every, searcher.batch_size, labels.remarks):
+        height, width = frames[0].shape[1:]
+        for number, people in zip(numbers, searcher.detect(frames)):
+            who = link(found[-1], people) if found else np.full(len(people.boxes), -1)
+            before = tracklets[len(tracklets) - len(found[-1].boxes) :] if found else []
+            for place in who.tolist():
+                tracklets.append(before[place] if place >= 0 else max(tracklets, default=-1) + 1)
+            found.append(people)
+            name = f"frame_{number - 1:06d}.jpg"
+            labels.images.append(LabelledImage(name, [], (width, height), frame=number - 1))
+    _name(labels, found, np.array(tracklets, int), min_similarity)
+    return labels
+
+
+def _batches(
+    video: Path, every: int, size: int, remarks: list[str]
+) -> Iterator[tuple[list[int], list[Tensor]]]:
+    """Numbers and pixels of one frame of every `every`, as many at once as a network takes."""
+    numbers: list[int] = []
+    frames: list[Tensor] = []
+    for number, frame in tqdm(read_frames(video, remarks.append), video.name, unit="frame"):
+        if (number - 1) % every:
+            continue
+        numbers.append(number)
+        frames.append(pil_to_tensor(frame.convert("RGB")))
+        if len(frames) == size:
+            yield numbers, frames
+            numbers, frames = [], []
+    if frames:
+        yield numbers, frames
+
+
+def _name(
+    labels: Labels, found: list[Detections], tracklets: np.ndarray, min_similarity: float
+) -> None:
+    """Fill in the boxes of every image. tracklets [n]: of each of the n people, from 0 on."""
+    if not len(tracklets):
+        return
+    embeddings = torch.cat([people.embeddings for people in found]).numpy()
+    sample = np.repeat(np.arange(len(found)), [len(people.boxes) for people in found])
+    identities = group(embeddings, tracklets, sample, min_similarity)
+    rows = zip(identities[tracklets].tolist(), tracklets.tolist())
+    for image, people in zip(labels.images, found):
+        for x1, y1, x2, y2 in people.boxes.double().numpy().round(2).tolist():
+            identity, tracklet = next(rows)
+            xywh = [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)]
+            image.boxes.append(Box(xywh, str(identity), str(tracklet)))
+
+
+def group(
+    embeddings: np.ndarray, tracklets: np.ndarray, sample: np.ndarray, min_similarity: float
+) -> np.ndarray:
+    """Group tracklets into identities, by average linkage of the similarity of their means.
+
+    Tracklets that are in one image (or frame) at the same time are different people.
+
+    Args:
+        embeddings: [n, D], unit.
+        tracklets: [n], from 0 on.
+        sample: [n], the image that each is in, rising.
+        min_similarity: mean similarity of two groups from which on they are one.
+    Returns:
+        [tracklets] identities, from 1 on in the order of their first images.
+    """
+    count = tracklets.max() + 1
+    means = np.zeros((count, embeddings.shape[1]))
+    np.add.at(means, tracklets, embeddings)
+    means /= np.linalg.norm(means, axis=1, keepdims=True).clip(1e-12)
+    first, last = np.full(count, len(sample)), np.full(count, -1)
+    np.minimum.at(first, tracklets, sample)
+    np.maximum.at(last, tracklets, sample)
+    if count == 1:
+        return np.ones(1, int)
+    distance = 1 - means @ means.T
+    distance[(first[:, None] <= last) & (first <= last[:, None])] = NEVER
+    np.fill_diagonal(distance, 0)
+    tree = linkage(squareform(distance, checks=False), "average")
+    groups = fcluster(tree, 1 - min_similarity, "distance")
+    _, start = np.unique(groups, return_index=True)
+    rank = np.argsort(np.argsort(start)) + 1
+    return rank[groups - 1]

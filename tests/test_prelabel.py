@@ -1,0 +1,171 @@
+"""Labels proposed by a network: their forms, their identities, and what they save."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datasets import load_dataset
+from datasets.importers import read_source
+from datasets.importers.records import Box, Options
+from engine.search.proposals import group
+from engine.search.savings import compare
+from tests.crowds import make_world, moving, noise
+from tools import import_annotations, prelabel
+
+A, B, C = [5.0, 6, 10, 20], [30.0, 6, 10, 20], [50.0, 30, 10, 10]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of which the first and the third are the same."""
+    folder = make_world(tmp_path_factory.mktemp("world"))
+    noise((96, 64), 0).save(folder / "gallery/s3.png")
+    return folder
+
+
+@pytest.fixture
+def run(program, world):
+    def call(*arguments, ckpt: str = "everyone.pth") -> tuple[int, str]:
+        network = ["--cfg", world / "cfg.yaml", "--ckpt", world / ckpt]
+        code, out, err = program(prelabel.main, *arguments, *network, "DEVICE", "cpu")
+        return code, out + err
+
+    return call
+
+
+def boxes_of(path: Path) -> dict[str, list[tuple[list[int], str | None]]]:
+    """By image, the boxes in whole pixels and the proposed people, as they are imported."""
+    found = {}
+    for labels in read_source(path, Options()):
+        for image in labels.images:
+            rows = [([round(v) for v in box.xywh], box.name) for box in image.boxes]
+            found[image.name] = rows
+    return found
+
+
+def test_forms_say_the_same(run, world, tmp_path):
+    """What is written is read again by the importers; equal people get the same name."""
+    code, said = run(world / "gallery", "--out", tmp_path / "cvat.xml")
+    assert code == 0 and re.search("4 images, 20 boxes", said)
+    cvat = boxes_of(tmp_path / "cvat.xml")
+    assert [len(rows) for rows in cvat.values()] == [5] * 4
+    names = [{name for _, name in rows} for rows in cvat.values()]
+    assert all(len(some) == 5 for some in names)  # nobody is twice in a picture
+    assert names[0] == names[3]
+    assert run(world / "gallery", "--out", tmp_path / "coco.json")[0] == 0
+    assert boxes_of(tmp_path / "coco.json") == cvat
+    code, _ = run(world / "gallery", "--out", tmp_path / "ls.json", "--form", "label-studio")
+    tasks = json.loads((tmp_path / "ls.json").read_text())
+    assert code == 0 and tasks[0]["data"]["image"] == "/data/local-files/?d=s0.jpg"
+    for task in tasks:  # as if somebody had accepted all of it
+        task["annotations"] = [{"result": task.pop("predictions")[0]["result"]}]
+    (tmp_path / "ls.json").write_text(json.dumps(tasks))
+    assert list(boxes_of(tmp_path / "ls.json").values()) == list(cvat.values())
+
+
+def test_a_video_becomes_tracks(run, tmp_path, program):
+    """From the video to tracks, and from these, corrected by nobody, to a dataset."""
+    pytest.importorskip("av")
+    from tests.videos import write_video
+
+    write_video(tmp_path / "walk.mp4", moving(5))
+    code, _ = run(tmp_path / "walk.mp4", "--out", tmp_path / "walk.xml", "--every", "2")
+    assert code == 0
+    [labels] = read_source(tmp_path / "walk.xml", Options())
+    assert [image.frame for image in labels.images] == [0, 1, 2, 3, 4]  # one is interpolated
+    assert all(labels.images[frame].boxes for frame in (0, 2, 4))
+    (tmp_path / "walk.xml").rename(tmp_path / "gate.xml")
+    code, *said = program(import_annotations.main, tmp_path / "gate.xml", "--out", tmp_path / "own")
+    assert code == 0, said
+    data = load_dataset("COCO", str(tmp_path / "own"))
+    assert len(data.train) + len(data.gallery) == 5 and data.num_pids
+
+
+def test_a_network_that_finds_nobody(run, world, tmp_path):
+    code, said = run(world / "gallery", "--out", tmp_path / "a.xml", ckpt="nobody.pth")
+    assert code == 0 and "4 images, 0 boxes, 0 proposed people" in said
+    assert set(map(len, boxes_of(tmp_path / "a.xml").values())) == {0}
+
+
+def test_what_is_saved(run, world, tmp_path):
+    """Against its own proposals all is kept; against others as many as overlap."""
+    run(world / "gallery", "--out", tmp_path / "truth.json")
+    code, said = run(world / "gallery", "--truth", tmp_path / "truth.json")
+    rows = {" ".join(line.split()) for line in said.splitlines()}
+    assert code == 0
+    assert {"boxes, true 20", "proposed so (IoU ≥ 0.75) 20 100.0"} <= rows
+    assert {"to be drawn 0 0.0", "to be written 0 0.0"} <= rows
+    content = json.loads((tmp_path / "truth.json").read_text())
+    del content["images"][0]
+    content["annotations"] = [row for row in content["annotations"] if row["image_id"] != 1]
+    content["annotations"][0]["bbox"] = [0, 0, 1.5, 1.5]
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    code, said = run(world / "gallery", "--truth", tmp_path / "truth.json")
+    rows = {" ".join(line.split()) for line in said.splitlines()}
+    assert code == 0 and {"boxes, true 15", "to be drawn 1 6.7"} <= rows
+    assert "boxes proposed of nobody, to be removed 1" in rows
+
+
+def test_identities_by_average_linkage():
+    """Two people in five pictures; whoever is in one picture with another is not that person."""
+    towards = np.eye(4)[[0, 1, 0, 1, 0, 0]]
+    towards += np.random.default_rng(0).normal(0, 0.1, towards.shape)
+    embeddings = towards / np.linalg.norm(towards, axis=1, keepdims=True)
+    sample = np.array([0, 0, 1, 1, 2, 2])
+    found = group(embeddings, np.arange(6), sample, 0.5).tolist()
+    assert found[:4] == [1, 2, 1, 2] and sorted(found[4:]) == [1, 3]
+    assert group(embeddings, np.arange(6), sample, 1.0).tolist() == [1, 2, 3, 4, 5, 6]
+    assert group(embeddings[:1], np.zeros(1, int), sample[:1], 0.5).tolist() == [1]
+
+
+def test_tracklets_at_the_same_time_are_different_people():
+    embeddings = np.tile(np.eye(2)[0], (6, 1))
+    tracklets, sample = np.array([0, 1, 0, 1, 2, 2]), np.array([0, 0, 1, 1, 3, 4])
+    first, second, third = group(embeddings, tracklets, sample, 0.5)
+    assert first != second and third in (first, second)
+
+
+def test_savings_by_hand():
+    shifted = [A[0] + 2, *A[1:]]  # IoU 2/3
+    pairs = [
+        ([Box(A, "1"), Box(B, "2")], [Box(A, "Anna"), Box(B, "Ben")]),
+        ([Box(shifted, "2"), Box(C, "3")], [Box(A, "Anna"), Box(B, None)]),
+        ([Box(A, "1")], [Box(A, None, "7")]),
+        ([], [Box(A, "Anna")]),
+    ]
+    savings = compare(pairs, 0.75)
+    assert (savings.true, savings.kept, savings.moved, savings.drawn) == (6, 3, 1, 2)
+    assert (savings.removed, savings.named, savings.right) == (1, 5, 2)
+    assert (savings.true_people, savings.proposed_people) == (3, 3)
+    assert compare(pairs, 0.6).kept == 4
+
+
+WRONG = {
+    "no output": ([], "--out: expected the file to write"),
+    "suffix": (["--out", "a.txt"], "--out a.txt: expected a name that ends in .json"),
+    "every": (["--out", "a.xml", "--every", "0"], "--every: expected at least 1"),
+    "similarity": (["--out", "a.xml", "--min-similarity", "2"], "--min-similarity: expected 0"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_one_line(run, world, case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments, said = WRONG[case]
+    code, printed = run(world / "gallery", *arguments)
+    assert code == 2 and said in printed
+
+
+def test_sources_that_are_no_task(run, world, tmp_path):
+    code, said = run(tmp_path, "--out", tmp_path / "a.xml")
+    assert code == 2 and "expected images or a video, found none" in said
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).touch()
+    code, said = run(tmp_path, "--out", tmp_path / "a.xml")
+    assert code == 2 and "found 2 videos and 0 images" in said
+    (tmp_path / "truth.json").write_text('{"images": [], "annotations": []}')
+    code, said = run(world / "gallery", "--truth", tmp_path / "truth.json")
+    assert code == 2 and "found none" in said

@@ -1,0 +1,183 @@
+"""Labels proposed by a network, to be corrected in an annotation tool and imported again.
+
+python -m tools.prelabel SOURCE [SOURCE ...] --out for_cvat.xml [--cfg FILE --ckpt FILE]
+
+Sources are folders of images, images, or one video. People are detected and grouped into proposed
+identities, 1, 2, ..., the attribute `person_id` of each box; in a video, of each track. Upload the
+file in the tool, correct it, export it, and give the export to tools.import_annotations.
+
+With --truth FILE, an annotation file of the same images, no file is written unless --out is given:
+it is printed how many boxes and names need no correction.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from tabulate import tabulate
+
+from datasets.importers import read_source
+from datasets.importers.finder import Finder
+from datasets.importers.forms import coco_json, cvat_xml, label_studio_json
+from datasets.importers.records import Box, Labels, Options
+from engine.default_network import network_of
+from engine.search.proposals import propose_in_images, propose_in_video
+from engine.search.savings import Savings, compare
+from engine.search.searcher import Searcher
+from tools.index_gallery import split
+from utils.errors import UserError, run_main
+from utils.files import check_target, write_text
+from utils.sources import PICTURE, VIDEO, MediaFile, told, walk
+
+FORMS = {"cvat": ".xml", "coco": ".json", "label-studio": ".json"}
+SIMILAR = 0.5  # mean similarity of two groups of boxes from which on they are one person
+EXACT = 0.75  # IoU from which a proposed box needs no correction
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="images, folders, or one video; also config values, as KEY VALUE: DEVICE cpu",
+    )
+    add("--out", type=Path, metavar="FILE", help="file to write: .xml for CVAT, else .json")
+    add("--form", choices=FORMS, help="its form (default: cvat for .xml, coco for .json)")
+    add("--cfg", metavar="FILE", help="YAML config (default: the one in --ckpt)")
+    add(
+        "--ckpt",
+        metavar="FILE",
+        help="its checkpoint (default: weights/person_search_small.safetensors, for photographs)",
+    )
+    add("--every", type=int, default=1, metavar="N", help="of a video, the first frame of every N")
+    add(
+        "--min-similarity",
+        type=float,
+        default=SIMILAR,
+        metavar="S",
+        help="mean similarity from which on boxes are one person's (default: %(default)s)",
+    )
+    add(
+        "--address",
+        default="/data/local-files/?d=",
+        metavar="TEXT",
+        help="Label Studio: what stands before an image's name (default: %(default)s)",
+    )
+    add("--truth", type=Path, metavar="FILE", help="annotations of the images, to compare with")
+    add(
+        "--exact",
+        type=float,
+        default=EXACT,
+        metavar="IOU",
+        help="with --truth: overlap from which a box needs no correction (default: %(default)s)",
+    )
+    args = parser.parse_intermixed_args()
+    args.sources, args.overrides = split(args.sources)
+    check(args)
+    return args
+
+
+def check(args: argparse.Namespace) -> None:
+    if not args.out and not args.truth:
+        raise UserError("--out: expected the file to write, or --truth FILE to compare with")
+    if args.out:
+        args.form = args.form or ("cvat" if args.out.suffix == ".xml" else "coco")
+        check_target("--out", args.out, FORMS[args.form])
+    if args.every < 1:
+        raise UserError(f"--every: expected at least 1, found {args.every}")
+    for option, value in (("--min-similarity", args.min_similarity), ("--exact", args.exact)):
+        if not 0 <= value <= 1:
+            raise UserError(f"{option}: expected 0 to 1, found {value}")
+
+
+def choose_media(sources: list[Path]) -> list[MediaFile]:
+    """The images of the sources, or their only video.
+
+    Raises: UserError: if there is neither, or if there is more than one video, or both.
+    """
+    media, left = walk(sources, "SOURCE", (PICTURE, VIDEO))
+    videos = [file for file in media if file.kind == VIDEO]
+    if not media:
+        raise UserError("; ".join(["SOURCE: expected images or a video, found none", *told(left)]))
+    if videos and len(media) > 1:
+        raise UserError(
+            f"SOURCE: expected images or one video, since a task of an annotation tool is either, "
+            f"found {len(videos)} videos and {len(media) - len(videos)} images"
+        )
+    return media
+
+
+def truth_of(args: argparse.Namespace, media: list[MediaFile]) -> dict[Path | int, list[Box]]:
+    """The true boxes by image, or by frame of the video."""
+    read = read_source(args.truth, Options())
+    if media[0].kind == VIDEO:
+        frames = [image for labels in read for image in labels.images if image.frame is not None]
+        return {image.frame: image.boxes for image in frames if image.frame is not None}
+    finder = Finder(args.sources)
+    found: dict[Path | int, list[Box]] = {}
+    for labels in read:
+        paths = finder.find([(image.name, ()) for image in labels.images])
+        for image, path in zip(labels.images, paths):
+            if path:
+                found[path] = image.boxes
+    return found
+
+
+def report(savings: Savings, exact: float) -> None:
+    s = savings
+    rows = [
+        ["boxes, true", s.true, ""],
+        [f"  proposed so (IoU ≥ {exact:g})", s.kept, share(s.kept, s.true)],
+        ["  proposed, to be moved", s.moved, share(s.moved, s.true)],
+        ["  to be drawn", s.drawn, share(s.drawn, s.true)],
+        ["boxes proposed of nobody, to be removed", s.removed, ""],
+        ["names, true", s.named, ""],
+        ["  proposed so", s.right, share(s.right, s.named)],
+        ["  to be written", s.named - s.right, share(s.named - s.right, s.named)],
+        ["people, true / proposed", f"{s.true_people} / {s.proposed_people}", ""],
+    ]
+    print(tabulate(rows, [f"{s.images} images", "", "%"], disable_numparse=True))
+
+
+def share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f}" if whole else ""
+
+
+def main() -> None:
+    args = parse_args()
+    media = choose_media(args.sources)
+    truth = truth_of(args, media) if args.truth else {}
+    if args.truth and media[0].kind == PICTURE:
+        media = [file for file in media if file.path in truth]
+    if args.truth and not (media and truth):
+        raise UserError(f"--truth {args.truth}: expected labels of images of SOURCE, found none")
+    cfg, ckpt = network_of(args.cfg, args.ckpt, args.overrides)
+    searcher = Searcher.load(cfg, ckpt)
+    if media[0].kind == VIDEO:
+        labels = propose_in_video(media[0].path, searcher, args.every, args.min_similarity)
+    else:
+        labels, left = propose_in_images(media, searcher, args.min_similarity)
+        print(*told(left), sep="\n")
+    if args.out:
+        writers: dict[str, Callable[[Labels], str]] = {
+            "cvat": cvat_xml,
+            "coco": coco_json,
+            "label-studio": lambda labels: label_studio_json(labels, args.address),
+        }
+        write_text(writers[args.form](labels), args.out)
+    boxes = [box for image in labels.images for box in image.boxes]
+    people = {box.name for box in boxes}
+    print(f"{len(labels.images)} images, {len(boxes)} boxes, {len(people)} proposed people")
+    if args.truth:
+        keys = [image.path or image.frame for image in labels.images]
+        proposed = [image.boxes for image in labels.images]
+        pairs = [(boxes, truth[key]) for key, boxes in zip(keys, proposed) if key in truth]
+        report(compare(pairs, args.exact), args.exact)
+
+
+if __name__ == "__main__":
+    run_main(main)
