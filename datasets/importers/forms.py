@@ -59,7 +59,8 @@ def _texts(values: dict) -> dict[str, str]:
 
 def coco_json(labels: Labels) -> str:
     """COCO with identities among the `attributes`, as CVAT and Datumaro import it."""
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for number, image in enumerate(labels.images, 1):
         width, height = image.size or (0, 0)
         images.append({"id": number, "file_name": image.name, "width": width, "height": height})
