@@ -11,6 +11,7 @@ from datasets.coco_files import lookup
 from datasets.importers import coco
 from datasets.importers.records import Labels, Options, around
 from datasets.json_fields import records
+from utils.errors import UserError
 
 
 def is_datumaro(content: Any) -> bool:
@@ -22,17 +23,18 @@ def read(path: Path, content: Any, options: Options) -> list[Labels]:
     annotations: list[dict] = []
     left_out: Counter = Counter()
     for number, item in enumerate(records(str(path), content, "items")):
-        height, width = lookup(item, "image.size") or (None, None)
+        size = lookup(item, "image.size")
+        height, width = size if isinstance(size, list) and len(size) == 2 else (None, None)
         name = lookup(item, "image.path") or lookup(item, "id")
         images.append({"id": number, "file_name": name, "width": width, "height": height})
-        for shape in lookup(item, "annotations") or ():
-            bbox = box_of(shape)
+        for shape in as_list(lookup(item, "annotations")):
+            bbox = box_of(shape, f"{path}: item {number}")
             if bbox is None:
                 left_out[f"a shape of the kind {lookup(shape, 'type')}"] += 1
             else:
                 row = {"image_id": number, "bbox": bbox, "category_id": lookup(shape, "label_id")}
                 annotations.append(row | {"attributes": lookup(shape, "attributes") or {}})
-    labels = lookup(content, "categories.label.labels") or ()
+    labels = as_list(lookup(content, "categories.label.labels"))
     categories = [{"id": n, "name": lookup(label, "name")} for n, label in enumerate(labels)]
     form = {"images": images, "annotations": annotations, "categories": categories}
     found = coco.read(path, form, options)
@@ -41,9 +43,15 @@ def read(path: Path, content: Any, options: Options) -> list[Labels]:
     return found
 
 
-def box_of(shape: Any) -> Any:
+def as_list(value: Any) -> list:
+    return value if isinstance(value, list) else []
+
+
+def box_of(shape: Any, where: str) -> Any:
     """The box of an annotation, or around its polygon; None for other shapes."""
     if lookup(shape, "type") == "polygon":
-        points = lookup(shape, "points") or ()
-        return around(list(zip(points[::2], points[1::2]))) if points else None
+        points = as_list(lookup(shape, "points"))
+        if not points or len(points) % 2 or not all(isinstance(v, int | float) for v in points):
+            raise UserError(f"{where}: points: expected numbers x, y, x, y, ...")
+        return around(list(zip(points[::2], points[1::2])))
     return lookup(shape, "bbox") if lookup(shape, "type") == "bbox" else None

@@ -10,7 +10,9 @@ Form: https://labelstud.io/guide/export.html
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +27,18 @@ from datasets.importers.records import (
     identity,
     people_labels,
 )
-from datasets.json_fields import identifier
+from datasets.json_fields import identifier, short
 from datasets.mat import LARGEST
 from utils.errors import UserError, first_of
 
 RECTANGLES = "rectanglelabels"
-VALUES = ("text", "choices", "number", "taxonomy", "rating")  # what a field of a region may be
+VALUES = {  # kinds of fields, and where their value is
+    "textarea": "text",
+    "choices": "choices",
+    "number": "number",
+    "taxonomy": "taxonomy",
+    "rating": "rating",
+}
 UNSURE = "identity whose box the form does not say (export JSON instead)"
 MINIMAL = {"annotation_id", "annotator"}  # keys of each task in JSON_MIN and CSV
 
@@ -67,86 +75,111 @@ def value_of(cell: Any) -> Any:
 
 
 def read(path: Path, tasks: Sequence[Any], options: Options) -> list[Labels]:
+    """Read tasks of the form JSON or JSON_MIN."""
     labels = Labels(path, "Label Studio", [])
-    regions = [regions_of(task, options, labels) for task in tasks]
-    found = dict.fromkeys(label for task in regions for _, label, _ in task or ())
+    fields: set[str] = set()  # names of the regions' fields
+    regions = [regions_of(task, options, labels, fields) for task in tasks]
+    if fields and options.attribute not in fields:
+        labels.remarks.append(f"fields of regions: {first_of(sorted(fields))}")
+    found = dict.fromkeys(region.label for some in regions for region in some or ())
     people = people_labels(list(found), options, f"{path}: labels")
-    for number, (task, rows) in enumerate(zip(tasks, regions)):
-        if rows is None:
+    for number, (task, some) in enumerate(zip(tasks, regions)):
+        if some is None:
             continue
         where = f"{path}: task {lookup(task, 'id') or number + 1}"
-        about = task.get("data") if isinstance(task.get("data"), dict) else task
-        name = image_of(about, where)
-        sizes = {size_of(region) for region, _, _ in rows}
+        about = as_dict(task.get("data")) or task
+        sizes = {size_of(region.value) for region in some}
         size = sizes.pop() if len(sizes) == 1 else None
-        boxes = []
-        for region, label, person in rows:
-            if label in people:
-                boxes.append(Box(box_of(region, size, where), person))
-            else:
-                labels.left_out[NO_PERSON] += 1
+        kept = [region for region in some if region.label in people]
+        labels.left_out[NO_PERSON] += len(some) - len(kept)
+        boxes = [Box(box_of(region.value, size, where), region.person) for region in kept]
         camera = identifier(about.get("camera")) or None
+        name = image_of(about, where)
         labels.images.append(LabelledImage(name, boxes, size, camera, shares=size is None))
+    labels.left_out += Counter()  # without zeros
     return [labels]
 
 
-# A region's rectangle (its value and the image's size), its label and its identity.
-Row = tuple[dict, str, str | None]
+@dataclass(frozen=True)
+class Region:
+    """A rectangle. value: its place in per cent, and the image's size."""
+
+    value: dict
+    label: str
+    person: str | None
 
 
-def regions_of(task: Any, options: Options, labels: Labels) -> list[Row] | None:
-    """The rectangles of a task; None if nobody has labelled it."""
+def regions_of(
+    task: Any, options: Options, labels: Labels, fields: set[str]
+) -> list[Region] | None:
+    """Return the rectangles of a task, None if it has no annotation. Add to `fields`."""
     if not isinstance(task, dict):
-        raise UserError(f"{labels.path}: expected a list of tasks, found {type(task).__name__}")
+        raise UserError(f"{labels.path}: expected a list of tasks, found {short(task)} in it")
     if "data" not in task:
         return minimal_regions(task, options, labels)
-    made = [a for a in task.get("annotations") or () if not lookup(a, "was_cancelled")]
+    made = [one for one in dicts_in(task.get("annotations")) if not one.get("was_cancelled")]
     if not made:
         labels.left_out["image without an annotation"] += 1
         return None
-    if len(made) > 1:
-        labels.left_out["second annotation of an image, older"] += len(made) - 1
-    newest = max(made, key=lambda a: (bool(a.get("ground_truth")), str(a.get("updated_at"))))
-    results = [result for result in newest.get("result") or () if isinstance(result, dict)]
+    labels.left_out["older annotation of an image"] += len(made) - 1
+    newest = max(made, key=lambda one: (bool(one.get("ground_truth")), str(one.get("updated_at"))))
     people: dict[str, str | None] = {}
-    named: dict[str, str] = {}
-    for result in results:
-        if result.get("from_name") == options.attribute:
-            people[result.get("id", "")] = field_value(result.get("value"))
-        if result.get("type") == "labels":
-            named[result.get("id", "")] = str((lookup(result, "value.labels") or [""])[0])
-    rows = []
-    for result in results:
-        id, value = result.get("id", ""), result.get("value") or {}
-        if result.get("type") in (RECTANGLES, "rectangle"):
-            label = str((value.get(RECTANGLES) or [named.get(id, "")])[0])
-            sizes = {key: result.get(key) for key in ("original_width", "original_height")}
-            note = " ".join(map(str, lookup(result, "meta.text") or ()))
-            rows.append((value | sizes, label, people.get(id) or identity(note)))
-        elif (
-            result.get("type", "").endswith(("labels", "rectangle")) and result["type"] != "labels"
-        ):
-            labels.left_out[f"a region of the kind {result['type']}"] += 1
-    return rows
+    rectangles: dict[str, dict] = {}
+    names: dict[str, str] = {}
+    for result in dicts_in(newest.get("result")):
+        id, kind = str(result.get("id")), str(result.get("type"))
+        value = as_dict(result.get("value"))
+        if kind in VALUES:
+            fields.add(str(result.get("from_name")))
+        if kind in VALUES and result.get("from_name") == options.attribute:
+            people[id] = field_value(value)
+        elif kind in (RECTANGLES, "rectangle"):
+            keys = ("original_width", "original_height", "meta")
+            rectangles[id] = value | {key: result.get(key) for key in keys}
+        elif kind not in (*VALUES, "labels"):
+            labels.left_out[f"region of the kind {kind}"] += 1
+        names[id] = label_of(value) or names.get(id, "")
+    return [
+        Region(value, names[id], people.get(id) or note_of(value))
+        for id, value in rectangles.items()
+    ]
 
 
-def minimal_regions(task: dict, options: Options, labels: Labels) -> list[Row]:
-    """The rectangles of a task as JSON_MIN has them, paired with the identities in order."""
-    lists = [value for value in task.values() if isinstance(value, list)]
-    rectangles = [one for some in lists for one in some if lookup(one, RECTANGLES)]
+def minimal_regions(task: dict, options: Options, labels: Labels) -> list[Region]:
+    """Return the rectangles of a task of the form JSON_MIN, paired with identities in order."""
+    rectangles = [one for value in task.values() for one in dicts_in(value) if one.get(RECTANGLES)]
     given = task.get(options.attribute) or []
     people = [field_value(one) for one in (given if isinstance(given, list) else [given])]
     if len(people) != len(rectangles):
-        if people:
-            labels.left_out[UNSURE] += len(people)
+        labels.left_out[UNSURE] += len(people)
         people = [None] * len(rectangles)
-    return [(one, str(one[RECTANGLES][0]), person) for one, person in zip(rectangles, people)]
+    return [Region(one, label_of(one), person) for one, person in zip(rectangles, people)]
+
+
+def dicts_in(value: Any) -> list[dict]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def as_dict(value: Any) -> dict:
+    return value if isinstance(value, dict) else {}
+
+
+def label_of(value: dict) -> str:
+    """The first label of a region; empty if it has none."""
+    labels = value.get(RECTANGLES) or value.get("labels")
+    return str(labels[0]) if isinstance(labels, list) and labels else ""
+
+
+def note_of(value: dict) -> str | None:
+    """The identity in the notes of a region, which belong to no field."""
+    notes = lookup(value, "meta.text")
+    return identity(" ".join(map(str, notes))) if isinstance(notes, list) else None
 
 
 def field_value(value: Any) -> str | None:
-    """The identity that a field of a region names."""
+    """The identity in the value of a field."""
     if isinstance(value, dict):
-        value = next((value[key] for key in VALUES if key in value), None)
+        value = next((value[key] for key in VALUES.values() if key in value), None)
     while isinstance(value, list) and len(value) == 1:
         value = value[0]
     return identity(" ".join(map(str, value)) if isinstance(value, list) else value)
@@ -175,8 +208,8 @@ def box_of(region: dict, size: tuple[int, int] | None, where: str) -> list[float
 
 
 def turned_by(region: dict) -> float:
-    angle = region.get("rotation") or 0
-    return float(angle) if isinstance(angle, int | float) else 0.0
+    angle = region.get("rotation")
+    return float(angle) if isinstance(angle, int | float) and abs(angle) < LARGEST else 0.0
 
 
 def image_of(about: dict, where: str) -> str:
