@@ -1,6 +1,8 @@
 """Files in the forms of annotation tools become custom data."""
 
+import copy
 import csv
+import functools
 import json
 import shutil
 import zipfile
@@ -11,8 +13,11 @@ import pytest
 from PIL import Image
 
 from datasets import UNLABELED, load_dataset
+from datasets.importers import read_source
+from datasets.importers.records import Options
 from tests.annotations import write_image
 from tools import import_annotations
+from utils.errors import UserError
 
 A, B = [5, 6, 10, 20], [30, 6, 10, 20]  # boxes x y w h in images of 64 x 48
 
@@ -564,3 +569,52 @@ def test_what_is_wrong_is_one_line(run, tmp_path, case):
     code, printed = run(files[0] if len(files) == 1 else folder, *arguments)
     assert code == 2 and said in printed and not (tmp_path / "own").exists()
     assert not list(tmp_path.glob(".own*"))
+
+
+def places(value, path: tuple = ()) -> list[tuple]:
+    """The path to every value within a JSON value."""
+    found = [path] if path else []
+    inside = value.items() if isinstance(value, dict) else ()
+    for key, one in enumerate(value) if isinstance(value, list) else inside:
+        found += places(one, (*path, key))
+    return found
+
+
+ITEMS = [
+    {
+        "id": "a",
+        "annotations": [{"type": "bbox", "bbox": A, "label_id": 0, "attributes": {"track_id": 0}}],
+        "image": {"path": "a.png", "size": [48, 64]},
+    }
+]
+JSONS = {
+    "COCO": coco(["a.jpg"], [[(A, attributes(person_id="Anna"))]]),
+    "Datumaro": {"items": ITEMS, "categories": {"label": {"labels": [{"name": "person"}]}}},
+    "Label Studio": tasks()[:2],
+    "JSON_MIN": [minimal(region("r", A, "Ben")) | {"image": "a.jpg"}],
+}
+ODD = (None, True, -1, 1e400, "", [], {}, [1], {"a": 1}, 10**30, [None])
+
+
+@pytest.mark.parametrize("kind", JSONS)
+def test_odd_values_anywhere_are_one_line(tmp_path, kind):
+    for number, path in enumerate(places(JSONS[kind]) * 2):
+        content = copy.deepcopy(JSONS[kind])
+        holder = functools.reduce(lambda value, key: value[key], path[:-1], content)
+        holder[path[-1]] = ODD[number % len(ODD)]
+        try:
+            read_source(write(tmp_path / "a.json", content), Options())
+        except UserError as error:
+            assert "\n" not in str(error)
+
+
+def test_odd_characters_anywhere_are_one_line(tmp_path):
+    for folder in (write_cvat_images(tmp_path / "i"), write_cvat_video(tmp_path / "v")):
+        text = (folder / "annotations.xml").read_text()
+        for place in range(0, len(text), 11):
+            odd = ("", "x", "-1", "nan", "9e99", '"', "<")[place % 7]
+            (tmp_path / "a.xml").write_text(text[:place] + odd + text[place + 1 :])
+            try:
+                read_source(tmp_path / "a.xml", Options())
+            except UserError as error:
+                assert "\n" not in str(error)

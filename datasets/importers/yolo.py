@@ -103,5 +103,8 @@ def class_names(folder: Path) -> dict[float, str]:
     except yaml.YAMLError as error:
         raise UserError(f"{path}: expected YAML ({str(error).splitlines()[0]})") from None
     names: Any = content.get("names") if isinstance(content, dict) else None
-    pairs = names.items() if isinstance(names, dict) else enumerate(names or ())
-    return {float(number): str(name) for number, name in pairs}
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict) or not all(isinstance(number, int) for number in names):
+        raise UserError(f"{path}: names: expected the classes' names, found {str(names)[:60]!r}")
+    return {float(number): str(name) for number, name in names.items()}
