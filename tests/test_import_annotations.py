@@ -1,8 +1,6 @@
 """Files in the forms of annotation tools become custom data."""
 
-import copy
 import csv
-import functools
 import json
 import shutil
 import zipfile
@@ -569,43 +567,6 @@ def test_what_is_wrong_is_one_line(run, tmp_path, case):
     code, printed = run(files[0] if len(files) == 1 else folder, *arguments)
     assert code == 2 and said in printed and not (tmp_path / "own").exists()
     assert not list(tmp_path.glob(".own*"))
-
-
-def places(value, path: tuple = ()) -> list[tuple]:
-    """The path to every value within a JSON value."""
-    found = [path] if path else []
-    inside = value.items() if isinstance(value, dict) else ()
-    for key, one in enumerate(value) if isinstance(value, list) else inside:
-        found += places(one, (*path, key))
-    return found
-
-
-ITEMS = [
-    {
-        "id": "a",
-        "annotations": [{"type": "bbox", "bbox": A, "label_id": 0, "attributes": {"track_id": 0}}],
-        "image": {"path": "a.png", "size": [48, 64]},
-    }
-]
-JSONS = {
-    "COCO": coco(["a.jpg"], [[(A, attributes(person_id="Anna"))]]),
-    "Datumaro": {"items": ITEMS, "categories": {"label": {"labels": [{"name": "person"}]}}},
-    "Label Studio": tasks()[:2],
-    "JSON_MIN": [minimal(region("r", A, "Ben")) | {"image": "a.jpg"}],
-}
-ODD = (None, True, -1, 1e400, "", [], {}, [1], {"a": 1}, 10**30, [None])
-
-
-@pytest.mark.parametrize("kind", JSONS)
-def test_odd_values_anywhere_are_one_line(tmp_path, kind):
-    for number, path in enumerate(places(JSONS[kind]) * 2):
-        content = copy.deepcopy(JSONS[kind])
-        holder = functools.reduce(lambda value, key: value[key], path[:-1], content)
-        holder[path[-1]] = ODD[number % len(ODD)]
-        try:
-            read_source(write(tmp_path / "a.json", content), Options())
-        except UserError as error:
-            assert "\n" not in str(error)
 
 
 def test_odd_characters_anywhere_are_one_line(tmp_path):
