@@ -163,6 +163,7 @@ _C.EVAL_CBGM_K1 = 10  # images re-ranked for each query (published for PRW: 30)
 _C.EVAL_CBGM_K2 = 3  # people of the query's image used as context, including the query (PRW: 4)
 _C.EVAL_USE_GT = False  # ground-truth boxes instead of detections: the upper bound
 _C.EVAL_AMP = ""  # precision of the backbone in evaluation: "" (float32), "bf16" or "fp16"
+_C.RUNTIME = "onnxruntime"  # of an .onnx file as --ckpt, or "openvino", whose EVAL_AMP may be bf16
 _C.EVAL_FAST = False  # norms folded, channels last; with EVAL_AMP all layers in half precision
 _C.EVAL_USE_CACHE = False  # evaluate OUTPUT_DIR/eval_cache.pth without a network
 

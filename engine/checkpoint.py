@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from yacs.config import CfgNode
 
+from engine.device import precision_of
 from engine.metadata import (
     MODEL_KEYS,
     QUEUE,
@@ -18,6 +19,7 @@ from engine.metadata import (
 )
 from engine.onnx_net import SUFFIX as ONNX
 from engine.onnx_net import OnnxFile, OnnxNet, read_onnx
+from engine.runtimes.openvino_session import PRECISIONS, OpenVinoSession
 from engine.weights import SUFFIX, TABLE, load_weights
 from models.build import build_net, detection_limits
 from models.network import Network
@@ -27,6 +29,7 @@ from utils.files import load_file
 from utils.states import load_state, not_finite, state_digest
 
 LUT = TABLE + "lut"
+RUNTIMES = ("onnxruntime", "openvino")  # of an ONNX file
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,14 @@ class Checkpoint:
         Raises:
             UserError: if the config describes another model.
         """
-        return self._onnx_net(cfg, device) if self.graph else self.search_net(cfg, device)
+        if cfg.RUNTIME not in RUNTIMES:
+            raise UserError(f"RUNTIME: expected {' or '.join(RUNTIMES)}, found {cfg.RUNTIME}")
+        if self.graph:
+            openvino = cfg.RUNTIME == "openvino"
+            return (self._openvino_net if openvino else self._onnx_net)(cfg, device)
+        if RUNTIMES[0] != cfg.RUNTIME:
+            raise UserError(f"RUNTIME {cfg.RUNTIME}: expected an ONNX file, found {self.where}")
+        return self.search_net(cfg, device)
 
     def search_net(self, cfg: CfgNode, device: torch.device) -> SearchNet:
         """Build the network as a module in eval mode.
@@ -140,6 +150,18 @@ class Checkpoint:
                     "was chosen at its export"
                 )
         return OnnxNet(session, detection_limits(cfg))
+
+    def _openvino_net(self, cfg: CfgNode, device: torch.device) -> OnnxNet:
+        assert self.graph
+        check_same_model(self.cfg, cfg, self.where, inference_keys(cfg))
+        amp = precision_of("EVAL_AMP", cfg.EVAL_AMP)
+        if amp not in PRECISIONS or cfg.EVAL_FAST or cfg.DEVICE.startswith("cuda"):
+            raise UserError(
+                "RUNTIME openvino: expected EVAL_AMP '' or bf16, EVAL_FAST False and the CPU; "
+                f"found {cfg.EVAL_AMP!r}, {cfg.EVAL_FAST} and DEVICE {cfg.DEVICE}"
+            )
+        session = OpenVinoSession(self.graph.data, amp, self.where)
+        return OnnxNet(session, detection_limits(cfg), amp)
 
 
 def _table_of(net: SearchNet) -> dict[str, torch.Tensor]:

@@ -39,13 +39,15 @@ class OnnxNet(Network):
     """The graph of models.onnx_graph in an onnxruntime session, which runs it image by image.
 
     Args:
-        session: onnxruntime's.
+        session: onnxruntime's, or an OpenVinoSession.
         limits: those that the graph was exported with.
+        amp: the precision of the session; None: that of the file.
     """
 
-    def __init__(self, session: Any, limits: DetectionLimits):
+    def __init__(self, session: Any, limits: DetectionLimits, amp: torch.dtype | None = None):
         self.session = session
         self._limits = limits
+        self.amp = amp
 
     @property
     def limits(self) -> DetectionLimits:
@@ -54,9 +56,9 @@ class OnnxNet(Network):
     def detect_and_embed(
         self, images: list[Tensor], boxes: Sequence[Tensor], amp: torch.dtype | None = None
     ) -> tuple[list[Detections], list[Tensor]]:
-        """See Network. The results are on the device of the images. amp must be None: the precision
-        is fixed in the file."""
-        assert amp is None
+        """See Network. The results are on the device of the images. amp must be the precision of
+        the session."""
+        assert amp == self.amp
         found, embedded = zip(*map(self._run, images, boxes))
         return list(found), list(embedded)
 
