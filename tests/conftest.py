@@ -1,4 +1,4 @@
-"""What several test modules look at: a tiny dataset and a tiny network."""
+"""Fixtures of several test modules: a tiny dataset, a tiny network, programs in this process."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from tests.annotations import write_cuhk, write_image, write_protocol
 from tests.tiny import TINY, pairs
 from utils.errors import run_main
 
-hypothesis.settings.register_profile(  # the same examples each time, however busy the machine
+hypothesis.settings.register_profile(  # the same examples in every run, and no time limit
     "suite",
     derandomize=True,
     deadline=None,
@@ -42,7 +42,7 @@ SIZES = {
 
 @pytest.fixture(autouse=True)
 def threads() -> Iterator[None]:
-    """As they were: a benchmark's `--threads` would change the last digits of later tests."""
+    """Restore the number of threads, which changes the last digits of results in later tests."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -89,7 +89,7 @@ def net() -> SearchNet:
 def program(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    """program(main, *arguments): run it in this process; (exit code, stdout, stderr)."""
+    """program(main, *arguments): run it in this process. Returns (exit code, stdout, stderr)."""
 
     def call(main: Callable[[], int | None], *arguments: Any) -> tuple[int, str, str]:
         capsys.readouterr()

@@ -1,4 +1,4 @@
-"""A tiny network that finds people everywhere, and pictures and videos for it to look at."""
+"""A tiny network with detections in every image, and pictures and videos for it."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def noise(size: tuple[int, int], seed: int) -> Image.Image:
 
 
 def save_net(path: Path, person: float, seed: int = 0) -> None:
-    """A checkpoint that finds people everywhere (person > 0) or nowhere."""
+    """Write a checkpoint with detections in every image (person > 0) or in none."""
     torch.manual_seed(seed)
     cfg = load_cfg(None, pairs(SMALL))
     net = build_net(cfg, num_pids=3)
@@ -32,7 +32,7 @@ def save_net(path: Path, person: float, seed: int = 0) -> None:
 
 
 def make_world(folder: Path) -> Path:
-    """cfg.yaml, everyone.pth, nobody.pth, other.pth; gallery/ of three pictures; query.jpg."""
+    """Write cfg.yaml, everyone.pth, nobody.pth, other.pth, gallery/ (three pictures), query.jpg."""
     (folder / "gallery").mkdir()
     for i, size in enumerate([(96, 64), (60, 90), (96, 64)]):
         noise(size, i).save(folder / "gallery" / f"s{i}.{'png' if i else 'jpg'}")
@@ -45,6 +45,6 @@ def make_world(folder: Path) -> Path:
 
 
 def moving(count: int, step: int = 4) -> list[np.ndarray]:
-    """Frames of a video: one picture that glides by."""
+    """Frames of a video in which one picture moves to the right."""
     pixels = np.asarray(noise((96, 64), 7))
     return [np.roll(pixels, step * i, 1) for i in range(count)]

@@ -1,4 +1,4 @@
-"""torch.hub gives the Searcher of a checkpoint, also beside packages of the same names."""
+"""torch.hub returns the Searcher of a checkpoint, also beside packages of the same names."""
 
 import subprocess
 import sys
@@ -73,7 +73,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def beside(tmp_path: Path) -> Path:
-    """A folder with a `utils`, `models` and `datasets` of its own."""
+    """A folder with other modules named `utils`, `models` and `datasets`."""
     (tmp_path / "utils.py").write_text("def helper():\n    return 1\n")
     for package, module in (("models", "yolo"), ("datasets", "arrow")):
         (tmp_path / package).mkdir()
@@ -83,17 +83,17 @@ def beside(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_hub_gives_the_searcher_and_imports_nothing_in_view(world: Path, beside: Path) -> None:
+def test_hub_returns_the_searcher_and_leaves_imports_unchanged(world: Path, beside: Path) -> None:
     people, new, helper, missing = run(ALONE, world, beside)
     assert people == "5 1 16 1.0" and (new, helper) == ("0 True", "1")
-    assert missing == f"--ckpt {world}/missing.pth: no such file"
+    assert f"--ckpt {world}/missing.pth" in missing
 
 
 @pytest.mark.slow
-def test_packages_of_the_same_names_that_were_imported_first(world: Path, beside: Path) -> None:
+def test_packages_of_the_same_names_may_be_imported_before(world: Path, beside: Path) -> None:
     assert run(OTHERS_FIRST, world, beside) == ["5"]
 
 
 @pytest.mark.slow
-def test_a_process_that_has_imported_this_repository(world: Path, beside: Path) -> None:
+def test_the_repository_may_be_imported_before(world: Path, beside: Path) -> None:
     assert run(THIS_FIRST, world, beside) == ["5"]

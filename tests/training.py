@@ -1,4 +1,4 @@
-"""Tiny trainings in processes of their own, to be killed, and what they leave behind."""
+"""Tiny trainings in processes of their own, and comparison of the files that they write."""
 
 import json
 import multiprocessing
@@ -34,13 +34,13 @@ SOLVER: {MAX_EPOCHS: 2, MILESTONES: [1], BASE_LR: 0.02}
 EVAL_USE_GT: True
 """
 PROGRAMS = {"base": train_base, "ddps": train_ddps}
-# Children start from a server that has imported everything and computed nothing: fast and safe.
+# Processes are forked from a server that has imported all modules and computed nothing.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.training"])
 
 
 def make_data(folder: Path, frames: int = 15) -> Path:
-    """Four fifths of the frames are for training. Returns the root; a config lies beside it."""
+    """Write a dataset, four fifths of it for training, and a config. Returns the dataset's root."""
     write_dataset(
         str(folder / "data"),
         identities=9,
@@ -55,7 +55,7 @@ def make_data(folder: Path, frames: int = 15) -> Path:
 
 
 def make_whole_run(folder: Path) -> Path:
-    """Data, a config, and a run that was never stopped, in `folder`, which it returns."""
+    """Write data, a config and an uninterrupted run into `folder`, and return it."""
     make_data(folder)
     run = Run(folder, "whole")
     assert run.wait() == 0, run.text
@@ -63,8 +63,11 @@ def make_whole_run(folder: Path) -> Path:
 
 
 class Run:
-    """One start of a program; `sabotage` runs before it, in its process; env: for the process;
-    name: of the file with what it says, for runs at the same time."""
+    """One start of a program in a process of its own.
+
+    sabotage: called before the program, in its process; env: environment variables; name: of the
+    file with its output, for simultaneous runs.
+    """
 
     def __init__(
         self,
@@ -100,7 +103,7 @@ class Run:
         self.process.join(120)
         if self.process.exitcode is None:
             self.process.kill()
-            raise AssertionError("it hangs")
+            raise AssertionError("the program does not end")
         return self.process.exitcode
 
     @property
@@ -109,7 +112,7 @@ class Run:
 
 
 def rank_environments(count: int) -> list[dict[str, str]]:
-    """What torchrun tells each of its ranks."""
+    """The environment variables that torchrun sets for each rank."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -118,7 +121,7 @@ def rank_environments(count: int) -> list[dict[str, str]]:
 
 
 def run_ranks(count: int, *args, **options) -> list[Run]:
-    """The same run on several ranks that find each other as those of torchrun do; finished."""
+    """The same run on several ranks, connected as by torchrun. Returns when all have ended."""
     runs = [Run(*args, env=env, **options) for env in rank_environments(count)]
     for started in runs:
         started.wait()
@@ -133,8 +136,10 @@ def _main(
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     torch.set_num_threads(1)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored, and so left alone, under nohup
-    multiprocessing.set_start_method("fork", force=True)  # as outside: the server's would stay
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
+    multiprocessing.set_start_method(
+        "fork", force=True
+    )  # as in a program of its own, not as in the server
     sys.argv = command
     if sabotage:
         sabotage()
@@ -143,7 +148,7 @@ def _main(
 
 
 def children(pid: int) -> list[int]:
-    """Processes that this one has started, and that still run."""
+    """The running processes that a process has started."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
@@ -152,7 +157,7 @@ def die() -> None:
 
 
 def scalars(out: Path) -> dict[str, list[tuple[int, float]]]:
-    """Every TensorBoard curve but the times, point by point: one told twice is there twice."""
+    """All TensorBoard curves except times, with repeated points if a point was written twice."""
     events = EventAccumulator(str(out), {"scalars": 0}).Reload()
     return {
         tag: [(e.step, e.value) for e in events.Scalars(tag)]
@@ -175,13 +180,13 @@ def same(a, b) -> bool:
 
 
 def state(path: Path) -> dict:
-    """All that a checkpoint holds but the folder's name."""
+    """The content of a checkpoint except its config, which contains the folder's name."""
     saved = torch.load(path, weights_only=True)
     return {key: value for key, value in saved.items() if key != "config"}
 
 
 def differences(a: Path, b: Path, last: str = "epoch_01.pth") -> list[str]:
-    """What two finished runs left that is not the same."""
+    """Names of the parts in which two finished runs differ."""
     checks = {
         "last checkpoint": lambda out: state(out / last),
         "best checkpoint": lambda out: state(out / "best.pth"),
