@@ -230,8 +230,8 @@ def fake(bar: dict[str, list[float]]) -> Results:
 )
 def test_undecided_comparisons_need_more_seeds(theirs, more):
     found = fake({PAIR[0]: theirs, PAIR[1]: [56, 57, 56, 70, 80]})
-    wanted = [ROWS[key] for key in PAIR] if more else []
-    assert results_module.undecided(found) == wanted
+    expected = [ROWS[key] for key in PAIR] if more else []
+    assert results_module.undecided(found) == expected
 
 
 def test_ddps_over_other_methods_is_among_the_comparisons():
@@ -249,8 +249,8 @@ def test_the_order_of_runs(monkeypatch, tmp_path):
     """Tuning runs, all rows with the first seeds, then undecided rows with more seeds."""
     asked, results = [], {key: {} for key in ROWS}
 
-    def finish(self, wanted):
-        for row, seed in wanted:
+    def finish(self, needed):
+        for row, seed in needed:
             asked.append((row.key, seed))
             if row.key in results:
                 gained = 9 if row.key.endswith("ddps") else 0
@@ -310,7 +310,7 @@ def test_thirds_and_cells():
 
 
 def test_page_is_written_from_the_kept_results(monkeypatch, tmp_path):
-    """--page writes it anew, and the page in docs/ is up to date."""
+    """--page writes the page, and the page in docs/ is up to date."""
     folder = tmp_path / "benchmark"
     shutil.copytree(FOLDER, folder)
     monkeypatch.setattr(sys, "argv", ["benchmark", "--page", "--out", str(folder)])
@@ -326,14 +326,14 @@ def test_the_readme_agrees_with_the_results():
         for row in GROUPS[f"students: {student}"]:
             runs = results.runs[row.key]
             trained[row.title] = list(runs.values()) if runs.keys() >= {*SEEDS} else []
-    wanted = {}
+    expected = {}
     for title, runs in trained.items():
         names = ("mAP", "top-1") if runs else ()
         means = [results_module.mean_and_deviation(runs, name)[0] for name in names]
-        wanted[title] = " / ".join(f"{mean:.1f}" for mean in means)
+        expected[title] = " / ".join(f"{mean:.1f}" for mean in means)
     lines = (FOLDER.parents[1] / "README.md").read_text().splitlines()
     rows = [[cell.strip() for cell in line.split("|")] for line in lines]
-    assert {row[1]: row[4] for row in rows if len(row) > 4 and row[1] in wanted} == wanted
+    assert {row[1]: row[4] for row in rows if len(row) > 4 and row[1] in expected} == expected
 
 
 def test_kept_results_belong_to_current_rows():

@@ -219,63 +219,50 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+SCORE_COLUMNS = ["", "seconds", "loop (scaled) s", "speed-up", "AP difference", "peak GiB so far"]
+GROWTH_COLUMNS = [
+    "queries",
+    "images",
+    "million pairs",
+    "seconds",
+    "ns per pair",
+    "+ CBGM s",
+    "ns per pair",
+]
+
+
+def prw_rows(images: int, queries: int, args: argparse.Namespace) -> list[list]:
+    """Table rows for a case as large as PRW."""
+    case = draw("PRW", images, queries, 40, 30, 4, args.seed)
+    protocol = protocol_of(case, -1, args.seed)
+    searches = [search_row(case, protocol, cbgm, args.loop_queries) for cbgm in (None, case.cbgm)]
+    return [detection_row(case), *searches]
+
+
+def cuhk_rows(images: int, queries: int, args: argparse.Namespace) -> list[list]:
+    """Table rows for a case as large as CUHK-SYSU, with all its gallery sizes."""
+    case = draw("CUHK-SYSU", images, queries, 2, 10, 3, args.seed)
+    sizes = [size for size in (*SIZES, -1) if size <= len(case.dets)]
+    protocols = [protocol_of(case, size, args.seed) for size in sizes]
+    rows = [detection_row(case)]
+    for cbgm in (None, case.cbgm):
+        rows += [search_row(case, protocol, cbgm, args.loop_queries) for protocol in protocols]
+        rows.append(together_row(case, protocols, cbgm))
+    return rows
+
+
 def main() -> None:
     args = parse_args()
     torch.set_num_threads(args.threads)
     print(f"{describe_machine(torch.device('cpu'))}, seed {args.seed}")
     images, queries = int(6112 * args.scale), int(2057 * args.scale)
-    table = []
-    prw = draw("PRW", images, queries, 40, 30, 4, args.seed)
-    table.append(detection_row(prw))
-    for cbgm in (None, prw.cbgm):
-        table.append(search_row(prw, protocol_of(prw, -1, args.seed), cbgm, args.loop_queries))
-    del prw
-    cuhk = draw("CUHK-SYSU", int(6978 * args.scale), int(2900 * args.scale), 2, 10, 3, args.seed)
-    protocols = [
-        protocol_of(cuhk, size, args.seed) for size in (*SIZES, -1) if size <= len(cuhk.dets)
-    ]
-    table.append(detection_row(cuhk))
-    for cbgm in (None, cuhk.cbgm):
-        table += [search_row(cuhk, protocol, cbgm, args.loop_queries) for protocol in protocols]
-        table.append(together_row(cuhk, protocols, cbgm))
-    print(
-        tabulate(
-            table,
-            headers=[
-                "",
-                "seconds",
-                "loop (scaled) s",
-                "speed-up",
-                "AP difference",
-                "peak GiB so far",
-            ],
-            floatfmt=("", ".2f", ".0f", ".0f", ".0e", ".2f"),
-        )
-    )
-    del cuhk, protocols
-    sizes = [
-        (images, queries // 2),
-        (images // 2, queries),
-        (images, queries),
-        (images, 2 * queries),
-        (2 * images, queries),
-    ]
+    rows = prw_rows(images, queries, args)
+    rows += cuhk_rows(int(6978 * args.scale), int(2900 * args.scale), args)
+    print(tabulate(rows, SCORE_COLUMNS, floatfmt=("", ".2f", ".0f", ".0f", ".0e", ".2f")))
     print("\nPRW, whole gallery, at half and double sizes:")
-    print(
-        tabulate(
-            [growth_row(*size, args.seed) for size in sizes],
-            floatfmt=".1f",
-            headers=[
-                "queries",
-                "images",
-                "million pairs",
-                "seconds",
-                "ns per pair",
-                "+ CBGM s",
-                "ns per pair",
-            ],
-        )
-    )
+    sizes = [(1, 0.5), (0.5, 1), (1, 1), (1, 2), (2, 1)]
+    growth = [growth_row(int(i * images), int(q * queries), args.seed) for i, q in sizes]
+    print(tabulate(growth, GROWTH_COLUMNS, floatfmt=".1f"))
     print(f"system load at the end: {os.getloadavg()[0]:.1f}")
 
 

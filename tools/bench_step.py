@@ -11,6 +11,7 @@ are measured under the same load.
 Images, of the config's input size, and weights are random; the cost is the same as in training.
 """
 
+import argparse
 import statistics
 import sys
 import time
@@ -215,7 +216,30 @@ def report(*rows: list) -> None:
         print(f"{name}: {text}", file=sys.stderr)
 
 
-def main() -> None:
+def measure_option(setting: tuple, name: str, options: list[str], repeats: int) -> list | None:
+    """The table row of a memory-saving option; None if this network does not support it."""
+    path, teacher, overrides = setting
+    try:
+        (steps,) = in_turn([Bench(path, teacher, [*overrides, *options])], repeats)
+        return [name, *summary(steps)]
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return None
+    except (RuntimeError, MemoryError) as error:
+        if not (isinstance(error, BrokenProcessPool) or no_memory(error)):
+            raise
+        return [name, None, None]
+
+
+def table(rows: list[list]) -> str:
+    """The rows with their memory and time relative to the first row."""
+    _, memory, seconds = rows[0]
+    rows = [[*row, row[1] / memory, row[2] / seconds] if row[1] and memory else row for row in rows]
+    headers = ["option", "peak GiB", "s per step", "memory (relative)", "time (relative)"]
+    return tabulate(rows, headers, floatfmt=".2f", missingval="out of memory")
+
+
+def parse_args() -> argparse.Namespace:
     parser = program_parser(__doc__)
     parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML config")
     parser.add_argument(
@@ -237,49 +261,33 @@ def main() -> None:
         help="timed steps after a warm-up (default: 3)",
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config values")
-    args = parser.parse_intermixed_args()
+    return parser.parse_intermixed_args()
+
+
+def main() -> None:
+    args = parse_args()
     cfg = load_cfg(args.cfg, args.overrides)
     device = choose_device(cfg.DEVICE)
-    trials = measures(cfg.INPUT.BATCH_SIZE_TRAIN, device)
-    setting = args.cfg, args.teacher
+    setting = args.cfg, args.teacher, args.overrides
+    options = measures(cfg.INPUT.BATCH_SIZE_TRAIN, device)
     try:
         plain = has_plain_step(cfg, args.teacher)
-        rows, lines = compare_with_plain((*setting, args.overrides), plain, args.repeats)
+        rows, lines = compare_with_plain(setting, plain, args.repeats)
     except BrokenProcessPool:
         raise UserError(
             f"--cfg {args.cfg}: a step was stopped, most likely for lack of memory; expected a "
             "smaller INPUT.BATCH_SIZE_TRAIN or INPUT.MAX_SIZE"
         ) from None
     report(*rows)
-    for name, options in list(trials.items())[1:] if args.measures == "all" else []:
-        try:
-            (steps,) = in_turn([Bench(*setting, [*args.overrides, *options])], args.repeats)
-            rows.append([name, *summary(steps)])
-        except UserError as error:  # this network does not support the option
-            print(f"{name}: {error}", file=sys.stderr)
-            continue
-        except (RuntimeError, MemoryError) as error:
-            if not (isinstance(error, BrokenProcessPool) or no_memory(error)):
-                raise
-            rows.append([name, None, None])
-        report(rows[-1])
-    _, memory, seconds = rows[0]
-    table = [
-        [*row, row[1] / memory, row[2] / seconds] if row[1] and memory else row for row in rows
-    ]
+    for name in list(options)[1:] if args.measures == "all" else []:
+        if row := measure_option(setting, name, options[name], args.repeats):
+            rows.append(row)
+            report(row)
     print(
         f"{describe_machine(device)}\n{args.cfg}"
         f"{f' with teacher {args.teacher}' if args.teacher else ''}, batch of "
         f"{cfg.INPUT.BATCH_SIZE_TRAIN} images of {cfg.INPUT.MIN_SIZE}×{cfg.INPUT.MAX_SIZE}; "
-        f"seed {cfg.SEED}, median of {args.repeats} steps"
-    )
-    print(
-        tabulate(
-            table,
-            ["option", "peak GiB", "s per step", "memory (relative)", "time (relative)"],
-            floatfmt=".2f",
-            missingval="out of memory",
-        )
+        f"seed {cfg.SEED}, median of {args.repeats} steps\n{table(rows)}"
     )
     print("\n".join(lines))
 
