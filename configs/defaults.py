@@ -153,8 +153,8 @@ _C.DISTILLER.HINT = CN()  # regression of feature maps (FitNets)
 _C.DISTILLER.HINT.WEIGHT = 1.0
 
 # CUHK-SYSU: 50, 100, 500, 1000, 2000, 4000, -1 for all images, "Occlusion", "Resolution", or a list
-# of these, evaluated together in one table. PRW has one gallery. Custom data: the number of images
-# drawn for each query, or -1.
+# of these, evaluated together in one table. PRW: -1, since it has one gallery. Custom data: the
+# number of images drawn for each query, or -1.
 _C.EVAL_GALLERY_SIZE = 100
 _C.EVAL_QUERY_FILE = ""  # PRW: a file in DATA_ROOT with a subset of the queries
 _C.EVAL_CROSS_CAMERA = False  # PRW, custom data: only images of other cameras

@@ -10,7 +10,6 @@ from collections import Counter
 import numpy as np
 
 from datasets.base import (
-    GALLERY_SIZE,
     SearchDataset,
     check_root,
     corners,
@@ -32,16 +31,16 @@ BOX_VARIABLES = ("box_new", "anno_file", "anno_previous")  # the real files use 
 class PRW(SearchDataset):
     def protocol(
         self,
-        gallery_size: int | str = GALLERY_SIZE,
+        gallery_size: int | str = -1,
         cross_camera: bool = False,
         query_file: str = "",
     ) -> Protocol:
         """Return the protocol of all test frames but the query's own; see SearchDataset.protocol.
 
         `query_file` has the form of query_info.txt (the mini set lists 30 queries). PRW has one
-        gallery: `gallery_size` is -1 or the default.
+        gallery: `gallery_size` is -1.
         """
-        if gallery_size not in (-1, GALLERY_SIZE):
+        if gallery_size != -1:
             raise UserError(
                 "EVAL_GALLERY_SIZE: PRW has one gallery, all test frames but the "
                 f"query's own; expected -1, found {gallery_size!r}"

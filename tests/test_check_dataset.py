@@ -26,10 +26,12 @@ def check(tmp_path, monkeypatch, capsys):
     def run(spoil=lambda root: None, *overrides):
         write_prw(tmp_path, train, test, queries)
         spoil(tmp_path)
+        root = str(tmp_path)
+        prw = "INPUT.DATASET", "PRW", "INPUT.DATA_ROOT", root, "EVAL_GALLERY_SIZE", "-1"
         monkeypatch.setattr(
             sys,
             "argv",
-            ["check_dataset", "INPUT.DATASET", "PRW", "INPUT.DATA_ROOT", str(tmp_path), *overrides],
+            ["check_dataset", *prw, *overrides],
         )
         code = check_dataset.main()
         out, err = capsys.readouterr()

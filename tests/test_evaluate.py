@@ -225,16 +225,15 @@ def test_prw_protocols_come_from_the_config(tmp_path):
     data = load_dataset("PRW", str(tmp_path))
 
     def protocol(*pairs):
-        return ev.protocols_of(data, load_cfg(None, list(pairs)))[0]
+        cfg = load_cfg(None, ["EVAL_GALLERY_SIZE", "-1", *pairs])
+        return ev.protocols_of(data, cfg)[0]
 
     assert protocol().listed.sum(1).tolist() == [2, 2]
     assert protocol("EVAL_CROSS_CAMERA", "True").listed.sum(1).tolist() == [1, 2]
     assert protocol("EVAL_QUERY_FILE", "mini.txt").queries.tolist() == [1]
-    assert protocol("EVAL_GALLERY_SIZE", "-1").listed.sum(1).tolist() == [2, 2]
-    both = ev.protocols_of(data, load_cfg(None, ["EVAL_GALLERY_SIZE", "[100, -1]"]))
-    assert [one.size for one in both] == [-1]  # the one gallery, once
-    with pytest.raises(UserError, match="EVAL_GALLERY_SIZE.*found 500"):
-        protocol("EVAL_GALLERY_SIZE", "500")
+    for size in ("50", "100", "'Occlusion'", "[100, -1]"):  # sizes that other datasets have
+        with pytest.raises(UserError, match="EVAL_GALLERY_SIZE: .*expected -1, found"):
+            protocol("EVAL_GALLERY_SIZE", size)
     with pytest.raises(UserError, match="none.txt: missing"):
         protocol("EVAL_QUERY_FILE", "none.txt")
 
