@@ -1,6 +1,8 @@
 """Training curves in TensorBoard. Each point is written once, at the number of steps done."""
 
+import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,8 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from utils.errors import UserError, reason_of
+
+EVENTS = re.compile(r"events\.out\.tfevents\.(\d{10,})")
 
 
 class Curves:
@@ -70,6 +74,8 @@ def curves_in(folder: Path, step: int, first: bool) -> Iterator[Curves]:
     threading.excepthook = lambda args: issubclass(args.exc_type, OSError) or before(args)
     try:
         with _writing(folder):
+            if first:
+                order_before(folder, int(time.time()))
             curves = Curves(folder, SummaryWriter(folder, purge_step=step) if first else None)
         try:
             yield curves
@@ -77,3 +83,25 @@ def curves_in(folder: Path, step: int, first: bool) -> Iterator[Curves]:
             curves.close()
     finally:
         threading.excepthook = before
+
+
+def order_before(folder: Path, now: int) -> None:
+    """Rename the event files in `folder` if the next one would not be read after them.
+
+    TensorBoard reads event files in the order of the times in their names, and points of a file
+    replace those of the files before it. If the clock was set back, or a run resumes within the
+    second of its start, the times of the old files are lowered; their order is kept.
+
+    Args:
+        now: time of the next file, in seconds.
+    """
+    files = sorted(path for path in folder.glob("events.out.tfevents.*") if EVENTS.match(path.name))
+    times = [int(EVENTS.match(path.name)[1]) for path in files]
+    if not files or times[-1] < now:
+        return
+    first = max(min(times[0], now - len(files)), 0)
+    for number, path in enumerate(files):
+        new = path.with_name(EVENTS.sub(f"events.out.tfevents.{first + number:010d}", path.name))
+        while new != path and new.exists():
+            new = new.with_name(new.name + "_")
+        path.rename(new)
