@@ -44,7 +44,7 @@ def field(
 def convert(value: Any, kind: Callable[[Any], Any], where: str) -> Any:
     made = kind(value)
     if made is None:
-        raise UserError(f"{where}: expected {kind.__doc__}, found {short(value)}")
+        raise UserError(f"{where}: expected {EXPECTED[kind]}, found {short(value)}")
     return made
 
 
@@ -55,32 +55,42 @@ def short(value: Any) -> str:
 
 
 def identifier(value: Any) -> str | None:
-    """a number or a text"""
+    """A number or text that names a person, as text; None for anything else."""
     if isinstance(value, float) and math.isfinite(value):
         return str(int(value) if value.is_integer() else value)
     return str(value).strip() if type(value) in (int, str) else None
 
 
 def text(value: Any) -> str | None:
-    """a text"""
+    """Text that is not empty; None for anything else."""
     return value if isinstance(value, str) and value.strip() else None
 
 
 def box(value: Any) -> list[float] | None:
-    """four numbers x y w h"""
+    """Four finite numbers x y w h; None for anything else."""
     number = (int, float)
     whole = isinstance(value, list) and len(value) == 4 and all(type(v) in number for v in value)
     return value if whole and all(abs(v) < LARGEST for v in value) else None
 
 
 def flag(value: Any) -> int | None:
-    """0 or 1"""
+    """0 or 1; None for anything else."""
     return int(value) if value in (0, 1) else None
 
 
 def person_name(value: Any) -> str | None:
-    """a number or a text"""
+    """As `identifier`; NaN is an empty name."""
     return "" if isinstance(value, float) and math.isnan(value) else identifier(value)
+
+
+# What messages say was expected.
+EXPECTED: dict[Callable[[Any], Any], str] = {
+    identifier: "a number or a text",
+    text: "a text",
+    box: "four numbers x y w h",
+    flag: "0 or 1",
+    person_name: "a number or a text",
+}
 
 
 def labelled(person: str | None) -> str | None:

@@ -3,7 +3,6 @@
 python -m tools.check_dataset --cfg configs/... [KEY VALUE ...]    (exit code 1: it would break)
 """
 
-import argparse
 import functools
 import sys
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from datasets import UNLABELED, Scene, SearchDataset, load_dataset
 from datasets.loaders import scene_pixels
 from engine.evaluation.evaluate import check_settings
 from engine.evaluation.extract import check_queries, queries_of, query_boxes
+from utils.arguments import program_parser
 from utils.errors import UserError, run_main
 from utils.media import PictureError, orientation
 
@@ -135,7 +135,7 @@ def refusals(dataset: SearchDataset, sizes: np.ndarray, cfg: CfgNode) -> list[st
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = program_parser(__doc__)
     parser.add_argument("--cfg", metavar="FILE", help="YAML config (default: the defaults)")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE")
     args = parser.parse_intermixed_args()

@@ -45,7 +45,7 @@ from utils.files import check_target, written_beside
 from utils.optional import optional
 
 ENDS = [f"  {name}: {text}" for name, text in (INPUTS | OUTPUTS).items()]
-USAGE = "\n".join([__doc__, "Inputs and outputs:", *ENDS])
+USAGE = "\n".join([__doc__ or "", "Inputs and outputs:", *ENDS])
 CPU = torch.device("cpu")
 OPSET = 18
 TESTED = "2.14"  # version of torch; its exporter changes with every version

@@ -76,7 +76,8 @@ def parse_args() -> argparse.Namespace:
 
 
 def split(words: list[str]) -> tuple[list[Path], list[str]]:
-    """Separate sources from pairs KEY VALUE.
+    """Separate sources from pairs KEY VALUE. A file or folder that has the name of a config
+    key is a source.
 
     Raises:
         UserError: if a source is empty.
@@ -84,7 +85,7 @@ def split(words: list[str]) -> tuple[list[Path], list[str]]:
     keys, sources, overrides = flatten(get_cfg()), [], []
     rest = iter(words)
     for word in rest:
-        if word in keys:
+        if word in keys and not Path(word).exists():
             overrides += [word, *([value] if (value := next(rest, None)) is not None else [])]
         elif not word.strip():
             raise UserError(f"SOURCE: expected a path, found {word!r}")
