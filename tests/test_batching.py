@@ -49,3 +49,25 @@ def test_a_part_without_an_image_is_refused():
     settings = ["INPUT.BATCH_SIZE_TRAIN", "3", "SOLVER.ACCUMULATE", "4"]
     with pytest.raises(UserError, match=r"INPUT\.BATCH_SIZE_TRAIN: .* SOLVER\.ACCUMULATE 4.* 3$"):
         Batching.of(load_cfg(None, settings))
+
+
+@pytest.mark.parametrize(
+    "size, accumulate, ranks, sync, images",
+    [
+        (5, 1, 1, False, 5),
+        (5, 1, 4, False, 1),
+        (5, 1, 4, True, 5),
+        (8, 1, 4, False, 2),
+        (8, 4, 1, False, 2),
+        (8, 5, 1, False, 1),
+        (8, 2, 4, True, 4),
+        (1, 1, 1, False, 1),
+    ],
+)
+def test_a_norm_of_single_images_is_warned_of(size, accumulate, ranks, sync, images):
+    batching = Batching(size, accumulate, 0, ranks)
+    assert batching.images_of_norm(sync) == images
+    warning = batching.norm_warning(sync)
+    assert bool(warning) == (images < 2)
+    assert ("SOLVER.SYNC_BN" in warning) == (images < 2 and ranks > 1 and not sync)
+    assert ("smaller SOLVER.ACCUMULATE" in warning) == (images < 2 and accumulate > 1)

@@ -68,6 +68,26 @@ class Batching:
         small batch leaves no share to this rank."""
         return batch[split_slice(len(batch), self.rank, self.ranks)] or batch[:1]
 
+    def images_of_norm(self, sync: bool) -> int:
+        """The fewest images that a BatchNorm sees in a full batch; sync: SOLVER.SYNC_BN, with which
+        it sees one part of every rank."""
+        ranks = 1 if sync else self.ranks
+        return self.size // self.accumulate // ranks
+
+    def norm_warning(self, sync: bool) -> str:
+        """Return a warning if a BatchNorm sees fewer than two images, otherwise ""."""
+        images = self.images_of_norm(sync)
+        if images >= 2:
+            return ""
+        ways = ["a larger INPUT.BATCH_SIZE_TRAIN"]
+        ways += ["a smaller SOLVER.ACCUMULATE"] if self.accumulate > 1 else []
+        ways += ["on GPUs SOLVER.SYNC_BN True"] if self.ranks > 1 and not sync else []
+        return (
+            f"warning: a BatchNorm computes its statistics from single images: "
+            f"INPUT.BATCH_SIZE_TRAIN is {self.size}, with {self.ranks} ranks and SOLVER.ACCUMULATE {self.accumulate}; "
+            f"{' or '.join(ways)} avoids that (docs/training.md)"
+        )
+
     def parts(self, images: list[Tensor], targets: list[Target], count: int) -> list[Part]:
         """Divide what this rank has read of a batch.
 

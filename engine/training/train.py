@@ -170,6 +170,8 @@ class Trainer:
         if resume:
             self.resume(checkpoint)
         from_first(self.describe)
+        if warning := self.batching.norm_warning(self.cfg.SOLVER.SYNC_BN):
+            print(warning)
         with curves_in(self.folder, self.done, rank() == 0) as curves, self.signals.defer():
             if self.epoch and not self.step:
                 self.evaluate(curves)
