@@ -83,8 +83,9 @@ class Batching:
         ways += ["a smaller SOLVER.ACCUMULATE"] if self.accumulate > 1 else []
         ways += ["on GPUs SOLVER.SYNC_BN True"] if self.ranks > 1 and not sync else []
         return (
-            f"warning: a BatchNorm computes its statistics from single images: "
-            f"INPUT.BATCH_SIZE_TRAIN is {self.size}, with {self.ranks} ranks and SOLVER.ACCUMULATE {self.accumulate}; "
+            "warning: a BatchNorm computes its statistics from single images: "
+            f"INPUT.BATCH_SIZE_TRAIN is {self.size}, with {self.ranks} ranks and "
+            f"SOLVER.ACCUMULATE {self.accumulate}; "
             f"{' or '.join(ways)} avoids that (docs/training.md)"
         )
 
