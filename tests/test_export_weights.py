@@ -136,7 +136,7 @@ def test_terms_with_an_exported_teacher(weights: Path):
         cfg = load_cfg(None, [*pairs(TINY), "DISTILLER.TERMS", terms])
         model = build_distiller(cfg, build_net(cfg, 3), teacher, teacher_cfg).train()
         if refused:
-            with pytest.raises(UserError, match="DISTILLER.TERMS"):
+            with pytest.raises(UserError, match="DISTILLER.TEACHER_CKPT"):
                 model(images, targets)
         else:
             assert model(images, targets).losses["pkd"] > 0
