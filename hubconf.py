@@ -40,7 +40,7 @@ def person_search(cfg: str | None = None, ckpt: str | None = None, overrides: Se
 
     Args:
         cfg: YAML config; None: the one in the checkpoint.
-        ckpt: its checkpoint; None, without cfg: the network for photographs in weights/.
+        ckpt: its checkpoint; None, without cfg: the network in weights/, if that file exists.
         overrides: config values, KEY VALUE KEY VALUE ..., for example ["DEVICE", "cpu"].
 
     Raises:

@@ -23,7 +23,7 @@ def network_of(
 
     Args:
         cfg_path: --cfg; None: the config is the one that the checkpoint contains.
-        ckpt: --ckpt; None, without --cfg: the network for photographs in weights/.
+        ckpt: --ckpt; None, without --cfg: the network in weights/, if that file exists.
         overrides: KEY VALUE pairs.
 
     Raises:
@@ -33,6 +33,10 @@ def network_of(
         if not ckpt:
             raise UserError(f"--cfg {cfg_path}: expected --ckpt FILE with it, found none")
         return load_cfg(cfg_path, overrides), Checkpoint.read(ckpt)
+    if not ckpt and not DEFAULT.is_file():
+        raise UserError(
+            f"--ckpt: expected FILE, found none; there is no default network, {DEFAULT}"
+        )
     checkpoint, cfg = Checkpoint.read(ckpt or DEFAULT), get_cfg()
     for key, value in flatten(checkpoint.cfg).items():
         if key.startswith(OWN):

@@ -37,7 +37,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--ckpt",
         metavar="FILE",
-        help="its checkpoint (default: weights/person_search_small.safetensors, for photographs)",
+        help="its checkpoint (default: weights/person_search_small.safetensors, if it exists)",
     )
     parser.add_argument(
         "--index", required=True, type=nonempty_path, metavar="FOLDER", help="the index"

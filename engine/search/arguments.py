@@ -52,7 +52,7 @@ def parse_args(description: str | None) -> argparse.Namespace:
     add(
         "--ckpt",
         metavar="FILE",
-        help="its checkpoint (default: weights/person_search_small.safetensors, for photographs)",
+        help="its checkpoint (default: weights/person_search_small.safetensors, if it exists)",
     )
     add(
         "--query",
