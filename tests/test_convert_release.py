@@ -13,6 +13,7 @@ from engine.checkpoint import Checkpoint, load_checkpoint, load_net, load_teache
 from models.build import build_terms
 from tests.golden import named_weights
 from tests.golden_net import GOLDEN, SHAPES, finds_and_embeds_as_the_release_does
+from tools import convert_release
 from tools.convert_release import convert
 from utils.errors import UserError
 from utils.states import load_state
@@ -237,3 +238,28 @@ def test_converting_twice_is_refused(tmp_path, resnet18, capsys):
         UserError, match="--ckpt .*epoch_19.pth: expected a checkpoint of the release"
     ):
         convert(cfg, str(tmp_path / "ours/epoch_19.pth"), str(tmp_path / "again"))
+
+
+ODD = (None, 1.5, "text", [], {"a": 1}, torch.zeros(()), torch.zeros(2, 0), torch.ones(3))
+
+
+def test_odd_structures_are_one_line(tmp_path, resnet18, monkeypatch):
+    """Every part of the file is replaced by values of other kinds, one at a time."""
+    whole = {"student": resnet18, "fgd": adapters()}
+    names = ["roi_heads.oim.lut", "roi_heads.oim.cq", "backbone.fpn.inner_blocks.0.0.weight"]
+    names = [name for name in resnet18 if name.endswith(tuple(n.split(".")[-1] for n in names))][:3]
+    cases = [{"model": value} for value in ODD]
+    cases += [{"model": whole | {key: value}} for key in whole for value in ODD]
+    cases += [{"model": whole | {"student": resnet18 | {n: v}}} for n in names for v in ODD]
+    cases += [{"model": whole | {"fgd": {"0": value}}} for value in ODD]
+    refused = 0
+    for number, content in enumerate(cases):
+        cfg, ckpt = tmp_path / "release.yaml", tmp_path / "odd.pth"
+        cfg.write_text(yaml.safe_dump(CONFIG))
+        monkeypatch.setattr(convert_release, "load_file", lambda *_, content=content: content)
+        try:
+            convert(str(cfg), str(ckpt), str(tmp_path / f"out_{number}"))
+        except UserError as error:
+            refused += 1
+            assert str(ckpt) in str(error) and "\n" not in str(error)
+    assert refused >= len(cases) - 4

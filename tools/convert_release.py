@@ -6,6 +6,8 @@ The sizes of the network are read from the tensors. Values that the release keep
 from this project's config for the same dataset and backbone, all others from the release's config.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -26,7 +28,7 @@ from tools.export.release_format import (
     renumber_prw,
 )
 from utils.arguments import program_parser
-from utils.errors import UserError, run_main
+from utils.errors import UserError, no_memory, reason_of, run_main
 from utils.files import expect_new, load_file, make_folder, read_text, save_file, write_text
 from utils.states import incompatibilities
 
@@ -158,6 +160,19 @@ def check_fit(cfg: CfgNode, state: dict[str, Tensor], terms: dict[str, Tensor], 
         raise UserError(f"{where}: {len(wrong)} tensors do not fit: {'; '.join(sorted(wrong))}")
 
 
+@contextmanager
+def well_formed(where: str) -> Iterator[None]:
+    """Raise a UserError for whatever fails within because a file has an unexpected structure."""
+    try:
+        yield
+    except (ArithmeticError, AssertionError, AttributeError, LookupError) as error:
+        raise UserError(f"{where}: unexpected structure ({reason_of(error)})") from None
+    except (RuntimeError, TypeError, ValueError) as error:
+        if no_memory(error):
+            raise
+        raise UserError(f"{where}: unexpected structure ({reason_of(error)})") from None
+
+
 def convert(cfg_path: str, ckpt_path: str, out: str) -> None:
     """Write out/config.yaml and out/<name of ckpt_path>, and print what was converted."""
     where, folder = f"--ckpt {ckpt_path}", Path(out)
@@ -165,17 +180,20 @@ def convert(cfg_path: str, ckpt_path: str, out: str) -> None:
     targets = folder / "config.yaml", folder / Path(ckpt_path).with_suffix(".pth").name
     expect_new(folder, "--out")
     content = load_file(ckpt_path, "--ckpt")
-    state, terms = split_model(content, where)
-    sizes = model_sizes(state, where)
-    state.setdefault(HEAD, torch.zeros((), dtype=torch.int64))
-    cfg = make_config(release, sizes, "student" in content["model"], out, f"--cfg {cfg_path}")
-    if cfg.INPUT.DATASET == "PRW" and len(state[LUT]) == PRW_TABLE:
-        state[LUT] = renumber_prw(state[LUT])
+    with well_formed(where):
+        state, terms = split_model(content, where)
+        sizes = model_sizes(state, where)
+        state.setdefault(HEAD, torch.zeros((), dtype=torch.int64))
+        cfg = make_config(release, sizes, "student" in content["model"], out, f"--cfg {cfg_path}")
+        reordered = cfg.INPUT.DATASET == "PRW" and len(state[LUT]) == PRW_TABLE
+        if reordered:
+            state[LUT] = renumber_prw(state[LUT])
+        check_fit(cfg, state, terms, where)
+    if reordered:
         print(
             "PRW: the rows of the OIM table are reordered to the labels of this project; "
             "identities 483 and 932 have no row in the release and start empty"
         )
-    check_fit(cfg, state, terms, where)
     checkpoint = {"model": state, "terms": terms, "config": cfg.dump(), "step": 0}
     if isinstance(content.get("epoch"), int):  # the last epoch's index -> finished epochs
         checkpoint["epoch"] = content["epoch"] + 1
