@@ -20,7 +20,9 @@ from models.build import build_net, build_terms
 from utils.errors import UserError
 
 FOLDER = Path(__file__).parents[1] / "configs"
-CONFIGS = sorted(FOLDER.glob("*/[!_]*.yaml"))  # files such as _common.yaml are bases
+CONFIGS = sorted(  # files such as _common.yaml are bases; configs/own is a link to configs/custom
+    path for path in FOLDER.glob("*/[!_]*.yaml") if not path.parent.is_symlink()
+)
 DATASETS = {"cuhk_sysu": "CUHK-SYSU", "prw": "PRW"}
 PUBLISHED = [path for path in CONFIGS if path.parent.name in DATASETS]
 TEACHERS = {"resnet50", "convnext_tiny"}
