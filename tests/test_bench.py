@@ -37,7 +37,7 @@ def test_a_wrong_value_is_an_error_and_an_unsupported_option_is_skipped(
     assert "FROZEN_BN True" not in out and "out of memory" not in out
 
 
-@pytest.mark.parametrize("teacher", [None, "teacher.yaml"])
+@pytest.mark.parametrize("teacher", [None, "configs/cuhk_sysu/resnet50_base.yaml"])
 def test_the_plain_step_is_for_published_options(teacher):
     assert bench_step.has_plain_step(load_cfg(None), teacher)
     assert not bench_step.has_plain_step(load_cfg(None, ["SOLVER.AMP", "bf16"]), teacher)
