@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
@@ -88,6 +89,7 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     (`| head`). Characters that the terminal cannot show are escaped. A "~" in an argument becomes
     the user's home.
     """
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # on files that can be read all the same
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -10,7 +10,6 @@ import errno
 import os
 import stat
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,8 +29,6 @@ try:
     pillow_heif.register_heif_opener()
 except ImportError:  # only some users have such pictures: `_reason` says what is missing
     pass
-
-warnings.filterwarnings("ignore", module=r"PIL\.")  # what is odd in a file that can be read
 
 LONGEST = 50  # a picture is at most so many times as long as wide
 # The formats that Pillow may open. Some others start a program (EPS and WMF: Ghostscript) or are

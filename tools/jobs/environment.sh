@@ -6,9 +6,9 @@ requirements=${requirements:-requirements.txt}
 if [ -z "${VIRTUAL_ENV:-}" ] && [ -z "${CONDA_PREFIX:-}" ]; then
     if [ ! -x .venv/bin/python ]; then
         python=$(command -v python3 || command -v python) ||
-            { echo "error: expected Python >= 3.10, found no python3 on PATH" >&2; exit 2; }
-        "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
-            { echo "error: expected Python >= 3.10, found $("$python" --version)" >&2; exit 2; }
+            { echo "error: expected Python >= 3.11, found no python3 on PATH" >&2; exit 2; }
+        "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+            { echo "error: expected Python >= 3.11, found $("$python" --version)" >&2; exit 2; }
         echo "== creating .venv"
         "$python" -m venv .venv || { rm -rf .venv; exit 2; }
     fi
