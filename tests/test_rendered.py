@@ -22,8 +22,10 @@ from datasets.rendered.looks import look_of
 from datasets.rendered.materials import Plain
 from datasets.rendered.meshes import ball, box, lathe, moved, prism, tube
 from datasets.rendered.places import PLACES
-from datasets.rendered.plan import make_plan
+from datasets.rendered.plan import FRAMINGS, make_plan
 from datasets.rendered.poses import CYCLING, KINDS, SEATED, UMBRELLA, draw_pose
+from datasets.rendered.site import Site
+from datasets.rendered.staging import draw_camera, draw_focus
 from tests.test_synthetic import digest
 from utils.errors import UserError
 
@@ -144,6 +146,29 @@ def test_places_have_room_for_people(kind):
     assert all(np.array_equal(a.vertices, b.vertices) for a, b in zip(site.meshes, twin.meshes))
 
 
+class Walls:
+    """A scene in which everything, or nothing, is blocked."""
+
+    def __init__(self, blocked: bool):
+        self.all = blocked
+
+    def blocked(self, origins, ways, reach=None):
+        return np.full(len(origins), self.all)
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_a_camera_stands_in_the_area_and_sees_the_focus(framing):
+    for seed in range(20):
+        site = Site(rng(seed), (-6, 6, -9, 9), indoors=True, ceiling=3.0)
+        focus = draw_focus(site, rng(seed))
+        camera = draw_camera(site, Walls(False), framing, focus, (320, 180), rng(seed))
+        x, y, z = camera.place
+        assert abs(x) <= 6.05 and abs(y) <= 9.05 and 1 < z <= 2.75
+        (pixel,), (depth,) = camera.project(np.array([[*focus, 1.0]]))
+        assert 0 < pixel[0] < 320 and 0 < pixel[1] < 180 and depth > 0.7
+    assert draw_camera(site, Walls(True), framing, focus, (320, 180), rng()) is None
+
+
 def test_the_plan_keeps_training_and_test_apart():
     plan = make_plan(identities=30, frames=101, cameras=3, seed=1)
     sides = plan.train, plan.test
@@ -175,8 +200,8 @@ def test_numbers_that_are_too_small_are_named(key, value, tmp_path):
     [
         ((0, 0, 20, 50), 1.0, 0.0, True),
         ((0, 0, 20, 50), 0.3, 0.7, True),
-        ((0, 0, 20, 50), 0.29, 0.71, False),  # hidden by others
-        ((0, 0, 20, 50), 0.2, 0.0, False),  # a piece at the border
+        ((0, 0, 20, 30), 0.29, 0.71, False),  # hidden by others
+        ((0, 0, 20, 30), 0.2, 0.0, False),  # a piece at the border
         ((0, 0, 90, LARGE * 180), 0.2, 0.0, True),  # somebody near, cut by the border
         ((0, 0, 90, LARGE * 180), 0.2, 0.71, False),
         ((0, 0, 20, 15.9), 1.0, 0.0, False),  # too far away

@@ -131,7 +131,10 @@ def _lower(body: Body, look: Look, covered: np.ndarray) -> Iterator[Piece]:
 def _upper(body: Body, look: Look, covered: np.ndarray) -> Iterator[Piece]:
     top, height = look.top, body.template[:, 1]
     across, front = np.abs(body.template[:, 0]), body.template[:, 2]
-    trunk = every(-body.arm, height - top.hem, top.neck - height)
+    neck = top.neck - height
+    if top.kind == "tank":  # with straps over the shoulders
+        neck = either(neck - 0.25, every(6.2 - height, 0.2 - np.abs(across - 0.95)))
+    trunk = every(-body.arm, height - top.hem, neck)
     field = either(trunk, every(body.arm, top.sleeve - across))
     covered |= field > 0
     off = top.loose + 0.012 * np.clip((2 - height) / 3, 0, 1) * (body.arm < 0)

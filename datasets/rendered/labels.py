@@ -9,7 +9,7 @@ from datasets.rendered.raycast import Tracer
 
 CELLS = 600  # of a grid over a whole body, to measure how much of it is seen
 BEFORE = 0.05  # metres: what lies nearer to the camera than a point by more than this hides it
-LARGE = 0.3  # of the picture's height: the box of somebody near, whom the border cuts
+LARGE = 0.2  # of the picture's height: the box of somebody near, whom the border cuts
 
 
 @dataclass(frozen=True)

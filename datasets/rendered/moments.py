@@ -14,7 +14,9 @@ from datasets.rendered.render import render
 from datasets.rendered.site import Site
 from datasets.rendered.staging import draw_camera, draw_focus, place_people, trace
 from datasets.rendered.weather import draw_light
+from utils.errors import UserError
 
+ATTEMPTS = 20  # to build a place in which every camera sees the focus
 PLACE, CAMERA, MOMENT, FRAME = 62, 63, 64, 65  # streams of random numbers
 
 
@@ -23,15 +25,23 @@ def _place(
     number: int, kind: str, framing: str, count: int, size: tuple[int, int], seed: int
 ) -> tuple[Site, tuple[float, float], list[tuple[Camera, Sensor]]]:
     """What the moments of a place share: its site, its focus, its cameras."""
-    rng = np.random.default_rng([seed, PLACE, number])
-    site = PLACES[kind](rng)
-    focus = draw_focus(site, rng)
-    tracer = Tracer(site.meshes, [NOBODY] * len(site.meshes))
-    cameras = []
-    for camera in range(count):
-        own = np.random.default_rng([seed, CAMERA, number, camera])
-        cameras.append((draw_camera(site, tracer, framing, focus, size, own), draw_sensor(own)))
-    return site, focus, cameras
+    for attempt in range(ATTEMPTS):
+        rng = np.random.default_rng([seed, PLACE, number, attempt])
+        site = PLACES[kind](rng)
+        focus = draw_focus(site, rng)
+        if focus is None:
+            continue
+        tracer = Tracer(site.meshes, [NOBODY] * len(site.meshes))
+        cameras = []
+        for camera in range(count):
+            own = np.random.default_rng([seed, CAMERA, number, camera, attempt])
+            if drawn := draw_camera(site, tracer, framing, focus, size, own):
+                cameras.append((drawn, draw_sensor(own)))
+        if len(cameras) == count:
+            return site, focus, cameras
+    raise UserError(
+        f"cameras: no room for {count} at place {number}, a {kind}: ask for fewer, or another seed"
+    )
 
 
 def render_moment(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets.rendered.camera import Camera, look_at
-from datasets.rendered.meshes import Mesh, moved, unit
+from datasets.rendered.meshes import Mesh, dot, moved, unit
 from datasets.rendered.people import make_person
 from datasets.rendered.plan import Moment
 from datasets.rendered.poses import CYCLING, KINDS, SEATED, UMBRELLA
@@ -23,8 +23,12 @@ SHARE = {  # of the picture's height that somebody in the focus takes
 }
 APART = {"closeup": 0.5, "group": 0.5, "wide": 0.55, "crowd": 0.42}  # metres between two people
 TRIES = 60
+NEAREST = 1.1  # metres from a camera to the focus
 ROOM = 0.35  # metres around a camera that stay free
 STEEP = 0.45  # how far a camera may hang above people, over its distance
+
+
+Place = tuple[float, float, float]  # of a lens
 
 
 @dataclass(frozen=True)
@@ -37,41 +41,63 @@ class Staged:
     points: np.ndarray  # [n, 3]
 
 
-def draw_focus(site: Site, rng: np.random.Generator) -> tuple[float, float]:
-    """Where a place's cameras look: a free spot in the middle of the area."""
+def draw_focus(site: Site, rng: np.random.Generator) -> tuple[float, float] | None:
+    """Where a place's cameras look: a free spot in the middle of the area, if there is one."""
     x1, x2, y1, y2 = site.area
-    for _ in range(TRIES):
+    for attempt in range(2 * TRIES):
         x = (x1 + x2) / 2 + (x2 - x1) * rng.uniform(-0.3, 0.3)
         y = (y1 + y2) / 2 + (y2 - y1) * rng.uniform(-0.3, 0.3)
-        if site.free(x, y, 0.8):
-            break
-    return float(x), float(y)
+        if site.free(x, y, 0.8 if attempt < TRIES else 0.4):
+            return float(x), float(y)
+    return None
 
 
 def draw_camera(
     site: Site, tracer: Tracer, framing: str, focus, size: tuple[int, int], rng
-) -> Camera:
-    """A camera with a clear view of the focus, as far away as the framing asks for."""
+) -> Camera | None:
+    """A camera that sees the focus, at the distance that the framing asks for if there is room;
+    None if the focus is not seen from anywhere that was tried."""
     width, height = size
     focal = width / 2 / math.tan(math.radians(rng.uniform(42, 88)) / 2)
     low, high = SHARE[framing]
     share = math.exp(rng.uniform(math.log(low), math.log(high)))
-    far = max(focal * TALL / (share * height), 1.1)
+    far = max(focal * TALL / (share * height), NEAREST)
     up = _camera_height(framing, site.ceiling, rng)
     aim = rng.uniform(0.85, 1.45) if framing == "closeup" else rng.uniform(0.5, 1.2)
     target = (*focus, aim)
+    place = _place_at(site, tracer, target, far, up, rng)
+    place = place or _place_anywhere(site, tracer, target, up, rng)
+    if place is None:
+        return None
+    side = rng.normal(0, 0.12)  # the focus is not always in the middle
+    dx, dy = place[0] - focus[0], place[1] - focus[1]
+    aside = (focus[0] - side * dy, focus[1] + side * dx, aim)
+    return look_at(place, aside, focal, size, rng.normal(0, 0.015))
+
+
+def _place_at(site: Site, tracer: Tracer, target, far: float, up: float, rng) -> Place | None:
+    """A place about `far` metres from the target and at most `up` high, nearer after some tries."""
     for attempt in range(TRIES):
         lens = min(up, 1.4 + STEEP * far)
-        flat = math.sqrt(max(far**2 - (lens - aim) ** 2, 0.8**2))
+        flat = math.sqrt(max(far**2 - (lens - target[2]) ** 2, 0.8**2))
         angle = rng.uniform(0, 2 * math.pi)
-        place = (focus[0] + flat * math.cos(angle), focus[1] + flat * math.sin(angle), lens)
-        if _inside(site, place) and _clear(tracer, place, target):
-            break
+        place = (target[0] + flat * math.cos(angle), target[1] + flat * math.sin(angle), lens)
+        if _inside(site, place) and _clear(tracer, place, target, (1.6, 0.5)):
+            return place
         if attempt % 6 == 5:
-            far = max(far * 0.87, 1.1)
-    side = rng.normal(0, 0.12) * flat
-    target = (focus[0] - side * math.sin(angle), focus[1] + side * math.cos(angle), aim)
-    return look_at(place, target, focal, size, rng.normal(0, 0.015))
+            far = max(far * 0.87, NEAREST)
+    return None
+
+
+def _place_anywhere(site: Site, tracer: Tracer, target, up: float, rng) -> Place | None:
+    x1, x2, y1, y2 = site.area
+    for _ in range(TRIES):
+        x, y = float(rng.uniform(x1, x2)), float(rng.uniform(y1, y2))
+        far = math.hypot(x - target[0], y - target[1])
+        place = (x, y, min(up, 1.4 + STEEP * far))
+        if far > NEAREST and _inside(site, place) and _clear(tracer, place, target, (1.6,)):
+            return place
+    return None
 
 
 def _camera_height(framing: str, ceiling: float, rng: np.random.Generator) -> float:
@@ -82,24 +108,27 @@ def _camera_height(framing: str, ceiling: float, rng: np.random.Generator) -> fl
     return float(min(up, ceiling - 0.25))
 
 
-def _inside(site: Site, place) -> bool:
+def _inside(site: Site, place: Place) -> bool:
     x1, x2, y1, y2 = site.area
     more = -0.05 if site.indoors else 0.0
     within = x1 + more < place[0] < x2 - more and y1 + more < place[1] < y2 - more
     return within and site.free(place[0], place[1], 0.1 if place[2] > 2.6 else 0.35)
 
 
-def _clear(tracer: Tracer, place, target) -> bool:
-    """Whether nothing stands between, nor right before the camera."""
-    ends = np.array([target, (*target[:2], 1.6), (*target[:2], 0.5)], np.float32)
+def _clear(tracer: Tracer, place: Place, target, heights: tuple[float, ...]) -> bool:
+    """Whether nothing hides the target, nor points at these heights there, nor is right before
+    the lens."""
+    ends = np.array([target, *((*target[:2], z) for z in heights)], np.float32)
     ways = ends - np.asarray(place, np.float32)
-    far = np.linalg.norm(ways, axis=1)
-    starts = np.repeat(np.array([place], np.float32), 3, 0)
-    if tracer.blocked(starts, ways / far[:, None], far * 0.97).any():
+    far = np.sqrt(dot(ways, ways))
+    if tracer.blocked(_from(place, len(ways)), ways / far[:, None], far * 0.97).any():
         return False
     around = unit(np.mgrid[-1:2, -1:2, -1:2].reshape(3, -1).T + 0.1)
-    starts = np.repeat(np.array([place], np.float32), len(around), 0)
-    return not tracer.blocked(starts, around, np.full(len(around), ROOM)).any()
+    return not tracer.blocked(_from(place, len(around)), around, np.full(len(around), ROOM)).any()
+
+
+def _from(place: Place, count: int) -> np.ndarray:
+    return np.repeat(np.array([place], np.float32), count, 0)
 
 
 def place_people(
