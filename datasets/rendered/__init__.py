@@ -23,7 +23,7 @@ from datasets.synthetic.output import in_parallel, is_finished, write_record
 from utils.errors import UserError
 from utils.files import make_folder, written_beside
 
-VERSION = 3  # increases when the same parameters would give other images
+VERSION = 4  # increases when the same parameters would give other images
 RECORD = "rendered.json"
 
 
