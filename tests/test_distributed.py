@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-import engine.training.train
+import engine.training.epoch_evaluation as epoch_evaluation
 from configs.defaults import load_cfg
 from datasets import load_dataset
 from datasets.loaders import SceneDataset, train_loader
@@ -62,7 +62,7 @@ def learn_in_double() -> None:
     """Rounding grows from step to step, on one processor faster than on another, until a region is
     chosen otherwise; in double precision it stays far under what a wrong gradient would do.
     Evaluations are in single precision, as ever."""
-    begin, step, score = TrainStep.__init__, TrainStep.step, engine.training.train.evaluate
+    begin, step, score = TrainStep.__init__, TrainStep.step, epoch_evaluation.evaluate
 
     def in_double(self, cfg, model, net, device):
         begin(self, cfg, model.double(), net, device)
@@ -81,8 +81,8 @@ def learn_in_double() -> None:
         return score(deepcopy(net).to(torch.float32), *args)
 
     TrainStep.__init__, TrainStep.step = in_double, doubled
-    engine.training.train.evaluate = in_single
-    engine.training.train.draw_scene = lambda *args: np.zeros((8, 8, 3), np.uint8)
+    epoch_evaluation.evaluate = in_single
+    epoch_evaluation.draw_scene = lambda *args: np.zeros((8, 8, 3), np.uint8)
 
 
 def fixed_and_told() -> None:

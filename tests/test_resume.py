@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import engine.evaluation.evaluate
+import engine.training.epoch_evaluation
 import engine.training.folder
 import engine.training.train
 from engine.training.train_step import TrainStep
@@ -87,7 +88,7 @@ class InWrite:
 OWNERS = {
     "train_step": TrainStep,
     "trainer": engine.training.train.Trainer,
-    "train": engine.training.train,
+    "epochs": engine.training.epoch_evaluation,
     "checkpoints": engine.training.folder.CheckpointFolder,
     "os": os,
     "eval": engine.evaluation.evaluate,
@@ -105,10 +106,10 @@ KILLS = {
     "second save, before the rename": At("os", "replace", 5, "before"),
     "epoch's end, after the save": At("checkpoints", "save", 1, "after"),
     "run's end, after the save": At("checkpoints", "save", 2, "after"),
-    "evaluation, at its start": At("train", "evaluate", 1, "before"),
+    "evaluation, at its start": At("epochs", "evaluate", 1, "before"),
     "evaluation, cache half written": InWrite(2),
     "evaluation, scored": At("eval", "score", 1, "after"),
-    "evaluation, written": At("train", "evaluate", 2, "after"),
+    "evaluation, written": At("epochs", "evaluate", 2, "after"),
     "before best.pth": At("checkpoints", "mark_best", 1, "before"),
     "best.pth half written": At("os", "replace", 3, "before"),
     "after best.pth": At("checkpoints", "mark_best", 1, "after"),

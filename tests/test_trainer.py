@@ -9,7 +9,7 @@ import torch
 
 from configs.defaults import load_cfg
 from datasets.base import SearchDataset
-from engine.training import train
+from engine.training import epoch_evaluation
 from engine.training.folder import BEST
 from engine.training.train import Trainer
 from models.build import build_net
@@ -42,7 +42,10 @@ def finish_epoch(trainer: Trainer, score: float) -> None:
     """Save the end of an epoch, and record its evaluation."""
     trainer.epoch += 1
     trainer.save()
-    trainer.record(trainer.history.past(), {"search/mAP": score})
+    evaluation = trainer.evaluation
+    evaluation.record(
+        trainer.epoch, trainer.checkpoint, evaluation.history.past(), {"search/mAP": score}
+    )
 
 
 def test_the_best_checkpoint_is_the_first_with_the_highest_score(trainer):
@@ -63,9 +66,9 @@ def test_the_newest_checkpoints_are_kept(trainer):
 @pytest.mark.parametrize("epoch, due", [(1, False), (2, True), (3, True)])
 def test_every_second_and_the_last_epoch_are_evaluated(trainer, monkeypatch, epoch, due):
     evaluated = []
-    monkeypatch.setattr(train, "evaluate", lambda *_: evaluated.append(trainer.epoch))
-    monkeypatch.setattr(train, "flat_metrics", lambda results: dict(METRICS))
-    monkeypatch.setattr(train, "draw_scene", lambda *_: np.zeros((4, 4, 3), np.uint8))
+    monkeypatch.setattr(epoch_evaluation, "evaluate", lambda *_: evaluated.append(trainer.epoch))
+    monkeypatch.setattr(epoch_evaluation, "flat_metrics", lambda results: dict(METRICS))
+    monkeypatch.setattr(epoch_evaluation, "draw_scene", lambda *_: np.zeros((4, 4, 3), np.uint8))
     trainer.epoch, trainer.checkpoint = epoch, trainer.folder / "epoch_00.pth"
     torch.save({}, trainer.checkpoint)
     points = {}

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from engine.checkpoint import load_checkpoint
 from engine.evaluation.records import EVALUATIONS
-from utils.errors import DamagedError, UserError, reason_of
+from engine.weights import SUFFIX
+from utils.errors import DamagedError, UserError, first_of, reason_of
 from utils.files import open_file, remove, save_file, written_beside
 
 BEST, CONFIG = "best.pth", "config.yaml"
@@ -50,6 +51,25 @@ class CheckpointFolder:
         found = [*self.newest_first(), *self.folder.glob("epoch_*.pth.damaged*")]
         return [path.name for path in [*found, *named] if path.exists()]
 
+    def check_unused(self, resume: bool, checkpoint: str | None) -> None:
+        """Refuse to overwrite an existing run.
+
+        Raises:
+            UserError: if OUTPUT_DIR holds files of a run and `resume` is false, or files of a run
+                without a checkpoint.
+        """
+        left = self.files_of_earlier_run()
+        if left and not resume:
+            raise UserError(
+                f"OUTPUT_DIR {self.folder}: holds {first_of(left)} of an earlier run; "
+                "give --resume to continue it, or another OUTPUT_DIR"
+            )
+        if left and not checkpoint and not self.newest_first():
+            raise UserError(
+                f"OUTPUT_DIR {self.folder}: holds {first_of(left)}, but no checkpoint to continue "
+                "from; give --ckpt FILE, or another OUTPUT_DIR"
+            )
+
     def save(self, content: dict) -> Path:
         """Write a checkpoint and remove the oldest ones beyond `keep`.
 
@@ -71,6 +91,22 @@ class CheckpointFolder:
         """Copy a checkpoint to best.pth."""
         with open_file(path, BEST) as source, written_beside(self.folder / BEST) as target:
             shutil.copyfileobj(source, target)
+
+    def find(self, path: str | None, say: Callable[[str], None]) -> tuple[Path, dict] | None:
+        """Return the path and the content of the checkpoint to continue from, or None."""
+        if not path:
+            return self.load_newest(say)
+        newest = self.newest_first()[:1]
+        if newest and newest[0].resolve() != Path(path).resolve():
+            raise UserError(
+                f"--ckpt {path}: OUTPUT_DIR {self.folder} holds {newest[0].name}, which the run "
+                "would overwrite or mix with; move it, or give another OUTPUT_DIR"
+            )
+        if Path(path).suffix == SUFFIX:
+            raise UserError(
+                f"--ckpt {path}: expected a checkpoint of the run, found inference-only weights"
+            )
+        return Path(path), load_checkpoint(path)
 
     def load_newest(self, say: Callable[[str], None]) -> tuple[Path, dict] | None:
         """Read the newest undamaged checkpoint.

@@ -13,25 +13,21 @@ from yacs.config import CfgNode
 from datasets.augment import check_augmentations
 from datasets.base import SearchDataset
 from datasets.loaders import Batch, Loader, SceneDataset, epoch_length, train_loader
-from engine.checkpoint import load_checkpoint
-from engine.distributed import from_all, from_first, rank, ranks, same_buffers
-from engine.evaluation.evaluate import draw_scene, evaluate
-from engine.evaluation.records import flat_metrics
+from engine.distributed import from_all, from_first, rank, ranks
 from engine.training.batching import Batching
 from engine.training.curves import Curves, curves_in
+from engine.training.epoch_evaluation import EpochEvaluation
 from engine.training.folder import CONFIG, CheckpointFolder
-from engine.training.generators import generator_states, restore_generators
-from engine.training.history import History
 from engine.training.inputs import INITIAL, describe_data, describe_files, write_inputs
 from engine.training.resume import check_place
 from engine.training.schedule import learning_rate, scaled_lr
+from engine.training.state import collect, restore
 from engine.training.train_step import TrainStep, loss_weights
-from engine.weights import SUFFIX
 from models.search_net import SearchNet
-from utils.errors import UserError, first_of, no_memory
+from utils.errors import UserError, no_memory
 from utils.files import write_text
 from utils.signals import Signals, Stopped
-from utils.states import load_optimizer, load_scaler, load_state, not_finite, state_digest
+from utils.states import not_finite
 
 
 class Trainer:
@@ -70,7 +66,6 @@ class Trainer:
         )
         self.folder = Path(cfg.OUTPUT_DIR)
         self.checkpoints = CheckpointFolder(self.folder, cfg.SOLVER.CKPT_KEEP)
-        self.history = History(self.folder)
         self.inputs = from_first(lambda: describe_data(dataset) | describe_files(cfg))
         self.epoch_scenes = epoch_length(self.scenes.shares)
         self.steps_per_epoch = self.batching.steps(self.epoch_scenes)
@@ -79,19 +74,15 @@ class Trainer:
         self.checkpoint: Path | None = None  # the newest
         self.saved = 0  # finished steps in it
         self.signals = signals or Signals()
+        self.terms = getattr(model, "terms", nn.ModuleDict())
+        self.evaluation = EpochEvaluation(cfg, net, dataset, device, self.checkpoints, self.signals)
 
     # --- state ---
 
     def save(self) -> None:
         """Write a checkpoint. Every rank must call this, since each has its own random generators;
         rank 0 writes the file."""
-        terms = getattr(self.model, "terms", None)
-        state = {
-            "model": self.net.state_dict(),
-            "terms": terms.state_dict() if terms is not None else {},
-            "optimizer": self.train_step.optimizer.state_dict(),
-            "scaler": self.train_step.scaler.state_dict(),
-            "generators": from_all(generator_states()),
+        state = collect(self.net, self.terms, self.train_step) | {
             "epoch": self.epoch,
             "step": self.step,
             "done": self.done,
@@ -118,7 +109,7 @@ class Trainer:
     def resume(self, path: str | None) -> None:
         """Restore the state of the run from `path`, or from the newest undamaged checkpoint in
         OUTPUT_DIR. Without a checkpoint the run starts from the beginning."""
-        found = from_first(lambda: self.find(path))
+        found = from_first(lambda: self.checkpoints.find(path, tqdm.write))
         if found is None:
             print(f"no checkpoint in {self.folder}; starting from the beginning")
             return
@@ -126,34 +117,12 @@ class Trainer:
         for change in check_place(saved, self.cfg, self.inputs, self.steps_per_epoch, str(path)):
             print(change)
         self.inputs |= {key: saved["data"][key] for key in INITIAL if key in saved.get("data", {})}
-        load_state(self.net, saved["model"], str(path))
-        terms = getattr(self.model, "terms", nn.ModuleDict())
-        load_state(terms, saved["terms"], f"{path} (distillation terms)")
-        load_optimizer(self.train_step.optimizer, saved["optimizer"], str(path))
-        load_scaler(self.train_step.scaler, saved["scaler"], str(path))
-        if rank() < len(saved["generators"]):
-            restore_generators(saved["generators"][rank()], str(path))
+        restore(saved, self.net, self.terms, self.train_step, str(path))
         self.epoch, self.step, self.checkpoint = saved["epoch"], saved["step"], path
         self.done = saved.get("done", self.epoch * self.steps_per_epoch + self.step)
         self.saved = self.done
-        from_first(lambda: self.history.forget_after(self.epoch))
+        from_first(lambda: self.evaluation.history.forget_after(self.epoch))
         print(f"resumed from {path}: {self.epoch} epochs and {self.step} steps done")
-
-    def find(self, path: str | None) -> tuple[Path, dict] | None:
-        """Return the path and the content of the checkpoint to continue from, or None."""
-        if not path:
-            return self.checkpoints.load_newest(tqdm.write)
-        newest = self.checkpoints.newest_first()[:1]
-        if newest and newest[0].resolve() != Path(path).resolve():
-            raise UserError(
-                f"--ckpt {path}: OUTPUT_DIR {self.folder} holds {newest[0].name}, which the run "
-                "would overwrite or mix with; move it, or give another OUTPUT_DIR"
-            )
-        if Path(path).suffix == SUFFIX:
-            raise UserError(
-                f"--ckpt {path}: expected a checkpoint of the run, found inference-only weights"
-            )
-        return Path(path), load_checkpoint(path)
 
     # --- the run ---
 
@@ -166,7 +135,7 @@ class Trainer:
         Raises:
             Stopped: after a checkpoint was saved, if a signal has come.
         """
-        from_first(lambda: self.prepare(resume, checkpoint))
+        from_first(lambda: self.checkpoints.check_unused(resume, checkpoint))
         if resume:
             self.resume(checkpoint)
         from_first(self.describe)
@@ -183,25 +152,6 @@ class Trainer:
                 if stop := self.stop():
                     raise Stopped(stop, f"{self.kept()}; continue with --resume")
                 self.evaluate(curves)
-
-    def prepare(self, resume: bool, checkpoint: str | None) -> None:
-        """Refuse to overwrite an existing run.
-
-        Raises:
-            UserError: if OUTPUT_DIR holds files of a run and `resume` is false, or files of a run
-                without a checkpoint.
-        """
-        left = self.checkpoints.files_of_earlier_run()
-        if left and not resume:
-            raise UserError(
-                f"OUTPUT_DIR {self.folder}: holds {first_of(left)} of an earlier run; "
-                "give --resume to continue it, or another OUTPUT_DIR"
-            )
-        if left and not checkpoint and not self.checkpoints.newest_first():
-            raise UserError(
-                f"OUTPUT_DIR {self.folder}: holds {first_of(left)}, but no checkpoint to continue "
-                "from; give --ckpt FILE, or another OUTPUT_DIR"
-            )
 
     def describe(self) -> None:
         """Write the config and the inputs of the run into its folder."""
@@ -258,7 +208,7 @@ class Trainer:
                 if self.stop() or batch is None:
                     break
                 losses = self.run_step(*batch)
-                self.log(curves, losses, time.perf_counter() - start)
+                curves.add(self.points(losses, time.perf_counter() - start), self.done)
                 self.step, self.done = self.step + 1, self.done + 1
                 bar.set_postfix(loss=f"{losses['total']:.3f}", refresh=False)
                 bar.update()
@@ -266,7 +216,7 @@ class Trainer:
                 if period and self.step % period == 0 and self.step < self.steps_per_epoch:
                     curves.flush()
                     self.save()
-        self.report_data()
+        report_left_out(self.scenes)
         if self.step == self.steps_per_epoch:
             self.epoch, self.step = self.epoch + 1, 0
 
@@ -277,23 +227,6 @@ class Trainer:
                 return next(batches)
         except Stopped:
             return None
-
-    def report_data(self) -> None:
-        """Print what was left out of the images that all ranks have read so far."""
-        damaged, outside = {}, {}
-        for images, boxes in from_all((self.scenes.damaged, self.scenes.outside)):
-            damaged |= images
-            outside |= boxes
-        if damaged:
-            print(
-                f"damaged images skipped so far: {len(damaged)}, the last: "
-                f"{list(damaged.values())[-1]}"
-            )
-        if outside:
-            print(
-                f"boxes outside their image dropped so far: {sum(outside.values())}, in "
-                f"{len(outside)} images, the last {list(outside)[-1]}"
-            )
 
     def run_step(self, images: list, targets: list) -> dict[str, float]:
         """Train on one batch, of which this rank has read `images`; return its losses.
@@ -324,59 +257,32 @@ class Trainer:
                 "BACKBONE.CHECKPOINT needs less (docs/training.md)"
             ) from None
 
-    def log(self, curves: Curves, losses: dict[str, float], seconds: float) -> None:
-        """Add the points of the step just done to the curves: losses (unweighted), their total, the
-        learning rate and the speed. Their position is the number of steps done before this one."""
-        values = {f"loss/{name}": loss for name, loss in losses.items()}
-        values["train/learning_rate"] = self.train_step.optimizer.param_groups[0]["lr"]
-        values["train/seconds_per_step"] = seconds
-        values["train/images_per_second"] = (
-            self.batching.count(self.step, self.epoch_scenes) / seconds
-        )
-        curves.add(values, self.done)
-
-    # --- evaluation ---
+    def points(self, losses: dict[str, float], seconds: float) -> dict[str, float]:
+        """Return the points of the step just done in the curves: losses (unweighted), their total,
+        the learning rate and the speed."""
+        images = self.batching.count(self.step, self.epoch_scenes)
+        return {f"loss/{name}": loss for name, loss in losses.items()} | {
+            "train/learning_rate": self.train_step.optimizer.param_groups[0]["lr"],
+            "train/seconds_per_step": seconds,
+            "train/images_per_second": images / seconds,
+        }
 
     def evaluate(self, curves: Curves) -> None:
-        """Evaluate the finished epoch if that is due and not done; keep the best one by mAP.
+        """Evaluate the finished epoch if that is due and not done."""
+        self.evaluation.run(self.epoch, self.checkpoint, curves, self.done)
 
-        A signal ends the run at once, since the checkpoint of the epoch is saved. An epoch that was
-        evaluated before the run was killed only gets its points in the curves.
-        """
-        solver = self.cfg.SOLVER
-        past = from_first(self.history.past)
-        recorded = next((one for one in past if one["epoch"] == self.epoch), None)
-        due = self.epoch % solver.EVAL_PERIOD == 0 or self.epoch == solver.MAX_EPOCHS
-        if recorded is None and not due:
-            return
-        try:
-            with self.signals.released():
-                if recorded is None:
-                    same_buffers(self.net)
-                    results = evaluate(
-                        self.net,
-                        self.dataset,
-                        self.cfg,
-                        self.device,
-                        self.epoch,
-                        state_digest(self.net.state_dict()),
-                    )
-                if rank():
-                    return
-                picture = draw_scene(self.net, self.dataset, self.device)
-        except Stopped as stopped:
-            raise Stopped(stopped.number, "stopped evaluating; continue with --resume") from None
-        recorded = recorded or self.record(past, flat_metrics(results))
-        curves.add(
-            {f"eval/{name}": v for name, v in recorded.items() if name != "epoch"}, self.done
+
+def report_left_out(scenes: SceneDataset) -> None:
+    """Print what was left out of the images that all ranks have read so far."""
+    damaged, outside = {}, {}
+    for images, boxes in from_all((scenes.damaged, scenes.outside)):
+        damaged |= images
+        outside |= boxes
+    if damaged:
+        last = list(damaged.values())[-1]
+        print(f"damaged images skipped so far: {len(damaged)}, the last: {last}")
+    if outside:
+        print(
+            f"boxes outside their image dropped so far: {sum(outside.values())}, in "
+            f"{len(outside)} images, the last {list(outside)[-1]}"
         )
-        curves.picture("detections", picture, self.done)
-
-    def record(self, past: list[dict], metrics: dict[str, float]) -> dict:
-        """Add the evaluation of the finished epoch to the history. If its mAP is the highest, its
-        checkpoint becomes best.pth."""
-        if all(metrics["search/mAP"] > one["search/mAP"] for one in past):
-            self.checkpoints.mark_best(self.checkpoint)
-        new = {"epoch": self.epoch} | metrics
-        self.history.add(new)
-        return new
