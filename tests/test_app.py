@@ -25,7 +25,7 @@ from tests.crowds import make_world, moving, noise
 from tests.videos import write_video
 from tools import app, index_gallery
 from tools.web import server
-from utils.errors import run_main
+from utils.errors import UserError, run_main
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 120  # seconds, for a page or a process
@@ -181,6 +181,19 @@ def test_the_names_of_all_interfaces(monkeypatch: pytest.MonkeyPatch) -> None:
     for host in ("localhost", "desk7", "desk7.example.org:80", "192.0.2.7:7860"):
         assert answer({"host": host}, "192.0.2.7", names)[0] == 200
     assert answer({"host": "192.0.2.8"}, "192.0.2.7", names)[0] == 403
+
+
+def test_further_names_are_answered() -> None:
+    """A proxy passes on the name that the browser uses."""
+    names = server.names_of("127.0.0.1", "127.0.0.1", ["Search.example", "two.example"])
+    for host in ("search.example", "two.example:443", "localhost"):
+        assert answer({"host": host}, names=names)[0] == 200
+        assert answer({"host": host, "origin": f"https://{host}"}, names=names)[0] == 200
+    assert answer({"host": "three.example"}, names=names)[0] == 403
+    assert answer({"host": "search.example", "origin": "http://two.example"}, names=names)[0] == 403
+    for wrong in ("https://search.example", "search.example:80", "a/b", ""):
+        with pytest.raises(UserError, match="--host-name"):
+            server.names_of("127.0.0.1", "127.0.0.1", [wrong])
 
 
 def test_the_folder_is_bounded(tmp_path: Path) -> None:

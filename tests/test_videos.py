@@ -12,11 +12,17 @@ import pytest
 import torch
 
 from tests.videos import VIDEOS, number_in, write_numbered, write_video
-from utils import video_files
 from utils.errors import UserError
 from utils.sources import PICTURE, VIDEO, walk
 from utils.video_clock import Clock
-from utils.videos import find_gaps, read_frame, read_frames, sample_frames, samples_expected
+from utils.videos import (
+    FOLLOWED,
+    find_gaps,
+    read_frame,
+    read_frames,
+    sample_frames,
+    samples_expected,
+)
 
 LEFT, RIGHT = (200, 30, 30), (30, 30, 200)
 
@@ -191,12 +197,28 @@ def test_a_playlist_is_no_video(tmp_path: Path, content: str) -> None:
         read(tmp_path / "list.mp4")
 
 
-def test_frames_too_large_or_too_narrow_are_not_decoded(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("name", ["plain.mp4", "x.mov", "h264.flv", "x.wmv"])
+def test_a_recording_after_the_first_is_reported(tmp_path: Path, name: str) -> None:
+    """FFmpeg reads only the first of two recordings in these forms, joined byte by byte."""
+    write_numbered(tmp_path / name, 12, **VIDEOS[name])
+    assert read(tmp_path / name)[2] == []
+    (tmp_path / f"two_{name}").write_bytes((tmp_path / name).read_bytes() * 2)
+    times, _, said = read(tmp_path / f"two_{name}")
+    assert (len(times), said) == (12, [FOLLOWED])
+
+
+def test_frames_too_large_or_too_narrow_are_not_decoded(tmp_path: Path) -> None:
     write_video(tmp_path / "x.mp4", shades(3))
-    monkeypatch.setattr(video_files, "MAX_PIXELS", 64 * 48 - 1)
-    with pytest.raises(UserError, match="at most 3071 pixels"):
-        read(tmp_path / "x.mp4")
-    monkeypatch.undo()
+    too_few = {"max_pixels": 64 * 48 - 1}
+    for reading in (
+        lambda: list(sample_frames(tmp_path / "x.mp4", 0, None, print, **too_few)),
+        lambda: list(read_frames(tmp_path / "x.mp4", print, **too_few)),
+        lambda: read_frame(tmp_path / "x.mp4", 0, **too_few),
+        lambda: samples_expected(tmp_path / "x.mp4", 1, **too_few),
+    ):
+        with pytest.raises(UserError, match="INPUT.MAX_PIXELS"):
+            reading()
+    assert read_frame(tmp_path / "x.mp4", 0, 64 * 64).shape == (3, 48, 64)
     narrow = [np.zeros((224, 16, 3), np.uint8)] * 3
     write_video(tmp_path / "y.mp4", narrow, aspect=Fraction(1, 4))
     with pytest.raises(UserError, match="4 x 224"):

@@ -30,7 +30,7 @@ from engine.index.gallery_index import GalleryIndex, open_index, stale_sources
 from engine.index.records import Match
 from engine.search.presentation import QUERY, RANKED, read_scene
 from engine.search.searcher import Searcher, to_pixels
-from tools.web.server import REQUIREMENTS, address_of, no_connections, serve
+from tools.web.server import REQUIREMENTS, address_of, names_of, no_connections, serve
 from utils.arguments import nonempty_path
 from utils.drawing import PLAIN, cut_out, draw_boxes
 from utils.errors import UserError, run_main
@@ -170,7 +170,7 @@ class AppController:
             shown += f" Files that are missing or have changed since indexing: {len(stale)}."
         matches, scenes = [], []
         for rank, match in enumerate(found, 1):
-            picture = read_scene(match.person.path, match.person.time)
+            picture = read_scene(match.person.path, match.person.time, self.searcher.max_pixels)
             title = f"#{rank}   {match.similarity:.2f}"
             person = cut_out(picture, match.person.box, CUT_OUT)
             box = draw_boxes(picture, [match.person.box], [title], RANKED, SCENE_SIDE)
@@ -284,6 +284,14 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--port", type=int, default=7860)
     parser.add_argument(
+        "--host-name",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another name under which the page may be reached, for example through a proxy; may "
+        "be repeated (default: this machine's own names)",
+    )
+    parser.add_argument(
         "overrides", nargs="*", metavar="KEY VALUE", help="config values, for example DEVICE cpu"
     )
     return parser.parse_intermixed_args()
@@ -302,6 +310,7 @@ def main() -> None:
     if args.top < 1:
         raise UserError(f"--top {args.top}: expected at least 1")
     address = address_of(args.host, args.port)
+    names_of(args.host, address, args.host_name)
     cfg, checkpoint = network_of(args.cfg, args.ckpt, args.overrides)
     controller, thresholds = make_controller(args, cfg, checkpoint), thresholds_of(checkpoint)
     del checkpoint  # the network has its own copy of the weights
@@ -310,7 +319,8 @@ def main() -> None:
         for name in ("GRADIO_TEMP_DIR", "GRADIO_EXAMPLES_CACHE"):
             os.environ[name] = folder
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        serve(page(controller, advice(thresholds)), CSS, args.host, args.port, Path(folder))
+        blocks = page(controller, advice(thresholds))
+        serve(blocks, CSS, args.host, args.port, args.host_name, Path(folder))
 
 
 if __name__ == "__main__":

@@ -110,17 +110,18 @@ def sections_of(dataset, cache, protocol, cfg, args) -> tuple[str, list[Section]
     chosen = choose(search["ap"], protocol.queries, args)
     matches = metrics.top_matches(*data, protocol, chosen, TOP, SEARCH_SCORE, cbgm)
     present = np.bincount(protocol.query, minlength=len(protocol.queries))
-    sections = []
+    sections, limit = [], cfg.INPUT.MAX_PIXELS
     for row, best in zip(chosen, matches):
         number = int(protocol.queries[row])
         query, first = dataset.queries[number], int(search["first_hit"][row])
         hit = f"first correct match at rank {first}" if first else "not found"
         images = "1 image holds" if present[row] == 1 else f"{present[row]} images hold"
-        asked = figure(dataset.gallery[query.scene], query.box, BLUE, "query")
+        asked = figure(dataset.gallery[query.scene], query.box, limit, BLUE, "query")
         found = [
             figure(
                 dataset.gallery[match.image],
                 match.box.numpy(),
+                limit,
                 GREEN if match.right else RED,
                 f"{rank} · {match.similarity:.2f}",
                 match.similarity,
@@ -137,15 +138,20 @@ def sections_of(dataset, cache, protocol, cfg, args) -> tuple[str, list[Section]
 
 
 @functools.lru_cache(maxsize=64)
-def read(path: str, upright: bool) -> Image.Image:
-    return read_picture(path, upright)
+def read(path: str, upright: bool, max_pixels: int) -> Image.Image:
+    return read_picture(path, upright, max_pixels)
 
 
 def figure(
-    scene: Scene, box: np.ndarray, color: Color, title: str, similarity: float | None = None
+    scene: Scene,
+    box: np.ndarray,
+    max_pixels: int,
+    color: Color,
+    title: str,
+    similarity: float | None = None,
 ) -> Figure:
     """Draw a query or a match; box: x1 y1 x2 y2 in pixels of the scene."""
-    picture = read(scene.path, scene.upright)
+    picture = read(scene.path, scene.upright, max_pixels)
     whole = draw_boxes(picture, [box], [""], Style(color, 1), SCENE)
     return Figure(cut_out(picture, box, CROP), whole, color, title, scene.name, similarity)
 

@@ -34,6 +34,10 @@ WINDOW = 2  # seconds within which frames are stored in another order than they 
 LEAP = 10  # seconds; a longer way forward may be the return from a wrong time
 NUDGE = Fraction(1, 100_000)  # seconds between frames that share one time
 WAITING = 64 << 20  # bytes of packets that are kept until the wanted second is reached
+# Of recordings in these forms that were joined byte by byte, FFmpeg reads the first alone.
+FIRST_ONLY = ("mov", "flv", "asf")
+PADDING = 8 << 20  # pixels that a decoder may add to a frame; FFmpeg's limit includes them
+HEAD = 12  # bytes with which recordings of one kind begin
 
 
 class Video:
@@ -46,6 +50,7 @@ class Video:
 
     def __init__(self, path: Path, container: Any, stream: Any, others: int):
         self.path, self.container, self.stream, self.others = path, container, stream, others
+        self._end = 0  # of the packets read so far, in bytes of the file; 0: unknown
         self.damaged: list[float] = []
         self.incomplete: list[float] = []
         self.unplaced = 0
@@ -62,6 +67,19 @@ class Video:
             return float(self.stream.duration * self.stream.time_base)
         alone = len(self.container.streams) == 1  # otherwise it may be the sound's
         return self.container.duration / 1e6 if alone and self.container.duration else None
+
+    def followed(self) -> bool:
+        """Return True if another recording begins after the packets that were read."""
+        if not self._end or not self.container.format.name.startswith(FIRST_ONLY):
+            return False
+        with open(self.path, "rb") as file:
+            head, before = file.read(HEAD), b""
+            file.seek(self._end)
+            while block := file.read(1 << 20):
+                if head in before + block:
+                    return True
+                before = block[-HEAD:]
+        return False
 
     def frames(self, second: float | None = None) -> Iterator[tuple[float, Any]]:
         """Yield (seconds since the start, PyAV's frame), with growing times.
@@ -134,6 +152,7 @@ class Video:
         for packet in self.container.demux(self.stream):
             if clock.place(packet) and packet.is_keyframe:
                 self._joints.add(packet.pts)
+            self._end = max(self._end, (packet.pos or 0) + packet.size if packet.size else 0)
             self.unplaced += bool(self._joints and packet.is_discard)  # by another's edit list
             if packet.is_corrupt and packet.pts is not None:
                 self.incomplete.append(float((packet.pts - self._start) * self.stream.time_base))
@@ -157,17 +176,19 @@ def _from_key_frame(packets: Iterator[Any], target: int) -> Iterator[Any]:
 
 
 @contextmanager
-def open_video(path: Path) -> Iterator[Video]:
+def open_video(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Video]:
     """Open a file's first stream of moving pictures.
 
     Raises:
-        UserError: The file is missing, damaged, or no video.
+        UserError: The file is missing, damaged, or no video, or its frames have more than
+            `max_pixels` pixels.
     """
     av = optional("av", str(path), REQUIREMENTS)
+    limit = str(max_pixels + PADDING)
     options = {
         "protocol_whitelist": "file",
         "format_whitelist": FORMATS,
-        "max_pixels": str(MAX_PIXELS),
+        "max_pixels": limit,
     }
     try:
         with av.open(str(path.absolute()), metadata_errors="ignore", options=options) as container:
@@ -176,8 +197,8 @@ def open_video(path: Path) -> Iterator[Video]:
             if not streams:
                 raise UserError(f"{path}: has no video stream")
             stream = streams[0]
-            _check_size(path, stream)
-            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            _check_size(path, stream, max_pixels)
+            stream.codec_context.options = {"max_pixels": limit}
             stream.thread_type = "AUTO"
             yield Video(path, container, stream, len(streams) - 1)
     except av.error.FileNotFoundError:
@@ -198,7 +219,9 @@ def is_video(path: Path) -> bool:
 
 
 @contextmanager
-def open_video_at(path: Path, after: float | None) -> Iterator[tuple[Video, Iterator]]:
+def open_video_at(
+    path: Path, after: float | None, max_pixels: int = MAX_PIXELS
+) -> Iterator[tuple[Video, Iterator]]:
     """Open a video and decode it from a place before the second `after` on.
 
     Yields:
@@ -207,25 +230,26 @@ def open_video_at(path: Path, after: float | None) -> Iterator[tuple[Video, Iter
     """
     back = MARGIN
     while after is not None and after > back:
-        with open_video(path) as video:
+        with open_video(path, max_pixels) as video:
             frames = video.frames(after - back)
             first = next(frames, None)
             if first is not None and first[0] <= after - MARGIN:
                 yield video, chain([first], frames)
                 return
         back = max(2 * back, 1.0)
-    with open_video(path) as video:
+    with open_video(path, max_pixels) as video:
         yield video, video.frames()
 
 
-def _check_size(path: Path, stream: Any) -> None:
+def _check_size(path: Path, stream: Any, max_pixels: int) -> None:
     """Refuse frames that are too large or too narrow, before any is decoded."""
     context = stream.codec_context
     if not context.width or not context.height:  # of none, or more than `max_pixels`
         raise UserError(
-            f"{path}: expected frames of at most {MAX_PIXELS} pixels, found larger or none"
+            f"{path}: expected frames of at most {max_pixels:,} pixels (INPUT.MAX_PIXELS), found "
+            "larger ones or none"
         )
-    check_size(path, shown_width(stream, context.width), context.height, MAX_PIXELS)
+    check_size(path, shown_width(stream, context.width), context.height, max_pixels)
 
 
 def shown_width(stream: Any, width: int) -> int:

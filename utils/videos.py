@@ -18,6 +18,7 @@ from utils.video_files import Video, open_video, open_video_at, shown_width
 
 SLACK = 1.0  # seconds by which a whole file's length may differ from its last frame's time
 SAME = 1e-6  # seconds within which two times are the same
+FOLLOWED = "another recording begins after the first one and is not read: split the file"
 Say = Callable[[str], None]
 
 
@@ -29,24 +30,30 @@ class Frame:
     pixels: Tensor
 
 
-def read_frames(path: Path, say: Say) -> Iterator[tuple[int, Image.Image]]:
+def read_frames(
+    path: Path, say: Say, max_pixels: int = MAX_PIXELS
+) -> Iterator[tuple[int, Image.Image]]:
     """Yield the number, from 1 on, and the RGB picture, upright, of each frame.
 
     Args:
         path: The video.
         say: Called with a gap in the times of a video that otherwise has one rate, where frames may
-            be missing.
+            be missing, and with recordings that are not read.
+        max_pixels: of a frame.
 
     Raises:
-        UserError: A part is damaged; the numbers of all later frames would be wrong.
+        UserError: A part is damaged, so that the numbers of all later frames would be wrong, or a
+            frame is too large.
     """
     times = []
-    with open_video(path) as video:
+    with open_video(path, max_pixels) as video:
         for number, (time, frame) in enumerate(video.frames(), 1):
             _expect_whole(video)
             times.append(time)
             yield number, frame.to_image().rotate(frame.rotation, expand=True)
         _expect_whole(video)
+        if video.followed():
+            say(f"{path}: {FOLLOWED}")
     if gaps := find_gaps(times):
         say(
             f"{path}: {len(gaps)} gaps in its times, the first after frame {gaps[0]}: if frames "
@@ -76,7 +83,9 @@ def find_gaps(times: list[float]) -> list[int]:
     return (np.flatnonzero(steps > 1.5 * usual) + 1).tolist() if even.mean() > 0.9 else []
 
 
-def sample_frames(path: Path, every: float, after: float | None, say: Say) -> Iterator[Frame]:
+def sample_frames(
+    path: Path, every: float, after: float | None, say: Say, max_pixels: int = MAX_PIXELS
+) -> Iterator[Frame]:
     """Yield the frames of a video that are later than `after`.
 
     Where an earlier reading ended decides nothing: the frames after it are the same.
@@ -87,11 +96,12 @@ def sample_frames(path: Path, every: float, after: float | None, say: Say) -> It
             video's start; 0: each frame.
         after: Seconds since the start; None: from the first frame on.
         say: Called with what is damaged or missing.
+        max_pixels: of a frame.
 
     Raises:
-        UserError: The file is no video that can be read.
+        UserError: The file is no video that can be read, or a frame is too large.
     """
-    with open_video_at(path, after) as (video, frames):
+    with open_video_at(path, after, max_pixels) as (video, frames):
         seen = -math.inf if after is None else after
         span = -math.inf if after is None else _span(after, every)
         if video.others:
@@ -99,7 +109,7 @@ def sample_frames(path: Path, every: float, after: float | None, say: Say) -> It
         for time, frame in frames:
             if time > seen + SAME and _span(time, every) > span:
                 span = _span(time, every)
-                yield Frame(time, _pixels(path, frame, video.stream))
+                yield Frame(time, _pixels(path, frame, video.stream, max_pixels))
             seen = max(time, seen)
         _report(video, after, seen, say)
 
@@ -110,6 +120,8 @@ def _report(video: Video, after: float | None, seen: float, say: Say) -> None:
         say(f"{len(damaged)} damaged frames, near {_places(damaged)}")
     if video.unplaced:
         say(f"{video.unplaced} frames could not be placed in time")
+    if video.followed():
+        say(FOLLOWED)
     if video.length is not None and seen < video.length - SLACK:
         say(f"cut short: {max(seen, 0):.1f} of {video.length:.1f} s are there")
 
@@ -118,18 +130,20 @@ def _places(times: list[float]) -> str:
     return ", ".join(f"{time:.2f}" for time in times[:5]) + f" s{' ...' if len(times) > 5 else ''}"
 
 
-def read_frame(path: Path, time: float) -> Tensor:
+def read_frame(path: Path, time: float, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Return the frame at that second, [3, H, W] uint8, as `sample_frames` gave it."""
-    with open_video_at(path, time) as (video, frames):
+    with open_video_at(path, time, max_pixels) as (video, frames):
         for second, frame in frames:
             if second > time - SAME:
-                return _pixels(path, frame, video.stream)
+                return _pixels(path, frame, video.stream, max_pixels)
     raise UserError(f"{path}: no frame at {time:.3f} s")
 
 
-def samples_expected(path: Path, every: float, after: float = 0) -> int:
+def samples_expected(
+    path: Path, every: float, after: float = 0, max_pixels: int = MAX_PIXELS
+) -> int:
     """Return how many frames `sample_frames` will give, as far as the file's head says."""
-    with open_video(path) as video:
+    with open_video(path, max_pixels) as video:
         rate = float(video.stream.average_rate or 25)
         left = max((video.length or 0) - after, 0)
         return round(left / max(every, 1 / rate))
@@ -140,9 +154,9 @@ def _span(time: float, every: float) -> float:
     return math.floor(time / every + SAME) if every else time
 
 
-def _pixels(path: Path, frame: Any, stream: Any) -> Tensor:
+def _pixels(path: Path, frame: Any, stream: Any, max_pixels: int) -> Tensor:
     """Return [3, H, W] uint8, with square pixels, as on a screen, and phones' videos upright."""
     width = shown_width(stream, frame.width)
-    check_size(path, width, frame.height, MAX_PIXELS)
+    check_size(path, width, frame.height, max_pixels)
     pixels = torch.from_numpy(frame.to_ndarray(format="rgb24", width=width, height=frame.height))
     return pixels.permute(2, 0, 1).rot90(round(frame.rotation / 90) % 4, (1, 2)).contiguous()

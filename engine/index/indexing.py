@@ -32,7 +32,7 @@ READ_AHEAD = 2  # batches read while the network processes another
 class Detector(Protocol):
     """Detects the people of pictures; engine.search.searcher.Searcher is one.
 
-    max_pixels: larger pictures are left out.
+    max_pixels: larger pictures and videos are left out.
     """
 
     batch_size: int
@@ -161,7 +161,8 @@ def _work(people: People, tasks: list[Task], detector: Detector, workers: int) -
     stats, began = IndexStats(0, 0, 0, 0, []), time.perf_counter()
     names = {task.source: task.medium.name for task in tasks}
     failed: set[Source] = set()
-    with tqdm(total=_expected(tasks), unit="image", mininterval=0.5, disable=rank() > 0) as bar:
+    total = _expected(tasks, detector.max_pixels)
+    with tqdm(total=total, unit="image", mininterval=0.5, disable=rank() > 0) as bar:
         for batch in _synchronized(_prefetched(_batches(tasks, detector, workers, failed))):
             samples, left = defaultdict(list), list(batch.left)
             for source, second, found in _detected(detector, batch):
@@ -228,15 +229,16 @@ def _add_up(
     )
 
 
-def _expected(tasks: list[Task]) -> int:
+def _expected(tasks: list[Task], max_pixels: int) -> int:
     """Number of pictures and frames to be read, as far as the files' headers tell."""
     count = 0
     for task in tasks:
-        if task.source.every is None:
+        source = task.source
+        if source.every is None:
             count += 1
         else:
             with suppress(Exception):  # reported when the video is read
-                count += samples_expected(task.source.path, task.source.every, task.after or 0)
+                count += samples_expected(source.path, source.every, task.after or 0, max_pixels)
     return count
 
 
@@ -249,7 +251,7 @@ def _batches(
         yield from _pictures(pictures, detector.batch_size, detector.max_pixels, pool)
     for task in tasks:
         if task.source.every is not None:
-            yield from _frames(task, detector.batch_size, failed)
+            yield from _frames(task, detector.batch_size, detector.max_pixels, failed)
 
 
 def _pictures(
@@ -283,12 +285,13 @@ def _pictures(
             yield batch
 
 
-def _frames(task: Task, size: int, failed: Collection[Source]) -> Iterator[Batch]:
+def _frames(task: Task, size: int, max_pixels: int, failed: Collection[Source]) -> Iterator[Batch]:
     """Read the frames of a video in batches."""
     batch, source = Batch(), task.source
     remarks: list[str] = []
     try:
-        for frame in sample_frames(source.path, source.every or 0, task.after, remarks.append):
+        every = source.every or 0
+        for frame in sample_frames(source.path, every, task.after, remarks.append, max_pixels):
             batch.append(source, frame.time, frame.pixels)
             if len(batch.pixels) == size:
                 yield batch

@@ -17,6 +17,7 @@ from engine.index.gallery_index import GalleryIndex, similarities
 from engine.index.records import Match, Person
 from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes, stack
 from utils.errors import UserError
+from utils.limits import MAX_PIXELS
 from utils.media import read_picture
 from utils.names import printable, short_names
 from utils.pages import Figure, Section, Span, Timeline, clock, css, page
@@ -116,12 +117,12 @@ def table(matches: Sequence[Match]) -> str:
     return tabulate(rows, heads, floatfmt=".3f")
 
 
-def read_scene(path: Path, time: float | None) -> Image.Image:
+def read_scene(path: Path, time: float | None, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read the picture or frame; if it cannot be read, return a grey one with the reason."""
     try:
         if time is None:
-            return read_picture(path, upright=True)
-        return to_pil_image(read_frame(path, time))
+            return read_picture(path, True, max_pixels)
+        return to_pil_image(read_frame(path, time, max_pixels))
     except UserError as error:
         picture = Image.new("RGB", (1200, 800), (128, 128, 128))
         ImageDraw.Draw(picture).text((40, 40), printable(str(error)), font_size=28)

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -195,7 +195,8 @@ def run(description: str | None) -> None:
     matches = searcher.search(query_embeddings, index, args.top, min_similarity, own)
     scenes = searched_images(index, matches, query_embeddings, all_pictures=not args.index)
     write_text(json.dumps(show.as_json(matches), indent=1) + "\n", out / "matches.json")
-    read = lru_cache(maxsize=64)(show.read_scene)  # each picture is drawn several times
+    read_scene = partial(show.read_scene, max_pixels=cfg.INPUT.MAX_PIXELS)
+    read = lru_cache(maxsize=64)(read_scene)  # each picture is drawn several times
     draw(queries, matches, scenes, read, out)
     title = f"Person search in {printable(str(args.index or args.gallery))}"
     write_text(show.result_page(title, queries, matches, index, read), out / "index.html")

@@ -30,7 +30,7 @@ def propose_in_images(
     labels, left, found = Labels(Path(), "proposals, images", []), [], []
     for image in tqdm(images, "images", unit="image"):
         try:
-            pixels = read_pixels(image.path, upright=True)
+            pixels = read_pixels(image.path, True, searcher.max_pixels)
         except UserError as error:
             left.append(unread(image, error))
             continue
@@ -46,7 +46,7 @@ def propose_in_video(video: Path, searcher: Searcher, every: int, min_similarity
     labels = Labels(video, "proposals, video", [], video=video.name, tracks=True)
     found: list[Detections] = []
     tracklets: list[int] = []
-    for numbers, frames in _batches(video, every, searcher.batch_size, labels.remarks):
+    for numbers, frames in _batches(video, every, searcher, labels.remarks):
         height, width = frames[0].shape[1:]
         for number, people in zip(numbers, searcher.detect(frames)):
             who = link(found[-1], people) if found else np.full(len(people.boxes), -1)
@@ -61,17 +61,18 @@ def propose_in_video(video: Path, searcher: Searcher, every: int, min_similarity
 
 
 def _batches(
-    video: Path, every: int, size: int, remarks: list[str]
+    video: Path, every: int, searcher: Searcher, remarks: list[str]
 ) -> Iterator[tuple[list[int], list[Tensor]]]:
-    """Numbers and pixels of one frame of every `every`, as many at once as a network takes."""
+    """Yield numbers and pixels of one frame of every `every`, in batches of the searcher's size."""
     numbers: list[int] = []
     frames: list[Tensor] = []
-    for number, frame in tqdm(read_frames(video, remarks.append), video.name, unit="frame"):
+    every_frame = read_frames(video, remarks.append, searcher.max_pixels)
+    for number, frame in tqdm(every_frame, video.name, unit="frame"):
         if (number - 1) % every:
             continue
         numbers.append(number)
         frames.append(pil_to_tensor(frame.convert("RGB")))
-        if len(frames) == size:
+        if len(frames) == searcher.batch_size:
             yield numbers, frames
             numbers, frames = [], []
     if frames:

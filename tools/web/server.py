@@ -7,7 +7,7 @@ reach (DNS rebinding, cross-site requests). The folder of uploaded and drawn fil
 
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -46,13 +46,22 @@ def address_of(host: str, port: int) -> str:
         ) from None
 
 
-def names_of(host: str, address: str) -> set[str]:
+def names_of(host: str, address: str, further: Sequence[str] = ()) -> set[str]:
     """Return the names under which a server at this address may be reached.
 
     Every interface of this machine is served at 0.0.0.0; the address of a connection is checked in
     Guard.
+
+    Args:
+        further: other names, for example that of a proxy.
+
+    Raises:
+        UserError: if one of `further` is not a name alone.
     """
-    names = {host.lower(), address}
+    for name in further:
+        if not name or _name(name) != name.lower():
+            raise UserError(f"--host-name {name}: expected a name without scheme, port or path")
+    names = {host.lower(), address, *map(str.lower, further)}
     if ip_address(address).is_loopback:
         names |= LOOPBACK
     if ip_address(address).is_unspecified:
@@ -189,18 +198,20 @@ def _is_own(host: str | bytes | None, address: str) -> bool:
         return False
 
 
-def serve(blocks: Any, css: str, host: str, port: int, folder: Path) -> None:
+def serve(blocks: Any, css: str, host: str, port: int, names: Sequence[str], folder: Path) -> None:
     """Serve Gradio's Blocks until the process is interrupted.
 
     Args:
         css: style sheet of the page.
         host: a name or address of this machine.
+        names: further names under which the page may be reached.
         folder: GRADIO_TEMP_DIR.
     """
     gr = optional("gradio", "tools.app", REQUIREMENTS)
     fastapi = optional("fastapi", "tools.app", REQUIREMENTS)
     uvicorn = optional("uvicorn", "tools.app", REQUIREMENTS)
     address = address_of(host, port)
+    own_names = names_of(host, address, names)
     blocks.state_session_capacity = MAX_SESSIONS
     # A mounted app would accept any path of this machine as an uploaded file otherwise
     # (findings/gradio_mounted_paths.sh).
@@ -228,6 +239,6 @@ def serve(blocks: Any, css: str, host: str, port: int, folder: Path) -> None:
             await super().startup(sockets)
             print(f"http://{address}:{port}   (Ctrl-C ends it)", flush=True)
 
-    guard = Guard(app, names_of(host, address), folder)
+    guard = Guard(app, own_names, folder)
     options = {"log_level": "warning", "timeout_graceful_shutdown": 1, "ws": "none"}
     Server(uvicorn.Config(guard, address, port, **options)).run()
