@@ -152,6 +152,7 @@ def test_what_fails_with_one_source_leaves_the_others(run, base, tmp_path, monke
     noise((300, 300), 30).save(mine / "large.png")
     frames = [np.asarray(noise((96, 64), i)) for i in range(8)]
     write_video(mine / "odd.mp4", frames)
+    write_video(mine / "large.mp4", [np.zeros((100, 102, 3), np.uint8)] * 3)
     (mine / "gone.jpg").rename(tmp_path / "gone.jpg")
     (mine / "gone.jpg").symlink_to(tmp_path / "gone.jpg")
     odd = [
@@ -191,6 +192,7 @@ def test_what_fails_with_one_source_leaves_the_others(run, base, tmp_path, monke
     names = {
         "gone.jpg": "No such file",
         "large.png": "INPUT.MAX_PIXELS",
+        "large.mp4": "INPUT.MAX_PIXELS",
         "raises.png": "of a decoder",
     }
     names |= {
@@ -205,7 +207,7 @@ def test_what_fails_with_one_source_leaves_the_others(run, base, tmp_path, monke
     assert [one.source.path.name for one in known if not one.finished] == ["odd.mp4"]
     before = open_index(tmp_path / "index").people.numbers()
     code, out, _ = run(mine)
-    assert code == 0 and "4 pictures and 2 frames" in out  # the video from where it failed
+    assert code == 0 and "4 pictures and 5 frames" in out  # two are those that failed
     assert set(before) < set(open_index(tmp_path / "index").people.numbers())
 
 

@@ -1,10 +1,10 @@
-"""Sequences with tracks, in MOTChallenge's form, become custom data (INPUT.DATASET COCO).
+"""Convert sequences with tracks in the form of MOTChallenge to custom data (INPUT.DATASET COCO).
 
 python -m tools.convert_tracks SEQUENCE [SEQUENCE ...] --out FOLDER --test-share 0.5
 
-A sequence is a folder (img1/, gt/gt.txt, seqinfo.ini) or a video with its boxes beside it, in a
-file of the same name that ends in .txt. Each is one camera. Pictures are copied, frames of a video
-written as JPEG files.
+A sequence is a folder (img1/, gt/gt.txt, seqinfo.ini), or a video with a file of boxes beside it,
+which has the same name and ends in .txt. Each sequence is one camera. Pictures are copied; frames
+of a video are written as JPEG files.
 """
 
 import argparse
@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from datasets.coco_files import Person, write_annotations
 from datasets.importers.writer import Shown, put
-from datasets.tracks import Rules, Sequence, drop_twins, read_sequence
+from datasets.track_files import Rules
+from datasets.tracks import Sequence, drop_twins, read_sequence
 from utils.errors import UserError, run_main
 from utils.files import folder_beside, make_folder
 from utils.media import picture_size
@@ -34,7 +35,7 @@ def parse_args() -> argparse.Namespace:
         "--test-share",
         type=float,
         metavar="X",
-        help="split by time: this last share of each sequence's frames is the test",
+        help="split by time: the last X of each sequence's frames are the test",
     )
     split.add_argument(
         "--test-sequences",
@@ -42,7 +43,13 @@ def parse_args() -> argparse.Namespace:
         metavar="NAME",
         help="split by sequence: these are the test, all others are for training",
     )
-    add("--boxes", nargs="+", type=Path, metavar="FILE", help="of each sequence, if elsewhere")
+    add(
+        "--boxes",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="files of boxes (default: see above)",
+    )
     add("--every", type=int, default=1, metavar="N", help="take the first frame of every N")
     add(
         "--classes",
@@ -56,12 +63,12 @@ def parse_args() -> argparse.Namespace:
         type=float,
         default=Rules.visibility,
         metavar="X",
-        help=f"leave out people of whom less is visible (default: {Rules.visibility})",
+        help=f"minimum visible share of a person (default: {Rules.visibility})",
     )
     add(
         "--shared-identities",
         action="store_true",
-        help="an id is the same person in all sequences; else each sequence has its own people",
+        help="an id is the same person in all sequences (default: in its own sequence only)",
     )
     args = parser.parse_args()
     check(args)
@@ -83,7 +90,14 @@ def check(args: argparse.Namespace) -> None:
 
 
 def read_all(args: argparse.Namespace) -> tuple[list[Sequence], list[str]]:
-    """The sequences, their names distinct, and a remark on each one that was left out."""
+    """Read the sequences.
+
+    Returns:
+        The sequences, whose names are distinct, and a remark on each copy of another one.
+
+    Raises:
+        UserError: if two have the same name, or if --test-sequences names another one.
+    """
     rules = Rules(frozenset(args.classes) if args.classes else None, args.min_visibility)
     boxes = args.boxes or [None] * len(args.sequences)
     sequences = [read_sequence(*pair, rules) for pair in zip(args.sequences, boxes)]
@@ -98,7 +112,8 @@ def read_all(args: argparse.Namespace) -> tuple[list[Sequence], list[str]]:
 
 
 def convert(sequence: Sequence, out: Path, args: argparse.Namespace) -> list[Shown]:
-    """Put the sequence's pictures, thinned, into out/images/NAME; what train.json says of them."""
+    """Write one picture of every `args.every` into out/images/NAME; return them with their
+    people, as an annotation file describes them."""
     folder = Path("images", sequence.name)
     make_folder(out / folder, "--out")
     scenes = []
@@ -112,7 +127,7 @@ def convert(sequence: Sequence, out: Path, args: argparse.Namespace) -> list[Sho
         size = picture_size(picture, True) if isinstance(picture, Path) else picture.size
         if sequence.size and size != sequence.size:
             raise UserError(
-                f"{picture}: expected {sequence.size} pixels as seqinfo.ini says, found {size}"
+                f"{picture}: expected {sequence.size} pixels, the size in seqinfo.ini, found {size}"
             )
         image = {
             "file_name": name.as_posix(),
@@ -131,7 +146,7 @@ def convert(sequence: Sequence, out: Path, args: argparse.Namespace) -> list[Sho
 
 
 def divide(name: str, scenes: list[Shown], args: argparse.Namespace) -> tuple[list[Shown], ...]:
-    """A sequence's scenes for training, and those for the test."""
+    """Return the scenes of a sequence for training, and those for the test."""
     if args.test_sequences:
         return ([], scenes) if name in args.test_sequences else (scenes, [])
     first = len(scenes) - round(len(scenes) * args.test_share)

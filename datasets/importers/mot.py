@@ -1,9 +1,10 @@
-"""MOTChallenge's form, a folder with `gt/gt.txt` and `img1/`, which CVAT and Datumaro write too."""
+"""Folders in the form of MOTChallenge, which CVAT and Datumaro also write."""
 
 from pathlib import Path
 
 from datasets.importers.records import Box, LabelledImage, Labels, Options
-from datasets.tracks import Rules, read_sequence
+from datasets.track_files import Rules
+from datasets.tracks import read_sequence
 
 
 def is_sequence(folder: Path) -> bool:

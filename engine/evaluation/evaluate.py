@@ -1,4 +1,4 @@
-"""Evaluation of a network or of a features cache: extract, score, print, write."""
+"""Evaluation of a network or of a features cache."""
 
 import json
 import time
@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from tabulate import tabulate
 from torchvision.transforms.functional import to_pil_image
 from yacs.config import CfgNode
 
@@ -22,15 +21,14 @@ from engine.evaluation import metrics
 from engine.evaluation.cache import CACHE, Cache, check_cache, load_cache, made_from
 from engine.evaluation.extract import collect, extract
 from engine.evaluation.metrics import SEARCH_SCORE
-from engine.evaluation.records import RESULTS, SIZES_DRAWN, THRESHOLDS_DRAWN
+from engine.evaluation.records import NUMBERS, RESULTS
+from engine.evaluation.report import report
 from models.fast.inference import optimize_for_inference
 from models.network import Network
 from utils.drawing import draw_boxes
 from utils.files import make_folder, save_file, write_text
-from utils.plots import save_curves, save_shares
 
 DETECTION_SCORE = 0.01  # minimum score of a detection in recall and AP
-NUMBERS = ("mAP", "top1", "top5", "top10")
 
 
 def gallery_sizes(cfg: CfgNode) -> list[int | str]:
@@ -133,79 +131,6 @@ def per_query(dataset: SearchDataset, protocol: Protocol, search: dict) -> list[
     ]
 
 
-def print_results(results: dict) -> None:
-    """Print the tables of an evaluation, in per cent."""
-    detection, search, errors = (results[k] for k in ("detection", "search", "detection_errors"))
-    row = [detection["recall"], detection["ap"], results["detection_labeled"]["recall"]]
-    row += [search[name] for name in NUMBERS]
-    top = ["mAP", "top-1", "top-5", "top-10"]
-    print(results["protocol"]["name"])
-    print(
-        tabulate(
-            [[100 * value for value in row]],
-            ["recall", "AP", "labelled recall", *top],
-            floatfmt=".2f",
-        )
-    )
-    share = {name: f"{100 * value:.2f}%" for name, value in errors.items() if name != "people"}
-    print(
-        f"of {errors['people']} people: {share['found']} found, {share['low_score']} with a score "
-        f"under {SEARCH_SCORE}, {share['poorly_placed']} poorly placed, {share['missed']} missed",
-        flush=True,
-    )
-    rows = [
-        [
-            f"{float(rate):.0%}",
-            at["similarity"],
-            100 * at["matches_kept"],
-            100 * at["queries_kept"],
-        ]
-        for rate, at in results["thresholds"].items()
-    ]
-    kept = ["true matches kept", "queries that keep one"]
-    print(
-        tabulate(
-            rows,
-            ["false alarms", "from similarity", *kept],
-            floatfmt=("", ".3f", ".2f", ".2f"),
-            colalign=("right",) * 4,
-        ),
-        flush=True,
-    )
-    if unmatched := results["protocol"]["queries_unmatched"]:
-        print(f"left out: {unmatched} queries that none of their images matches")
-    if len(results["galleries"]) > 1:
-        rows = [[g["name"], *(100 * g[name] for name in NUMBERS)] for g in results["galleries"]]
-        print(tabulate(rows, ["", *top], floatfmt=".2f"), flush=True)
-
-
-def draw_sizes(results: dict, path: Path) -> None:
-    """Plot mAP and top-1 over the gallery size, if there are several. Subsets have no size."""
-    whole = results["protocol"]["gallery_images"]
-    sized = {
-        whole if g["gallery_size"] == -1 else g["gallery_size"]: g
-        for g in results["galleries"]
-        if isinstance(g["gallery_size"], int)
-    }
-    if len(sized) > 1:
-        curves = {"mAP": "mAP", "top-1": "top1"}
-        curves = {title: [g[name] for g in sized.values()] for title, name in curves.items()}
-        title = results["protocol"]["dataset"] + (" + CBGM" if results["protocol"]["cbgm"] else "")
-        save_curves(path, title, "gallery size (images)", list(sized), curves)
-
-
-def draw_thresholds(results: dict, path: Path) -> None:
-    """Plot the shares of false alarms and true matches over the similarity, and the thresholds."""
-    curve, protocol = results["threshold_curve"], results["protocol"]
-    curves = {
-        "queries with a false alarm": curve["false_alarms"],
-        "true matches kept": curve["matches_kept"],
-    }
-    marks = {f"{float(r):.0%}": at["similarity"] for r, at in results["thresholds"].items()}
-    title = protocol["name"] + (" + CBGM" if protocol["cbgm"] else "")
-    save_shares(path, title, "similarity", curve["similarity"], curves, marks)
-
-
 def evaluate(
     net: Network | None,
     dataset: SearchDataset,
@@ -243,9 +168,7 @@ def evaluate(
     if seconds is not None:
         results["protocol"]["seconds_per_image"] = seconds
     write_text(json.dumps(results, indent=2) + "\n", folder / RESULTS)
-    print_results(results)
-    draw_sizes(results, folder / SIZES_DRAWN)
-    draw_thresholds(results, folder / THRESHOLDS_DRAWN)
+    report(results, folder)
     return results
 
 

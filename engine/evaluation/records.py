@@ -15,6 +15,7 @@ from utils.files import open_file
 RESULTS = "results.json"
 EVALUATIONS = "evaluations.jsonl"
 SIZES_DRAWN, THRESHOLDS_DRAWN = "gallery_sizes.png", "thresholds.png"
+NUMBERS = ("mAP", "top1", "top5", "top10")  # of a search
 PREFIX = "thresholds/"  # of thresholds among flat metrics
 
 
