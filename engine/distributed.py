@@ -141,8 +141,14 @@ def gather_rows(rows: Tensor) -> Tensor:
 
     rows: [n_r, ...] of rank r; n_r may differ between ranks and may be 0.
     """
+    return torch.cat(rows_of_ranks(rows)) if ranks() > 1 else rows
+
+
+def rows_of_ranks(rows: Tensor) -> list[Tensor]:
+    """The rows of each rank, as in `gather_rows`, without a graph."""
+    rows = rows.detach()
     if ranks() == 1:
-        return rows
+        return [rows]
     count = torch.tensor([len(rows)], device=rows.device)
     counts = [torch.empty_like(count) for _ in range(ranks())]
     dist.all_gather(counts, count)
@@ -150,7 +156,7 @@ def gather_rows(rows: Tensor) -> Tensor:
     padded[: len(rows)] = rows
     parts = [torch.empty_like(padded) for _ in range(ranks())]
     dist.all_gather(parts, padded)
-    return torch.cat([part[:n] for part, n in zip(parts, map(int, counts))])
+    return [part[:n] for part, n in zip(parts, map(int, counts))]
 
 
 def same_buffers(module: torch.nn.Module) -> None:

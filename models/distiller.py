@@ -1,12 +1,20 @@
 """Distillation: a student, a teacher and the terms that compare them."""
 
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from models.outputs import ForwardOutputs, TrainingOutput
+from models.outputs import BATCH, ForwardOutputs, TrainingOutput
 from models.search_net import SearchNet
+
+Rows = tuple[Tensor, ...]
+
+
+def only_own(name: str, rows: Rows) -> Rows:
+    """The rows of a batch that is one part."""
+    return rows
 
 
 class Distiller(nn.Module):
@@ -28,17 +36,36 @@ class Distiller(nn.Module):
         self.teacher.eval()
         return self
 
-    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> TrainingOutput:
-        """The student's own losses and one loss for each term, unweighted."""
-        student = self.student.forward_train(images, targets)
+    def forward(
+        self,
+        images: list[Tensor],
+        targets: list[dict[str, Tensor]],
+        size: tuple[int, int] | None = None,
+        names: Collection[str] | None = None,
+        join: Callable[[str, Rows], Rows] = only_own,
+    ) -> TrainingOutput:
+        """The student's own losses and one loss for each term, unweighted.
+
+        Args:
+            images, targets, size: as in SearchNet.
+            names: the terms to compute; None for all. Without any, the teacher does not run.
+            join: from the name of a `BatchTerm` and its rows to those of the whole batch.
+        """
+        student = self.student.forward_train(images, targets, size)
+        result = self.student.training_output(student)
+        terms = {k: term for k, term in self.terms.items() if names is None or k in names}
+        if not terms:
+            return result
         with torch.no_grad():
             teacher = self.teacher.forward_teacher(student)
-        result = self.student.training_output(student)
         ours, theirs = (_float32(outputs) for outputs in (student, teacher))
         with torch.autocast(student.class_logits.device.type, enabled=False):
-            for name, term in self.terms.items():
-                result.losses[name] = term(ours, theirs)
-                result.mean_over[name] = term.mean_over
+            for name, term in terms.items():
+                if term.mean_over == BATCH:
+                    loss = term.loss(join(name, term.rows(ours, theirs)), theirs)
+                else:
+                    loss = term(ours, theirs)
+                result.losses[name], result.mean_over[name] = loss, term.mean_over
         return result
 
 

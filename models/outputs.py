@@ -9,6 +9,8 @@ from torchvision.models.detection.image_list import ImageList
 if TYPE_CHECKING:
     from models.oim import OIM
 
+BATCH = "batch"  # of a loss that is a function of the whole batch, not a mean over its parts
+
 
 @dataclass
 class Detections:
@@ -74,7 +76,7 @@ class TrainingOutput:
 
     Attributes:
         losses: by name, unweighted.
-        mean_over: for each loss, the key of `counts` over which it is a mean.
+        mean_over: for each loss, the key of `counts` over which it is a mean, or BATCH.
         counts: the number of images, of proposals and of labelled people in the pass.
         embeddings: [P, D], without a graph; the OIM tables are updated with them after the
             gradient step.

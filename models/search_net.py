@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
@@ -43,14 +44,20 @@ class SearchNet(nn.Module, Network):
     def limits(self) -> DetectionLimits:
         return self.roi_heads.limits
 
-    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> TrainingOutput:
-        """Losses of one batch.
+    def forward(
+        self,
+        images: list[Tensor],
+        targets: list[dict[str, Tensor]],
+        size: tuple[int, int] | None = None,
+    ) -> TrainingOutput:
+        """Losses of one batch, or of a part of it.
 
         Args:
             images: as in Network.
             targets: per image "boxes" [n, 4] and "labels" [n]: 1..N, above N for unlabelled people.
+            size: of the largest resized image of the batch; None if these images are all of it.
         """
-        return self.training_output(self.forward_train(images, targets))
+        return self.training_output(self.forward_train(images, targets, size))
 
     def training_output(self, outputs: ForwardOutputs) -> TrainingOutput:
         """The losses of a training pass with the counts that they are means over."""
@@ -64,11 +71,24 @@ class SearchNet(nn.Module, Network):
         embeddings = outputs.embeddings.detach()
         return TrainingOutput(outputs.losses, mean_over, counts, embeddings, labels)
 
+    def resized_size(self, image: Tensor) -> tuple[int, int]:
+        """Height and width of an image as the network resizes it, before padding."""
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # the transform draws one of its sizes: there is one
+            resized, _ = self.transform.resize(torch.empty(image.shape, device="meta"), None)
+        return tuple(resized.shape[-2:])
+
     def forward_train(
-        self, images: list[Tensor], targets: list[dict[str, Tensor]]
+        self,
+        images: list[Tensor],
+        targets: list[dict[str, Tensor]],
+        size: tuple[int, int] | None = None,
     ) -> ForwardOutputs:
-        """A training pass; the network must be in train mode."""
+        """A training pass, as `forward`; the network must be in train mode."""
         resized, targets = self.transform(as_floats(images), targets)
+        if size is not None:
+            resized.tensors = pad_maps(resized.tensors, size, self.transform.size_divisible)
         features = self.backbone(resized.tensors)
         proposals, rpn_losses = self.rpn(resized, features, targets)
         outputs = self.roi_heads.forward_train(features, proposals, resized, targets)
@@ -150,3 +170,10 @@ class SearchNet(nn.Module, Network):
         with torch.autocast(device, amp, enabled=half and self.half_heads):
             embeddings = self.roi_heads.embed(features, boxes, resized.image_sizes)
         return list(embeddings.split([len(b) for b in boxes]))
+
+
+def pad_maps(maps: Tensor, size: tuple[int, int], divisor: int) -> Tensor:
+    """Pad maps [N, C, H, W] at the bottom and on the right to `size`, rounded up to multiples of
+    `divisor`."""
+    missing = [-(-side // divisor) * divisor - own for side, own in zip(size, maps.shape[-2:])]
+    return F.pad(maps, (0, missing[1], 0, missing[0]))

@@ -69,5 +69,6 @@ def test_a_norm_of_single_images_is_warned_of(size, accumulate, ranks, sync, ima
     assert batching.images_of_norm(sync) == images
     warning = batching.norm_warning(sync)
     assert bool(warning) == (images < 2)
+    assert bool(batching.norm_note(sync)) == (images < size)
     assert ("SOLVER.SYNC_BN" in warning) == (images < 2 and ranks > 1 and not sync)
     assert ("smaller SOLVER.ACCUMULATE" in warning) == (images < 2 and accumulate > 1)

@@ -29,7 +29,7 @@ from engine.training.schedule import scaled_lr
 from engine.training.train_step import TrainStep
 from models.build import build_distiller, build_net
 from models.oim import OIM
-from tests.training import Run, differences, make_data, run_ranks, same
+from tests.training import Run, differences, fix_regions, make_data, run_ranks, same
 from utils.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -37,12 +37,6 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
 ODD = ("INPUT.BATCH_SIZE_TRAIN", "5", "SOLVER.BASE_LR", "0.005")  # parts of 2 and 3, then 1 and 0
-
-
-def fix_regions() -> None:
-    """No chance and no statistics of a part: all that cutting a batch cannot keep."""
-    torch.randperm = lambda n, **options: torch.arange(n, **options)
-    _BatchNorm.train = lambda self, mode=True: nn.Module.train(self, False)
 
 
 @contextmanager

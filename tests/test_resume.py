@@ -259,6 +259,13 @@ def test_stopped_terms_equal_terms_without_weight(base, tmp_path):
         run = Run(base, tmp_path / name, *resumed, program="ddps")
         assert run.wait() == 0, run.text
     assert not differences(tmp_path / "stopped", tmp_path / "zero")
+    again = tmp_path / "again", *under_teacher(base), *PERIOD, "DISTILLER.STOP_EPOCH", "1"
+    killed = At("train_step", "step", 3, "before")
+    run = Run(base, *again, "--resume", "--ckpt", first, program="ddps", sabotage=killed)
+    assert run.wait() == -signal.SIGKILL, run.text
+    run = Run(base, *again, "--resume", program="ddps")
+    assert run.wait() == 0, run.text
+    assert not differences(tmp_path / "stopped", tmp_path / "again")
     last = [state(tmp_path / name / "epoch_01.pth") for name in ("stopped", "later")]
     assert same(state(base / "ddps" / "epoch_01.pth"), last[1])
     assert not same(last[0]["model"], last[1]["model"])

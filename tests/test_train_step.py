@@ -222,6 +222,48 @@ def test_weights_of_terms_stop_and_fall():
     assert {one["oim"] for one in weights} == {1.0}
 
 
+def distilling(**settings) -> TrainStep:
+    """The step of a student with a teacher."""
+    torch.manual_seed(3)
+    cfg = load_cfg(None, pairs(SMALL | settings))
+    student, teacher = build_net(cfg, num_pids=3), build_net(cfg, num_pids=3)
+    return TrainStep(cfg, build_distiller(cfg, student, teacher, cfg).train(), student, CPU)
+
+
+def refuse(*_):
+    raise AssertionError("computed")
+
+
+def test_terms_of_weight_zero_are_not_computed(monkeypatch):
+    """An infinite value of such a term does not end the run; without terms no teacher runs."""
+    step = distilling(**{"DISTILLER.TERMS": "[dfd, ld]", "DISTILLER.LD.WEIGHT": 0.0})
+    monkeypatch.setattr(step.model.terms["ld"], "forward", refuse)
+    monkeypatch.setattr(step.model.terms["ld"], "rows", refuse)
+    assert "ld" not in step.step([Part(IMAGES, TARGETS)], RATE, "a test")
+    step.weights["dfd"] = 0.0
+    monkeypatch.setattr(step.model.teacher, "forward_teacher", refuse)
+    for parts in ([Part(IMAGES, TARGETS)], [Part(IMAGES[:1], TARGETS[:1])] * 2):
+        losses = step.step(parts, RATE, "a test")
+        assert losses.keys().isdisjoint(("dfd", "ld")) and "oim" in losses
+    # the optimizer goes on with the same weights
+    assert all(p.grad is not None and not p.grad.any() for p in step.terms.parameters())
+    step.weights["dfd"] = 1.0
+    with pytest.raises(AssertionError, match="computed"):
+        step.step([Part(IMAGES, TARGETS)], RATE, "a test")
+
+
+def test_a_skipped_step_leaves_the_oim_tables():
+    """fp16's scaler skips a step whose gradient is not finite."""
+    step = distilling(**{"DISTILLER.TERMS": "[]"})
+    step.scaler = torch.amp.GradScaler("cpu")
+    weight, oim = step.weights["oim"], copy.deepcopy(step.net.oim.state_dict())
+    for factor, skipped in ((1e38, True), (1.0, False)):
+        step.weights["oim"], scale = weight * factor, step.scaler.get_scale()
+        step.step([Part(IMAGES, TARGETS)], 1e-4, "a test")
+        assert (step.scaler.get_scale() < scale) == skipped
+        assert torch.equal(step.net.oim.lut, oim["lut"]) == skipped
+
+
 def test_a_term_to_decay_must_exist():
     cfg = load_cfg(None, pairs(SMALL | {"DISTILLER.DECAY": "[fdf]"}))
     net = build_net(cfg, num_pids=3)

@@ -74,6 +74,17 @@ class Batching:
         ranks = 1 if sync else self.ranks
         return self.size // self.accumulate // ranks
 
+    def norm_note(self, sync: bool) -> str:
+        """Return how the BatchNorms differ from those of an undivided batch, or ""; sync as in
+        `images_of_norm`."""
+        if self.accumulate * (1 if sync else self.ranks) == 1:
+            return ""
+        return (
+            f"BatchNorm computes its statistics from {self.images_of_norm(sync)} of "
+            f"{self.size} images ({self.ranks} ranks, SOLVER.ACCUMULATE {self.accumulate}); all "
+            "else in a step is as with the undivided batch"
+        )
+
     def norm_warning(self, sync: bool) -> str:
         """Return a warning if a BatchNorm sees fewer than two images, otherwise ""."""
         images = self.images_of_norm(sync)

@@ -139,8 +139,10 @@ class Trainer:
         if resume:
             self.resume(checkpoint)
         from_first(self.describe)
-        if warning := self.batching.norm_warning(self.cfg.SOLVER.SYNC_BN):
-            print(warning)
+        sync = self.cfg.SOLVER.SYNC_BN
+        for line in (self.batching.norm_note(sync), self.batching.norm_warning(sync)):
+            if line:
+                print(line)
         with curves_in(self.folder, self.done, rank() == 0) as curves, self.signals.defer():
             if self.epoch and not self.step:
                 self.evaluate(curves)

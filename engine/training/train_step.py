@@ -1,7 +1,9 @@
 """One training step: the gradient of a whole batch, computed in one or more parts."""
 
 import warnings
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +12,13 @@ from yacs.config import CfgNode
 
 from engine.device import precision_of
 from engine.distributed import gather_rows, ranks, total
+from engine.training.batch_losses import BatchRows
 from engine.training.batching import Part
 from engine.training.term_limit import TermLimit
 from models.backbones import FrozenNormStatistics
 from models.distill import check_terms
-from models.outputs import TrainingOutput
+from models.distiller import Rows, only_own
+from models.outputs import BATCH, TrainingOutput
 from models.search_net import SearchNet
 from utils.errors import UserError
 
@@ -68,20 +72,24 @@ class TrainStep:
     """A model, its optimizer, and the step that moves both and the OIM table.
 
     `model` returns losses (the network itself, or a Distiller around it); `net` is the network in
-    it that is trained. However the batch is cut (ranks, SOLVER.ACCUMULATE), each part's loss counts
-    by its share of the images, regions or labelled people that the loss is a mean over, so that the
-    parts' gradients add up to the whole batch's. What no cut can give: BatchNorm's statistics are
-    of one part (of all ranks' with SOLVER.SYNC_BN), and CD relates the people of one part.
+    it that is trained. However the batch is divided (ranks, SOLVER.ACCUMULATE), each part's loss
+    counts by its share of the images, regions or labelled people that the loss is a mean over, or
+    is computed from the rows of all parts: the parts' gradients add up to the whole batch's.
+    Only BatchNorm differs: its statistics are of one part (with SOLVER.SYNC_BN, of all ranks).
+
+    Terms of weight 0 are not computed, and the teacher runs only for others. The weights of these
+    terms have gradients of zero, so that the optimizer has the same state for all weights.
     """
 
     def __init__(self, cfg: CfgNode, model: nn.Module, net: SearchNet, device: torch.device):
         self.solver, self.model, self.net, self.device = cfg.SOLVER, model, net, device
+        self.terms: nn.ModuleDict = getattr(model, "terms", nn.ModuleDict())
         self.dtype = precision_of("SOLVER.AMP", self.solver.AMP)
         if self.solver.SYNC_BN:
             if device.type == "cpu":
                 raise UserError("SOLVER.SYNC_BN: PyTorch's SyncBatchNorm needs GPUs; found the CPU")
             nn.SyncBatchNorm.convert_sync_batchnorm(net)
-            nn.SyncBatchNorm.convert_sync_batchnorm(getattr(model, "terms", nn.ModuleDict()))
+            nn.SyncBatchNorm.convert_sync_batchnorm(self.terms)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(cfg, self.parameters)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.solver.AMP == "fp16")
@@ -103,40 +111,43 @@ class TrainStep:
         words.
         """
         parts = [self._on_device(part) for part in parts]
-        whole = self._count(parts) if len(parts) > 1 else None
+        size = self._size_of_batch(parts) if len(parts) * ranks() > 1 else None
+        whole, rows = self._run_ahead(parts, size) if len(parts) > 1 else (None, None)
         self.optimizer.zero_grad()
         if self.limit:
             self.limit.reset()
         sums, people, labels = 0, [], []
-        for number, (images, targets, alive) in enumerate(parts, 1):
-            last = number == len(parts) or ranks() == 1
+        for number, part in enumerate(parts):
+            last = number == len(parts) - 1 or ranks() == 1
             with nullcontext() if last or self.limit else self.parallel.no_sync():
-                out = self._forward(self.model if self.limit else self.parallel, images, targets)
+                join = partial(_join, rows, number, part.live)
+                model = self.model if self.limit else self.parallel
+                out = self._forward(model, part, size, self.active_terms(), join)
                 check_finite(out.losses, where)
-                whole = whole or {name: total(n * alive) for name, n in out.counts.items()}
-                share = {n: out.counts[n] * alive / whole[n].clamp(min=1) for n in whole}
-                shares = {
-                    name: loss * share[out.mean_over[name]] for name, loss in out.losses.items()
-                }
-                weighted = {name: self.weights[name] * part for name, part in shares.items()}
+                whole = whole or {name: total(n * part.live) for name, n in out.counts.items()}
+                shares = _shares(out, whole, part.live)
+                weighted = {name: self.weights[name] * loss for name, loss in shares.items()}
                 shares["total"] = sum(weighted.values())
                 self._backward(weighted)
-            sums = sums + torch.stack([part.detach().float() for part in shares.values()])
+            sums = sums + torch.stack([loss.detach().float() for loss in shares.values()])
             people.append(out.embeddings)
-            labels.append(out.labels * alive)
+            labels.append(out.labels * part.live)
         if self.limit:
             self.limit.write()
         self._update(torch.cat(people), torch.cat(labels), rate)
         return dict(zip(shares, total(sums).tolist()))
 
+    def active_terms(self) -> list[str]:
+        """The terms that are computed: those whose weight is not 0."""
+        return [name for name in self.terms if self.weights[name]]
+
     def gradient_norms(self, images: list[Tensor], targets: list) -> dict[str, float]:
         """Norm of the gradient of each weighted loss on the network's weights, and of their
         "total", on one batch that goes through whole; nothing is learnt from it."""
         weights = [p for p in self.net.parameters() if p.requires_grad]
-        images = [image.to(self.device) for image in images]
-        targets = [{k: v.to(self.device) for k, v in target.items()} for target in targets]
+        part = self._on_device(Part(images, targets))
         with FrozenNormStatistics(self.net):
-            losses = self._forward(self.model, images, targets).losses
+            losses = self._forward(self.model, part, None, self.active_terms()).losses
         losses = {name: self.weights[name] * loss for name, loss in losses.items()}
         losses["total"] = sum(losses.values())
         norms, scale = {}, self.scaler.get_scale()
@@ -160,13 +171,18 @@ class TrainStep:
         """The gradient of one part. weighted: its losses."""
         if self.limit is None:
             # DistributedDataParallel computes the mean over ranks; the parts need the sum
-            self.scaler.scale(sum(weighted.values()) * ranks()).backward()
+            self.scaler.scale(sum(weighted.values()) * ranks() + self._no_loss()).backward()
             return
-        terms = getattr(self.model, "terms", nn.ModuleDict())
         kinds = [torch.zeros((), device=self.device)] * 2
         for name, loss in weighted.items():
-            kinds[name in terms] = kinds[name in terms] + loss
+            kinds[name in self.terms] = kinds[name in self.terms] + loss
         self.limit.add(*map(self.scaler.scale, kinds))
+
+    def _no_loss(self) -> Tensor:
+        """Zero, with gradients of zero for the weights of the terms that are not computed."""
+        idle = [term for name, term in self.terms.items() if name not in self.active_terms()]
+        weights = [p for term in idle for p in term.parameters() if p.requires_grad]
+        return sum((0 * p.sum() for p in weights), torch.zeros((), device=self.device))
 
     def _on_device(self, part: Part) -> Part:
         return Part(
@@ -175,21 +191,39 @@ class TrainStep:
             part.live,
         )
 
-    def _forward(self, model: nn.Module, images: list[Tensor], targets: list) -> TrainingOutput:
+    def _forward(
+        self,
+        model: nn.Module,
+        part: Part,
+        size: tuple[int, int] | None,
+        terms: Collection[str],
+        join: Callable[[str, Rows], Rows] = only_own,
+    ) -> TrainingOutput:
+        """A pass of `model`, as in Distiller.forward; a network alone has no terms."""
+        options = (terms, join) if len(self.terms) else ()
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-            return model(images, targets)
+            return model(part.images, part.targets, size, *options)
+
+    def _size_of_batch(self, parts: list[Part]) -> tuple[int, int]:
+        """The largest height and width of the resized images of the whole batch, on all ranks."""
+        sizes = [self.net.resized_size(image) for part in parts for image in part.images]
+        return tuple(gather_rows(torch.tensor(sizes, device=self.device)).amax(dim=0).tolist())
 
     @torch.no_grad()
-    def _count(self, parts: list[Part]) -> dict[str, Tensor]:
-        """What the whole batch's losses are means over, before any part of it is trained: the
-        sampled regions decide, so the network alone runs ahead with the same random numbers."""
-        sums = {}
+    def _run_ahead(
+        self, parts: list[Part], size: tuple[int, int]
+    ) -> tuple[dict[str, Tensor], BatchRows]:
+        """What the whole batch's losses are means over, and the rows of its terms, before any part
+        of it is trained: all parts run ahead with the same random numbers, without gradients."""
+        names = [n for n in self.active_terms() if self.terms[n].mean_over == BATCH]
+        sums, rows = {}, [{} for _ in parts]
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices), FrozenNormStatistics(self.net):
-            for images, targets, alive in parts:
-                for name, count in self._forward(self.net, images, targets).counts.items():
-                    sums[name] = sums.get(name, 0) + count * alive
-        return {name: total(count) for name, count in sums.items()}
+            for part, own in zip(parts, rows):
+                out = self._forward(self.model, part, size, names, partial(_record, own, part.live))
+                for name, count in out.counts.items():
+                    sums[name] = sums.get(name, 0) + count * part.live
+        return {name: total(count) for name, count in sums.items()}, BatchRows(rows)
 
     def _update(self, people: Tensor, labels: Tensor, rate: float) -> None:
         """The gradient's step, then OIM's: every rank writes all ranks' people in one order."""
@@ -198,7 +232,42 @@ class TrainStep:
         self.scaler.unscale_(self.optimizer)
         if self.solver.CLIP_GRADIENTS > 0:
             nn.utils.clip_grad_norm_(self.parameters, self.solver.CLIP_GRADIENTS)
+        scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.scaler.get_scale() < scale:  # a gradient was not finite, and the step was skipped
+            return
         known = labels > 0
         self.net.oim.update(gather_rows(people[known]), gather_rows(labels[known]))
+
+
+def _shares(out: TrainingOutput, whole: dict[str, Tensor], live: bool) -> dict[str, Tensor]:
+    """The share of a part in each loss of the whole batch, of which `whole` has the counts.
+
+    A BATCH loss is the whole batch's already. Its value is divided by the images of the parts; its
+    gradient is that of the part's own rows, and counts in full.
+    """
+    share = {name: count * live / whole[name].clamp(min=1) for name, count in out.counts.items()}
+    return {
+        name: loss.detach() * share["images"] + (loss - loss.detach())
+        if out.mean_over[name] == BATCH
+        else loss * share[out.mean_over[name]]
+        for name, loss in out.losses.items()
+    }
+
+
+def _live(rows: Rows, live: bool) -> Rows:
+    """The rows of a part: none of a part that only fills a place."""
+    return rows if live else tuple(some[:0] for some in rows)
+
+
+def _join(known: BatchRows | None, number: int, live: bool, name: str, own: Rows) -> Rows:
+    """The rows of the whole batch; known: None if the batch is one part on every rank."""
+    own = _live(own, live)
+    return (known or BatchRows([{name: own}])).join(number, name, own)
+
+
+def _record(found: dict[str, Rows], live: bool, name: str, own: Rows) -> Rows:
+    """Write the rows of a part into `found`, and return them."""
+    found[name] = _live(own, live)
+    return own

@@ -3,18 +3,43 @@
 `Term(student_channels=, teacher_channels=, levels=, **options)` takes the options of
 DISTILLER.<NAME> except WEIGHT. `Term.forward(student: ForwardOutputs, teacher: ForwardOutputs)`
 returns a scalar, which the caller weights. `Term.mean_over` is what the loss is a mean over, a key
-of TrainingOutput.counts. The parameters of a term are trained and saved with the student.
+of TrainingOutput.counts, or BATCH for a `BatchTerm`. The parameters of a term are trained and saved
+with the student.
 """
 
 import pkgutil
 from collections.abc import Sequence
 from importlib import import_module
 
-from torch import nn
+from torch import Tensor, nn
 
+from models.outputs import BATCH, ForwardOutputs
 from utils.errors import UserError
 
 FPN_LEVELS = ("0", "1", "2", "3")  # without "pool", which subsamples "3"
+
+
+class BatchTerm(nn.Module):
+    """A term that relates people to each other, or uses statistics over the batch.
+
+    Its loss is not a mean over the losses of parts of a batch. It is a function of rows: tensors
+    whose first dimension counts people, proposals or parts, and whose rows may be in any order. The
+    caller concatenates the rows of all parts and ranks.
+    """
+
+    mean_over = BATCH
+
+    def rows(self, student: ForwardOutputs, teacher: ForwardOutputs) -> tuple[Tensor, ...]:
+        """The rows of one part."""
+        raise NotImplementedError
+
+    def loss(self, rows: tuple[Tensor, ...], teacher: ForwardOutputs) -> Tensor:
+        """The loss of the rows of the whole batch. teacher: a pass of any part, for the tables."""
+        raise NotImplementedError
+
+    def forward(self, student: ForwardOutputs, teacher: ForwardOutputs) -> Tensor:
+        """The loss of a batch that is one part."""
+        return self.loss(self.rows(student, teacher), teacher)
 
 
 def known_terms() -> list[str]:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.ops import batched_nms, remove_small_boxes
 
-from models.distill import check_choice
+from models.distill import BatchTerm, check_choice
 from models.filtering import MIN_SIDE
 from models.oim import OIM
 from models.outputs import ForwardOutputs
@@ -159,7 +159,7 @@ def compared_people(
     return student.embeddings[people], teacher.embeddings[people], labels[chosen]
 
 
-class Term(nn.Module):
+class Term(BatchTerm):
     """CD on the sampled boxes that are people.
 
     The correlation form compares people within each network, so the lengths of the embeddings may
@@ -172,8 +172,6 @@ class Term(nn.Module):
             effectively ranks by "constant".
         nms_thresh: as in `compared_people`.
     """
-
-    mean_over = "images"
 
     def __init__(
         self,
@@ -190,10 +188,14 @@ class Term(nn.Module):
         self.rank_by = check_choice("DISTILLER.CD.RANK_BY", rank_by, ("teacher", "constant"))
         self.nms_thresh = nms_thresh
 
-    def forward(self, student: ForwardOutputs, teacher: ForwardOutputs) -> Tensor:
-        """Embeddings [R, D] of the same R sampled boxes -> scalar."""
-        ours, theirs, labels = compared_people(student, teacher, self.rank_by, self.nms_thresh)
+    def rows(self, student: ForwardOutputs, teacher: ForwardOutputs) -> tuple[Tensor, ...]:
+        """Embeddings [P, D], the teacher's [P, D'] and labels [P] of the compared people."""
+        if self.form == "contrastive":
+            check_lengths(student.oim, teacher.oim)
+        return compared_people(student, teacher, self.rank_by, self.nms_thresh)
+
+    def loss(self, rows: tuple[Tensor, ...], teacher: ForwardOutputs) -> Tensor:
+        ours, theirs, labels = rows
         if self.form == "correlation":
             return correlation_loss(ours, theirs)
-        check_lengths(student.oim, teacher.oim)
         return contrastive_loss(ours, theirs, labels, teacher.oim)

@@ -7,12 +7,12 @@ follow Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024,
 from collections.abc import Sequence
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.distill import check_choice
-from models.outputs import ForwardOutputs
+from models.distill import BatchTerm, check_choice
+from models.outputs import BATCH, ForwardOutputs
 
-LOGITS = ("raw", "standardized")
+LOGITS = {"raw": "proposals", "standardized": BATCH}  # and what their loss is a mean over
 
 
 def standardize(logits: Tensor) -> Tensor:
@@ -34,15 +34,13 @@ def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return total * temperature**2 / max(len(student), 1)
 
 
-class Term(nn.Module):
+class Term(BatchTerm):
     """KD of person and background on the sampled proposals.
 
     Args:
         temperature: of both softmaxes.
         logits: "raw", or "standardized" by `standardize`.
     """
-
-    mean_over = "proposals"
 
     def __init__(
         self,
@@ -55,11 +53,14 @@ class Term(nn.Module):
     ):
         super().__init__()
         self.temperature = temperature
-        self.logits = check_choice("DISTILLER.KD.LOGITS", logits, LOGITS)
+        self.logits = check_choice("DISTILLER.KD.LOGITS", logits, tuple(LOGITS))
+        self.mean_over = LOGITS[logits]
 
-    def forward(self, student: ForwardOutputs, teacher: ForwardOutputs) -> Tensor:
-        """Class logits [R, 2] of the same R proposals -> scalar."""
-        logits = student.class_logits, teacher.class_logits
+    def rows(self, student: ForwardOutputs, teacher: ForwardOutputs) -> tuple[Tensor, ...]:
+        """Class logits [R, 2] of the same R proposals."""
+        return student.class_logits, teacher.class_logits
+
+    def loss(self, rows: tuple[Tensor, ...], teacher: ForwardOutputs) -> Tensor:
         if self.logits == "standardized":
-            logits = tuple(map(standardize, logits))
-        return kd_loss(*logits, self.temperature)
+            rows = tuple(map(standardize, rows))
+        return kd_loss(*rows, self.temperature)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.distill import check_choice
+from models.distill import BatchTerm, check_choice
 from models.distill.kd import LOGITS, standardize
 from models.outputs import ForwardOutputs
 
@@ -54,7 +54,7 @@ def _sum_kl(student: Tensor, teacher: Tensor) -> Tensor:
     return F.kl_div(student, teacher, reduction="sum", log_target=True)
 
 
-class Term(nn.Module):
+class Term(BatchTerm):
     """LD of person and background on the sampled proposals.
 
     Args:
@@ -63,8 +63,6 @@ class Term(nn.Module):
         beta: weight of NCKD; it has no effect with these two classes.
         logits: "raw" (published), or "standardized" as in `models.distill.kd`.
     """
-
-    mean_over = "proposals"
 
     def __init__(
         self,
@@ -78,15 +76,19 @@ class Term(nn.Module):
         logits: str,
     ):
         super().__init__()
-        self.logits = check_choice("DISTILLER.LD.LOGITS", logits, LOGITS)
+        self.logits = check_choice("DISTILLER.LD.LOGITS", logits, tuple(LOGITS))
+        self.mean_over = LOGITS[logits]
         self.temperature = temperature
         self.alpha = alpha
         self.beta = beta
 
-    def forward(self, student: ForwardOutputs, teacher: ForwardOutputs) -> Tensor:
-        """Class logits [R, 2] of the same R proposals -> scalar."""
-        labels = torch.cat(student.proposals.labels).clamp(max=1)  # class 1: any person
-        logits = student.class_logits, teacher.class_logits
+    def rows(self, student: ForwardOutputs, teacher: ForwardOutputs) -> tuple[Tensor, ...]:
+        """Class logits [R, 2] of the same R proposals, and their classes [R]; 1: any person."""
+        labels = torch.cat(student.proposals.labels).clamp(max=1)
+        return student.class_logits, teacher.class_logits, labels
+
+    def loss(self, rows: tuple[Tensor, ...], teacher: ForwardOutputs) -> Tensor:
+        *logits, labels = rows
         if self.logits == "standardized":
-            logits = tuple(map(standardize, logits))
+            logits = list(map(standardize, logits))
         return decoupled_loss(*logits, labels, self.temperature, self.alpha, self.beta)

@@ -7,8 +7,9 @@ over pairs and triplets instead of sums, for the people that CD compares.
 from collections.abc import Sequence
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from models.distill import BatchTerm
 from models.distill.cd import compared_people
 from models.outputs import ForwardOutputs
 
@@ -53,7 +54,7 @@ def rkd_loss(
     return distance_weight * distance / max(pairs, 1) + angle_weight * angle / max(triplets, 1)
 
 
-class Term(nn.Module):
+class Term(BatchTerm):
     """RKD on the sampled boxes that are people.
 
     Args:
@@ -61,8 +62,6 @@ class Term(nn.Module):
         angle_weight: of the angles.
         nms_thresh: IoU above which two boxes of one identity overlap.
     """
-
-    mean_over = "images"
 
     def __init__(
         self,
@@ -79,7 +78,9 @@ class Term(nn.Module):
         self.angle_weight = angle_weight
         self.nms_thresh = nms_thresh
 
-    def forward(self, student: ForwardOutputs, teacher: ForwardOutputs) -> Tensor:
-        """Embeddings [R, D] of the same R sampled boxes -> scalar."""
-        ours, theirs, _ = compared_people(student, teacher, "teacher", self.nms_thresh)
-        return rkd_loss(ours, theirs, self.distance_weight, self.angle_weight)
+    def rows(self, student: ForwardOutputs, teacher: ForwardOutputs) -> tuple[Tensor, ...]:
+        """Embeddings [P, D] and the teacher's [P, D'] of the compared people."""
+        return compared_people(student, teacher, "teacher", self.nms_thresh)[:2]
+
+    def loss(self, rows: tuple[Tensor, ...], teacher: ForwardOutputs) -> Tensor:
+        return rkd_loss(*rows, self.distance_weight, self.angle_weight)

@@ -35,7 +35,7 @@ class MapSums(torch.autograd.Function):
         shares = (q @ s + b).softmax(dim=1)
         ctx.save_for_backward(s, t, w, a, q, shares)
         weighted, whole, gaps, context = torch.zeros(4, *a.shape, dtype=s.dtype, device=s.device)
-        for si, ti, wi, share in _chunks(s, t, w, shares):
+        for si, ti, wi, share in chunks(s, t, w, shares):
             gap = si - ti
             gaps += gap.sum(2)
             squares = gap.square_()
@@ -57,7 +57,7 @@ class MapSums(torch.autograd.Function):
             torch.stack([context, q.expand_as(a), gaps], dim=2),
         )
         rows = w, places / s.shape[1], shares, logits
-        for si, ti, to, wi, place, share, logit in _chunks(s, t, grad, *rows):
+        for si, ti, to, wi, place, share, logit in chunks(s, t, grad, *rows):
             one = torch.ones_like(wi)
             torch.mul(columns[0] @ torch.stack([wi, one], dim=1), si - ti, out=to)
             to += (columns[1] @ torch.stack([one, place], dim=1)).mul_(si.sign())
@@ -69,14 +69,14 @@ class MapSums(torch.autograd.Function):
 def strengths(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean absolute features [N, C, P] of each position [N, P] and each channel [N, C]."""
     channels, places = features.new_zeros(features.shape[:2]), []
-    for (chunk,) in _chunks(features):
+    for (chunk,) in chunks(features):
         strength = chunk.abs()
         channels += strength.sum(2)
         places.append(strength.mean(1))
     return torch.cat(places, dim=1), channels / features.shape[2]
 
 
-def _chunks(*maps: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def chunks(*maps: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Split maps along their last dimension, the positions."""
     places = CHUNK if maps[0].is_cpu else maps[0].shape[-1]
     return zip(*(one.split(places, dim=-1) for one in maps))
