@@ -103,7 +103,7 @@ _C.SOLVER.EVAL_PERIOD = 1  # epochs between evaluations; the last epoch is alway
 _C.DISTILLER = CN()
 _C.DISTILLER.TEACHER_CKPT = ""  # the teacher's checkpoint, which contains its config
 _C.DISTILLER.TERMS = ["dfd", "ld", "cd"]
-_C.DISTILLER.STOP_EPOCH = 0  # epochs after which the weights of the terms are 0; 0: never
+_C.DISTILLER.STOP_EPOCH = 0  # epochs after which no term is computed; 0: never
 # Terms whose weights fall: in epoch e of E (the first is 0), WEIGHT is multiplied by 1 - e / E.
 _C.DISTILLER.DECAY = []
 # The largest share of the terms' gradient, |terms| / (|terms| + |own losses|), on the student's

@@ -122,7 +122,8 @@ def test_ranks(weights, whole, tmp_path):
     for process in ranks:
         process.start()
     for process in ranks:
-        process.join(60)
+        process.join(120)
+    assert [process.exitcode for process in ranks] == [0, 0]
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert first[0] == second[0] and torch.equal(first[1], second[1])
     is_the_whole_batchs(first, whole)

@@ -260,7 +260,7 @@ def test_stopped_terms_equal_terms_without_weight(base, tmp_path):
         assert run.wait() == 0, run.text
     assert not differences(tmp_path / "stopped", tmp_path / "zero")
     again = tmp_path / "again", *under_teacher(base), *PERIOD, "DISTILLER.STOP_EPOCH", "1"
-    killed = At("train_step", "step", 3, "before")
+    killed = At("train_step", "step", 4, "before")
     run = Run(base, *again, "--resume", "--ckpt", first, program="ddps", sabotage=killed)
     assert run.wait() == -signal.SIGKILL, run.text
     run = Run(base, *again, "--resume", program="ddps")
