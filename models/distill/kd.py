@@ -61,6 +61,7 @@ class Term(BatchTerm):
         return student.class_logits, teacher.class_logits
 
     def loss(self, rows: tuple[Tensor, ...], teacher: ForwardOutputs) -> Tensor:
+        ours, theirs = rows
         if self.logits == "standardized":
-            rows = tuple(map(standardize, rows))
-        return kd_loss(*rows, self.temperature)
+            ours, theirs = standardize(ours), standardize(theirs)
+        return kd_loss(ours, theirs, self.temperature)

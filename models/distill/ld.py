@@ -88,7 +88,7 @@ class Term(BatchTerm):
         return student.class_logits, teacher.class_logits, labels
 
     def loss(self, rows: tuple[Tensor, ...], teacher: ForwardOutputs) -> Tensor:
-        *logits, labels = rows
+        ours, theirs, labels = rows
         if self.logits == "standardized":
-            logits = list(map(standardize, logits))
-        return decoupled_loss(*logits, labels, self.temperature, self.alpha, self.beta)
+            ours, theirs = standardize(ours), standardize(theirs)
+        return decoupled_loss(ours, theirs, labels, self.temperature, self.alpha, self.beta)

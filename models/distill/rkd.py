@@ -83,4 +83,5 @@ class Term(BatchTerm):
         return compared_people(student, teacher, "teacher", self.nms_thresh)[:2]
 
     def loss(self, rows: tuple[Tensor, ...], teacher: ForwardOutputs) -> Tensor:
-        return rkd_loss(*rows, self.distance_weight, self.angle_weight)
+        ours, theirs = rows
+        return rkd_loss(ours, theirs, self.distance_weight, self.angle_weight)
