@@ -74,13 +74,19 @@ def measure(weights: dict[str, float], batching: Batching) -> tuple[dict, Tensor
     return losses, torch.cat([p.grad.flatten() for p in step.parameters])
 
 
+def stopped(weights: dict[str, float]) -> dict[str, float]:
+    """These weights without the terms."""
+    return weights | dict.fromkeys(CASES, 0.0)
+
+
 def of_rank(environment: dict[str, str], weights: dict[str, float], folder: Path) -> None:
     os.environ.update(environment)
     torch.set_num_threads(1)
     fix_regions()
     dist.init_process_group("gloo")
     rank = dist.get_rank()
-    torch.save(measure(weights, Batching(4, 1, rank, 2)), folder / f"{rank}.pt")
+    found = [measure(some, Batching(4, 1, rank, 2)) for some in (weights, stopped(weights))]
+    torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -101,11 +107,12 @@ def weights():
 
 @pytest.fixture(scope="module")
 def whole(weights):
-    return measure(weights, Batching(4))
+    found = measure(weights, Batching(4))
+    assert found[0].keys() > CASES.keys()
+    return found
 
 
 def is_the_whole_batchs(found: tuple[dict, Tensor], whole: tuple[dict, Tensor]) -> None:
-    assert whole[0].keys() > CASES.keys()
     assert found[0] == pytest.approx(whole[0], rel=1e-5)
     assert (found[1] - whole[1]).norm() <= 1e-5 * whole[1].norm()
 
@@ -125,8 +132,10 @@ def test_ranks(weights, whole, tmp_path):
         process.join(120)
     assert [process.exitcode for process in ranks] == [0, 0]
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
-    assert first[0] == second[0] and torch.equal(first[1], second[1])
-    is_the_whole_batchs(first, whole)
+    for one, other in zip(first, second):
+        assert one[0] == other[0] and torch.equal(one[1], other[1])
+    is_the_whole_batchs(first[0], whole)
+    is_the_whole_batchs(first[1], measure(stopped(weights), Batching(4)))
 
 
 def test_a_part_that_fills_a_place_adds_nothing(weights, whole):
