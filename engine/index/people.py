@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from engine.index.records import IndexedSource, Person, Sample, Source
-from engine.index.tracklets import link
+from engine.index.tracklets import MEMORY, Tracklets
 from models.outputs import Detections
 from utils.errors import UserError
 
@@ -150,11 +150,15 @@ class People:
         """
         with self.changing() as db:
             id, until = self._row_of(db, source)
-            before, tracklets = self._sample_at(id, until)
+            tracklets = self._tracklets(id, until)
             for sample in samples:
-                given = self._write(db, id, sample, before, tracklets)
-                before, tracklets, until = sample.people, given, sample.time
-                db.execute("UPDATE sources SET samples = samples + 1 WHERE id = ?", [id])
+                linked: list[int | None] = [None] * len(sample.people.boxes)
+                if sample.time is not None:
+                    linked = tracklets.link(sample.time, sample.people)
+                given = self._write(db, id, sample, linked)
+                if sample.time is not None:
+                    tracklets.add(sample.time, sample.people, given)
+                until = sample.time
             if finished:
                 path = os.fsencode(source.path)
                 db.execute("DELETE FROM sources WHERE path = ? AND id != ?", [path, id])
@@ -221,31 +225,34 @@ class People:
         )
         return added.lastrowid, None
 
-    def _sample_at(self, source: int, time: float | None) -> tuple[Detections, list[int]]:
-        """Return the people of one sample, and their tracklets."""
+    def _tracklets(self, source: int, until: float | None) -> Tracklets:
+        """Return the tracklets to which the samples after the second `until` are linked."""
+        if until is None:
+            return Tracklets()
         rows = self.select(
-            "SELECT x1, y1, x2, y2, score, appearance, embedding FROM people "
-            "WHERE source = ? AND time = ? ORDER BY id",
-            [source, time],
+            "SELECT x1, y1, x2, y2, score, appearance, MAX(time), embedding FROM people "
+            "WHERE source = ? AND time >= ? GROUP BY appearance ORDER BY id",
+            [source, until - MEMORY],
         )
         with self.parsing():
             boxes = torch.tensor([row[:4] for row in rows]).reshape(-1, 4)
             scores = torch.tensor([row[4] for row in rows])
-            embeddings = torch.from_numpy(_matrix([row[6] for row in rows]))
+            embeddings = torch.from_numpy(_matrix([row[7] for row in rows]))
+            numbers, times = [int(row[5]) for row in rows], [float(row[6]) for row in rows]
         unit = torch.nn.functional.normalize(embeddings)
-        return Detections(boxes, scores, unit), [row[5] for row in rows]
+        return Tracklets(numbers, times, Detections(boxes, scores, unit) if rows else None)
 
-    def _write(self, db, source, sample: Sample, before: Detections, tracklets: list[int]):
-        """Write the people of a sample; return their tracklets."""
+    def _write(self, db, source: int, sample: Sample, linked: Sequence[int | None]) -> list[int]:
+        """Write a sample, whose people belong to the tracklets `linked`; return their tracklets.
+
+        A new tracklet, None, has the id of its first person.
+        """
         people, embeddings = sample.people, sample.people.weighted_embeddings
         if not embeddings.isfinite().all():
             raise UserError(f"{self.path}: expected finite embeddings to be added, found others")
-        linked = [-1] * len(people.boxes)
-        if sample.time is not None:
-            linked = link(before, people).tolist()
         first = self.last_given() + 1
         ids = range(first, first + len(linked))
-        given = [tracklets[i] if i >= 0 else id for i, id in zip(linked, ids)]
+        given = [id if number is None else number for number, id in zip(linked, ids)]
         columns = people.boxes.tolist(), people.scores.tolist(), given, embeddings.numpy()
         db.executemany(
             _INSERT,
@@ -254,6 +261,7 @@ class People:
                 for id, box, score, tracklet, row in zip(ids, *columns)
             ),
         )
+        db.execute("UPDATE sources SET samples = samples + 1 WHERE id = ?", [source])
         return given
 
     # --- people ---
