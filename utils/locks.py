@@ -12,6 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from utils.addresses import without_secrets
 from utils.errors import UserError, reason_of
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # of network disks
@@ -45,7 +46,9 @@ def locked(path: Path, what: str) -> Iterator[None]:
     holder = f"process {os.getpid()} on {socket.gethostname()} since {since}: "
     try:
         with suppress(OSError):  # a full disk is reported by the work itself
-            path.write_text(holder + shlex.join(sys.argv) + "\n", errors="surrogateescape")
+            path.write_text(
+                holder + without_secrets(shlex.join(sys.argv)) + "\n", errors="surrogateescape"
+            )
         yield
     finally:
         lock.release()

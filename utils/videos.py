@@ -109,7 +109,7 @@ def sample_frames(
         for time, frame in frames:
             if time > seen + SAME and _span(time, every) > span:
                 span = _span(time, every)
-                yield Frame(time, _pixels(path, frame, video.stream, max_pixels))
+                yield Frame(time, frame_pixels(path, frame, video.stream, max_pixels))
             seen = max(time, seen)
         _report(video, after, seen, say)
 
@@ -135,7 +135,7 @@ def read_frame(path: Path, time: float, max_pixels: int = MAX_PIXELS) -> Tensor:
     with open_video_at(path, time, max_pixels) as (video, frames):
         for second, frame in frames:
             if second > time - SAME:
-                return _pixels(path, frame, video.stream, max_pixels)
+                return frame_pixels(path, frame, video.stream, max_pixels)
     raise UserError(f"{path}: no frame at {time:.3f} s")
 
 
@@ -154,7 +154,9 @@ def _span(time: float, every: float) -> float:
     return math.floor(time / every + SAME) if every else time
 
 
-def _pixels(path: Path, frame: Any, stream: Any, max_pixels: int) -> Tensor:
+def frame_pixels(
+    path: str | Path, frame: Any, stream: Any, max_pixels: int = MAX_PIXELS
+) -> Tensor:
     """Return [3, H, W] uint8, with square pixels, as on a screen, and phones' videos upright."""
     width = shown_width(stream, frame.width)
     check_size(path, width, frame.height, max_pixels)

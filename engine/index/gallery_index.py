@@ -1,7 +1,7 @@
 """An index of the people in many pictures and videos, made once and searched in milliseconds."""
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from engine.index import local
-from engine.index.records import IndexedSource, Match, Origin, Person
+from engine.index.records import IndexedSource, Match, Origin, Person, camera_of
 from utils.errors import reason_of
 
 MARGIN = 1e-5  # of inner products in float32
@@ -35,6 +35,8 @@ class Store(Protocol):
 
     def read_until(self, path: Path) -> float: ...
 
+    def pictured(self, tracklets: Sequence[int]) -> dict[int, Person]: ...
+
     def in_scene(self, path: Path, time: float | None) -> list[Person]: ...
 
     def is_current(self) -> bool: ...
@@ -52,6 +54,7 @@ class GalleryIndex:
         top: int,
         min_similarity: float = -np.inf,
         exclude: Collection[Path] = (),
+        wanted: Callable[[Person], bool] | None = None,
     ) -> list[Match]:
         """Return the `top` best matches, best first, at most one for each tracklet.
 
@@ -64,6 +67,7 @@ class GalleryIndex:
                 inner product with one of them.
             min_similarity: lowest similarity of a match.
             exclude: sources whose people are no matches.
+            wanted: whether a person may be a match; None: everyone may.
         """
         query_embeddings = query_embeddings.float().cpu()
         queries = np.ascontiguousarray(query_embeddings.numpy())
@@ -72,6 +76,7 @@ class GalleryIndex:
         while True:
             count = min(count, most)
             people, bound = self.people.candidates(queries, count, exclude)
+            people = people if wanted is None else [p for p in people if wanted(p)]
             found = _best_of_tracklets(people, query_embeddings)[:top]
             if bound == -np.inf or count == most:
                 break
@@ -81,8 +86,12 @@ class GalleryIndex:
                 break
             count *= 4
         found = [match for match in found if match.similarity >= min_similarity]
-        spans = self.people.spans([match.person.tracklet for match in found])
-        return [Match(m.person, m.similarity, m.query, spans.get(m.person.tracklet)) for m in found]
+        tracklets = [match.person.tracklet for match in found]
+        spans, pictured = self.people.spans(tracklets), self.people.pictured(tracklets)
+        return [
+            Match(pictured.get(number, m.person), m.similarity, m.query, spans.get(number))
+            for number, m in zip(tracklets, found)
+        ]
 
 
 def _best_of_tracklets(people: Sequence[Person], query_embeddings: Tensor) -> list[Match]:
@@ -121,10 +130,10 @@ def _order(match: Match):
 def stale_sources(people: Store, paths: Iterable[Path]) -> dict[Path, str]:
     """Return the files that are no longer as they were indexed, each with the reason.
 
-    A box of the index does not belong to a file that has changed since.
+    A box of the index does not belong to a file that has changed since. Cameras are no files.
     """
     stale = {}
-    for path in dict.fromkeys(paths):
+    for path in dict.fromkeys(path for path in paths if camera_of(path) is None):
         try:
             about = os.stat(path)
         except FileNotFoundError:

@@ -35,6 +35,12 @@ CREATE TABLE people (
 CREATE INDEX people_by_source ON people (source, time);
 CREATE INDEX people_by_appearance ON people (appearance, time);
 """  # the column `appearance` holds the tracklet
+PICTURES = """
+CREATE TABLE IF NOT EXISTS pictures (
+    source INTEGER NOT NULL REFERENCES sources (id) ON DELETE CASCADE,
+    time REAL NOT NULL, bytes INTEGER NOT NULL, pinned INTEGER NOT NULL,
+    PRIMARY KEY (source, time))
+"""  # the frames of cameras that are kept as files; a pinned one belongs to an alarm
 HIDDEN = b"\0"  # behind the path of a new version that is not finished; no path contains it
 TIMEOUT = 60  # seconds to wait for another process's transaction
 CHUNK = 500  # values in one statement: SQLite's oldest limit is 999
@@ -57,7 +63,7 @@ class People:
                 path or ":memory:", timeout=TIMEOUT, isolation_level=None, check_same_thread=False
             )
             self.db.execute("PRAGMA foreign_keys = ON")
-            tables = {name for (name,) in self.db.execute(_TABLES)}
+            tables = self._tables()
             if not tables:
                 self.db.executescript(f"BEGIN; {SCHEMA} COMMIT;")
             elif missing := {"facts", "people", "sources"} - tables:
@@ -167,6 +173,26 @@ class People:
                 "UPDATE sources SET until = ?, finished = ?, note = ? WHERE id = ?",
                 [until, finished, note, id],
             )
+
+    def add_tracked(
+        self, source: Source, samples: Iterable[tuple[Sample, Sequence[int | None]]]
+    ) -> list[list[int]]:
+        """Add samples of a camera, each with the tracklets of its people, None for a new one.
+
+        Returns:
+            For each sample the tracklets of its people.
+        """
+        with self.changing() as db:
+            id, _ = self._row_of(db, source)
+            given = []
+            for sample, tracklets in samples:
+                given.append(self._write(db, id, sample, tracklets))
+                db.execute(
+                    "UPDATE sources SET until = max(coalesce(until, 0), ?), finished = 1 "
+                    "WHERE id = ?",
+                    [sample.time, id],
+                )
+            return given
 
     def begin_at(self, people: int, sources: int) -> None:
         """Set the last ids given, of people and of sources."""
@@ -343,6 +369,21 @@ class People:
         )
         with self.parsing():
             return {id: (float(a), float(b)) for id, a, b in rows if a is not None}
+
+    def pictured(self, tracklets: Sequence[int]) -> dict[int, Person]:
+        """Return, for each tracklet of a camera with a kept picture, its largest person in one."""
+        if "pictures" not in self._tables():
+            return {}
+        rows = self._in_chunks(
+            f"{_PERSON}appearance IN ({{}}) AND EXISTS (SELECT 1 FROM pictures WHERE "
+            "pictures.source = people.source AND pictures.time = people.time) "
+            "ORDER BY score * (x2 - x1) * (y2 - y1)",
+            tracklets,
+        )
+        return {person.tracklet: person for person in self._people(rows)}
+
+    def _tables(self) -> set[str]:
+        return {name for (name,) in self.select(_TABLES)}
 
     def _in_chunks(self, statement: str, values: Sequence[int]) -> Iterator[tuple]:
         """Run a statement with "IN ({})" for all values, CHUNK of them at a time."""

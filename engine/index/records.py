@@ -7,6 +7,7 @@ import numpy as np
 
 from models.outputs import Detections
 
+CAMERA = "camera:"  # begins the path of a live camera's source
 SAME = 5e-3  # largest difference between probes of one network: devices, ONNX, half precision
 
 
@@ -34,12 +35,23 @@ class Origin:
         return "other weights"
 
 
+def camera_path(name: str) -> Path:
+    """Return the path that stands for a live camera among the sources of an index."""
+    return Path(CAMERA + name)
+
+
+def camera_of(path: Path) -> str | None:
+    """Return the name of the live camera that a source's path stands for; None for a file."""
+    return str(path).removeprefix(CAMERA) if str(path).startswith(CAMERA) else None
+
+
 @dataclass(frozen=True)
 class Source:
-    """A picture or video at the time it was read.
+    """A picture or video at the time it was read, or a live camera.
 
     Attributes:
-        path: real path of the file.
+        path: real path of the file, or the `camera_path` of a camera, whose size and modification
+            time are 0.
         bytes: its size.
         changed: time of its last modification in nanoseconds.
         every: seconds between sampled frames of a video, 0 for every frame; None for a picture.
@@ -89,7 +101,7 @@ class Person:
     Attributes:
         id: unique within the index, never reused.
         path: the source.
-        time: second of the frame in a video; None for a picture.
+        time: second of the frame in a video, seconds since 1970 for a camera; None for a picture.
         box: x1 y1 x2 y2 in pixels.
         score: detection score.
         tracklet: number shared by detections of one person in consecutive samples of a video.
@@ -111,7 +123,8 @@ class Match:
     """A person who is similar to a query.
 
     Attributes:
-        person: in a video, the most similar one of the tracklet.
+        person: in a video, the most similar one of the tracklet; of a camera, the one whose picture
+            is kept.
         similarity: largest inner product with a query embedding.
         query: row of that query embedding.
         span: first and last second of the tracklet; None for a picture.

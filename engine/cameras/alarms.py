@@ -1,0 +1,147 @@
+"""Alarms: one line of JSON for each tracklet that is similar to a person who is watched for.
+
+A line is on the disk before it is printed. What a receiver has accepted is recorded as a place in
+the file, so that what could not be sent is sent later, also by another process.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Thread
+
+from torch import Tensor
+
+from utils.addresses import shown_address
+from utils.errors import UserError, reason_of
+from utils.files import read_text, write_text
+
+ALARMS, SENT = "alarms.jsonl", "alarms.sent"
+ANSWER = 10.0  # seconds to wait for a receiver
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds before a receiver is tried again
+POLL = 0.5  # seconds between looks for new alarms
+TRIES = 5  # of a line that the receiver refuses
+LATER = (408, 425, 429)  # refusals that are no fault of the line
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A person who is watched for; query_embeddings: [q, D] of their photographs."""
+
+    name: str
+    query_embeddings: Tensor
+
+
+class AlarmFile:
+    """alarms.jsonl in an index's folder."""
+
+    def __init__(self, folder: Path):
+        self.path = folder / ALARMS
+        self.refused = ""
+        if self.path.exists():
+            drop_half_line(self.path)
+
+    def write(self, record: dict) -> None:
+        """Append a line, then print it. If the disk refuses it, it is printed only."""
+        line = json.dumps(record, ensure_ascii=False) + "\n"
+        try:
+            with open(self.path, "ab") as file:
+                file.write(line.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            self.refused = ""
+        except OSError as error:
+            if not self.refused:
+                print(f"{self.path}: cannot be written ({reason_of(error)})", file=sys.stderr)
+            self.refused = reason_of(error)
+        print(line, end="", flush=True)
+
+
+def drop_half_line(path: Path) -> None:
+    """Remove what a killed process or a full disk left behind the last whole line."""
+    with open(path, "r+b") as file:
+        whole = file.read().rfind(b"\n") + 1
+        file.truncate(whole)
+
+
+class Sender(Thread):
+    """The thread that posts each line of alarms.jsonl to a URL.
+
+    A receiver that does not answer is tried again after growing pauses; a line that it refuses
+    TRIES times is passed over. A receiver that is new gets the lines from now on.
+    """
+
+    def __init__(self, folder: Path, url: str):
+        super().__init__(name="alarms", daemon=True)
+        self.url, self.alarms, self.places = url, folder / ALARMS, folder / SENT
+        self.key = hashlib.sha256(url.encode()).hexdigest()[:16]
+        self.stopping = Event()
+        places = _read_places(self.places)
+        if self.key not in places:
+            size = self.alarms.stat().st_size if self.alarms.exists() else 0
+            self._record(size)
+
+    def run(self) -> None:
+        place, pause, tries = _read_places(self.places)[self.key], FIRST_PAUSE, 0
+        while True:
+            line = self._line_at(place)
+            if line is None and self.stopping.wait(POLL):
+                return
+            if line is None:
+                continue
+            reason, refused = self._post(line)
+            tries += refused
+            if reason and tries < TRIES:
+                if pause == FIRST_PAUSE:
+                    print(f"{shown_address(self.url)}: {reason}; tried again", file=sys.stderr)
+                if self.stopping.wait(pause):
+                    return
+                pause = min(2 * pause, LONGEST_PAUSE)
+                continue
+            if reason:
+                print(f"{shown_address(self.url)}: an alarm is passed over", file=sys.stderr)
+            place, pause, tries = place + len(line), FIRST_PAUSE, 0
+            self._record(place)
+
+    def stop(self) -> None:
+        """Send what is waiting, as long as the receiver accepts it, and end the thread."""
+        self.stopping.set()
+        self.join()
+
+    def _line_at(self, place: int) -> bytes | None:
+        """Return the line at a place of the file; None if there is no whole one."""
+        if not self.alarms.exists():
+            return None
+        with open(self.alarms, "rb") as file:
+            file.seek(place)
+            line = file.readline()
+        return line if line.endswith(b"\n") else None
+
+    def _post(self, line: bytes) -> tuple[str, bool]:
+        """Post a line. Returns why it was not accepted, "" if it was, and whether the receiver
+        refuses this line."""
+        request = urllib.request.Request(self.url, line, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=ANSWER):
+                return "", False
+        except urllib.error.HTTPError as error:
+            return f"answers {error.code}", 400 <= error.code < 500 and error.code not in LATER
+        except Exception as error:  # of a connection, or an answer that is not HTTP
+            reason = getattr(error, "reason", error)
+            return reason_of(reason if isinstance(reason, Exception) else error), False
+
+    def _record(self, place: int) -> None:
+        write_text(json.dumps(_read_places(self.places) | {self.key: place}), self.places)
+
+
+def _read_places(path: Path) -> dict[str, int]:
+    if not path.exists():
+        return {}
+    try:
+        return {str(key): int(place) for key, place in json.loads(read_text(path, "")).items()}
+    except (ValueError, AttributeError, TypeError):
+        raise UserError(f"{path}: expected places in {ALARMS}, found other content") from None

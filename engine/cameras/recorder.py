@@ -1,0 +1,228 @@
+"""Write what cameras saw: people and pictures into the index, then alarms. One thread does it."""
+
+import queue
+import sys
+import time as clocks
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from threading import Thread
+
+from engine.cameras.alarms import AlarmFile
+from engine.cameras.pictures import Pictures, erase, picture_path
+from engine.cameras.watcher import EVERY, Fired, Report, Seen
+from engine.index.local import LocalPeople, follow
+from engine.index.records import Sample, Source, camera_path
+from engine.index.vectors import EXACT
+from utils.errors import UserError
+
+BETTER = 1.3  # by which a picture must be better to replace the earlier one of a tracklet
+AGAIN = 60.0  # seconds after which a disk that refused a picture is tried again
+CARE = 600.0  # seconds between removals of what is too old
+BEHIND = 50_000  # people whom FAISS does not contain, at most
+WAITING = 64  # reports that may wait for the disk
+DAY = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is kept: days of all that cameras saw, and bytes of pictures; inf: no limit."""
+
+    days: float = float("inf")
+    bytes: float = float("inf")
+
+
+@dataclass
+class Kept:
+    """What the tracklets of one camera have in the index.
+
+    Attributes:
+        numbers: the number in this run -> the tracklet.
+        best: the same -> quality and time of the picture.
+        users: time of a picture -> the numbers whose best picture it is.
+    """
+
+    numbers: dict[int, int] = field(default_factory=dict)
+    best: dict[int, tuple[float, float]] = field(default_factory=dict)
+    users: dict[float, set[int]] = field(default_factory=lambda: defaultdict(set))
+
+    def forget_ended(self, alive: frozenset[int]) -> None:
+        """Drop the tracklets that have ended; their pictures stay."""
+        for number in self.numbers.keys() - alive:
+            del self.numbers[number]
+            self.best.pop(number, None)
+        self.users = defaultdict(set, {t: who for t, who in self.users.items() if who & alive})
+
+
+class Recorder(Thread):
+    """The thread that writes to an index.
+
+    Args:
+        people: the index, opened for writing.
+        folder: its folder.
+        cameras: names.
+        limits: what is kept.
+        false_alarms: the rate that the alarms' threshold stands for, None if it is not known.
+    """
+
+    def __init__(
+        self,
+        people: LocalPeople,
+        folder: Path,
+        cameras: Sequence[str],
+        limits: Limits,
+        false_alarms: float | None,
+    ):
+        super().__init__(name="recorder", daemon=True)
+        self.people, self.folder, self.cameras = people, folder, cameras
+        self.limits, self.false_alarms = limits, false_alarms
+        people.db.execute("PRAGMA secure_delete = ON")
+        self.pictures = Pictures(people, folder)
+        self.alarms = AlarmFile(folder)
+        self.kept = [Kept() for _ in cameras]
+        self.reports: queue.Queue[tuple[int, Report] | None] = queue.Queue(WAITING)
+        self.error: BaseException | None = None
+        self.refused_until = -float("inf")  # pictures, by a full disk
+        self.refused = False  # the last people, by a full disk
+        self.cared = -float("inf")
+        self.followed = 0  # the last person in FAISS, if that is known
+
+    def put(self, camera: int, report: Report | None) -> None:
+        """Give a report to the thread. Raises what the thread has raised."""
+        if self.error is not None:
+            raise self.error
+        if report is not None:
+            self.reports.put((camera, report))
+
+    def stop(self) -> None:
+        """Write what is waiting, and end the thread."""
+        self.reports.put(None)
+        self.join()
+        if self.error is not None:
+            raise self.error
+
+    def run(self) -> None:
+        while True:
+            item = self.reports.get()
+            if item is None:
+                return
+            try:
+                if self.error is None:
+                    self._write(*item)
+                    self._care()
+            except BaseException as error:  # raised in the main thread
+                self.error = error
+
+    def _write(self, camera: int, report: Report) -> None:
+        kept, places = self.kept[camera], {id(fired.seen) for fired in report.fired}
+        sizes = {}
+        for seen in report.samples:
+            if id(seen) in places or self._improved(kept, seen):
+                sizes[seen.time] = self._write_picture(camera, seen)
+        try:
+            with self.people.changing():
+                self._add(camera, report.samples)
+                old = self._list_pictures(camera, report, sizes)
+            erase(old)
+            if self.refused:
+                print(f"{self.folder}: written again", file=sys.stderr)
+            self.refused = False
+        except (UserError, OSError) as error:
+            if not self.refused:
+                print(f"{error}; people are not written meanwhile", file=sys.stderr)
+            self.refused = True
+        for fired in report.fired:
+            self.alarms.write(self._record(camera, fired, bool(sizes.get(fired.seen.time))))
+        kept.forget_ended(report.alive)
+
+    def _improved(self, kept: Kept, seen: Seen) -> list[tuple[int, float]]:
+        """Return the tracklets, with qualities, for which this would be a better picture."""
+        return [
+            (number, quality)
+            for number, quality in zip(seen.tracklets, seen.qualities)
+            if quality > BETTER * kept.best.get(number, (0.0, 0.0))[0]
+        ]
+
+    def _write_picture(self, camera: int, seen: Seen) -> int:
+        """Return the size of the file, 0 if the disk refuses it."""
+        if clocks.monotonic() < self.refused_until:
+            return 0
+        try:
+            size = self.pictures.write((self.cameras[camera], seen.time), seen.pixels)
+        except UserError as error:
+            print(f"{error}; no pictures for {AGAIN:.0f} s", file=sys.stderr)
+            self.refused_until = clocks.monotonic() + AGAIN
+            return 0
+        self.refused_until = -float("inf")
+        return size
+
+    def _add(self, camera: int, samples: list[Seen]) -> None:
+        """Add the people of samples; the first sample of a tracklet gives its number."""
+        kept = self.kept[camera].numbers
+        source = Source(camera_path(self.cameras[camera]), 0, 0, EVERY)
+        for seen in samples:
+            linked = [kept.get(number) for number in seen.tracklets]
+            (given,) = self.people.add_tracked(source, [(Sample(seen.time, seen.people), linked)])
+            kept |= dict(zip(seen.tracklets, given))
+
+    def _list_pictures(self, camera: int, report: Report, sizes: dict[float, int]) -> list[Path]:
+        """List the pictures that were written; return the files that they replace."""
+        kept, name, replaced = self.kept[camera], self.cameras[camera], []
+        pinned = {fired.seen.time for fired in report.fired}
+        for seen in report.samples:
+            if not sizes.get(seen.time):
+                continue
+            self.pictures.add((name, seen.time), sizes[seen.time], seen.time in pinned)
+            for number, quality in self._improved(kept, seen):
+                before = kept.best.get(number)
+                kept.best[number] = quality, seen.time
+                kept.users[seen.time].add(number)
+                if before is not None:
+                    kept.users[before[1]].discard(number)
+                    replaced.append(before[1])
+        free = [(name, time) for time in dict.fromkeys(replaced) if not kept.users.get(time)]
+        return self.pictures.drop(place for place in free if not self.pictures.is_pinned(place))
+
+    def _record(self, camera: int, fired: Fired, pictured: bool) -> dict:
+        """Return the line of an alarm."""
+        seen, name = fired.seen, self.cameras[camera]
+        box = seen.people.boxes[fired.place].tolist()
+        number = self.kept[camera].numbers.get(seen.tracklets[fired.place])
+        path = picture_path(self.folder.absolute(), name, seen.time)
+        return {
+            "name": fired.wanted.name,
+            "camera": name,
+            "time": datetime.fromtimestamp(seen.time).astimezone().isoformat("T", "milliseconds"),
+            "box": [round(value, 1) for value in box],
+            "similarity": round(fired.similarity, 4),
+            "false_alarms": self.false_alarms,
+            "tracklet": number,
+            "picture": str(path) if pictured else None,
+        }
+
+    def _care(self) -> None:
+        """Remove what is beyond the limits, and bring FAISS up to date now and then."""
+        if self.pictures.bytes > self.limits.bytes:
+            erase(self.pictures.drop(self.pictures.oldest_beyond(0.95 * self.limits.bytes)))
+        if clocks.monotonic() - self.cared < CARE:
+            return
+        self.cared = clocks.monotonic()
+        if self.limits.days < float("inf"):
+            remove_before(self.people, self.pictures, clocks.time() - DAY * self.limits.days)
+        if (last := self.people.last_given()) - self.followed > BEHIND:
+            follow(self.folder, self.people, self.people.fact("kind") or EXACT)
+            self.followed = last
+
+
+def remove_before(people: LocalPeople, pictures: Pictures, time: float) -> None:
+    """Remove the people and pictures of cameras from before `time`."""
+    with people.changing() as db:
+        db.execute(
+            "DELETE FROM people WHERE time < ? AND source IN "
+            "(SELECT id FROM sources WHERE path LIKE 'camera:%')",
+            [time],
+        )
+        old = pictures.drop(pictures.before(time))
+    erase(old)

@@ -1,0 +1,243 @@
+"""Cameras: their names, and threads that keep the newest frame of each."""
+
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from heapq import merge
+from itertools import islice
+from pathlib import Path
+from threading import Condition, Event, Thread
+from typing import Any
+
+from torch import Tensor
+
+from utils.addresses import host_of, is_address
+from utils.errors import UserError
+from utils.streams import SCHEMES, file_frames, is_stream, shown, stream_frames
+from utils.video_files import open_video
+from utils.videos import frame_pixels
+from utils.wall_clock import WallClock
+
+NAME = re.compile(r"[\w][\w .-]{0,59}")
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before a lost camera is tried again
+STEADY = 10.0  # seconds after which a camera counts as back
+ROUND = 0.25  # seconds after which a round without frames ends
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera's name and its address, device or file, which may contain a password."""
+
+    name: str
+    source: str
+
+    @property
+    def shown(self) -> str:
+        return shown(self.source)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A frame: the camera's position among the cameras, seconds since 1970, [3, H, W] uint8."""
+
+    camera: int
+    time: float
+    pixels: Tensor
+
+
+def name_cameras(sources: Sequence[str]) -> list[Camera]:
+    """Return the cameras of arguments SOURCE and NAME=SOURCE.
+
+    A camera without a name has that of its file, device or host; a number follows if it is taken.
+
+    Raises:
+        UserError: two have one name, or a source is none.
+    """
+    cameras: dict[str, Camera] = {}
+    for argument in sources:
+        given, source = _split(argument)
+        _check(source)
+        name = given or _free(_usual_name(source), cameras)
+        if not NAME.fullmatch(name):
+            raise UserError(
+                f"--name {name}: expected letters, digits, spaces, '_', '.' and '-', at most 60"
+            )
+        if name in cameras:
+            raise UserError(f"--name {name}: expected once, found twice")
+        cameras[name] = Camera(name, source)
+    return list(cameras.values())
+
+
+def _split(argument: str) -> tuple[str, str]:
+    """Split NAME=SOURCE; the name of SOURCE alone is "". An address may contain "="."""
+    name, equals, source = argument.partition("=")
+    if not equals or is_address(argument) or Path(argument).exists():
+        return "", argument
+    return name, source
+
+
+def _check(source: str) -> None:
+    if is_address(source) and source.partition("://")[0].lower() not in SCHEMES:
+        schemes = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+        raise UserError(f"SOURCE {shown(source)}: expected {schemes}, a device or a file")
+    if not is_stream(source):
+        with open_video(Path(source)):
+            pass
+
+
+def _usual_name(source: str) -> str:
+    name = host_of(source) if is_address(source) else Path(source).stem
+    return re.sub(r"[^\w .-]", "_", name).strip(" .-")[:50] or "camera"
+
+
+def _free(name: str, taken: dict[str, Camera]) -> str:
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}-{number}"
+    return free
+
+
+class Reader(Thread):
+    """The thread of one camera.
+
+    It keeps the newest frame only. A stream that is lost is tried again after growing pauses.
+
+    Attributes:
+        received, taken: numbers of frames that were decoded, and that `take` has returned.
+        lost: why there is no picture now, "" if there is one.
+        ended: whether the file was played to its end.
+    """
+
+    def __init__(self, camera: Camera, clock: WallClock, ready: Condition):
+        super().__init__(name=f"camera {camera.name}", daemon=True)
+        self.camera, self.clock, self.ready = camera, clock, ready
+        self.received = self.taken = 0
+        self.lost, self.ended = "not open yet", False
+        self.stopping = Event()
+        self._newest: tuple[float, Any, Any] | None = None
+
+    def run(self) -> None:
+        pause = FIRST_PAUSE
+        while not self.stopping.is_set() and not self.ended:
+            began, before = time.monotonic(), self.received
+            reason = self._read()
+            if self.ended or self.stopping.is_set():
+                break
+            if self.received > before and time.monotonic() - began > STEADY:
+                pause = FIRST_PAUSE
+            self.lose(reason)
+            self.stopping.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+        with self.ready:
+            self.ready.notify_all()
+
+    def _read(self) -> str:
+        """Read the camera until it ends; return why."""
+        live = is_stream(self.camera.source)
+        try:
+            if live:
+                frames = stream_frames(self.camera.source, self.stopping)
+            else:
+                frames = file_frames(Path(self.camera.source), self.stopping)
+            for frame, stream in frames:
+                self._put(frame, stream)
+        except UserError as error:
+            return str(error)
+        except Exception as error:  # of a decoder: this camera is tried again, the others go on
+            return type(error).__name__
+        self.ended = not live
+        return "the stream has ended"
+
+    def _put(self, frame: Any, stream: Any) -> None:
+        with self.ready:
+            if self.lost and self.received:
+                print(f"{self.camera.name}: back", file=sys.stderr)
+            self.lost = ""
+            self.received += 1
+            self._newest = self.clock.now(), frame, stream
+            self.ready.notify_all()
+
+    def lose(self, reason: str) -> None:
+        """Say once that the camera is lost."""
+        with self.ready:
+            if not self.lost or self.lost == "not open yet":
+                print(f"{self.camera.name}: no picture ({reason}); tried again", file=sys.stderr)
+            self.lost = reason
+
+    @property
+    def waiting(self) -> bool:
+        return self._newest is not None
+
+    def take(self) -> tuple[float, Tensor] | None:
+        """Return the newest frame's time and pixels, once; None if there is none.
+
+        Raises:
+            UserError: the frame is too large or too narrow.
+        """
+        with self.ready:
+            newest, self._newest = self._newest, None
+        if newest is None:
+            return None
+        self.taken += 1
+        time_seen, frame, stream = newest
+        return time_seen, frame_pixels(self.camera.name, frame, stream)
+
+
+class LiveCameras:
+    """The threads of all cameras. Within the context they run.
+
+    Args:
+        clocks: one of each camera.
+    """
+
+    def __init__(self, cameras: Sequence[Camera], clocks: Sequence[WallClock]):
+        self.ready = Condition()
+        self.readers = [Reader(*pair, self.ready) for pair in zip(cameras, clocks)]
+
+    def __enter__(self) -> "LiveCameras":
+        for reader in self.readers:
+            reader.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for reader in self.readers:
+            reader.stopping.set()
+        for reader in self.readers:
+            reader.join()
+
+    def rounds(self) -> Iterator[list[Shot]]:
+        """Yield the newest frame of each camera that has one, until all files have ended.
+
+        A round without frames is yielded every ROUND seconds.
+        """
+        while not all(reader.ended and not reader.waiting for reader in self.readers):
+            with self.ready:
+                self.ready.wait_for(lambda: any(r.waiting for r in self.readers), ROUND)
+            yield [shot for i in range(len(self.readers)) if (shot := self._shot(i))]
+
+    def _shot(self, camera: int) -> Shot | None:
+        try:
+            taken = self.readers[camera].take()
+        except UserError as error:
+            self.readers[camera].lose(str(error))
+            return None
+        return Shot(camera, *taken) if taken else None
+
+
+def recorded_rounds(
+    cameras: Sequence[Camera], began: float, batch_size: int
+) -> Iterator[list[Shot]]:
+    """Yield all frames of recordings that began at one time, in order of time, in batches."""
+    streams = [_recorded(i, Path(camera.source), began) for i, camera in enumerate(cameras)]
+    shots = merge(*streams, key=lambda shot: shot.time)
+    while some := list(islice(shots, batch_size)):
+        yield some
+
+
+def _recorded(camera: int, path: Path, began: float) -> Iterator[Shot]:
+    with open_video(path) as video:
+        for second, frame in video.frames():
+            yield Shot(camera, began + second, frame_pixels(path, frame, video.stream))

@@ -1,0 +1,137 @@
+"""What one camera sees: tracklets, the frames worth keeping, and alarms."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from engine.cameras.alarms import Wanted
+from engine.index.tracklets import Tracklets
+from models.outputs import Detections
+
+EVERY = 1.0  # seconds; each tracklet of this span is in at least one sample of it
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A frame with its people; tracklets: their numbers, which count from 1 in each run."""
+
+    time: float
+    pixels: Tensor
+    people: Detections
+    tracklets: list[int]
+
+    @property
+    def qualities(self) -> list[float]:
+        """How well each person is seen: the area of the box times the score."""
+        x1, y1, x2, y2 = self.people.boxes.unbind(1)
+        return (self.people.scores * (x2 - x1) * (y2 - y1)).tolist()
+
+
+@dataclass(frozen=True)
+class Fired:
+    """A tracklet that matches a person who is watched for; place: position in `seen`."""
+
+    wanted: Wanted
+    seen: Seen
+    place: int
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is to be written of a camera.
+
+    Attributes:
+        samples: frames in order of time.
+        fired: alarms, whose frames are among the samples.
+        alive: tracklets that may be continued.
+    """
+
+    samples: list[Seen]
+    fired: list[Fired]
+    alive: frozenset[int]
+
+
+class Watcher:
+    """The state of one camera.
+
+    Args:
+        wanted: the people who are watched for.
+        min_similarity: from which on a tracklet matches.
+    """
+
+    def __init__(self, wanted: Sequence[Wanted], min_similarity: float):
+        self.wanted, self.min_similarity = wanted, min_similarity
+        self.tracklets = Tracklets()
+        self.count = 0
+        self.began: float | None = None  # of the current span
+        self.best: dict[int, tuple[float, Seen]] = {}  # of each tracklet in the current span
+        self.matched: set[tuple[int, str]] = set()
+
+    def see(self, time: float, pixels: Tensor, people: Detections) -> Report | None:
+        """Take in the people of the next frame; return what is to be written now, if anything."""
+        seen = Seen(time, pixels, people, self._link(time, people))
+        report = self.flush() if self._ends_span(time) else None
+        self.began = time if self.began is None else self.began
+        for number, quality in zip(seen.tracklets, seen.qualities):
+            if quality > self.best.get(number, (-1.0,))[0]:
+                self.best[number] = quality, seen
+        if fired := self._fired(seen):
+            return self._report([*(report.samples if report else []), *self._chosen(seen)], fired)
+        return report
+
+    def flush(self) -> Report | None:
+        """End the current span; return what is to be written, if anything."""
+        samples = self._chosen()
+        return self._report(samples, []) if samples else None
+
+    def is_due(self, time: float) -> bool:
+        """Return whether a span has ended although the camera sent no further frame."""
+        return self._ends_span(time - EVERY)
+
+    def _ends_span(self, time: float) -> bool:
+        return self.began is not None and time - self.began >= EVERY
+
+    def _link(self, time: float, people: Detections) -> list[int]:
+        numbers = []
+        for number in self.tracklets.link(time, people):
+            self.count += number is None
+            numbers.append(self.count if number is None else number)
+        self.tracklets.add(time, people, numbers)
+        return numbers
+
+    def _fired(self, seen: Seen) -> list[Fired]:
+        """Return the tracklets that match for the first time."""
+        fired = []
+        for wanted in self.wanted:
+            similar = seen.people.weighted_embeddings @ wanted.query_embeddings.T
+            for place, value in enumerate(similar.amax(1).tolist() if len(similar) else []):
+                key = seen.tracklets[place], wanted.name
+                if value >= self.min_similarity and key not in self.matched:
+                    self.matched.add(key)
+                    fired.append(Fired(wanted, seen, place, value))
+        return fired
+
+    def _chosen(self, *also: Seen) -> list[Seen]:
+        """Return few frames, `also` among them, that show each tracklet of the span, and begin
+        another span."""
+        chosen, left = list(also), set(self.best)
+        frames = {id(seen): seen for _, seen in self.best.values()}
+        for seen in also:
+            left -= set(seen.tracklets)
+        while left:
+            seen = max(frames.values(), key=lambda seen: self._gain(seen, left))
+            chosen.append(seen)
+            left -= set(seen.tracklets)
+        self.best, self.began = {}, None
+        return sorted(chosen, key=lambda seen: seen.time)
+
+    def _gain(self, seen: Seen, left: Collection[int]) -> tuple[int, float]:
+        new = [q for n, q in zip(seen.tracklets, seen.qualities) if n in left]
+        return len(new), sum(new)
+
+    def _report(self, samples: list[Seen], fired: list[Fired]) -> Report:
+        alive = frozenset(self.tracklets.numbers)
+        self.matched = {key for key in self.matched if key[0] in alive}
+        return Report(samples, fired, alive)

@@ -1,0 +1,231 @@
+"""Watch live cameras: who was seen goes into an index, and alarms are raised for wanted people.
+
+    python -m tools.watch --index people SOURCE ...
+
+A SOURCE is rtsp://…, http(s)://… (MJPEG or HLS), /dev/video0, or a video file, which is played at
+the pace at which it was recorded; NAME=SOURCE names the camera. demo.py, tools.app and
+tools.identities read the index, also meanwhile. Ctrl-C ends the program.
+
+With --watch-for NAME=photo.jpg, each tracklet that matches is one line of JSON on stdout and in
+alarms.jsonl in the index. docs/cameras.md states what the law requires, and what this program must
+not be used for.
+"""
+
+import argparse
+import math
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from torch import Tensor
+
+from engine.cameras.alarms import Sender, Wanted
+from engine.cameras.recorder import Limits, Recorder
+from engine.cameras.sources import Camera, LiveCameras, name_cameras, recorded_rounds
+from engine.cameras.times import seconds_of
+from engine.cameras.watch import StatusLine, recording, watch, watched_for
+from engine.cameras.watcher import Watcher
+from engine.checkpoint import Checkpoint
+from engine.default_network import network_of
+from engine.index.local import LocalPeople, follow, writing
+from engine.index.records import camera_path
+from engine.index.vectors import EXACT
+from engine.search.arguments import QueryArgument, min_similarity_of
+from engine.search.program import choose_person, read_query
+from engine.search.searcher import Searcher
+from utils.addresses import is_address
+from utils.arguments import nonempty_path, program_parser
+from utils.errors import UserError, run_main
+from utils.memory import keep_freed_memory
+from utils.signals import Signals, Stopped
+from utils.streams import is_stream
+from utils.wall_clock import WallClock
+
+
+def parse_args() -> argparse.Namespace:
+    parser = program_parser(__doc__)
+    add = parser.add_argument
+    add("--cfg", metavar="FILE", help="YAML config (default: the one in --ckpt)")
+    add(
+        "--ckpt",
+        metavar="FILE",
+        help="its checkpoint (default: weights/person_search_small.safetensors, if it exists)",
+    )
+    add("--index", required=True, type=nonempty_path, metavar="FOLDER", help="the index")
+    add(
+        "--name",
+        action="append",
+        default=[],
+        metavar="NAME=SOURCE",
+        help="a camera and its name; may be repeated",
+    )
+    add(
+        "--watch-for",
+        action="append",
+        default=[],
+        metavar="NAME=PHOTO[:PERSON]",
+        help="raise an alarm for this person: a photograph, and the number of the person in it if "
+        "it shows several; may be repeated",
+    )
+    cut = parser.add_mutually_exclusive_group()
+    cut.add_argument(
+        "--min-similarity", type=float, metavar="S", help="similarity from which on it is an alarm"
+    )
+    cut.add_argument(
+        "--false-alarms",
+        type=float,
+        metavar="SHARE",
+        help="take it from the checkpoint's evaluation: 0.01, 0.05 or 0.1 of queries have a false "
+        "alarm",
+    )
+    add("--post", metavar="URL", help="post each alarm to this address")
+    add(
+        "--keep-days",
+        type=float,
+        default=math.inf,
+        metavar="N",
+        help="remove what cameras saw after N days (default: never)",
+    )
+    add(
+        "--max-gb",
+        type=float,
+        default=math.inf,
+        metavar="N",
+        help="remove the oldest pictures beyond this size (default: no limit)",
+    )
+    add(
+        "--recorded",
+        metavar="TIME",
+        help="the files are recordings that began at this time, as 2026-01-31T08:00:00: read every "
+        "frame, as fast as the network allows",
+    )
+    add(
+        "sources",
+        nargs="*",
+        metavar="SOURCE",
+        help="SOURCE or NAME=SOURCE; also config values as KEY VALUE: DEVICE cpu",
+    )
+    args = parser.parse_intermixed_args()
+    args.sources, args.overrides = split(args.sources)
+    return args
+
+
+def split(words: list[str]) -> tuple[list[str], list[str]]:
+    """Separate sources from pairs KEY VALUE."""
+    sources, overrides, rest = [], [], iter(words)
+    for word in rest:
+        if word.isupper() and not Path(word).exists():
+            overrides += [word, *([value] if (value := next(rest, None)) is not None else [])]
+        else:
+            sources.append(word)
+    return sources, overrides
+
+
+def check(args: argparse.Namespace, cameras: list[Camera]) -> None:
+    """Raises: UserError: if options are out of range or do not fit together."""
+    if not cameras:
+        raise UserError("SOURCE: expected at least one camera, found none")
+    for option in ("keep_days", "max_gb"):
+        if not getattr(args, option) > 0:
+            raise UserError(f"--{option.replace('_', '-')}: expected more than 0")
+    threshold = args.min_similarity is not None or args.false_alarms is not None
+    if args.watch_for and not threshold:
+        raise UserError("--watch-for: expected --false-alarms or --min-similarity with it")
+    if (threshold or args.post) and not args.watch_for:
+        raise UserError("--false-alarms, --min-similarity, --post: expected --watch-for with it")
+    if args.min_similarity is not None and math.isnan(args.min_similarity):
+        raise UserError("--min-similarity nan: expected a number")
+    if args.post and not (is_address(args.post) and args.post.lower().startswith("http")):
+        raise UserError("--post: expected an address that begins with http:// or https://")
+    live = [camera.name for camera in cameras if is_stream(camera.source)]
+    if args.recorded and live:
+        raise UserError(f"--recorded: expected files only, found the camera {live[0]}")
+
+
+def wanted_people(args: argparse.Namespace, searcher: Searcher) -> list[Wanted]:
+    """Embed the people of --watch-for; several photographs of one name are averaged."""
+    photos: dict[str, list[Tensor]] = {}
+    for argument in args.watch_for:
+        name, equals, photo = argument.partition("=")
+        if not (name and equals and photo):
+            raise UserError(f"--watch-for {argument}: expected NAME=PHOTO or NAME=PHOTO:PERSON")
+        path, colon, number = photo.rpartition(":")
+        person = int(number) if colon and number.isdecimal() else None
+        query = QueryArgument(Path(photo if person is None else path), person=person)
+        pixels = read_query(query, searcher.max_pixels)
+        chosen = choose_person(query, pixels, searcher, args.index)
+        photos.setdefault(name, []).append(searcher.embed(pixels, chosen.box[None]))
+    return watched_for(photos)
+
+
+def make_recorder(people: LocalPeople, args: argparse.Namespace, cameras: list[Camera]) -> Recorder:
+    follow(args.index, people, people.fact("kind") or EXACT)
+    limits = Limits(args.keep_days, args.max_gb * 1e9)
+    names = [camera.name for camera in cameras]
+    recorder = Recorder(people, args.index, names, limits, args.false_alarms)
+    recorder.followed = people.last_given()
+    return recorder
+
+
+def clocks_of(people: LocalPeople, cameras: list[Camera]) -> list[WallClock]:
+    """Return a clock for each camera, which begins after what the index has of it."""
+    clocks = []
+    for camera in cameras:
+        clocks.append(WallClock(people.read_until(camera_path(camera.name))))
+        if (ahead := clocks[-1].ahead()) > 1:
+            print(
+                f"{camera.name}: this machine's clock is {ahead:.0f} s behind the index; times go "
+                "on from there",
+                file=sys.stderr,
+            )
+    return clocks
+
+
+def run_watch(args: argparse.Namespace, cameras: list[Camera], searcher: Searcher, signals) -> int:
+    """Watch until the files have ended or a signal comes; return the number of frames."""
+    wanted = wanted_people(args, searcher)
+    least = math.inf if args.min_similarity is None else args.min_similarity
+    watchers = [Watcher(wanted, least) for _ in cameras]
+    with ExitStack() as stack:
+        people = stack.enter_context(writing(args.index, searcher.origin))
+        recorder = make_recorder(people, args, cameras)
+        sender = Sender(args.index, args.post) if args.post else None
+        stopped = lambda: bool(signals.number)  # noqa: E731
+        if args.recorded:
+            rounds = recorded_rounds(cameras, seconds_of(args.recorded), searcher.batch_size)
+            stack.enter_context(recording(recorder, sender))
+            return watch(rounds, searcher, watchers, recorder, stopped)
+        clocks = clocks_of(people, cameras)
+        stack.enter_context(recording(recorder, sender))
+        readers = stack.enter_context(LiveCameras(cameras, clocks))
+        status = StatusLine(readers.readers)
+        now = clocks[0].now
+        return watch(readers.rounds(), searcher, watchers, recorder, stopped, now, status)
+
+
+def main() -> None:
+    args = parse_args()
+    cameras = name_cameras([*args.name, *args.sources])
+    check(args, cameras)
+    if args.recorded:
+        seconds_of(args.recorded)
+    cfg, checkpoint = network_of(args.cfg, args.ckpt, args.overrides)
+    searcher, args.min_similarity = load(args, cfg, checkpoint)
+    del checkpoint  # the network has its own copy of the weights
+    keep_freed_memory(searcher.device.type)
+    signals = Signals()
+    with signals.install(), signals.defer():
+        frames = run_watch(args, cameras, searcher, signals)
+    print(f"{frames} frames seen", file=sys.stderr)
+    if signals.number:
+        raise Stopped(signals.number, "what was seen is in the index")
+
+
+def load(args: argparse.Namespace, cfg, checkpoint: Checkpoint) -> tuple[Searcher, float | None]:
+    """Return the network, and the similarity of an alarm if people are watched for."""
+    least = min_similarity_of(args, checkpoint) if args.watch_for else None
+    return Searcher.load(cfg, checkpoint), least
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,131 @@
+"""Live streams as frames: RTSP, HTTP (MJPEG, HLS), and cameras of this machine, by PyAV.
+
+A stream's thread decodes every frame, as its coding requires, and keeps the newest one. Frames of a
+segmented stream (HLS) and of a file are due at the pace at which they were recorded. If decoding
+falls behind, frames between key frames are passed over until it has caught up.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from utils.addresses import is_address, shown_address
+from utils.errors import UserError, reason_of
+from utils.limits import MAX_PIXELS
+from utils.optional import optional
+from utils.video_files import REQUIREMENTS, open_video
+
+SCHEMES = ("rtsp", "rtsps", "http", "https")
+PROTOCOLS = "rtsp,rtp,srtp,udp,tcp,tls,http,https,httpproxy,hls,crypto"
+FORMATS = (
+    "rtsp,hls,mpjpeg,mjpeg,jpeg_pipe,image2,mpegts,flv,mov,mp4,matroska,webm,video4linux2,v4l2"
+)
+OPEN, SILENT = 10.0, 5.0  # seconds to wait for a connection, and for the next frame
+BEHIND = 0.5  # seconds after which frames are passed over
+DRIFT = 1e-3  # by which a camera's clock may differ from ours, as a share
+DEVICE = "/dev/"
+
+
+def is_stream(source: str) -> bool:
+    """Return whether a source is read as a live stream; all others are files."""
+    return is_address(source) or source.startswith(DEVICE)
+
+
+def shown(source: str) -> str:
+    """Return the name of a source that may be printed."""
+    return shown_address(source) if is_address(source) else source
+
+
+class Pace:
+    """The time at which a frame is due, from its time in the stream.
+
+    A stream begins when its first frame arrives. A frame that arrives earlier than the pace of the
+    others allows moves the beginning back; DRIFT moves it forward.
+    """
+
+    def __init__(self) -> None:
+        self.began = math.inf
+        self.checked = -math.inf
+
+    def lag(self, second: float, now: float) -> float:
+        """Return by how many seconds the frame of `second` is late at the time `now`."""
+        drift = 0.0 if math.isinf(self.checked) else DRIFT * (now - self.checked)
+        self.began, self.checked = min(self.began + drift, now - second), now
+        return now - second - self.began
+
+
+def stream_frames(source: str, stop: Event) -> Iterator[tuple[Any, Any]]:
+    """Yield (PyAV's frame, stream) of a live stream until it ends or `stop` is set.
+
+    Raises:
+        UserError: it cannot be opened, breaks off, or is silent for SILENT seconds.
+    """
+    with open_stream(source) as (container, stream):
+        av = optional("av", shown(source), REQUIREMENTS)
+        segmented, pace = container.format.name == "hls", Pace()
+        context, began = stream.codec_context, time.monotonic()
+        for packet in container.demux(stream):
+            if stop.is_set():
+                return
+            try:
+                frames = packet.decode()
+            except av.error.InvalidDataError:  # a damaged frame; the next ones may be whole
+                frames = []
+            for frame in frames:
+                now = time.monotonic()
+                if segmented and frame.time is not None:
+                    began = min(began, now - frame.time)
+                    stop.wait(max(began + frame.time - now, 0))
+                elif frame.time is not None:
+                    late = pace.lag(frame.time, now) > BEHIND
+                    context.skip_frame = "NONKEY" if late else "DEFAULT"
+                yield frame, stream
+
+
+def file_frames(path: Path, stop: Event) -> Iterator[tuple[Any, Any]]:
+    """Yield (PyAV's frame, stream) of a file at the pace at which it was recorded."""
+    with open_video(path) as video:
+        began: float | None = None
+        for second, frame in video.frames():
+            now = time.monotonic()
+            began = now - second if began is None else began
+            if stop.wait(max(began + second - now, 0)):
+                return
+            yield frame, video.stream
+
+
+@contextmanager
+def open_stream(source: str) -> Iterator[tuple[Any, Any]]:
+    """Open a live stream; yield PyAV's container and its first stream of moving pictures.
+
+    Raises:
+        UserError: as in stream_frames. The message does not contain the address.
+    """
+    av = optional("av", shown(source), REQUIREMENTS)
+    device = source.startswith(DEVICE)
+    options = {} if device else {"protocol_whitelist": PROTOCOLS, "format_whitelist": FORMATS}
+    if source.startswith("rtsp"):
+        options["rtsp_transport"] = "tcp"  # by UDP, lost packets spoil frames
+    options |= {"fflags": "nobuffer", "flags": "low_delay", "max_pixels": str(MAX_PIXELS)}
+    form = {"format": "video4linux2"} if device else {}
+    try:
+        with av.open(
+            source, metadata_errors="ignore", options=options, timeout=(OPEN, SILENT), **form
+        ) as container:
+            if not container.streams.video:
+                raise UserError("has no video stream")
+            stream = container.streams.video[0]
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            stream.codec_context.thread_count = 1  # several threads delay frames
+            yield container, stream
+    except UserError:
+        raise
+    except av.FFmpegError as error:
+        silent = isinstance(error, (av.error.ExitError, av.error.TimeoutError))
+        raise UserError("does not answer" if silent else error.strerror) from None
+    except (OSError, ValueError) as error:
+        raise UserError(reason_of(error).replace(source, shown(source))) from None

@@ -1,0 +1,34 @@
+"""The time of day as a clock that never goes back."""
+
+import time
+from collections.abc import Callable
+
+
+class WallClock:
+    """Seconds since 1970 that grow, also when the machine's clock is set back.
+
+    Where the machine's clock is ahead, it is followed. Where it is behind, time goes on from the
+    latest reading at its usual pace until the machine's clock has caught up.
+
+    Args:
+        after: no reading is earlier.
+    """
+
+    def __init__(
+        self,
+        after: float = 0.0,
+        wall: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ):
+        self._wall, self._steady = wall, steady
+        self._latest, self._at = after, steady()
+
+    def now(self) -> float:
+        wall, steady = self._wall(), self._steady()
+        self._latest = max(wall, self._latest + steady - self._at)
+        self._at = steady
+        return self._latest
+
+    def ahead(self) -> float:
+        """Return by how many seconds this clock is ahead of the machine's."""
+        return self.now() - self._wall()
