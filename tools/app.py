@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,11 @@ from engine.default_network import network_of
 from engine.evaluation.records import thresholds_of
 from engine.index.gallery_index import GalleryIndex, open_index, stale_sources
 from engine.index.records import Match
-from engine.search.presentation import QUERY, RANKED, read_scene
+from engine.search.arguments import filter_of_texts
+from engine.search.presentation import QUERY, RANKED, name_of, read_scene
 from engine.search.searcher import Searcher, to_pixels
+from tools.web.persons import CSS as PERSONS_CSS
+from tools.web.persons import PersonsController, persons_tab
 from tools.web.server import REQUIREMENTS, address_of, names_of, no_connections, serve
 from utils.arguments import nonempty_path
 from utils.drawing import PLAIN, cut_out, draw_boxes
@@ -42,6 +45,7 @@ from utils.pages import clock
 QUERY_SIDE, SCENE_SIDE = 720, 1000  # longer sides of drawn pictures, pixels
 CUT_OUT = (210, 280)  # width and height of a crop, pixels
 KEPT = 3600  # seconds after which dropped and drawn files are deleted
+FILTERS = {"Cameras": "hall, door", "After": "2026-01-31T08:00", "Before": "2026-01-31"}
 CSS = """
 .bad { color: #b00020; font-weight: 600 }
 #people img { cursor: crosshair }
@@ -95,13 +99,21 @@ class AppController:
     Args:
         open_: opens the index; it is opened again when its files have been replaced.
         top: number of matches.
+        folder: of the index, which has the pictures of cameras.
     """
 
-    def __init__(self, searcher: Searcher, open_: Callable[[], GalleryIndex], top: int):
+    def __init__(
+        self,
+        searcher: Searcher,
+        open_: Callable[[], GalleryIndex],
+        top: int,
+        folder: Path | None = None,
+    ):
         self.searcher = searcher
         self.open = open_
         self.index = open_()
         self.top = top
+        self.folder = folder
 
     def detect(self, path: str | None) -> tuple:
         """Answer a dropped picture: detect the people in it."""
@@ -127,7 +139,11 @@ class AppController:
         return QueryPicture(path, small, scale, boxes)
 
     def choose(
-        self, query: QueryPicture | None, min_similarity: float, place: tuple[float, float]
+        self,
+        query: QueryPicture | None,
+        min_similarity: float,
+        place: tuple[float, float],
+        filters: Sequence[str] = (),
     ) -> tuple:
         """Answer a click on the drawn picture: search for the person there."""
         if query is None:
@@ -143,18 +159,34 @@ class AppController:
             shown = "This picture is no longer kept: drop it again."
             return query, query.drawn(), message(shown, "bad"), [], []
         return self.search(
-            replace(query, person=person, query_embeddings=query_embeddings), min_similarity
+            replace(query, person=person, query_embeddings=query_embeddings),
+            min_similarity,
+            filters,
         )
 
-    def search(self, query: QueryPicture | None, min_similarity: float) -> tuple:
-        """Answer a change of the threshold, or a click: search for the chosen person."""
+    def current(self) -> GalleryIndex:
+        """Return the index, opened again if its files have been replaced."""
+        if not self.index.people.is_current():
+            self.index = self.open()
+        return self.index
+
+    def search(
+        self, query: QueryPicture | None, min_similarity: float, filters: Sequence[str] = ()
+    ) -> tuple:
+        """Answer a change of the threshold, or a click: search for the chosen person.
+
+        Args:
+            filters: cameras, separated by commas, and the times after and before.
+        """
         if query is None or query.person is None or query.query_embeddings is None:
             return query, query and query.drawn(), message("Click on a person first."), [], []
         try:
-            if not self.index.people.is_current():
-                self.index = self.open()
             found = self.searcher.search(
-                query.query_embeddings, self.index, self.top, min_similarity
+                query.query_embeddings,
+                self.current(),
+                self.top,
+                min_similarity,
+                wanted=filter_of_texts(*filters),
             )
             everyone = f"{self.index.people.count():,} people"
             stale = stale_sources(self.index.people, [match.person.path for match in found])
@@ -170,7 +202,9 @@ class AppController:
             shown += f" Files that are missing or have changed since indexing: {len(stale)}."
         matches, scenes = [], []
         for rank, match in enumerate(found, 1):
-            picture = read_scene(match.person.path, match.person.time, self.searcher.max_pixels)
+            picture = read_scene(
+                match.person.path, match.person.time, self.folder, self.searcher.max_pixels
+            )
             title = f"#{rank}   {match.similarity:.2f}"
             person = cut_out(picture, match.person.box, CUT_OUT)
             box = draw_boxes(picture, [match.person.box], [title], RANKED, SCENE_SIDE)
@@ -186,7 +220,7 @@ def message(text: str, kind: str = "good") -> str:
 
 def where(match: Match) -> str:
     """Return the name of the match's file and, in a video, first and last second."""
-    name = printable(match.person.path.name)
+    name = printable(name_of(match.person.path))
     if match.span is None:
         return name
     first, last = map(clock, match.span)
@@ -208,7 +242,7 @@ def page(controller: AppController, hint: str) -> Any:
         title="Person search", analytics_enabled=False, fill_width=True, delete_cache=(600, KEPT)
     ) as blocks:
         query = gr.State(time_to_live=KEPT)
-        with gr.Row():
+        with gr.Tabs(), gr.Tab("Search"), gr.Row():
             with gr.Column(scale=2):
                 dropped = gr.File(label="A picture: drop it or choose it", elem_id="dropped")
                 people = gr.Image(
@@ -224,6 +258,11 @@ def page(controller: AppController, hint: str) -> Any:
                     info=hint,
                     elem_id="threshold",
                 )
+                with gr.Row():
+                    filters = [
+                        gr.Textbox(label=label, placeholder=example, elem_id=label.lower())
+                        for label, example in FILTERS.items()
+                    ]
             with gr.Column(scale=3):
                 matches = gr.Gallery(
                     label="Best matches",
@@ -245,11 +284,19 @@ def page(controller: AppController, hint: str) -> Any:
         answer = [query, people, text, matches, scenes]
         one_by_one = {"concurrency_id": "net", "concurrency_limit": 1, "api_visibility": "private"}
 
-        def choose(query: QueryPicture | None, threshold: float, click: gr.SelectData) -> tuple:
-            return first_scene(controller.choose(query, threshold, click.index))
+        def choose(
+            query: QueryPicture | None,
+            threshold: float,
+            cameras: str,
+            after: str,
+            before: str,
+            click: gr.SelectData,
+        ) -> tuple:
+            filters = cameras, after, before
+            return first_scene(controller.choose(query, threshold, click.index, filters))
 
-        def search(query: QueryPicture | None, threshold: float) -> tuple:
-            return first_scene(controller.search(query, threshold))
+        def search(query: QueryPicture | None, threshold: float, *filters: str) -> tuple:
+            return first_scene(controller.search(query, threshold, filters))
 
         def first_scene(answer: tuple) -> tuple:
             *others, scenes = answer
@@ -259,9 +306,13 @@ def page(controller: AppController, hint: str) -> Any:
             return gr.Gallery(selected_index=click.index)
 
         dropped.change(controller.detect, dropped, answer, **one_by_one)
-        people.select(choose, [query, threshold], answer, **one_by_one)
-        threshold.release(search, [query, threshold], answer, **one_by_one)
+        people.select(choose, [query, threshold, *filters], answer, **one_by_one)
+        threshold.release(search, [query, threshold, *filters], answer, **one_by_one)
+        for box in filters:
+            box.submit(search, [query, threshold, *filters], answer, **one_by_one)
         matches.select(show, None, scenes, api_visibility="private")
+        if controller.folder is not None:
+            persons_tab(gr, PersonsController(controller.current, controller.folder))
     return blocks
 
 
@@ -302,7 +353,9 @@ def make_controller(
 ) -> AppController:
     searcher = Searcher.load(cfg, checkpoint)
     keep_freed_memory(searcher.device.type)
-    return AppController(searcher, lambda: open_index(args.index, searcher.origin), args.top)
+    return AppController(
+        searcher, lambda: open_index(args.index, searcher.origin), args.top, args.index
+    )
 
 
 def main() -> None:
@@ -320,7 +373,7 @@ def main() -> None:
             os.environ[name] = folder
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         blocks = page(controller, advice(thresholds))
-        serve(blocks, CSS, args.host, args.port, args.host_name, Path(folder))
+        serve(blocks, CSS + PERSONS_CSS, args.host, args.port, args.host_name, Path(folder))
 
 
 if __name__ == "__main__":

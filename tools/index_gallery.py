@@ -20,7 +20,7 @@ from engine.default_network import network_of
 from engine.distributed import process_group, rank
 from engine.index.gallery_index import GalleryIndex, open_index, writing
 from engine.index.indexing import IndexStats, add_sources, check_damaged
-from engine.index.records import IndexedSource
+from engine.index.records import IndexedSource, camera_of
 from engine.search.searcher import Searcher
 from utils.arguments import nonempty_path
 from utils.errors import UserError, first_of, run_main
@@ -157,7 +157,8 @@ def print_summary(stats: IndexStats, folder: Path) -> None:
     )
     people = sum(one.people for one in known)
     print(f"{folder}: {people} people in {len(known)} pictures and videos")
-    if gone := [one.source.path for one in known if not one.source.path.exists()]:
+    paths = [one.source.path for one in known if camera_of(one.source.path) is None]
+    if gone := [path for path in paths if not path.exists()]:
         names = first_of(printable(path.name) for path in gone)
         print(f"missing on the disk: {len(gone)} ({names}); --remove removes them from the index")
 

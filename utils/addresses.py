@@ -4,6 +4,7 @@ import re
 from urllib.parse import urlsplit
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]*")
+_PLACE = re.compile(r"(?:[^/?#]*@)?((?:\[[\da-fA-F:.]+\]|[^/?#@:\[\]]+)(?::\d+)?)(?:[/?#]|$)")
 
 
 def is_address(text: str) -> bool:
@@ -13,12 +14,10 @@ def is_address(text: str) -> bool:
 
 def shown_address(address: str) -> str:
     """Return scheme, host and port. User, password, path and query may be secret: some cameras
-    have the password in the path."""
+    have the password in the path. If a "/" stands in a password, nothing of the rest is shown."""
     scheme, _, rest = address.partition("://")
-    host = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
-    if "@" in rest and "@" not in re.split(r"[/?#]", rest, maxsplit=1)[0]:
-        host = re.split(r"[/?#]", rest.rpartition("@")[2], maxsplit=1)[0]  # a "/" in the password
-    return f"{scheme}://{host}"
+    place, after = _PLACE.match(rest), rest.partition("/")[2]
+    return f"{scheme}://{place.group(1) if place and '@' not in after else '***'}"
 
 
 def without_secrets(text: str) -> str:

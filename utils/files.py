@@ -102,6 +102,31 @@ def remove(path: Path) -> None:
         raise UserError(f"{path}: cannot be removed ({reason_of(error)})") from None
 
 
+def erase(path: Path) -> None:
+    """Overwrite a file, if it exists, and remove it."""
+    with overwritten(path):
+        remove(path)
+
+
+@contextmanager
+def overwritten(path: Path) -> Iterator[None]:
+    """Overwrite the file that was at `path` before, which the block replaces or removes.
+
+    The disk itself may keep copies, as flash memory does.
+    """
+    try:
+        file = open(path, "r+b")  # noqa: SIM115
+    except OSError:  # there is none, or removing it says why it cannot be changed
+        yield
+        return
+    with file:
+        yield
+        with suppress(OSError):  # as a disk that became read-only
+            file.write(bytes(os.fstat(file.fileno()).st_size))
+            file.flush()
+            os.fsync(file.fileno())
+
+
 def make_folder(folder: Path, key: str) -> None:
     """Create a folder if it does not exist. key: the option or config key that names it."""
     try:

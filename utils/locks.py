@@ -26,7 +26,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
     On a disk without locks one line says that there is none, and the work goes on.
 
     Args:
-        path: The lock file. It holds a line on the process that has the lock, and stays.
+        path: The lock file, which stays. It holds a line on the process that has the lock.
         what: What the lock stands for, as a user calls it.
 
     Raises:
@@ -51,4 +51,6 @@ def locked(path: Path, what: str) -> Iterator[None]:
             )
         yield
     finally:
+        with suppress(OSError):
+            path.write_text("")
         lock.release()

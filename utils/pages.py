@@ -8,6 +8,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -18,6 +19,7 @@ from utils.drawing import Color
 from utils.names import printable
 
 ROW_HEIGHT = 24  # of a timeline, pixels
+DATES = 1e8  # seconds; no video is so long, and no camera was live so early
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,13 @@ class Span:
 
 @dataclass(frozen=True)
 class Timeline:
-    """A video, its length in seconds, and the spans of its people."""
+    """A video or camera, the spans of its people, and the seconds at which the line begins and
+    ends."""
 
     title: str
-    seconds: float
+    end: float
     spans: Sequence[Span]
+    start: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,10 @@ def rows_of(spans: Sequence[Span]) -> list[int]:
 
 
 def clock(seconds: float) -> str:
-    """Format seconds as minutes and seconds, as players do: 1:02.5."""
+    """Format seconds as minutes and seconds, as players do: 1:02.5. Seconds since 1970 become local
+    date and time."""
+    if seconds >= DATES:
+        return datetime.fromtimestamp(seconds).isoformat(" ", "seconds")
     tenths = round(10 * seconds)
     return f"{tenths // 600}:{tenths // 10 % 60:02d}.{tenths % 10}"
 

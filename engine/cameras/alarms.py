@@ -10,9 +10,11 @@ import os
 import sys
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from torch import Tensor
 
@@ -80,13 +82,13 @@ class Sender(Thread):
         self.url, self.alarms, self.places = url, folder / ALARMS, folder / SENT
         self.key = hashlib.sha256(url.encode()).hexdigest()[:16]
         self.stopping = Event()
-        places = _read_places(self.places)
+        places = read_places(self.places)
         if self.key not in places:
             size = self.alarms.stat().st_size if self.alarms.exists() else 0
             self._record(size)
 
     def run(self) -> None:
-        place, pause, tries = _read_places(self.places)[self.key], FIRST_PAUSE, 0
+        place, pause, tries = read_places(self.places)[self.key], FIRST_PAUSE, 0
         while True:
             line = self._line_at(place)
             if line is None and self.stopping.wait(POLL):
@@ -124,7 +126,8 @@ class Sender(Thread):
     def _post(self, line: bytes) -> tuple[str, bool]:
         """Post a line. Returns why it was not accepted, "" if it was, and whether the receiver
         refuses this line."""
-        request = urllib.request.Request(self.url, line, {"Content-Type": "application/json"})
+        url, headers = _with_authorization(self.url)
+        request = urllib.request.Request(url, line, headers)
         try:
             with urllib.request.urlopen(request, timeout=ANSWER):
                 return "", False
@@ -135,10 +138,19 @@ class Sender(Thread):
             return reason_of(reason if isinstance(reason, Exception) else error), False
 
     def _record(self, place: int) -> None:
-        write_text(json.dumps(_read_places(self.places) | {self.key: place}), self.places)
+        write_text(json.dumps(read_places(self.places) | {self.key: place}), self.places)
 
 
-def _read_places(path: Path) -> dict[str, int]:
+def _with_authorization(url: str) -> tuple[str, dict[str, str]]:
+    """Return an address without user and password, and the headers of a request."""
+    parts, headers = urlsplit(url), {"Content-Type": "application/json"}
+    user, at, host = parts.netloc.rpartition("@")
+    if at:
+        headers["Authorization"] = f"Basic {b64encode(unquote(user).encode()).decode()}"
+    return urlunsplit(parts._replace(netloc=host)), headers
+
+
+def read_places(path: Path) -> dict[str, int]:
     if not path.exists():
         return {}
     try:

@@ -68,8 +68,8 @@ class Pictures:
         self.bytes += size
 
     def drop(self, places: Iterable[Place]) -> list[Path]:
-        """Remove pictures from the list; return the files, which the caller removes after the
-        transaction, by `erase`."""
+        """Remove pictures from the list; return the files, which the caller erases after the
+        transaction."""
         files = []
         with self.people.changing() as db:
             for camera, time in places:
@@ -112,15 +112,3 @@ class Pictures:
             "ORDER BY time"
         ):
             yield (camera_of(Path(os.fsdecode(path))) or "", float(time)), int(size)
-
-
-def erase(files: Iterable[Path]) -> None:
-    """Remove files, whose content is overwritten first."""
-    for path in files:
-        if path.is_file():
-            size = path.stat().st_size
-            with open(path, "r+b") as file:
-                file.write(bytes(size))
-                file.flush()
-                os.fsync(file.fileno())
-        remove(path)

@@ -4,19 +4,20 @@ import queue
 import sys
 import time as clocks
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from threading import Thread
 
 from engine.cameras.alarms import AlarmFile
-from engine.cameras.pictures import Pictures, erase, picture_path
+from engine.cameras.pictures import Pictures, picture_path
 from engine.cameras.watcher import EVERY, Fired, Report, Seen
 from engine.index.local import LocalPeople, follow
-from engine.index.records import Sample, Source, camera_path
+from engine.index.records import CAMERA, Sample, Source, camera_path
 from engine.index.vectors import EXACT
 from utils.errors import UserError
+from utils.files import erase
 
 BETTER = 1.3  # by which a picture must be better to replace the earlier one of a tracklet
 AGAIN = 60.0  # seconds after which a disk that refused a picture is tried again
@@ -106,14 +107,17 @@ class Recorder(Thread):
     def run(self) -> None:
         while True:
             item = self.reports.get()
-            if item is None:
-                return
             try:
-                if self.error is None:
+                if item is None:
+                    self.cared = -float("inf")
+                if self.error is None and item is not None:
                     self._write(*item)
+                if self.error is None:
                     self._care()
             except BaseException as error:  # raised in the main thread
                 self.error = error
+            if item is None:
+                return
 
     def _write(self, camera: int, report: Report) -> None:
         kept, places = self.kept[camera], {id(fired.seen) for fired in report.fired}
@@ -125,7 +129,7 @@ class Recorder(Thread):
             with self.people.changing():
                 self._add(camera, report.samples)
                 old = self._list_pictures(camera, report, sizes)
-            erase(old)
+            erase_all(old)
             if self.refused:
                 print(f"{self.folder}: written again", file=sys.stderr)
             self.refused = False
@@ -205,7 +209,7 @@ class Recorder(Thread):
     def _care(self) -> None:
         """Remove what is beyond the limits, and bring FAISS up to date now and then."""
         if self.pictures.bytes > self.limits.bytes:
-            erase(self.pictures.drop(self.pictures.oldest_beyond(0.95 * self.limits.bytes)))
+            erase_all(self.pictures.drop(self.pictures.oldest_beyond(0.95 * self.limits.bytes)))
         if clocks.monotonic() - self.cared < CARE:
             return
         self.cared = clocks.monotonic()
@@ -221,8 +225,13 @@ def remove_before(people: LocalPeople, pictures: Pictures, time: float) -> None:
     with people.changing() as db:
         db.execute(
             "DELETE FROM people WHERE time < ? AND source IN "
-            "(SELECT id FROM sources WHERE path LIKE 'camera:%')",
-            [time],
+            "(SELECT id FROM sources WHERE substr(path, 1, ?) = ?)",
+            [time, len(CAMERA), CAMERA.encode()],
         )
         old = pictures.drop(pictures.before(time))
-    erase(old)
+    erase_all(old)
+
+
+def erase_all(files: Iterable[Path]) -> None:
+    for path in files:
+        erase(path)

@@ -370,6 +370,11 @@ class People:
         with self.parsing():
             return {id: (float(a), float(b)) for id, a, b in rows if a is not None}
 
+    def ids_of(self, tracklets: Sequence[int]) -> list[int]:
+        """Return the ids of the people of these tracklets."""
+        rows = self._in_chunks("SELECT id FROM people WHERE appearance IN ({})", tracklets)
+        return [id for (id,) in rows]
+
     def pictured(self, tracklets: Sequence[int]) -> dict[int, Person]:
         """Return, for each tracklet of a camera with a kept picture, its largest person in one."""
         if "pictures" not in self._tables():

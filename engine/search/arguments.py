@@ -3,11 +3,15 @@
 import argparse
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.cameras.appearances import person_filter
+from engine.cameras.times import seconds_of
 from engine.checkpoint import Checkpoint
 from engine.evaluation.records import thresholds_of
+from engine.index.records import Person
 from utils.arguments import nonempty_path
 from utils.errors import UserError
 from utils.files import read_text
@@ -105,6 +109,12 @@ def parse_args(description: str | None) -> argparse.Namespace:
         help="sample one frame of a video in this many seconds (default: every frame)",
     )
     add("--top", type=int, default=TOP, metavar="N", help=f"number of matches (default: {TOP})")
+    add_filters(parser)
+    add(
+        "--persons",
+        action="store_true",
+        help="the best match of each person whom tools.identities has numbered",
+    )
     cut = parser.add_mutually_exclusive_group()
     cut.add_argument(
         "--min-similarity",
@@ -127,6 +137,46 @@ def parse_args(description: str | None) -> argparse.Namespace:
     )
     add("overrides", nargs="*", metavar="KEY VALUE", help="config values, for example DEVICE cpu")
     return parser.parse_intermixed_args()
+
+
+def add_filters(parser: argparse.ArgumentParser) -> None:
+    """Add --camera, --after and --before."""
+    parser.add_argument(
+        "--camera",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only people whom this camera saw, or of the video or picture with this name; may be "
+        "repeated",
+    )
+    for option, what in (("--after", "from this time on"), ("--before", "until this time")):
+        parser.add_argument(
+            option,
+            metavar="TIME",
+            help=f"only people whom a live camera saw {what}, as 2026-01-31T08:00:00",
+        )
+
+
+def filter_of(args: argparse.Namespace) -> Callable[[Person], bool] | None:
+    """Return which people --camera, --after and --before select; None: everyone."""
+    return filter_of_texts(",".join(args.camera), args.after or "", args.before or "")
+
+
+def filter_of_texts(
+    cameras: str = "", after: str = "", before: str = ""
+) -> Callable[[Person], bool] | None:
+    """Return which people these select; an empty text selects everyone.
+
+    Args:
+        cameras: names, separated by commas.
+        after, before: times as `seconds_of` reads them.
+    """
+    names = [name.strip() for name in cameras.split(",") if name.strip()]
+    first, last = (
+        seconds_of(text.strip(), option) if text.strip() else None
+        for option, text in (("--after", after), ("--before", before))
+    )
+    return person_filter(names, first, last)
 
 
 def default_query() -> QueryArgument:
@@ -178,6 +228,8 @@ def check(args: argparse.Namespace, out: Path) -> None:
         raise UserError(f"--every {args.every:g}: expected seconds, 0 or more")
     if args.every and args.index:
         raise UserError("--every: expected with --gallery, found with --index")
+    if args.persons and not args.index:
+        raise UserError("--persons: expected with --index, found with --gallery")
     if args.min_similarity is not None and math.isnan(args.min_similarity):
         raise UserError("--min-similarity nan: expected a number")
     if not args.index and out.resolve() == args.gallery.resolve():

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor
 from torchvision.ops import box_iou
 from torchvision.transforms.functional import to_pil_image
 
+from engine.cameras.pictures import picture_path
 from engine.index.gallery_index import GalleryIndex, similarities
-from engine.index.records import Match, Person
+from engine.index.records import Match, Person, camera_of
 from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes, stack
 from utils.errors import UserError
 from utils.limits import MAX_PIXELS
@@ -77,18 +79,24 @@ def searched_image(
     return SearchedImage(path, time, [people[i] for i in order], [similar[i] for i in order])
 
 
-def as_json(matches: Sequence[Match]) -> list[dict]:
+def as_json(matches: Sequence[Match], index: Path | None = None) -> list[dict]:
     """Return one record per match in order of rank.
 
-    Matches in videos have "time" and, of the tracklet, "from" and "to" in seconds.
+    Matches in videos have "time" and, of the tracklet, "from" and "to" in seconds. Those of cameras
+    have "camera", and times in ISO 8601.
+
+    Args:
+        index: folder of the index, which has the pictures of cameras.
     """
     records = []
     for rank, match in enumerate(matches, 1):
         person = match.person
-        record = {"rank": rank, "image": str(person.path)}
+        record = {"rank": rank, "image": str(scene_path(person.path, person.time, index))}
+        if camera := camera_of(person.path):
+            record["camera"] = camera
         if person.time is not None and match.span is not None:
             times = {"time": person.time, "from": match.span[0], "to": match.span[1]}
-            record |= {name: round(value, 3) for name, value in times.items()}
+            record |= {name: time_in_json(person.path, value) for name, value in times.items()}
         record |= {
             "box": [round(value, 2) for value in person.box],
             "score": round(person.score, 4),
@@ -98,14 +106,36 @@ def as_json(matches: Sequence[Match]) -> list[dict]:
     return records
 
 
+def time_in_json(path: Path, seconds: float) -> float | str:
+    """Return a time of a source: of a camera in ISO 8601, of a video in seconds."""
+    if camera_of(path) is None:
+        return round(seconds, 3)
+    return datetime.fromtimestamp(seconds).astimezone().isoformat("T", "milliseconds")
+
+
+def names_of(paths: Sequence[Path]) -> dict[Path, str]:
+    """Return the names of sources: of a camera its own, of files their `short_names`."""
+    cameras = {path: name for path in paths if (name := camera_of(path)) is not None}
+    return cameras | short_names([path for path in paths if path not in cameras])
+
+
+def name_of(path: Path) -> str:
+    """Return the name of a camera or of a file."""
+    return camera_of(path) or path.name
+
+
 def label(name: str, time: float | None) -> str:
     """Return a picture's name, or a video's name and time."""
     return name if time is None else f"{name} {clock(time)}"
 
 
-def table(matches: Sequence[Match]) -> str:
-    """Format the matches as a text table; the column "from-to" is present if any is in a video."""
-    names, rows = short_names([match.person.path for match in matches]), []
+def table(matches: Sequence[Match], persons: Sequence[str] = ()) -> str:
+    """Format the matches as a text table; the column "from-to" is present if any is in a video.
+
+    Args:
+        persons: titles of the matches' persons, for a column of their own.
+    """
+    names, rows = names_of([match.person.path for match in matches]), []
     for rank, match in enumerate(matches, 1):
         box = " ".join(f"{value:.0f}" for value in match.person.box)
         when = "" if match.span is None else "-".join(map(clock, match.span))
@@ -114,14 +144,33 @@ def table(matches: Sequence[Match]) -> str:
     heads = ["rank", "image", "from-to", "box", "similarity"]
     if not any(row[2] for row in rows):
         rows, heads = [[*row[:2], *row[3:]] for row in rows], [*heads[:2], *heads[3:]]
+    if persons:
+        rows = [[row[0], title, *row[1:]] for row, title in zip(rows, persons)]
+        heads.insert(1, "person")
     return tabulate(rows, heads, floatfmt=".3f")
 
 
-def read_scene(path: Path, time: float | None, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Read the picture or frame; if it cannot be read, return a grey one with the reason."""
+def scene_path(path: Path, time: float | None, index: Path | None) -> Path:
+    """Return the file that shows a person: of a camera, the picture in the folder of the index."""
+    camera = camera_of(path)
+    if camera is None or time is None or index is None:
+        return path
+    return picture_path(index, camera, time)
+
+
+def read_scene(
+    path: Path, time: float | None, index: Path | None = None, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
+    """Read the picture or frame; if it cannot be read, return a grey one with the reason.
+
+    Args:
+        index: folder of the index, which has the pictures of cameras.
+        max_pixels: of a picture or frame.
+    """
     try:
-        if time is None:
-            return read_picture(path, True, max_pixels)
+        file = scene_path(path, time, index)
+        if time is None or file != path:
+            return read_picture(file, True, max_pixels)
         return to_pil_image(read_frame(path, time, max_pixels))
     except UserError as error:
         picture = Image.new("RGB", (1200, 800), (128, 128, 128))
@@ -184,9 +233,9 @@ def draw_sheet(
     for rank, match in enumerate(matches[:MATCHES_SHOWN], 1):
         person = match.person
         cut = cut_out(read(person.path, person.time), person.box, CUT_OUT)
-        caption = f"#{rank}   {match.similarity:.2f}\n{label(person.path.name, person.time)}"
+        caption = f"#{rank}   {match.similarity:.2f}\n{label(name_of(person.path), person.time)}"
         tiles.append(Tile(cut, caption, RANKED.color if _is_best(match, matches) else None))
-    below = [Tile(p, label(s.path.name, s.time)) for s, p in zip(scenes, pictures)]
+    below = [Tile(p, label(name_of(s.path), s.time)) for s, p in zip(scenes, pictures)]
     legend = "Pictures, best match first; the best of each is green with a rank, orange without"
     title = "Query and best matches"
     if len(matches) > MATCHES_SHOWN:
@@ -215,7 +264,7 @@ def result_page(
         scene = draw_boxes(picture, [query.box], [""], QUERY, SCENE)
         cut = cut_out(picture, query.box, CROP)
         query_figures.append(Figure(cut, scene, QUERY.color, "query", query.path.name))
-    names = short_names([match.person.path for match in matches])
+    names = names_of([match.person.path for match in matches])
     found = []
     for rank, match in enumerate(matches, 1):
         person, picture = match.person, read(match.person.path, match.person.time)
@@ -244,11 +293,28 @@ def _of_query(match: Match, matches: Sequence[Match]) -> str:
 def _timelines(
     matches: Sequence[Match], names: dict[Path, str], index: GalleryIndex
 ) -> list[Timeline]:
-    """Return one timeline per video with a match."""
+    """Return one timeline per video or camera with a match."""
     lines: dict[Path, list[Span]] = {}
     for i, match in enumerate(matches):
         if match.span is not None:
             lines.setdefault(match.person.path, []).append(Span(*match.span, i))
+    return timelines(lines, names, index.people.read_until)
+
+
+def timelines(
+    lines: dict[Path, list[Span]], names: dict[Path, str], length: Callable[[Path], float]
+) -> list[Timeline]:
+    """Return one timeline per source; those of cameras have one scale.
+
+    Args:
+        length: returns the last second of a video.
+    """
+    live = [span for path, spans in lines.items() if camera_of(path) for span in spans]
+    start = min((span.first for span in live), default=0.0)
+    end = max((span.last for span in live), default=0.0)
     return [
-        Timeline(names[path], index.people.read_until(path), spans) for path, spans in lines.items()
+        Timeline(names[path], end, spans, start)
+        if camera_of(path)
+        else Timeline(names[path], length(path), spans)
+        for path, spans in lines.items()
     ]

@@ -1,13 +1,17 @@
 """The demo program: from arguments to matches.json, a page and drawn pictures."""
 
+import argparse
 import json
 import sys
+from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from engine.cameras.identities import open_identities
+from engine.cameras.persons import Appearance, Known, as_json, known_people, search_persons
 from engine.default_network import network_of
 from engine.index.gallery_index import GalleryIndex, open_index, stale_sources
 from engine.index.indexing import add_sources, check_damaged
@@ -17,6 +21,7 @@ from engine.search.arguments import (
     QueryArgument,
     check,
     default_query,
+    filter_of,
     min_similarity_of,
     parse_args,
 )
@@ -27,7 +32,7 @@ from utils.errors import UserError, first_of
 from utils.files import make_folder, write_text
 from utils.media import read_pixels
 from utils.memory import keep_freed_memory
-from utils.names import output_names, printable, short_names
+from utils.names import output_names, printable
 from utils.sources import PICTURE, VIDEO, LeftOut, MediaFile, kind_of, told, walk
 
 
@@ -134,7 +139,7 @@ def draw(
     """Write a drawing of each picture, and the contact sheet, where the queries' own come last."""
     ranks = {match.person.id: rank for rank, match in enumerate(matches, 1)}
     of_path = {query.real_path: query for query in queries}
-    names = short_names([scene.path for scene in scenes])
+    names = show.names_of([scene.path for scene in scenes])
     labels = [
         names[s.path] if s.time is None else f"{names[s.path]}_{s.time:.2f}s.jpg" for s in scenes
     ]
@@ -147,6 +152,7 @@ def draw(
 
 def print_summary(
     matches: list[Match],
+    persons: list[str],
     scenes: list[SearchedImage],
     own: list[Path],
     people: int,
@@ -155,7 +161,7 @@ def print_summary(
 ) -> None:
     """Print the matches, or why there are none, and the files written."""
     if matches:
-        print(show.table(matches))
+        print(show.table(matches, persons))
     elif not people or min_similarity == -float("inf"):
         print("no person found in the gallery")
     else:
@@ -168,6 +174,23 @@ def print_summary(
     print(f"page: {out / 'index.html'}")
 
 
+def answer(
+    args: argparse.Namespace, index: GalleryIndex, search: Callable[..., list[Match]]
+) -> tuple[list[Match], list[Known]]:
+    """Return the matches; with --persons one of each person, and these persons.
+
+    A match whom tools.identities has not numbered yet is a person with the number 0.
+    """
+    if not args.persons:
+        return search(top=args.top), []
+    identities = open_identities(args.index, index.people)
+    found = search_persons(lambda top: search(top=top), identities, args.top)
+    numbers = {number for number, _ in found}
+    known = {one.number: one for one in known_people(index.people, identities, None, numbers)}
+    persons = [known.get(n, Known(0, "", [Appearance(m.person, m.span)])) for n, m in found]
+    return [match for _, match in found], persons
+
+
 def run(description: str | None) -> None:
     """Run the demo; description: the text of --help."""
     args = parse_args(description)
@@ -175,6 +198,7 @@ def run(description: str | None) -> None:
     check_damaged(cfg, args.overrides)
     out = args.out or Path(cfg.OUTPUT_DIR) / "demo"
     check(args, out)
+    wanted = filter_of(args)
     arguments = args.query or [default_query()]
     pixels = [read_query(query, cfg.INPUT.MAX_PIXELS) for query in arguments]
     media, left = ([], []) if args.index else find_media(args.gallery, out)
@@ -192,10 +216,16 @@ def run(description: str | None) -> None:
     embedded = [searcher.embed(query.pixels, query.box[None]) for query in queries]
     query_embeddings = aggregate_queries(torch.cat(embedded), args.join)
     own = {query.real_path for query in queries}
-    matches = searcher.search(query_embeddings, index, args.top, min_similarity, own)
+    find = partial(
+        searcher.search, query_embeddings, index, min_similarity=min_similarity, exclude=own
+    )
+    matches, persons = answer(args, index, partial(find, wanted=wanted))
     scenes = searched_images(index, matches, query_embeddings, all_pictures=not args.index)
-    write_text(json.dumps(show.as_json(matches), indent=1) + "\n", out / "matches.json")
-    read_scene = partial(show.read_scene, max_pixels=cfg.INPUT.MAX_PIXELS)
+    records = show.as_json(matches, args.index)
+    for record, person in zip(records, persons):
+        record |= as_json(person)
+    write_text(json.dumps(records, indent=1) + "\n", out / "matches.json")
+    read_scene = partial(show.read_scene, index=args.index, max_pixels=cfg.INPUT.MAX_PIXELS)
     read = lru_cache(maxsize=64)(read_scene)  # each picture is drawn several times
     draw(queries, matches, scenes, read, out)
     title = f"Person search in {printable(str(args.index or args.gallery))}"
@@ -205,4 +235,5 @@ def run(description: str | None) -> None:
         names = [printable(path.name) for path, why in stale.items() if why == reason]
         print(f"{reason}: {len(names)} matched files ({first_of(names)})", file=sys.stderr)
     own_found = [path for path in own if index.people.version(path)]
-    print_summary(matches, scenes, own_found, index.people.count(), min_similarity, out)
+    titles = [person.title for person in persons]
+    print_summary(matches, titles, scenes, own_found, index.people.count(), min_similarity, out)

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 from tqdm import tqdm
 
 from datasets.importers.records import Box, LabelledImage, Labels
+from engine.index import grouping
 from engine.index.tracklets import link
 from engine.search.searcher import Searcher
 from models.outputs import Detections
@@ -19,8 +18,6 @@ from utils.errors import UserError
 from utils.media import read_pixels
 from utils.sources import LeftOut, MediaFile, unread
 from utils.videos import read_frames
-
-NEVER = 1e6  # distance of two people who are in one image: more than any mean of others makes good
 
 
 def propose_in_images(
@@ -118,13 +115,9 @@ def group(
     first, last = np.full(count, len(sample)), np.full(count, -1)
     np.minimum.at(first, tracklets, sample)
     np.maximum.at(last, tracklets, sample)
-    if count == 1:
-        return np.ones(1, int)
-    distance = 1 - means @ means.T
-    distance[(first[:, None] <= last) & (first <= last[:, None])] = NEVER
-    np.fill_diagonal(distance, 0)
-    tree = linkage(squareform(distance, checks=False), "average")
-    groups = fcluster(tree, 1 - min_similarity, "distance")
+    apart = (first[:, None] <= last) & (first <= last[:, None])
+    np.fill_diagonal(apart, False)
+    groups = grouping.group(means @ means.T, apart, min_similarity)
     _, start = np.unique(groups, return_index=True)
     rank = np.argsort(np.argsort(start)) + 1
     return rank[groups - 1]

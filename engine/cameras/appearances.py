@@ -1,0 +1,123 @@
+"""The appearances of an index: every tracklet, and every person of a picture."""
+
+import os
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from engine.index.people import HIDDEN, People
+from engine.index.records import Person, camera_of
+
+SLACK = 1.0  # seconds by which two cameras' views of one person may overlap: their clocks differ
+
+
+@dataclass(frozen=True)
+class Appearances:
+    """All tracklets of an index in ascending order; a person of a picture is one of their own.
+
+    Attributes:
+        tracklets: [n] int.
+        sources: [n] int, positions in `paths`.
+        first, last: [n] seconds; NaN for pictures.
+        means: [n, D] float32, unit: the mean of the embeddings.
+    """
+
+    tracklets: np.ndarray
+    sources: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+    means: np.ndarray
+    paths: list[Path]
+
+    def __getitem__(self, keep: np.ndarray) -> "Appearances":
+        return replace(
+            self,
+            tracklets=self.tracklets[keep],
+            sources=self.sources[keep],
+            first=self.first[keep],
+            last=self.last[keep],
+            means=self.means[keep],
+        )
+
+    def __len__(self) -> int:
+        return len(self.tracklets)
+
+
+def read_appearances(people: People) -> Appearances:
+    """Read the appearances of all sources, without hidden versions."""
+    rows = people.select(
+        "SELECT appearance, source, MIN(time), MAX(time) FROM people GROUP BY appearance "
+        "ORDER BY appearance"
+    )
+    paths = dict(people.select("SELECT id, path FROM sources"))
+    rows = [row for row in rows if not paths[row[1]].endswith(HIDDEN)]
+    tracklets = np.array([row[0] for row in rows], np.int64)
+    ids = list(dict.fromkeys(row[1] for row in rows))
+    place = {id: i for i, id in enumerate(ids)}
+    return Appearances(
+        tracklets,
+        np.array([place[row[1]] for row in rows], np.int64),
+        np.array([row[2] for row in rows], np.float64),
+        np.array([row[3] for row in rows], np.float64),
+        _means(people, tracklets),
+        [Path(os.fsdecode(paths[id])) for id in ids],
+    )
+
+
+def _means(people: People, tracklets: np.ndarray) -> np.ndarray:
+    owner = dict(people.select("SELECT id, appearance FROM people"))
+    sums: np.ndarray | None = None
+    for ids, rows in people.embeddings():
+        sums = np.zeros((len(tracklets), rows.shape[1]), np.float32) if sums is None else sums
+        of = np.array([owner.get(id, -1) for id in ids.tolist()])
+        at = np.searchsorted(tracklets, of).clip(0, max(len(tracklets) - 1, 0))
+        kept = tracklets[at] == of if len(tracklets) else np.zeros(len(of), bool)
+        np.add.at(sums, at[kept], rows[kept])
+    if sums is None:
+        return np.zeros((0, 0), np.float32)
+    return sums / np.linalg.norm(sums, axis=1, keepdims=True).clip(1e-12)
+
+
+def apart(one: Appearances, two: Appearances, overlapping: Collection[str] = ()) -> np.ndarray:
+    """Return [n, m] bool: which appearances are certainly of different people.
+
+    Two are who are in one picture, in one video at one time, or in two cameras at one time.
+
+    Args:
+        overlapping: names of cameras that see the same place, where one person can be in several.
+    """
+    same = one.sources[:, None] == two.sources
+    seconds = np.minimum(one.last[:, None], two.last) - np.maximum(one.first[:, None], two.first)
+    names = [camera_of(path) for path in one.paths]
+    camera = np.array([name is not None for name in names], bool)
+    shared = np.array([name in overlapping for name in names], bool)
+    both = camera[one.sources][:, None] & camera[two.sources]
+    both &= ~(shared[one.sources][:, None] & shared[two.sources])
+    together = np.isnan(seconds) | (seconds >= 0)
+    return (same & together) | (~same & both & (seconds > SLACK))
+
+
+def person_filter(
+    cameras: Collection[str] = (), after: float | None = None, before: float | None = None
+) -> Callable[[Person], bool] | None:
+    """Return whether a person is of one of these cameras and in this span; None: everyone is.
+
+    The name of a video or picture as a camera is that of its file without suffix. Only people whom
+    live cameras saw have a time of day.
+    """
+    if not cameras and after is None and before is None:
+        return None
+    first, last = -np.inf if after is None else after, np.inf if before is None else before
+    timed = after is not None or before is not None
+
+    def wanted(person: Person) -> bool:
+        name = camera_of(person.path)
+        if cameras and (name or person.path.stem) not in cameras:
+            return False
+        if not timed:
+            return True
+        return name is not None and person.time is not None and first <= person.time <= last
+
+    return wanted

@@ -1,0 +1,101 @@
+"""Remove people from an index: rows, pictures and vectors, and what the files kept of them."""
+
+import json
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+from engine.cameras.alarms import ALARMS, SENT, read_places
+from engine.cameras.pictures import Pictures
+from engine.index.local import PEOPLE, VECTORS, LocalPeople
+from engine.index.people import CHUNK
+from engine.index.records import Person, camera_of
+from utils.errors import UserError
+from utils.files import erase, overwritten, write_text
+
+
+def forget(
+    people: LocalPeople,
+    folder: Path,
+    tracklets: Collection[int] | None,
+    wanted: Callable[[Person], bool] | None,
+) -> tuple[int, set[int]]:
+    """Remove the people of these tracklets, as far as `wanted` is true of them.
+
+    A picture of a camera that shows one of them is removed, whoever else is in it. FAISS's file is
+    removed; the end of `engine.index.local.writing` makes it anew.
+
+    Args:
+        people: the index, opened for writing.
+        folder: its folder.
+        tracklets: None: of all.
+
+    Returns:
+        The number of people, and the tracklets that have nobody left.
+    """
+    if people.db.in_transaction:
+        raise UserError("forgetting: expected no open transaction")
+    people.db.execute("PRAGMA secure_delete = ON")
+    people.db.execute("PRAGMA journal_mode = PERSIST")  # so that the journal can be overwritten
+    pictures = Pictures(people, folder)
+    ids, places, touched = [], set(), set()
+    for person in _people_of(people, tracklets):
+        if wanted is not None and not wanted(person):
+            continue
+        ids.append(person.id)
+        touched.add(person.tracklet)
+        if (camera := camera_of(person.path)) is not None and person.time is not None:
+            places.add((camera, person.time))
+    with people.changing() as db:
+        db.executemany("DELETE FROM people WHERE id = ?", [(id,) for id in ids])
+        files = pictures.drop(sorted(places))
+    for path in files:
+        erase(path)
+    left = {person.tracklet for person in _people_of(people, touched)}
+    _compact(people, folder / PEOPLE)
+    erase(folder / VECTORS)
+    forget_alarms(folder, touched, files)
+    return len(ids), touched - left
+
+
+def _people_of(people: LocalPeople, tracklets: Collection[int] | None) -> Iterator[Person]:
+    """Yield the people of these tracklets; None: all people."""
+    everyone = tracklets is None
+    numbers = people.numbers().tolist() if everyone else people.ids_of(sorted(tracklets))
+    for start in range(0, len(numbers), CHUNK):
+        yield from people.persons(numbers[start : start + CHUNK])
+
+
+def _compact(people: LocalPeople, path: Path) -> None:
+    """Write the database without gaps, and overwrite the journal."""
+    people.select("VACUUM")
+    people.select("PRAGMA journal_mode = MEMORY")
+    erase(path.with_name(f"{path.name}-journal"))
+    people.select("PRAGMA journal_mode = DELETE")
+
+
+def forget_alarms(folder: Path, tracklets: Collection[int], files: Collection[Path]) -> None:
+    """Remove the lines of these tracklets, or with these pictures, from alarms.jsonl."""
+    path, pictures = folder / ALARMS, {str(file.absolute()) for file in files}
+    if not path.exists():
+        return
+    lines = path.read_bytes().splitlines(keepends=True)
+    places, kept, before, after = read_places(folder / SENT), [], 0, 0
+    moved = dict.fromkeys(places, 0)
+    for line in lines:
+        stays = not _names(line, tracklets, pictures)
+        before += len(line)
+        after += len(line) if stays else 0
+        moved |= {key: after for key, place in places.items() if place >= before}
+        kept += [line] if stays else []
+    with overwritten(path):
+        write_text(b"".join(kept).decode(errors="surrogateescape"), path)
+    if places:
+        write_text(json.dumps(moved), folder / SENT)
+
+
+def _names(line: bytes, tracklets: Collection[int], pictures: Collection[str]) -> bool:
+    try:
+        record = json.loads(line)
+        return record["tracklet"] in tracklets or record["picture"] in pictures
+    except (ValueError, KeyError, TypeError):
+        return False

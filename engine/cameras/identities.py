@@ -1,0 +1,308 @@
+"""One number for each person of an index, across cameras and days: identities.sqlite.
+
+The file is beside the index's own, so that people can be named, merged and split while cameras are
+watched. Numbers are never reused. What was decided by hand is kept: merged people stay one, and
+split people stay apart.
+"""
+
+import sqlite3
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from engine.cameras.appearances import Appearances, apart
+from engine.index.grouping import group, similarity_for
+from engine.index.local import LocalPeople
+from utils.errors import UserError
+from utils.files import erase
+
+FILE = "identities.sqlite"
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value BLOB);
+CREATE TABLE IF NOT EXISTS persons (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL DEFAULT '');
+CREATE TABLE IF NOT EXISTS members (
+    tracklet INTEGER PRIMARY KEY,
+    person INTEGER NOT NULL REFERENCES persons (number) ON DELETE CASCADE);
+CREATE INDEX IF NOT EXISTS members_by_person ON members (person);
+CREATE TABLE IF NOT EXISTS apart (
+    one INTEGER NOT NULL REFERENCES persons (number) ON DELETE CASCADE,
+    other INTEGER NOT NULL REFERENCES persons (number) ON DELETE CASCADE,
+    PRIMARY KEY (one, other));
+"""
+SAMPLED = 3000  # appearances from which a similarity is derived
+KNOWN_DIFFERENT = 50  # pairs of different people that this needs
+CHUNK = 4000  # new appearances that are grouped at once
+SHOWN_AS = 8  # appearances that stand for a person who is known already
+TIMEOUT = 60  # seconds to wait for another process's transaction
+
+
+class Identities:
+    """The people of an index.
+
+    Args:
+        folder: the index's folder.
+        index: the index's name, to which the file belongs.
+    """
+
+    def __init__(self, folder: Path, index: bytes):
+        self.path = folder / FILE
+        with self._errors():
+            self.db = sqlite3.connect(
+                self.path, timeout=TIMEOUT, isolation_level=None, check_same_thread=False
+            )
+            self.db.executescript(SCHEMA)
+            self.db.execute("PRAGMA foreign_keys = ON")
+            self.db.execute("PRAGMA secure_delete = ON")
+            self.db.execute("INSERT OR IGNORE INTO facts VALUES ('index', ?)", [index])
+            (found,) = self.db.execute("SELECT value FROM facts WHERE name = 'index'").fetchone()
+        if found != index:
+            raise UserError(f"{self.path}: belongs to another index; remove it")
+
+    def close(self) -> None:
+        self.db.close()
+
+    @contextmanager
+    def _errors(self):
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise UserError(f"{self.path}: {error}") from None
+
+    @contextmanager
+    def changing(self):
+        """One transaction, completely or not at all; nested ones belong to the outer."""
+        if self.db.in_transaction:
+            yield self.db
+            return
+        with self._errors():
+            self.db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.db
+                self.db.execute("COMMIT")
+            except BaseException:
+                if self.db.in_transaction:
+                    self.db.execute("ROLLBACK")
+                raise
+
+    def _select(self, statement: str, values: Sequence = ()) -> list[tuple]:
+        with self._errors():
+            return self.db.execute(statement, values).fetchall()
+
+    # --- reading ---
+
+    def members(self) -> dict[int, int]:
+        """Return the person of each tracklet."""
+        return dict(self._select("SELECT tracklet, person FROM members"))
+
+    def tracklets(self, person: int) -> list[int]:
+        """Return the tracklets of a person. Raises: UserError: there is no such person."""
+        rows = self._select("SELECT tracklet FROM members WHERE person = ? ORDER BY 1", [person])
+        if not rows:
+            raise UserError(f"person {person}: expected one of {self.path}, found none")
+        return [tracklet for (tracklet,) in rows]
+
+    def names(self) -> dict[int, str]:
+        """Return the name of each person, "" if they have none."""
+        return dict(self._select("SELECT number, name FROM persons ORDER BY number"))
+
+    def known_apart(self) -> set[tuple[int, int]]:
+        """Return the pairs of people who were split by hand, each once, the lower number first."""
+        return set(self._select("SELECT one, other FROM apart"))
+
+    def number_of(self, word: str) -> int:
+        """Return the person with this number or name. Raises: UserError: there is none."""
+        names = self.names()
+        found = [number for number, name in names.items() if name == word]
+        if word.isdecimal() and int(word) in names:
+            found = [int(word)]
+        if len(found) != 1:
+            raise UserError(f"person {word}: expected a number or a name, found {len(found)} such")
+        return found[0]
+
+    # --- decisions by hand ---
+
+    def rename(self, person: int, name: str) -> None:
+        self.tracklets(person)
+        with self.changing() as db:
+            db.execute("UPDATE persons SET name = ? WHERE number = ?", [name.strip(), person])
+
+    def merge(self, one: int, other: int) -> int:
+        """Join two people; the lower number stays, and is returned."""
+        self.tracklets(one), self.tracklets(other)
+        if one == other:
+            raise UserError(f"person {one}: expected another person to merge with, found the same")
+        keep, drop = min(one, other), max(one, other)
+        with self.changing() as db:
+            self._join(db, keep, drop)
+        return keep
+
+    def split(self, person: int, tracklets: Collection[int]) -> int:
+        """Make some of a person's tracklets another person, whose number is returned."""
+        mine = self.tracklets(person)
+        moved = [tracklet for tracklet in mine if tracklet in tracklets]
+        if not moved or len(moved) == len(mine):
+            raise UserError(
+                f"person {person}: expected some of their {len(mine)} appearances to split off, "
+                f"found {len(moved)}"
+            )
+        with self.changing() as db:
+            number = self._new(db)
+            self._assign(db, moved, number)
+            db.execute("INSERT INTO apart VALUES (?, ?)", sorted((person, number)))
+        return number
+
+    def forget(self, tracklets: Collection[int]) -> None:
+        """Remove tracklets, people without any, and what the files kept of them."""
+        self.db.execute("PRAGMA journal_mode = PERSIST")
+        kept = self.members().keys() - set(tracklets)
+        self.keep(kept)
+        self._select("VACUUM")
+        self._select("PRAGMA journal_mode = MEMORY")
+        erase(self.path.with_name(f"{FILE}-journal"))
+        self._select("PRAGMA journal_mode = DELETE")
+
+    # --- changes by a run ---
+
+    def keep(self, tracklets: Collection[int]) -> None:
+        """Remove the tracklets that the index no longer has, and people without any."""
+        gone = self.members().keys() - set(tracklets)
+        with self.changing() as db:
+            db.executemany("DELETE FROM members WHERE tracklet = ?", [(t,) for t in gone])
+            db.execute("DELETE FROM persons WHERE number NOT IN (SELECT person FROM members)")
+
+    def assign(self, people: Sequence[set[int]], tracklets: Sequence[Sequence[int]]) -> None:
+        """Record groups, each of known people, who become the first of them, and new tracklets."""
+        with self.changing() as db:
+            for known, new in zip(people, tracklets):
+                number = min(known) if known else self._new(db)
+                for other in known - {number}:
+                    self._join(db, number, other)
+                self._assign(db, new, number)
+
+    def _new(self, db) -> int:
+        return db.execute("INSERT INTO persons (name) VALUES ('')").lastrowid
+
+    def _assign(self, db, tracklets: Iterable[int], person: int) -> None:
+        rows = [(tracklet, person) for tracklet in tracklets]
+        db.executemany("INSERT OR REPLACE INTO members VALUES (?, ?)", rows)
+
+    def _join(self, db, keep: int, drop: int) -> None:
+        db.execute("UPDATE members SET person = ? WHERE person = ?", [keep, drop])
+        db.execute(
+            "UPDATE persons SET name = (SELECT name FROM persons WHERE number = ?) "
+            "WHERE number = ? AND name = ''",
+            [drop, keep],
+        )
+        pairs = db.execute("SELECT one, other FROM apart WHERE ? IN (one, other)", [drop])
+        for pair in pairs.fetchall():
+            other = pair[0] if pair[1] == drop else pair[1]
+            if other != keep:
+                db.execute("INSERT OR IGNORE INTO apart VALUES (?, ?)", sorted((keep, other)))
+        db.execute("DELETE FROM persons WHERE number = ?", [drop])
+
+
+def open_identities(folder: Path, people: LocalPeople) -> Identities:
+    """Open the people of an index, for the first time none."""
+    return Identities(folder, people.fact("name"))
+
+
+def choose_similarity(
+    found: Appearances, precision: float, overlapping: Collection[str] = ()
+) -> float:
+    """Return the lowest mean similarity for a precision; see `similarity_for`.
+
+    Raises:
+        UserError: too few pairs are known to be different people, or none is precise enough.
+    """
+    if len(found) > SAMPLED:
+        kept = np.random.default_rng(0).choice(len(found), SAMPLED, replace=False)
+        found = found[np.sort(kept)]
+    different = apart(found, found, overlapping)
+    pairs = int(np.triu(different, 1).sum())
+    if pairs < KNOWN_DIFFERENT:
+        raise UserError(
+            f"--precision {precision:g}: expected {KNOWN_DIFFERENT} pairs of people who are seen "
+            f"at one time, found {pairs}; give --min-similarity"
+        )
+    similarity = similarity_for(precision, found.means @ found.means.T, different)
+    if similarity is None:
+        raise UserError(f"--precision {precision:g}: no similarity is precise enough")
+    return similarity
+
+
+def identify(
+    identities: Identities,
+    found: Appearances,
+    min_similarity: float,
+    overlapping: Collection[str] = (),
+) -> None:
+    """Give a person to every appearance that has none; known people may be joined, not split."""
+    identities.keep(found.tracklets.tolist())
+    new = ~np.isin(found.tracklets, list(identities.members()))
+    order = np.flatnonzero(new)
+    for start in range(0, max(len(order), 1), CHUNK):
+        _identify(identities, found, order[start : start + CHUNK], min_similarity, overlapping)
+
+
+def _identify(identities, found: Appearances, new: np.ndarray, min_similarity, overlapping) -> None:
+    """Group the appearances at the places `new` with the people who are known already."""
+    members, names = identities.members(), identities.names()
+    here = found[np.array(sorted({*new, *_places(found, members)}), np.int64)]
+    known = sorted({members[t] for t in here.tracklets.tolist() if t in members})
+    place = {number: i for i, number in enumerate(known)}
+    owner = np.array([place.get(members.get(t, 0), -1) for t in here.tracklets.tolist()])
+    fresh = owner < 0
+    owner[fresh] = len(known) + np.arange(fresh.sum())
+    different = _apart_groups(here, owner, overlapping)
+    for one, other in identities.known_apart() | _named_differently(names):
+        if one in place and other in place:
+            different[place[one], place[other]] = different[place[other], place[one]] = True
+    rows = _representatives(owner)
+    similarity = here.means[rows] @ here.means[rows].T
+    mine = owner[rows]
+    similarity[mine[:, None] == mine] = np.inf
+    labels = group(similarity, different[mine[:, None], mine], min_similarity)
+    people: dict[int, set[int]] = {}
+    tracklets: dict[int, list[int]] = {}
+    for label, one, tracklet in zip(labels.tolist(), mine.tolist(), here.tracklets[rows].tolist()):
+        some, added = people.setdefault(label, set()), tracklets.setdefault(label, [])
+        if one < len(known):
+            some.add(known[one])
+        else:
+            added.append(tracklet)
+    order = sorted(people, key=lambda label: min(tracklets[label], default=0))
+    identities.assign([people[label] for label in order], [tracklets[label] for label in order])
+
+
+def _places(found: Appearances, members: dict[int, int]) -> list[int]:
+    return np.flatnonzero(np.isin(found.tracklets, list(members))).tolist()
+
+
+def _named_differently(names: dict[int, str]) -> set[tuple[int, int]]:
+    named = [(number, name) for number, name in names.items() if name]
+    return {(a, b) for a, one in named for b, other in named if a < b and one != other}
+
+
+def _apart_groups(found: Appearances, owner: np.ndarray, overlapping) -> np.ndarray:
+    """Return [g, g] bool: which groups have appearances that are of different people."""
+    order, count = np.argsort(owner, kind="stable"), int(owner.max(initial=-1)) + 1
+    sorted_owner, starts = owner[order], np.searchsorted(owner[order], np.arange(count))
+    different = np.zeros((count, count), bool)
+    for start in range(0, len(order), 1000):
+        some = order[start : start + 1000]
+        rows = apart(found[some], found[order], overlapping)
+        columns = np.logical_or.reduceat(rows, starts, axis=1) if count else rows
+        np.logical_or.at(different, sorted_owner[start : start + 1000], columns)
+    np.fill_diagonal(different, False)
+    return different
+
+
+def _representatives(owner: np.ndarray) -> np.ndarray:
+    """Return the places of at most SHOWN_AS appearances of each group, evenly chosen."""
+    order = np.argsort(owner, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(owner[order])) + 1) if len(order) else []
+    chosen = [some[np.linspace(0, len(some) - 1, SHOWN_AS).astype(int)] for some in groups]
+    return np.unique(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)

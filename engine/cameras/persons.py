@@ -1,0 +1,180 @@
+"""Show the people of an index: a table, and a page with pictures and a timeline of each person."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+from tabulate import tabulate
+
+from engine.cameras.identities import Identities
+from engine.index.local import LocalPeople
+from engine.index.records import Match, Person
+from engine.search import presentation as show
+from utils.drawing import cut_out, draw_boxes
+from utils.names import printable
+from utils.pages import Figure, Section, Span, clock, page
+
+SHOWN = 12  # pictures of a person on the page
+PEOPLE_SHOWN = 200  # on the page and in the table
+COLOR = (64, 132, 255)
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """A tracklet, or a person in a picture: who shows it, and first and last second, if any."""
+
+    person: Person
+    span: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Known:
+    """A person with their appearances in order of time."""
+
+    number: int
+    name: str
+    appearances: list[Appearance]
+
+    @property
+    def title(self) -> str:
+        return f"{self.number} {self.name}".strip()
+
+
+def known_people(
+    people: LocalPeople,
+    identities: Identities,
+    wanted: Callable[[Person], bool] | None = None,
+    numbers: Collection[int] | None = None,
+) -> list[Known]:
+    """Return the people with the most appearances first.
+
+    Args:
+        wanted: which people count; None: everyone does.
+        numbers: of the persons; None: all.
+    """
+    names, members = identities.names(), identities.members()
+    if numbers is not None:
+        members = {tracklet: one for tracklet, one in members.items() if one in numbers}
+    found: dict[int, list[Appearance]] = {}
+    for tracklet, appearance in _appearances(people, sorted(members), wanted).items():
+        found.setdefault(members[tracklet], []).append(appearance)
+    known = [
+        Known(number, names.get(number, ""), sorted(some, key=_order))
+        for number, some in found.items()
+    ]
+    return sorted(known, key=lambda one: (-len(one.appearances), one.number))
+
+
+def _order(appearance: Appearance) -> tuple:
+    person = appearance.person
+    return person.time or 0.0, str(person.path), person.id
+
+
+def _appearances(
+    people: LocalPeople, tracklets: Sequence[int], wanted: Callable[[Person], bool] | None
+) -> dict[int, Appearance]:
+    """Return each tracklet with its best person who counts; of a camera, the pictured one."""
+    best: dict[int, Person] = {}
+    for person in people.persons(people.ids_of(tracklets)):
+        known = best.get(person.tracklet)
+        counts = wanted is None or wanted(person)
+        if counts and (known is None or _quality(person) > _quality(known)):
+            best[person.tracklet] = person
+    spans, pictured = people.spans(list(best)), people.pictured(list(best))
+    return {t: Appearance(pictured.get(t, one), spans.get(t)) for t, one in best.items()}
+
+
+def _quality(person: Person) -> float:
+    x1, y1, x2, y2 = person.box
+    return person.score * (x2 - x1) * (y2 - y1)
+
+
+def places(known: Known) -> list[str]:
+    """Return the names of the cameras and files where a person was seen, in order of time."""
+    return list(dict.fromkeys(show.name_of(one.person.path) for one in known.appearances))
+
+
+def when(appearance: Appearance) -> str:
+    """Return first and last second of an appearance, "" in a picture."""
+    return "" if appearance.span is None else " – ".join(dict.fromkeys(map(clock, appearance.span)))
+
+
+def table(known: Sequence[Known]) -> str:
+    rows = []
+    for one in known[:PEOPLE_SHOWN]:
+        spans = [one.span for one in one.appearances if one.span is not None]
+        first, last = (clock(spans[0][0]), clock(spans[-1][1])) if spans else ("", "")
+        where = printable(", ".join(places(one)))
+        rows.append([one.number, printable(one.name), len(one.appearances), where, first, last])
+    return tabulate(rows, ["person", "name", "appearances", "cameras", "first", "last"])
+
+
+def persons_page(known: Sequence[Known], people: LocalPeople, folder: Path) -> str:
+    """Render one self-contained page; folder: of the index."""
+    sections = [_section(one, people, folder) for one in known[:PEOPLE_SHOWN]]
+    intro = f"{len(known)} people; each with their best pictures, and when each camera saw them."
+    return page("People", Markup.escape(intro), sections)
+
+
+def _section(known: Known, people: LocalPeople, folder: Path) -> Section:
+    chosen = sorted(known.appearances, key=lambda one: -_quality(one.person))[:SHOWN]
+    chosen.sort(key=_order)
+    figures, lines = [], {}
+    for i, one in enumerate(chosen):
+        picture = show.read_scene(one.person.path, one.person.time, folder)
+        scene = draw_boxes(picture, [one.person.box], [str(known.number)], show.RANKED, show.SCENE)
+        cut = cut_out(picture, one.person.box, show.CROP)
+        name = show.name_of(one.person.path)
+        figures.append(Figure(cut, scene, COLOR, f"{i + 1} {name}", when(one)))
+        if one.span is not None:
+            lines.setdefault(one.person.path, []).append(Span(*one.span, i))
+    names = show.names_of(list(lines))
+    details = f"{len(known.appearances)} appearances in {', '.join(places(known))}"
+    timelines = show.timelines(lines, names, people.read_until)
+    return Section(f"Person {known.title}", details, figures, timelines)
+
+
+def as_json(known: Known) -> dict:
+    """Return a record of a person: number, name, and where and when they were seen."""
+    appearances = [
+        {"camera": show.name_of(one.person.path)}
+        | ({} if one.span is None else dict(zip(("from", "to"), _times(one.person, one.span))))
+        for one in known.appearances
+    ]
+    return {"person": known.number, "name": known.name, "appearances": appearances}
+
+
+def _times(person: Person, span: tuple[float, float]) -> list[float | str]:
+    return [show.time_in_json(person.path, second) for second in span]
+
+
+def search_persons(
+    search: Callable[[int], list[Match]], identities: Identities, top: int
+) -> list[tuple[int, Match]]:
+    """Return the best match of each of the `top` best persons, with the person's number.
+
+    Args:
+        search: returns so many matches, best first.
+    """
+    count = top
+    while True:
+        matches = search(count)
+        found = by_person(matches, identities)
+        if len(found) >= top or len(matches) < count:
+            return found[:top]
+        count *= 4
+
+
+def by_person(matches: Sequence[Match], identities: Identities) -> list[tuple[int, Match]]:
+    """Return the best match of each person with the person's number, best first.
+
+    People without a number, whom the index has had since the last run of tools.identities, are 0.
+    """
+    members, seen, found = identities.members(), set(), []
+    for match in matches:
+        number = members.get(match.person.tracklet, 0)
+        if number not in seen or not number:
+            found.append((number, match))
+        seen.add(number)
+    return found

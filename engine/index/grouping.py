@@ -1,0 +1,48 @@
+"""Groups of tracklets that show one person, by average linkage under constraints."""
+
+import numpy as np
+from scipy.cluster.hierarchy import cophenet, fcluster, linkage
+from scipy.spatial.distance import squareform
+
+NEVER = 1e9  # distance of two different people: more than any mean of others makes good
+
+
+def group(similarity: np.ndarray, apart: np.ndarray, min_similarity: float) -> np.ndarray:
+    """Group by average linkage: two groups are joined if their mean similarity suffices.
+
+    Args:
+        similarity: [n, n] float; inf for two who are known to be one person.
+        apart: [n, n] bool, symmetric: who are known to be different people.
+        min_similarity: mean similarity of two groups from which on they are one.
+
+    Returns:
+        [n] int, equal for those of one group.
+    """
+    if len(similarity) < 2:
+        return np.ones(len(similarity), int)
+    distance = np.where(np.isinf(similarity), 0.0, (1 - similarity).clip(0))
+    distance[apart] = NEVER
+    tree = linkage(squareform(distance, checks=False), "average")
+    return fcluster(tree, 1 - min_similarity, "distance")
+
+
+def similarity_for(precision: float, similarity: np.ndarray, apart: np.ndarray) -> float | None:
+    """Return the lowest `min_similarity` at which a grouping has a precision.
+
+    The precision is the share of pairs within groups that show one person. Without truth it is
+    estimated: pairs that are known to be different people are grouped as if this were not known,
+    and the share of them that falls into one group stands for that of all different people.
+
+    Returns:
+        None if no similarity has this precision.
+    """
+    upper = np.triu_indices(len(similarity), 1)
+    distance = (1 - similarity[upper]).clip(0)
+    together = cophenet(linkage(distance, "average"))  # distance at which a pair is in one group
+    order = np.argsort(together, kind="stable")
+    wrong = np.cumsum(apart[upper][order]) / apart[upper].sum()  # share of different people
+    pairs = np.arange(1, len(order) + 1)
+    precise = 1 - wrong * len(order) / pairs >= precision
+    last = np.append(np.diff(together[order]) > 0, True)  # of the pairs that are joined at once
+    fitting = together[order][precise & last]
+    return float(1 - fitting[-1]) if len(fitting) else None

@@ -1,0 +1,240 @@
+"""tools.identities: one number for each person, decisions by hand, and forgetting."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import pdist
+
+from engine.cameras.alarms import ALARMS, SENT
+from engine.cameras.appearances import apart, read_appearances
+from engine.cameras.identities import FILE, choose_similarity, open_identities
+from engine.cameras.pictures import Pictures, picture_path
+from engine.index.gallery_index import open_index, writing
+from engine.index.grouping import group, similarity_for
+from engine.index.people import People
+from engine.index.records import Origin, Sample, Source, camera_path
+from models.outputs import Detections
+from tools import identities
+
+WIDTH, PEOPLE_COUNT = 32, 8
+ORIGIN = Origin("net.pth", "MIN_SIZE 64", np.eye(WIDTH, dtype=np.float32)[0])
+BEGAN = 1769846400.0  # 2026-01-31T08:00:00Z
+CAMERAS = ("hall", "door")
+
+
+def looks(who: list[int], rng: np.random.Generator) -> torch.Tensor:
+    """Embeddings of these people, each time a little different."""
+    rows = np.eye(WIDTH)[who] + rng.normal(0, 0.08, (len(who), WIDTH))
+    return torch.nn.functional.normalize(torch.tensor(rows, dtype=torch.float32))
+
+
+def write(people: People, folder: Path, slots: range, seed: int = 0) -> dict[int, int]:
+    """In each slot, two people are in each camera for three seconds. Returns who each tracklet is,
+    from 0 on."""
+    truth, pictures = {}, Pictures(people, folder)
+    for slot in slots:
+        rng = np.random.default_rng([seed, slot])
+        who = rng.permutation(PEOPLE_COUNT)[:4].tolist()
+        for number, camera in enumerate(CAMERAS):
+            mine, given = who[2 * number : 2 * number + 2], [None, None]
+            source = Source(camera_path(camera), 0, 0, 1.0)
+            for second in range(4):
+                boxes = torch.tensor([[0.0, 0, 10, 30], [40, 0, 50, 30]])
+                found = Detections(boxes, torch.ones(2), looks(mine, rng))
+                time = BEGAN + 60 * slot + second
+                (given,) = people.add_tracked(source, [(Sample(time, found), given)])
+                if second == 0:
+                    place = camera, time
+                    size = pictures.write(place, torch.zeros(3, 40, 60, dtype=torch.uint8))
+                    pictures.add(place, size, False)
+            truth |= dict(zip(given, mine))
+    return truth
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    pytest.importorskip("faiss")
+    return tmp_path / "people"
+
+
+def fill(index: Path, slots: range) -> dict[int, int]:
+    with writing(index, ORIGIN) as gallery:
+        return write(gallery.people, index, slots)
+
+
+def numbers(index: Path) -> dict[int, int]:
+    return open_identities(index, open_index(index).people).members()
+
+
+def run(program, index: Path, *words: object) -> str:
+    code, out, err = program(identities.main, "--index", index, *words)
+    assert code == 0, err
+    return out
+
+
+def same_people(given: dict[int, int], truth: dict[int, int]) -> bool:
+    pairs = {(given[tracklet], who) for tracklet, who in truth.items()}
+    return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+
+
+def test_groups_are_average_linkage() -> None:
+    rows = np.random.default_rng(0).normal(size=(30, 5))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    found = group(rows @ rows.T, np.zeros((30, 30), bool), 0.4)
+    expected = fcluster(linkage(pdist(rows, "cosine"), "average"), 0.6, "distance")
+    assert np.array_equal(found[:, None] == found, expected[:, None] == expected)
+    different = np.zeros((30, 30), bool)
+    different[0, 1:] = different[1:, 0] = True
+    alone = group(np.ones((30, 30)), different, 0.5)
+    assert (alone == alone[0]).sum() == 1 and len(set(alone[1:])) == 1
+    assert len(group(np.ones((1, 1)), np.zeros((1, 1), bool), 0.5)) == 1
+
+
+@pytest.mark.parametrize("precision", [0.8, 0.95])
+def test_a_stated_precision_is_reached(precision: float) -> None:
+    rng = np.random.default_rng(1)
+    who = rng.integers(20, size=300)
+    rows = np.eye(32)[who] + rng.normal(0, 0.2, (300, 32))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    same = who[:, None] == who
+    known = ~same & (rng.random(same.shape) < 0.02)
+    similarity = similarity_for(precision, rows @ rows.T, known | known.T)
+    found = group(rows @ rows.T, np.zeros_like(same), similarity)
+    joined = np.triu(found[:, None] == found, 1)
+    assert same[joined].mean() >= precision - 0.05
+    assert joined[same].sum() / np.triu(same, 1).sum() > 0.3
+
+
+def test_who_is_certainly_different(index: Path) -> None:
+    fill(index, range(2))
+    with writing(index, ORIGIN) as gallery:
+        walk = Source(Path("/walk.mp4"), 1, 1, 1.0)
+        picture = Source(Path("/a.jpg"), 1, 1)
+        found = Detections(torch.rand(2, 4), torch.ones(2), torch.eye(WIDTH)[:2])
+        gallery.people.add(walk, [Sample(0.0, found)])
+        gallery.people.add(picture, [Sample(None, found)])
+    found = read_appearances(open_index(index).people)
+    names = [found.paths[source].name for source in found.sources]
+    different = apart(found, found)
+    assert np.array_equal(different, different.T)
+    for i, one in enumerate(names):
+        for j, other in enumerate(names):
+            live = one.startswith("camera") and other.startswith("camera")
+            one_time = live and abs(found.first[i] - found.first[j]) < 3
+            assert different[i, j] == (one_time or (not live and one == other))
+    shared = apart(found, found, CAMERAS)
+    assert not any(shared[i, j] for i in range(8) for j in range(8) if names[i] != names[j])
+
+
+def test_each_person_keeps_their_number(index: Path, program) -> None:
+    truth = fill(index, range(30))
+    run(program, index, "--precision", 0.9)
+    first = numbers(index)
+    assert first.keys() == truth.keys() and same_people(first, truth)
+    run(program, index)
+    assert numbers(index) == first
+    truth |= fill(index, range(30, 40))
+    out = run(program, index)
+    assert first.items() <= numbers(index).items() and same_people(numbers(index), truth)
+    assert len(out.splitlines()) == 3 + PEOPLE_COUNT
+
+
+def test_decisions_by_hand_are_kept(index: Path, program, tmp_path: Path) -> None:
+    truth = fill(index, range(20))
+    run(program, index)
+    given = numbers(index)
+    run(program, index, "--call", 1, "Anna", "--merge", 2, 1)
+    merged = {t: 1 if n == 2 else n for t, n in given.items()}
+    assert numbers(index) == merged
+    mine = [t for t, n in merged.items() if n == 3]
+    run(program, index, "--split", 3, *mine[: len(mine) // 2])
+    split = numbers(index)
+    moved = {n for t, n in split.items() if t in mine[: len(mine) // 2]}
+    assert moved == {max(given.values()) + 1}
+    truth |= fill(index, range(20, 30))
+    run(program, index)
+    assert split.items() <= numbers(index).items()
+    (person,) = moved
+    names = open_identities(index, open_index(index).people).names()
+    assert names[1] == "Anna" and 2 not in names and {3, person} <= names.keys()
+    run(program, index, "--merge", "Anna", 3)
+    run(program, index, "--out", tmp_path / "page")
+    assert (tmp_path / "page/index.html").read_text().count("<section>") == len(
+        set(numbers(index).values())
+    )
+    for wrong in (
+        ("--merge", 1, 1),
+        ("--merge", 1, "Otto"),
+        ("--split", 1),
+        ("--split", 1, 999),
+        ("--call", 99, "Otto"),
+        ("--precision", 1),
+        ("--forget",),
+        ("--overlapping", "cellar"),
+    ):
+        code, _, err = program(identities.main, "--index", index, *wrong)
+        assert code == 2 and len(err.splitlines()) == 1, wrong
+
+
+def test_too_little_is_known_for_a_precision(index: Path, program) -> None:
+    fill(index, range(2))
+    assert program(identities.main, "--index", index)[0] == 2
+    run(program, index, "--min-similarity", 0.5)
+    found = read_appearances(open_index(index).people)
+    fill(index, range(2, 20))
+    everyone = read_appearances(open_index(index).people)
+    assert len(everyone) > len(found) and 0 < choose_similarity(everyone, 0.9) < 1
+
+
+def on_disk(index: Path, needles: list[bytes]) -> list[str]:
+    """The files that contain one of these."""
+    files = [path for path in index.rglob("*") if path.is_file()]
+    return [path.name for path in files if any(one in path.read_bytes() for one in needles)]
+
+
+def test_what_is_forgotten_is_on_no_file(index: Path, program) -> None:
+    truth = fill(index, range(20))
+    run(program, index)
+    run(program, index, "--call", 1, "Annabella")
+    given = numbers(index)
+    mine = {t for t, n in given.items() if n == 1}
+    people = open_index(index).people
+    rows = people.persons(people.ids_of(sorted(mine)))
+    needles = [row.embedding.tobytes() for row in rows] + [b"Annabella"]
+    lines = [json.dumps({"tracklet": t, "picture": None}) + "\n" for t in sorted(given)]
+    (index / ALARMS).write_text("".join(lines))
+    place = sum(map(len, lines[:10]))
+    (index / SENT).write_text(json.dumps({"a": place, "b": sum(map(len, lines))}))
+    assert {"people.sqlite", "people.faiss", FILE} <= set(on_disk(index, needles))
+    people.close()
+    run(program, index, "--forget", "Annabella")
+    assert on_disk(index, needles) == []
+    left = open_index(index).people
+    assert left.persons([row.id for row in rows]) == []
+    assert left.count() == 4 * (len(truth) - len(mine))
+    assert sorted(left.vectors.ids) == left.numbers().tolist()
+    for row in rows:
+        assert not picture_path(index, row.path.name.removeprefix("camera:"), row.time).exists()
+    kept = (index / ALARMS).read_text().splitlines(keepends=True)
+    assert kept == [line for line in lines if json.loads(line)["tracklet"] not in mine]
+    before = [line for line in lines[:10] if line in kept]
+    expected = {"a": sum(map(len, before)), "b": sum(map(len, kept))}
+    assert json.loads((index / SENT).read_text()) == expected
+    assert numbers(index) == {t: n for t, n in given.items() if n != 1}
+
+
+def test_forgetting_by_camera_and_time(index: Path, program) -> None:
+    fill(index, range(10))
+    run(program, index, "--min-similarity", 0.5)
+    run(program, index, "--forget", "--camera", "hall", "--before", "2026-01-31T08:04:59+00:00")
+    people = open_index(index).people
+    left = people.persons(people.numbers().tolist())
+    kept = [(str(one.path), one.time >= BEGAN + 300) for one in left]
+    assert kept.count(("camera:hall", False)) == 0
+    assert kept.count(("camera:hall", True)) == kept.count(("camera:door", True)) == 40
+    assert kept.count(("camera:door", False)) == 40
+    assert numbers(index).keys() == {one.tracklet for one in left}

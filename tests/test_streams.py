@@ -1,0 +1,163 @@
+"""Live cameras as sources: their names, what is read of them, and what becomes of bad ones."""
+
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from engine.cameras import sources
+from engine.cameras.sources import Camera, LiveCameras, name_cameras
+from tests.crowds import moving
+from tests.streams import (
+    begin_mjpeg,
+    free_port,
+    http_server,
+    jpeg,
+    rtsp_server,
+    send_frame,
+    why_no_rtsp,
+)
+from tests.videos import write_video
+from utils import streams
+from utils.addresses import shown_address, without_secrets
+from utils.errors import UserError
+from utils.locks import locked
+from utils.streams import Pace
+from utils.wall_clock import WallClock
+
+SECRET = "rtsp://anna:p@ss:word@127.0.0.1:{}/user=anna_password=word?token=word"
+PATIENCE = 30  # seconds
+NEW = "not open yet"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(sources, "LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(streams, "SILENT", 0.5)
+
+
+def watch(source: str, until) -> tuple[list[tuple[int, int]], list[str]]:
+    """Read a camera until until(sizes, reasons); sizes: of frames, width and height; reasons why
+    there was no picture. No thread is left."""
+    pytest.importorskip("av")
+    sizes: list[tuple[int, int]] = []
+    reasons: list[str] = []
+    with LiveCameras([Camera("hall", source)], [WallClock()]) as cameras:
+        began = time.monotonic()
+        for shots in cameras.rounds():
+            for shot in shots:
+                size = shot.pixels.shape[2], shot.pixels.shape[1]
+                sizes += [size] if sizes[-1:] != [size] else []
+            lost = cameras.readers[0].lost
+            reasons += [lost] if lost and reasons[-1:] != [lost] else []
+            if until(sizes, reasons) or time.monotonic() - began > PATIENCE:
+                break
+    assert not any(one.name.startswith("camera ") for one in threading.enumerate())
+    return sizes, reasons
+
+
+def test_addresses_are_shown_without_secrets(tmp_path: Path, monkeypatch) -> None:
+    address = SECRET.format(554)
+    assert shown_address(address) == "rtsp://127.0.0.1:554"
+    assert shown_address("http://camera/video?password=x") == "http://camera"
+    assert shown_address("http://[::1]:80/x") == "http://[::1]:80"
+    assert shown_address("rtsp://anna:12/w@camera/x") == "rtsp://***"
+    assert without_secrets(f"watch a={address} 'http://u:p@b/c' file.mp4") == (
+        "watch a=rtsp://127.0.0.1:554 'http://b' file.mp4"
+    )
+    monkeypatch.setattr(sys, "argv", ["watch", address, f"hall={address}"])
+    with locked(tmp_path / "lock", "it"):
+        assert "anna" not in (tmp_path / "lock").read_text()
+    (camera,) = name_cameras([address])
+    assert (camera.name, camera.source, camera.shown) == (
+        "127.0.0.1",
+        address,
+        address[:7] + "127.0.0.1:554",
+    )
+
+
+def test_names_of_cameras(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    video = tmp_path / "front door.mp4"
+    write_video(video, moving(2))
+    cameras = name_cameras(
+        ["http://h/a=1", "http://h/b", "/dev/video0", f"hall={video}", str(video)]
+    )
+    assert [one.name for one in cameras] == ["h", "h-2", "video0", "hall", "front door"]
+    for wrong in (["a=/dev/x", "a=/dev/y"], ["../a=/dev/x"], ["ftp://u:p@h/x"], ["missing.mp4"]):
+        with pytest.raises(UserError) as error:
+            name_cameras(wrong)
+        assert "u:p" not in str(error.value)
+
+
+def test_nothing_secret_is_printed_of_a_camera_that_is_not_there(capsys) -> None:
+    address = SECRET.format(free_port())
+    _, reasons = watch(address, lambda _, reasons: bool(set(reasons) - {NEW}))
+    assert len(set(reasons) - {NEW}) == 1
+    said = "".join(capsys.readouterr()) + "".join(reasons)
+    assert "hall" in said and "anna" not in said and "word" not in said
+
+
+def test_a_file_is_played_at_its_pace_and_ends(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    write_video(tmp_path / "a.mp4", moving(6))
+    with LiveCameras([Camera("a", str(tmp_path / "a.mp4"))], [WallClock()]) as cameras:
+        times = [shot.time for shots in cameras.rounds() for shot in shots]
+    assert cameras.readers[0].received == 6 and cameras.readers[0].ended
+    assert times == sorted(times) and times[-1] - times[0] <= 0.5 + PATIENCE
+
+
+def test_a_camera_that_sends_another_size_dies_in_mid_frame_and_is_silent(capsys) -> None:
+    connections = []
+
+    def answer(handler, _) -> None:
+        connections.append(1)
+        begin_mjpeg(handler)
+        size = (64, 48) if len(connections) % 2 else (48, 64)
+        for _ in range(8):
+            send_frame(handler, jpeg(size))
+            time.sleep(0.02)
+        if len(connections) % 2:
+            send_frame(handler, jpeg(size), 0.5)  # and the connection breaks off
+        else:
+            time.sleep(2)  # longer than SILENT
+
+    with http_server(answer) as address:
+        sizes, reasons = watch(address, lambda sizes, reasons: len(sizes) >= 3)
+    assert sizes[:3] == [(64, 48), (48, 64), (64, 48)]
+    assert "does not answer" in reasons
+    said = capsys.readouterr().err.splitlines()
+    assert sum("no picture" in line for line in said) <= len(connections)
+
+
+def test_pace() -> None:
+    pace = Pace()
+    assert pace.lag(0.0, 100.0) == 0
+    assert pace.lag(1.0, 101.0) == pytest.approx(0, abs=0.01)
+    assert pace.lag(1.1, 103.1) == pytest.approx(2, abs=0.01)  # two seconds of frames wait
+    assert pace.lag(5.1, 105.1) == pytest.approx(0, abs=0.01)
+    assert pace.lag(10_000.0, 10_110.0) < 1  # a camera whose clock is slow by a thousandth
+
+
+def test_the_clock_is_set_back() -> None:
+    wall, steady = [1000.0], [0.0]
+    clock = WallClock(1005.0, lambda: wall[0], lambda: steady[0])
+    read = []
+    for wall[0], steady[0] in ((1001, 1), (1010, 10), (500, 11), (502, 13), (2000, 14)):
+        read.append(clock.now())
+    assert read == [1006, 1015, 1016, 1018, 2000]
+
+
+@pytest.mark.slow
+def test_a_real_rtsp_server(tmp_path: Path) -> None:
+    if reason := why_no_rtsp():
+        pytest.skip(f"no RTSP server: {reason}")
+    for name, size in (("a", 40), ("b", 80)):
+        frames = [frame[:, :size] for frame in moving(30)]
+        write_video(tmp_path / f"{name}.mp4", frames, codec="libx264")
+    for name, size in (("a", (40, 64)), ("b", (80, 64))):
+        with rtsp_server(tmp_path / f"{name}.mp4", free_port()) as address:
+            assert watch(address, lambda sizes, _: bool(sizes))[0] == [size]

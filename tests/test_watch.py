@@ -1,0 +1,280 @@
+"""tools.watch: what it writes, prints and sends, and what a full disk or a kill does to it."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engine.cameras import alarms
+from engine.cameras.alarms import ALARMS, AlarmFile, Sender
+from engine.cameras.pictures import Pictures
+from engine.index.gallery_index import open_index
+from engine.index.local import PEOPLE
+from engine.index.people import People
+from engine.index.records import camera_of
+from engine.index.tracklets import Tracklets
+from models.outputs import Detections
+from tests.crowds import make_world, moving
+from tests.streams import http_server
+from tests.videos import write_video
+from tools import watch
+from utils.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+BEGAN = "2026-01-31T08:00:00+00:00"
+SECONDS = 1769846400.0  # the same
+WANTED = ("--watch-for", "Anna={}/gallery/s0.jpg:1", "--min-similarity", "0.5")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("faiss")
+    folder = make_world(tmp_path_factory.mktemp("watch"))
+    write_video(folder / "hall.mp4", moving(25))
+    write_video(folder / "door.mp4", moving(25, 2))
+    return folder
+
+
+def arguments(base: Path, index: Path, *more: object) -> list[str]:
+    network = "--cfg", base / "cfg.yaml", "--ckpt", base / "everyone.pth"
+    return [str(word).format(base) for word in (*network, "--index", index, *more)]
+
+
+def recorded(base: Path, index: Path, *more: object) -> list[str]:
+    sources = "--recorded", BEGAN, base / "hall.mp4", f"lobby={base / 'door.mp4'}"
+    return arguments(base, index, *more, *sources)
+
+
+def files_and_rows(index: Path) -> tuple[set[str], set[str]]:
+    """The pictures in the folder, and those that the index lists."""
+    files = {f"{path.parent.name} {path.stem}" for path in index.glob("pictures/*/*")}
+    rows = People(index / PEOPLE).select(
+        "SELECT path, time FROM pictures JOIN sources ON source = sources.id"
+    )
+    return files, {f"{camera_of(Path(os.fsdecode(path)))} {time:.3f}" for path, time in rows}
+
+
+def test_what_cameras_saw_is_in_the_index(base: Path, tmp_path: Path, program) -> None:
+    index = tmp_path / "people"
+    code, out, _ = program(watch.main, *recorded(base, index, *WANTED))
+    assert code == 0
+    fired = [json.loads(line) for line in out.splitlines()]
+    assert out == (index / ALARMS).read_text()
+    assert {one["camera"] for one in fired} == {"hall", "lobby"}
+    assert len({(one["name"], one["tracklet"]) for one in fired}) == len(fired) > 0
+    for one in fired:
+        assert one["similarity"] >= 0.5 and one["false_alarms"] is None
+        assert Path(one["picture"]).is_file() and len(one["box"]) == 4
+    files, rows = files_and_rows(index)
+    assert files == rows
+    people = open_index(index).people
+    assert [camera_of(one.source.path) for one in people.known()] == ["hall", "lobby"]
+    spans = people.select("SELECT MIN(time), MAX(time) FROM people GROUP BY appearance")
+    assert all(SECONDS <= first <= last <= SECONDS + 2.4 for first, last in spans)
+    tracklets = [row[0] for row in people.select("SELECT DISTINCT appearance FROM people")]
+    assert people.pictured(tracklets).keys() == set(tracklets)
+    seconds = people.select("SELECT appearance, time FROM people")
+    assert len({(t, int(s - SECONDS)) for t, s in seconds}) <= len(seconds)
+
+
+def test_a_search_shows_the_picture_of_a_camera(base: Path, tmp_path: Path, program) -> None:
+    from engine.search.program import run
+
+    index = tmp_path / "people"
+    program(watch.main, *recorded(base, index))
+    query = "--query", base / "query.jpg", "--person", 1, "--out", tmp_path / "found"
+    line = arguments(base, index, *query, "--camera", "hall", "--top", 3)
+    assert program(lambda: run(None), *line)[0] == 0
+    matches = json.loads((tmp_path / "found/matches.json").read_text())
+    assert [one["camera"] for one in matches] == ["hall"] * 3
+    assert all(Path(one["image"]).is_file() for one in matches)
+    assert all(one["from"] <= one["to"] for one in matches)
+    after = ("--after", "2026-01-31T08:00:02+00:00")
+    program(lambda: run(None), *line, *after)
+    late = json.loads((tmp_path / "found/matches.json").read_text())
+    assert all(one["to"] >= "2026-01-31T08:00:02" for one in late)
+    assert program(lambda: run(None), *line, "--after", "2027-01-31")[0] == 0
+    assert json.loads((tmp_path / "found/matches.json").read_text()) == []
+    assert program(lambda: run(None), *line, "--before", "noon")[0] == 2
+
+
+def test_bad_arguments_are_one_line(base: Path, tmp_path: Path, program) -> None:
+    hall = str(base / "hall.mp4")
+    for words in (
+        (),
+        (hall, hall, "--name", f"a={hall}", "--name", f"a={hall}"),
+        (hall, "--watch-for", "Anna=x.jpg"),
+        (hall, "--min-similarity", 0.5),
+        (hall, *WANTED[:2], "--false-alarms", 0.03),
+        (hall, *WANTED, "--post", "ftp://user:secret@host/"),
+        (hall, "--keep-days", 0),
+        (hall, "--recorded", "today"),
+        ("/dev/video0", "--recorded", BEGAN),
+        ("rtmp://user:secret@host/x",),
+        (str(base / "gone.mp4"),),
+    ):
+        code, _, err = program(watch.main, *arguments(base, tmp_path / "people", *words))
+        assert code == 2 and len(err.splitlines()) == 1 and "secret" not in err, words
+    assert not (tmp_path / "people").exists()
+
+
+def test_a_full_disk_stops_the_pictures_alone(base, tmp_path, program, monkeypatch) -> None:
+    def full(*_) -> int:
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(Pictures, "write", full)
+    index = tmp_path / "people"
+    code, out, err = program(watch.main, *recorded(base, index, *WANTED))
+    assert code == 0 and err.count("the disk is full") == 1
+    assert out and all(json.loads(line)["picture"] is None for line in out.splitlines())
+    assert open_index(index).people.count() > 0
+
+
+def test_the_oldest_pictures_go_first(base: Path, tmp_path: Path, program) -> None:
+    index = tmp_path / "people"
+    program(watch.main, *recorded(base, index, "--max-gb", 30e-6))
+    files, rows = files_and_rows(index)
+    assert files == rows
+    kept = sorted(float(name.split()[1]) for name in files)
+    times = [t for (t,) in open_index(index).people.select("SELECT time FROM people")]
+    assert sum(path.stat().st_size for path in index.glob("pictures/*/*")) <= 30_000
+    assert kept[0] > min(times)
+    program(watch.main, *recorded(base, index, "--keep-days", 1))  # all of it is older
+    assert open_index(index).people.count() == 0
+    assert files_and_rows(index) == (set(), set())
+
+
+# --- tracklets and alarms by themselves ---
+
+
+def person(x: float, embedding: int = 0) -> Detections:
+    box = torch.tensor([[x, 10.0, x + 20, 60]])
+    return Detections(box, torch.ones(1), torch.eye(4)[embedding : embedding + 1])
+
+
+@pytest.mark.parametrize(
+    ("gap", "x", "embedding", "same"),
+    [
+        (0.1, 5, 0, True),
+        (1.0, 45, 0, True),  # no overlap, but in reach
+        (0.1, 45, 0, False),
+        (1.0, 5, 1, False),
+        (2.5, 5, 0, True),  # the sample before this one, however long ago
+        (2.5, 45, 0, False),
+    ],
+)
+def test_who_continues_a_tracklet(gap: float, x: float, embedding: int, same: bool) -> None:
+    tracklets = Tracklets()
+    assert tracklets.link(0.0, person(0)) == [None]
+    tracklets.add(0.0, person(0), [7])
+    assert tracklets.link(gap, person(x, embedding)) == [7 if same else None]
+
+
+def test_who_was_out_of_sight_comes_back() -> None:
+    tracklets = Tracklets()
+    tracklets.add(0.0, person(0), [7])
+    tracklets.add(1.5, person(200, 1), [8])
+    assert tracklets.link(1.9, person(10)) == [7]
+    tracklets.add(2.1, person(200, 1), [8])
+    assert tracklets.link(2.2, person(10)) == [None]
+
+
+def test_half_a_line_of_a_killed_process_is_dropped(tmp_path: Path, capsys) -> None:
+    (tmp_path / ALARMS).write_text('{"a": 1}\n{"a"')
+    AlarmFile(tmp_path).write({"a": 2})
+    assert (tmp_path / ALARMS).read_text() == '{"a": 1}\n{"a": 2}\n'
+    assert capsys.readouterr().out == '{"a": 2}\n'
+
+
+def test_a_receiver_that_is_down_loses_nothing(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(alarms, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(alarms, "LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(alarms, "POLL", 0.01)
+    file, got, down = AlarmFile(tmp_path), [], [True]
+
+    def answer(handler, body: bytes) -> None:
+        number = json.loads(body)["number"]
+        status = 503 if down[0] else 422 if number == 3 else 200
+        got.append((number, status))
+        handler.send_response(status)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    def wait_for(ready) -> None:
+        until = time.monotonic() + 30
+        while not ready() and time.monotonic() < until:
+            time.sleep(0.01)
+
+    with http_server(answer) as address:
+        url = address.replace("http://", "http://user:secret@") + "/hook?token=secret"
+        file.write({"number": 0})  # before anyone wanted it
+        sender = Sender(tmp_path, url)
+        sender.start()
+        for number in (1, 2):
+            file.write({"number": number})
+        wait_for(lambda: len(got) >= 3)
+        sender.stop()
+        down[0] = False
+        again = Sender(tmp_path, url)  # another process, later
+        for number in (3, 4):
+            file.write({"number": number})
+        again.start()
+        wait_for(lambda: got[-1:] == [(4, 200)])
+        again.stop()
+    assert [number for number, status in got if status == 200] == [1, 2, 4]
+    assert got.count((3, 422)) == alarms.TRIES
+    said = "".join(capsys.readouterr())
+    assert "secret" not in said and "secret" not in (tmp_path / alarms.SENT).read_text()
+
+
+# --- a process that is killed ---
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment(base: Path, tmp_path: Path) -> None:
+    killed_at_any_moment(base, tmp_path / "people", 2, seed=0)
+
+
+def killed_at_any_moment(base: Path, index: Path, kills: int, seed: int) -> None:
+    """Kill a watch and start it again; no alarm that was printed and no older second is lost."""
+    rng = np.random.default_rng(seed)
+    line = arguments(base, index, *WANTED, base / "hall.mp4", f"lobby={base / 'door.mp4'}")
+    command = [sys.executable, "-m", "tools.watch", *line]
+    printed: list[str] = []
+    for _ in range(kills):
+        out = index.with_name("out")
+        with open(out, "wb") as file:
+            process = subprocess.Popen(
+                command, cwd=ROOT, stdout=file, env=os.environ | {"OMP_NUM_THREADS": "1"}
+            )
+            while process.poll() is None and not out.stat().st_size:
+                time.sleep(0.01)
+            time.sleep(float(rng.uniform(0, 1.5)))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        whole = [text for text in out.read_text().splitlines(keepends=True) if text[-1] == "\n"]
+        assert whole
+        printed += whole
+        kept = (index / ALARMS).read_text()
+        assert all(text in kept for text in printed)
+        for text in whole:  # the person and the picture were written before the line
+            one = json.loads(text)
+            database = sqlite3.connect(index / PEOPLE)
+            (count,) = database.execute(
+                "SELECT COUNT(*) FROM people WHERE appearance = ?", [one["tracklet"]]
+            ).fetchone()
+            database.close()
+            assert count and Path(one["picture"]).is_file()
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    files, rows = files_and_rows(index)
+    assert files == rows
+    assert list(index.glob("**/*.part")) == []

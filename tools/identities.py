@@ -1,0 +1,157 @@
+"""Give each person of an index one number, across cameras and days; name, merge, split and forget.
+
+    python -m tools.identities --index people [--out FOLDER]
+
+Without other options, everyone who was seen since the last run gets a number: that of a person who
+was seen before, or a new one. Two who were seen in two places at one time are never one person.
+--forget removes people from the index: rows, pictures and vectors, and what remains of them in the
+files. A PERSON is a number or a name.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable
+
+from engine.cameras.appearances import read_appearances
+from engine.cameras.forgetting import forget
+from engine.cameras.identities import Identities, choose_similarity, identify, open_identities
+from engine.cameras.persons import known_people, persons_page, table
+from engine.index.local import LocalPeople, open_people, writing
+from engine.index.records import Person, camera_of
+from engine.search.arguments import add_filters, filter_of
+from utils.arguments import nonempty_path, program_parser
+from utils.errors import UserError, run_main
+from utils.files import make_folder, write_text
+
+PRECISION = 0.95
+
+
+def parse_args() -> argparse.Namespace:
+    parser = program_parser(__doc__)
+    add = parser.add_argument
+    add("--index", required=True, type=nonempty_path, metavar="FOLDER", help="the index")
+    cut = parser.add_mutually_exclusive_group()
+    cut.add_argument(
+        "--precision",
+        type=float,
+        default=PRECISION,
+        metavar="SHARE",
+        help="share of pairs with one number that should be one person, as estimated from people "
+        f"who are seen at one time (default: {PRECISION})",
+    )
+    cut.add_argument(
+        "--min-similarity",
+        type=float,
+        metavar="S",
+        help="mean similarity from which on two are one",
+    )
+    add(
+        "--overlapping",
+        default="",
+        metavar="CAMERA,CAMERA",
+        help="cameras that see the same place: one person can be in several of them at one time",
+    )
+    add("--merge", nargs=2, metavar="PERSON", help="make two people one")
+    add(
+        "--split",
+        nargs="+",
+        metavar=("PERSON", "TRACKLET"),
+        help="make these tracklets of a person another person",
+    )
+    add("--call", nargs=2, metavar=("PERSON", "NAME"), help="name a person")
+    add(
+        "--forget",
+        nargs="*",
+        metavar="PERSON",
+        help="remove these people from the index; without PERSON, everyone whom --camera, --after "
+        "and --before select",
+    )
+    add_filters(parser)
+    add(
+        "--out",
+        type=nonempty_path,
+        metavar="FOLDER",
+        help="write a page with each person's pictures and timeline",
+    )
+    return parser.parse_args()
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises: UserError: if options are out of range or do not fit together."""
+    if not 0 < args.precision < 1:
+        raise UserError(f"--precision {args.precision:g}: expected a share between 0 and 1")
+    if args.min_similarity is not None and math.isnan(args.min_similarity):
+        raise UserError("--min-similarity nan: expected a number")
+    if args.split and len(args.split) < 2:
+        raise UserError("--split: expected PERSON and TRACKLET, found no TRACKLET")
+    if args.split and not all(word.isdecimal() for word in args.split[1:]):
+        raise UserError(f"--split: expected numbers of tracklets, found {args.split[1:]}")
+    if args.forget == [] and filter_of(args) is None:
+        raise UserError("--forget: expected PERSON, --camera, --after or --before, found none")
+
+
+def decide(args: argparse.Namespace, identities: Identities) -> bool:
+    """Apply --merge, --split and --call; return whether there was any."""
+    if args.merge:
+        kept = identities.merge(*map(identities.number_of, args.merge))
+        print(f"merged: person {kept}")
+    if args.split:
+        person = identities.number_of(args.split[0])
+        print(f"split off: person {identities.split(person, set(map(int, args.split[1:])))}")
+    if args.call:
+        identities.rename(identities.number_of(args.call[0]), args.call[1])
+    return bool(args.merge or args.split or args.call)
+
+
+def run_forget(args: argparse.Namespace, wanted: Callable[[Person], bool] | None) -> None:
+    with writing(args.index, None) as people:
+        identities = open_identities(args.index, people)
+        tracklets = None
+        if args.forget:
+            numbers = {identities.number_of(word) for word in args.forget}
+            tracklets = {t for t, one in identities.members().items() if one in numbers}
+        count, gone = forget(people, args.index, tracklets, wanted)
+        identities.forget(gone)
+    print(f"{count} people removed in {len(gone)} tracklets")
+
+
+def run_identify(args: argparse.Namespace, people: LocalPeople, identities: Identities) -> None:
+    found = read_appearances(people)
+    overlapping = [name for name in args.overlapping.split(",") if name]
+    cameras = {camera_of(path) for path in found.paths}
+    if unknown := set(overlapping) - cameras:
+        raise UserError(f"--overlapping {min(unknown)}: expected a camera of the index")
+    before = identities.names()
+    similarity = args.min_similarity
+    if similarity is None:
+        similarity = choose_similarity(found, args.precision, overlapping)
+    identify(identities, found, similarity, overlapping)
+    now = identities.names()
+    print(
+        f"{len(found)} appearances of {len(now)} people, {len(now.keys() - before.keys())} of them "
+        f"new; joined from a similarity of {similarity:.3f} on"
+    )
+
+
+def main() -> None:
+    args = parse_args()
+    check(args)
+    wanted = filter_of(args)
+    if args.forget is not None:
+        return run_forget(args, wanted)
+    people = open_people(args.index)
+    identities = open_identities(args.index, people)
+    if not decide(args, identities):
+        run_identify(args, people, identities)
+    known = known_people(people, identities, wanted)
+    print(table(known))
+    if args.out:
+        make_folder(args.out, "--out")
+        write_text(persons_page(known, people, args.index), args.out / "index.html")
+        print(f"page: {args.out / 'index.html'}", file=sys.stderr)
+    return None
+
+
+if __name__ == "__main__":
+    run_main(main)

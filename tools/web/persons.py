@@ -1,0 +1,188 @@
+"""The app's second tab: each person of an index, where and when; naming, merging, splitting."""
+
+import html
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.cameras.identities import Identities, open_identities
+from engine.cameras.persons import Known, known_people, places, when
+from engine.index.gallery_index import GalleryIndex
+from engine.search.arguments import filter_of_texts
+from engine.search.presentation import RANKED, name_of, read_scene
+from utils.drawing import cut_out, draw_boxes
+from utils.errors import UserError
+from utils.names import printable
+from utils.pages import clock
+
+CROP = (150, 240)  # width and height of a picture, pixels
+MOST = 120  # people shown, and appearances of a person
+COLORS = ("#4084ff", "#2ecc71", "#ffb020", "#b36ae2", "#e2596a", "#30b5c0")
+CSS = """
+.lines { display: grid; grid-template-columns: max-content 1fr; gap: 6px 12px; align-items: center }
+.lines div { position: relative; height: 20px; background: #e8ebf0; border-radius: 4px }
+.lines i { position: absolute; top: 0; height: 20px; min-width: 4px; border-radius: 4px }
+#persons .caption-label, #appearances .caption-label {
+    left: 0; right: 0; bottom: 0; max-width: none; border-radius: 0; border: 0; padding: 2px 4px;
+    white-space: pre-line; overflow-wrap: anywhere; text-align: center; line-height: 1.3;
+}
+"""
+
+
+class PersonsController:
+    """Answers of the tab.
+
+    Args:
+        index: returns the index as it is now.
+        folder: of the index.
+    """
+
+    def __init__(self, index: Callable[[], GalleryIndex], folder: Path):
+        self.index, self.folder = index, folder
+
+    def people(self, filters: Sequence[str] = ()) -> tuple[list, list[int], str]:
+        """Return pictures with captions, the numbers of these people, and a message."""
+        try:
+            known = self._known(filters)
+        except UserError as error:
+            return [], [], message(str(error), "bad")
+        if not known:
+            return [], [], message("Nobody: python -m tools.identities gives people numbers.")
+        shown = [(self._crop(one, 0), _caption(one)) for one in known[:MOST]]
+        more = f" The first {MOST} are shown." if len(known) > MOST else ""
+        numbers = [one.number for one in known[:MOST]]
+        return shown, numbers, message(f"{len(known)} people.{more} Click on one.")
+
+    def person(self, number: int, filters: Sequence[str] = ()) -> tuple[list, list[int], str, str]:
+        """Return the pictures of a person's appearances, their tracklets, timeline and name."""
+        known = self._known(filters, {number})
+        if not known:
+            return [], [], message("This person is no longer there.", "bad"), ""
+        one = known[0]
+        shown = [
+            (self._crop(one, i), f"{name_of(a.person.path)}\n{when(a)}")
+            for i, a in enumerate(one.appearances[:MOST])
+        ]
+        tracklets = [a.person.tracklet for a in one.appearances[:MOST]]
+        return shown, tracklets, timeline(one), one.name
+
+    def change(self, decide: Callable[[Identities], str]) -> str:
+        """Apply a decision; return what was done, or why it was not."""
+        try:
+            identities = open_identities(self.folder, self.index().people)
+            try:
+                return message(decide(identities))
+            finally:
+                identities.close()
+        except UserError as error:
+            return message(str(error), "bad")
+
+    def _known(self, filters: Sequence[str], numbers: set[int] | None = None) -> list[Known]:
+        people = self.index().people
+        identities = open_identities(self.folder, people)
+        try:
+            return known_people(people, identities, filter_of_texts(*filters), numbers)
+        finally:
+            identities.close()
+
+    def _crop(self, known: Known, place: int) -> Any:
+        person = known.appearances[place].person
+        return cut_out(read_scene(person.path, person.time, self.folder), person.box, CROP)
+
+    def scene(self, number: int, place: int, filters: Sequence[str] = ()) -> Any:
+        """Return the whole picture of an appearance, drawn."""
+        known = self._known(filters, {number})
+        if not known or place >= len(known[0].appearances):
+            return None
+        person = known[0].appearances[place].person
+        picture = read_scene(person.path, person.time, self.folder)
+        return draw_boxes(picture, [person.box], [known[0].title], RANKED, 900)
+
+
+def message(text: str, kind: str = "good") -> str:
+    return f'<p class="{kind}">{html.escape(printable(text))}</p>'
+
+
+def _caption(known: Known) -> str:
+    count = len(known.appearances)
+    seen = f"{count} appearance{'s' if count > 1 else ''}"
+    return f"{known.title}\n{seen}, {', '.join(places(known))[:60]}"
+
+
+def timeline(known: Known) -> str:
+    """Render when each camera saw a person, on one scale."""
+    timed = [one for one in known.appearances if one.span is not None]
+    spans = [one.span for one in timed]
+    if not spans:
+        return message(f"Person {known.title}: in pictures only")
+    start, end = min(first for first, _ in spans), max(last for _, last in spans)
+    scale = 100 / max(end - start, 0.001)
+    rows = []
+    for i, name in enumerate(dict.fromkeys(name_of(one.person.path) for one in timed)):
+        mine = [one.span for one in timed if name_of(one.person.path) == name]
+        bars = "".join(
+            f'<i title="{clock(first)} – {clock(last)}" style="left:{(first - start) * scale:.2f}%;'
+            f'width:{(last - first) * scale:.2f}%;background:{COLORS[i % len(COLORS)]}"></i>'
+            for first, last in mine
+        )
+        rows.append(f"<span>{html.escape(printable(name))}</span><div>{bars}</div>")
+    ends = f"<span></span><span>{clock(start)} – {clock(end)}</span>"
+    title = message(f"Person {known.title}: {len(known.appearances)} appearances")
+    return f'{title}<div class="lines">{"".join(rows)}{ends}</div>'
+
+
+def persons_tab(gr: Any, controller: PersonsController) -> None:
+    """Build the tab within Gradio's Tabs."""
+    private = {"concurrency_id": "net", "concurrency_limit": 1, "api_visibility": "private"}
+    gallery = {"object_fit": "cover", "allow_preview": False, "interactive": False, "buttons": []}
+    with gr.Tab("People", elem_id="people_tab") as tab:
+        numbers, tracklets, chosen = gr.State([]), gr.State([]), gr.State(0)
+        picked = gr.State(-1)
+        with gr.Row():
+            with gr.Column(scale=2):
+                said = gr.HTML(elem_id="persons_message")
+                everyone = gr.Gallery(label="People", columns=5, elem_id="persons", **gallery)
+            with gr.Column(scale=3):
+                lines = gr.HTML(elem_id="timeline")
+                some = gr.Gallery(label="Appearances", columns=7, elem_id="appearances", **gallery)
+                scene = gr.Image(label="Picture", interactive=False, buttons=[])
+                with gr.Row():
+                    name = gr.Textbox(label="Name", elem_id="person_name")
+                    call = gr.Button("Rename", elem_id="rename")
+                with gr.Row():
+                    other = gr.Textbox(label="Number or name", elem_id="other")
+                    merge = gr.Button("Merge with this person", elem_id="merge")
+                    split = gr.Button("Split off the chosen appearance", elem_id="split")
+        shown = [everyone, numbers, said]
+        details = [some, tracklets, lines, name]
+
+        def choose(known: list[int], click: gr.SelectData) -> tuple:
+            return known[click.index], -1, None, *controller.person(known[click.index])
+
+        def pick(person: int, click: gr.SelectData) -> tuple:
+            return click.index, controller.scene(person, click.index)
+
+        def after(decide: Callable[[Identities], str], person: int) -> tuple:
+            done = controller.change(decide)
+            pictures, known, _ = controller.people()
+            return pictures, known, done, *controller.person(person)
+
+        def rename(person: int, text: str) -> tuple:
+            return after(lambda one: one.rename(person, text) or "Renamed.", person)
+
+        def join(person: int, text: str) -> tuple:
+            def decide(one: Identities) -> str:
+                return f"Merged: person {one.merge(person, one.number_of(text.strip()))}."
+
+            return after(decide, person)
+
+        def divide(person: int, mine: list[int], place: int) -> tuple:
+            moved = mine[place : place + 1] if place >= 0 else []
+            return after(lambda one: f"Split off: person {one.split(person, moved)}.", person)
+
+        tab.select(controller.people, None, shown, **private)
+        everyone.select(choose, numbers, [chosen, picked, scene, *details], **private)
+        some.select(pick, chosen, [picked, scene], **private)
+        call.click(rename, [chosen, name], [*shown, *details], **private)
+        merge.click(join, [chosen, other], [*shown, *details], **private)
+        split.click(divide, [chosen, tracklets, picked], [*shown, *details], **private)
