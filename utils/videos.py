@@ -154,9 +154,7 @@ def _span(time: float, every: float) -> float:
     return math.floor(time / every + SAME) if every else time
 
 
-def frame_pixels(
-    path: str | Path, frame: Any, stream: Any, max_pixels: int = MAX_PIXELS
-) -> Tensor:
+def frame_pixels(path: str | Path, frame: Any, stream: Any, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Return [3, H, W] uint8, with square pixels, as on a screen, and phones' videos upright."""
     width = shown_width(stream, frame.width)
     check_size(path, width, frame.height, max_pixels)
