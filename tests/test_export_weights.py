@@ -1,5 +1,6 @@
 """tools.export_weights: the same network in a smaller file, and the uses that are refused."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,6 +100,21 @@ def test_thresholds_are_exported(folder: Path, weights: Path, program: Callable)
     assert found(folder / "without.safetensors") is None
 
 
+def test_input_size_of_an_evaluation_is_exported(folder: Path, program: Callable):
+    best, out, other = folder / "best.pth", folder / "out.safetensors", folder / "other"
+    sizes = {"INPUT.MIN_SIZE": 96, "INPUT.MAX_SIZE": 160}
+    other.mkdir()
+    line = "--ckpt", best, "--out", out, "--evaluated", other
+    assert program(export_weights.main, *line)[0] == 2
+    for weights, code in (("of another network", 2), (Checkpoint.read(best).digest, 0)):
+        torch.save({"made": {"weights": weights} | sizes}, other / "eval_cache.pth")
+        assert program(export_weights.main, *line)[0] == code
+    assert {
+        f"INPUT.{k}": Checkpoint.read(out).cfg.INPUT[k] for k in ("MIN_SIZE", "MAX_SIZE")
+    } == sizes
+    assert found(out) is None
+
+
 @pytest.mark.slow
 def test_demo_and_evaluation_accept_the_file(
     folder: Path, weights: Path, root: Path, program: Callable
@@ -114,6 +130,11 @@ def test_demo_and_evaluation_accept_the_file(
         keys = "OUTPUT_DIR", folder / path.stem, "INPUT.DATA_ROOT", root
         line = "--cfg", folder / "cfg.yaml", "--eval", "--ckpt", path, *keys
         assert program(lambda: run("", train_base.build), *line)[0] == 0
+    evaluated = folder / "evaluated.safetensors"
+    line = "--ckpt", folder / "best.pth", "--out", evaluated, "--evaluated", folder / "best"
+    assert program(export_weights.main, *line)[0] == 0
+    at = json.loads((folder / "best" / "results.json").read_text())["thresholds"]
+    assert found(evaluated) == {rate: value["similarity"] for rate, value in at.items()}
     caches = [torch.load(folder / name / "eval_cache.pth") for name in ("student", "best")]
     for ours, theirs in zip(*(cache["gallery_feats"] for cache in caches)):
         assert torch.equal(ours, theirs)

@@ -76,10 +76,19 @@ def thresholds_of(checkpoint: Checkpoint) -> Thresholds | None:
     if checkpoint.thresholds or epoch is None:
         return checkpoint.thresholds
     for record in (*_last(folder / RESULTS), *reversed(evaluations_of(folder))):
-        found = {k.removeprefix(PREFIX): v for k, v in record.items() if k.startswith(PREFIX)}
+        found = _thresholds_in(record)
         if record.get("epoch") == epoch and found:
             return found
     return None
+
+
+def last_thresholds(folder: Path) -> Thresholds | None:
+    """Return the thresholds of the last evaluation that wrote results into `folder`, or None."""
+    return next((_thresholds_in(record) or None for record in _last(folder / RESULTS)), None)
+
+
+def _thresholds_in(record: dict) -> Thresholds:
+    return {k.removeprefix(PREFIX): v for k, v in record.items() if k.startswith(PREFIX)}
 
 
 def _last(path: Path) -> list[dict]:
