@@ -1,5 +1,6 @@
 """Build modules from a config. No other file of models/ reads the config."""
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
@@ -12,6 +13,7 @@ from models import c4
 from models.backbones import BACKBONES, make_backbone
 from models.distill import FPN_LEVELS, check_choice, check_terms, make_term
 from models.distiller import Distiller
+from models.fast.inference import optimize_for_inference
 from models.fast.roi_align import GatheredRoIAlign
 from models.fast.rpn_head import SparseRPNHead
 from models.filtering import DetectionLimits
@@ -189,7 +191,16 @@ def init_from_teacher(student: nn.Module, teacher: nn.Module) -> list[str]:
 
 
 def build_distiller(
-    cfg: CfgNode, student: SearchNet, teacher: SearchNet, teacher_cfg: CfgNode
+    cfg: CfgNode,
+    student: SearchNet,
+    teacher: SearchNet,
+    teacher_cfg: CfgNode,
+    teacher_precision: torch.dtype | None = None,
 ) -> Distiller:
-    """Build the distiller of a student and a teacher with the terms of DISTILLER.TERMS."""
-    return Distiller(student, teacher, build_terms(cfg, teacher_cfg))
+    """Build the distiller of a student and a teacher with the terms of DISTILLER.TERMS.
+
+    teacher_precision: of DISTILLER.TEACHER_AMP; with it the teacher has the form for inference.
+    """
+    if teacher_precision is not None:
+        teacher = optimize_for_inference(teacher)
+    return Distiller(student, teacher, build_terms(cfg, teacher_cfg), teacher_precision)

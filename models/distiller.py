@@ -1,6 +1,7 @@
 """Distillation: a student, a teacher and the terms that compare them."""
 
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -23,10 +24,20 @@ class Distiller(nn.Module):
     A term is a module `(student: ForwardOutputs, teacher: ForwardOutputs) -> scalar`. Terms are
     computed in float32, since they sum over whole maps. Parameters of terms are trained with the
     student's. The teacher is frozen and stays in eval mode.
+
+    Args:
+        teacher_precision: of the teacher's pass; None for the student's.
     """
 
-    def __init__(self, student: SearchNet, teacher: SearchNet, terms: dict[str, nn.Module]):
+    def __init__(
+        self,
+        student: SearchNet,
+        teacher: SearchNet,
+        terms: dict[str, nn.Module],
+        teacher_precision: torch.dtype | None = None,
+    ):
         super().__init__()
+        self.teacher_precision = teacher_precision
         self.student = student
         self.teacher = teacher.requires_grad_(False).eval()
         self.terms = nn.ModuleDict(terms)
@@ -56,10 +67,11 @@ class Distiller(nn.Module):
         terms = {k: term for k, term in self.terms.items() if names is None or k in names}
         if not terms:
             return result
-        with torch.no_grad():
+        device = student.class_logits.device.type
+        with torch.no_grad(), self._precision_of_teacher(device):
             teacher = self.teacher.forward_teacher(student)
         ours, theirs = (_float32(outputs) for outputs in (student, teacher))
-        with torch.autocast(student.class_logits.device.type, enabled=False):
+        with torch.autocast(device, enabled=False):
             for name, term in terms.items():
                 if term.mean_over == BATCH:
                     loss = term.loss(join(name, term.rows(ours, theirs)), theirs)
@@ -67,6 +79,11 @@ class Distiller(nn.Module):
                     loss = term(ours, theirs)
                 result.losses[name], result.mean_over[name] = loss, term.mean_over
         return result
+
+    def _precision_of_teacher(self, device: str) -> AbstractContextManager:
+        if self.teacher_precision is None:
+            return nullcontext()
+        return torch.autocast(device, self.teacher_precision)
 
 
 def _float32(outputs: ForwardOutputs) -> ForwardOutputs:

@@ -170,6 +170,19 @@ def test_the_teacher_stays_in_eval_mode_and_unchanged():
     assert all(p.grad is None for p in teacher.parameters())
 
 
+def test_the_teacher_can_have_a_precision_of_its_own():
+    cfg, seen = load_cfg(None, pairs(SMALL)), {}
+    student, teacher = build_net(cfg, num_pids=3), build_net(cfg, num_pids=3)
+    model = build_distiller(cfg, student, teacher, cfg, torch.bfloat16).train()
+    for name, net in (("student", model.student), ("teacher", model.teacher)):
+        net.backbone.register_forward_hook(
+            lambda module, images, maps, name=name: seen.update({name: maps["0"].dtype})
+        )
+    losses = model(IMAGES, TARGETS).losses
+    assert seen == {"student": torch.float32, "teacher": torch.bfloat16}
+    assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
+
+
 def distill(cuts: int = 1, **settings) -> tuple[Tensor, int]:
     """The gradient of one distillation step on all weights, and how many of them are the student's.
 

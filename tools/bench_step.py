@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from yacs.config import CfgNode
 
 from configs.defaults import load_cfg
-from engine.device import choose_device
+from engine.device import choose_device, precision_of
 from engine.training.batching import Batching
 from engine.training.generators import seed_everything
 from engine.training.train_step import TrainStep
@@ -131,7 +131,8 @@ def fast_step(cfg: CfgNode, teacher_cfg: CfgNode | None) -> Callable[[], object]
     net = model = build_net(cfg, IDENTITIES).to(_device)
     if teacher_cfg:
         teacher = build_net(teacher_cfg, IDENTITIES).to(_device)
-        model = build_distiller(cfg, net, teacher, teacher_cfg).to(_device)
+        precision = precision_of("DISTILLER.TEACHER_AMP", cfg.DISTILLER.TEACHER_AMP)
+        model = build_distiller(cfg, net, teacher, teacher_cfg, precision).to(_device)
     train_step = TrainStep(cfg, model.train(), net, _device)
     batching = Batching.of(cfg)
     parts = batching.parts(*make_batch(cfg, batching.size, _device), batching.size)

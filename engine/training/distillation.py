@@ -5,6 +5,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from engine.checkpoint import load_teacher
+from engine.device import precision_of
 from models.build import build_distiller, build_net, init_from_teacher
 from models.search_net import SearchNet
 
@@ -23,4 +24,5 @@ def build(cfg: CfgNode, num_pids: int, device: torch.device) -> tuple[nn.Module,
     if cfg.DISTILLER.INIT_STUDENT:
         copied = init_from_teacher(student, teacher)
         print(f"student initialised with {len(copied)} teacher tensors: {', '.join(copied)}")
-    return build_distiller(cfg, student, teacher, teacher_cfg).to(device), student
+    precision = precision_of("DISTILLER.TEACHER_AMP", cfg.DISTILLER.TEACHER_AMP)
+    return build_distiller(cfg, student, teacher, teacher_cfg, precision).to(device), student
