@@ -18,13 +18,17 @@ import torch
 from PIL import Image
 
 from configs.defaults import load_cfg
+from engine.cameras.appearances import read_appearances
+from engine.cameras.identities import identify, open_identities
 from engine.index.gallery_index import open_index, writing
 from engine.index.records import Sample, Source
 from engine.search.searcher import Searcher, to_pixels
+from tests import test_identities as identity_index
 from tests.crowds import make_world, moving, noise
 from tests.videos import write_video
 from tools import app, index_gallery
 from tools.web import server
+from tools.web.persons import PersonsController
 from utils.errors import UserError, run_main
 
 ROOT = Path(__file__).parent.parent
@@ -112,6 +116,31 @@ def test_an_index_that_is_replaced_is_opened_again(base: Path, tmp_path: Path) -
         index.people.add(Source(base / "gallery" / "s0.jpg", 1, 1), [Sample(None, people)])
     replaced = controller.search(whole[0], 0)
     assert len(replaced[3]) == len(people.boxes) < len(whole[3]) == 12
+
+
+def test_people_are_shown_named_merged_and_split(tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    folder = tmp_path / "people"
+    with writing(folder, identity_index.ORIGIN) as index:
+        identity_index.write(index.people, folder, range(10))
+    found = read_appearances(open_index(folder).people)
+    identify(open_identities(folder, open_index(folder).people), found, 0.5)
+    controller = PersonsController(lambda: open_index(folder), folder)
+    pictures, numbers, said = controller.people()
+    assert len(pictures) == len(numbers) == identity_index.PEOPLE_COUNT and "8 people" in said
+    first, second = numbers[:2]
+    assert "renamed" in controller.change(lambda one: one.rename(first, "Otto") or "renamed")
+    controller.change(lambda one: str(one.merge(first, second)))
+    _, left, _ = controller.people()
+    assert len(left) == len(numbers) - 1
+    shown, tracklets, line, name = controller.person(min(first, second))
+    assert name == "Otto" and "Otto" in line and line.count("<i ") == len(shown) == len(tracklets)
+    controller.change(lambda one: str(one.split(min(first, second), tracklets[:1])))
+    assert len(controller.people()[1]) == len(numbers)
+    assert 'class="bad"' in controller.change(lambda one: str(one.merge(first, 99)))
+    assert controller.scene(min(first, second), 0).width > 0
+    assert controller.people(("cellar", "", ""))[0] == []
+    assert 'class="bad"' in controller.people(("", "noon", ""))[2]
 
 
 def test_the_state_of_a_visit_is_small(base: Path, tmp_path: Path) -> None:
