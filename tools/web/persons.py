@@ -22,6 +22,9 @@ CSS = """
 .lines { display: grid; grid-template-columns: max-content 1fr; gap: 6px 12px; align-items: center }
 .lines div { position: relative; height: 20px; background: #e8ebf0; border-radius: 4px }
 .lines i { position: absolute; top: 0; height: 20px; min-width: 4px; border-radius: 4px }
+#persons .grid-wrap, #appearances .grid-wrap { padding-top: 2.4em; height: auto; max-height: 70vh }
+#persons .thumbnail-lg, #appearances .thumbnail-lg { aspect-ratio: 1 / 2 }
+#appearances .grid-container { grid-template-columns: repeat(7, minmax(0, 1fr)) }
 #persons .caption-label, #appearances .caption-label {
     left: 0; right: 0; bottom: 0; max-width: none; border-radius: 0; border: 0; padding: 2px 4px;
     white-space: pre-line; overflow-wrap: anywhere; text-align: center; line-height: 1.3;
@@ -145,7 +148,6 @@ def persons_tab(gr: Any, controller: PersonsController) -> None:
             with gr.Column(scale=3):
                 lines = gr.HTML(elem_id="timeline")
                 some = gr.Gallery(label="Appearances", columns=7, elem_id="appearances", **gallery)
-                scene = gr.Image(label="Picture", interactive=False, buttons=[])
                 with gr.Row():
                     name = gr.Textbox(label="Name", elem_id="person_name")
                     call = gr.Button("Rename", elem_id="rename")
@@ -153,6 +155,7 @@ def persons_tab(gr: Any, controller: PersonsController) -> None:
                     other = gr.Textbox(label="Number or name", elem_id="other")
                     merge = gr.Button("Merge with this person", elem_id="merge")
                     split = gr.Button("Split off the chosen appearance", elem_id="split")
+                scene = gr.Image(label="Picture", height=420, interactive=False, buttons=[])
         shown = [everyone, numbers, said]
         details = [some, tracklets, lines, name]
 
