@@ -26,7 +26,13 @@ from yacs.config import CfgNode
 from engine.checkpoint import Checkpoint
 from engine.default_network import network_of
 from engine.evaluation.records import thresholds_of
-from engine.index.gallery_index import GalleryIndex, open_index, stale_sources
+from engine.index.gallery_index import (
+    GalleryIndex,
+    folder_of,
+    index_place,
+    open_index,
+    stale_sources,
+)
 from engine.index.records import Match
 from engine.search.arguments import filter_of_texts
 from engine.search.presentation import QUERY, RANKED, name_of, read_scene
@@ -34,7 +40,6 @@ from engine.search.searcher import Searcher, to_pixels
 from tools.web.persons import CSS as PERSONS_CSS
 from tools.web.persons import PersonsController, persons_tab
 from tools.web.server import REQUIREMENTS, address_of, names_of, no_connections, serve
-from utils.arguments import nonempty_path
 from utils.drawing import PLAIN, cut_out, draw_boxes
 from utils.errors import UserError, run_main
 from utils.memory import keep_freed_memory
@@ -327,7 +332,11 @@ def parse_args() -> argparse.Namespace:
         help="its checkpoint (default: weights/person_search_small.safetensors, if it exists)",
     )
     parser.add_argument(
-        "--index", required=True, type=nonempty_path, metavar="FOLDER", help="index to search"
+        "--index",
+        required=True,
+        type=index_place,
+        metavar="PLACE",
+        help="index to search: folder, FILE.db or http://HOST:PORT[/DATABASE] (Milvus)",
     )
     parser.add_argument("--top", type=int, default=12, metavar="N", help="number of matches")
     parser.add_argument(
@@ -354,7 +363,7 @@ def make_controller(
     searcher = Searcher.load(cfg, checkpoint)
     keep_freed_memory(searcher.device.type)
     return AppController(
-        searcher, lambda: open_index(args.index, searcher.origin), args.top, args.index
+        searcher, lambda: open_index(args.index, searcher.origin), args.top, folder_of(args.index)
     )
 
 

@@ -6,7 +6,7 @@ Recall is the share of the exact best matches that an approximate kind finds. Em
 from the seed: ten views of each identity in few effective dimensions, so that different identities
 are as similar as those of a real network. A query is an eleventh view. Times are CPU seconds, so
 they do not depend on the number of threads or on other processes. From --bare people on, only FAISS
-is measured, without SQLite.
+is measured, without SQLite. --milvus adds kinds of Milvus Lite, which runs in this process.
 """
 
 import argparse
@@ -22,8 +22,10 @@ from tabulate import tabulate
 
 from engine.index.gallery_index import GalleryIndex
 from engine.index.local import PEOPLE, VECTORS, LocalPeople
+from engine.index.milvus import Address
+from engine.index.milvus_writer import MilvusWriter, writing
 from engine.index.people import People
-from engine.index.records import Sample, Source
+from engine.index.records import Origin, Person, Sample, Source
 from engine.index.vectors import MARK, Vectors, load_faiss
 from models.outputs import Detections
 from tools.measure.machine import describe_machine, peak_gib
@@ -86,7 +88,7 @@ def _unit(rows: np.ndarray) -> torch.Tensor:
     return torch.nn.functional.normalize(torch.from_numpy(rows))
 
 
-def write(crowd: Crowd, people: People) -> None:
+def write(crowd: Crowd, people: People | MilvusWriter) -> None:
     """Write the crowd as pictures with PICTURE people each, PART people in a transaction."""
     for start in range(0, crowd.size, PART):
         part = crowd.part(start)
@@ -129,20 +131,41 @@ def measure(
     vectors.save(folder / VECTORS, b"0" * MARK, b"0" * MARK)
     size = (folder / VECTORS).stat().st_size / crowd.size
     together, (_, nearest) = seconds(lambda: vectors.nearest(queries, TOP))
-    alone, found = seconds(lambda: [vectors.nearest(query[None], TOP)[1] for query in queries])
+    alone, _ = seconds(lambda: [vectors.nearest(query[None], TOP)[1] for query in queries])
     row = [crowd.size, kind, build, size, 1e3 * alone / QUERIES, 1e3 * together]
     row += [recall(nearest[:, :1].tolist(), truth[:, :1]), recall(nearest.tolist(), truth)]
     if people is None:
         return [*row, None, None]
     people.vectors = vectors
-    index = GalleryIndex(people)
+    return [*row, *searched(GalleryIndex(people), queries, truth, lambda one: one.id)]
+
+
+def searched(
+    index: GalleryIndex, queries: np.ndarray, truth: np.ndarray, number: Callable[[Person], int]
+) -> list[float]:
+    """Return milliseconds for each search, and the recall; number: of a person, as in `truth`."""
     query_embeddings = torch.from_numpy(queries)
-    index.search(
-        query_embeddings[:1], TOP
-    )  # the first search looks for people who are not in FAISS
+    index.search(query_embeddings[:1], TOP)  # the first search looks for people not in FAISS
     took, matches = seconds(lambda: [index.search(query[None], TOP) for query in query_embeddings])
-    found = [[match.person.id for match in some] for some in matches]
-    return [*row, 1e3 * took / QUERIES, recall(found, truth)]
+    found = [[number(match.person) for match in some] for some in matches]
+    return [1e3 * took / len(queries), recall(found, truth)]
+
+
+def measure_milvus(kind: str, crowd: Crowd, truth: np.ndarray, folder: Path, count: int) -> list:
+    """Measure one kind of Milvus Lite with the first `count` queries; return a row of the table."""
+    file = folder / f"{kind}.db"
+    origin = Origin("crowd", "", np.zeros(crowd.width, np.float32))
+
+    def number(person: Person) -> int:
+        version = people.row_of(person.path)
+        return int(person.path.name) + person.id - version["id"]
+
+    with writing(Address(str(file)), origin, kind) as people:
+        build, _ = seconds(lambda: write(crowd, people))
+        size = sum(one.stat().st_size for one in file.rglob("*") if one.is_file()) / crowd.size
+        queries = crowd.queries(QUERIES)[:count]
+        found = searched(GalleryIndex(people), queries, truth[:count], number)
+    return [crowd.size, f"Milvus Lite {kind}", build, size, None, None, None, None, *found]
 
 
 def bench(count: int, kinds: list[str], args: argparse.Namespace) -> list[list]:
@@ -159,6 +182,8 @@ def bench(count: int, kinds: list[str], args: argparse.Namespace) -> list[list]:
         for kind in kinds:
             rows.append(measure(kind, crowd, people, truth, folder))
             print(f"{kind} of {count:,} people: built in {rows[-1][2]:.1f} s", flush=True)
+        for kind in args.milvus:
+            rows.append(measure_milvus(kind, crowd, truth, folder, args.milvus_queries))
         if people:
             people.close()
     return rows
@@ -176,6 +201,10 @@ def main() -> None:
     )
     parser.add_argument("--folder", metavar="FOLDER", help="folder for temporary files")
     parser.add_argument("--threads", type=positive, default=2)
+    parser.add_argument("--milvus", nargs="*", default=[], help="kinds of Milvus Lite: FLAT HNSW")
+    parser.add_argument(
+        "--milvus-queries", type=positive, default=10, help="number of queries to Milvus Lite"
+    )
     parser.add_argument("--seed", type=whole, default=1)
     args = parser.parse_args()
     if args.folder:

@@ -11,14 +11,13 @@ files. A PERSON is a number or a name.
 import argparse
 import math
 import sys
-from collections.abc import Callable
 
 from engine.cameras.appearances import read_appearances
 from engine.cameras.forgetting import forget
 from engine.cameras.identities import Identities, choose_similarity, identify, open_identities
 from engine.cameras.persons import known_people, persons_page, table
 from engine.index.local import LocalPeople, open_people, writing
-from engine.index.records import Person, camera_of
+from engine.index.records import PersonFilter, camera_of
 from engine.search.arguments import add_filters, filter_of
 from utils.arguments import nonempty_path, program_parser
 from utils.errors import UserError, run_main
@@ -30,7 +29,7 @@ PRECISION = 0.95
 def parse_args() -> argparse.Namespace:
     parser = program_parser(__doc__)
     add = parser.add_argument
-    add("--index", required=True, type=nonempty_path, metavar="FOLDER", help="the index")
+    add("--index", required=True, type=index_folder, metavar="FOLDER", help="the index")
     cut = parser.add_mutually_exclusive_group()
     cut.add_argument(
         "--precision",
@@ -104,7 +103,7 @@ def decide(args: argparse.Namespace, identities: Identities) -> bool:
     return bool(args.merge or args.split or args.call)
 
 
-def run_forget(args: argparse.Namespace, wanted: Callable[[Person], bool] | None) -> None:
+def run_forget(args: argparse.Namespace, wanted: PersonFilter | None) -> None:
     with writing(args.index, None) as people:
         identities = open_identities(args.index, people)
         tracklets = None

@@ -1,9 +1,12 @@
 """Make an index of the people in pictures and videos, for demo.py --index and tools.app.
 
     python -m tools.index_gallery --cfg FILE --ckpt FILE --index FOLDER SOURCE ...
+    python -m tools.index_gallery --cfg FILE --ckpt FILE --index http://HOST:19530 SOURCE ...
 
 A SOURCE is a picture, a video, or a folder with its subfolders. A further run adds what is new or
-has changed, and continues one that was killed. The ranks of torchrun share the sources.
+has changed, and continues one that was killed. The ranks of torchrun share the sources. An address
+of Milvus is an index that several machines change at the same time, each with its own command; a
+path that ends in .db is one of Milvus Lite.
 """
 
 import argparse
@@ -18,8 +21,9 @@ from configs.defaults import get_cfg
 from configs.ranges import flatten
 from engine.default_network import network_of
 from engine.distributed import process_group, rank
-from engine.index.gallery_index import GalleryIndex, open_index, writing
+from engine.index.gallery_index import GalleryIndex, index_place, open_index, writing
 from engine.index.indexing import IndexStats, add_sources, check_damaged
+from engine.index.milvus import Address
 from engine.index.records import IndexedSource, camera_of
 from engine.search.searcher import Searcher
 from utils.arguments import nonempty_path
@@ -40,7 +44,11 @@ def parse_args() -> argparse.Namespace:
         help="its checkpoint (default: weights/person_search_small.safetensors, if it exists)",
     )
     parser.add_argument(
-        "--index", required=True, type=nonempty_path, metavar="FOLDER", help="the index"
+        "--index",
+        required=True,
+        type=index_place,
+        metavar="PLACE",
+        help="folder, FILE.db or http://HOST:PORT[/DATABASE]",
     )
     parser.add_argument(
         "--every",
@@ -53,7 +61,8 @@ def parse_args() -> argparse.Namespace:
         "--kind",
         metavar="STRING",
         help="factory string of the FAISS index: Flat (exact, the default), HNSW32, "
-        "IVF1024,Flat, IVF1024,PQ32, ...; a change rebuilds it",
+        "IVF1024,Flat, IVF1024,PQ32, ...; in Milvus FLAT (the default), HNSW, IVF_FLAT,nlist=1024, "
+        "...; a change rebuilds it",
     )
     parser.add_argument("--list", action="store_true", help="print the sources in the index")
     parser.add_argument(
@@ -131,24 +140,25 @@ def add(args: argparse.Namespace) -> IndexStats:
     """Index the sources on all ranks; the first one writes the index."""
     cfg, checkpoint = network_of(args.cfg, args.ckpt, args.overrides)
     check_damaged(cfg, args.overrides)
-    media = find(args.sources, args.index)
+    folder = Path(str(args.index))
+    media = find(args.sources, folder)
     searcher = Searcher.load(cfg, checkpoint)
     del checkpoint  # the network has its own copy of the weights
     keep_freed_memory(searcher.device.type)
-    more = args.index, media, searcher, args.every, cfg.INPUT.NUM_WORKERS
+    more = folder, media, searcher, args.every, cfg.INPUT.NUM_WORKERS
     origin = searcher.origin
-    if rank():
+    if rank() and args.index == folder:
         return add_sources(None, *more)
     with writing(args.index, origin, args.kind) as index:
-        remove(index, args.remove)
+        remove(index, [] if rank() else args.remove)
         return add_sources(index.people, *more)
 
 
-def print_summary(stats: IndexStats, folder: Path) -> None:
+def print_summary(stats: IndexStats, place: Path | Address) -> None:
     """Print what was read, what was left out, and what the index contains."""
     for line in told(stats.left):
         print(line, file=sys.stderr)
-    known = open_index(folder).people.known()
+    known = open_index(place).people.known()
     read = stats.pictures + stats.frames
     pace = f" ({read / stats.seconds:.1f} a second)" if stats.seconds and read else ""
     print(
@@ -156,7 +166,7 @@ def print_summary(stats: IndexStats, folder: Path) -> None:
         f"{stats.seconds:.1f} s{pace}, {stats.people} people found"
     )
     people = sum(one.people for one in known)
-    print(f"{folder}: {people} people in {len(known)} pictures and videos")
+    print(f"{place}: {people} people in {len(known)} pictures and videos")
     paths = [one.source.path for one in known if camera_of(one.source.path) is None]
     if gone := [path for path in paths if not path.exists()]:
         names = first_of(printable(path.name) for path in gone)

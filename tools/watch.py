@@ -34,7 +34,7 @@ from engine.search.arguments import QueryArgument, min_similarity_of
 from engine.search.program import choose_person, read_query
 from engine.search.searcher import Searcher
 from utils.addresses import is_address
-from utils.arguments import nonempty_path, program_parser
+from utils.arguments import program_parser
 from utils.errors import UserError, run_main
 from utils.memory import keep_freed_memory
 from utils.signals import Signals, Stopped
@@ -51,7 +51,7 @@ def parse_args() -> argparse.Namespace:
         metavar="FILE",
         help="its checkpoint (default: weights/person_search_small.safetensors, if it exists)",
     )
-    add("--index", required=True, type=nonempty_path, metavar="FOLDER", help="the index")
+    add("--index", required=True, type=index_folder, metavar="FOLDER", help="the index")
     add(
         "--name",
         action="append",

@@ -1,14 +1,14 @@
 """The appearances of an index: every tracklet, and every person of a picture."""
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from engine.index.people import HIDDEN, People
-from engine.index.records import Person, camera_of
+from engine.index.records import camera_of
 
 SLACK = 1.0  # seconds by which two cameras' views of one person may overlap: their clocks differ
 
@@ -97,27 +97,3 @@ def apart(one: Appearances, two: Appearances, overlapping: Collection[str] = ())
     both &= ~(shared[one.sources][:, None] & shared[two.sources])
     together = np.isnan(seconds) | (seconds >= 0)
     return (same & together) | (~same & both & (seconds > SLACK))
-
-
-def person_filter(
-    cameras: Collection[str] = (), after: float | None = None, before: float | None = None
-) -> Callable[[Person], bool] | None:
-    """Return whether a person is of one of these cameras and in this span; None: everyone is.
-
-    The name of a video or picture as a camera is that of its file without suffix. Only people whom
-    live cameras saw have a time of day.
-    """
-    if not cameras and after is None and before is None:
-        return None
-    first, last = -np.inf if after is None else after, np.inf if before is None else before
-    timed = after is not None or before is not None
-
-    def wanted(person: Person) -> bool:
-        name = camera_of(person.path)
-        if cameras and (name or person.path.stem) not in cameras:
-            return False
-        if not timed:
-            return True
-        return name is not None and person.time is not None and first <= person.time <= last
-
-    return wanted

@@ -1,14 +1,14 @@
 """Remove people from an index: rows, pictures and vectors, and what the files kept of them."""
 
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from engine.cameras.alarms import ALARMS, SENT, read_places
 from engine.cameras.pictures import Pictures
 from engine.index.local import PEOPLE, VECTORS, LocalPeople
 from engine.index.people import CHUNK
-from engine.index.records import Person, camera_of
+from engine.index.records import Person, PersonFilter, camera_of
 from utils.errors import UserError
 from utils.files import erase, overwritten, write_text
 
@@ -17,7 +17,7 @@ def forget(
     people: LocalPeople,
     folder: Path,
     tracklets: Collection[int] | None,
-    wanted: Callable[[Person], bool] | None,
+    wanted: PersonFilter | None,
 ) -> tuple[int, set[int]]:
     """Remove the people of these tracklets, as far as `wanted` is true of them.
 

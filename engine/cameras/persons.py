@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from engine.cameras.identities import Identities
 from engine.index.local import LocalPeople
-from engine.index.records import Match, Person
+from engine.index.records import Match, Person, PersonFilter
 from engine.search import presentation as show
 from utils.drawing import cut_out, draw_boxes
 from utils.names import printable
@@ -44,7 +44,7 @@ class Known:
 def known_people(
     people: LocalPeople,
     identities: Identities,
-    wanted: Callable[[Person], bool] | None = None,
+    wanted: PersonFilter | None = None,
     numbers: Collection[int] | None = None,
 ) -> list[Known]:
     """Return the people with the most appearances first.
@@ -72,7 +72,7 @@ def _order(appearance: Appearance) -> tuple:
 
 
 def _appearances(
-    people: LocalPeople, tracklets: Sequence[int], wanted: Callable[[Person], bool] | None
+    people: LocalPeople, tracklets: Sequence[int], wanted: PersonFilter | None
 ) -> dict[int, Appearance]:
     """Return each tracklet with its best person who counts; of a camera, the pictured one."""
     best: dict[int, Person] = {}

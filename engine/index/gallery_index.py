@@ -1,7 +1,8 @@
 """An index of the people in many pictures and videos, made once and searched in milliseconds."""
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from argparse import ArgumentTypeError
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -9,20 +10,26 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from engine.index import local
-from engine.index.records import IndexedSource, Match, Origin, Person, camera_of
+from engine.index import local, milvus, milvus_writer
+from engine.index.milvus import Address
+from engine.index.records import IndexedSource, Match, Origin, Person, PersonFilter, camera_of
+from utils.arguments import nonempty_path
 from utils.errors import reason_of
 
 MARGIN = 1e-5  # of inner products in float32
 
 
 class Store(Protocol):
-    """What a search needs of the place where people are stored; see engine.index.local."""
+    """What a search needs of the place where people are stored: engine.index.local, .milvus."""
 
     def most(self) -> int: ...
 
     def candidates(
-        self, queries: np.ndarray, count: int, exclude: Collection[Path] = ()
+        self,
+        queries: np.ndarray,
+        count: int,
+        exclude: Collection[Path] = (),
+        wanted: PersonFilter | None = None,
     ) -> tuple[list[Person], float]: ...
 
     def spans(self, tracklets: Sequence[int]) -> dict[int, tuple[float, float]]: ...
@@ -54,7 +61,7 @@ class GalleryIndex:
         top: int,
         min_similarity: float = -np.inf,
         exclude: Collection[Path] = (),
-        wanted: Callable[[Person], bool] | None = None,
+        wanted: PersonFilter | None = None,
     ) -> list[Match]:
         """Return the `top` best matches, best first, at most one for each tracklet.
 
@@ -67,7 +74,7 @@ class GalleryIndex:
                 inner product with one of them.
             min_similarity: lowest similarity of a match.
             exclude: sources whose people are no matches.
-            wanted: whether a person may be a match; None: everyone may.
+            wanted: who may be a match; None: everyone may.
         """
         query_embeddings = query_embeddings.float().cpu()
         queries = np.ascontiguousarray(query_embeddings.numpy())
@@ -75,8 +82,7 @@ class GalleryIndex:
         count = max(64, 8 * top)
         while True:
             count = min(count, most)
-            people, bound = self.people.candidates(queries, count, exclude)
-            people = people if wanted is None else [p for p in people if wanted(p)]
+            people, bound = self.people.candidates(queries, count, exclude, wanted)
             found = _best_of_tracklets(people, query_embeddings)[:top]
             if bound == -np.inf or count == most:
                 break
@@ -147,17 +153,42 @@ def stale_sources(people: Store, paths: Iterable[Path]) -> dict[Path, str]:
     return stale
 
 
-def open_index(folder: Path, origin: Origin | None = None) -> GalleryIndex:
-    """Open an index for searching.
+def index_place(text: str) -> Path | Address:
+    """Convert an argument of the command line: an index's folder, or an address of Milvus."""
+    return Address(text) if Address.accepts(text) else nonempty_path(text)
+
+
+def folder_of(place: Path | Address | None) -> Path | None:
+    """Return the folder of a local index, which may have pictures of cameras; else None."""
+    return place if isinstance(place, Path) else None
+
+
+def index_folder(text: str) -> Path:
+    """Convert an argument of a program that changes local indexes only."""
+    if Address.accepts(text):
+        raise ArgumentTypeError(f"expected a folder, found {Address(text)}, an address of Milvus")
+    return nonempty_path(text)
+
+
+def open_index(place: Path | Address, origin: Origin | None = None) -> GalleryIndex:
+    """Open an index for searching; place: see index_place.
 
     Raises:
         UserError: if there is none, it is damaged, or another network than `origin` made it.
     """
-    return GalleryIndex(local.open_people(folder, origin))
+    if isinstance(place, Address):
+        return GalleryIndex(milvus.open_people(place, origin))
+    return GalleryIndex(local.open_people(place, origin))
 
 
 @contextmanager
-def writing(folder: Path, origin: Origin | None, kind: str | None = None) -> Iterator[GalleryIndex]:
-    """Open an index for one process to change; see engine.index.local.writing."""
-    with local.writing(folder, origin, kind) as people:
-        yield GalleryIndex(people)
+def writing(
+    place: Path | Address, origin: Origin | None, kind: str | None = None
+) -> Iterator[GalleryIndex]:
+    """Open an index to change it; see `writing` in engine.index.local and .milvus_writer."""
+    if isinstance(place, Address):
+        with milvus_writer.writing(place, origin, kind) as there:
+            yield GalleryIndex(there)
+    else:
+        with local.writing(place, origin, kind) as here:
+            yield GalleryIndex(here)

@@ -16,6 +16,7 @@ from yacs.config import CfgNode
 
 from engine.distributed import from_all, from_first, rank, ranks
 from engine.index.local import partial_index_path
+from engine.index.milvus_writer import MilvusWriter
 from engine.index.people import People
 from engine.index.records import Sample, Source
 from models.outputs import Detections
@@ -93,7 +94,7 @@ def check_damaged(cfg: CfgNode, overrides: list[str]) -> None:
 
 
 def make_tasks(
-    people: People, media: Iterable[MediaFile], every: float
+    people: People | MilvusWriter, media: Iterable[MediaFile], every: float
 ) -> tuple[list[Task], list[LeftOut]]:
     """Return a task for each medium that is new, changed or incomplete, and what is left out.
 
@@ -118,7 +119,7 @@ def make_tasks(
 
 
 def add_sources(
-    people: People | None,
+    people: People | MilvusWriter | None,
     folder: Path,
     media: Iterable[MediaFile],
     detector: Detector,
@@ -128,12 +129,15 @@ def add_sources(
     """Detect the people of all media and write them to the index.
 
     Several ranks share the sources. The first one writes to `people`; the others (people None)
-    write to files of their own in the folder, which the first one merges later. What cannot be
-    read is left out and named in the result.
+    write to files of their own in the folder, which the first one merges later. If several
+    processes may write to `people`, every rank does, and each source is read by who claims it.
+    What cannot be read is left out and named in the result.
     """
     tasks, left, last_ids = from_first(lambda: _plan(people, media, every))
     mine = [task for i, task in enumerate(tasks) if i % ranks() == rank()]
-    if people is None:
+    if isinstance(people, MilvusWriter):
+        mine = tasks
+    elif people is None:
         # Ids of ranks must differ. An incomplete video needs its last sample: the first rank's.
         people = People(partial_index_path(folder, rank()))
         people.begin_at(*(number + (rank() << 32) for number in last_ids))
@@ -150,20 +154,23 @@ def add_sources(
     )
 
 
-def _plan(people: People | None, media: Iterable[MediaFile], every: float):
+def _plan(people: People | MilvusWriter | None, media: Iterable[MediaFile], every: float):
     """Return the tasks, what is left out, and the last ids of people and of sources."""
     assert people is not None
     tasks, left = make_tasks(people, media, every)
-    return tasks, left, [people.last_given(table) for table in ("people", "sources")]
+    local = isinstance(people, People)
+    return tasks, left, [people.last_given(table) for table in ("people", "sources") if local]
 
 
-def _work(people: People, tasks: list[Task], detector: Detector, workers: int) -> IndexStats:
+def _work(
+    people: People | MilvusWriter, tasks: list[Task], detector: Detector, workers: int
+) -> IndexStats:
     stats, began = IndexStats(0, 0, 0, 0, []), time.perf_counter()
     names = {task.source: task.medium.name for task in tasks}
     failed: set[Source] = set()
-    total = _expected(tasks, detector.max_pixels)
+    total, portions = _expected(tasks, detector.max_pixels), _portions(people, tasks)
     with tqdm(total=total, unit="image", mininterval=0.5, disable=rank() > 0) as bar:
-        for batch in _synchronized(_prefetched(_batches(tasks, detector, workers, failed))):
+        for batch in _synchronized(_prefetched(_batches(portions, detector, workers, failed))):
             samples, left = defaultdict(list), list(batch.left)
             for source, second, found in _detected(detector, batch):
                 bar.update()
@@ -242,16 +249,27 @@ def _expected(tasks: list[Task], max_pixels: int) -> int:
     return count
 
 
+def _portions(people: People | MilvusWriter, tasks: list[Task]) -> Iterator[list[Task]]:
+    """Yield the tasks that this process performs: all, or those whose source it has claimed."""
+    if isinstance(people, People):
+        yield tasks
+        return
+    of_source = {task.source: task for task in tasks}
+    for sources in people.portions(list(of_source)):
+        yield [of_source[source] for source in sources]
+
+
 def _batches(
-    tasks: list[Task], detector: Detector, workers: int, failed: Collection[Source]
+    portions: Iterable[list[Task]], detector: Detector, workers: int, failed: Collection[Source]
 ) -> Iterator[Batch]:
     """Read the tasks; failed: sources to be read no further."""
     with ThreadPoolExecutor(max(workers, 1)) as pool:
-        pictures = [task for task in tasks if task.source.every is None]
-        yield from _pictures(pictures, detector.batch_size, detector.max_pixels, pool)
-    for task in tasks:
-        if task.source.every is not None:
-            yield from _frames(task, detector.batch_size, detector.max_pixels, failed)
+        for tasks in portions:
+            pictures = [task for task in tasks if task.source.every is None]
+            yield from _pictures(pictures, detector.batch_size, detector.max_pixels, pool)
+            for task in tasks:
+                if task.source.every is not None:
+                    yield from _frames(task, detector.batch_size, detector.max_pixels, failed)
 
 
 def _pictures(

@@ -15,7 +15,7 @@ from uuid import uuid4
 import numpy as np
 
 from engine.index.people import People
-from engine.index.records import Origin, Person
+from engine.index.records import Origin, Person, PersonFilter
 from engine.index.vectors import EXACT, MARK, Vectors
 from utils.errors import DamagedError, UserError
 from utils.files import make_folder
@@ -69,16 +69,22 @@ class LocalPeople(People):
         return self.last_given() + 1
 
     def candidates(
-        self, queries: np.ndarray, count: int, exclude: Collection[Path] = ()
+        self,
+        queries: np.ndarray,
+        count: int,
+        exclude: Collection[Path] = (),
+        wanted: PersonFilter | None = None,
     ) -> tuple[list[Person], float]:
         """Find people near to queries [q, D] float32.
 
         Returns:
             People, the `count` nearest of every query among them, without those of the sources
-            `exclude`; and an upper bound of anyone else's similarity, -inf if these are all.
+            `exclude` and those who are not wanted; and an upper bound of anyone else's similarity,
+            -inf if these are all.
         """
         ids, bound = self.nearest(queries, count)
         people = [p for p in self.persons(ids.tolist()) if p.path not in exclude]
+        people = [p for p in people if wanted is None or wanted(p)]
         with self.parsing():
             if any(len(person.embedding) != queries.shape[1] for person in people):
                 raise ValueError("embeddings of different lengths")

@@ -45,6 +45,11 @@ def camera_of(path: Path) -> str | None:
     return str(path).removeprefix(CAMERA) if str(path).startswith(CAMERA) else None
 
 
+def camera_name(path: Path) -> str:
+    """Return the name of a live camera; of a file, its name without suffix."""
+    return camera_of(path) or path.stem
+
+
 @dataclass(frozen=True)
 class Source:
     """A picture or video at the time it was read, or a live camera.
@@ -134,3 +139,35 @@ class Match:
     similarity: float
     query: int
     span: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class PersonFilter:
+    """Whether a person is of one of these cameras and in this span of time.
+
+    The name of a video or picture as a camera is that of its file without suffix. Only people whom
+    live cameras saw have a time of day.
+
+    Attributes:
+        cameras: names; none: every camera.
+        after, before: seconds since 1970; None: no limit.
+    """
+
+    cameras: tuple[str, ...] = ()
+    after: float | None = None
+    before: float | None = None
+
+    def __bool__(self) -> bool:
+        """Return whether anyone may be left out."""
+        return self != PersonFilter()
+
+    def __call__(self, person: Person) -> bool:
+        if self.cameras and camera_name(person.path) not in self.cameras:
+            return False
+        if self.after is None and self.before is None:
+            return True
+        time = person.time if camera_of(person.path) is not None else None
+        first = -np.inf if self.after is None else self.after
+        return time is not None and first <= time <= (
+            np.inf if self.before is None else self.before
+        )

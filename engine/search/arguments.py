@@ -3,15 +3,14 @@
 import argparse
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.cameras.appearances import person_filter
 from engine.cameras.times import seconds_of
 from engine.checkpoint import Checkpoint
 from engine.evaluation.records import thresholds_of
-from engine.index.records import Person
+from engine.index.gallery_index import folder_of, index_place
+from engine.index.records import PersonFilter
 from utils.arguments import nonempty_path
 from utils.errors import UserError
 from utils.files import read_text
@@ -97,9 +96,9 @@ def parse_args(description: str | None) -> argparse.Namespace:
     )
     searched.add_argument(
         "--index",
-        type=nonempty_path,
-        metavar="FOLDER",
-        help="search an index of tools.index_gallery",
+        type=index_place,
+        metavar="PLACE",
+        help="search an index of tools.index_gallery: folder, FILE.db or http://HOST:PORT[/DATABASE]",
     )
     add(
         "--every",
@@ -157,26 +156,24 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def filter_of(args: argparse.Namespace) -> Callable[[Person], bool] | None:
+def filter_of(args: argparse.Namespace) -> PersonFilter | None:
     """Return which people --camera, --after and --before select; None: everyone."""
     return filter_of_texts(",".join(args.camera), args.after or "", args.before or "")
 
 
-def filter_of_texts(
-    cameras: str = "", after: str = "", before: str = ""
-) -> Callable[[Person], bool] | None:
+def filter_of_texts(cameras: str = "", after: str = "", before: str = "") -> PersonFilter | None:
     """Return which people these select; an empty text selects everyone.
 
     Args:
         cameras: names, separated by commas.
         after, before: times as `seconds_of` reads them.
     """
-    names = [name.strip() for name in cameras.split(",") if name.strip()]
+    names = tuple(name.strip() for name in cameras.split(",") if name.strip())
     first, last = (
         seconds_of(text.strip(), option) if text.strip() else None
         for option, text in (("--after", after), ("--before", before))
     )
-    return person_filter(names, first, last)
+    return PersonFilter(names, first, last) or None
 
 
 def default_query() -> QueryArgument:
@@ -228,8 +225,8 @@ def check(args: argparse.Namespace, out: Path) -> None:
         raise UserError(f"--every {args.every:g}: expected seconds, 0 or more")
     if args.every and args.index:
         raise UserError("--every: expected with --gallery, found with --index")
-    if args.persons and not args.index:
-        raise UserError("--persons: expected with --index, found with --gallery")
+    if args.persons and folder_of(args.index) is None:
+        raise UserError("--persons: expected with --index FOLDER, found without")
     if args.min_similarity is not None and math.isnan(args.min_similarity):
         raise UserError("--min-similarity nan: expected a number")
     if not args.index and out.resolve() == args.gallery.resolve():

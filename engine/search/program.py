@@ -13,7 +13,7 @@ from torch import Tensor
 from engine.cameras.identities import open_identities
 from engine.cameras.persons import Appearance, Known, as_json, known_people, search_persons
 from engine.default_network import network_of
-from engine.index.gallery_index import GalleryIndex, open_index, stale_sources
+from engine.index.gallery_index import GalleryIndex, folder_of, open_index, stale_sources
 from engine.index.indexing import add_sources, check_damaged
 from engine.index.records import Match
 from engine.search import presentation as show
@@ -221,11 +221,13 @@ def run(description: str | None) -> None:
     )
     matches, persons = answer(args, index, partial(find, wanted=wanted))
     scenes = searched_images(index, matches, query_embeddings, all_pictures=not args.index)
-    records = show.as_json(matches, args.index)
+    records = show.as_json(matches, folder_of(args.index))
     for record, person in zip(records, persons):
         record |= as_json(person)
     write_text(json.dumps(records, indent=1) + "\n", out / "matches.json")
-    read_scene = partial(show.read_scene, index=args.index, max_pixels=cfg.INPUT.MAX_PIXELS)
+    read_scene = partial(
+        show.read_scene, index=folder_of(args.index), max_pixels=cfg.INPUT.MAX_PIXELS
+    )
     read = lru_cache(maxsize=64)(read_scene)  # each picture is drawn several times
     draw(queries, matches, scenes, read, out)
     title = f"Person search in {printable(str(args.index or args.gallery))}"

@@ -1,7 +1,7 @@
 """Public inference API: detect people in pictures, embed a person, search an index."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from engine.device import choose_device, precision_of
 from engine.distributed import own_device
 from engine.evaluation.metrics import SEARCH_SCORE
 from engine.index.gallery_index import GalleryIndex
-from engine.index.records import Match, Origin, Person
+from engine.index.records import Match, Origin, PersonFilter
 from models.fast.inference import optimize_for_inference
 from models.network import Network
 from models.outputs import Detections
@@ -108,7 +108,7 @@ class Searcher:
         top: int = 8,
         min_similarity: float = -np.inf,
         exclude: Collection[Path] = (),
-        wanted: Callable[[Person], bool] | None = None,
+        wanted: PersonFilter | None = None,
     ) -> list[Match]:
         """Find the people most similar to the embeddings of `embed`; see GalleryIndex.search."""
         return index.search(query_embeddings, top, min_similarity, exclude, wanted)

@@ -1,0 +1,366 @@
+"""Add people to an index in Milvus, from several machines at the same time.
+
+A writer claims a source: it inserts an unfinished version of it and reads the versions of the same
+path back, with strong consistency. If another living writer has claimed the path too, it withdraws
+and tries again later. A version is deleted only after a finished one of a higher epoch has replaced
+it, or when its source is removed. A writer can therefore stop at any moment, or go on after others
+have replaced it, without a source that is visible in part or twice.
+"""
+
+import json
+import random
+import threading
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine.distributed import ranks
+from engine.index.local import check_same
+from engine.index.milvus import (
+    IDS,
+    IN_FILTER,
+    NONE,
+    PEOPLE,
+    SOURCES,
+    WRITERS,
+    Address,
+    MilvusPeople,
+    open_people,
+    quoted,
+    rank_of,
+    source_of,
+    visible,
+)
+from engine.index.records import Origin, Sample, Source
+from engine.index.tracklets import link
+from models.outputs import Detections
+from utils.errors import UserError
+
+EXACT = "FLAT"
+LITE_KINDS = ("FLAT", "HNSW", "HNSW_SQ", "IVF_FLAT", "IVF_SQ8")  # others fail after a restart
+INSERTED = 5_000  # rows in one message, which has at most 64 MB
+LEASE = 30.0  # seconds without a beat after which a writer counts as dead
+BEATS = 6  # in a lease
+CLAIMED = 64  # pictures claimed together
+GONE = 0  # the owner of a version that was removed
+
+
+@dataclass
+class Version:
+    """A version that this process writes: its row, and the last sample for the tracklets."""
+
+    row: dict[str, Any]
+    before: Detections | None = None
+    tracklets: list[int] = field(default_factory=list)
+
+
+class MilvusWriter(MilvusPeople):
+    """The people of a database, for a process that changes them."""
+
+    def __init__(self, address: Address):
+        super().__init__(address)
+        self.owner = random.randrange(1, IDS)
+        self._own: dict[Source, Version] = {}
+        self._beats: dict[int, tuple[int, float]] = {}
+        self._rows: list[dict[str, Any]] = []
+        self._finished: list[dict[str, Any]] = []
+        self._changing = False
+
+    # --- the collections ---
+
+    def create(self, width: int, kind: str) -> None:
+        """Create the collections that do not exist."""
+        types = self._milvus.DataType
+        whole, real, text = types.INT64, types.DOUBLE, types.VARCHAR
+        person = {"source": whole, "tracklet": whole, "time": real, "score": real, "box": real}
+        version = {"path": text, "bytes": whole, "changed": whole, "every": real, "epoch": whole}
+        version |= {"owner": whole, "finished": real, "samples": whole, "until": real}
+        version |= {"note": text, "people": whole}
+        self._create(PEOPLE, person, width, ("source", "tracklet"), kind)
+        self._create(SOURCES, version, 2, ("path",))
+        self._create(WRITERS, {"beat": whole, "origin": text}, 2, ())
+
+    def _create(self, name: str, fields: dict, width: int, inverted: Sequence, kind=EXACT) -> None:
+        if name in self._call("list_collections"):
+            return
+        types, schema = self._milvus.DataType, self.client.create_schema(auto_id=False)
+        schema.add_field("id", types.INT64, is_primary=True)
+        for field_name, type in fields.items():
+            options: dict[str, Any] = {"max_length": 65_535} if type == types.VARCHAR else {}
+            if field_name == "box":
+                options, type = {"element_type": type, "max_capacity": 4}, types.ARRAY
+            schema.add_field(field_name, type, **options)
+        schema.add_field("vector", types.FLOAT_VECTOR, dim=width)
+        indexes = self.client.prepare_index_params()
+        self._add_index(indexes, kind)
+        for field_name in inverted:
+            indexes.add_index(field_name, index_type="INVERTED")
+        options = {"schema": schema, "index_params": indexes, "consistency_level": "Strong"}
+        self._call("create_collection", name, **options)
+
+    def _add_index(self, indexes: Any, kind: str) -> None:
+        """Raises: UserError: if the kind is unknown or its parameters are no numbers."""
+        name, *values = kind.split(",")
+        parameters = dict(value.partition("=")[::2] for value in values)
+        if (self.address.lite and name not in LITE_KINDS) or not all(
+            map(str.isdigit, parameters.values())
+        ):
+            raise UserError(
+                f"--kind {kind}: expected {', '.join(LITE_KINDS)}, with parameters as in HNSW,M=32"
+            )
+        numbers = {key: int(value) for key, value in parameters.items()}
+        needed = {"HNSW": {"M": 32, "efConstruction": 200}, "IVF_": {"nlist": 1024}}
+        indexes.add_index(
+            "vector", index_type=name, metric_type="IP", params=needed.get(name[:4], {}) | numbers
+        )
+
+    def change_kind(self, kind: str) -> None:
+        """Build the index of the vectors anew, as another kind."""
+        indexes = self.client.prepare_index_params()
+        self._add_index(indexes, kind)
+        self._call("release_collection", PEOPLE)
+        self._call("drop_index", PEOPLE, "vector")
+        self._call("create_index", PEOPLE, indexes)
+        self._call("load_collection", PEOPLE)
+
+    # --- this writer and others ---
+
+    def sign_in(self, origin: Origin) -> None:
+        """Add this writer.
+
+        Raises:
+            UserError: if another network made the index, or begins to make it at this moment.
+        """
+        text = json.dumps([origin.name, origin.settings, origin.probe.astype(float).tolist()])
+        self._writer = self._row(self.owner, beat=1, origin=text)
+        self._call("insert", WRITERS, [self._writer])
+        try:
+            for made in self._origins():
+                check_same(made, origin, self.address)
+        except UserError:
+            self._call("delete", WRITERS, ids=[self.owner])
+            raise
+
+    def beat(self, end: bool = False) -> None:
+        """Show that this writer is alive, or that it has ended."""
+        self._writer["beat"] = 0 if end else self._writer["beat"] + 1
+        self._call("upsert", WRITERS, [self._writer])
+
+    def _beats_of(self, owners: Collection[int]) -> dict[int, int]:
+        rows = self._of(WRITERS, "id", owners)
+        return dict.fromkeys(owners, 0) | {row["id"]: row["beat"] for row in rows}
+
+    def _dead(self, owners: Collection[int]) -> set[int]:
+        """Return those who have ended, or not beaten for LEASE seconds of this machine's clock."""
+        now, dead = time.monotonic(), set()
+        for owner, beat in self._beats_of(owners).items():
+            if self._beats.get(owner, (None,))[0] != beat:
+                self._beats[owner] = beat, now
+            if not beat or self.address.lite or now - self._beats[owner][1] >= LEASE:
+                dead.add(owner)  # Milvus Lite: one process has opened the file
+        return dead
+
+    def portions(self, sources: Sequence[Source]) -> Iterator[list[Source]]:
+        """Yield sources that this process has claimed, until living writers have all others."""
+        left = list(sources)
+        while left:
+            random.shuffle(left)
+            pictures = [source for source in left if source.every is None]
+            parts = [pictures[i : i + CLAIMED] for i in range(0, len(pictures), CLAIMED)]
+            parts += [[source] for source in left if source.every is not None]
+            left = []
+            for part in parts:
+                won, held = self._claim(part)
+                left += held
+                if won:
+                    yield won
+            if left and self._all_live(left):
+                return
+
+    def _all_live(self, held: Sequence[Source]) -> bool:
+        """Wait until all who hold these sources have beaten again, or one of them is dead."""
+        rows = self._of(SOURCES, "path", map(text_of, held), " and finished == 0")
+        owners = {row["owner"] for row in rows} - {self.owner}
+        before = self._beats_of(owners)
+        while not self._dead(owners):
+            if all(self._beats[owner][0] != before[owner] for owner in owners):
+                return True
+            time.sleep(LEASE / BEATS)
+        return False
+
+    def _claim(self, sources: Sequence[Source]) -> tuple[list[Source], list[Source]]:
+        """Claim sources. Returns those that were won, and those that others hold."""
+        rows, done, held = self._state(sources)
+        tried = [source for source in sources if source not in done | held]
+        for source in tried:
+            epochs = [row["epoch"] for row in rows if row["path"] == text_of(source)]
+            self._own[source] = Version(self._new_version(source, max(epochs, default=0) + 1))
+        if tried:
+            self._call("insert", SOURCES, [self._own[source].row for source in tried])
+        _, done, rivals = self._state(tried)
+        lost = done | rivals
+        self._delete([self._own.pop(source).row["id"] for source in lost])
+        return [source for source in tried if source not in lost], [*held, *rivals]
+
+    def _new_version(self, source: Source, epoch: int) -> dict:
+        every = NONE if source.every is None else source.every
+        file = {"path": text_of(source), "bytes": source.bytes, "changed": source.changed}
+        state = {"finished": 0.0, "samples": 0, "until": NONE, "note": "", "people": 0}
+        claim = {"every": every, "epoch": epoch, "owner": self.owner}
+        return self._row(random.randrange(1, IDS), **file, **claim, **state)
+
+    def _state(self, sources: Sequence[Source]) -> tuple[list[dict], set[Source], set[Source]]:
+        """Return the rows of their paths, the finished ones, and those that living others hold."""
+        rows = self._of(SOURCES, "path", map(text_of, sources))
+        unfinished = [row for row in rows if not row["finished"]]
+        others = {row["owner"] for row in unfinished} - {GONE, self.owner}
+        live = others - self._dead(others)
+        held = {row["path"] for row in unfinished if row["owner"] in live}
+        done = {source_of(row) for row in visible(rows)} & set(sources)
+        return rows, done, {s for s in sources if text_of(s) in held} - done
+
+    # --- adding and removing ---
+
+    def add(self, source: Source, samples: Iterable[Sample], finished=True, note="") -> None:
+        """Add the next samples of a source; link people in consecutive ones, as People.add.
+
+        Raises:
+            UserError: if an embedding is not finite, or another program adds this source.
+        """
+        if source not in self._own and not self._claim([source])[0]:
+            raise UserError(f"--index {self.address}: another program adds {source.path}")
+        version = self._own[source]
+        for sample in samples:
+            self._add_sample(version, sample)
+        version.row["note"] = note
+        if finished:
+            self._finished.append(self._own.pop(source).row)
+        if not self._changing:
+            self._flush()
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Send what is added inside at the end, together."""
+        self._changing = True
+        try:
+            yield
+        finally:
+            self._changing = False
+        self._flush()
+
+    def _add_sample(self, version: Version, sample: Sample) -> None:
+        people, embeddings = sample.people, sample.people.weighted_embeddings
+        if not embeddings.isfinite().all():
+            raise UserError(f"{self.address}: expected finite embeddings to be added, found others")
+        row, linked = version.row, [-1] * len(people.boxes)
+        if sample.time is not None and version.before is not None:
+            linked = link(version.before, people).tolist()
+        first = row["id"] + 1 + row["people"]
+        ids = range(first, first + len(linked))
+        given = [version.tracklets[i] if i >= 0 else id for i, id in zip(linked, ids)]
+        second = NONE if sample.time is None else sample.time
+        self._rows += [
+            {"id": id, "source": row["id"], "tracklet": tracklet, "time": second}
+            | {"box": box, "score": score, "vector": embedding}
+            for id, tracklet, box, score, embedding in zip(
+                ids, given, people.boxes.tolist(), people.scores.tolist(), embeddings.numpy()
+            )
+        ]
+        version.before, version.tracklets = people, given
+        row["until"], row["people"] = second, row["people"] + len(given)
+        row["samples"] += 1
+
+    def _flush(self) -> None:
+        """Send people, then the versions that are finished; delete those that they replace."""
+        rows, finished, self._rows, self._finished = self._rows, self._finished, [], []
+        for start in range(0, len(rows), INSERTED):
+            self._call("insert", PEOPLE, rows[start : start + INSERTED])
+        if finished:
+            now = time.time()
+            self._call("upsert", SOURCES, [row | {"finished": now} for row in finished])
+            self._sweep(self._of(SOURCES, "path", [row["path"] for row in finished]))
+
+    def _sweep(self, rows: Sequence[dict]) -> None:
+        """Delete, of all versions of some paths, those that a visible one has replaced."""
+        best = {row["path"]: row for row in visible(rows)}
+        older = [r for r in rows if r["path"] in best and rank_of(r) < rank_of(best[r["path"]])]
+        self._delete([row["id"] for row in older])
+
+    def _delete(self, versions: Sequence[int]) -> None:
+        for start in range(0, len(versions), IN_FILTER):
+            some = list(versions[start : start + IN_FILTER])
+            self._call("delete", PEOPLE, filter=f"source in {some}")
+            self._call("delete", SOURCES, ids=some)
+
+    def clean(self) -> None:
+        """Delete what killed writers have left: replaced and removed versions."""
+        rows = self._all(SOURCES)
+        self._sweep(rows)
+        gone = [
+            r["id"] for r in rows if r["owner"] == GONE or (self.address.lite and not r["finished"])
+        ]
+        self._delete(gone)
+
+    def release(self) -> None:
+        """Delete the versions that this process has claimed and not finished."""
+        self._delete([version.row["id"] for version in self._own.values()])
+        self._own.clear()
+
+    def remove(self, paths: Iterable[Path]) -> int:
+        """Remove sources and their people; return the number of sources removed."""
+        rows = self._of(SOURCES, "path", map(quoted, paths))
+        if rows:  # invisible first, so that no part of a source is seen
+            self._call("upsert", SOURCES, [row | {"finished": 0.0, "owner": GONE} for row in rows])
+        self._delete([row["id"] for row in rows])
+        return len(visible(rows))
+
+    @staticmethod
+    def _row(id: int, **values) -> dict[str, Any]:
+        """A row of a collection without vectors, which Milvus requires all the same."""
+        return {"id": id, "vector": [0.0, 0.0], **values}
+
+
+@contextmanager
+def writing(
+    address: Address, origin: Origin | None, kind: str | None = None
+) -> Iterator[MilvusWriter]:
+    """Open an index to change it, beside other processes if it is not Milvus Lite's.
+
+    Args:
+        origin: the network; an index is made if there is none. None: any network's index is
+            opened, and must exist.
+        kind: as in HNSW or HNSW,M=32; None: as before, EXACT for a new index.
+    """
+    if origin is None:
+        origin = open_people(address).origin
+    people = MilvusWriter(address)
+    if address.lite and ranks() > 1:
+        raise UserError(f"--index {people.address}: expected one process, found {ranks()} ranks")
+    people.create(len(origin.probe), kind or EXACT)
+    people.sign_in(origin)
+    ended = threading.Event()
+    beating = threading.Thread(target=_beat, args=(people, ended), daemon=True)
+    beating.start()
+    try:
+        if kind and kind != people.kind:
+            people.change_kind(kind)
+        people.clean()
+        yield people
+    finally:
+        ended.set()
+        beating.join()
+        people.release()
+        people.beat(end=True)
+
+
+def _beat(people: MilvusWriter, ended: threading.Event) -> None:
+    while not ended.wait(LEASE / BEATS):
+        with suppress(UserError):  # the writer's own calls report it
+            people.beat()
+
+
+def text_of(source: Source) -> str:
+    return quoted(source.path)
