@@ -167,8 +167,9 @@ class MilvusPeople:
         """Find people near to queries; see engine.index.local.LocalPeople.candidates."""
         hits, bound = self._nearest(queries, count)
         sources = self._sources_of(hits)
-        if any(time.time() - row["finished"] < RECENT for row in sources.values()):
-            hits, bound = self._nearest(queries, count)  # now with all people of these sources
+        recent = [row for row in sources.values() if time.time() - row["finished"] < RECENT]
+        if recent and not self.address.lite:  # seen before all of their people were there, perhaps
+            hits, bound = self._nearest(queries, count)
         people = [_person(hit, sources[hit["source"]]) for hit in hits if hit["source"] in sources]
         return [person for person in people if person.path not in exclude], bound
 
