@@ -16,7 +16,7 @@ from engine.index.gallery_index import GalleryIndex, index_place, open_index, wr
 from engine.index.local import LocalPeople
 from engine.index.milvus import Address, MilvusPeople
 from engine.index.milvus_writer import MilvusWriter
-from engine.index.records import Origin, Sample, Source
+from engine.index.records import Origin, PersonFilter, Sample, Source, camera_path
 from tests.crowds import make_world, moving
 from tests.test_gallery_index import ORIGIN, WIDTH, crowd, fill, units
 from tests.videos import write_video
@@ -91,6 +91,31 @@ def test_answers_are_those_of_the_local_index(lite: Address) -> None:
         assert [p.box for p in found] == [p.box for p in expected]
     assert people.version(WALK.path) == (5000, 3) and people.read_until(WALK.path) == 1.5
     assert people.is_current()
+
+
+def test_filters_select_in_the_database(lite: Address) -> None:
+    local, there = GalleryIndex(), open_index(lite)
+    fill_all(local)
+    for wanted, count in (
+        (PersonFilter(('a "walk" é', "3")), 18),
+        (PersonFilter(after=0.0), 0),
+        (PersonFilter(("7",), before=1.0), 0),
+    ):
+        found = answers(there, units(1, 5), 99, wanted=wanted)
+        assert len(found) == count and found == answers(local, units(1, 5), 99, wanted=wanted)
+
+
+def test_times_of_cameras(cluster: Address) -> None:
+    hall = Source(camera_path("hall"), 0, 0, 0.0)
+    with writing(cluster, ORIGIN) as index:
+        index.people.add(hall, [Sample(one.time + 1e9, one.people) for one in samples(3)])
+        for wanted, count in (
+            (PersonFilter(("hall",), after=1e9 + 0.75), 5),
+            (PersonFilter(after=1e9 + 0.25, before=1e9 + 0.75), 5),
+            (PersonFilter(after=1e9 + 2), 0),
+            (PersonFilter(("gate",)), 0),
+        ):
+            assert len(index.search(units(1, 5), 99, wanted=wanted)) == count
 
 
 def test_more_rows_than_one_answer_has(lite: Address, monkeypatch: pytest.MonkeyPatch) -> None:

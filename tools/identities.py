@@ -16,6 +16,7 @@ from engine.cameras.appearances import read_appearances
 from engine.cameras.forgetting import forget
 from engine.cameras.identities import Identities, choose_similarity, identify, open_identities
 from engine.cameras.persons import known_people, persons_page, table
+from engine.index.gallery_index import index_folder
 from engine.index.local import LocalPeople, open_people, writing
 from engine.index.records import PersonFilter, camera_of
 from engine.search.arguments import add_filters, filter_of

@@ -27,6 +27,7 @@ from engine.cameras.watch import StatusLine, recording, watch, watched_for
 from engine.cameras.watcher import Watcher
 from engine.checkpoint import Checkpoint
 from engine.default_network import network_of
+from engine.index.gallery_index import index_folder
 from engine.index.local import LocalPeople, follow, writing
 from engine.index.records import camera_path
 from engine.index.vectors import EXACT

@@ -22,7 +22,7 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 import numpy as np
 
 from engine.index.local import check_same
-from engine.index.records import IndexedSource, Origin, Person, Source
+from engine.index.records import IndexedSource, Origin, Person, PersonFilter, Source
 from utils.errors import UserError
 from utils.optional import optional
 
@@ -162,18 +162,24 @@ class MilvusPeople:
         return IDS
 
     def candidates(
-        self, queries: np.ndarray, count: int, exclude: Collection[Path] = ()
+        self,
+        queries: np.ndarray,
+        count: int,
+        exclude: Collection[Path] = (),
+        wanted: PersonFilter | None = None,
     ) -> tuple[list[Person], float]:
         """Find people near to queries; see engine.index.local.LocalPeople.candidates."""
-        hits, bound = self._nearest(queries, count)
+        hits, bound = self._nearest(queries, count, _conditions(wanted))
         sources = self._sources_of(hits)
         recent = [row for row in sources.values() if time.time() - row["finished"] < RECENT]
         if recent and not self.address.lite:  # seen before all of their people were there, perhaps
-            hits, bound = self._nearest(queries, count)
+            hits, bound = self._nearest(queries, count, _conditions(wanted))
         people = [_person(hit, sources[hit["source"]]) for hit in hits if hit["source"] in sources]
         return [person for person in people if person.path not in exclude], bound
 
-    def _nearest(self, queries: np.ndarray, count: int) -> tuple[list[dict], float]:
+    def _nearest(
+        self, queries: np.ndarray, count: int, conditions: list[str]
+    ) -> tuple[list[dict], float]:
         """Return rows of people, and the bound as in `candidates`."""
         found: dict[int, dict] = {}
         bound = -np.inf
@@ -183,21 +189,22 @@ class MilvusPeople:
             while more and len(hits) < count:
                 # The best row of each of these tracklets has been found.
                 seen = sorted({hit["tracklet"] for hit in hits})
+                further = [f"tracklet not in {seen}"] if seen else []
                 limit = min(count - len(hits), LIMIT)
-                page = self._search(query, limit, seen)
+                page = self._search(query, limit, " and ".join(conditions + further))
                 hits, more = hits + page, len(page) == limit
             if more:
                 bound = max(bound, hits[-1]["similarity"])
             found |= {hit["id"]: hit for hit in hits}
         return list(found.values()), bound
 
-    def _search(self, query: np.ndarray, limit: int, without: Sequence[int]) -> list[dict]:
+    def _search(self, query: np.ndarray, limit: int, filter: str) -> list[dict]:
         parameters = {"HNSW": {"ef": max(64, limit)}, "IVF_": {"nprobe": 64}}
         (hits,) = self._call(
             "search",
             PEOPLE,
             [query.tolist()],
-            filter=f"tracklet not in {list(without)}" if without else "",
+            filter=filter,
             limit=limit,
             output_fields=["source", "tracklet", "time", "box", "score", "vector"],
             search_params={"metric_type": "IP", "params": parameters.get(self.kind[:4], {})},
@@ -214,6 +221,10 @@ class MilvusPeople:
     def row_of(self, path: Path) -> dict | None:
         """Return the row of a source's visible version; its people's ids follow its own."""
         return next(iter(visible(self._of(SOURCES, "path", [quoted(path)]))), None)
+
+    def pictured(self, tracklets: Sequence[int]) -> dict[int, Person]:
+        """Return no one: pictures of live cameras are kept in the folder of a local index."""
+        return {}
 
     def in_scene(self, path: Path, time: float | None) -> list[Person]:
         """Return the people in a picture (time None), or in the frame of a video at that second."""
@@ -277,8 +288,22 @@ def open_people(address: Address, origin: Origin | None = None) -> MilvusPeople:
     return people
 
 
-def quoted(path: Path) -> str:
-    """Return a path as ASCII text, so that no name needs an escape in a filter."""
+def _conditions(wanted: PersonFilter | None) -> list[str]:
+    """Return filters of PEOPLE that select who is wanted."""
+    if wanted is None:
+        return []
+    conditions = []
+    if wanted.cameras:
+        conditions.append(f"camera in {json.dumps([quoted(name) for name in wanted.cameras])}")
+    if wanted.after is not None or wanted.before is not None:
+        conditions.append(f"clock >= {max(wanted.after or 0.0, 0.0)}")
+    if wanted.before is not None:
+        conditions.append(f"clock <= {wanted.before}")
+    return conditions
+
+
+def quoted(path: Path | str) -> str:
+    """Return a path or name as ASCII text, so that it needs no escape in a filter."""
     return quote(os.fsencode(path), safe="/ ")
 
 

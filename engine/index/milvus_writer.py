@@ -34,9 +34,8 @@ from engine.index.milvus import (
     source_of,
     visible,
 )
-from engine.index.records import Origin, Sample, Source
-from engine.index.tracklets import link
-from models.outputs import Detections
+from engine.index.records import Origin, Sample, Source, camera_name, camera_of
+from engine.index.tracklets import Tracklets
 from utils.errors import UserError
 
 EXACT = "FLAT"
@@ -50,11 +49,10 @@ GONE = 0  # the owner of a version that was removed
 
 @dataclass
 class Version:
-    """A version that this process writes: its row, and the last sample for the tracklets."""
+    """A version that this process writes: its row, and the tracklets of its last samples."""
 
     row: dict[str, Any]
-    before: Detections | None = None
-    tracklets: list[int] = field(default_factory=list)
+    tracklets: Tracklets = field(default_factory=Tracklets)
 
 
 class MilvusWriter(MilvusPeople):
@@ -76,10 +74,11 @@ class MilvusWriter(MilvusPeople):
         types = self._milvus.DataType
         whole, real, text = types.INT64, types.DOUBLE, types.VARCHAR
         person = {"source": whole, "tracklet": whole, "time": real, "score": real, "box": real}
+        person |= {"camera": text, "clock": real}
         version = {"path": text, "bytes": whole, "changed": whole, "every": real, "epoch": whole}
         version |= {"owner": whole, "finished": real, "samples": whole, "until": real}
         version |= {"note": text, "people": whole}
-        self._create(PEOPLE, person, width, ("source", "tracklet"), kind)
+        self._create(PEOPLE, person, width, ("source", "tracklet", "camera"), kind)
         self._create(SOURCES, version, 2, ("path",))
         self._create(WRITERS, {"beat": whole, "origin": text}, 2, ())
 
@@ -234,7 +233,7 @@ class MilvusWriter(MilvusPeople):
             raise UserError(f"--index {self.address}: another program adds {source.path}")
         version = self._own[source]
         for sample in samples:
-            self._add_sample(version, sample)
+            self._add_sample(source, version, sample)
         version.row["note"] = note
         if finished:
             self._finished.append(self._own.pop(source).row)
@@ -251,25 +250,26 @@ class MilvusWriter(MilvusPeople):
             self._changing = False
         self._flush()
 
-    def _add_sample(self, version: Version, sample: Sample) -> None:
+    def _add_sample(self, source: Source, version: Version, sample: Sample) -> None:
         people, embeddings = sample.people, sample.people.weighted_embeddings
         if not embeddings.isfinite().all():
             raise UserError(f"{self.address}: expected finite embeddings to be added, found others")
-        row, linked = version.row, [-1] * len(people.boxes)
-        if sample.time is not None and version.before is not None:
-            linked = link(version.before, people).tolist()
-        first = row["id"] + 1 + row["people"]
-        ids = range(first, first + len(linked))
-        given = [version.tracklets[i] if i >= 0 else id for i, id in zip(linked, ids)]
+        row, linked = version.row, [None] * len(people.boxes)
+        ids = range(row["id"] + 1 + row["people"], row["id"] + 1 + row["people"] + len(linked))
+        if sample.time is not None:
+            linked = version.tracklets.link(sample.time, people)
+        given = [id if number is None else number for number, id in zip(linked, ids)]
+        if sample.time is not None:
+            version.tracklets.add(sample.time, people, given)
         second = NONE if sample.time is None else sample.time
+        clock = NONE if camera_of(source.path) is None else second
+        place = {"source": row["id"], "camera": quoted(camera_name(source.path))}
+        columns = people.boxes.tolist(), people.scores.tolist(), embeddings.numpy()
         self._rows += [
-            {"id": id, "source": row["id"], "tracklet": tracklet, "time": second}
-            | {"box": box, "score": score, "vector": embedding}
-            for id, tracklet, box, score, embedding in zip(
-                ids, given, people.boxes.tolist(), people.scores.tolist(), embeddings.numpy()
-            )
+            {"id": id, "tracklet": tracklet, "box": box, "score": score, "vector": embedding}
+            | {"time": second, "clock": clock, **place}
+            for id, tracklet, box, score, embedding in zip(ids, given, *columns)
         ]
-        version.before, version.tracklets = people, given
         row["until"], row["people"] = second, row["people"] + len(given)
         row["samples"] += 1
 
