@@ -1,5 +1,8 @@
-"""Scenes from disk to batches. Order and flips are pure functions of seed, epoch and index, so
-workers hold no random state and a resumed run sees the batches it would have seen."""
+"""Batches of scenes that are read from disk.
+
+The order of the scenes and their flips are pure functions of seed, epoch and index. Workers
+therefore hold no random state, and a resumed run gets the same batches as an uninterrupted one.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -19,10 +22,11 @@ Batch = tuple[list[Tensor], list[Target]]
 
 
 def scene_pixels(scene: Scene, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """The scene's picture [3, H, W] uint8.
+    """Read the image of a scene, [3, H, W] uint8.
 
-    Raises: UserError: if it cannot be read, or has another size than the annotation file records,
-        so that the boxes belong to another version of it.
+    Raises:
+        UserError: if it cannot be read, or if its size differs from the one in the annotation file,
+            since the boxes then belong to another version of the image.
     """
     image = read_pixels(scene.path, scene.upright, max_pixels)
     height, width = image.shape[1:]
@@ -30,17 +34,25 @@ def scene_pixels(scene: Scene, max_pixels: int = MAX_PIXELS) -> Tensor:
         raise UserError(
             f"{scene.path}: expected {scene.size[0]} x {scene.size[1]} pixels, the width and "
             f"height in the annotation file, found {width} x {height}: its boxes do not belong to "
-            "this picture"
+            "this image"
         )
     return image
 
 
 class SceneDataset(Dataset):
-    """(image [3, H, W] uint8, target) of each scene.
+    """Pairs (image [3, H, W] uint8, target) of scenes.
 
-    With `train`, boxes are clipped to the image, those left without area are dropped, and half of
-    the images are mirrored. Otherwise boxes stay as annotated. `damaged` and `outside` fill up
-    while a loader runs: messages of the images skipped, and boxes dropped by image.
+    Args:
+        train: clip boxes to the image, drop those without area, and mirror half of the images.
+            Otherwise boxes stay as annotated.
+        skip_damaged: a loader replaces a damaged image by the next scene.
+        augmentations: names in `datasets.augment.AUGMENTATIONS`, for training.
+        shares: (number of scenes, share) of each part of the training data; see `epoch_batches`.
+        max_pixels: of an image; larger ones are not decoded.
+
+    Attributes:
+        damaged: name -> message of the images that a loader has skipped.
+        outside: name -> number of boxes that were dropped since they are outside the image.
     """
 
     def __init__(
@@ -64,7 +76,11 @@ class SceneDataset(Dataset):
         return len(self.scenes)
 
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, Target]:
-        """Scene `index`, or (epoch, index); UserError where the image cannot be read."""
+        """Return the scene of an index, or of (epoch, index).
+
+        Raises:
+            UserError: if the image cannot be read.
+        """
         epoch, index = key if isinstance(key, tuple) else (0, key)
         scene = self.scenes[index]
         image = scene_pixels(scene, self.max_pixels)
@@ -87,8 +103,11 @@ class SceneDataset(Dataset):
 
 
 class _Fetcher(Dataset):
-    """What runs in a worker. A damaged image comes back as a message, since an exception would
-    arrive wrapped in the worker's traceback; where it may be skipped, the next scene stands in."""
+    """The part of a loader that runs in workers.
+
+    A damaged image is returned as a message, since an exception would be wrapped in the worker's
+    traceback. With `skip_damaged` the next scene replaces it.
+    """
 
     def __init__(self, data: SceneDataset):
         self.data = data
@@ -101,16 +120,26 @@ class _Fetcher(Dataset):
             try:
                 return index, self.data[epoch, index], damaged
             except UserError as error:
-                if not isinstance(error, PictureError):  # the next one would fail as well
+                if not isinstance(error, PictureError):  # the next image would fail as well
                     return first, None, {self.data.scenes[index].name: str(error)}
                 damaged[self.data.scenes[index].name] = str(error)
         return first, None, damaged
 
 
 class Loader:
-    """Batches (list of images, list of targets) of a dataset, in the order of `keys`. However the
-    iteration ends, no worker is left; UserError where workers cannot go on. pin: they go to a GPU,
-    from memory that no one moves; a run on the CPU must not touch a GPU, which may be full."""
+    """Batches (list of images, list of targets) of a dataset.
+
+    The workers are ended whichever way the iteration ends.
+
+    Args:
+        keys: (epoch, index) of the scenes of each batch.
+        workers: number of processes that read; 0: this process reads.
+        pin: read into pinned memory, for copies to a GPU. It is off on the CPU, since pinning uses
+            the GPU, which may be full.
+
+    Raises:
+        UserError: while iterating, if an image cannot be read or a worker has ended.
+    """
 
     def __init__(
         self,
@@ -127,7 +156,7 @@ class Loader:
             collate_fn=PackedBatch if workers else list,
             worker_init_fn=prepare_worker,
             pin_memory=pin,
-            generator=torch.Generator(),  # else each start draws from the global generator
+            generator=torch.Generator(),  # otherwise the global generator is used
         )
 
     def __len__(self) -> int:
@@ -146,24 +175,25 @@ class Loader:
             raise UserError(next(iter(damaged.values())) + more)
         self.data.damaged |= damaged
         scene = self.data.scenes[index]
-        # A crop leaves out people, too, so that the boxes outside the image cannot be counted.
+        # A crop also removes people, so the boxes outside the image cannot be counted.
         if "crop" not in self.data.augmentations and len(item[1]["boxes"]) < len(scene.boxes):
             self.data.outside[scene.name] = len(scene.boxes) - len(item[1]["boxes"])
 
 
 def epoch_length(shares: Sequence[tuple[int, float]]) -> int:
-    """How many scenes an epoch has: of each part of n scenes and share s, n·s, rounded."""
+    """Return the number of scenes of an epoch: the sum of round(n·s) over the parts of n scenes and
+    share s."""
     return sum(max(round(scenes * share), 1) for scenes, share in shares)
 
 
 def epoch_batches(
     shares: Sequence[tuple[int, float]], batch_size: int, seed: int, epoch: int
 ) -> list[list[int]]:
-    """The indices of an epoch's scenes in its order, cut into batches; the last may be smaller.
+    """Return the indices of the scenes of an epoch in batches, the last of which may be smaller.
 
     Args:
-        shares: (scenes, share) of each part of the training data. A part with a share below 1
-            gives other scenes to each epoch; with a share above 1 it gives scenes repeatedly.
+        shares: (number of scenes, share) of each part of the training data. With a share below 1
+            each epoch contains other scenes of the part; with a share above 1 scenes are repeated.
     """
     start, chosen = 0, []
     for number, (scenes, share) in enumerate(shares):
@@ -186,7 +216,12 @@ def train_loader(
     own: Callable[[list[int]], list[int]] = list,
     pin: bool = False,
 ) -> Loader:
-    """The batches of one epoch from `start_step` on. own: selects the scenes of a batch that this
-    process reads; all of them by default."""
+    """Return the loader of an epoch.
+
+    Args:
+        start_step: number of batches to leave out at the beginning.
+        own: selects the scenes of a batch that this rank reads; by default all.
+        pin: see `Loader`.
+    """
     batches = epoch_batches(data.shares, batch_size, seed, epoch)[start_step:]
     return Loader(data, [[(epoch, i) for i in own(batch)] for batch in batches], workers, pin)

@@ -1,4 +1,4 @@
-"""Tiny datasets in the real layouts, annotation files included, for tests."""
+"""Tiny datasets in the layouts of the published ones, with annotation files."""
 
 import zlib
 from pathlib import Path
@@ -13,7 +13,7 @@ Box = tuple[float, float, float, float]  # x y w h
 
 
 def struct(rows: list[dict]) -> np.ndarray:
-    """[1, n] MATLAB struct array; [0, 0] numbers for no rows, as MATLAB writes them."""
+    """Return a [1, n] MATLAB struct array; without rows, [0, 0] numbers, as MATLAB writes them."""
     if not rows:
         return np.zeros((0, 0))
     array = np.empty((1, len(rows)), [(key, "O") for key in rows[0]])
@@ -23,14 +23,14 @@ def struct(rows: list[dict]) -> np.ndarray:
 
 
 def cell(values: list) -> np.ndarray:
-    """[n, 1] MATLAB cell array."""
+    """Return an [n, 1] MATLAB cell array."""
     array = np.empty((len(values), 1), object)
     array[:, 0] = values
     return array
 
 
 def located(box: Box | None) -> np.ndarray:
-    """An `idlocate`: the smallest unsigned type that holds it, [1, 0] where there is none."""
+    """Return an `idlocate` of the smallest unsigned type that can hold it; [1, 0] without a box."""
     if box is None:
         return np.zeros((1, 0))
     return np.array([box], np.uint8 if max(box) < 256 else np.uint16)
@@ -45,7 +45,7 @@ def write_image(path: Path, size: tuple[int, int] = (64, 48)) -> None:
 def write_protocol(
     path: Path, variable: str, queries: list[tuple[str, Box, list[tuple[str, Box | None]]]]
 ) -> None:
-    """Queries as (image, box, [(gallery image, box or None), ...])."""
+    """Write a protocol; queries: (image, box, [(gallery image, box or None), ...])."""
     path.parent.mkdir(parents=True, exist_ok=True)
 
     def place(name, box, **more):
@@ -75,7 +75,12 @@ def write_cuhk(
     people: list[list[tuple[str, Box]]],
     protocols: dict[int, list],
 ) -> None:
-    """`people`: each training identity's (image, box); `protocols`: size -> see write_protocol."""
+    """Write a dataset in the layout of CUHK-SYSU.
+
+    Args:
+        people: the (image, box) pairs of each training identity.
+        protocols: gallery size -> queries, see `write_protocol`.
+    """
     folder = root / "annotation"
     (folder / "test/train_test").mkdir(parents=True)
     for name in images:
@@ -127,7 +132,12 @@ def write_cuhk(
 def write_prw(
     root: Path, train: dict[str, list], test: dict[str, list], queries: list, newline: str = "\r\n"
 ) -> None:
-    """Frames (without .jpg) as lists of (id, x, y, w, h); queries as (id, x, y, w, h, frame)."""
+    """Write a dataset in the layout of PRW.
+
+    Args:
+        train, test: name of a frame, without .jpg -> list of (id, x, y, w, h).
+        queries: (id, x, y, w, h, name of the frame).
+    """
     (root / "annotations").mkdir(parents=True)
     variables = ("box_new", "anno_file", "anno_previous")
     for i, (name, rows) in enumerate((train | test).items()):
@@ -141,7 +151,12 @@ def write_prw(
 
 
 def write_own(root: Path, train: dict[str, list], test: dict[str, list], camera=None) -> None:
-    """Images as lists of (person_id, x, y, w, h); camera: the name of an image -> its camera."""
+    """Write custom data.
+
+    Args:
+        train, test: name of an image -> list of (person_id, x, y, w, h).
+        camera: function from the name of an image to its camera.
+    """
     for split, images in (("train", train), ("test", test)):
         for name in images:
             write_image(root / name)

@@ -1,4 +1,4 @@
-"""One OUTPUT_DIR: whose it is, what of it may be touched, and where a run in it goes on."""
+"""OUTPUT_DIR: locking, files that are removed, damaged checkpoints, resuming, full disks."""
 
 import builtins
 import errno
@@ -27,16 +27,16 @@ PERIOD = ("SOLVER.CKPT_PERIOD_STEPS", "1")
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A folder with data, a config, a run that was never stopped, and one killed in its 7th step,
-    the third of its second epoch."""
+    """A folder with data, a config, an uninterrupted run, and a run that was killed in its 7th
+    step, the third of its second epoch."""
     folder = make_whole_run(tmp_path_factory.mktemp("folder"))
-    run = Run(folder, "killed", *PERIOD, sabotage=in_step(7, die))
+    run = Run(folder, "killed", *PERIOD, sabotage=InStep(7, die))
     assert run.wait() == -signal.SIGKILL, run.text
     return folder
 
 
-class in_step:  # noqa: N801, it is called like a function
-    """Do something before the n-th step."""
+class InStep:
+    """Call a function before the n-th step."""
 
     def __init__(self, n: int, act: Callable[[], None]):
         self.n, self.act = n, act
@@ -53,12 +53,13 @@ class in_step:  # noqa: N801, it is called like a function
 
 
 def killed(base: Path, out: Path) -> Path:
-    """A copy of the killed run."""
+    """Copy the killed run to `out`; return `out`."""
     shutil.copytree(base / "killed", out)
     return out
 
 
 def refused(run: Run, *said: str) -> None:
+    """Check that a run ends with exit code 2 and one error line that contains `said`."""
     assert run.wait() == 2, run.text
     errors = [line for line in run.text.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and all(part in errors[0] for part in said), run.text
@@ -73,11 +74,11 @@ def content(out: Path) -> dict[str, bytes]:
     }
 
 
-# --- whose it is ---
+# --- one run at a time ---
 
 
 class Wait:
-    """In a step that is not done for a long time."""
+    """Create a marker file, and then wait."""
 
     def __init__(self, marker: Path):
         self.marker = marker
@@ -88,9 +89,10 @@ class Wait:
 
 
 def test_two_runs_do_not_share_it(base, tmp_path):
-    """Nor a run and an evaluation; once the first has died, however it did, its folder is free."""
+    """A second run or evaluation is refused until the first one has ended, even if its workers
+    continue."""
     out = killed(base, tmp_path / "out")
-    waits = in_step(1, Wait(tmp_path / "waits"))
+    waits = InStep(1, Wait(tmp_path / "waits"))
     first = Run(base, out, "--resume", "INPUT.NUM_WORKERS", "1", sabotage=waits)
     while not (tmp_path / "waits").exists():
         assert first.process.is_alive()
@@ -103,10 +105,10 @@ def test_two_runs_do_not_share_it(base, tmp_path):
         ("--eval", "EVAL_USE_CACHE", "True"),
     ):
         other = Run(base, out, *arguments, name="other")
-        refused(other, "in use by process", f"{first.process.pid}")
+        refused(other, f"{first.process.pid}")
         assert content(out) == before
     worker = children(first.process.pid)[0]
-    os.kill(worker, signal.SIGSTOP)  # it cannot notice that the run is gone
+    os.kill(worker, signal.SIGSTOP)  # it does not end with the run
     os.kill(first.process.pid, signal.SIGKILL)
     first.wait()
     run = Run(base, out, "--resume")
@@ -115,10 +117,10 @@ def test_two_runs_do_not_share_it(base, tmp_path):
     os.kill(worker, signal.SIGKILL)
 
 
-# --- what of it may be touched ---
+# --- files in the folder ---
 
 
-def test_only_its_own_beginnings_are_removed(base, tmp_path):
+def test_only_incomplete_files_of_a_run_are_removed(base, tmp_path):
     out = killed(base, tmp_path / "out")
     users = ["my.participants.csv", "notes.part2.txt", "x.part", "epoch_00.pth.part.bak", "a.part0"]
     own = ["epoch_00.pth.part", "best.pth.2.part", "evaluations.jsonl.part", "eval_cache.part3"]
@@ -131,18 +133,18 @@ def test_only_its_own_beginnings_are_removed(base, tmp_path):
     assert not any((out / name).exists() for name in own)
 
 
-def test_what_the_checkpoint_holds_is_not_looked_for(base, tmp_path):
-    """The backbone's first weights may be gone, or the network that they came over."""
+def test_a_resumed_run_does_not_read_initial_weights(base, tmp_path):
+    """The file of the backbone's initial weights may be missing then."""
     out = killed(base, tmp_path / "out")
     run = Run(base, out, "--resume", "BACKBONE.WEIGHTS", "/no/such.pth")
     assert run.wait() == 0, run.text
     assert "BACKBONE.WEIGHTS was '', is '/no/such.pth'" in run.text
     assert evaluations(out) == evaluations(base / "whole")
-    refused(Run(base, tmp_path / "new", "--resume", "BACKBONE.WEIGHTS", "/no/such.pth"), "no such")
+    refused(Run(base, tmp_path / "new", "--resume", "BACKBONE.WEIGHTS", "/no/such.pth"), "such.pth")
 
 
 class Refuse:
-    """The system does not give the newest checkpoint."""
+    """Simulate a system error when the newest checkpoint is opened."""
 
     def __init__(self, number: int):
         self.number = number
@@ -162,23 +164,23 @@ ERRORS = errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENOMEM
 
 
 @pytest.mark.parametrize("number", ERRORS)
-def test_what_cannot_be_read_is_not_damaged(base, tmp_path, number):
+def test_a_checkpoint_that_cannot_be_read_is_not_treated_as_damaged(base, tmp_path, number):
     out = killed(base, tmp_path / "out")
     before = content(out)
     run = Run(base, out, "--resume", sabotage=Refuse(number))
-    refused(run, "epoch_01_step_000002.pth: cannot be read (")
+    refused(run, "epoch_01_step_000002.pth: ", os.strerror(number))
     assert content(out) == before
 
 
-def test_a_folder_in_its_place_is_not_damaged(base, tmp_path):
+def test_a_folder_in_place_of_a_checkpoint_is_an_error(base, tmp_path):
     out = killed(base, tmp_path / "out")
     (out / "epoch_01_step_000002.pth").unlink()
     (out / "epoch_01_step_000002.pth").mkdir()
-    refused(Run(base, out, "--resume"), "epoch_01_step_000002.pth", "found a folder")
+    refused(Run(base, out, "--resume"), "epoch_01_step_000002.pth")
 
 
-def test_nothing_whole_is_not_a_start(base, tmp_path):
-    """Neither where all checkpoints are damaged, nor where none is left beside what they led to."""
+def test_a_run_without_an_undamaged_checkpoint_is_not_started_again(base, tmp_path):
+    """All checkpoints are damaged, or only best.pth and the evaluations are left."""
     out = killed(base, tmp_path / "out")
     for path in out.glob("epoch_*.pth"):
         path.write_bytes(path.read_bytes()[:3000])
@@ -188,11 +190,11 @@ def test_nothing_whole_is_not_a_start(base, tmp_path):
         assert content(out) == before
     for path in out.glob("epoch_*.pth"):
         path.unlink()
-    refused(Run(base, out, "--resume"), "holds best.pth, evaluations.jsonl, but no checkpoint")
-    refused(Run(base, out), "holds best.pth, evaluations.jsonl of an earlier run")
+    refused(Run(base, out, "--resume"), "best.pth, evaluations.jsonl", "--ckpt FILE")
+    refused(Run(base, out), "best.pth, evaluations.jsonl", "--resume")
 
 
-def test_an_earlier_damaged_one_is_in_nobodys_way(base, tmp_path):
+def test_a_second_damaged_checkpoint_gets_another_name(base, tmp_path):
     out = killed(base, tmp_path / "out")
     newest = out / "epoch_01_step_000002.pth"
     newest.write_bytes(b"damaged")
@@ -203,11 +205,11 @@ def test_an_earlier_damaged_one_is_in_nobodys_way(base, tmp_path):
     assert differences(out, base / "whole") == []
 
 
-# --- what is not finite ---
+# --- NaN and Inf ---
 
 
 class Poison:
-    """After the n-th step something of the run is not finite."""
+    """Set one value of the run's state to infinity after the n-th step."""
 
     def __init__(self, n: int, what: str):
         self.n, self.what = n, what
@@ -229,9 +231,9 @@ class Poison:
 
 
 @pytest.mark.parametrize("what", [".weight", "running_var", "oim.lut", "momentum"])
-def test_what_is_not_finite_is_not_saved(base, tmp_path, what):
+def test_a_state_that_is_not_finite_is_not_saved(base, tmp_path, what):
     run = Run(base, tmp_path / "out", *PERIOD, sabotage=Poison(3, what))
-    refused(run, what, "not finite after epoch 0, step 3", "epoch_00_step_000002.pth")
+    refused(run, what, "epoch 0, step 3", "epoch_00_step_000002.pth")
     run = Run(base, tmp_path / "out", "--resume")
     assert run.wait() == 0, run.text
     assert differences(tmp_path / "out", base / "whole") == []
@@ -242,8 +244,8 @@ def gpu_is_full() -> None:
 
 
 def test_a_batch_that_is_too_large(base, tmp_path):
-    """What needs less memory is said, and what was learnt before is there."""
-    run = Run(base, tmp_path, *PERIOD, sabotage=in_step(3, gpu_is_full))
+    """The message names options that need less memory, and earlier checkpoints remain."""
+    run = Run(base, tmp_path, *PERIOD, sabotage=InStep(3, gpu_is_full))
     refused(run, "INPUT.BATCH_SIZE_TRAIN 3", "epoch 1, step 3", "SOLVER.ACCUMULATE")
     run = Run(base, tmp_path, "--resume", *PERIOD)
     assert run.wait() == 0 and "epoch_00_step_000002.pth" in run.text, run.text
@@ -272,12 +274,12 @@ def test_a_checkpoint_that_is_not_finite_is_damaged(base, tmp_path):
     save_file(saved, newest)
     run = Run(base, out, "--resume")
     assert run.wait() == 0, run.text
-    assert "roi_heads.oim.lut is not finite; renamed" in run.text
+    assert "roi_heads.oim.lut" in run.text and f"{newest.name}.damaged" in run.text
     assert differences(out, base / "whole") == []
-    refused(Run(base, out, "--eval", "--ckpt", str(newest) + ".damaged"), "lut is not finite")
+    refused(Run(base, out, "--eval", "--ckpt", f"{newest}.damaged"), "roi_heads.oim.lut")
 
 
-# --- where a run goes on ---
+# --- resuming ---
 
 
 @pytest.mark.parametrize(
@@ -297,7 +299,7 @@ def test_another_order_within_an_epoch(base, tmp_path, change):
 
 
 class Fewer:
-    """The dataset has lost images."""
+    """Remove images from the training data, up to the first `left`."""
 
     def __init__(self, left: int):
         self.left = left
@@ -325,13 +327,13 @@ def test_a_dataset_that_lost_images(base, tmp_path):
     shutil.copy(base / "whole" / "epoch_00.pth", out)
     run = Run(base, out, "--resume", sabotage=Fewer(6))
     assert run.wait() == 0, run.text
-    assert "data changed since" in run.text and "images were 12, are 6" in run.text
+    assert "images were 12, are 6" in run.text
     steps = [step for step, _ in scalars(out)["loss/total"]]
     assert steps == [0, 1, 2, 3, 4, 5]
     assert [step for step, _ in scalars(out)["eval/search/mAP"]] == [4, 6]
 
 
-def test_evaluations_of_a_lost_epoch_are_made_anew(base, tmp_path):
+def test_evaluations_of_a_damaged_epoch_are_repeated(base, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(base / "whole", out)
     (out / "epoch_01.pth").write_bytes(b"damaged")
@@ -351,29 +353,29 @@ def small_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 
 
-def test_an_evaluation_leaves_nothing_half_done(base, tmp_path):
+def test_an_evaluation_leaves_no_incomplete_file(base, tmp_path):
     evaluation = "--eval", "--ckpt", base / "whole" / "best.pth"
     refused(Run(base, tmp_path, *evaluation, sabotage=small_files), str(tmp_path), "too large")
     assert {path.name for path in tmp_path.iterdir()} == {".lock"}
 
 
 def test_a_disk_that_became_read_only(tmp_path, monkeypatch):
-    """What was begun cannot even be removed."""
+    """The incomplete file cannot be removed either."""
 
     def read_only(*_, **__) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(os, "fsync", read_only)
     monkeypatch.setattr(Path, "unlink", read_only)
-    with pytest.raises(UserError, match="a.pth: cannot be written .Read-only file system"):
+    with pytest.raises(UserError, match="a.pth: .*Read-only file system"):
         save_file({}, tmp_path / "a.pth")
 
 
-def test_a_full_disk_is_called_so(tmp_path, monkeypatch):
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
     def full(number: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match="a.pth: cannot be written .the disk is full"):
+    with pytest.raises(UserError, match="a.pth: .*disk is full"):
         save_file({}, tmp_path / "a.pth")
     assert not list(tmp_path.iterdir())

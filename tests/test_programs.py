@@ -206,15 +206,15 @@ BAD = {
     "a cache of another checkpoint": (
         "base",
         "--eval --ckpt {0}/teacher/best.pth EVAL_USE_CACHE True OUTPUT_DIR {0}/student",
-        ["{0}/student/eval_cache.pth", "weights: expected"],
+        ["{0}/student/eval_cache.pth", "weights"],
     ),
-    "a file for a folder": (
+    "a file instead of a folder": (
         "base",
         "--eval --ckpt {0}/teacher/best.pth OUTPUT_DIR {0}/tiny.yaml",
         ["OUTPUT_DIR", "{0}/tiny.yaml"],
     ),
     "momentum of one": ("base", "SOLVER.OPTIMIZER adamw SOLVER.MOMENTUM 1.0", ["SOLVER.MOMENTUM"]),
-    "cold temperature": ("base", "DISTILLER.LD.TEMPERATURE 0.0", ["DISTILLER.LD.TEMPERATURE"]),
+    "temperature of zero": ("base", "DISTILLER.LD.TEMPERATURE 0.0", ["DISTILLER.LD.TEMPERATURE"]),
     "negative weight": ("base", "SOLVER.LOSS_WEIGHTS.OIM -1.0", ["SOLVER.LOSS_WEIGHTS.OIM"]),
     "other embeddings": (
         "ddps",
@@ -222,7 +222,7 @@ BAD = {
         "['cd'] DISTILLER.CD.FORM contrastive MODEL.EMBEDDING_SIZE 8",
         ["DISTILLER.CD.FORM", "16", "8"],
     ),
-    "a device of no use": ("base", "DEVICE meta", ["DEVICE meta"]),
+    "a device without computation": ("base", "DEVICE meta", ["DEVICE meta"]),
     "no cache": ("base", "--eval EVAL_USE_CACHE True OUTPUT_DIR {0}/new", ["eval_cache.pth"]),
 }
 PROGRAMS = {"base": train_base, "ddps": train_ddps}
@@ -230,7 +230,7 @@ PROGRAMS = {"base": train_base, "ddps": train_ddps}
 
 @pytest.fixture
 def refuse(base, tmp_path, monkeypatch, capsys):
-    """Run a program in this process, and return the error message, which is one line."""
+    """A function that runs a program in this process and returns its error line."""
 
     def call(program: str, *arguments: str) -> str:
         module = PROGRAMS[program]
@@ -304,7 +304,7 @@ def test_no_training_images(refuse, copy):
 
 
 def test_a_closed_output_pipe_is_no_error():
-    """As with `| head`. Another broken pipe is a defect and raises."""
+    """The pipe is closed as by `| head`. A BrokenPipeError of other origin is raised."""
     for work, code, said in (
         ("print(*range(100000))", 141, b""),
         ("(_ for _ in ()).throw(BrokenPipeError(32, 'mine'))", 1, b"mine"),

@@ -56,8 +56,10 @@ OWNERS = {"train_step": TrainStep, "workers": datasets.workers, "run": engine.ru
 
 
 class WhileAwaited:
-    """Send a signal to the group while the run waits for a batch that never arrives: reading the
-    fifth image of a process does not end, or that process is stopped."""
+    """Send a signal to the group while the run waits for a batch that never arrives.
+
+    The process that reads its fifth image waits or is stopped.
+    """
 
     def __init__(self, act: Callable[[], None], number: int, marker: Path):
         self.act, self.number, self.marker = act, number, marker
@@ -72,14 +74,14 @@ class WhileAwaited:
                 self.act()
             return read(data, key)
 
-        def tell() -> None:
+        def send() -> None:
             while not self.marker.exists():
                 time.sleep(0.05)
             time.sleep(0.5)
             os.killpg(0, self.number)
 
         SceneDataset.__getitem__ = stuck
-        threading.Thread(target=tell, daemon=True).start()
+        threading.Thread(target=send, daemon=True).start()
 
 
 def sleep() -> None:
@@ -91,7 +93,7 @@ def stop_process() -> None:
 
 
 def all_gone(group: int) -> bool:
-    """Whether all processes of the group end within ten seconds."""
+    """Return True if all processes of the group end within ten seconds."""
     for _ in range(100):
         try:
             os.killpg(group, 0)
@@ -102,7 +104,7 @@ def all_gone(group: int) -> bool:
 
 
 def ends(run: Run, number: int, saved: str = "") -> None:
-    """The run ends by a signal with one line that names it and the file `saved`."""
+    """Check that the run ends by a signal, with one line that names it and the file `saved`."""
     assert run.wait() == 128 + number, run.text
     name = f"{signal.Signals(number).name}:"
     (line,) = [line for line in run.text.splitlines() if name in line]
@@ -149,7 +151,7 @@ def test_a_signal_ends_start_and_evaluation_at_once(base, tmp_path, place):
 
 
 def test_repeated_signals_of_launchers_are_one_signal(base, tmp_path):
-    """`timeout -s INT` sends it twice; launchers forward SIGTERM to a group that has it already."""
+    """`timeout -s INT` sends SIGINT twice; launchers forward SIGTERM to a group that has got it."""
     numbers = signal.SIGINT, signal.SIGINT
     run = Run(base, tmp_path / "int", sabotage=ToGroup("train_step", "step", 3, *numbers))
     ends(run, signal.SIGINT, f"{tmp_path}/int/epoch_00_step_000003.pth")
@@ -170,7 +172,7 @@ def test_a_second_ctrl_c_ends_at_once(base, tmp_path, first):
 
 
 def has_handler(pid: int, number: signal.Signals) -> bool:
-    """Whether a process has a handler for the signal."""
+    """Return True if a process has a handler for the signal."""
     caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())[1]
     return bool(int(caught, 16) >> (number - 1) & 1)
 
@@ -194,7 +196,7 @@ def test_a_signal_in_the_first_seconds(base, tmp_path, number, seconds):
 
 
 def _wait(answered: bool) -> None:
-    """A rank that receives a signal in a call that does not return."""
+    """Receive a signal within a call that does not return; `answered`: see Signals."""
     signals = Signals(patience=0.5)
     signals.answered = answered
     with signals.install(), signals.defer():

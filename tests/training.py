@@ -42,7 +42,7 @@ FORKS.set_forkserver_preload(["tests.training"])
 
 
 def make_data(folder: Path, frames: int = 15) -> Path:
-    """Write a dataset, four fifths of it for training, and a config. Returns the dataset's root."""
+    """Write a dataset, four fifths of it for training, and a config; return the dataset's root."""
     write_dataset(
         str(folder / "data"),
         identities=9,
@@ -57,7 +57,7 @@ def make_data(folder: Path, frames: int = 15) -> Path:
 
 
 def make_whole_run(folder: Path) -> Path:
-    """Write data, a config and an uninterrupted run into `folder`, and return it."""
+    """Write data, a config and an uninterrupted run into `folder`; return the folder."""
     make_data(folder)
     run = Run(folder, "whole")
     assert run.wait() == 0, run.text
@@ -65,10 +65,12 @@ def make_whole_run(folder: Path) -> Path:
 
 
 class Run:
-    """One start of a program in a process of its own.
+    """A program that runs in a process of its own.
 
-    sabotage: called before the program, in its process; env: environment variables; name: of the
-    file with its output, for simultaneous runs.
+    Args:
+        sabotage: called before the program, in its process.
+        env: environment variables.
+        name: of the file with its output, for simultaneous runs.
     """
 
     def __init__(
@@ -101,11 +103,11 @@ class Run:
         self.process.start()
 
     def wait(self) -> int:
-        """The exit code, negative for a signal's number."""
+        """Wait for the end; return the exit code, or the negative number of a signal."""
         self.process.join(120)
         if self.process.exitcode is None:
             self.process.kill()
-            raise AssertionError("the program does not end")
+            raise AssertionError("the program has not ended")
         return self.process.exitcode
 
     @property
@@ -114,7 +116,7 @@ class Run:
 
 
 def rank_environments(count: int) -> list[dict[str, str]]:
-    """The environment variables that torchrun sets for each rank."""
+    """Return the environment variables that torchrun sets for each rank."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -123,7 +125,7 @@ def rank_environments(count: int) -> list[dict[str, str]]:
 
 
 def run_ranks(count: int, *args, **options) -> list[Run]:
-    """The same run on several ranks, connected as by torchrun. Returns when all have ended."""
+    """Run the same program on several ranks, connected as by torchrun, until all have ended."""
     runs = [Run(*args, env=env, **options) for env in rank_environments(count)]
     for started in runs:
         started.wait()
@@ -141,7 +143,7 @@ def _main(
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
     multiprocessing.set_start_method(
         "fork", force=True
-    )  # as in a program of its own, not as in the server
+    )  # the default of a program, not of a server
     sys.argv = command
     if sabotage:
         sabotage()
@@ -156,7 +158,7 @@ def fix_regions() -> None:
 
 
 def children(pid: int) -> list[int]:
-    """The running processes that a process has started."""
+    """Return the running child processes of a process."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
@@ -165,7 +167,7 @@ def die() -> None:
 
 
 def scalars(out: Path) -> dict[str, list[tuple[int, float]]]:
-    """All TensorBoard curves except times, with repeated points if a point was written twice."""
+    """Return all TensorBoard curves except times; a point that was written twice is in it twice."""
     events = EventAccumulator(str(out), {"scalars": 0}).Reload()
     return {
         tag: [(e.step, e.value) for e in events.Scalars(tag)]
@@ -179,7 +181,7 @@ def evaluations(out: Path) -> list[dict]:
 
 
 def same(a, b) -> bool:
-    """Nested dicts and lists of tensors and numbers are equal to the bit."""
+    """Return True if nested dicts and lists of tensors and numbers are equal to the bit."""
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if isinstance(a, (list, tuple)):
@@ -188,13 +190,13 @@ def same(a, b) -> bool:
 
 
 def state(path: Path) -> dict:
-    """The content of a checkpoint except its config, which contains the folder's name."""
+    """Return the content of a checkpoint except its config, which contains the folder's name."""
     saved = torch.load(path, weights_only=True)
     return {key: value for key, value in saved.items() if key != "config"}
 
 
 def differences(a: Path, b: Path, last: str = "epoch_01.pth") -> list[str]:
-    """Names of the parts in which two finished runs differ."""
+    """Return the names of the parts in which two finished runs differ."""
     checks = {
         "last checkpoint": lambda out: state(out / last),
         "best checkpoint": lambda out: state(out / "best.pth"),

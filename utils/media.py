@@ -1,9 +1,9 @@
-"""Pictures as pixels, the one place where they enter: as a person sees them in a viewer.
+"""Reading of images, as a viewer shows them. No other module decodes images.
 
-8 bits a channel, RGB. Transparency and palettes are shown on white, 16-bit grey is scaled, of an
-animation the first frame counts. `upright` follows the orientation that phones write into EXIF.
-People's own pictures are read upright, own data too. Images of a published dataset are not: its
-boxes count stored pixels, as the published loaders do (docs/faithful.md).
+The result is RGB with 8 bits per channel. Transparent pixels become white, 16-bit grey is scaled,
+and the first frame of an animation is used. With `upright` the EXIF orientation, which phones
+write, is applied: to the images of users and custom data. It is not applied to the images of
+published datasets, since their boxes refer to stored pixels (docs/faithful.md).
 """
 
 import errno
@@ -30,16 +30,16 @@ try:
 except ImportError:  # only some users have such pictures: `_reason` says what is missing
     pass
 
-LONGEST = 50  # a picture is at most so many times as long as wide
-# The formats that Pillow may open. Some others start a program (EPS and WMF: Ghostscript) or are
-# names without a decoder.
+LONGEST = 50  # maximum ratio of the longer to the shorter side
+# The formats that Pillow may open. Of the others, some start a program (EPS and WMF: Ghostscript)
+# and some have no decoder.
 FORMATS = {
     *("AVIF", "BMP", "CUR", "DCX", "DDS", "DIB", "GIF", "HEIF", "ICNS", "ICO", "IM", "JPEG"),
     *("JPEG2000", "MPO", "MSP", "PCX", "PIXAR", "PNG", "PPM", "PSD", "QOI", "SGI", "SUN"),
     *("TGA", "TIFF", "WEBP", "XBM", "XPM"),
 }
 HEIC = {".heic", ".heif", ".hif"}
-TURNS = {  # EXIF's orientation -> how the stored pixels become upright ones
+TURNS = {  # EXIF orientation -> operation that makes the stored pixels upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -51,8 +51,10 @@ TURNS = {  # EXIF's orientation -> how the stored pixels become upright ones
 
 
 class PictureError(UserError):
-    """The file is missing or is no whole picture: its own fault, others can still be read. (What
-    this machine cannot read, for want of permission or memory, is a plain UserError.)"""
+    """An error of one image, which is missing, damaged or too large; others can still be read.
+
+    A file that cannot be read for lack of permission or memory raises a plain UserError instead.
+    """
 
 
 def readable_formats() -> list[str]:
@@ -66,12 +68,12 @@ def open_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Ima
     """Open a picture with Pillow; only its header is read.
 
     Raises:
-        PictureError: if the file is missing, damaged, no picture, has more than `max_pixels` pixels
-            or an aspect ratio above LONGEST; also if decoding within the block finds damage.
-        UserError: if the system cannot read it, for want of permission or memory.
+        PictureError: if the file is missing, damaged or no image, or has more than `max_pixels`
+            pixels or an aspect ratio above LONGEST; also if decoding within the block fails.
+        UserError: if the system cannot read it, for lack of permission or memory.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe or a device may never end
+        if not stat.S_ISREG(os.stat(path).st_mode):  # reading from a pipe may never end
             raise PictureError(f"{path}: expected a picture, found no regular file")
         with Image.open(path, formats=readable_formats()) as image:
             check_size(path, *image.size, max_pixels)
@@ -80,8 +82,8 @@ def open_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Ima
         raise
     except FileNotFoundError:
         raise PictureError(f"{path}: missing image") from None
-    except Exception as error:  # each of Pillow's decoders has its own kinds
-        code = getattr(error, "errno", None)  # EINVAL: a place that the file itself names
+    except Exception as error:  # Pillow's decoders raise many types
+        code = getattr(error, "errno", None)  # EINVAL: a wrong offset within the file
         if no_memory(error) or code not in (None, errno.EINVAL):
             raise UserError(f"{path}: cannot be read ({reason_of(error)})") from None
         raise PictureError(f"{path}: {_reason(path, error)}") from None
@@ -94,14 +96,14 @@ def _reason(path: str | Path, error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         if Path(path).suffix.lower() in HEIC and ".heic" not in Image.registered_extensions():
             return "needs the package pillow-heif; install it with pip install pillow-heif"
-        return "damaged image (none that Pillow knows)"
+        return "damaged image (of no known format)"
     return f"damaged image ({said})"
 
 
 def read_pixels(path: str | Path, upright: bool, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Decode a picture to [3, H, W] uint8, RGB.
 
-    torchvision decodes colour JPEGs that need no rotation: the same bits as Pillow in half the
+    torchvision decodes colour JPEGs that need no rotation: to the same bits as Pillow in half the
     time. Pillow decodes all others, and those that torchvision refuses.
     """
     if (decoded := _read_jpeg(path, upright, max_pixels)) is not None:
@@ -123,7 +125,7 @@ def _read_jpeg(path: str | Path, upright: bool, max_pixels: int) -> Tensor | Non
 
 
 def read_picture(path: str | Path, upright: bool, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode a picture to an RGB image; errors as in open_picture."""
+    """Decode a picture to an RGB image. It raises the errors of `open_picture`."""
     with open_picture(path, max_pixels) as image:
         image.load()
         return to_rgb(image, upright)
@@ -138,7 +140,11 @@ def picture_size(path: str | Path, upright: bool, max_pixels: int = MAX_PIXELS) 
 
 
 def check_size(path: str | Path, width: int, height: int, max_pixels: int) -> None:
-    """Raises: PictureError: if a picture or frame of this size is too large or too narrow."""
+    """Check the size of an image or a frame.
+
+    Raises:
+        PictureError: if it has too many pixels or is too narrow.
+    """
     if width * height > max_pixels:
         raise PictureError(
             f"{path}: expected at most {max_pixels:,} pixels (INPUT.MAX_PIXELS), found "
@@ -146,8 +152,8 @@ def check_size(path: str | Path, width: int, height: int, max_pixels: int) -> No
         )
     if max(width, height) > LONGEST * min(width, height):
         raise PictureError(
-            f"{path}: expected a picture at most {LONGEST} times as long as wide, found "
-            f"{width} x {height} pixels, whose shorter side would vanish"
+            f"{path}: expected a longer side of at most {LONGEST} times the shorter one, found "
+            f"{width} x {height} pixels"
         )
 
 
@@ -158,18 +164,18 @@ def orientation(path: str | Path) -> int:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's 1 to 8, and 1 where it says nothing that can be read. Pillow itself turns TIFFs."""
+    """Return the EXIF orientation, or 1 if there is none. Pillow itself rotates TIFFs."""
     if image.format == "TIFF":
         return 1
     try:
         found = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # a damaged EXIF does not spoil the pixels
+    except Exception:  # the pixels can be read although EXIF is damaged
         return 1
     return found if found in TURNS else 1
 
 
 def to_rgb(image: Image.Image, upright: bool) -> Image.Image:
-    """An opened image of any mode as RGB, turned as EXIF says where `upright`."""
+    """Convert an opened image of any mode to RGB; with `upright`, apply its EXIF orientation."""
     turn = TURNS.get(_orientation(image)) if upright else None
     picture = _rgb(image)
     return picture if turn is None else picture.transpose(turn)
@@ -185,9 +191,12 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """[H, W] grey of any type and range -> uint8. Values up to 65535 lose their lower bits, as
-    Pillow reads 16-bit colours; up to 255 or 4095 they were 8 or 12 bits, kept in more. Floats up
-    to 1 are shares, and any other range is stretched."""
+    """Convert [H, W] grey values of any type and range to uint8.
+
+    Values up to 255, 4095 and 65535 are taken as 8, 12 and 16 bits, whose lower bits are dropped,
+    as Pillow does in 16-bit colours. Floats up to 1 are multiplied by 255. Any other range is
+    stretched to 0 to 255.
+    """
     shares = values.dtype.kind == "f"
     values = values.astype(np.float64)
     finite = values[np.isfinite(values)]

@@ -1,4 +1,4 @@
-"""Where pictures and videos lie: files, and folders with all that is in them."""
+"""Images and videos in files and folders."""
 
 import os
 import re
@@ -18,12 +18,17 @@ PICTURE, VIDEO = "picture", "video"
 VIDEOS = re.compile(
     r"\.(mp4|m4v|mov|avi|mkv|webm|mpe?g|mpe|m2v|m?ts|m2ts|wmv|asf|flv|f4v|3gp|3g2|ogv|vob|mxf"
     r"|mjpe?g|h?26[45]|hevc|y4m|dav|mod|tod|m2p|ivf|dv|divx|ogm)",
-)  # a suffix
+)  # suffixes
 
 
 @dataclass(frozen=True)
 class MediaFile:
-    """A picture or a video; name: how it is told, its path within the source it was found in."""
+    """An image or a video.
+
+    Attributes:
+        name: for messages, its path within the source that contains it.
+        kind: PICTURE or VIDEO.
+    """
 
     path: Path
     name: str
@@ -32,7 +37,7 @@ class MediaFile:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A file or folder that was not taken, and why."""
+    """A file or folder that is not used, and the reason."""
 
     name: str
     reason: str
@@ -44,11 +49,22 @@ def walk(
     kinds: Collection[str] = (PICTURE,),
     out: Path | None = None,
 ) -> tuple[list[MediaFile], list[LeftOut]]:
-    """The media of these kinds in the sources (files, folders with their sub-folders), each once,
-    in the order of their names, and what was left out. Hidden files are, and what lies in `out`,
-    which earlier results are in; a file or folder that is itself a source is taken whatever its
-    name, and as a video if it can be read as one. UserError where a source does not exist; what:
-    the option that named it."""
+    """Find the images and videos in files and folders, including subfolders.
+
+    Args:
+        sources: files and folders. A file that is itself a source is used whatever its name is, and
+            as a video if it can be read as one.
+        what: the option that names the sources, for messages.
+        kinds: PICTURE, VIDEO or both.
+        out: a folder of earlier results, which is left out.
+
+    Returns:
+        The media, each once, in the order of their names, and what was left out: other files and
+        hidden ones.
+
+    Raises:
+        UserError: if a source does not exist.
+    """
     found: dict[Path, MediaFile] = {}
     left: list[LeftOut] = []
     for source in sources:
@@ -64,7 +80,8 @@ def walk(
 
 
 def kind_of(path: Path) -> str | None:
-    """PICTURE, VIDEO or None: by its suffix, or where that says nothing by its first bytes."""
+    """Return PICTURE, VIDEO or None by the suffix of a file, or by its content if the suffix is
+    unknown."""
     if VIDEOS.fullmatch(path.suffix.lower()):
         return VIDEO
     if without_suffix(path.name) != path.name:
@@ -72,12 +89,12 @@ def kind_of(path: Path) -> str | None:
     try:
         with Image.open(path, formats=readable_formats()):
             return PICTURE
-    except Exception:  # it is no picture, whatever the decoders say
+    except Exception:  # Pillow's decoders raise many types
         return None
 
 
 def without_suffix(name: str) -> str:
-    """A name without the suffix of a picture, if it has one."""
+    """Return a name without its suffix if that is one of images."""
     stem, suffix = os.path.splitext(name)
     format = Image.registered_extensions().get(suffix.lower())
     known = suffix.lower() in HEIC or (format in Image.OPEN and format in FORMATS)
@@ -85,7 +102,7 @@ def without_suffix(name: str) -> str:
 
 
 def told(left: Iterable[LeftOut], shown: int = 5) -> list[str]:
-    """One line for each reason, with the first names: "left out, hidden: 2 (._a.jpg, ._b.jpg)"."""
+    """Return one line per reason with the first names: "left out, hidden: 2 (._a.jpg, …)"."""
     names: dict[str, list[str]] = {}
     for one in left:
         names.setdefault(printable(one.reason), []).append(printable(one.name))
@@ -105,7 +122,7 @@ def unread(medium: MediaFile, error: Exception) -> LeftOut:
 def _files(
     source: Path, what: str, out: Path | None, left: list[LeftOut]
 ) -> Iterator[tuple[Path, str]]:
-    """The regular files of a source, with their names within it."""
+    """Yield the regular files of a source, with their names within it."""
     try:
         mode = os.stat(source).st_mode
     except FileNotFoundError:
@@ -124,7 +141,11 @@ def _files(
 def _inside(
     folder: Path, source: Path, left: list[LeftOut], seen: dict[tuple[int, int], str]
 ) -> Iterator[tuple[Path, str]]:
-    """seen: folders not to enter and why, so that links in a circle end."""
+    """Yield the files in a folder of a source.
+
+    Args:
+        seen: key -> reason of the folders that are not entered; this ends cycles of links.
+    """
     try:
         key, names = _key(os.stat(folder)), sorted(os.listdir(folder))
     except OSError as error:

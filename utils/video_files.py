@@ -1,11 +1,11 @@
 """Video files, decoded from a given second on. Only this module uses PyAV.
 
-Seeks are not reliable: in MPEG-TS and MPEG-PS PyAV lands behind the wanted place, or gives other
-times than without a seek, and in fragmented MP4 and FLV it does so now and then
-(findings/pyav_seek.sh). A seek is therefore made only in an MP4 that lists all its samples. Any
-other file is read from its start, but decoded only from the last key frame before the wanted
-second: about 300 MB are read in a second. In both cases the first decoded frame shows where it
-began. If this is too late, decoding begins further back, and at last at the start.
+Seeks are not reliable: in MPEG-TS and MPEG-PS, and sometimes in fragmented MP4 and FLV, PyAV seeks
+beyond the requested position or returns other times than without a seek (findings/pyav_seek.sh).
+Therefore a seek is made only in an MP4 that lists all its samples. Any other file is read from its
+start, at about 300 MB per second, but decoded only from the last key frame before the requested
+second. In both cases the time of the first decoded frame is checked. If it is too late, decoding
+begins further back, and finally at the start.
 """
 
 import errno
@@ -31,9 +31,9 @@ FORMATS = (
 
 MARGIN = 2e-3  # seconds; decoding begins at least this long before the frames that are asked for
 WINDOW = 2  # seconds within which frames are stored in another order than they are shown in
-LEAP = 10  # seconds; a longer way forward may be the return from a wrong time
+LEAP = 10  # seconds; a larger step forward may be the return from a wrong time
 NUDGE = Fraction(1, 100_000)  # seconds between frames that share one time
-WAITING = 64 << 20  # bytes of packets that are kept until the wanted second is reached
+WAITING = 64 << 20  # bytes of packets that are kept until the requested second is reached
 # Of recordings in these forms that were joined byte by byte, FFmpeg reads the first alone.
 FIRST_ONLY = ("mov", "flv", "asf")
 PADDING = 8 << 20  # pixels that a decoder may add to a frame; FFmpeg's limit includes them
@@ -43,9 +43,11 @@ HEAD = 12  # bytes with which recordings of one kind begin
 class Video:
     """An open video file.
 
-    damaged: seconds at which a frame could not be decoded; incomplete: seconds at which a packet is
-    marked as incomplete, though it may have been decoded; unplaced: number of frames whose time
-    cannot be right, or for which none is known; others: number of further video streams.
+    Attributes:
+        damaged: seconds at which a frame could not be decoded.
+        incomplete: seconds at which a packet is marked as incomplete; it may have been decoded.
+        unplaced: number of frames whose time is wrong or unknown.
+        others: number of further video streams.
     """
 
     def __init__(self, path: Path, container: Any, stream: Any, others: int):
@@ -57,15 +59,15 @@ class Video:
         self._joints: set[int] = set()  # pts at which another recording begins
         self._start = stream.start_time or 0
         self._step = 1 / Fraction(stream.guessed_rate or stream.average_rate or 25)  # seconds
-        # Neither has pts: FFmpeg invents them, wrongly where frames are reordered.
+        # Neither format stores pts. FFmpeg derives them, wrongly if frames are reordered.
         self._no_pts = container.format.name in ("avi", "asf") and stream.codec_context.has_b_frames
 
     @property
     def length(self) -> float | None:
-        """The seconds that the file's head promises, None if it does not say."""
+        """The duration in the header in seconds, or None if the header does not contain it."""
         if self.stream.duration is not None:
             return float(self.stream.duration * self.stream.time_base)
-        alone = len(self.container.streams) == 1  # otherwise it may be the sound's
+        alone = len(self.container.streams) == 1  # otherwise it may be that of the sound
         return self.container.duration / 1e6 if alone and self.container.duration else None
 
     def followed(self) -> bool:
@@ -85,7 +87,7 @@ class Video:
         """Yield (seconds since the start, PyAV's frame), with growing times.
 
         Args:
-            second: Decoding should begin at a key frame not later than this; None: at the start.
+            second: decoding begins at a key frame that is not later; None: at the start.
         """
         av = optional("av", str(self.path), REQUIREMENTS)
         last: Fraction | None = None
@@ -98,7 +100,7 @@ class Video:
                 continue
             for frame in frames:
                 ticks = frame.pts
-                if self._no_pts:  # those of decoding grow alike
+                if self._no_pts:  # dts grow at the same rate
                     shift = (ticks or 0) - (frame.dts or 0) if shift is None else shift
                     ticks = None if frame.dts is None else frame.dts + shift
                 last = self._time_of(ticks, frame.duration, last)
@@ -108,8 +110,11 @@ class Video:
                     yield float(last), frame
 
     def _decoded(self, packet: Any) -> list[Any]:
-        """The frames that a packet completes. Where a new recording begins, those of the one before
-        are completed first: some decoders drop them and the new ones."""
+        """Return the frames that a packet completes.
+
+        Where a new recording begins, the frames of the previous one are completed first. Otherwise
+        some decoders drop them and the new ones.
+        """
         before: list[Any] = []
         if packet.pts in self._joints:
             before = self.stream.codec_context.decode(None)
@@ -117,12 +122,12 @@ class Video:
         return before + packet.decode()
 
     def _time_of(self, ticks: int | None, duration: int, last: Fraction | None) -> Fraction:
-        """The seconds at which a frame is shown.
+        """Return the second at which a frame is shown.
 
         Args:
-            ticks: Its time, if it has one.
-            duration: Of one frame, in ticks; 0: unknown.
-            last: The seconds of the frame before, if there is one.
+            ticks: time of the frame, or None.
+            duration: of one frame, in ticks; 0: unknown.
+            last: second of the previous frame, or None.
         """
         tick = Fraction(self.stream.time_base)
         if ticks is None:
@@ -135,7 +140,7 @@ class Video:
         return time
 
     def _packets(self, second: float | None) -> Iterator[Any]:
-        """The packets from the key frame before `second` on, as far as it can be known."""
+        """Return the packets from the key frame before `second` on, or from an earlier one."""
         tick = self.stream.time_base
         packets = self._placed(
             Clock(round(self._step / tick), round(WINDOW / tick), round(LEAP / tick))
@@ -160,7 +165,7 @@ class Video:
 
 
 def _from_key_frame(packets: Iterator[Any], target: int) -> Iterator[Any]:
-    """Leave out the packets before the last key frame not later than `target`, in ticks."""
+    """Skip the packets before the last key frame that is not later than `target`, in ticks."""
     kept: list[Any] = []
     size = 0
     for packet in packets:
@@ -177,10 +182,10 @@ def _from_key_frame(packets: Iterator[Any], target: int) -> Iterator[Any]:
 
 @contextmanager
 def open_video(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Video]:
-    """Open a file's first stream of moving pictures.
+    """Open the first video stream of a file.
 
     Raises:
-        UserError: The file is missing, damaged, or no video, or its frames have more than
+        UserError: if the file is missing, damaged or no video, or its frames have more than
             `max_pixels` pixels.
     """
     av = optional("av", str(path), REQUIREMENTS)
@@ -210,7 +215,7 @@ def open_video(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Video]:
 
 
 def is_video(path: Path) -> bool:
-    """Whether the file can be opened as a video, whatever its name."""
+    """Return True if the file can be opened as a video, whatever its name is."""
     try:
         with open_video(path):
             return True
@@ -222,11 +227,11 @@ def is_video(path: Path) -> bool:
 def open_video_at(
     path: Path, after: float | None, max_pixels: int = MAX_PIXELS
 ) -> Iterator[tuple[Video, Iterator]]:
-    """Open a video and decode it from a place before the second `after` on.
+    """Open a video and decode it from a position before the second `after` on.
 
     Yields:
-        The video and its (second, frame) pairs, the first of which is earlier than `after` unless
-        it is the video's first.
+        The video and its (second, frame) pairs. The first pair is earlier than `after`, or the
+        first one of the video.
     """
     back = MARGIN
     while after is not None and after > back:
@@ -244,7 +249,7 @@ def open_video_at(
 def _check_size(path: Path, stream: Any, max_pixels: int) -> None:
     """Refuse frames that are too large or too narrow, before any is decoded."""
     context = stream.codec_context
-    if not context.width or not context.height:  # of none, or more than `max_pixels`
+    if not context.width or not context.height:  # unknown, or too large
         raise UserError(
             f"{path}: expected frames of at most {max_pixels:,} pixels (INPUT.MAX_PIXELS), found "
             "larger ones or none"
@@ -253,5 +258,5 @@ def _check_size(path: Path, stream: Any, max_pixels: int) -> None:
 
 
 def shown_width(stream: Any, width: int) -> int:
-    """The width in which a player shows frames of `width` pixels: with square ones."""
+    """Return the width of frames with square pixels, as a player shows them."""
     return max(round(width * float(stream.sample_aspect_ratio or 1)), 1)

@@ -1,4 +1,4 @@
-"""Videos as frames with their times, as a player shows them."""
+"""Frames of videos with their times, as a player shows them."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -36,14 +36,13 @@ def read_frames(
     """Yield the number, from 1 on, and the RGB picture, upright, of each frame.
 
     Args:
-        path: The video.
-        say: Called with a gap in the times of a video that otherwise has one rate, where frames may
-            be missing, and with recordings that are not read.
+        say: called with a line if the times of a video of constant rate have gaps, where frames may
+            be missing, or if the file contains a recording that is not read.
         max_pixels: of a frame.
 
     Raises:
-        UserError: A part is damaged, so that the numbers of all later frames would be wrong, or a
-            frame is too large.
+        UserError: if a part is damaged, so that the numbers of all later frames would be wrong, or
+            if a frame is too large.
     """
     times = []
     with open_video(path, max_pixels) as video:
@@ -57,7 +56,7 @@ def read_frames(
     if gaps := find_gaps(times):
         say(
             f"{path}: {len(gaps)} gaps in its times, the first after frame {gaps[0]}: if frames "
-            "are missing there, the boxes after it stand in wrong frames"
+            "are missing there, the boxes after it belong to other frames"
         )
 
 
@@ -65,15 +64,15 @@ def _expect_whole(video: Video) -> None:
     if damaged := video.damaged or video.incomplete:
         raise UserError(
             f"{video.path}: damaged video (near {damaged[0]:.2f} s): the numbers of its later "
-            "frames are not known"
+            "frames are unknown"
         )
 
 
 def find_gaps(times: list[float]) -> list[int]:
-    """Return the numbers, from 1 on, of the frames after which one or more are missing.
+    """Return the numbers, from 1 on, of the frames after which one or more may be missing.
 
-    Only a video of which 90 % of the frames follow each other in equal steps has any: the steps of
-    phones' videos vary.
+    Gaps are reported only if 90 % of the steps between frames are equal, since the steps in videos
+    of phones vary.
     """
     if len(times) < 2:
         return []
@@ -88,18 +87,18 @@ def sample_frames(
 ) -> Iterator[Frame]:
     """Yield the frames of a video that are later than `after`.
 
-    Where an earlier reading ended decides nothing: the frames after it are the same.
+    The frames do not depend on `after`: a reading that is interrupted and continued yields the same
+    frames as an uninterrupted one.
 
     Args:
-        path: The video.
-        every: Seconds; the first frame of each span of this length is taken, counted from the
-            video's start; 0: each frame.
-        after: Seconds since the start; None: from the first frame on.
-        say: Called with what is damaged or missing.
+        every: seconds; the first frame of each interval of this length since the start is used; 0:
+            each frame.
+        after: seconds since the start; None: from the first frame on.
+        say: called with what is damaged or missing.
         max_pixels: of a frame.
 
     Raises:
-        UserError: The file is no video that can be read, or a frame is too large.
+        UserError: if the file is no video that can be read, or if a frame is too large.
     """
     with open_video_at(path, after, max_pixels) as (video, frames):
         seen = -math.inf if after is None else after
@@ -115,7 +114,7 @@ def sample_frames(
 
 
 def _report(video: Video, after: float | None, seen: float, say: Say) -> None:
-    """Say what was wrong with a video; seen: the second until which it was read."""
+    """Report what is wrong with a video; seen: the second until which it was read."""
     if damaged := [time for time in video.damaged if after is None or time > after]:
         say(f"{len(damaged)} damaged frames, near {_places(damaged)}")
     if video.unplaced:
@@ -131,7 +130,7 @@ def _places(times: list[float]) -> str:
 
 
 def read_frame(path: Path, time: float, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Return the frame at that second, [3, H, W] uint8, as `sample_frames` gave it."""
+    """Return the frame at a time that `sample_frames` has returned, [3, H, W] uint8."""
     with open_video_at(path, time, max_pixels) as (video, frames):
         for second, frame in frames:
             if second > time - SAME:
@@ -142,7 +141,7 @@ def read_frame(path: Path, time: float, max_pixels: int = MAX_PIXELS) -> Tensor:
 def samples_expected(
     path: Path, every: float, after: float = 0, max_pixels: int = MAX_PIXELS
 ) -> int:
-    """Return how many frames `sample_frames` will give, as far as the file's head says."""
+    """Return the number of frames that `sample_frames` will yield according to the header."""
     with open_video(path, max_pixels) as video:
         rate = float(video.stream.average_rate or 25)
         left = max((video.length or 0) - after, 0)
@@ -150,12 +149,12 @@ def samples_expected(
 
 
 def _span(time: float, every: float) -> float:
-    """Return the number of the span that a time falls into."""
+    """Return the number of the interval that contains a time."""
     return math.floor(time / every + SAME) if every else time
 
 
 def frame_pixels(path: str | Path, frame: Any, stream: Any, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Return [3, H, W] uint8, with square pixels, as on a screen, and phones' videos upright."""
+    """Return the frame as [3, H, W] uint8 with square pixels, rotated as the file states."""
     width = shown_width(stream, frame.width)
     check_size(path, width, frame.height, max_pixels)
     pixels = torch.from_numpy(frame.to_ndarray(format="rgb24", width=width, height=frame.height))
