@@ -39,7 +39,7 @@ def test_torchvisions_weights_give_torchvisions_maps(name, frozen_bn, tmp_path):
     torch.save(whole.state_dict(), tmp_path / "imagenet.pth")
     assert "IMAGENET1K_V1" in get_model_weights(name).__members__
     if frozen_bn and not spec.batch_norm:
-        with pytest.raises(UserError, match="FROZEN_BN: expected False for convnext_tiny"):
+        with pytest.raises(UserError, match="FROZEN_BN: .*convnext_tiny"):
             small(name, frozen_bn=True)
         return
     body = small(name, str(tmp_path / "imagenet.pth"), frozen_bn).eval().body

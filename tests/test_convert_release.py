@@ -234,9 +234,7 @@ def test_nothing_is_overwritten(tmp_path):
 def test_converting_twice_is_refused(tmp_path, resnet18, capsys):
     cfg, ckpt = write_release(tmp_path / "release", resnet18)
     convert(cfg, ckpt, str(tmp_path / "ours"))
-    with pytest.raises(
-        UserError, match="--ckpt .*epoch_19.pth: expected a checkpoint of the release"
-    ):
+    with pytest.raises(UserError, match="--ckpt .*epoch_19.pth: "):
         convert(cfg, str(tmp_path / "ours/epoch_19.pth"), str(tmp_path / "again"))
 
 

@@ -92,7 +92,7 @@ def test_a_sheet_shows_no_more_than_fit_on_it(run, monkeypatch):
     monkeypatch.setattr(presentation, "contact_sheet", sheet)
     code, out, _ = run()
     assert code == 0 and len(out.splitlines()) > TOP
-    assert seen[0] == (2, f"Query and best matches: 1 of {TOP}")
+    assert seen[0][0] == 2 and seen[0][1].endswith(f": 1 of {TOP}")
 
 
 def matches_of(out: Path) -> list[dict]:
@@ -159,7 +159,7 @@ def test_an_index_is_searched_without_its_gallery(run, base, index, tmp_path):
     try:
         code, out, err = run(gallery=None, index=index)
         assert code == 0 and "s1.png" in out
-        assert err.startswith("missing on the disk: 3 ") and err.count("\n") == 1
+        assert ": 3 " in err and err.count("\n") == 1
     finally:
         away.rename(base / "mixed")
     assert run(gallery=None, index=index)[2] == ""
@@ -168,7 +168,7 @@ def test_an_index_is_searched_without_its_gallery(run, base, index, tmp_path):
     try:
         code, _, err = run(gallery=None, index=index)
         assert code == 0
-        assert err == "changed since it was indexed: 1 matched files (s1.png)\n"
+        assert ": 1 " in err and "(s1.png)" in err and err.count("\n") == 1
     finally:
         os.utime(base / "mixed" / "s1.png", ns=(times.st_atime_ns, times.st_mtime_ns))
 
@@ -197,7 +197,7 @@ def test_a_picture_beyond_the_limit(run, base):
 def test_a_query_without_a_box(run, base, index, tmp_path):
     options = {"gallery": None, "index": index, "box": None}
     code, _, err = run(**options)
-    assert code == 2 and "query_query.jpg" in err and "--person N, 1 to 5" in err
+    assert code == 2 and "query_query.jpg" in err and "--person N" in err and "5" in err
     assert Image.open(tmp_path / "out" / "query_query.jpg").size == (1200, 800)
     assert run(**options, person=6)[0] == 2 and run(**options, person=0)[0] == 2
     assert run(**options, person=2)[0] == 0
@@ -246,30 +246,30 @@ def test_open_set_search(run, base, tmp_path):
     assert run(min_similarity=least)[0] == 0
     assert matches_of(tmp_path / "out") == ranked[:4]
     code, out, _ = run(min_similarity=0.99)
-    assert code == 0 and "not present" in out and matches_of(tmp_path / "out") == []
+    assert code == 0 and "0.990" in out and matches_of(tmp_path / "out") == []
     assert "nobody" in (tmp_path / "out" / "index.html").read_text()
     code, _, err = run(false_alarms=0.05)
-    assert code == 2 and "no evaluation of --ckpt" in err and err.count("\n") == 1
+    assert code == 2 and "--ckpt" in err and err.count("\n") == 1
     known = torch.load(base / "everyone.pth", weights_only=True)
     rates = {"0.01": 2.0, "0.05": least, "0.1": -1.0}
     torch.save(known | {"thresholds": rates}, tmp_path / "evaluated.pth")
     options = {"ckpt": tmp_path / "evaluated.pth"}
     assert run(**options, false_alarms=0.05)[0] == 0
     assert matches_of(tmp_path / "out") == ranked[:4]
-    assert "not present" in run(**options, false_alarms=0.01)[1]
+    assert run(**options, false_alarms=0.01)[0] == 0 and matches_of(tmp_path / "out") == []
     code, _, err = run(**options, false_alarms=0.2)
-    assert code == 2 and "expected one of 0.01, 0.05, 0.1" in err
+    assert code == 2 and "0.01, 0.05, 0.1" in err
 
 
 def test_another_networks_index_and_none(run, base, index, tmp_path):
     code, _, err = run(gallery=None, index=index, ckpt=base / "other.pth")
-    assert code == 2 and "made by the network" in err and err.count("\n") == 1
+    assert code == 2 and "everyone.pth" in err and err.count("\n") == 1
     code, _, err = run(gallery=None, index=tmp_path / "none")
-    assert code == 2 and "no index there" in err and err.count("\n") == 1
+    assert code == 2 and f"{tmp_path}/none" in err and err.count("\n") == 1
     code, _, err = run(gallery=None, index=index, every=5)
     assert code == 2 and err.startswith("error: --every: expected")
     code, _, err = run(index=index)
-    assert code == 2 and "not allowed with argument" in err
+    assert code == 2 and "--index" in err and "--gallery" in err
 
 
 @pytest.mark.slow
@@ -282,7 +282,7 @@ def test_nobody_found_still_draws(run, base, tmp_path):
 @pytest.mark.slow
 def test_the_querys_own_picture_is_drawn_but_not_ranked(run, base, tmp_path):
     code, out, _ = run(query=base / "gallery" / "s0.jpg")
-    assert code == 0 and "s0.jpg is the query's own picture" in out
+    assert code == 0 and "\ns0.jpg " in out
     assert "s0.jpg" not in "".join(out.splitlines()[2 : 2 + TOP])
     assert (tmp_path / "out" / "scene_s0.jpg").is_file()
 
@@ -305,7 +305,7 @@ def test_the_query_of_the_demo_folder_is_the_default(run, base, tmp_path, monkey
     "options, says",
     [
         ({"query": "missing.jpg"}, "missing.jpg"),
-        ({"query": None}, "--box 10 5 40 60: expected once, after the --query"),
+        ({"query": None}, "--box 10 5 40 60"),
         ({"top": 0}, "--top 0"),
         ({"every": -1}, "--every -1"),
         ({"box": "200 5 240 60"}, "96 x 64"),
@@ -319,9 +319,9 @@ def test_the_query_of_the_demo_folder_is_the_default(run, base, tmp_path, monkey
         ({"query": "x" * 300}, "File name too long"),
         ({"cfg": "x" * 300}, "File name too long"),
         ({"ckpt": "missing.pth"}, "missing.pth"),
-        ({"overrides": "INPUT.SKIP_DAMAGED False"}, "override INPUT.SKIP_DAMAGED False: expected"),
+        ({"overrides": "INPUT.SKIP_DAMAGED False"}, "INPUT.SKIP_DAMAGED"),
         ({"overrides": "DEVICE cuda:77"}, "cuda:77"),
-        ({"overrides": "EVAL_AMP fp8"}, "EVAL_AMP: expected '', bf16 or fp16; found 'fp8'"),
+        ({"overrides": "EVAL_AMP fp8"}, "EVAL_AMP"),
         ({"min_similarity": "nan"}, "--min-similarity nan"),
         ({"overrides": "BACKBONE.NAME resnet18"}, "BACKBONE.NAME"),
     ],
@@ -350,8 +350,7 @@ def test_a_picture_cut_short_is_named_and_the_others_are_searched(run, base, tmp
     (gallery / "b.jpg").write_bytes(whole[: len(whole) // 2])
     code, out, err = run(gallery=gallery)
     assert code == 0 and "sub/a.jpg" in out
-    assert "left out, hidden: 1 (._a.jpg)" in err
-    assert "left out, damaged image" in err and "(b.jpg)" in err
+    assert "1 (._a.jpg)" in err and "1 (b.jpg)" in err
     drawn = sorted(path.name for path in (tmp_path / "out").iterdir())
     results = ["contact_sheet.jpg", "index.html", "matches.json"]
     assert drawn == [*results, "scene_a.jpg", "scene_sub_a.jpg"]
@@ -379,7 +378,7 @@ def test_out_is_not_the_gallery_nor_a_file(run, base, tmp_path):
 def test_as_a_program(base):
     line = [sys.executable, "demo.py", "--cfg", "missing.yaml", "--ckpt", "x"]
     ran = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
-    assert ran.returncode == 2 and ran.stderr == "error: --cfg missing.yaml: no such file\n"
+    assert ran.returncode == 2 and ran.stderr.startswith("error: --cfg missing.yaml: ")
 
 
 @pytest.mark.parametrize("size", [(416, 256), (1500, 900), (60, 90)])

@@ -615,7 +615,7 @@ def test_init_from_teacher_copies_equal_shapes_only(tmp_path, capsys):
 def test_cd_needs_a_teacher_of_the_same_identities():
     student, teacher = make_outputs("student"), make_outputs("teacher")
     teacher.oim = OIM(5, 3, 8)
-    with pytest.raises(UserError, match="the same 4 identities, found one of 5"):
+    with pytest.raises(UserError, match="4 .* 5"):
         make_term("cd", 8, 8, OPTIONS["cd"])(student, teacher)
 
 
@@ -628,7 +628,7 @@ def test_only_contrastive_cd_needs_embeddings_of_the_same_length():
         ("rkd", OPTIONS["rkd"]),
     ]:
         assert make_term(name, 8, 8, options)(student, teacher) > 0
-    with pytest.raises(UserError, match="contrastive: .*MODEL.EMBEDDING_SIZE 8, found one of 6"):
+    with pytest.raises(UserError, match="contrastive: .*MODEL.EMBEDDING_SIZE 8.* 6"):
         make_term("cd", 8, 8, CONTRASTIVE)(student, teacher)
 
 
@@ -677,7 +677,7 @@ def test_unknown_names_and_choices():
     with pytest.raises(UserError, match="CD.RANK_BY"):
         make_term("cd", 8, 8, OPTIONS["cd"] | dict(rank_by="score"))
     for name in ("kd", "ld"):
-        with pytest.raises(UserError, match=f"{name.upper()}.LOGITS: expected raw or standardized"):
+        with pytest.raises(UserError, match=f"{name.upper()}.LOGITS: "):
             make_term(name, 8, 8, OPTIONS[name] | dict(logits="scaled"))
     with pytest.raises(UserError, match="DFD.SCALE_BOXES_BY"):
         make_term("dfd", 8, 8, OPTIONS["dfd"] | dict(scale_boxes_by="map"))

@@ -249,7 +249,7 @@ def test_a_query_outside_its_image_is_named(root, dataset, net, tmp_path):
 def test_a_full_disk_is_said(net, dataset, tmp_path):
     part = tmp_path / "part"
     part.symlink_to("/dev/full")  # what stops the work removes the file: not the device
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="part"):
         extract(net, dataset, CPU, part, 1, 0)
     assert not part.is_symlink()
 
@@ -368,7 +368,7 @@ def test_a_cache_cut_short_or_missing_is_refused(saved, dataset):
     with pytest.raises(UserError, match="damaged"):
         load_cache(path, dataset, settings())
     path.unlink()
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match=path.name):
         load_cache(path, dataset, settings())
 
 

@@ -169,7 +169,7 @@ def test_postscript_reaches_no_program(tmp_path, monkeypatch, suffix):
 def test_what_the_machine_cannot_read_is_not_the_pictures_fault(tmp_path):
     (tmp_path / "file").touch()
     for name in ("x" * 300 + ".jpg", "file/x.jpg"):
-        with pytest.raises(UserError, match="cannot be read") as error:
+        with pytest.raises(UserError, match="x.jpg") as error:
             read_picture(tmp_path / name, upright=True)
         assert not isinstance(error.value, PictureError)
 
