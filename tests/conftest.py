@@ -89,7 +89,8 @@ def net() -> SearchNet:
 def program(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    """program(main, *arguments): run it in this process. Returns (exit code, stdout, stderr)."""
+    """A function program(main, *arguments) that runs a program in this process and returns (exit
+    code, stdout, stderr)."""
 
     def call(main: Callable[[], int | None], *arguments: Any) -> tuple[int, str, str]:
         capsys.readouterr()

@@ -45,6 +45,6 @@ def make_world(folder: Path) -> Path:
 
 
 def moving(count: int, step: int = 4) -> list[np.ndarray]:
-    """Frames of a video in which one picture moves to the right."""
+    """Return the frames of a video in which one picture moves to the right."""
     pixels = np.asarray(noise((96, 64), 7))
     return [np.roll(pixels, step * i, 1) for i in range(count)]

@@ -1,4 +1,4 @@
-"""Networks with named weights, for which the release's numbers are known."""
+"""Networks with named weights, for which results of the release are known."""
 
 import json
 from pathlib import Path

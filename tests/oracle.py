@@ -1,4 +1,4 @@
-"""Plain loops that the metrics must equal, beside those of models.reference."""
+"""Metrics as plain loops, in addition to those of models.reference."""
 
 import numpy as np
 
@@ -6,8 +6,8 @@ from models import reference
 
 
 def similarities(result, protocol):
-    """For each query of a reference search: the largest similarity in images without the person
-    (-inf without any), and the similarities of the right detections."""
+    """Return, for each query of a reference search, the largest similarity in images without the
+    person (-inf without any) and the similarities of the correct detections."""
     wrong, right = [], []
     for row, ranking in enumerate(result["rankings"]):
         images = set(protocol.image[protocol.query == row])
@@ -18,13 +18,13 @@ def similarities(result, protocol):
 
 
 def labelled(gt_boxes, dets, is_labelled):
-    """The labelled boxes, and the detections of the images with any."""
+    """Return the labelled boxes, and the detections of the images that have any."""
     kept = [gts[keep] for gts, keep in zip(gt_boxes, is_labelled)]
     return [g for g in kept if len(g)], [d for g, d in zip(kept, dets) if len(g)]
 
 
 def errors(gt_boxes, dets, sure_thr, score_thr):
-    """As `metrics.detection_errors`."""
+    """Compute `metrics.detection_errors`."""
     count = {"found": 0, "low_score": 0, "poorly_placed": 0, "missed": 0}
     for gts, det in zip(gt_boxes, dets):
         gts = gts.double().tolist()

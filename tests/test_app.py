@@ -1,4 +1,4 @@
-"""The app as its visitors meet it, in a real browser, and what it serves and says besides."""
+"""The app: its answers, its server, and its page in a real browser."""
 
 import asyncio
 import json
@@ -63,7 +63,7 @@ def make_controller(base: Path, ckpt: str = "everyone.pth") -> app.AppController
     return app.AppController(searcher, lambda: open_index(base / "index", searcher.origin), 12)
 
 
-# --- what the page answers, without a browser ---
+# --- the controller, without a browser ---
 
 
 def test_a_click_chooses_the_smallest_box_there() -> None:
@@ -143,7 +143,7 @@ def test_people_are_shown_named_merged_and_split(tmp_path: Path) -> None:
 
 
 def test_the_state_of_a_visit_is_small(base: Path, tmp_path: Path) -> None:
-    """Of a picture with 12 megapixels too."""
+    """The state is small even with a picture of 12 megapixels."""
     noise((400, 300), 1).resize((4000, 3000)).save(tmp_path / "large.jpg")
     query, *_ = make_controller(base).detect(str(tmp_path / "large.jpg"))
     size = len(query.small.tobytes()) + len(pickle.dumps((query.path, query.boxes)))
@@ -159,11 +159,11 @@ def test_a_dropped_file_that_is_gone(base: Path, tmp_path: Path) -> None:
     assert said and matches == []
 
 
-# --- the server's rules, without a server ---
+# --- requests that are refused, without a server ---
 
 
 def answer(headers: dict[str, str], served: str = "127.0.0.1", names: set | None = None) -> tuple:
-    """Status and headers of a request to an app with a permissive CORS header."""
+    """Return status and headers of a request to an app with a permissive CORS header."""
     sent: list[dict] = []
 
     async def inner(scope, receive, send):
@@ -255,7 +255,7 @@ def test_bad_arguments_are_one_line(base: Path, program) -> None:
 
 
 def test_where_it_cannot_be_served(program, base: Path) -> None:
-    """A port in use, one that there is not, addresses that are not this machine's or not IPv4."""
+    """The port is in use or invalid, or the address is not of this machine or not IPv4."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         places = {("127.0.0.1", port): "in use", ("127.0.0.1", 70000): "port must be 0-65535"}
@@ -308,7 +308,7 @@ except PermissionError as error:
 
 @pytest.fixture(scope="module")
 def address(base: Path) -> Iterator[str]:
-    """Where `python -m tools.app` serves."""
+    """The address of a running `python -m tools.app`."""
     pytest.importorskip("gradio")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -330,11 +330,11 @@ def address(base: Path) -> Iterator[str]:
     finally:
         process.terminate()
         assert process.wait(PATIENCE) == 143
-        assert list((base / "temporary").glob("person_search_*")) == []  # nothing stays
+        assert list((base / "temporary").glob("person_search_*")) == []  # no file remains
 
 
 def fetch(address: str, path: str, data: bytes | None = None, kind: str = "application/json"):
-    """(status, content)"""
+    """Return (status, content)."""
     request = urllib.request.Request(address + path, data, {"Content-Type": kind})
     try:
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
@@ -344,7 +344,7 @@ def fetch(address: str, path: str, data: bytes | None = None, kind: str = "appli
 
 
 def upload(address: str, path: Path) -> str:
-    """The server's copy of a dropped file."""
+    """Upload a file; return the path of the server's copy."""
     head = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{path.name}"\r\n\r\n'
     body = head.encode() + path.read_bytes() + b"\r\n--x--\r\n"
     status, answer = fetch(address, "/gradio_api/upload", body, "multipart/form-data; boundary=x")
@@ -359,7 +359,7 @@ def test_only_what_was_dropped_is_served(base: Path, address: str) -> None:
     (base / "link.png").symlink_to(base / "gallery" / "s0.jpg")
     up = "/".join([".."] * 12)
     for path in (
-        base / "gallery" / "s0.jpg",  # the index's own pictures are shown, never handed out
+        base / "gallery" / "s0.jpg",  # pictures of the index are drawn, not served as files
         base / "index" / "people.sqlite",
         base / "cfg.yaml",
         base / "link.png",
@@ -379,7 +379,7 @@ def test_only_what_was_dropped_is_served(base: Path, address: str) -> None:
 
 @pytest.mark.slow
 def test_no_file_of_the_machine_is_looked_at(base: Path, address: str) -> None:
-    """Who speaks to the server without the page may name dropped files alone."""
+    """Requests without the page may name uploaded files only."""
     ends = {}
     copy = upload(address, base / "dropped.png")
     for path in (copy, str(base / "gallery" / "s0.jpg"), "http://192.0.2.1/a.png"):
@@ -451,7 +451,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
 
 
 class Visit:
-    """A visitor's eyes and hands."""
+    """A visit to the page in a browser."""
 
     def __init__(self, browser, address: str):
         self.browser = browser
@@ -464,7 +464,7 @@ class Visit:
         self.find("#dropped input[type=file]")[0].send_keys(str(path))
 
     def read(self, selector: str, words: str) -> str:
-        """The text there once it holds these words."""
+        """Return the text of an element when it contains `words`."""
         from selenium.webdriver.support.ui import WebDriverWait
 
         def text(browser) -> str:
@@ -475,7 +475,7 @@ class Visit:
         return WebDriverWait(self.browser, PATIENCE).until(text)
 
     def click(self, place: tuple[float, float]) -> None:
-        """On the picture, at this place of it."""
+        """Click on a position of the picture."""
         from selenium.webdriver import ActionChains
 
         picture = self.find("#people img")[0]
@@ -486,7 +486,7 @@ class Visit:
         ActionChains(self.browser).move_to_element_with_offset(picture, x, y).click().perform()
 
     def requests(self) -> set[str]:
-        """Every address that was query for something, but Chromium's own."""
+        """Return the addresses of all requests except those of Chromium itself."""
         said = [json.loads(e["message"])["message"] for e in self.browser.get_log("performance")]
         sent = [one for one in said if one["method"] == "Network.requestWillBeSent"]
         urls = {one["params"]["request"]["url"] for one in sent}

@@ -30,7 +30,7 @@ def test_levels_halve_from_stride_four(name):
 @pytest.mark.parametrize("frozen_bn", [False, True])
 @pytest.mark.parametrize("name", PRETRAINED)
 def test_torchvisions_weights_give_torchvisions_maps(name, frozen_bn, tmp_path):
-    """Names and epsilons of the ImageNet weights, without a download."""
+    """The names and epsilons of the ImageNet weights are right; nothing is downloaded."""
     torch.manual_seed(0)
     whole, spec = get_model(name).eval(), BACKBONES[name]
     for norm in (m for m in whole.modules() if isinstance(m, nn.BatchNorm2d)):

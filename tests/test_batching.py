@@ -8,7 +8,7 @@ from utils.errors import UserError
 
 
 def divided(count: int, ranks: int, accumulate: int) -> list[list[tuple[list[str], bool]]]:
-    """For each rank its parts of a batch of `count` images, named by their position."""
+    """Return for each rank its parts of a batch of `count` images, which are numbered."""
     ranks_of_batch = [Batching(8, accumulate, rank, ranks) for rank in range(ranks)]
     read = [[str(i) for i in batching.own(list(range(count)))] for batching in ranks_of_batch]
     return [
@@ -21,7 +21,8 @@ def divided(count: int, ranks: int, accumulate: int) -> list[list[tuple[list[str
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 @pytest.mark.parametrize("count", [1, 2, 5, 8])
 def test_live_parts_are_the_batch(count, ranks, accumulate):
-    """Each image is in one live part, in order; all ranks have equally many parts, none empty."""
+    """Each image is in one live part, in order. All ranks have equally many parts, none of which is
+    empty."""
     parts = divided(count, ranks, accumulate)
     live = [image for rank in parts for images, alive in rank if alive for image in images]
     assert live == [str(i) for i in range(count)]

@@ -1,4 +1,4 @@
-"""The benchmark of the index: a crowd that is the same whenever it is drawn, and a true table."""
+"""tools.bench_index: a crowd that depends on the seed only, and correct tables."""
 
 import heapq
 from pathlib import Path
@@ -51,7 +51,7 @@ def test_the_table_says_what_each_kind_finds(program) -> None:
     exact, coarse = (row for row in rows if row[:1] == ["1,500"] and row[1] != "people")
     assert exact[1] == "Flat" and [exact[i] for i in (6, 7, 9)] == ["1.000"] * 3
     assert int(exact[3]) > 4 * 32 > int(coarse[3])
-    assert 0 < float(coarse[7]) < 0.9  # of what it proposes alone
+    assert 0 < float(coarse[7]) < 0.9  # of its candidates only
     assert float(coarse[7]) < float(coarse[9]) <= 1  # compared by their own embeddings
     code, out, _ = program(bench_index.main, *options, "--bare", 1000)
     assert code == 0 and "SQLite" not in out
@@ -75,4 +75,4 @@ def test_indexes_searched_one_by_one_find_what_one_index_finds() -> None:
 def test_where_faiss_stands_is_on_the_disk(tmp_path: Path, program) -> None:
     options = "--people", 100, "--kinds", "Flat", "--width", 16, "--folder", tmp_path
     assert program(bench_index.main, *options)[0] == 0
-    assert list(tmp_path.iterdir()) == []  # its files went with it
+    assert list(tmp_path.iterdir()) == []  # the files are deleted

@@ -106,7 +106,7 @@ def tiny(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(rows, "RUNS", str(runs))
     monkeypatch.setattr(benchmark, "SEEDS", (4,))
     monkeypatch.setattr(benchmark, "check_converged", lambda run: None)
-    rate = {"0.02": Row("rate_0.02", "", "none", ("SOLVER.BASE_LR", "0.02"))}  # CONFIG's
+    rate = {"0.02": Row("rate_0.02", "", "none", ("SOLVER.BASE_LR", "0.02"))}  # as in CONFIG
     for module in (benchmark, results_module):
         monkeypatch.setattr(module, "TUNING", rate)
     return tmp_path / "benchmark"
@@ -214,7 +214,7 @@ def test_bootstrap_draws_all_queries_of_a_person_together():
 
 
 def fake(bar: dict[str, list[float]]) -> Results:
-    """Results with these mAP for seeds 1, 2, ..."""
+    """Return results with the given mAP for seeds 1, 2, ..."""
     runs = {
         key: {seed: result(seed, [value / 100]) for seed, value in enumerate(values, 1)}
         for key, values in bar.items()
@@ -272,7 +272,8 @@ def test_the_order_of_runs(monkeypatch, tmp_path):
 
 
 def test_gain_over_the_teacher_of_each_run():
-    """Of seeds 1 and 2, each with its own teacher; a student alone: the mean of both."""
+    """A student of seed s is compared with the teacher of seed s; a student alone with the mean of
+    both teachers."""
     key, alone = "equal_resnet18_ddps", "equal_resnet18_alone"
     teachers = [result(1, [ap], checkpoint=name) for ap, name in ((0.4, "a"), (0.6, "b"))]
     runs = {key: {1: result(1, [0.5], teacher="b"), 2: result(2, [0.5], teacher="a")}}
@@ -306,7 +307,7 @@ def test_thirds_and_cells():
     assert lines == [["LD (DKD, here also KD)", "+2.5"], ["CD", "-4.0"]]
 
 
-# --- what is kept ---
+# --- stored results ---
 
 
 def test_page_is_written_from_the_kept_results(monkeypatch, tmp_path):

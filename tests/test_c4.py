@@ -1,4 +1,4 @@
-"""The C4 form: its parts, its partners in distillation, and all that serves networks."""
+"""The C4 form: network, distillation, and the programs that use a network."""
 
 import signal
 from pathlib import Path
@@ -42,7 +42,7 @@ def make_net(**changes: object) -> SearchNet:
 
 
 def batch() -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
-    """Two images, one without anyone."""
+    """Two images, one without people."""
     generator = torch.Generator().manual_seed(1)
     images = [torch.rand(3, 64, width, generator=generator) for width in (112, 96)]
     nobody = {"boxes": BOXES[:0], "labels": torch.zeros(0, dtype=torch.int64)}
@@ -77,7 +77,8 @@ def test_the_published_size(dataset, kind):
 
 
 def test_a_region_is_what_the_plain_formula_says():
-    """Detection and both depths of an embedding, from RoIAlign, the stage and maxima."""
+    """Detection and both depths of an embedding equal RoIAlign, stage and maximum in plain
+    formulas."""
     net = make_net().eval()
     image, box = torch.rand(3, 64, 128), torch.tensor([[16.0, 0, 80, 64]])
     (found,) = net.embed([image], [box])
@@ -89,7 +90,7 @@ def test_a_region_is_what_the_plain_formula_says():
     depths = pooled.amax((2, 3)), stage.amax((2, 3))
     joined = [heads.embedding_head.pooled(depths[0]), heads.embedding_head.fc(depths[1])]
     torch.testing.assert_close(found, nn.functional.normalize(torch.cat(joined, 1)))
-    first_bin = level[0, :, :2, 1:3].mean((1, 2))  # of one pixel's size, between four pixels
+    first_bin = level[0, :, :2, 1:3].mean((1, 2))  # of the size of a pixel, between four pixels
     torch.testing.assert_close(pooled[0, :, 0, 0], first_bin, atol=1e-5, rtol=0)
 
 
@@ -110,7 +111,8 @@ def test_gradients_reach_every_weight(heads, checkpointed):
 
 
 def test_both_heads_start_as_the_backbones_last_stage(tmp_path):
-    """ImageNet weights serve the body and both copies of the stage, its last convolution too."""
+    """The ImageNet weights initialise the backbone and both copies of the last stage, including its
+    last convolution."""
     whole = mobilenet_v3_large()
     torch.save(whole.state_dict(), tmp_path / "imagenet.pth")
     net = make_net(BACKBONE__NAME="mobilenet_v3_large", BACKBONE__WEIGHTS=tmp_path / "imagenet.pth")
@@ -159,7 +161,7 @@ PAIRS = {"under an FPN": ({}, FPN), "over an FPN": (FPN, {}), "both": ({}, {})}
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_map_meets_the_map_of_its_stride(name):
-    """Every term of such a pair has a loss and gradients; DFD's is that of level "2" alone."""
+    """Each term of a C4 and an FPN network has a loss and gradients; DFD uses level "2" only."""
     options = {"BACKBONE__NAME": "resnet18"}, {"BACKBONE__NAME": "resnet18_x05"}
     terms = {"DISTILLER__TERMS": ALL_TERMS}
     (own, theirs), made = PAIRS[name], []
@@ -200,7 +202,7 @@ def test_pyramids_meet_as_before():
     assert [f.attention is None for f in terms["reviewkd"].fusions.values()] == [True] + 4 * [False]
 
 
-# --- what serves networks ----------------------------------------------------------------------
+# --- programs that use networks -------------------------------------------------------------------------------
 
 
 def people(net: Network, image: torch.Tensor) -> tuple:
@@ -209,7 +211,8 @@ def people(net: Network, image: torch.Tensor) -> tuple:
 
 
 def warmed(**changes: object) -> SearchNet:
-    """Its norms have seen something, so that folding them changes weights."""
+    """Return the network after forward passes in train mode, so that folding its norms changes
+    weights."""
     net = make_net(**changes).train()
     with torch.no_grad():
         for _ in range(3):
@@ -244,7 +247,7 @@ def test_checkpoints_weights_and_folded_norms_find_the_same_people(tmp_path, hea
 
 @pytest.mark.slow
 def test_the_profile_counts_the_stage(tmp_path):
-    """A shared stage is counted once; more regions cost what the stage costs on each."""
+    """A shared stage is counted once. Each further region costs one pass of the stage."""
     values = settings(BACKBONE__NAME="resnet18_x05", MODEL__C4__HEADS="shared")
     cfg = FOLDER / "cuhk_sysu/resnet18_x05_base.yaml"
     few, more = (
@@ -254,13 +257,13 @@ def test_the_profile_counts_the_stage(tmp_path):
         for count in (10, 20)
     )
     assert (few["proposals"], more["proposals"]) == (10, 20)
-    convolutions = 4 * 128 * 256 * 9 + 3 * 4 * 256 * 256 * 9 + 4 * 128 * 256  # on 2×2 places
+    convolutions = 4 * 128 * 256 * 9 + 3 * 4 * 256 * 256 * 9 + 4 * 128 * 256  # at 2×2 positions
     assert more["flops"] - few["flops"] == 10 * 2 * (convolutions + 256 * (2 + 8))
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
-    """A folder with data and a C4 run of one rank, of fixed regions, that was never stopped."""
+    """A folder with data and an uninterrupted C4 run of one rank with fixed regions."""
     folder = tmp_path_factory.mktemp("c4")
     make_data(folder)
     run = Run(folder, "whole", *OPTIONS, sabotage=fixed_and_told)
@@ -272,7 +275,7 @@ OPTIONS = ("MODEL.NECK", "none", "MODEL.C4.POOL_SIZE", "4", "MODEL.C4.HEADS", "s
 
 
 class Killed:
-    """fixed_and_told, and killed in the sixth step."""
+    """Apply `fixed_and_told`, and kill the process in the sixth step."""
 
     def __call__(self) -> None:
         fixed_and_told()

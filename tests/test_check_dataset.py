@@ -1,4 +1,4 @@
-"""check_dataset finds what is wrong with a dataset before a run does."""
+"""tools.check_dataset reports errors of a dataset before a run."""
 
 import os
 import sys
@@ -14,7 +14,8 @@ from tools import check_dataset
 
 @pytest.fixture
 def check(tmp_path, monkeypatch, capsys):
-    """Run the program on a small PRW, after `spoil(root)`: exit code and output."""
+    """A function that runs the program on a small PRW after `spoil(root)`, and returns exit code
+    and lines."""
     train = {
         "c1s1_1": [(1, 2, 2, 9, 9), (1, 2, 2, 9, 9), (-2, 1, 1, 5, 0)],
         "c2s1_1": [(1, 3, 2, 9, 9), (2, 58, 2, 9, 9)],
@@ -128,7 +129,7 @@ def test_damaged_training_images_may_be_skipped(check):
 
 
 def test_own_data_with_and_without_cameras(tmp_path, monkeypatch, capsys):
-    """Every protocol that there is, and what of the files is odd."""
+    """All valid protocols and all irregularities of the files are reported."""
     train = {"a 1.jpg": [("x", 2, 2, 9, 9), (-1, 3, 3, 9, 9)], "a 2.jpg": [("x", 1, 1, 5, 0)]}
     test = {"b/1.jpg": [(7, 1, 2, 10, 20)], "c/1.jpg": [(7, 3, 3, 9, 9)]}
     command = ["check_dataset", "INPUT.DATASET", "COCO", "INPUT.DATA_ROOT", str(tmp_path)]

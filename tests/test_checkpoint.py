@@ -1,4 +1,4 @@
-"""The object that a file with a network is read into, and the checksum of ONNX files."""
+"""Checkpoint, the content of a file with a network; the checksum of ONNX files."""
 
 from pathlib import Path
 
@@ -59,7 +59,8 @@ def test_inference_keys_leave_out_training():
 
 
 def test_checksum_of_an_onnx_file():
-    """Of every byte before and after it; without the entry there is nothing to compare."""
+    """The checksum covers each byte before and after its entry. A file without the entry is
+    accepted."""
     entry = f"\n\x05{CHECKSUM}\x12\x08".encode()
     data = stamped(b"graph" + entry + NO_CHECKSUM.encode() + b"end")
     assert len(data) == 5 + len(entry) + 8 + 3 and NO_CHECKSUM.encode() not in data

@@ -1,4 +1,4 @@
-"""Own data in COCO's form: who is who, who searches where, and what a wrong file says."""
+"""Custom data in the form of COCO: identities, protocols and errors."""
 
 import json
 import os
@@ -147,7 +147,9 @@ def test_ids_as_texts_with_gaps_and_more_of_a_labelling_tool(own):
     before = [s.pids.tolist() for s in load(own).gallery]
     edit(own, change)
     text = (own / "test.json").read_text()
-    (own / "test.json").write_bytes(b"\xef\xbb\xbf" + text.encode())  # Windows' mark of UTF-8
+    (own / "test.json").write_bytes(
+        b"\xef\xbb\xbf" + text.encode()
+    )  # the byte order mark that Windows writes
     data = load(own)
     assert before == [[2, 1], [2, UNLABELED], [], [2, 3]]
     assert [s.pids.tolist() for s in data.gallery] == [[1], [1], [], [1, 2]]
@@ -299,7 +301,7 @@ def test_missing_image_is_named_as_the_file_names_it(own):
 
 
 def test_boxes_of_phone_pictures_are_where_a_viewer_shows_them(own):
-    """The sensor lay on its side: EXIF says so, and labelling tools follow it."""
+    """Boxes refer to the image after its EXIF orientation was applied, as in labelling tools."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     sideways = Image.new("RGB", (48, 64))
@@ -311,7 +313,7 @@ def test_boxes_of_phone_pictures_are_where_a_viewer_shows_them(own):
 
 
 def test_the_table_of_the_guide_becomes_the_files_of_the_guide(tmp_path, monkeypatch):
-    """docs/custom_data.md, followed to the letter."""
+    """The steps of docs/custom_data.md result in the files shown there."""
     guide = (Path(__file__).parents[1] / "docs/custom_data.md").read_text()
     table = re.search(r"```\n(split,picture.*?)```", guide, re.S)[1]
     program = re.search(r"```python\n(.*?)```", guide, re.S)[1]
@@ -330,7 +332,8 @@ def test_the_table_of_the_guide_becomes_the_files_of_the_guide(tmp_path, monkeyp
 
 @pytest.mark.slow
 def test_training_evaluation_and_pages_know_it_by_its_name(tmp_path):
-    """As a user types it: train, evaluate in drawn galleries and across cameras, look."""
+    """Custom data can be used to train, to evaluate with drawn galleries and across cameras, and to
+    show results."""
     write_dataset(str(tmp_path / "data"), "coco", 9, 20, 3, (112, 64), workers=1, progress=False)
     (tmp_path / "tiny.yaml").write_text(CONFIG)
     own = ["INPUT.DATASET", "COCO", "EVAL_GALLERY_SIZE", "[2, 3, -1]"]
@@ -353,7 +356,8 @@ def identities(root: Path, split: str = "train") -> list:
 
 @pytest.mark.parametrize("key", ["attributes.person_id", "track_id", "attributes.track_id"])
 def test_identities_where_annotation_tools_keep_them(own, key):
-    """Datumaro and CVAT write `attributes`, where videos have tracks; annotation ids repeat."""
+    """Identities are read from `attributes`, as Datumaro and CVAT write them, or from track ids.
+    Annotation ids are not identities."""
     before = identities(own)
 
     def change(content):

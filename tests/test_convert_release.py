@@ -122,7 +122,7 @@ def test_config_values_are_converted_and_ignored_keys_are_listed(tmp_path, resne
     assert ours.INPUT.MIN_SIZE == 256 and ours.INPUT.NUM_WORKERS == 3
     assert ours.SOLVER.BASE_LR == 0.0024 and ours.SOLVER.MILESTONES == [12]
     assert ours.SOLVER.CLIP_GRADIENTS == 10.0 and ours.SOLVER.WARMUP_FACTOR == 1e-3
-    assert ours.SOLVER.GAMMA == 0.1  # the release never reads its own
+    assert ours.SOLVER.GAMMA == 0.1  # the release does not read it
     assert str(tmp_path / "ours") == ours.OUTPUT_DIR
     assert ours.DISTILLER.TEACHER_CKPT == "runs/cuhk_sysu_resnet50_base/epoch_19.pth"
     ignored = [line for line in capsys.readouterr().out.splitlines() if line.startswith("ignored")]
@@ -221,7 +221,7 @@ def test_bad_release_config_is_one_line(text, message, tmp_path, resnet18, capsy
 
 
 def test_nothing_is_overwritten(tmp_path):
-    """Neither the files of the release nor a run in the target folder."""
+    """Neither the files of the release nor a run in the target folder are overwritten."""
     cfg, ckpt = write_release(tmp_path / "release", {LUT: torch.zeros(3, 256)})
     (tmp_path / "ours").mkdir()
     (tmp_path / "ours" / "evaluations.jsonl").write_text("{}")

@@ -1,4 +1,4 @@
-"""Loaders, protocols and batches, on tiny files with every irregularity of the real ones."""
+"""Datasets, protocols and batches of tiny files with every irregularity of the published ones."""
 
 import os
 from itertools import chain
@@ -142,7 +142,7 @@ def test_prw_labels(prw):
 def test_prw_protocols(prw):
     data = load_dataset("PRW", str(prw))
     every = data.protocol()
-    assert every.queries.tolist() == [0, 2]  # person 8 stands nowhere else
+    assert every.queries.tolist() == [0, 2]  # person 8 is in no other image
     assert every.listed.tolist() == [[0, 1, 1, 1], [1, 1, 0, 1]]
     assert (every.query.tolist(), every.image.tolist()) == ([0, 0, 1, 1], [1, 2, 0, 1])
     boxes = [every.boxes[every.box_entry == e, 0].tolist() for e in range(4)]
@@ -347,7 +347,7 @@ def test_damaged_image(tmp_path, workers, damage):
         list(train_loader(SceneDataset(scenes, train=True), 2, workers, 0, 0))
     data = SceneDataset(scenes, train=True, skip_damaged=True)
     batches = list(train_loader(data, 2, workers, 0, 0))
-    assert [len(images) for images, _ in batches] == [2, 2]  # another scene stands in
+    assert [len(images) for images, _ in batches] == [2, 2]  # replaced by another scene
     assert list(data.damaged) == ["2.png"] and str(path) in data.damaged["2.png"]
 
 

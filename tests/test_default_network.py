@@ -21,7 +21,7 @@ TRAINED = TINY | {"SOLVER.MAX_EPOCHS": 3, "BACKBONE.WEIGHTS": "elsewhere.pth", "
 
 @pytest.fixture
 def default(tmp_path, monkeypatch):
-    """A tiny network in the place of the one in weights/."""
+    """A tiny network in place of the one in weights/."""
     torch.manual_seed(0)
     net = build_net(load_cfg(None, pairs(TINY)), num_pids=3)
     path = tmp_path / "default.safetensors"

@@ -1,4 +1,4 @@
-"""The demo on a tiny random network, its bad input, and what it draws with."""
+"""The demo with a tiny random network: results, drawings and errors."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture
 def run(base, tmp_path, monkeypatch, capsys):
-    """Run the demo in this process; returns (exit code, stdout, stderr)."""
+    """A function that runs the demo in this process and returns (exit code, stdout, stderr)."""
 
     def call(**options):
         args = {
@@ -81,7 +81,7 @@ def test_draws_every_scene_a_sheet_and_a_page(run, tmp_path):
 
 
 def test_a_sheet_shows_no_more_than_fit_on_it(run, monkeypatch):
-    """A JPEG has an end: the page and the table go on."""
+    """The size of a JPEG is limited. The page and the table contain all matches."""
     seen = []
 
     def sheet(tiles, columns, title):
@@ -126,7 +126,7 @@ def test_matches_are_the_query_embedding_with_each_weighted_one(run, base, tmp_p
 
 @pytest.fixture(scope="module")
 def index(base, tmp_path_factory) -> Path:
-    """Of mixed/, the gallery and a video, one frame each 0.3 s."""
+    """An index of mixed/, the gallery and a video of which a frame is read each 0.3 s."""
     folder = tmp_path_factory.mktemp("indexed")
     shutil.copytree(base / "gallery", base / "mixed")
     write_video(base / "mixed" / "walk.mp4", moving(12))
@@ -154,7 +154,7 @@ def test_an_index_finds_what_its_gallery_does(run, base, index, tmp_path):
 
 
 def test_an_index_is_searched_without_its_gallery(run, base, index, tmp_path):
-    """The matches are printed, and which of their files are gone or have changed."""
+    """The matches are printed, and the files that are missing or have changed are named."""
     away = (base / "mixed").rename(tmp_path / "away")
     try:
         code, out, err = run(gallery=None, index=index)
@@ -389,7 +389,9 @@ def test_boxes_lie_where_they_should(size):
     assert max(drawn.size) == max(*size, 1200)
     assert image.getpixel((0, 0)) == image.getpixel((size[0] // 4, size[1] // 2))  # not touched
     red = np.argwhere((np.asarray(drawn) == (255, 0, 0)).all(-1))
-    low = red.max(0)[::-1] / np.array(drawn.size)  # the label is above: look at the other corner
+    low = red.max(0)[::-1] / np.array(
+        drawn.size
+    )  # the label is above this corner, so another one is tested
     np.testing.assert_allclose(low, 0.75, atol=0.01)
 
 
@@ -435,7 +437,7 @@ def test_captions_are_wrapped_and_whole(name):
     lines = wrapped(drawable(name), font(19), 155).split("\n")
     assert "".join(lines) == drawable(name)
     assert max(font(19).getlength(line) for line in lines) <= 155
-    assert wrapped(name, font(19), 1) == "\n".join(name)  # at least a letter a line
+    assert wrapped(name, font(19), 1) == "\n".join(name)  # at least one letter per line
 
 
 def test_names_that_differ_look_different_on_a_sheet():

@@ -1,4 +1,4 @@
-"""Distillation terms and OIM: the release's numbers, cases by hand, empty batches, gradients."""
+"""Distillation terms and OIM: values of the release, cases by hand, empty batches, gradients."""
 
 import json
 import zlib
@@ -52,7 +52,7 @@ U = UNLABELED
 
 
 def t(key: str, *shape: int) -> torch.Tensor:
-    """The input of the reference numbers with this name."""
+    """Return the input of the reference values with this name."""
     random = np.random.RandomState(zlib.crc32(key.encode()))
     return torch.from_numpy(random.standard_normal(shape).astype(np.float32))
 
@@ -61,7 +61,7 @@ def close(value, expected):
     assert torch.as_tensor(value).item() == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
 
-# --- the release's numbers ---------------------------------------------------------------------
+# --- values of the release ---------------------------------------------------------------------
 
 
 def release_name(name: str) -> str:
@@ -357,8 +357,8 @@ def test_ld_of_two_classes_is_kd():
 
 
 def test_standardized_kd_by_hand():
-    """Of two proposals each class is +1 and -1, with opposite signs for the teacher: at
-    temperature 2 its odds are e to 1, the student's e to -1."""
+    """Each class of two proposals is standardized to +1 and -1, with opposite signs for the
+    teacher. At temperature 2 the teacher's odds are e to 1, the student's 1 to e."""
     student, teacher = torch.tensor([[0.0, 0], [2, -6]]), torch.tensor([[5.0, 5], [3, 9]])
     torch.testing.assert_close(kd.standardize(student), torch.tensor([[-1.0, 1], [1, -1]]))
     loss = kd.kd_loss(kd.standardize(student), kd.standardize(teacher), 2)
@@ -381,7 +381,7 @@ def test_rkd_by_hand():
 
 
 def test_rpn_by_hand():
-    """Of the anchors, the best two of the teacher: the first and third."""
+    """Two anchors have the teacher's highest scores, the first and the third."""
     teacher = torch.tensor([[2.0, -3.0, 0.0]])
     student = torch.tensor([[1.0, 50.0, 1.0]], requires_grad=True)
     p, q = torch.sigmoid(teacher / 2)[0, [0, 2]], torch.sigmoid(torch.tensor([0.5, 0.5]))
@@ -518,7 +518,7 @@ def small_cfg(**options: str):
 
 
 def teacher_of(teacher, folder: Path, **options: str):
-    """Save the teacher in the folder; returns a student's config with it."""
+    """Save a teacher in the folder; return the config of a student with it."""
     config = small_cfg(**{"BACKBONE.NAME": "resnet18"}).dump()
     save_file({"model": teacher.state_dict(), "config": config}, folder / "teacher.pth")
     cfg = small_cfg(**options).clone()

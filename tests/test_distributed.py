@@ -1,4 +1,4 @@
-"""Several ranks, and batches in parts: both follow one rank with the whole batch."""
+"""Several ranks, and batches in parts, are equal to one rank with the whole batch."""
 
 import json
 import os
@@ -41,7 +41,7 @@ ODD = ("INPUT.BATCH_SIZE_TRAIN", "5", "SOLVER.BASE_LR", "0.005")  # parts of 2 a
 
 @contextmanager
 def numbers_of(dtype: torch.dtype) -> Iterator[None]:
-    """What the code makes, and turns to single precision, is of this type."""
+    """Create new tensors in this type, and let `float()` convert to it."""
     before, single = torch.get_default_dtype(), torch.Tensor.float
     torch.set_default_dtype(dtype)
     torch.Tensor.float = lambda self: self.to(dtype)
@@ -53,9 +53,11 @@ def numbers_of(dtype: torch.dtype) -> Iterator[None]:
 
 
 def learn_in_double() -> None:
-    """Rounding grows from step to step, on one processor faster than on another, until a region is
-    chosen otherwise; in double precision it stays far under what a wrong gradient would do.
-    Evaluations are in single precision, as ever."""
+    """Train in double precision; evaluate in single precision.
+
+    In single precision rounding errors grow from step to step, until another region is chosen. In
+    double precision they remain far smaller than the effect of a wrong gradient.
+    """
     begin, step, score = TrainStep.__init__, TrainStep.step, epoch_evaluation.evaluate
 
     def in_double(self, cfg, model, net, device):
@@ -80,8 +82,8 @@ def learn_in_double() -> None:
 
 
 def fixed_and_told() -> None:
-    """fix_regions, learn_in_double, and each rank's network is written down when the run is
-    over."""
+    """Apply `fix_regions` and `learn_in_double`, and save each rank's network at the end of the
+    run."""
     fix_regions()
     learn_in_double()
     work = program.Trainer.run
@@ -105,7 +107,8 @@ def base(tmp_path_factory):
 
 
 def far(a: dict, b: dict) -> float:
-    """The largest difference of two state dicts, relative to the tensor's largest value."""
+    """Return the largest difference of two state dicts, relative to the largest value of the
+    tensor."""
     return max(
         float((a[k] - b[k]).abs().max() / a[k].abs().max().clamp(min=1e-3))
         for k in a
@@ -124,7 +127,7 @@ def ddps(base: Path) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("kind", ["base", "ddps"])
 def test_two_ranks_follow_one(base, tmp_path, kind):
-    """Weights, OIM table, queue and head after two epochs, evaluations, and what they print."""
+    """Weights, OIM's table, queue and head after two epochs, evaluations and output are equal."""
     options = (*ODD, *ddps(base)) if kind == "ddps" else ODD
     one = base / "one"
     if kind == "ddps":
@@ -153,7 +156,7 @@ def test_two_ranks_follow_one(base, tmp_path, kind):
 
 
 def torchrun(base: Path, out: Path, *arguments: str, sabotage: str = "") -> tuple[int, str]:
-    """Two ranks of the real torchrun; sabotage: Python that runs first in each."""
+    """Run two ranks with torchrun; sabotage: Python code that is executed first in each."""
     code = (
         f"import torch; torch.set_num_threads(1)\n{sabotage}\n"
         "import train_base; from engine.run import run; from utils.errors import run_main\n"
@@ -200,8 +203,8 @@ TrainStep.step = replaced
 
 
 def test_a_dead_rank_ends_the_run_which_resumes(base, tmp_path):
-    """One rank is killed; resumed, torchrun is told to stop; resumed, it equals the run that no
-    one stopped, to the bit: each rank's random regions too."""
+    """One rank is killed, and torchrun is stopped after resuming. The resumed run equals an
+    uninterrupted one to the bit, including the random regions of each rank."""
     runs = run_ranks(2, base, tmp_path / "whole", "SOLVER.CKPT_PERIOD_STEPS", "2")
     assert [run.wait() for run in runs] == [0, 0], runs[0].text + runs[1].text
     out = tmp_path / "stopped"
@@ -238,7 +241,7 @@ def test_a_rank_that_finds_an_error_says_it_once(base, tmp_path):
 
 @pytest.fixture(scope="module")
 def world(base):
-    """A config, two batches, and a way to learn from them in a given manner."""
+    """A config, two batches, and a function that trains on them with options."""
     data = load_dataset("CUHK-SYSU", str(base / "data" / "CUHK-SYSU"))
     loader = train_loader(SceneDataset(data.train, train=True), 6, 0, seed=1, epoch=0)
     batches = [batch for batch, _ in zip(loader, range(2))]

@@ -58,7 +58,7 @@ def check_same(one, other):
 )
 def test_batches_and_ranks_change_nothing(net, dataset, tmp_path, monkeypatch, options):
     one = run(net, dataset, tmp_path, **options)
-    if not options:  # a threshold that some images have detections above, and some have not
+    if not options:  # some images have detections above it, and some do not
         best = sorted(float(dets[:, 4].max()) for dets in one["gallery_dets"])
         limits = net.limits._replace(score=(best[1] + best[2]) / 2)
         monkeypatch.setattr(net.roi_heads, "limits", limits)
@@ -109,7 +109,7 @@ def test_mixed_precision_is_close(net, dataset, tmp_path, amp):
 
 @pytest.mark.slow
 def test_fast_evaluation_is_close(net, dataset, config):
-    """The same people to 1e-4, by other sums; the network itself stays as it is."""
+    """The results are equal to 1e-4, and the network is not changed."""
     before, found = copy.deepcopy(net.state_dict()), []
     for fast in (False, True):
         cfg = config(EVAL_FAST=fast)
@@ -163,7 +163,7 @@ def test_results_say_what_became_of_each_query_and_each_person(net, dataset, con
     assert found == [(0, "g1.jpg", 2), (1, "g1.jpg", 1), (2, "g2.jpg", 2)]
     assert np.mean([q["ap"] for q in queries]) == pytest.approx(results["search"]["mAP"])
     assert np.mean([q["first_hit"] == 1 for q in queries]) == results["search"]["top1"]
-    assert all(q["first_hit"] > 0 for q in queries)  # every person stands there
+    assert all(q["first_hit"] > 0 for q in queries)  # every person is in it
     assert results["detection_errors"] == {
         "people": 7,
         "found": 1,
@@ -248,18 +248,18 @@ def test_a_query_outside_its_image_is_named(root, dataset, net, tmp_path):
 
 def test_a_full_disk_is_said(net, dataset, tmp_path):
     part = tmp_path / "part"
-    part.symlink_to("/dev/full")  # what stops the work removes the file: not the device
+    part.symlink_to("/dev/full")  # the incomplete file is removed, not the device
     with pytest.raises(UserError, match="part"):
         extract(net, dataset, CPU, part, 1, 0)
     assert not part.is_symlink()
 
 
-# --- caches that do not fit ---
+# --- invalid caches ---
 
 
 @pytest.fixture(scope="module")
 def made(net, dataset, tmp_path_factory):
-    """A folder with a whole cache, context included."""
+    """A folder with a complete cache, including the context of queries."""
     folder = tmp_path_factory.mktemp("made")
     ev.make_cache(
         net,
@@ -273,13 +273,13 @@ def made(net, dataset, tmp_path_factory):
 
 @pytest.fixture
 def saved(made, tmp_path):
-    """A copy of the cache to spoil, and where it lies."""
+    """A copy of the cache that a test may change, and its path."""
     path = shutil.copy(made / CACHE, tmp_path)
     return torch.load(path), ev.Path(path)
 
 
 def changed(**entries):
-    """A change of single entries, `list=(index, value or function of the old value)`."""
+    """Return a cache with changed entries; `list=(index, value or function of the old value)`."""
 
     def change(cache):
         for key, (index, value) in entries.items():
@@ -337,7 +337,8 @@ def test_features_of_other_settings_are_refused(saved, dataset, key, value):
 
 
 def test_features_of_other_weights_are_refused(saved, dataset):
-    """If a checkpoint is given; a cache of an earlier version records no weights."""
+    """Weights are compared if a checkpoint is given. A cache of an earlier version does not record
+    them."""
     cache, path = saved
     assert cache["made"]["weights"] == "0123"
     load_cache(path, dataset, settings(), "0123")
@@ -349,7 +350,8 @@ def test_features_of_other_weights_are_refused(saved, dataset):
 
 
 def test_features_of_other_pictures_are_refused(saved, root, tmp_path):
-    """Of the same names; a dataset without its images, which scoring does not need, is accepted."""
+    """Images of the same names are compared by content. A dataset without images is accepted, since
+    scoring does not need them."""
     _, path = saved
     copy = shutil.copytree(root, tmp_path / "copy")
     dataset = load_dataset("CUHK-SYSU", str(copy))

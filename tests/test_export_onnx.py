@@ -1,4 +1,4 @@
-"""tools.export_onnx: the same numbers in onnxruntime, and the programs that accept the file."""
+"""tools.export_onnx: the same results in onnxruntime, and the programs that accept the file."""
 
 import json
 import sys
@@ -54,10 +54,10 @@ class Exported:
 
 
 def lively(net: SearchNet) -> SearchNet:
-    """A random network whose features, scores and boxes differ between locations."""
+    """Return a random network whose features, scores and boxes differ between locations."""
     net.train()
     with torch.no_grad():
-        for _ in range(30):  # until the statistics of the norms have settled
+        for _ in range(30):  # until the statistics of the norms have converged
             net.backbone(torch.randn(2, 3, 64, 96))
         predictor = net.roi_heads.box_predictor
         for layer in (net.rpn.head.cls_logits, net.rpn.head.bbox_pred, predictor.cls_score):
@@ -185,7 +185,7 @@ def test_metadata_of_the_file(exported: Exported):
 
 
 def test_damaged_files_are_refused(exported: Exported, tmp_path: Path):
-    """A bit in each of 25 places; the quantised file has a checksum of its own."""
+    """One bit is changed in each of 25 positions. The quantised file has its own checksum."""
     for whole in (exported.onnx, exported.folder / "int8.onnx"):
         content = whole.read_bytes()
         path = tmp_path / whole.name
@@ -198,7 +198,7 @@ def test_damaged_files_are_refused(exported: Exported, tmp_path: Path):
 
 
 def test_files_without_a_checksum_are_accepted(exported: Exported, tmp_path: Path):
-    """As earlier versions exported them."""
+    """Earlier versions exported such files."""
     model = onnx.load(exported.onnx)
     kept = [one for one in model.metadata_props if one.key != CHECKSUM]
     del model.metadata_props[:]

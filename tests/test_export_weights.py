@@ -175,7 +175,7 @@ def test_damaged_files_are_refused(weights: Path, place: int):
 
 @pytest.mark.parametrize("text", ["", "[", "3", '{"0.05": "much"}', '{"often": 0.5}', "[" * 9999])
 def test_thresholds_of_another_form_are_refused(net: SearchNet, tmp_path: Path, text: str):
-    """In a header with the right checksum."""
+    """The header is invalid although its checksum is right."""
     state = {name: v for name, v in net.state_dict().items() if not name.startswith(TABLE)}
     header = {"format": "pt", "config": load_cfg(None, pairs(TINY)).dump(), "thresholds": text}
     path = tmp_path / "a.safetensors"

@@ -60,7 +60,7 @@ SAMPLED = [(0, 0, 0, 0), (0, 1, 5, 8), (0, 1, 5, 7), (0, 0, 2, 8), (1, 1, 2, 3),
 
 @pytest.mark.parametrize("autocast", [False, True])
 def test_rpn_head(autocast):
-    """Corners, neighbours, a duplicate position, a level without a sample; mixed precision."""
+    """Positions in corners, neighbours, duplicates, a level without a position; mixed precision."""
     torch.manual_seed(0)
     fast, plain = SparseRPNHead(8, 3), RPNHead(8, 3)
     for weight in fast.parameters():

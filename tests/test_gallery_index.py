@@ -1,5 +1,5 @@
-"""The index by itself, with made-up people: what a search finds, and what becomes of the folder
-when it is changed, damaged, locked, of another network, or its process is killed."""
+"""The index with generated people: searches, and indexes that are changed, damaged, locked, made by
+another network, or left by a killed process."""
 
 import os
 import sqlite3
@@ -119,7 +119,7 @@ def test_an_index_grows_forgets_and_changes_its_kind(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["Flat", "HNSW16", "IVF4,Flat"])
 def test_vectors_that_lag_behind_hide_nobody(tmp_path: Path, kind: str) -> None:
-    """People are gone from people.sqlite, not yet from people.faiss: of all, those most similar."""
+    """The most similar people were removed from people.sqlite, but not yet from people.faiss."""
     query_embeddings = units(1, 7)
     with writing(tmp_path, ORIGIN, kind) as index:
         fill(index, range(40))
@@ -186,7 +186,7 @@ def damage(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["cut", "flipped", "overwritten"])
 def test_damaged_vectors_are_named_and_rebuilt(tmp_path: Path, how: str, capsys) -> None:
-    """Once, whether the next use is a search or a change."""
+    """The FAISS file is rebuilt once, by a search or by a change."""
     with writing(tmp_path, ORIGIN) as index:
         fill(index, range(30))
     before = found(open_index(tmp_path), units(1, 7))
@@ -225,7 +225,7 @@ def test_vectors_of_another_index_are_rebuilt(tmp_path: Path, capsys) -> None:
 
 @pytest.mark.parametrize("file", [PEOPLE, VECTORS])
 def test_a_restored_backup_of_one_file_is_noticed(tmp_path: Path, file: str, capsys) -> None:
-    """Ids given after the backup belong to other people in the other file."""
+    """Ids that were assigned after the backup belong to other people in the other file."""
     with writing(tmp_path, ORIGIN) as index:
         fill(index, range(3))
     backup = (tmp_path / file).read_bytes()
@@ -259,7 +259,7 @@ def test_a_write_of_faiss_that_is_interrupted_leaves_the_old_file_valid(
 
 
 def test_an_index_of_an_earlier_release(tmp_path: Path, capsys) -> None:
-    """Its FAISS file has no state."""
+    """Its FAISS file contains no state."""
     with writing(tmp_path, ORIGIN) as index:
         fill(index, range(3))
     content = (tmp_path / VECTORS).read_bytes()
@@ -282,7 +282,7 @@ def test_an_open_index_notices_that_it_was_replaced(tmp_path: Path) -> None:
     assert index.people.is_current()
     with writing(tmp_path / "a", ORIGIN) as other:
         fill(other, range(3, 4))
-    assert not index.people.is_current()  # FAISS's file is another
+    assert not index.people.is_current()  # the FAISS file has changed
     index = open_index(tmp_path / "a")
     assert index.people.is_current()
     (tmp_path / "a").rename(tmp_path / "c")
@@ -325,7 +325,7 @@ def test_a_part_of_another_rank_replaces_a_changed_source() -> None:
     old, new = (Source(Path("/a.jpg"), size, 1) for size in (1, 2))
     index.people.add(old, [Sample(None, crowd(3, 1))])
     part.add(new, [Sample(None, crowd(4, 2))])
-    for _ in range(2):  # again: what is here already is not added twice
+    for _ in range(2):  # again: known people are not added twice
         index.people.absorb(part)
         assert [(one.source, one.people) for one in index.people.known(hidden=True)] == [(new, 4)]
 
@@ -384,7 +384,7 @@ TAMPERED = [
 
 @pytest.mark.parametrize("statement", TAMPERED)
 def test_a_tampered_file_is_one_line(tmp_path: Path, statement: str) -> None:
-    """Whatever is in it, each use gives an answer or a UserError."""
+    """Whatever the file contains, each use returns a result or raises a UserError."""
     with writing(tmp_path, ORIGIN) as index:
         fill(index, range(3))
     db = sqlite3.connect(tmp_path / PEOPLE)
@@ -430,7 +430,7 @@ def test_damaged_people_are_named(tmp_path: Path, how: str) -> None:
 def test_no_index(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"--index {tmp_path}/none: "):
         open_index(tmp_path / "none")
-    People(tmp_path / PEOPLE).close()  # its process was killed as it began
+    People(tmp_path / PEOPLE).close()  # the process was killed before its first transaction
     with pytest.raises(UserError, match=f"--index {tmp_path}: "):
         open_index(tmp_path)
 

@@ -1,4 +1,4 @@
-"""torch.hub returns the Searcher of a checkpoint, also beside packages of the same names."""
+"""torch.hub returns the Searcher of a checkpoint, even beside packages of the same names."""
 
 import subprocess
 import sys

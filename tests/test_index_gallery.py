@@ -1,4 +1,4 @@
-"""tools.index_gallery as its users meet it: what it adds, passes over, refuses and tells."""
+"""tools.index_gallery: what is added, left out, refused and printed."""
 
 import os
 import shutil
@@ -34,7 +34,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(base: Path, tmp_path: Path, program):
-    """run(arguments): with the network's and the index's options; (exit code, stdout, stderr)."""
+    """A function run(arguments) with the options of network and index, which returns (exit code,
+    stdout, stderr)."""
 
     def call(*arguments, ckpt="everyone.pth"):
         network = "--cfg", base / "cfg.yaml", "--ckpt", base / ckpt
@@ -51,7 +52,7 @@ def people_of(folder: Path) -> dict[str, int]:
 
 
 def matches(index: GalleryIndex) -> list[tuple]:
-    """Everyone, by similarity. Batches of other sizes differ in the last digits."""
+    """Return everyone by similarity. With other batch sizes the last digits differ."""
     return [
         (m.person.path, m.person.time, m.span, pytest.approx(m.similarity, abs=1e-5))
         for m in index.search(torch.eye(16)[:2], 999)
@@ -102,7 +103,7 @@ def test_again_it_adds_what_is_new_or_changed_and_nothing_else(run, base, tmp_pa
     _code, out, _ = run(mine)
     assert "2 pictures and 0 frames" in out and "1 (s2.png)" in out
     assert len(people_of(tmp_path)) == 5
-    assert "0 pictures and 4 frames" in run(mine, "--every", 0.5)[1]  # asked for otherwise
+    assert "0 pictures and 4 frames" in run(mine, "--every", 0.5)[1]  # with another interval
     fresh = tmp_path / "fresh"
     run(mine, "--every", 0.5, "--index", fresh)
     kept = [m for m in matches(open_index(tmp_path / "index")) if m[0].name != "s2.png"]
@@ -144,8 +145,8 @@ def test_what_is_damaged_is_named_and_passed_over(run, base, tmp_path):
 
 
 def test_what_fails_with_one_source_leaves_the_others(run, base, tmp_path, monkeypatch):
-    """Removed since it was listed, refused by the network alone and in a batch, too large, or
-    whatever a decoder raises: named, and tried again in the next run."""
+    """A source is removed after it was listed, refused by the network, too large, or makes a
+    decoder raise. Each is named, and read again in the next run."""
     mine = shutil.copytree(base / "gallery", tmp_path / "mine")
     for i, name in enumerate(("gone.jpg", "odd.png", "nan.png", "raises.png")):
         noise((96, 64), 20 + i).save(mine / name)
@@ -304,7 +305,7 @@ def test_a_full_disk(run, base, tmp_path, monkeypatch):
 
 
 def _killed(command: list[str], commits: int) -> None:
-    """Dies in the middle of the transaction after so many."""
+    """Kill the process within the transaction after `so many` others."""
     torch.set_num_threads(1)
     add, calls = People.add, iter(range(1000))
 
@@ -321,7 +322,7 @@ def _killed(command: list[str], commits: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("commits", [0, 1, 3, 5, 8])
 def test_killed_at_any_moment_it_continues(run, base, tmp_path, commits):
-    torch.set_num_threads(1)  # as the process that is killed
+    torch.set_num_threads(1)  # as in the process that is killed
     sources = base / "gallery", base / "walk.mp4", "--every", "0.2"
     network = "--cfg", base / "cfg.yaml", "--ckpt", base / "everyone.pth"
     command = ["index", *network, "--index", tmp_path / "index", *sources]
@@ -338,7 +339,7 @@ def test_killed_at_any_moment_it_continues(run, base, tmp_path, commits):
     question = "SELECT path, time, x1, score, embedding FROM people JOIN sources ON source = "
     question += "sources.id ORDER BY path, time, people.id"
     assert resumed.people.select(question) == whole.people.select(question)
-    assert matches(resumed) == matches(whole)  # appearances too: who is who goes on over the break
+    assert matches(resumed) == matches(whole)  # tracklets continue across the interruption
 
 
 def _rank(command: list[str], env: dict[str, str], said: Path) -> None:

@@ -1,4 +1,4 @@
-"""MODEL.WEIGHTS: training that starts with the network of a checkpoint."""
+"""MODEL.WEIGHTS: training that begins with the network of a checkpoint."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What a run is trained on is known by content, not by path."""
+"""The inputs of a run are compared by content, not by path."""
 
 import shutil
 from pathlib import Path
@@ -24,7 +24,7 @@ from utils.errors import UserError
 
 
 def test_pictures_are_compared_by_content(dataset: SearchDataset, root: Path, tmp_path: Path):
-    """Not by name, time or place; nothing is known of pictures that cannot be read."""
+    """Names, times and paths are not compared. Images that cannot be read have no digest."""
     copy = load_dataset("CUHK-SYSU", str(shutil.copytree(root, tmp_path / "copy")))
     before = describe_data(dataset)
     assert changed_inputs(before, describe_data(copy)) == {}
@@ -66,8 +66,10 @@ def test_damaged_records_are_named(tmp_path: Path, content: str):
 
 @pytest.fixture
 def resume(tmp_path: Path):
-    """resume(teacher's path, teacher's content, pictures, step): the lines of `check_place` for a
-    run that began with content "a" at the path `teacher.pth`."""
+    """A function resume(teacher's path, teacher's content, pictures, step).
+
+    It returns the lines of `check_place` for a run that began with content "a" at `teacher.pth`.
+    """
 
     def config(teacher: Path):
         terms = {"DISTILLER.TERMS": "['ld']", TEACHER: teacher}
@@ -107,7 +109,8 @@ def test_another_teacher_under_another_path_is_named(resume):
 
 @pytest.mark.parametrize("step", [0, 3])
 def test_other_pictures_are_named(resume, step: int):
-    """Within an epoch too: their order has not changed, and a damaged one may have been mended."""
+    """They are also accepted within an epoch: the order is the same, and a damaged image may have
+    been repaired."""
     (line,) = resume("teacher.pth", "a", pictures="2", step=step)
     assert "pictures were 1, are 2" in line
 

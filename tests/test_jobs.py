@@ -1,4 +1,4 @@
-"""The training job scripts: what they start, for one process and for several."""
+"""The training job scripts: the commands that they run for one process and for several."""
 
 import os
 import subprocess
@@ -16,7 +16,8 @@ SYNC = "SOLVER.SYNC_BN True"
 
 @pytest.fixture
 def start(tmp_path: Path):
-    """start(script, arguments, NPROC, GPUs present): the command line of python."""
+    """A function start(script, arguments, NPROC, number of GPUs) that returns the command line of
+    python."""
     (tmp_path / "bin").mkdir()
     python = tmp_path / "bin" / "python"
     python.write_text(PYTHON)

@@ -1,4 +1,4 @@
-"""The reader of MATLAB files agrees with scipy's, and damaged files end in a clear message."""
+"""The reader of MATLAB files equals scipy's, and reports damaged files in one line."""
 
 from pathlib import Path
 
@@ -87,7 +87,7 @@ def roots(tmp_path_factory):
 @settings(max_examples=300)
 @given(st.data())
 def test_damaged_files_end_in_one_clear_line(roots, data):
-    """Cut, flipped or swapped: a dataset loads, or a UserError says what is wrong."""
+    """A dataset with a damaged file loads or raises a UserError."""
     name = data.draw(st.sampled_from(sorted(roots)))
     files = sorted(f for f in roots[name].rglob("*") if f.suffix in (".mat", ".txt"))
     path = data.draw(st.sampled_from(files))

@@ -1,4 +1,4 @@
-"""Pictures as a person sees them, and the folders they lie in."""
+"""Reading of images as a viewer shows them, and search for images in folders."""
 
 import os
 import subprocess
@@ -16,12 +16,14 @@ from utils.names import output_names, printable
 from utils.sources import PICTURE, VIDEO, told, walk
 
 ROOT = Path(__file__).parents[1]
-GREY = np.linspace(0, 255, 40 * 60).reshape(40, 60).astype(np.uint8)  # a slope: no side alike
+GREY = (
+    np.linspace(0, 255, 40 * 60).reshape(40, 60).astype(np.uint8)
+)  # a gradient, so that all sides differ
 COLOURS = np.stack([GREY, GREY.T.reshape(40, 60), 255 - GREY], 2)
 
 
 def shown(image: Image.Image, path: Path, **options) -> np.ndarray:
-    """[H, W, 3] of the image, saved and read."""
+    """Save an image and read it; return [H, W, 3]."""
     image.save(path, **options)
     return read_pixels(path, upright=True).permute(1, 2, 0).numpy()
 
@@ -31,7 +33,7 @@ def shown(image: Image.Image, path: Path, **options) -> np.ndarray:
 def test_own_pictures_are_upright_in_every_orientation(tmp_path, orientation, suffix):
     upright = Image.fromarray(COLOURS)
     stored = upright
-    if orientation > 1:  # turned back: 6 and 8 are each other's reverse, the others their own
+    if orientation > 1:  # inverse operations: 6 and 8 of each other, the others of themselves
         stored = upright.transpose(TURNS[{6: 8, 8: 6}.get(orientation, orientation)])
     exif = Image.Exif()
     exif[274] = orientation
@@ -39,7 +41,7 @@ def test_own_pictures_are_upright_in_every_orientation(tmp_path, orientation, su
     options = {"lossless": True} if suffix == ".webp" else {}
     np.testing.assert_array_equal(shown(stored, path, exif=exif, **options), COLOURS)
     assert picture_size(path, upright=True) == (60, 40)
-    if suffix != ".tif":  # which Pillow always turns
+    if suffix != ".tif":  # which Pillow always rotates
         kept = read_pixels(path, upright=False).permute(1, 2, 0).numpy()
         np.testing.assert_array_equal(kept, np.asarray(stored))
         assert picture_size(path, upright=False) == stored.size
@@ -148,7 +150,7 @@ def test_a_bad_picture_is_one_line_and_never_hangs(tmp_path, name, says):
     make_bad(tmp_path)
     for read in (read_picture, read_pixels, picture_size):
         if read is picture_size and name == "cut.png":
-            continue  # its head is whole
+            continue  # its header is complete
         with pytest.raises(PictureError, match=says) as error:
             read(tmp_path / name, True)
         assert str(error.value).startswith(f"{tmp_path / name}: ")
@@ -156,7 +158,7 @@ def test_a_bad_picture_is_one_line_and_never_hangs(tmp_path, name, says):
 
 @pytest.mark.parametrize("suffix", [".jpg", ".eps", ".png", ""])
 def test_postscript_reaches_no_program(tmp_path, monkeypatch, suffix):
-    """Pillow passes it to Ghostscript."""
+    """Pillow would pass PostScript to Ghostscript."""
     monkeypatch.setattr(subprocess, "Popen", None)
     path = tmp_path / f"x{suffix}"
     Image.fromarray(COLOURS).save(path, "eps")

@@ -1,4 +1,4 @@
-"""Options that save memory leave the training unchanged, or nearly."""
+"""Options that save memory change the training not at all, or slightly."""
 
 import copy
 
@@ -63,7 +63,7 @@ def test_checkpointed_backbone_is_equal_to_the_bit(learn, everywhere):
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_checkpointed_backbone_stores_less(name):
-    """Bytes stored for the backward pass, without the weights; gradients are equal."""
+    """Fewer bytes are stored for the backward pass, apart from the weights. Gradients are equal."""
 
     def make(checkpointed):
         torch.manual_seed(0)
@@ -99,7 +99,10 @@ def test_checkpointed_backbone_stores_less(name):
 
 @pytest.mark.parametrize("kind", ["bf16", "fp16"])
 def test_mixed_precision_is_near(learn, kind):
-    regions = "MODEL.RPN.POST_NMS_TOP_N", "[1, 20]"  # nearly the ground truth's, in both precisions
+    regions = (
+        "MODEL.RPN.POST_NMS_TOP_N",
+        "[1, 20]",
+    )  # nearly that of the ground truth in both precisions
     losses, _, _ = learn(*regions, rate=1e-4)
     others, net, train_step = learn("SOLVER.AMP", kind, *regions, rate=1e-4)
     for expected, found in zip(losses, others):
@@ -117,7 +120,8 @@ def test_mixed_precision_is_near(learn, kind):
 
 
 def test_outputs_and_terms_are_float32(learn):
-    """Under mixed precision class logits, box deltas, embeddings and the inputs of terms are."""
+    """Class logits, box deltas, embeddings and the inputs of terms are float32 under mixed
+    precision."""
     seen = {}
 
     class Spy(nn.Module):
@@ -182,7 +186,7 @@ def test_all_measures_together(learn):
 
 
 def test_counting_ahead_leaves_no_trace(learn):
-    """Statistics of norms, and random numbers, as if the network had not run ahead."""
+    """Statistics of norms and random numbers are the same as without counting."""
     _, net, train_step = learn()
     before = copy.deepcopy(net.state_dict())
     images, targets = [torch.rand(3, 64, 112)], [{"boxes": BOXES, "labels": torch.tensor([1, 2])}]

@@ -1,4 +1,4 @@
-"""Metrics: the release's golden numbers, and equality with plain loops on cases made to hurt."""
+"""Metrics equal the release's values, and plain loops on difficult cases."""
 
 import json
 from pathlib import Path
@@ -125,13 +125,15 @@ def searches(draw):
     listed = np.array(listed, dtype=np.uint8)
     query, image, box_entry, boxes = [], [], [], []
     for row, column in np.argwhere(listed):
-        own = draw(st.lists(st.sampled_from(PLACES), max_size=2))  # none: the person is not there
+        own = draw(
+            st.lists(st.sampled_from(PLACES), max_size=2)
+        )  # none: the person is not in the image
         for _ in range(listed[row, column] if own else 0):
             box_entry += [len(query)] * len(own)
             boxes += own
             query.append(row)
             image.append(column)
-    order = draw(st.permutations(range(len(query))))  # entries stand in no order
+    order = draw(st.permutations(range(len(query))))  # entries are in no particular order
     rank = np.argsort(np.array(order, dtype=np.int64))
     protocol = Protocol(
         "drawn",

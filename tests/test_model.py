@@ -1,4 +1,4 @@
-"""The network compared with the release's numbers."""
+"""The network compared with values of the release."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""OpenVINO as the runtime of an ONNX file: where it differs from onnxruntime by default."""
+"""OpenVINO as the runtime of an ONNX file: settings that differ from onnxruntime by default."""
 
 import sys
 
@@ -22,7 +22,7 @@ FLOAT, INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
 
 
 def model(nodes: list, inputs: dict, output: tuple, constants: dict) -> bytes:
-    """A graph of the nodes from the inputs to one output, serialized."""
+    """Return a serialized graph of the nodes from the inputs to one output."""
     info = onnx.helper.make_tensor_value_info
     tensors = [onnx.numpy_helper.from_array(np.array(v), name) for name, v in constants.items()]
     given = [info(name, FLOAT, shape) for name, shape in inputs.items()]
@@ -32,7 +32,7 @@ def model(nodes: list, inputs: dict, output: tuple, constants: dict) -> bytes:
 
 
 def both(data: bytes, feed: dict) -> tuple[np.ndarray, np.ndarray]:
-    """The first output in onnxruntime and in OpenVINO."""
+    """Return the first output in onnxruntime and in OpenVINO."""
     session = onnxruntime.InferenceSession(data)
     (name,) = (output.name for output in session.get_outputs())
     return session.run(None, feed)[0], OpenVinoSession(data, None, "a test").run([name], feed)[0]

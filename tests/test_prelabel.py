@@ -1,4 +1,4 @@
-"""Labels proposed by a network: their forms, their identities, and what they save."""
+"""Labels that a network proposes: formats, identities and the work that they save."""
 
 import json
 import re
@@ -20,7 +20,7 @@ A, B, C = [5.0, 6, 10, 20], [30.0, 6, 10, 20], [50.0, 30, 10, 10]
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of which the first and the third are the same."""
+    """Pictures of which the first and the third are equal."""
     folder = make_world(tmp_path_factory.mktemp("world"))
     noise((96, 64), 0).save(folder / "gallery/s3.png")
     return folder
@@ -37,7 +37,8 @@ def run(program, world):
 
 
 def boxes_of(path: Path) -> dict[str, list[tuple[list[int], str | None]]]:
-    """By image, the boxes in whole pixels and the proposed people, as they are imported."""
+    """Return for each image the boxes in whole pixels and the proposed people, as they are
+    imported."""
     found = {}
     for labels in read_source(path, Options()):
         for image in labels.images:
@@ -47,27 +48,27 @@ def boxes_of(path: Path) -> dict[str, list[tuple[list[int], str | None]]]:
 
 
 def test_forms_say_the_same(run, world, tmp_path):
-    """What is written is read again by the importers; equal people get the same name."""
+    """The importers read what is written. Equal people get the same name."""
     code, said = run(world / "gallery", "--out", tmp_path / "cvat.xml")
     assert code == 0 and re.search("4 images, 20 boxes", said)
     cvat = boxes_of(tmp_path / "cvat.xml")
     assert [len(rows) for rows in cvat.values()] == [5] * 4
     names = [{name for _, name in rows} for rows in cvat.values()]
-    assert all(len(some) == 5 for some in names)  # nobody is twice in a picture
+    assert all(len(some) == 5 for some in names)  # each person is at most once in a picture
     assert names[0] == names[3]
     assert run(world / "gallery", "--out", tmp_path / "coco.json")[0] == 0
     assert boxes_of(tmp_path / "coco.json") == cvat
     code, _ = run(world / "gallery", "--out", tmp_path / "ls.json", "--form", "label-studio")
     tasks = json.loads((tmp_path / "ls.json").read_text())
     assert code == 0 and tasks[0]["data"]["image"] == "/data/local-files/?d=s0.jpg"
-    for task in tasks:  # as if somebody had accepted all of it
+    for task in tasks:  # as if all proposals had been accepted
         task["annotations"] = [{"result": task.pop("predictions")[0]["result"]}]
     (tmp_path / "ls.json").write_text(json.dumps(tasks))
     assert list(boxes_of(tmp_path / "ls.json").values()) == list(cvat.values())
 
 
 def test_a_video_becomes_tracks(run, tmp_path, program):
-    """From the video to tracks, and from these, corrected by nobody, to a dataset."""
+    """A video is converted to tracks, and these, without corrections, to a dataset."""
     pytest.importorskip("av")
     from tests.videos import write_video
 
@@ -91,7 +92,8 @@ def test_a_network_that_finds_nobody(run, world, tmp_path):
 
 
 def test_what_is_saved(run, world, tmp_path):
-    """Against its own proposals all is kept; against others as many as overlap."""
+    """Compared with themselves all proposals are kept; compared with other boxes, those that
+    overlap enough."""
     run(world / "gallery", "--out", tmp_path / "truth.json")
     code, said = run(world / "gallery", "--truth", tmp_path / "truth.json")
     rows = {" ".join(line.split()) for line in said.splitlines()}
@@ -110,7 +112,7 @@ def test_what_is_saved(run, world, tmp_path):
 
 
 def test_identities_by_average_linkage():
-    """Two people in five pictures; whoever is in one picture with another is not that person."""
+    """Two people in five pictures; two people of one picture are never grouped."""
     towards = np.eye(4)[[0, 1, 0, 1, 0, 0]]
     towards += np.random.default_rng(0).normal(0, 0.1, towards.shape)
     embeddings = towards / np.linalg.norm(towards, axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""tools.profile_model: its numbers against counts by hand."""
+"""tools.profile_model: its values compared with counts by hand."""
 
 import sys
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_flops_grow_by_what_wider_layers_cost():
     assert (wide["proposals"], wide["detections"]) == (20, 5)
     pooled, predictions, half = 16 * 7 * 7, 2 + 8, 4
 
-    def weights(fc: int, outputs: int) -> int:  # of fc6, fc7 and what reads fc7
+    def weights(fc: int, outputs: int) -> int:  # of fc6, fc7 and the layers after fc7
         return pooled * fc + fc * fc + fc * outputs
 
     grown = 20 * (weights(40, predictions) - weights(16, predictions))

@@ -1,4 +1,4 @@
-"""The table of recipes in docs/training.md follows from the config and the measured step."""
+"""The table of recipes in docs/training.md agrees with the configs and the measured step."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""models/reference.py: equal to the release's numbers, and the product is equal to it."""
+"""models/reference.py equals values of the release, and the product equals models/reference.py."""
 
 import json
 
@@ -31,7 +31,7 @@ IDENTITIES = 5
 BOXES = torch.tensor([[10.0, 10, 40, 60], [60, 5, 80, 50], [85, 5, 105, 60], [5, 2, 9, 30]])
 
 
-# --- the release's numbers ---------------------------------------------------------------------
+# --- values of the release ---------------------------------------------------------------------
 
 
 def close(value, expected: float) -> None:
@@ -125,7 +125,7 @@ def test_detections_and_embeddings_are_the_releases():
     np.testing.assert_allclose(found, expected["q"], atol=1e-4)
 
 
-# --- the product's numbers ---------------------------------------------------------------------
+# --- values of the product ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("backbone", PARAMETERS)
@@ -155,7 +155,8 @@ def make_batch() -> tuple[list[Tensor], list[dict[str, Tensor]]]:
 
 
 def make_pair(cfg, student_channels: int = 16):
-    """The product's distiller, and the reference's student, teacher and DFD with its weights."""
+    """Return the product's distiller, and the reference's student, teacher and DFD with its
+    weights."""
     student_cfg = cfg.clone()
     student_cfg.defrost()
     student_cfg.MODEL.FPN_CHANNELS = student_channels
@@ -176,7 +177,8 @@ def make_pair(cfg, student_channels: int = 16):
 
 @pytest.mark.parametrize("student_channels", [16, 12])
 def test_a_training_step_is_the_products(cfg, student_channels):
-    """Losses to 1e-6; gradients, through the weights after the step, and OIM's tables to 1e-5."""
+    """Losses are equal to 1e-6, gradients (by the weights after the step) and OIM's tables to
+    1e-5."""
     cfg, model, student, teacher, dfd = make_pair(cfg, student_channels)
     images, targets = make_batch()
     train_step = TrainStep(cfg, model, model.student, torch.device("cpu"))
@@ -195,7 +197,9 @@ def test_a_training_step_is_the_products(cfg, student_channels):
     moves = {name: p.detach() - before[name] for name, p in expected.items()}
     largest = max(float(move.norm()) for move in moves.values())
     for name, weight in model.named_parameters():
-        if name in expected and float(moves[name].norm()) > 1e-5 * largest:  # else rounding
+        if (
+            name in expected and float(moves[name].norm()) > 1e-5 * largest
+        ):  # otherwise rounding dominates
             gap = weight.detach() - before[name] - moves[name]
             assert gap.norm() <= 1e-5 * moves[name].norm() + 1e-7 * before[name].norm(), name
     for name, value in student.roi_heads.oim.state_dict().items():

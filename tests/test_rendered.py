@@ -147,7 +147,7 @@ def test_places_have_room_for_people(kind):
 
 
 class Walls:
-    """A scene in which everything, or nothing, is blocked."""
+    """A scene in which everything is blocked, or nothing."""
 
     def __init__(self, blocked: bool):
         self.all = blocked
@@ -202,7 +202,7 @@ def test_numbers_that_are_too_small_are_named(key, value, tmp_path):
         ((0, 0, 20, 50), 0.3, 0.7, True),
         ((0, 0, 20, 30), 0.29, 0.71, False),  # hidden by others
         ((0, 0, 20, 30), 0.2, 0.0, False),  # a piece at the border
-        ((0, 0, 90, LARGE * 180), 0.2, 0.0, True),  # somebody near, cut by the border
+        ((0, 0, 90, LARGE * 180), 0.2, 0.0, True),  # a person near the camera, cut by the border
         ((0, 0, 90, LARGE * 180), 0.2, 0.71, False),
         ((0, 0, 20, 15.9), 1.0, 0.0, False),  # too far away
     ],
@@ -212,7 +212,7 @@ def test_who_is_labelled(box, visible, hidden, kept):
 
 
 class Curtain:
-    """A scene with person 0 and, right of x = 0, something at half of the way."""
+    """A scene with person 0 and, right of x = 0, an object at half of the distance."""
 
     owner_of = np.array([0, -1])
 
@@ -269,7 +269,8 @@ def test_a_camera_gives_bytes_and_a_brighter_sensor_no_other_shape():
 
 @pytest.fixture
 def stub(monkeypatch):
-    """Frames from the moment's number in place of the renderer; the moments that were rendered."""
+    """Replace the renderer by frames made from the moment's number; return the list of rendered
+    moments."""
     done: list[int] = []
 
     def render_moment(moment, cameras, size, seed):

@@ -1,4 +1,4 @@
-"""The one way in: what it finds is what the network finds, whatever it is given."""
+"""The Searcher finds the same as the network, with any kind of input."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ CFG = load_cfg(None, pairs(TINY))
 
 
 def make_net(seed: int):
-    """A network that finds people everywhere."""
+    """Return a network with detections in every image."""
     torch.manual_seed(seed)
     net = build_net(CFG, num_pids=3).eval()
     net.roi_heads.box_predictor.cls_score.bias.data = torch.tensor([-5.0, 5.0])
@@ -54,7 +54,7 @@ def test_detect_is_the_networks_own_pass(searcher: Searcher, tmp_path: Path) -> 
 
 
 def test_pillows_images_are_what_their_files_are(tmp_path: Path) -> None:
-    """Transparency on white, all bits of grey, turned as EXIF says."""
+    """Transparency, 16-bit grey and EXIF orientation are treated as in files."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     clear = picture(5).convert("RGBA")
@@ -68,7 +68,7 @@ def test_pillows_images_are_what_their_files_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("amp", [None, torch.bfloat16])
 def test_embed_runs_no_detection(searcher: Searcher, monkeypatch, amp) -> None:
-    """The embedding of a query is that of detect_and_embed, without its proposals."""
+    """The embedding of a query equals that of detect_and_embed, without proposals."""
     pixels, boxes = to_pixels(picture(2)), torch.tensor([[10, 5, 40, 60.0], [0, 0, 9, 9]])
     _, (expected,) = searcher.net.detect_and_embed([pixels], [boxes], amp)
     monkeypatch.setattr(type(searcher.net.rpn), "forward", None)
@@ -77,7 +77,7 @@ def test_embed_runs_no_detection(searcher: Searcher, monkeypatch, amp) -> None:
 
 
 def test_numpys_boxes(searcher: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
-    """float64, whatever pools the regions: on GPUs torchvision does."""
+    """Boxes may be float64 with both implementations of RoIAlign."""
     boxes = np.array([[10, 5, 40, 60.0]])
     wanted = searcher.embed(picture(2), torch.from_numpy(boxes).float())
     for pool in (GatheredRoIAlign.forward, MultiScaleRoIAlign.forward):

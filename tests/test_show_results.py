@@ -1,4 +1,4 @@
-"""The page of queries and matches: what it shows, where it goes, its bad input."""
+"""tools.show_results: the page of queries and matches, and errors."""
 
 import base64
 import io
@@ -21,7 +21,7 @@ from utils.errors import run_main
 
 @pytest.fixture(scope="module")
 def evaluated(net, dataset, root, tmp_path_factory):
-    """OUTPUT_DIR of an evaluation with annotated boxes: everyone is found."""
+    """OUTPUT_DIR of an evaluation with annotated boxes, so that everyone is detected."""
     folder = tmp_path_factory.mktemp("evaluated")
     places = {"OUTPUT_DIR": folder, "INPUT.DATA_ROOT": root}
     options = {"EVAL_USE_GT": True, "EVAL_GALLERY_SIZE": 50}
@@ -61,7 +61,7 @@ def test_the_page_shows_what_the_results_say(evaluated, show):
     pictures = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
     assert len(pictures) == 2 * page.count("<figure ")
     assert {Image.open(io.BytesIO(base64.b64decode(p))).format for p in pictures} == {"JPEG"}
-    assert "://" not in page  # self-contained; no colon can stand in the pictures' base64
+    assert "://" not in page  # self-contained; base64 contains no colon
 
 
 def test_best_random_and_given_queries(evaluated, show, tmp_path):

@@ -16,7 +16,8 @@ FOLDER = Path(__file__).parents[1] / "configs"
 
 
 def cost(config: str) -> tuple[int, int]:
-    """Parameters, and FLOPs of one 900×1500 image with the largest number of regions."""
+    """Return the parameters, and the FLOPs of one 900×1500 image with the largest number of
+    regions."""
     cfg = load_cfg(str(FOLDER / f"{config}.yaml"))
     size = cfg.MODEL.FPN_CHANNELS, 7, 7
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:

@@ -1,4 +1,5 @@
-"""Synthetic data: a seed decides everything, and the files are laid out like the real ones."""
+"""Synthetic data: it depends on the seed only, and its files have the layout of the published
+ones."""
 
 import hashlib
 import json
@@ -108,7 +109,8 @@ def test_both_layouts_say_the_same(root):
 
 
 def test_own_data_says_the_same(root, tmp_path):
-    """The same scenes; what unlabelled is stays so, and the queries are the same people."""
+    """The scenes are the same, unlabelled people stay unlabelled, and the queries are the same
+    people."""
     write_dataset(tmp_path, "coco", seed=1, workers=1, **SMALL)
     own, prw = load_dataset("COCO", str(tmp_path / "COCO")), load_dataset("PRW", f"{root}/PRW")
     assert own.num_pids == prw.num_pids == 6 and not own.dropped
@@ -123,7 +125,8 @@ def test_own_data_says_the_same(root, tmp_path):
 
 
 def structure(value):
-    """Nesting, field names, kinds and shapes (list lengths apart) of what loadmat returns."""
+    """Return nesting, field names, kinds and shapes (without the lengths of lists) of the result of
+    loadmat."""
     if not isinstance(value, np.ndarray):
         return type(value)
     kind = "iu" if value.dtype.kind in "iu" else value.dtype.kind

@@ -20,7 +20,7 @@ def test_nobody_is_in_two_places_at_one_time(seed):
     assert {walk.camera for walk in walks} == {1, 2, 3}
     for person in range(1, 7):
         mine = [walk for walk in walks if walk.person == person]
-        assert len(mine) > 2  # everyone comes back
+        assert len(mine) > 2  # everyone returns
         assert all(a.end <= b.start for a, b in pairwise(mine))
 
 

@@ -33,7 +33,7 @@ SIMILARITY = st.sampled_from([-0.5, 0.0, 0.25, 0.5, 0.75])  # ties are frequent
 
 
 def search(*images: list[tuple[tuple, float]]) -> Similarities:
-    """Search of one query. Each image has (box, similarity) detections; the first image shows the
+    """Search for one query. Each image has (box, similarity) detections; the first image shows the
     query person at PERSON."""
     protocol = Protocol(
         "one",
@@ -112,7 +112,8 @@ def checkpoint(root: Path, net, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def evaluated(checkpoint: Path, program):
-    """evaluated(path, KEY, VALUE, ...): the results of --eval --ckpt path."""
+    """A function evaluated(path, KEY, VALUE, ...) that returns the results of --eval --ckpt
+    path."""
 
     def call(path: Path, *overrides: str) -> dict:
         line = "--cfg", checkpoint.parent / "cfg.yaml", "--eval", "--ckpt", path, *overrides
@@ -125,7 +126,7 @@ def evaluated(checkpoint: Path, program):
 
 
 def test_a_checkpoint_is_read_once(checkpoint: Path, evaluated, program, monkeypatch):
-    """By --eval, and by the demo with --false-alarms."""
+    """--eval, and the demo with --false-alarms, read the file once."""
     read = []
     monkeypatch.setattr(
         "engine.checkpoint.load_file", lambda *args: read.append(args) or load_file(*args)
@@ -171,7 +172,7 @@ def test_the_newest_evaluation_of_its_epoch_counts(checkpoint: Path, evaluated):
     for others in (
         ["EVAL_USE_GT", "True"],
         ["EVAL_USE_CBGM", "True"],
-    ):  # their similarities are others
+    ):  # their similarities have another distribution
         assert similarities(evaluated(checkpoint, *others))
         assert stored_thresholds(checkpoint) == {"0.05": 0.5}
     assert similarities(evaluated(checkpoint)) == stored_thresholds(checkpoint)

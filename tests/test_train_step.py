@@ -1,4 +1,4 @@
-"""A training step in one process: clipping, ranks, the teacher, and the learning rate, by hand."""
+"""A training step in one process: clipping, ranks, the teacher and the learning rate, by hand."""
 
 import copy
 from contextlib import nullcontext
@@ -66,10 +66,10 @@ def test_gradients_are_clipped_to_the_norm_of_the_config():
 
 
 def step_of(parts: int) -> tuple[dict[str, float], Tensor]:
-    """Losses and change of the weights of one step, of a batch in that many parts.
+    """Return the losses and the change of the weights of one step on a batch in this many parts.
 
     All regions are used, so that parts do not depend on random samples. The losses of the RPN have
-    no weight: they are means over anchors, of which images have different numbers.
+    weight 0, since they are means over anchors, whose number differs between images.
     """
     every = {"MODEL.RPN.BATCH_SIZE": 9999, "MODEL.ROI.BATCH_SIZE": 999}
     positive = {"MODEL.ROI.POSITIVE_FRACTION": 0.5, "BACKBONE.FROZEN_BN": True}
@@ -89,7 +89,7 @@ def step_of(parts: int) -> tuple[dict[str, float], Tensor]:
 
 
 def test_parts_of_a_batch_add_up_to_the_whole():
-    """Losses are means over images, proposals or labelled people of the whole batch."""
+    """Losses are means over the images, proposals or labelled people of the whole batch."""
     losses, change = step_of(1)
     in_parts, change_in_parts = step_of(2)
     names = ("proposal_cls", "proposal_reg", "oim", "total")
@@ -208,7 +208,8 @@ LD, STOPPED = {"DISTILLER.TERMS": "[ld]"}, {"DISTILLER.LD.WEIGHT": 0.0}
 
 @pytest.mark.parametrize("cuts", [1, 2])
 def test_gradient_of_terms_is_limited_to_its_share(cuts):
-    """Half: the gradient of the terms is as long as the student's own at most."""
+    """With share 1/2, the gradient of the terms is at most as long as that of the student's
+    losses."""
     strong = LD | {"DISTILLER.LD.WEIGHT": 1000.0}
     own = distill(cuts, **LD | STOPPED)[0]
     terms = distill(cuts, **strong)[0] - own
@@ -316,7 +317,7 @@ def test_embeddings_are_weighted_by_the_score():
 
 
 def test_anchors_are_ordered_by_ratio(net: SearchNet):
-    """Checkpoints of the release depend on it: height / width of the anchors is 0.5, 1, 2."""
+    """Checkpoints of the release depend on the order: height / width is 0.5, 1, 2."""
     for anchors in net.rpn.anchor_generator.cell_anchors:
         width, height = (anchors[:, 2:] - anchors[:, :2]).unbind(dim=1)
         assert (height / width).tolist() == pytest.approx([0.5, 1, 2], rel=0.15)

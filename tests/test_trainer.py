@@ -39,7 +39,7 @@ def trainer(dataset: SearchDataset, tmp_path: Path) -> Trainer:
 
 
 def finish_epoch(trainer: Trainer, score: float) -> None:
-    """Save the end of an epoch, and record its evaluation."""
+    """Save the end of an epoch and record its evaluation."""
     trainer.epoch += 1
     trainer.save()
     evaluation = trainer.evaluation

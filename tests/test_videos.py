@@ -1,4 +1,4 @@
-"""Videos as a player shows them: which frames, at what times, how turned, and what is damaged."""
+"""Videos as a player shows them: frames, times, rotation and damage."""
 
 import shutil
 from fractions import Fraction
@@ -28,12 +28,12 @@ LEFT, RIGHT = (200, 30, 30), (30, 30, 200)
 
 
 def shades(count: int) -> list[np.ndarray]:
-    """Frames that grow lighter from one to the next."""
+    """Return frames, each lighter than the one before."""
     return [np.full((48, 64, 3), 8 * i, np.uint8) for i in range(count)]
 
 
 def read(path: Path, every: float = 0, after: float | None = None) -> tuple[list, list, list]:
-    """Times and shades of the frames, and what was told."""
+    """Return times and mean values of the frames, and the lines that were printed."""
     said: list[str] = []
     frames = list(sample_frames(path, every, after, said.append))
     return [round(f.time, 3) for f in frames], [int(f.pixels.float().mean()) for f in frames], said
@@ -74,13 +74,13 @@ def test_one_frame_by_its_time(tmp_path: Path) -> None:
 
 
 def numbered(path: Path, after: float | None = None) -> list[tuple[float, int]]:
-    """(time, shown number) of each frame later than `after`."""
+    """Return (time, shown number) of each frame later than `after`."""
     return [(f.time, number_in(f.pixels)) for f in sample_frames(path, 0, after, lambda _: None)]
 
 
 def check_every_place(path: Path, count: int, places: int) -> None:
-    """All frames are there, in order; from some places on the same ones follow, at the same times,
-    and each is found by its time."""
+    """Check that all frames are read in order, and that reading can continue from any of some
+    times."""
     whole = numbered(path)
     assert [number for _, number in whole] == list(range(count))
     assert all(a[0] < b[0] for a, b in pairwise(whole))
@@ -89,7 +89,7 @@ def check_every_place(path: Path, count: int, places: int) -> None:
         assert number_in(read_frame(path, whole[i][0])) == i
 
 
-# One container for each way to fail; the slow test has all, and all places.
+# One container for each kind of failure; the slow test reads all of them at all positions.
 QUICK = (
     *("fragments.mp4", "thousands.mkv", "h264.avi", "h264.ts", "x.m2ts", "mpeg2.mpg"),
     *("h264.mpg", "x.vob", "h264.flv"),
@@ -125,13 +125,15 @@ def test_joined_recordings_continue_the_clock(tmp_path: Path, name: str) -> None
     assert [number for _, number in whole] == [*range(15), *range(20)]
     steps = np.diff([time for time, _ in whole])
     steps /= np.median(steps)
-    assert steps.min() > 0.9 and steps.max() < 2.1  # FFmpeg gives the last frame of an MPEG-PS two
+    assert (
+        steps.min() > 0.9 and steps.max() < 2.1
+    )  # FFmpeg returns the last frame of an MPEG-PS twice
     for i in (3, 14, 15, 30):
         assert numbered(path, whole[i][0]) == whole[i + 1 :]
 
 
 def placed(pts: list[int | None], keys: set[int], step: int = 10) -> list[int]:
-    """The times that a clock gives to packets; keys: which of them are key frames."""
+    """Return the times that a clock assigns to packets; keys: numbers of the key frames."""
     clock = Clock(step, window=50, leap=100)
     packets = [
         SimpleNamespace(pts=time, dts=time, duration=0, is_keyframe=i in keys)
@@ -168,7 +170,7 @@ def test_a_second_stream_is_mentioned(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["h264.ts", "h264.mkv"])
 def test_missing_frames_are_told(tmp_path: Path, name: str) -> None:
-    """What boxes with frame numbers need."""
+    """Boxes with frame numbers depend on it."""
     write_numbered(tmp_path / name, 30, **VIDEOS[name])
     said: list[str] = []
     assert len(list(read_frames(tmp_path / name, said.append))) == 30 and not said
@@ -190,7 +192,7 @@ def test_gaps_count_where_frames_come_at_one_rate() -> None:
 
 @pytest.mark.parametrize("content", ["ffconcat version 1.0\nfile x.mp4\n", "#EXTM3U\nx.mp4\n"])
 def test_a_playlist_is_no_video(tmp_path: Path, content: str) -> None:
-    """It could name any file or address."""
+    """A playlist could name any file or address."""
     write_video(tmp_path / "x.mp4", shades(3))
     (tmp_path / "list.mp4").write_text(content)
     with pytest.raises(UserError, match="damaged video"):

@@ -1,4 +1,4 @@
-"""BACKBONE.WEIGHTS: state dicts as other programs wrap, prefix and name them."""
+"""BACKBONE.WEIGHTS: state dicts that other programs have wrapped, prefixed or renamed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ State = dict[str, Tensor]
 
 @pytest.fixture(scope="module")
 def state() -> State:
-    """Of the smallest backbone, with random statistics."""
+    """Return a state dict of the smallest backbone, with random statistics."""
     torch.manual_seed(0)
     body = BACKBONES["resnet18_x05"].make()
     return {name: torch.rand(v.shape) if v.ndim else v for name, v in body.state_dict().items()}
@@ -83,7 +83,7 @@ def test_older_names_are_assigned_by_order(tmp_path: Path, state: State, capsys)
 
 
 def test_some_older_names_among_the_same(tmp_path: Path, state: State, capsys):
-    """As torchvision has renamed layers within its MobileNetV2."""
+    """torchvision has renamed layers of its MobileNetV2."""
     torch.save({k.replace("downsample", "shortcut"): v for k, v in state.items()}, tmp_path / "a")
     check(tmp_path / "a", state)
     assert capsys.readouterr().out.count("downsample") == 1
@@ -91,7 +91,7 @@ def test_some_older_names_among_the_same(tmp_path: Path, state: State, capsys):
 
 @pytest.mark.parametrize("swapped", [("weight", "bias"), ("running_mean", "running_var")])
 def test_another_order_of_equal_shapes_is_refused(tmp_path: Path, state: State, swapped: tuple):
-    """The ends of the names decide, not the shapes alone."""
+    """Names are compared by their ends, not by shapes only."""
     first, second = swapped
     names = list(state)
     for i, name in enumerate(names[:-1]):

@@ -1,4 +1,4 @@
-"""Processes that read images: whatever the machine refuses them is one line, and the run ends."""
+"""Processes that read images: a missing resource of the machine is one line, and the run ends."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ WORKERS = ("INPUT.NUM_WORKERS", "2")
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A folder with data, a config, and a run that was never stopped."""
+    """A folder with data, a config, and an uninterrupted run."""
     return make_whole_run(tmp_path_factory.mktemp("workers"))
 
 
@@ -32,7 +32,7 @@ def fails(run: Run, *said: str) -> None:
 
 
 class Kill:
-    """The process that reads the fifth image is ended by the system."""
+    """Kill the process that reads the fifth image."""
 
     def __init__(self, number: int):
         self.number = number
@@ -93,7 +93,7 @@ class FewFiles:
 
 @pytest.mark.parametrize("number", [20, 40, 60, 100])
 def test_few_file_descriptors(base, tmp_path, number):
-    """It trains, or says what is missing; no folder is blamed for it."""
+    """The run trains or names the limit; it does not blame a folder."""
     run = Run(base, tmp_path, "INPUT.NUM_WORKERS", "5", sabotage=FewFiles(number))
     assert run.wait() in (0, 2), run.text
     assert "Traceback" not in run.text and "cannot be written" not in run.text
@@ -117,12 +117,12 @@ def test_without_shared_memory_images_go_through_pipes(base, tmp_path):
 
 
 def a_gpu_is_there() -> None:
-    """One that answers nobody: this machine has none."""
+    """Simulate a GPU that cannot be used."""
     torch.cuda.is_available = lambda: True
 
 
 def test_a_gpu_that_is_not_asked_for_is_left_alone(base, tmp_path):
-    """It may be full: what a run on the CPU reads is not pinned for it."""
+    """It may be full, so a run on the CPU does not pin memory for it."""
     run = Run(base, tmp_path, *WORKERS, sabotage=a_gpu_is_there)
     assert run.wait() == 0, run.text
     assert differences(tmp_path, base / "whole") == []

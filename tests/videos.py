@@ -19,8 +19,14 @@ def write_video(
     sound: bool = False,
     aspect: Fraction = Fraction(1),
 ) -> None:
-    """frames: [H, W, 3] uint8; times: of each, seconds (default: 10 a second); rotation: by which
-    a player turns them, degrees counterclockwise; aspect: the width of a pixel over its height."""
+    """Write a small video.
+
+    Args:
+        frames: [H, W, 3] uint8.
+        times: of the frames in seconds (default: 10 frames per second).
+        rotation: by which a player rotates the frames, degrees counterclockwise.
+        aspect: width of a pixel over its height.
+    """
     height, width = frames[0].shape[:2]
     times = [i / 10 for i in range(len(frames))] if times is None else times
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
@@ -42,8 +48,8 @@ def write_video(
         container.mux(stream.encode())
 
 
-# How to write a video of each kind of file that is read: `write_numbered`'s options. B frames
-# are stored in another order than they are shown in.
+# Options of `write_numbered` for each kind of file that is read. B frames are stored in another
+# order than they are shown in.
 B_FRAMES = {"x264-params": "b-adapt=0:bframes=3:b-pyramid=normal:keyint=12:scenecut=0:log=-1"}
 H264 = dict(codec="libx264", options=B_FRAMES)
 HEVC = dict(codec="libx265", options={"x265-params": "log-level=none:keyint=12:bframes=3"})
@@ -106,7 +112,7 @@ VIDEOS: dict[str, dict[str, Any]] = {
     "x.hevc": HEVC | dict(format="hevc", rate=25),
     "x.y4m": dict(codec="wrapped_avframe", format="yuv4mpegpipe"),
 }
-BITS = 8  # of a frame's number, which it shows as stripes 16 pixels wide
+BITS = 8  # of the number of a frame, shown as stripes of 16 pixels width
 
 
 def write_numbered(
@@ -119,8 +125,14 @@ def write_numbered(
     options: dict[str, str] | None = None,
     container: dict[str, str] | None = None,
 ) -> None:
-    """A video whose frames show their numbers, from 0 on: 128 x 32 pixels, 12 frames from one key
-    frame to the next. options: of the encoder; container: of the file's format."""
+    """Write a video whose frames show their numbers, from 0 on.
+
+    Frames have 128 x 32 pixels, and every 12th is a key frame.
+
+    Args:
+        options: of the encoder.
+        container: options of the file format.
+    """
     with av.open(str(path), "w", format=format, options=container or {}) as file:
         stream = file.add_stream(codec, rate=rate, options=options or {})
         stream.width, stream.height = 16 * BITS, 32
@@ -138,6 +150,6 @@ def write_numbered(
 
 
 def number_in(pixels: torch.Tensor) -> int:
-    """The number that a frame, [3, H, W] uint8, shows."""
+    """Return the number that a frame, [3, H, W] uint8, shows."""
     stripes = pixels.float().mean((0, 1)).view(BITS, 16)[:, 4:12].mean(1)
     return sum(1 << bit for bit, light in enumerate(stripes.tolist()) if light > 128)
