@@ -47,7 +47,7 @@ MUTATIONS = [
     Mutation(
         "no file lock",
         "utils/locks.py",
-        "        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        "        lock.acquire()\n",
         "        pass\n",
         FILES,
     ),

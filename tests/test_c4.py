@@ -49,7 +49,7 @@ def batch() -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
     return images, [{"boxes": BOXES, "labels": torch.tensor([1, UNLABELED])}, nobody]
 
 
-# --- the network -------------------------------------------------------------------------------
+# --- the network ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -153,7 +153,7 @@ def test_bad_values_name_their_key(key, value):
         load_cfg(None, ["MODEL.ANCHOR_SIZES", "[16, 32]"])  # with an FPN
 
 
-# --- distillation ------------------------------------------------------------------------------
+# --- distillation ---------------------------------------------------------------------------------
 
 FPN = {"MODEL__NECK": "fpn", "MODEL__ANCHOR_SIZES": "[8, 16, 24, 32, 48]"}
 PAIRS = {"under an FPN": ({}, FPN), "over an FPN": (FPN, {}), "both": ({}, {})}
@@ -202,7 +202,7 @@ def test_pyramids_meet_as_before():
     assert [f.attention is None for f in terms["reviewkd"].fusions.values()] == [True] + 4 * [False]
 
 
-# --- programs that use networks -------------------------------------------------------------------------------
+# --- programs that use networks -------------------------------------------------------------------
 
 
 def people(net: Network, image: torch.Tensor) -> tuple:

@@ -147,9 +147,7 @@ def test_ids_as_texts_with_gaps_and_more_of_a_labelling_tool(own):
     before = [s.pids.tolist() for s in load(own).gallery]
     edit(own, change)
     text = (own / "test.json").read_text()
-    (own / "test.json").write_bytes(
-        b"\xef\xbb\xbf" + text.encode()
-    )  # the byte order mark that Windows writes
+    (own / "test.json").write_bytes(b"\xef\xbb\xbf" + text.encode())  # a byte order mark
     data = load(own)
     assert before == [[2, 1], [2, UNLABELED], [], [2, 3]]
     assert [s.pids.tolist() for s in data.gallery] == [[1], [1], [], [1, 2]]

@@ -389,9 +389,7 @@ def test_boxes_lie_where_they_should(size):
     assert max(drawn.size) == max(*size, 1200)
     assert image.getpixel((0, 0)) == image.getpixel((size[0] // 4, size[1] // 2))  # not touched
     red = np.argwhere((np.asarray(drawn) == (255, 0, 0)).all(-1))
-    low = red.max(0)[::-1] / np.array(
-        drawn.size
-    )  # the label is above this corner, so another one is tested
+    low = red.max(0)[::-1] / np.array(drawn.size)  # the label is at the opposite corner
     np.testing.assert_allclose(low, 0.75, atol=0.01)
 
 

@@ -16,9 +16,7 @@ from utils.names import output_names, printable
 from utils.sources import PICTURE, VIDEO, told, walk
 
 ROOT = Path(__file__).parents[1]
-GREY = (
-    np.linspace(0, 255, 40 * 60).reshape(40, 60).astype(np.uint8)
-)  # a gradient, so that all sides differ
+GREY = np.linspace(0, 255, 40 * 60).reshape(40, 60).astype(np.uint8)  # all sides differ
 COLOURS = np.stack([GREY, GREY.T.reshape(40, 60), 255 - GREY], 2)
 
 

@@ -99,10 +99,8 @@ def test_checkpointed_backbone_stores_less(name):
 
 @pytest.mark.parametrize("kind", ["bf16", "fp16"])
 def test_mixed_precision_is_near(learn, kind):
-    regions = (
-        "MODEL.RPN.POST_NMS_TOP_N",
-        "[1, 20]",
-    )  # nearly that of the ground truth in both precisions
+    # Nearly the regions of the ground truth, in both precisions.
+    regions = ("MODEL.RPN.POST_NMS_TOP_N", "[1, 20]")
     losses, _, _ = learn(*regions, rate=1e-4)
     others, net, train_step = learn("SOLVER.AMP", kind, *regions, rate=1e-4)
     for expected, found in zip(losses, others):

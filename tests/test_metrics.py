@@ -125,9 +125,7 @@ def searches(draw):
     listed = np.array(listed, dtype=np.uint8)
     query, image, box_entry, boxes = [], [], [], []
     for row, column in np.argwhere(listed):
-        own = draw(
-            st.lists(st.sampled_from(PLACES), max_size=2)
-        )  # none: the person is not in the image
+        own = draw(st.lists(st.sampled_from(PLACES), max_size=2))  # none: not in the image
         for _ in range(listed[row, column] if own else 0):
             box_entry += [len(query)] * len(own)
             boxes += own

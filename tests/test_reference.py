@@ -197,9 +197,7 @@ def test_a_training_step_is_the_products(cfg, student_channels):
     moves = {name: p.detach() - before[name] for name, p in expected.items()}
     largest = max(float(move.norm()) for move in moves.values())
     for name, weight in model.named_parameters():
-        if (
-            name in expected and float(moves[name].norm()) > 1e-5 * largest
-        ):  # otherwise rounding dominates
+        if name in expected and float(moves[name].norm()) > 1e-5 * largest:  # not only rounding
             gap = weight.detach() - before[name] - moves[name]
             assert gap.norm() <= 1e-5 * moves[name].norm() + 1e-7 * before[name].norm(), name
     for name, value in student.roi_heads.oim.state_dict().items():

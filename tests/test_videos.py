@@ -125,9 +125,8 @@ def test_joined_recordings_continue_the_clock(tmp_path: Path, name: str) -> None
     assert [number for _, number in whole] == [*range(15), *range(20)]
     steps = np.diff([time for time, _ in whole])
     steps /= np.median(steps)
-    assert (
-        steps.min() > 0.9 and steps.max() < 2.1
-    )  # FFmpeg returns the last frame of an MPEG-PS twice
+    # FFmpeg doubles the duration of the last frame of an MPEG-PS.
+    assert steps.min() > 0.9 and steps.max() < 2.1
     for i in (3, 14, 15, 30):
         assert numbered(path, whole[i][0]) == whole[i + 1 :]
 

@@ -1,4 +1,4 @@
-"""Lock files: one process at a time changes a folder."""
+"""Lock files, by which only one process at a time changes a folder."""
 
 import errno
 import os
@@ -22,15 +22,16 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # of ne
 def locked(path: Path, what: str) -> Iterator[None]:
     """Hold the lock file at `path`.
 
-    The lock ends with this process, however it ends; the processes that it starts do not hold it.
-    On a disk without locks one line says that there is none, and the work goes on.
+    The lock ends with this process, however that ends; child processes do not hold it. On a disk
+    that does not support locks, one line is printed and the block runs without a lock.
 
     Args:
-        path: The lock file, which stays. It holds a line on the process that has the lock.
-        what: What the lock stands for, as a user calls it.
+        path: the lock file. It names the process that holds the lock, and is not deleted.
+        what: name of the locked thing in messages.
 
     Raises:
-        UserError: Another process, which is named, holds the lock, or the file cannot be written.
+        UserError: if another process holds the lock, which is named, or if the file cannot be
+            written.
     """
     lock = FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
     try:
