@@ -7,12 +7,14 @@ published datasets, since their boxes refer to stored pixels (docs/faithful.md).
 """
 
 import errno
+import importlib
 import os
 import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -22,13 +24,6 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from utils.errors import UserError, no_memory, reason_of
 from utils.limits import MAX_PIXELS
-
-try:
-    import pillow_heif
-
-    pillow_heif.register_heif_opener()
-except ImportError:  # only some users have such pictures: `_reason` says what is missing
-    pass
 
 LONGEST = 50  # maximum ratio of the longer to the shorter side
 # The formats that Pillow may open. Of the others, some start a program (EPS and WMF: Ghostscript)
@@ -63,6 +58,28 @@ def readable_formats() -> list[str]:
     return [name for name in Image.ID if name in FORMATS]
 
 
+def open_image(path: str | Path) -> Image.Image:
+    """Open an image of one of FORMATS with Pillow; only its header is read.
+
+    pillow-heif is called directly, since its registration would change Pillow in the whole process.
+    """
+    try:
+        return Image.open(path, formats=readable_formats())
+    except Image.UnidentifiedImageError:
+        heif = _pillow_heif()
+        if heif is None or not heif.is_supported(path):
+            raise
+        return heif.HeifImageFile(path)
+
+
+def _pillow_heif() -> ModuleType | None:
+    """Return the package pillow-heif, or None if it is not installed."""
+    try:
+        return importlib.import_module("pillow_heif")
+    except ImportError:
+        return None
+
+
 @contextmanager
 def open_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """Open a picture with Pillow; only its header is read.
@@ -75,7 +92,7 @@ def open_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Ima
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # reading from a pipe may never end
             raise PictureError(f"{path}: expected a picture, found no regular file")
-        with Image.open(path, formats=readable_formats()) as image:
+        with open_image(path) as image:
             check_size(path, *image.size, max_pixels)
             yield image
     except UserError:
@@ -94,7 +111,7 @@ def _reason(path: str | Path, error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return f"too large ({said.split(',')[0]})"
     if isinstance(error, Image.UnidentifiedImageError):
-        if Path(path).suffix.lower() in HEIC and ".heic" not in Image.registered_extensions():
+        if Path(path).suffix.lower() in HEIC and _pillow_heif() is None:
             return "needs the package pillow-heif; install it with pip install pillow-heif"
         return "damaged image (of no known format)"
     return f"damaged image ({said})"

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from utils.errors import UserError, reason_of
-from utils.media import FORMATS, HEIC, readable_formats
+from utils.media import FORMATS, HEIC, open_image
 from utils.names import printable
 from utils.video_files import is_video
 
@@ -87,7 +87,7 @@ def kind_of(path: Path) -> str | None:
     if without_suffix(path.name) != path.name:
         return PICTURE
     try:
-        with Image.open(path, formats=readable_formats()):
+        with open_image(path):
             return PICTURE
     except Exception:  # Pillow's decoders raise many types
         return None
