@@ -1,5 +1,6 @@
-"""The network of a program whose --cfg or --ckpt is not given."""
+"""The network of an inference program: its options on the command line, and the default network."""
 
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,36 @@ from utils.errors import UserError
 DEFAULT = Path(__file__).resolve().parents[1] / "weights" / "person_search_small.safetensors"
 # The part of a network's own config that describes the network, not its training.
 OWN = ("BACKBONE.", "MODEL.", "INPUT.MIN_SIZE", "INPUT.MAX_SIZE")
+
+
+def add_network_options(parser: ArgumentParser) -> None:
+    """Add --cfg and --ckpt, the first arguments of `network_of`."""
+    parser.add_argument("--cfg", metavar="FILE", help="YAML config (default: the one in --ckpt)")
+    parser.add_argument(
+        "--ckpt",
+        metavar="FILE",
+        help=f"its checkpoint (default: weights/{DEFAULT.name}, if it exists)",
+    )
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Separate sources from pairs KEY VALUE.
+
+    A file or folder that has the name of a config key is a source.
+
+    Raises:
+        UserError: if a source is empty.
+    """
+    keys, sources, overrides = flatten(get_cfg()), [], []
+    rest = iter(words)
+    for word in rest:
+        if word in keys and not Path(word).exists():
+            overrides += [word, *([value] if (value := next(rest, None)) is not None else [])]
+        elif not word.strip():
+            raise UserError(f"SOURCE: expected a path, found {word!r}")
+        else:
+            sources.append(Path(word))
+    return sources, overrides
 
 
 def network_of(

@@ -24,7 +24,7 @@ from torchvision.transforms.functional import to_pil_image
 from yacs.config import CfgNode
 
 from engine.checkpoint import Checkpoint
-from engine.default_network import network_of
+from engine.default_network import add_network_options, network_of
 from engine.evaluation.records import thresholds_of
 from engine.index.gallery_index import (
     GalleryIndex,
@@ -40,6 +40,7 @@ from engine.search.searcher import Searcher, to_pixels
 from tools.web.persons import CSS as PERSONS_CSS
 from tools.web.persons import PersonsController, persons_tab
 from tools.web.server import REQUIREMENTS, address_of, names_of, no_connections, serve
+from utils.arguments import program_parser
 from utils.drawing import PLAIN, cut_out, draw_boxes
 from utils.errors import UserError, run_main
 from utils.memory import keep_freed_memory
@@ -322,15 +323,8 @@ def page(controller: AppController, hint: str) -> Any:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--cfg", metavar="FILE", help="YAML config (default: the one in --ckpt)")
-    parser.add_argument(
-        "--ckpt",
-        metavar="FILE",
-        help="its checkpoint (default: weights/person_search_small.safetensors, if it exists)",
-    )
+    parser = program_parser(__doc__)
+    add_network_options(parser)
     parser.add_argument(
         "--index",
         required=True,

@@ -29,7 +29,7 @@ from engine.index.records import Origin, Person, Sample, Source
 from engine.index.vectors import MARK, Vectors, load_faiss
 from models.outputs import Detections
 from tools.measure.machine import describe_machine, peak_gib
-from utils.arguments import positive, whole
+from utils.arguments import positive, program_parser, whole
 from utils.errors import run_main
 from utils.files import make_folder
 
@@ -190,9 +190,7 @@ def bench(count: int, kinds: list[str], args: argparse.Namespace) -> list[list]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = program_parser(__doc__)
     parser.add_argument("--people", type=positive, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--kinds", nargs="+", default=["Flat", "HNSW32", "IVF64,Flat"])
     parser.add_argument("--width", type=positive, default=256, help="length of an embedding")

@@ -18,15 +18,14 @@ from datasets.coco_files import Person, write_annotations
 from datasets.importers.writer import Shown, put
 from datasets.track_files import Rules
 from datasets.tracks import Sequence, drop_twins, read_sequence
+from utils.arguments import program_parser
 from utils.errors import UserError, run_main
 from utils.files import folder_beside, make_folder
 from utils.media import picture_size
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = program_parser(__doc__)
     add = parser.add_argument
     add("sequences", nargs="+", type=Path, metavar="SEQUENCE", help="a folder or a video")
     add("--out", required=True, type=Path, metavar="FOLDER", help="a new folder")

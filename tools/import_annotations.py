@@ -19,6 +19,7 @@ from datasets.importers import read_source, unpack
 from datasets.importers.finder import Finder
 from datasets.importers.records import Labels, Options
 from datasets.importers.writer import Imported, Shown, Writer
+from utils.arguments import program_parser
 from utils.errors import UserError, first_of, run_main
 from utils.files import folder_beside
 
@@ -27,9 +28,7 @@ USUAL = {"annotations", "default", "labels", "result", "data", "instances", "tra
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = program_parser(__doc__)
     add = parser.add_argument
     add("sources", nargs="+", type=Path, metavar="SOURCE", help="a file, a folder or a .zip")
     add("--out", required=True, type=Path, metavar="FOLDER", help="a new folder")

@@ -17,16 +17,14 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from configs.defaults import get_cfg
-from configs.ranges import flatten
-from engine.default_network import network_of
+from engine.default_network import add_network_options, network_of, split_overrides
 from engine.distributed import process_group, rank
 from engine.index.gallery_index import GalleryIndex, index_place, open_index, writing
 from engine.index.indexing import IndexStats, add_sources, check_damaged
 from engine.index.milvus import Address
 from engine.index.records import IndexedSource, camera_of
 from engine.search.searcher import Searcher
-from utils.arguments import nonempty_path
+from utils.arguments import nonempty_path, program_parser
 from utils.errors import UserError, first_of, run_main
 from utils.memory import keep_freed_memory
 from utils.names import printable
@@ -34,15 +32,8 @@ from utils.sources import PICTURE, VIDEO, MediaFile, told, walk
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--cfg", metavar="FILE", help="YAML config (default: the one in --ckpt)")
-    parser.add_argument(
-        "--ckpt",
-        metavar="FILE",
-        help="its checkpoint (default: weights/person_search_small.safetensors, if it exists)",
-    )
+    parser = program_parser(__doc__)
+    add_network_options(parser)
     parser.add_argument(
         "--index",
         required=True,
@@ -80,31 +71,16 @@ def parse_args() -> argparse.Namespace:
         help="pictures, videos and folders; also config values as KEY VALUE: DEVICE cpu",
     )
     args = parser.parse_intermixed_args()
-    args.sources, args.overrides = split(args.sources)
+    args.sources, args.overrides = split_overrides(args.sources)
     return args
 
 
-def split(words: list[str]) -> tuple[list[Path], list[str]]:
-    """Separate sources from pairs KEY VALUE. A file or folder that has the name of a config
-    key is a source.
+def check(args: argparse.Namespace) -> None:
+    """Check the options.
 
     Raises:
-        UserError: if a source is empty.
+        UserError: if options are out of range or do not fit together.
     """
-    keys, sources, overrides = flatten(get_cfg()), [], []
-    rest = iter(words)
-    for word in rest:
-        if word in keys and not Path(word).exists():
-            overrides += [word, *([value] if (value := next(rest, None)) is not None else [])]
-        elif not word.strip():
-            raise UserError(f"SOURCE: expected a path, found {word!r}")
-        else:
-            sources.append(Path(word))
-    return sources, overrides
-
-
-def check(args: argparse.Namespace) -> None:
-    """Raises: UserError: if options are out of range or do not fit together."""
     if not math.isfinite(args.every) or args.every < 0:
         raise UserError(f"--every {args.every}: expected seconds, 0 or more")
     if not args.sources and (args.every or args.overrides):

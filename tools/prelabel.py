@@ -20,11 +20,11 @@ from datasets.importers import read_source
 from datasets.importers.finder import Finder
 from datasets.importers.forms import coco_json, cvat_xml, label_studio_json
 from datasets.importers.records import Box, Labels, Options
-from engine.default_network import network_of
+from engine.default_network import add_network_options, network_of, split_overrides
 from engine.search.proposals import propose_in_images, propose_in_video
 from engine.search.savings import Savings, compare
 from engine.search.searcher import Searcher
-from tools.index_gallery import split
+from utils.arguments import program_parser
 from utils.errors import UserError, run_main
 from utils.files import check_target, write_text
 from utils.sources import PICTURE, VIDEO, MediaFile, told, walk
@@ -35,9 +35,7 @@ EXACT = 0.75  # IoU from which a proposed box needs no correction
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = program_parser(__doc__)
     add = parser.add_argument
     add(
         "sources",
@@ -47,12 +45,7 @@ def parse_args() -> argparse.Namespace:
     )
     add("--out", type=Path, metavar="FILE", help="file to write: .xml for CVAT, else .json")
     add("--form", choices=FORMS, help="its form (default: cvat for .xml, coco for .json)")
-    add("--cfg", metavar="FILE", help="YAML config (default: the one in --ckpt)")
-    add(
-        "--ckpt",
-        metavar="FILE",
-        help="its checkpoint (default: weights/person_search_small.safetensors, for photographs)",
-    )
+    add_network_options(parser)
     add("--every", type=int, default=1, metavar="N", help="of a video, the first frame of every N")
     add(
         "--min-similarity",
@@ -76,7 +69,7 @@ def parse_args() -> argparse.Namespace:
         help="with --truth: overlap from which a box needs no correction (default: %(default)s)",
     )
     args = parser.parse_intermixed_args()
-    args.sources, args.overrides = split(args.sources)
+    args.sources, args.overrides = split_overrides(args.sources)
     check(args)
     return args
 

@@ -21,6 +21,7 @@ from engine.evaluation import metrics
 from engine.evaluation.cache import CACHE, load_cache
 from engine.evaluation.evaluate import check_settings, context_of
 from engine.evaluation.metrics import SEARCH_SCORE
+from utils.arguments import program_parser
 from utils.drawing import Color, Style, Tile, contact_sheet, cut_out, draw_boxes, save_picture
 from utils.errors import UserError, run_main
 from utils.files import write_text
@@ -33,9 +34,7 @@ CROP, SCENE = (128, 256), 600  # size of a crop, longer side of a picture; pixel
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = program_parser(__doc__)
     parser.add_argument("--cfg", required=True, metavar="FILE", help="config of the evaluation")
     parser.add_argument(
         "--show",

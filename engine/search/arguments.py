@@ -8,10 +8,11 @@ from pathlib import Path
 
 from engine.cameras.times import seconds_of
 from engine.checkpoint import Checkpoint
+from engine.default_network import add_network_options
 from engine.evaluation.records import thresholds_of
 from engine.index.gallery_index import folder_of, index_place
 from engine.index.records import PersonFilter
-from utils.arguments import nonempty_path
+from utils.arguments import nonempty_path, program_parser
 from utils.errors import UserError
 from utils.files import read_text
 
@@ -47,16 +48,9 @@ class OfQuery(argparse.Action):
 
 def parse_args(description: str | None) -> argparse.Namespace:
     """Parse the demo's command line; description: the text of --help."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = program_parser(description)
     add = parser.add_argument
-    add("--cfg", metavar="FILE", help="YAML config (default: the one in --ckpt)")
-    add(
-        "--ckpt",
-        metavar="FILE",
-        help="its checkpoint (default: weights/person_search_small.safetensors, if it exists)",
-    )
+    add_network_options(parser)
     add(
         "--query",
         type=nonempty_path,
