@@ -51,8 +51,11 @@ def person_search(cfg: str | None = None, ckpt: str | None = None, overrides: Se
 
 
 def _import(name: str) -> ModuleType:
-    """A module of this repository: the one that the process has imported if its packages are this
-    repository's already, else one below PRIVATE."""
+    """Import a module of this repository.
+
+    If the packages in the process are this repository's, the module is one of them; otherwise it is
+    imported below PRIVATE.
+    """
     if all(_is_own(sys.modules.get(package)) for package in PACKAGES):
         return importlib.import_module(name)
     if PRIVATE not in sys.modules:
@@ -90,7 +93,7 @@ class _Loader(SourceFileLoader):
 
 
 def _import_below(name, globals=None, locals=None, fromlist=(), level=0):
-    """The import statement within this repository: PACKAGES are those below PRIVATE."""
+    """Import within this repository, where PACKAGES are those below PRIVATE."""
     top = name.partition(".")[0]
     if level or top not in PACKAGES:
         return builtins.__import__(name, globals, locals, fromlist, level)

@@ -4,7 +4,7 @@ from utils.early import leave_on_signals
 
 
 def build(cfg, num_pids, device):
-    """See engine.run.Build."""
+    """Build the model and the network, see engine.run.Build."""
     from models.build import build_net
 
     net = build_net(cfg, num_pids).to(device)

@@ -5,7 +5,7 @@ from utils.early import leave_on_signals
 
 
 def build(cfg, num_pids, device):
-    """See engine.run.Build."""
+    """Build the model and the network, see engine.run.Build."""
     from engine.training import distillation
 
     return distillation.build(cfg, num_pids, device)

@@ -172,7 +172,7 @@ _C.EVAL_USE_CACHE = False  # evaluate OUTPUT_DIR/eval_cache.pth without a networ
 
 
 def get_cfg() -> CfgNode:
-    """A fresh copy of the defaults."""
+    """Return a fresh copy of the defaults."""
     return _C.clone()
 
 

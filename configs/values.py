@@ -91,7 +91,7 @@ def override(cfg: CfgNode, key: str, text: str) -> None:
 
 
 def read_value(text: str, readers: Sequence[Callable[[str], Any]]) -> Any:
-    """The value of the first reader that accepts the text, or else the text itself."""
+    """Return the value of the first reader that accepts the text, or else the text itself."""
     for read in readers:
         try:
             return read(text)

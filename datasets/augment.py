@@ -110,7 +110,11 @@ AUGMENTATIONS: dict[str, tuple[float, Augmentation]] = {
 
 
 def check_augmentations(names: Sequence[str]) -> None:
-    """Raises UserError: INPUT.AUGMENT names one that does not exist."""
+    """Check the names in INPUT.AUGMENT.
+
+    Raises:
+        UserError: if one does not exist.
+    """
     for name in names:
         if name not in AUGMENTATIONS:
             raise UserError(

@@ -35,10 +35,11 @@ class OwnData(SearchDataset):
         cross_camera: bool = False,
         query_file: str = "",
     ) -> Protocol:
-        """Every test image but the query's own; `cross_camera`: images of other cameras only.
+        """Return the protocol in which a query searches all test images but its own.
 
-        `gallery_size` N draws that many of them for each query (see `draw`), the same ones in
-        every run; -1, or an N that leaves none out, is the whole gallery.
+        With `cross_camera` it searches images of other cameras only. `gallery_size` N draws that
+        many images for each query (see `draw`), the same ones in every run; -1, or an N that leaves
+        out no image, is the whole gallery.
         """
         if query_file:
             raise UserError("EVAL_QUERY_FILE: PRW's; own data has its queries in queries.json")
@@ -82,10 +83,17 @@ class OwnData(SearchDataset):
 
 
 def draw(listed: np.ndarray, holds: np.ndarray, size: int) -> np.ndarray:
-    """Of each query's listed images `size`, as `listed` [Q, I] uint8; holds [Q, I]: its person.
+    """Select `size` of the listed images of each query at random.
 
-    At most half of a gallery holds the person, unless there are too few others; a larger gallery
-    contains the smaller ones.
+    At most half of a gallery contains the person, unless there are too few other images. A larger
+    gallery contains the smaller ones.
+
+    Args:
+        listed: [Q, I] uint8, the images that each query may search.
+        holds: [Q, I], the images that contain the person.
+
+    Returns:
+        The selected images, as `listed`.
     """
     drawn = np.zeros_like(listed)
     for query, row in enumerate(listed):
@@ -97,7 +105,8 @@ def draw(listed: np.ndarray, holds: np.ndarray, size: int) -> np.ndarray:
 
 
 def load(root: str) -> OwnData:
-    """The dataset at `root`, images in the files' order; identities in the order of their ids."""
+    """Return the dataset at `root`, images in the files' order; identities in the order of their
+    ids."""
     dropped: Counter = Counter()
     train, test = (read_annotations(root, split, dropped) for split in ("train", "test"))
     cameras = numbered(train.cameras + test.cameras)
@@ -115,7 +124,7 @@ def load(root: str) -> OwnData:
 
 
 def numbered(names: Iterable[str | None]) -> dict[str, int]:
-    """Names -> 1..N, whole numbers first and in their order."""
+    """Map names to 1..N, whole numbers first and by value."""
     found = {name for name in names if name is not None}
     order = sorted(found, key=lambda n: (0, len(n), n) if n.isdecimal() else (1, 0, n))
     return {name: number for number, name in enumerate(order, 1)}
@@ -129,7 +138,7 @@ def scenes_of(
     cameras: dict[str, int],
     dropped: Counter,
 ) -> list[Scene]:
-    """A file's scenes; boxes are where a viewer shows them, whatever EXIF's orientation."""
+    """Return the scenes of a file, whose boxes refer to the image after its EXIF orientation."""
     pids = np.array([people.get(name or "", UNLABELED) for name in file.people], np.int64)
     order = np.argsort(file.image, kind="stable")
     ends = np.searchsorted(file.image[order], np.arange(1, len(file.names)))
@@ -151,8 +160,11 @@ def scenes_of(
 
 
 def choose_queries(gallery: list[Scene]) -> list[Query]:
-    """Of everyone seen in two or more images, the largest box in each camera (the first of equal
-    ones): a rule for data that comes without queries."""
+    """Choose the queries of data without a list of queries.
+
+    Everyone who is in two or more images gets one query per camera: the largest box, the first of
+    equal ones.
+    """
     images: Counter = Counter()
     largest: dict[tuple[int, int], tuple[float, Query]] = {}
     for index, scene in enumerate(gallery):
@@ -165,7 +177,7 @@ def choose_queries(gallery: list[Scene]) -> list[Query]:
 
 
 def read_queries(path: str, test: Annotations, people: dict[str, int]) -> list[Query]:
-    """queries.json: a list of ids of test.json's annotations."""
+    """Read queries.json, a list of ids of annotations in test.json."""
     wanted = read_json(path)
     if not isinstance(wanted, list) or not wanted:
         raise UserError(f"{path}: expected a list of annotations' ids, found {short(wanted)}")

@@ -85,7 +85,7 @@ def parse_annotations(
     keys: Sequence[str] = PERSON_KEYS,
     names: Collection[str] = (),
 ) -> Annotations:
-    """The annotations of a file. Boxes of other categories, of people who have left a video
+    """Return the annotations of a file. Boxes of other categories, of people who have left a video
     (attributes.outside) and of crowds are left out and counted in `dropped`.
 
     Args:
@@ -127,20 +127,24 @@ def parse_annotations(
 
 
 def lookup(record: Any, key: str) -> Any:
-    """The value of a key, or of "attributes.KEY"; None where there is none."""
+    """Return the value of a key, or of "attributes.KEY"; None where there is none."""
     for part in key.split("."):
         record = record.get(part) if isinstance(record, dict) else None
     return record
 
 
 def has_value(record: Any, key: str) -> bool:
-    """Whether a key names an identity, or holds what will be refused."""
+    """Return True if a key contains an identity or an invalid value."""
     value = lookup(record, key)
     return value is not None and ((name := person_name(value)) is None or bool(labelled(name)))
 
 
 def refuse_shares(path: str, xywh: np.ndarray) -> None:
-    """Raises: UserError: if all boxes are within one pixel: they are shares of the picture."""
+    """Refuse boxes in shares of the image.
+
+    Raises:
+        UserError: if all boxes are within one pixel.
+    """
     if len(xywh) and (xywh >= 0).all() and (xywh[:, :2] + xywh[:, 2:] <= 1 + 1e-6).all():
         raise UserError(
             f"{path}: bbox: expected pixels, found shares of the picture: every box is smaller "
@@ -168,7 +172,7 @@ def count_keys(
 
 
 def other_keys(annotations: Sequence[Any], keys: Sequence[str]) -> list[str]:
-    """The keys of numbers and texts that might name identities, in alphabetical order."""
+    """Return the keys of numbers and texts that might name identities, in alphabetical order."""
     found = set()
     for record in annotations:
         if isinstance(record, dict):
@@ -182,7 +186,7 @@ def other_keys(annotations: Sequence[Any], keys: Sequence[str]) -> list[str]:
 def read_images(
     path: str, content: dict
 ) -> tuple[dict[str, int], list[str], list[tuple[int, int] | None], list[str | None]]:
-    """The images' places by their ids, their names, sizes and cameras."""
+    """Return the images' places by their ids, their names, sizes and cameras."""
     index: dict[str, int] = {}
     names: dict[str, None] = {}
     sizes, cameras = [], []
@@ -202,15 +206,15 @@ def read_images(
 
 
 def size_of(record: dict) -> tuple[int, int] | None:
-    """An image's width and height, where both are given."""
+    """Return an image's width and height, where both are given."""
     lengths = [record.get(key) for key in ("width", "height")]
     known = [round(v) for v in lengths if isinstance(v, int | float) and 0.5 < v < 1 << 31]
     return (known[0], known[1]) if len(known) == 2 else None
 
 
 def people_categories(path: str, content: dict, wanted: Collection[str] = ()) -> set[str]:
-    """The ids of the categories of people. Empty: every box is a person's, since there is one
-    category at most. wanted: their names; none: the first of PEOPLE."""
+    """Return the ids of the categories of people. Empty: every box is a person's, since there is
+    one category at most. wanted: their names; none: the first of PEOPLE."""
     categories = content.get("categories")
     if not isinstance(categories, list) or (len(categories) < 2 and not wanted):
         return set()
@@ -224,8 +228,12 @@ def people_categories(path: str, content: dict, wanted: Collection[str] = ()) ->
 
 
 def people_names(names: Collection[str], wanted: Collection[str], where: str) -> list[str]:
-    """Those of a tool's labels that are people: the wanted ones; else, of several, those called as
-    the first of PEOPLE that there is, in any case; one alone is taken as it is."""
+    """Return the labels of a tool that are people.
+
+    These are the wanted ones. Without `wanted`, of several labels those that equal the first
+    possible name in PEOPLE, in upper or lower case, are used; a single label is used whatever its
+    name is.
+    """
     if len(names) < 2 and not wanted:
         return list(names)
     for choice in ([*wanted],) if wanted else ([name, f"{name}s"] for name in PEOPLE):

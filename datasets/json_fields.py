@@ -31,7 +31,7 @@ def records(path: str, content: Any, key: str) -> list:
 def field(
     record: Any, key: str, kind: Callable[[Any], Any], where: str, absent: Any = NEEDED
 ) -> Any:
-    """A record's value as `kind` makes it; `absent` where there is none or null."""
+    """Return the value of a record, converted by `kind`; `absent` if it is missing or null."""
     if not isinstance(record, dict):
         raise UserError(f"{where}: expected an object, found {short(record)}")
     if record.get(key) is None:
@@ -49,37 +49,37 @@ def convert(value: Any, kind: Callable[[Any], Any], where: str) -> Any:
 
 
 def short(value: Any) -> str:
-    """A JSON value for a message of one line."""
+    """Return a JSON value for a message of one line."""
     shown = json.dumps(value, ensure_ascii=False)
     return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
 def identifier(value: Any) -> str | None:
-    """A number or text that names a person, as text; None for anything else."""
+    """Return a number or text that names a person, as text; None for anything else."""
     if isinstance(value, float) and math.isfinite(value):
         return str(int(value) if value.is_integer() else value)
     return str(value).strip() if type(value) in (int, str) else None
 
 
 def text(value: Any) -> str | None:
-    """Text that is not empty; None for anything else."""
+    """Return text that is not empty; None for anything else."""
     return value if isinstance(value, str) and value.strip() else None
 
 
 def box(value: Any) -> list[float] | None:
-    """Four finite numbers x y w h; None for anything else."""
+    """Return four finite numbers x y w h; None for anything else."""
     number = (int, float)
     whole = isinstance(value, list) and len(value) == 4 and all(type(v) in number for v in value)
     return value if whole and all(abs(v) < LARGEST for v in value) else None
 
 
 def flag(value: Any) -> int | None:
-    """0 or 1; None for anything else."""
+    """Return 0 or 1; None for anything else."""
     return int(value) if value in (0, 1) else None
 
 
 def person_name(value: Any) -> str | None:
-    """As `identifier`; NaN is an empty name."""
+    """Return a name as `identifier` does; NaN is an empty name."""
     return "" if isinstance(value, float) and math.isnan(value) else identifier(value)
 
 
@@ -94,8 +94,8 @@ EXPECTED: dict[Callable[[Any], Any], str] = {
 
 
 def labelled(person: str | None) -> str | None:
-    """The identity that a person_id names: None if it is absent, empty, a negative number, or what
-    pandas and others write for an empty cell."""
+    """Return the identity that a person_id names: None if it is absent, empty, a negative number,
+    or what pandas and others write for an empty cell."""
     if not person or person in EMPTY:
         return None
     try:

@@ -7,14 +7,15 @@ INSIDE = ("", "images", "{split}", "images/{split}", "data")  # folders of pictu
 
 
 def spellings(name: str) -> list[str]:
-    """A name as it stands, with Windows' backslashes as slashes, and with its %20 decoded."""
+    """Return a name as it stands, with Windows' backslashes as slashes, and with its %20
+    decoded."""
     forward = name.replace("\\", "/")
     return list(dict.fromkeys([name, forward, unquote(forward)]))
 
 
 def picture_paths(names: list[str], root: str, split: str) -> list[str]:
-    """The path of each picture: in the folder of INSIDE where most of them lie, else in the first
-    one where it lies. Those of pictures that are nowhere are in `root`."""
+    """Return the path of each picture: in the folder of INSIDE where most of them lie, else in the
+    first one where it lies. Those of pictures that are nowhere are in `root`."""
     folders = [
         os.path.normpath(os.path.join(root, inside.format(split=split))) for inside in INSIDE
     ]

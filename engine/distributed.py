@@ -145,7 +145,7 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 def rows_of_ranks(rows: Tensor) -> list[Tensor]:
-    """The rows of each rank, as in `gather_rows`, without a graph."""
+    """Return the rows of each rank, as in `gather_rows`, without a graph."""
     rows = rows.detach()
     if ranks() == 1:
         return [rows]

@@ -78,8 +78,11 @@ def stopping(signals: Signals) -> Iterator[None]:
 
 
 def _start_of(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
-    """The config to build by: where a run goes on, its backbone's weights are in its checkpoint,
-    and not looked for where they once came from."""
+    """Return the config by which the network is built.
+
+    A run that continues from a checkpoint does not read the initial weights again, whose files may
+    be missing.
+    """
     folder = CheckpointFolder(Path(cfg.OUTPUT_DIR), cfg.SOLVER.CKPT_KEEP)
     if args.resume and from_first(lambda: bool(args.ckpt or folder.newest_first())):
         cfg = cfg.clone()

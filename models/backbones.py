@@ -42,7 +42,8 @@ def resnet18_x05(norm_layer: Callable[..., nn.Module] = nn.BatchNorm2d) -> ResNe
 
 
 def _layer(in_channels: int, channels: int, norm_layer: Callable[..., nn.Module]) -> nn.Sequential:
-    """Two residual blocks; if the channels change, the first has stride 2 and a downsampling."""
+    """Return two residual blocks; if the channels change, the first has stride 2 and a
+    downsampling."""
     stride, downsample = 1, None
     if in_channels != channels:
         stride = 2

@@ -34,7 +34,7 @@ class Float32Anchors(AnchorGenerator):
 
 
 def has_fpn(cfg: CfgNode) -> bool:
-    """Whether MODEL.NECK is "fpn"; if it is "none", the network has the C4 form.
+    """Return True if MODEL.NECK is "fpn"; if it is "none", the network has the C4 form.
 
     Raises:
         UserError: if it is neither.
@@ -43,19 +43,19 @@ def has_fpn(cfg: CfgNode) -> bool:
 
 
 def levels_of(cfg: CfgNode) -> tuple[str, ...]:
-    """The names of the maps that regions are pooled from, shallow to deep."""
+    """Return the names of the maps that regions are pooled from, shallow to deep."""
     return FPN_LEVELS if has_fpn(cfg) else (c4.LEVEL,)
 
 
 def channels_of(cfg: CfgNode) -> int:
-    """The channels of these maps."""
+    """Return the channels of these maps."""
     if has_fpn(cfg):
         return cfg.MODEL.FPN_CHANNELS
     return BACKBONES[cfg.BACKBONE.NAME].channels[int(c4.LEVEL)]
 
 
 def _make_rpn(cfg: CfgNode) -> RegionProposalNetwork:
-    """The RPN: one anchor size on each level of an FPN, or all sizes on the only map."""
+    """Return the RPN: one anchor size on each level of an FPN, or all sizes on the only map."""
     sizes, rpn, width = cfg.MODEL.ANCHOR_SIZES, cfg.MODEL.RPN, None
     per_map = [(size,) for size in sizes]
     if not has_fpn(cfg):
@@ -76,7 +76,7 @@ def _make_rpn(cfg: CfgNode) -> RegionProposalNetwork:
 
 
 def _make_pool(cfg: CfgNode) -> GatheredRoIAlign:
-    """RoIAlign from the levels, 7×7 with an FPN."""
+    """Return RoIAlign from the levels, 7×7 with an FPN."""
     side = 7 if has_fpn(cfg) else cfg.MODEL.C4.POOL_SIZE
     levels = levels_of(cfg)
     pool = GatheredRoIAlign(list(levels), output_size=side, sampling_ratio=2)
@@ -87,7 +87,7 @@ def _make_pool(cfg: CfgNode) -> GatheredRoIAlign:
 
 
 def _make_backbone(cfg: CfgNode, pretrained: bool) -> tuple[nn.Module, Branches]:
-    """The backbone with its FPN, if it has one, and the two branches."""
+    """Return the backbone with its FPN, if it has one, and the two branches."""
     backbone, model = cfg.BACKBONE, cfg.MODEL
     weights = backbone.WEIGHTS if pretrained else ""
     names = backbone.NAME, weights, backbone.FROZEN_BN, backbone.FREEZE
@@ -129,13 +129,14 @@ def build_net(cfg: CfgNode, num_pids: int, pretrained: bool = True) -> SearchNet
 
 
 def detection_limits(cfg: CfgNode) -> DetectionLimits:
-    """The limits that a network of `cfg` filters its detections by."""
+    """Return the limits that a network of `cfg` filters its detections by."""
     roi = cfg.MODEL.ROI
     return DetectionLimits(roi.SCORE_THRESH, roi.NMS_THRESH, roi.DETECTIONS_PER_IMAGE)
 
 
 def reference_sizes(cfg: CfgNode, num_pids: int) -> Sizes:
-    """The sizes with which models.reference computes the network of `cfg` in plain formulas."""
+    """Return the sizes with which models.reference computes the network of `cfg` in plain
+    formulas."""
     model, rpn = cfg.MODEL, cfg.MODEL.RPN
     return Sizes(
         backbone=cfg.BACKBONE.NAME,

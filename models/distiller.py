@@ -14,7 +14,7 @@ Rows = tuple[Tensor, ...]
 
 
 def only_own(name: str, rows: Rows) -> Rows:
-    """The rows of a batch that is one part."""
+    """Return the rows of a batch that is one part."""
     return rows
 
 

@@ -27,7 +27,7 @@ class NormAwareEmbedding(nn.Module):
 
     @staticmethod
     def flat(pooled: Tensor) -> Tensor:
-        """The input of the first projection, of pooled regions [R, C, P, P]: [R, C·P·P]."""
+        """Return the input of the first projection, of pooled regions [R, C, P, P]: [R, C·P·P]."""
         return pooled.flatten(1)
 
     def forward(self, pooled: Tensor, fc: Tensor) -> tuple[Tensor, Tensor]:

@@ -45,7 +45,7 @@ class Network(ABC):
     def embed(
         self, images: list[Tensor], boxes: Sequence[Tensor], amp: torch.dtype | None = None
     ) -> list[Tensor]:
-        """Unit embeddings [n_i, D] of the given boxes [n_i, 4] of each image; amp as in
+        """Return unit embeddings [n_i, D] of the given boxes [n_i, 4] of each image; amp as in
         `detect_and_embed`, whose embeddings they are."""
         return self.detect_and_embed(images, boxes, amp)[1]
 

@@ -42,16 +42,16 @@ class OIM(nn.Module):
         self.register_buffer("head", torch.zeros((), dtype=torch.int64))
 
     def is_labelled(self, labels: Tensor) -> Tensor:
-        """[R] bool: whether the label is that of an identity, 1..N."""
+        """Return [R] bool: whether the label is that of an identity, 1..N."""
         return (labels > 0) & (labels <= len(self.lut))
 
     def is_unlabelled(self, labels: Tensor) -> Tensor:
-        """[R] bool: whether the label is that of an unlabelled person, above N."""
+        """Return [R] bool: whether the label is that of an unlabelled person, above N."""
         return labels > len(self.lut)
 
     def logits(self, embeddings: Tensor) -> Tensor:
-        """Scaled similarities [R, N + queue] of embeddings [R, D] to the rows of both tables, in
-        float32 under mixed precision too."""
+        """Return scaled similarities [R, N + queue] of embeddings [R, D] to the rows of both
+        tables, in float32 under mixed precision too."""
         with torch.autocast(embeddings.device.type, enabled=False):
             # cat copies the tables: writing them before backward is safe
             return self.scale * embeddings.to(self.lut.dtype) @ torch.cat([self.lut, self.cq]).t()

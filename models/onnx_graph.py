@@ -72,7 +72,8 @@ class SearchGraph(nn.Module):
         return F.pad(resized, padding), (height, width)
 
     def propose(self, features: dict[str, Tensor], resized: Tensor, size: Size) -> Tensor:
-        """The RPN's proposals [n, 4] in resized pixels, by falling score. NMS is per level."""
+        """Return the RPN's proposals [n, 4] in resized pixels, by falling score. NMS is per
+        level."""
         rpn, kept = self.net.rpn, []
         outputs = zip(*rpn.head(list(features.values())), rpn.anchor_generator.cell_anchors)
         for objectness, deltas, cell in outputs:
@@ -119,7 +120,7 @@ class SearchGraph(nn.Module):
 
 
 def _anchors(cell: Tensor, grid: torch.Size, padded: torch.Size) -> Tensor:
-    """The anchors of one cell [A, 4] at each position of a level's grid: [H·W·A, 4]."""
+    """Return the anchors of one cell [A, 4] at each position of a level's grid: [H·W·A, 4]."""
     y, x = (torch.arange(n) * (side // n) for n, side in zip(grid, padded))
     y, x = torch.meshgrid(y, x, indexing="ij")
     return (torch.stack([x, y, x, y], -1)[:, :, None] + cell).flatten(0, 2)

@@ -22,7 +22,7 @@ MEAN_OVER = {"proposal_cls": "proposals", "proposal_reg": "proposals", "oim": "l
 def detection_losses(
     class_logits: Tensor, box_deltas: Tensor, labels: Tensor, targets: Tensor
 ) -> dict[str, Tensor]:
-    """Losses of the detection branch (Girshick, "Fast R-CNN", ICCV 2015, equations 1 to 3).
+    """Return losses of the detection branch (Girshick, "Fast R-CNN", ICCV 2015, equations 1 to 3).
 
     Args:
         class_logits: [R, 2]; R may be 0.
@@ -64,7 +64,7 @@ class Branches:
 
 
 def fc_branches(pooled_size: int, fc_size: int, embedding_size: int) -> Branches:
-    """Branches of two fully connected layers each, whose input is the flattened region."""
+    """Return branches of two fully connected layers each, whose input is the flattened region."""
     return Branches(
         TwoMLPHead(pooled_size, fc_size),
         FastRCNNPredictor(fc_size, 2),
@@ -110,22 +110,23 @@ class PersonSearchHeads(RoIHeads):
     def classify(
         self, features: dict[str, Tensor], boxes: list[Tensor], sizes
     ) -> tuple[Tensor, Tensor]:
-        """Detection branch: boxes per image [n_i, 4] -> class logits [R, 2], box deltas [R, 8]."""
+        """Run the detection branch: boxes per image [n_i, 4] -> class logits [R, 2], box deltas [R,
+        8]."""
         logits, deltas = self.box_predictor(
             self.box_head(self.box_roi_pool(features, boxes, sizes))
         )
         return logits.float(), deltas.float()
 
     def embed(self, features: dict[str, Tensor], boxes: list[Tensor], sizes) -> Tensor:
-        """Re-id branch: boxes per image [n_i, 4] -> unit embeddings [R, D], float32 under mixed
-        precision too."""
+        """Run the re-id branch: boxes per image [n_i, 4] -> unit embeddings [R, D], float32 under
+        mixed precision too."""
         pooled = self.box_roi_pool(features, boxes, sizes)
         fc = self.represent(pooled)
         with torch.autocast(fc.device.type, enabled=False):
             return self.embedding_head(pooled.float(), fc.float())[0]
 
     def represent(self, pooled: Tensor) -> Tensor:
-        """Pooled regions [R, C, P, P] -> the re-id branch's vectors [R, F]."""
+        """Compute the re-id branch's vectors [R, F] of pooled regions [R, C, P, P]."""
         return (self.box_head if self.reid_head is None else self.reid_head)(pooled)
 
     def _person_boxes(self, deltas: Tensor, boxes: list[Tensor], sizes) -> list[Tensor]:
@@ -137,7 +138,8 @@ class PersonSearchHeads(RoIHeads):
     def forward_train(
         self, features: dict[str, Tensor], proposals: list[Tensor], images, targets
     ) -> ForwardOutputs:
-        """A training pass with unweighted losses: sample, classify, decode, sample again, embed."""
+        """Return a training pass with unweighted losses: sample, classify, decode, sample again,
+        embed."""
         sizes = images.image_sizes
         boxes, _, labels, regression_targets = self.select_training_samples(proposals, targets)
         class_logits, deltas = self.classify(features, boxes, sizes)
@@ -163,7 +165,7 @@ class PersonSearchHeads(RoIHeads):
     def detect_boxes(
         self, features: dict[str, Tensor], proposals: list[Tensor], sizes
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Per image, by falling score: boxes [n, 4] in resized pixels, scores [n]."""
+        """Return boxes [n, 4] in resized pixels and scores [n] of each image, by falling score."""
         logits, deltas = self.classify(features, proposals, sizes)
         scores = F.softmax(logits, -1)[:, PERSON].split([len(p) for p in proposals])
         boxes = self._person_boxes(deltas, proposals, sizes)

@@ -60,7 +60,7 @@ class SearchNet(nn.Module, Network):
         return self.training_output(self.forward_train(images, targets, size))
 
     def training_output(self, outputs: ForwardOutputs) -> TrainingOutput:
-        """The losses of a training pass with the counts that they are means over."""
+        """Return the losses of a training pass with the counts that they are means over."""
         labels = torch.cat(outputs.people.labels)
         counts = {
             "images": labels.new_tensor(len(outputs.targets)),
@@ -72,7 +72,7 @@ class SearchNet(nn.Module, Network):
         return TrainingOutput(outputs.losses, mean_over, counts, embeddings, labels)
 
     def resized_size(self, image: Tensor) -> tuple[int, int]:
-        """Height and width of an image as the network resizes it, before padding."""
+        """Return height and width of an image as the network resizes it, before padding."""
         with torch.random.fork_rng(
             devices=[]
         ):  # the transform draws one of its sizes: there is one
@@ -85,7 +85,7 @@ class SearchNet(nn.Module, Network):
         targets: list[dict[str, Tensor]],
         size: tuple[int, int] | None = None,
     ) -> ForwardOutputs:
-        """A training pass, as `forward`; the network must be in train mode."""
+        """Return a training pass, as `forward`; the network must be in train mode."""
         resized, targets = self.transform(as_floats(images), targets)
         if size is not None:
             resized.tensors = pad_maps(resized.tensors, size, self.transform.size_divisible)
@@ -100,7 +100,7 @@ class SearchNet(nn.Module, Network):
         return outputs
 
     def forward_teacher(self, student: ForwardOutputs) -> ForwardOutputs:
-        """The teacher's pass over the student's transformed images and sampled regions.
+        """Return the teacher's pass over the student's transformed images and sampled regions.
 
         The re-id branch is computed for people only: no term uses the embeddings of background.
         """
@@ -161,7 +161,7 @@ class SearchNet(nn.Module, Network):
     def embed(
         self, images: list[Tensor], boxes: Sequence[Tensor], amp: torch.dtype | None = None
     ) -> list[Tensor]:
-        """As Network.embed, without the RPN and the detection branch."""
+        """Embed boxes as Network.embed, without the RPN and the detection branch."""
         resized, boxes = self._resize(images, boxes)
         device, half = resized.tensors.device.type, amp is not None
         with torch.autocast(device, amp, enabled=half):

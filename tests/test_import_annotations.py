@@ -135,7 +135,8 @@ VIDEO = [
 
 @pytest.mark.parametrize("name", ["images/frame_{:06d}.PNG", "img/shot_{:03d}.jpg"])
 def test_cvat_video(run, tmp_path, name):
-    """Tracks are people; who has left is not boxed; boxes between keyframes are interpolated."""
+    """Tracks are identities. People who have left have no box. Boxes between keyframes are
+    interpolated."""
     folder = write_cvat_video(tmp_path / "gate")
     for frame in range(6):
         write_image(folder / name.format(frame))

@@ -44,7 +44,8 @@ class Case:
 
 
 def draw(name: str, images: int, queries: int, matches: int, k1: int, k2: int, seed: int) -> Case:
-    """A random case. matches: average number of gallery images with the person of a query."""
+    """Return a random case. matches: average number of gallery images with the person of a
+    query."""
     rng = np.random.default_rng(seed)
     counts = rng.poisson(DETECTIONS, images)
     corner = rng.uniform(0, 1200, (counts.sum(), 2))
@@ -87,8 +88,8 @@ def draw(name: str, images: int, queries: int, matches: int, k1: int, k2: int, s
 
 
 def protocol_of(case: Case, size: int, seed: int) -> Protocol:
-    """Protocol over the whole gallery (size -1), or over the images of the person of each query and
-    random others, `size` images together."""
+    """Return protocol over the whole gallery (size -1), or over the images of the person of each
+    query and random others, `size` images together."""
     rng, images = np.random.default_rng(seed), len(case.dets)
     listed = np.full((len(case.matches), images), size < 0, dtype=np.uint8)
     for row, own in enumerate(case.matches):
@@ -108,7 +109,7 @@ def protocol_of(case: Case, size: int, seed: int) -> Protocol:
 
 
 def some_queries(case: Case, protocol: Protocol, count: int) -> Protocol:
-    """The protocol restricted to `count` evenly spaced queries, for the loop."""
+    """Return the protocol restricted to `count` evenly spaced queries, for the loop."""
     rows = np.linspace(0, len(protocol.queries) - 1, count).astype(int)
     keep = np.isin(protocol.query, rows)
     return replace(
@@ -123,14 +124,14 @@ def some_queries(case: Case, protocol: Protocol, count: int) -> Protocol:
 
 
 def seconds(function, *args) -> tuple[float, object]:
-    """Wall-clock seconds of a call, and what it returns."""
+    """Return wall-clock seconds of a call, and what it returns."""
     start = time.perf_counter()
     result = function(*args)
     return time.perf_counter() - start, result
 
 
 def detection_row(case: Case) -> list:
-    """Table row for the detection scores."""
+    """Return table row for the detection scores."""
     took, _ = seconds(metrics.detection, case.truth, case.dets, 0.5)
     some = len(case.dets) // 10
     loop, want = seconds(reference.detection_scores, case.truth[:some], case.dets[:some], 0.5)
@@ -146,7 +147,7 @@ def detection_row(case: Case) -> list:
 
 
 def search_row(case: Case, protocol: Protocol, cbgm: CBGM | None, count: int) -> list:
-    """Table row for the search scores. The loop runs on `count` queries."""
+    """Return table row for the search scores. The loop runs on `count` queries."""
     data = case.dets, case.feats, case.query_feats
     took, got = seconds(metrics.search, *data, protocol, 0.5, cbgm)
     some = some_queries(case, protocol, count)
@@ -165,7 +166,7 @@ def search_row(case: Case, protocol: Protocol, cbgm: CBGM | None, count: int) ->
 
 
 def together_row(case: Case, protocols: list[Protocol], cbgm: CBGM | None) -> list:
-    """Table row for the search scores of several galleries in one call."""
+    """Return table row for the search scores of several galleries in one call."""
     took, _ = seconds(
         metrics.search_many, case.dets, case.feats, case.query_feats, protocols, 0.5, cbgm
     )
@@ -174,7 +175,7 @@ def together_row(case: Case, protocols: list[Protocol], cbgm: CBGM | None) -> li
 
 
 def growth_row(images: int, queries: int, seed: int) -> list:
-    """Table row: search time for a number of images and queries, without and with CBGM."""
+    """Return table row: search time for a number of images and queries, without and with CBGM."""
     case = draw("PRW", images, queries, 40, 30, 4, seed)
     protocol = protocol_of(case, -1, seed)
     plain, context = (
@@ -232,7 +233,7 @@ GROWTH_COLUMNS = [
 
 
 def prw_rows(images: int, queries: int, args: argparse.Namespace) -> list[list]:
-    """Table rows for a case as large as PRW."""
+    """Return table rows for a case as large as PRW."""
     case = draw("PRW", images, queries, 40, 30, 4, args.seed)
     protocol = protocol_of(case, -1, args.seed)
     searches = [search_row(case, protocol, cbgm, args.loop_queries) for cbgm in (None, case.cbgm)]
@@ -240,7 +241,7 @@ def prw_rows(images: int, queries: int, args: argparse.Namespace) -> list[list]:
 
 
 def cuhk_rows(images: int, queries: int, args: argparse.Namespace) -> list[list]:
-    """Table rows for a case as large as CUHK-SYSU, with all its gallery sizes."""
+    """Return table rows for a case as large as CUHK-SYSU, with all its gallery sizes."""
     case = draw("CUHK-SYSU", images, queries, 2, 10, 3, args.seed)
     sizes = [size for size in (*SIZES, -1) if size <= len(case.dets)]
     protocols = [protocol_of(case, size, args.seed) for size in sizes]

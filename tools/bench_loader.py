@@ -38,7 +38,8 @@ def write_scenes(folder: Path, size: tuple[int, int], count: int = 8) -> None:
 
 
 def rate(read: Callable[[int], object], count: int, seconds: float = 3) -> float:
-    """Images per second of this process's CPU time; `read` is called with 0..count-1 in turn."""
+    """Return images per second of this process's CPU time; `read` is called with 0..count-1 in
+    turn."""
     done, start = 0, time.process_time()
     while time.process_time() - start < seconds:
         read(done % count)

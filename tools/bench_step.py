@@ -43,7 +43,8 @@ IDENTITIES = 5532
 
 
 def measures(batch: int, device: torch.device) -> dict[str, list[str]]:
-    """Overrides of each memory-saving option; SOLVER.ACCUMULATE cuts a batch into single images."""
+    """Return overrides of each memory-saving option; SOLVER.ACCUMULATE cuts a batch into single
+    images."""
     half = {"SOLVER.AMP bf16": ["SOLVER.AMP", "bf16"], "SOLVER.AMP fp16": ["SOLVER.AMP", "fp16"]}
     if device.type == "cpu":  # fp16 is many times slower than float32 there
         half.popitem()
@@ -66,7 +67,7 @@ def measures(batch: int, device: torch.device) -> dict[str, list[str]]:
 
 
 def make_batch(cfg, images: int, device: torch.device) -> tuple[list, list]:
-    """Random images and their targets: people side by side, half as tall as the image."""
+    """Return random images and their targets: people side by side, half as tall as the image."""
     height, width = cfg.INPUT.MIN_SIZE, cfg.INPUT.MAX_SIZE
     left = torch.arange(PEOPLE) * width / PEOPLE
     boxes = torch.stack(
@@ -98,11 +99,13 @@ class Bench:
         self.pool.submit(_prepare, path, teacher, overrides, plain).result()
 
     def step(self) -> tuple[float, float]:
-        """Seconds of a step, and peak memory so far in bytes without what imports had allocated."""
+        """Return seconds of a step, and peak memory so far in bytes without what imports had
+        allocated."""
         return self.pool.submit(_step).result()
 
     def flops(self) -> tuple[int, float]:
-        """FLOPs of a step, and FLOP per second of the machine in a matrix product."""
+        """Return the FLOPs of a step, and the FLOP per second of the machine in a matrix
+        product."""
         return self.pool.submit(_flops).result()
 
 
@@ -127,7 +130,7 @@ def _prepare(path: str, teacher: str | None, overrides: list[str], plain: bool) 
 
 
 def fast_step(cfg: CfgNode, teacher_cfg: CfgNode | None) -> Callable[[], object]:
-    """The training step of a run on a random batch."""
+    """Return the training step of a run on a random batch."""
     net = model = build_net(cfg, IDENTITIES).to(_device)
     if teacher_cfg:
         teacher = build_net(teacher_cfg, IDENTITIES).to(_device)
@@ -140,7 +143,7 @@ def fast_step(cfg: CfgNode, teacher_cfg: CfgNode | None) -> Callable[[], object]
 
 
 def plain_step(cfg: CfgNode, teacher_cfg: CfgNode | None) -> Callable[[], object]:
-    """The training step of models/reference.py on a random batch."""
+    """Return the training step of models/reference.py on a random batch."""
     student = reference.Network(reference_sizes(cfg, IDENTITIES)).to(_device)
     weights, teacher, dfd = list(student.parameters()), None, None
     if teacher_cfg:
@@ -159,7 +162,7 @@ def plain_step(cfg: CfgNode, teacher_cfg: CfgNode | None) -> Callable[[], object
 
 
 def has_plain_step(cfg: CfgNode, teacher: str | None) -> bool:
-    """Whether models/reference.py computes the step of this config."""
+    """Return True if models/reference.py computes the step of this config."""
     forms = [cfg.MODEL.NECK, *([load_cfg(teacher).MODEL.NECK] if teacher else [])]
     published = cfg.SOLVER.AMP == "" and cfg.SOLVER.ACCUMULATE == 1 and set(forms) == {"fpn"}
     return published and not (teacher and sorted(cfg.DISTILLER.TERMS) != ["cd", "dfd", "ld"])
@@ -178,7 +181,7 @@ def _flops() -> tuple[int, float]:
 
 
 def in_turn(benches: list[Bench], repeats: int) -> list[list[tuple[float, float]]]:
-    """Steps of each bench after one warm-up step; the benches take turns, one at a time."""
+    """Return steps of each bench after one warm-up step; the benches take turns, one at a time."""
     for bench in benches:
         bench.step()
     rounds = [[bench.step() for bench in benches] for _ in range(repeats)]
@@ -186,13 +189,13 @@ def in_turn(benches: list[Bench], repeats: int) -> list[list[tuple[float, float]
 
 
 def summary(steps: list[tuple[float, float]]) -> list[float]:
-    """Peak GiB and median seconds."""
+    """Return peak GiB and median seconds."""
     seconds, peaks = zip(*steps)
     return [max(peaks) / 2**30, statistics.median(seconds)]
 
 
 def compare_with_plain(options: tuple, plain: bool, repeats: int) -> tuple[list[list], list[str]]:
-    """Table rows of the fast and, with `plain`, of the plain step, and lines about them."""
+    """Return table rows of the fast and, with `plain`, of the plain step, and lines about them."""
     benches = [Bench(*options)] + ([Bench(*options, plain=True)] if plain else [])
     steps = in_turn(benches, repeats)
     flops, peak = benches[0].flops()
@@ -218,7 +221,7 @@ def report(*rows: list) -> None:
 
 
 def measure_option(setting: tuple, name: str, options: list[str], repeats: int) -> list | None:
-    """The table row of a memory-saving option; None if this network does not support it."""
+    """Return the table row of a memory-saving option; None if this network does not support it."""
     path, teacher, overrides = setting
     try:
         (steps,) = in_turn([Bench(path, teacher, [*overrides, *options])], repeats)
@@ -233,7 +236,7 @@ def measure_option(setting: tuple, name: str, options: list[str], repeats: int) 
 
 
 def table(rows: list[list]) -> str:
-    """The rows with their memory and time relative to the first row."""
+    """Return the rows with their memory and time relative to the first row."""
     _, memory, seconds = rows[0]
     rows = [[*row, row[1] / memory, row[2] / seconds] if row[1] and memory else row for row in rows]
     headers = ["option", "peak GiB", "s per step", "memory (relative)", "time (relative)"]

@@ -107,7 +107,7 @@ class Benchmark:
         return self.folder / "runs" / f"{name}.json"
 
     def is_missing(self, row: Row, seed: int) -> bool:
-        """Whether a run has no result, or a result of another config."""
+        """Return True if a run has no result, or a result of another config."""
         path = self.path(f"{row.key}_seed{seed}")
         if not path.is_file():
             return True

@@ -49,7 +49,7 @@ def look_at(scene: Scene, max_pixels: int) -> Look:
 def walk(
     scenes: list[Scene], title: str, workers: int, max_pixels: int
 ) -> tuple[list[Look], np.ndarray]:
-    """A look at each image, and their sizes [n, 2]."""
+    """Read all images; return a Look of each, and their sizes [n, 2]."""
     with ThreadPoolExecutor(max(1, workers)) as pool:
         looks = list(
             tqdm(pool.map(look_at, scenes, repeat(max_pixels)), title, len(scenes), unit="image")
@@ -58,7 +58,7 @@ def walk(
 
 
 def turned(scenes: list[Scene], looks: list[Look]) -> list[str]:
-    """The images with an orientation, and what becomes of it."""
+    """Return lines on the images with an EXIF orientation."""
     return [
         f"{scene.path}: EXIF orientation {look.orientation}, "
         + ("followed" if scene.upright else "not followed: boxes count the pixels as stored")
@@ -68,7 +68,7 @@ def turned(scenes: list[Scene], looks: list[Look]) -> list[str]:
 
 
 def survey(scenes: list[Scene], sizes: np.ndarray) -> dict[str, int]:
-    """Counts of one split."""
+    """Return counts of one split."""
     lengths = [len(s.boxes) for s in scenes]
     boxes = np.concatenate([s.boxes for s in scenes] or [np.zeros((0, 4))])
     pids = np.concatenate([s.pids for s in scenes] or [np.zeros(0, np.int64)])
@@ -98,7 +98,7 @@ def survey(scenes: list[Scene], sizes: np.ndarray) -> dict[str, int]:
 
 
 def check_protocols(dataset: SearchDataset, problems: list[str]) -> list[list]:
-    """Every protocol there are files for: name, queries, queries without a match."""
+    """Return name, queries and queries without a match of each protocol whose files exist."""
     table = []
     for choice in tqdm(dataset.choices(), "protocols", unit="protocol"):
         try:
@@ -113,7 +113,8 @@ def check_protocols(dataset: SearchDataset, problems: list[str]) -> list[list]:
 
 
 def refusals(dataset: SearchDataset, sizes: np.ndarray, cfg: CfgNode) -> list[str]:
-    """What training and evaluation would say of the annotations. sizes: of the gallery [n, 2]."""
+    """Return what training and evaluation would refuse in the annotations; sizes: of the gallery
+    [n, 2]."""
     asked = queries_of(dataset)
     checks: list[Callable[[], object]] = [
         lambda: check_settings(dataset, cfg),

@@ -25,7 +25,7 @@ from utils.errors import UserError, run_main
 
 
 def distinct(methods: dict[str, list[Run]]) -> list[Run]:
-    """All runs without duplicates, since two methods can be the same run."""
+    """Return all runs without duplicates, since two methods can be the same run."""
     return list({run.folder: run for group in methods.values() for run in group}.values())
 
 

@@ -38,7 +38,7 @@ HEAD = "roi_heads.oim.head"  # position in the queue
 
 
 def split_model(content: dict, where: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The state dicts of the network and of the terms, in this project's naming.
+    """Return the state dicts of the network and of the terms, in this project's naming.
 
     Args:
         content: {"model": state dict} or, of a distilled student,
@@ -77,7 +77,7 @@ def split_model(content: dict, where: str) -> tuple[dict[str, Tensor], dict[str,
 
 
 def model_sizes(state: dict[str, Tensor], where: str) -> dict[str, object]:
-    """Config values that follow from the shapes of the tensors: backbone, norm and widths.
+    """Return config values that follow from the shapes of the tensors: backbone, norm and widths.
 
     Raises:
         UserError: if tensors are missing or belong to another network.

@@ -95,7 +95,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def import_all(args: argparse.Namespace, out: Path) -> list[Imported]:
-    """What is taken of each file of the sources, its images copied below `out`."""
+    """Copy the images of each file of the sources below `out`; return their scenes."""
     options = Options(args.person_key, args.label, args.min_visibility)
     writer = Writer(out, args.every, args.shared_identities, args.camera)
     done: list[Imported] = []
@@ -111,8 +111,11 @@ def import_all(args: argparse.Namespace, out: Path) -> list[Imported]:
 
 
 def name_of(source: Path, labels: Labels, several: bool) -> str:
-    """What a file's images and tracks are called: as its source is, or where that is a usual name
-    of exports, as its folder; with the name of the task, subset or file if there are several."""
+    """Return the name of a file's images and tracks.
+
+    It is that of the source, or of its folder if the source has a name that exports usually have.
+    If there are several, the name of the task, subset or file is added.
+    """
     source = source.resolve().parents[1] if source.name == "gt.txt" else source.resolve()
     words = re.split(r"[^a-z]+", source.stem.lower())
     usual = source.is_file() and all(word in USUAL for word in words if word)
@@ -133,7 +136,7 @@ def free(name: str, done: list[Imported]) -> str:
 
 
 def divide(done: list[Imported], args: argparse.Namespace) -> dict[str, list[Shown]]:
-    """The scenes for training and those for the test."""
+    """Return the scenes for training and those for the test."""
     splits: dict[str, list[Shown]] = {"train": [], "test": []}
     cameras = {image.get("camera") for one in done for image, _ in one.scenes} - {None}
     names = {one.name for one in done} | cameras
@@ -177,7 +180,11 @@ def counts(scenes: list[Shown]) -> list[int]:
 
 
 def check_identities(done: list[Imported], options: str) -> None:
-    """Raises: UserError: if nobody has an identity."""
+    """Check that someone has an identity.
+
+    Raises:
+        UserError: if nobody has one.
+    """
     if any(person is not None for one in done for _, people in one.scenes for _, person in people):
         return
     boxes = sum(len(people) for one in done for _, people in one.scenes)

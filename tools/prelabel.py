@@ -88,7 +88,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def choose_media(sources: list[Path]) -> list[MediaFile]:
-    """The images of the sources, or their only video.
+    """Return the images of the sources, or their only video.
 
     Raises: UserError: if there is neither, or if there is more than one video, or both.
     """
@@ -105,7 +105,7 @@ def choose_media(sources: list[Path]) -> list[MediaFile]:
 
 
 def truth_of(args: argparse.Namespace, media: list[MediaFile]) -> dict[Path | int, list[Box]]:
-    """The true boxes by image, or by frame of the video."""
+    """Return the true boxes by image, or by frame of the video."""
     read = read_source(args.truth, Options())
     if media[0].kind == VIDEO:
         frames = [image for labels in read for image in labels.images if image.frame is not None]

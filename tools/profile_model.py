@@ -37,7 +37,8 @@ NOTE = (
 
 
 def parts(net: SearchNet) -> dict[str, list[nn.Module]]:
-    """The modules of each part; the C4 form has no neck, and a shared stage counts as detection."""
+    """Return the modules of each part; the C4 form has no neck, and a shared stage counts as
+    detection."""
     heads = net.roi_heads
     return {
         "backbone": [net.backbone.body],
@@ -58,7 +59,7 @@ def parameters(net: SearchNet) -> dict[str, int]:
 
 
 def pass_seconds(net: SearchNet, images: list[Tensor]) -> float:
-    """Seconds of one detection pass."""
+    """Return seconds of one detection pass."""
     return elapsed(lambda: net.detect(images), images[0].device)
 
 
@@ -142,7 +143,7 @@ def in_fresh_process(path: str, *args) -> dict:
 
 
 def table(results: dict[str, dict]) -> str:
-    """The results as text: one column per config, one line per measured value."""
+    """Return the results as text: one column per config, one line per measured value."""
     columns = []
     for result in results.values():
         counts = {f"parameters, {part}": f"{n:,}" for part, n in result["parameters"].items()}

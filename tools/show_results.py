@@ -169,7 +169,7 @@ def sheet(title: str, sections: list[Section]) -> Image.Image:
 
 
 def result_page(title: str, sections: list[Section]) -> str:
-    """One self-contained HTML page."""
+    """Return one self-contained HTML page."""
     intro = Markup(
         '<b style="color:{}">Query</b>, then its ten best matches: <b style="color:{}">correct</b> '
         'or <b style="color:{}">wrong</b>; rank · similarity, image. Click to enlarge.'

@@ -17,7 +17,7 @@ from utils.errors import UserError, reason_of, run_main
 
 
 def summarize(title: str, folder: Path) -> list:
-    """A table row: title, scores in per cent, parameters in millions, seconds per image."""
+    """Return a table row: title, scores in per cent, parameters in millions, seconds per image."""
     path = folder / "results.json"
     try:
         results = json.loads(path.read_text(encoding="utf-8"))

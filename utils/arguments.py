@@ -5,33 +5,33 @@ from pathlib import Path
 
 
 def whole(text: str) -> int:
-    """A whole number of at least 0."""
+    """Return a whole number of at least 0."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, found {text}")
     return int(text)
 
 
 def positive(text: str) -> int:
-    """A whole number of at least 1."""
+    """Return a whole number of at least 1."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text}")
     return int(text)
 
 
 def numbers(text: str) -> list[int]:
-    """Comma-separated whole numbers of at least 1, in rising order: "4,1" -> [1, 4]."""
+    """Return comma-separated whole numbers of at least 1, in rising order: "4,1" -> [1, 4]."""
     return sorted({positive(part) for part in text.split(",")})
 
 
 def nonempty_path(text: str) -> Path:
-    """A path that is not empty: an unset shell variable must not name the current folder."""
+    """Return a path that is not empty: an unset shell variable must not name the current folder."""
     if not text.strip():
         raise argparse.ArgumentTypeError(f"expected a path, found {text!r}")
     return Path(text)
 
 
 def program_parser(docstring: str | None) -> argparse.ArgumentParser:
-    """A parser whose --help begins with the docstring of a program, line breaks included."""
+    """Return a parser whose --help begins with the docstring of a program, line breaks included."""
     return argparse.ArgumentParser(
         description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter
     )

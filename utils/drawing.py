@@ -37,13 +37,13 @@ PLAIN = Style((90, 200, 250))
 
 
 def _text_color(background: Color) -> Color:
-    """Dark text on light backgrounds, light text on dark ones (ITU-R 601 luma)."""
+    """Return dark text on light backgrounds, light text on dark ones (ITU-R 601 luma)."""
     red, green, blue = background
     return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else PAPER
 
 
 def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
-    """Area of the intersection of two boxes."""
+    """Return area of the intersection of two boxes."""
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     return max(width, 0) * max(height, 0)
 
@@ -54,7 +54,7 @@ def _place(
     canvas: tuple[int, int],
     taken: Sequence[Box],
 ) -> Box:
-    """Position of a label that covers the least of the `taken` areas.
+    """Return position of a label that covers the least of the `taken` areas.
 
     Candidates are above the box, below it, and at its upper corners inside or beside it, all moved
     into the canvas.

@@ -46,7 +46,8 @@ class DamagedError(UserError):
 
 
 def no_memory(error: BaseException) -> bool:
-    """True for MemoryError and for the errors of torch, oneDNN and threads that stand for it."""
+    """Return True for MemoryError and the errors of torch, oneDNN and threads with the same
+    cause."""
     return isinstance(error, MemoryError) or any(text in str(error) for text in NO_MEMORY)
 
 

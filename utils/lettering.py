@@ -18,18 +18,18 @@ FONT = os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"
 
 @functools.lru_cache(maxsize=32)
 def font(size: float) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which is part of matplotlib; size: in pixels."""
+    """Return DejaVu Sans, which is part of matplotlib; size: in pixels."""
     return ImageFont.truetype(FONT, size)
 
 
 @functools.lru_cache(maxsize=1)
 def _glyphs() -> frozenset[int]:
-    """Code points for which the font has a glyph."""
+    """Return code points for which the font has a glyph."""
     return frozenset(FT2Font(FONT).get_charmap())
 
 
 def drawable(text: str) -> str:
-    """The text in characters of the font; others are escaped as in Python: "\\u753b"."""
+    """Return the text in characters of the font; others are escaped as in Python: "\u753b"."""
     return "".join(
         c if c == "\n" or (ord(c) in _glyphs() and c.isprintable()) else ascii(c)[1:-1]
         for c in unicodedata.normalize("NFC", text)

@@ -76,7 +76,7 @@ class Signals:
 
     @contextmanager
     def defer(self) -> Iterator[None]:
-        """Until the context ends, only record a signal."""
+        """Only record a signal, until the context ends."""
         with self._set(False):
             yield
 

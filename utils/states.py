@@ -17,7 +17,7 @@ BUFFERS = {
 
 
 def plain(value: Tensor) -> bool:
-    """Whether the tensor is dense: not sparse, nested, quantized or on the meta device."""
+    """Return True if the tensor is dense: not sparse, nested, quantized or on the meta device."""
     odd = value.is_nested or value.is_quantized or value.device.type == "meta"
     return value.layout == torch.strided and not odd
 

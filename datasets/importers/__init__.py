@@ -25,11 +25,13 @@ COPIES = ("image_info", "stuff", "panoptic", "captions", "labels")  # beside ins
 
 
 def read_source(source: Path, options: Options) -> list[Labels]:
-    """Everything that the annotation files of a source say.
+    """Read all annotation files of a source.
 
     Args:
-        source: a file, or a folder that holds some anywhere.
-    Raises: UserError: if nothing in it is of a known kind.
+        source: a file, or a folder that contains annotation files, also in subfolders.
+
+    Raises:
+        UserError: if no file is of a known kind.
     """
     if not source.exists():
         raise UserError(f"{source}: no such file or folder")
@@ -56,8 +58,11 @@ def _read_folder(folder: Path, options: Options) -> list[Labels]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """The files in a folder that may hold annotations. Hidden ones do not, nor what COCO's tools
-    write beside instances_NAME.json with the same boxes."""
+    """Yield the files in a folder that may contain annotations.
+
+    Hidden files are left out, and so are the files that COCO's tools write beside
+    instances_NAME.json with the same boxes.
+    """
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PARSERS)
     for path in paths:
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
@@ -68,7 +73,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _read_file(path: Path, options: Options) -> list[Labels]:
-    """What a file says; nothing if it is of another kind."""
+    """Return the labels in a file; nothing if it is of another kind."""
     parser = _PARSERS.get(path.suffix.lower())
     return parser(path, options) if parser else []
 
@@ -97,7 +102,7 @@ _PARSERS = {
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """The folder that a .zip is unpacked into, below `folder`."""
+    """Return the folder that a .zip is unpacked into, below `folder`."""
     place = folder / archive.stem
     number = 1
     while place.exists():

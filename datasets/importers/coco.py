@@ -35,6 +35,6 @@ def read(path: Path, content: Any, options: Options) -> list[Labels]:
 
 
 def frame_of(name: str) -> int | None:
-    """The number in the name of a video's frame, which need not be the name of a file."""
+    """Return the number in the name of a video's frame, which need not be the name of a file."""
     found = FRAME.fullmatch(Path(name).stem)
     return int(found[1]) if found else None

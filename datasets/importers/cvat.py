@@ -48,7 +48,7 @@ def parse(path: Path) -> Element:
 
 
 def read(path: Path, root: Element, options: Options) -> list[Labels]:
-    """The images of a file, and the video of each task in it that has tracks."""
+    """Return the images of a file, and the video of each task in it that has tracks."""
     labels = [read_images(path, root, options)] if root.find("image") is not None else []
     tasks: dict[str, list[Element]] = {}
     for track in root.iterfind("track"):
@@ -82,7 +82,7 @@ def read_images(path: Path, root: Element, options: Options) -> Labels:
 
 
 def read_video(path: Path, tracks: list[Element], about: Element, options: Options) -> Labels:
-    """The frames from the first to the last in which a track has a box."""
+    """Return the frames from the first to the last in which a track has a box."""
     labels = Labels(path, "CVAT, video", [], tracks=True)
     labels.video = about.findtext("source") or about.findtext(".//source") or ""
     people = people_in(tracks, options, path)
@@ -117,8 +117,11 @@ def read_video(path: Path, tracks: list[Element], about: Element, options: Optio
 
 
 def between(places: dict[int, list[float] | None], step: int) -> dict[int, list[float] | None]:
-    """A track's boxes by frame (None: outside), with those of the frames between two keyframes,
-    where CVAT moves a box in a straight line and keeps it in its place before it is outside."""
+    """Return the boxes of a track by frame; None: outside.
+
+    Between two keyframes CVAT moves a box in a straight line. Before a keyframe that is outside,
+    the box stays where it is.
+    """
     whole: dict[int, list[float] | None] = {}
     order = sorted(places)
     for frame, following in zip(order, [*order[1:], None]):
@@ -138,7 +141,10 @@ def people_in(labelled: Iterable[Element], options: Options, path: Path) -> set[
 
 
 def counts(shape: Element, label: str | None, people: set[str], left_out: Counter) -> bool:
-    """Whether a shape is someone's box; `left_out` counts why not. Tags are of the image."""
+    """Return True if a shape is the box of a person; otherwise the reason is counted in `left_out`.
+
+    Tags refer to the whole image.
+    """
     reason = ""
     if shape.tag in OTHERS:
         reason = f"a shape of the kind {shape.tag}"
@@ -151,7 +157,7 @@ def counts(shape: Element, label: str | None, people: set[str], left_out: Counte
 
 
 def identity_of(shapes: Iterable[Element], options: Options) -> str | None:
-    """The first identity among the attributes of these shapes, which are one person's."""
+    """Return the first identity among the attributes of these shapes, which are one person's."""
     values = (
         identity(attribute.text)
         for shape in shapes
@@ -162,7 +168,7 @@ def identity_of(shapes: Iterable[Element], options: Options) -> str | None:
 
 
 def box_of(shape: Element, where: str) -> list[float]:
-    """x y w h of a shape, in pixels."""
+    """Return x y w h of a shape, in pixels."""
     get = functools.partial(number_of, shape.attrib, where=where)
     if shape.tag == "polygon":
         return around(points_of(shape, where))

@@ -48,7 +48,7 @@ def as_list(value: Any) -> list:
 
 
 def box_of(shape: Any, where: str) -> Any:
-    """The box of an annotation, or around its polygon; None for other shapes."""
+    """Return the box of an annotation, or around its polygon; None for other shapes."""
     if lookup(shape, "type") == "polygon":
         points = as_list(lookup(shape, "points"))
         if not points or len(points) % 2 or not all(isinstance(v, int | float) for v in points):

@@ -29,7 +29,7 @@ class Finder:
             self.stems.setdefault(path.stem, []).append(path)
 
     def find(self, names: Sequence[tuple[str, Collection[str]]]) -> list[Path | None]:
-        """The image of each name, None where there is none.
+        """Return the image of each name, None where there is none.
 
         Args:
             names: each with hints, names of folders that it may lie in.
@@ -52,7 +52,7 @@ class Finder:
         return chosen
 
     def _candidates(self, name: str, hints: Collection[str]) -> list[tuple[Path, Path]]:
-        """The best images of a name, each with the folder that the name starts from."""
+        """Return the best images of a name, each with the folder that the name starts from."""
         ranked: list[tuple[tuple[bool, int, int], Path, Path]] = []
         for order, parts in enumerate(ends_of(name)):
             same = self.named.get(parts[-1], [])
@@ -65,7 +65,7 @@ class Finder:
         return [(base, path) for rank, base, path in ranked if rank == best]
 
     def video(self, name: str) -> Path | None:
-        """The video of a name, else the only one that there is."""
+        """Return the video of a name, or the only video if there is one."""
         wanted = PurePosixPath(name.replace("\\", "/"))
         found = [video for video in self.videos if video.name == wanted.name]
         found = found or [video for video in self.videos if name and video.stem == wanted.stem]
@@ -74,7 +74,7 @@ class Finder:
 
 
 def agreement(path: Parts, name: Parts) -> int:
-    """How many folders at the end of both are the same."""
+    """Return the number of folders at the end of both paths that are equal."""
     count = 0
     for one, other in zip(reversed(path), reversed(name)):
         if one != other:
@@ -84,8 +84,11 @@ def agreement(path: Parts, name: Parts) -> int:
 
 
 def ends_of(name: str) -> list[Parts]:
-    """The folders and file that a name may mean: of an address the path, or what Label Studio
-    serves (`?d=`); with %20 decoded, and without the mark of an upload."""
+    """Return the paths that a name may stand for.
+
+    Of an address this is its path, or the file that Label Studio serves (`?d=`). %20 is decoded,
+    and the prefix of an upload is removed.
+    """
     address = name.partition("?d=")[2] or (name.partition("?")[0] if "://" in name else name)
     ends = []
     for spelling in spellings(address):

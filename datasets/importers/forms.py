@@ -12,8 +12,10 @@ LABEL, ATTRIBUTE = "person", "person_id"
 
 
 def cvat_xml(labels: Labels) -> str:
-    """CVAT 1.1: tracks where the images are frames of a video, else boxes of images. The task needs
-    a label `person` with a text attribute `person_id`."""
+    """Return CVAT 1.1: tracks if the images are frames of a video, otherwise boxes of images.
+
+    The task needs a label `person` with a text attribute `person_id`.
+    """
     root = Element("annotations")
     SubElement(root, "version").text = "1.1"
     if labels.tracks:
@@ -30,7 +32,7 @@ def cvat_xml(labels: Labels) -> str:
 
 
 def _add_tracks(root: Element, frames: Sequence[LabelledImage]) -> None:
-    """A track ends with a box that is outside, in the frame after its last."""
+    """Add tracks; each ends with a box that is outside, in the frame after its last one."""
     tracks: dict[str, list[tuple[int, Box]]] = {}
     for place, frame in enumerate(frames):
         for box in frame.boxes:
@@ -58,7 +60,7 @@ def _texts(values: dict) -> dict[str, str]:
 
 
 def coco_json(labels: Labels) -> str:
-    """COCO with identities among the `attributes`, as CVAT and Datumaro import it."""
+    """Return COCO with identities among the `attributes`, as CVAT and Datumaro import it."""
     images: list[dict] = []
     annotations: list[dict] = []
     for number, image in enumerate(labels.images, 1):
@@ -83,8 +85,13 @@ def coco_json(labels: Labels) -> str:
 
 
 def label_studio_json(labels: Labels, prefix: str = "") -> str:
-    """Label Studio's tasks with predictions. Its setup needs RectangleLabels `label` and a TextArea
-    `person_id` with perRegion="true". prefix: of the address that it serves images at."""
+    """Return tasks of Label Studio with predictions.
+
+    Its setup needs RectangleLabels `label` and a TextArea `person_id` with perRegion="true".
+
+    Args:
+        prefix: of the addresses at which Label Studio serves the images.
+    """
     tasks = []
     for image in labels.images:
         results: list[dict] = []

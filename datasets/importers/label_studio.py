@@ -44,7 +44,7 @@ MINIMAL = {"annotation_id", "annotator"}  # keys of each task in JSON_MIN and CS
 
 
 def is_label_studio(content: Any) -> bool:
-    """Whether a JSON is a list of tasks, with their annotations or as JSON_MIN has them."""
+    """Return True if a JSON is a list of tasks, with their annotations or as JSON_MIN has them."""
     first = content[0] if isinstance(content, list) and content else None
     return isinstance(first, dict) and (
         {"data", "annotations"} <= first.keys() or first.keys() >= MINIMAL
@@ -61,7 +61,7 @@ def delimiter_of(text: str) -> str:
 
 
 def read_table(path: Path, text: str, options: Options) -> list[Labels]:
-    """A CSV or TSV: JSON_MIN's tasks, with JSON in the cells."""
+    """Return a CSV or TSV: JSON_MIN's tasks, with JSON in the cells."""
     csv.field_size_limit(1 << 30)
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text))
     return read(path, [{key: value_of(cell) for key, cell in row.items()} for row in rows], options)
@@ -165,19 +165,19 @@ def as_dict(value: Any) -> dict:
 
 
 def label_of(value: dict) -> str:
-    """The first label of a region; empty if it has none."""
+    """Return the first label of a region; empty if it has none."""
     labels = value.get(RECTANGLES) or value.get("labels")
     return str(labels[0]) if isinstance(labels, list) and labels else ""
 
 
 def note_of(value: dict) -> str | None:
-    """The identity in the notes of a region, which belong to no field."""
+    """Return the identity in the notes of a region, which belong to no field."""
     notes = lookup(value, "meta.text")
     return identity(" ".join(map(str, notes))) if isinstance(notes, list) else None
 
 
 def field_value(value: Any) -> str | None:
-    """The identity in the value of a field."""
+    """Return the identity in the value of a field."""
     if isinstance(value, dict):
         value = next((value[key] for key in VALUES.values() if key in value), None)
     while isinstance(value, list) and len(value) == 1:
@@ -193,8 +193,10 @@ def size_of(region: dict) -> tuple[int, int] | None:
 
 
 def box_of(region: dict, size: tuple[int, int] | None, where: str) -> list[float]:
-    """x y w h in pixels, or as shares of the image if its size is not known. Rotation is about the
-    left upper corner, in pixels."""
+    """Return x y w h in pixels, or in shares of the image if its size is unknown.
+
+    A region is rotated about its left upper corner, in pixels.
+    """
     given = [region.get(key) for key in ("x", "y", "width", "height")]
     values = [float(v) for v in given if isinstance(v, int | float) and abs(v) < LARGEST]
     if len(values) < 4:
@@ -213,7 +215,7 @@ def turned_by(region: dict) -> float:
 
 
 def image_of(about: dict, where: str) -> str:
-    """The image's name in a task's data: `image`, else the first address or path."""
+    """Return the image's name in a task's data: `image`, else the first address or path."""
     values = [about.get("image"), *about.values()]
     for value in values:
         if isinstance(value, str) and ("/" in value or Path(value).suffix):

@@ -1,4 +1,4 @@
-"""Which file, or which frame of a video, each image of imported labels is."""
+"""The image file, or the frame of a video, of each image in imported labels."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ Source = Path | Image.Image | None  # None: not found
 
 
 def locate(labels: Labels, finder: Finder) -> Iterator[tuple[LabelledImage, Source]]:
-    """Every image with its file, or with its pixels if it is a frame of a video."""
+    """Yield every image with its file, or with its pixels if it is a frame of a video."""
     names = [(image.name, hints_of(labels, image)) for image in labels.images]
     paths = [image.path or path for image, path in zip(labels.images, finder.find(names))]
     frames = {image.frame: image for image in labels.images if image.frame is not None}
@@ -30,12 +30,13 @@ def locate(labels: Labels, finder: Finder) -> Iterator[tuple[LabelledImage, Sour
 
 
 def hints_of(labels: Labels, image: LabelledImage) -> set[str]:
-    """Names of folders that an image may lie in: of its subset."""
+    """Return names of folders that an image may lie in: of its subset."""
     return {image.subset, labels.path.stem.rpartition("_")[2], labels.path.parent.name} - {""}
 
 
 def subset_of(labels: Labels, image: LabelledImage) -> str:
-    """ "train", "test", or "" if neither the tool nor the names of file and folders say."""
+    """Return "train" or "test" by the tool's subset or the names of folders and file, otherwise
+    ""."""
     words = {image.subset.lower(), labels.path.parent.name.lower()}
     words |= {part.lower() for part in Path(image.name.replace("\\", "/")).parts[:-1]}
     words |= {*re.split(r"[^a-z]+", labels.path.stem.lower())}
@@ -59,7 +60,7 @@ def frames_of(
 def in_order(
     finder: Finder, frames: dict[int, LabelledImage], labels: Labels
 ) -> Iterator[tuple[LabelledImage, Source]]:
-    """The images as the frames of a video, if there are enough and their order is certain."""
+    """Yield the images as the frames of a video, if there are enough and their order is certain."""
     images = sorted(finder.images)
     where = ", ".join(map(str, finder.roots))
     if len(images) <= max(frames) or images != sorted(images, key=natural):
@@ -74,6 +75,6 @@ def in_order(
 
 
 def natural(path: Path) -> list[tuple[int, str]]:
-    """A key that orders numbers in names by their value."""
+    """Return a key that orders numbers in names by their value."""
     words = re.split(r"(\d+)", str(path))
     return [(int(word), "") if word.isdecimal() else (0, word) for word in words]

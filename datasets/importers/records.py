@@ -78,13 +78,13 @@ class Labels:
 
 
 def identity(value: object) -> str | None:
-    """The identity that a text names; None for an empty one."""
+    """Return the identity that a text names; None for an empty one."""
     return labelled(str(value).strip()) if value is not None else None
 
 
 def enclosing(xywh: Sequence[float], degrees: float, corner: bool) -> list[float]:
-    """The upright box around one that is turned clockwise, about its left upper corner or about
-    its centre."""
+    """Return the upright box around one that is turned clockwise, about its left upper corner or
+    about its centre."""
     x, y, width, height = xywh
     if not degrees % 360:
         return [x, y, width, height]
@@ -100,11 +100,11 @@ def enclosing(xywh: Sequence[float], degrees: float, corner: bool) -> list[float
 
 
 def around(points: Sequence[tuple[float, float]], digits: int = 3) -> list[float]:
-    """The box x y w h around points."""
+    """Return the box x y w h around points."""
     xs, ys = zip(*points)
     return [round(v, digits) for v in (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))]
 
 
 def people_labels(names: Sequence[str], options: Options, where: str) -> set[str]:
-    """Those of a file's labels that are people."""
+    """Return those of a file's labels that are people."""
     return set(people_names(names, options.labels, where)) if names else set()

@@ -130,7 +130,7 @@ class Writer:
         return None
 
     def _person(self, box: Box, named: bool, name: str) -> str | None:
-        """Who a box shows. Tracks count in files where no box has a name."""
+        """Return who a box shows. Tracks count in files where no box has a name."""
         if named or box.track is None:
             return box.name
         return box.track if self.shared else f"{name}/{box.track}"
@@ -143,12 +143,12 @@ class Writer:
 
 
 def pixels_of(box: Box, size: tuple[int, int]) -> list[float]:
-    """A box in shares of an image, in its pixels."""
+    """Return a box in shares of an image, in its pixels."""
     return [round(share * length, 3) for share, length in zip(box.xywh, size * 2)]
 
 
 def unusable(xywh: Sequence[float], size: tuple[int, int]) -> str:
-    """Why a box shows nobody; empty if it may."""
+    """Return why a box shows nobody; empty if it may."""
     x, y, width, height = xywh
     if width <= 0 or height <= 0:
         return "box without area"

@@ -31,7 +31,7 @@ def is_yolo(folder: Path) -> bool:
 
 
 def read(folder: Path, options: Options) -> list[Labels]:
-    """The images that have a text file, in the order of their names."""
+    """Return the images that have a text file, in the order of their names."""
     files = sorted(path for path in folder.rglob("*.txt") if path.parent != folder)
     rows = {file: rows_of(file) for file in files}
     names = class_names(folder)
@@ -61,12 +61,12 @@ def read(folder: Path, options: Options) -> list[Labels]:
 
 
 def is_tracked(rows: list[list[float]]) -> bool:
-    """Whether the last column of rows of one length is an id: whole numbers only."""
+    """Return True if the last column of rows of one length is an id: whole numbers only."""
     return bool(rows) and all(row[-1] % 1 == 0 for row in rows)
 
 
 def rows_of(file: Path) -> list[list[float]]:
-    """The numbers of each line: five to seven, or a class and the points of a polygon."""
+    """Return the numbers of each line: five to seven, or a class and the points of a polygon."""
     rows = []
     for number, line in enumerate(read_text(file, "").splitlines(), 1):
         try:
@@ -83,7 +83,7 @@ def rows_of(file: Path) -> list[list[float]]:
 
 
 def shares_of(row: list[float], is_box: bool) -> list[float]:
-    """x y w h from the left upper corner, in shares of the image."""
+    """Return x y w h from the left upper corner, in shares of the image."""
     if not is_box:
         return around(list(zip(row[1::2], row[2::2])), digits=9)
     x, y, width, height = row[1:5]
@@ -91,7 +91,7 @@ def shares_of(row: list[float], is_box: bool) -> list[float]:
 
 
 def class_names(folder: Path) -> dict[float, str]:
-    """The classes' names by number; empty where no file gives them."""
+    """Return the classes' names by number; empty where no file gives them."""
     path = next((folder / name for name in NAMES if (folder / name).is_file()), None)
     if path is None:
         return {}

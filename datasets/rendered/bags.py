@@ -43,7 +43,7 @@ def umbrella(vertices: np.ndarray, look: Look, side: str) -> list[Mesh]:
 
 
 def _trolley(vertices: np.ndarray, look: Look) -> list[Mesh]:
-    """A suitcase on wheels beside or behind somebody."""
+    """Return a suitcase on wheels beside or behind somebody."""
     hand = place_of(vertices, -4.55, 2.1, 2.2)
     size = np.array([0.36, 0.22, 0.55]) * look.bag_size
     foot = np.array([hand[0] - 0.1, hand[1] + 0.25, 0.05])
@@ -85,7 +85,7 @@ def _shoulder_bag(vertices: np.ndarray, look: Look) -> list[Mesh]:
 
 
 def _soft_bag(middle: np.ndarray, size: np.ndarray, look: Look, angle: float = 0.0) -> Mesh:
-    """A bag like a pillow: a ball pressed towards a box."""
+    """Return a bag like a pillow: a ball pressed towards a box."""
     shape = ball(1.0, look.bag_material, 18)
     pressed = np.sign(shape.vertices) * np.abs(shape.vertices) ** 0.45
     scaled = pressed * (size / 2).astype(np.float32)

@@ -38,7 +38,7 @@ class Body:
     def posed(
         self, phenotype: Mapping[str, float], rotations: Mapping[str, np.ndarray]
     ) -> np.ndarray:
-        """Vertices [V, 3] in metres: x left, y back, z up. rotations: bone -> [3, 3]."""
+        """Return vertices [V, 3] in metres: x left, y back, z up. rotations: bone -> [3, 3]."""
         pose = torch.eye(4).repeat(1, len(self.bones), 1, 1)
         for bone, rotation in rotations.items():
             pose[0, self.bones.index(bone), :3, :3] = torch.from_numpy(rotation).float()
@@ -47,7 +47,7 @@ class Body:
         return out["vertices"][0].double().numpy()
 
     def normals(self, vertices: np.ndarray, *groups: str) -> np.ndarray:
-        """Unit normals [V, 3] of the named groups' vertices."""
+        """Return unit normals [V, 3] of the named groups' vertices."""
         faces = np.concatenate([split_quads(self.quads[group]) for group in groups])
         return smooth_normals(vertices, faces)
 
@@ -101,7 +101,7 @@ def load_body() -> Body:
 
 
 def read_base(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """MakeHuman's base mesh: its vertices [V, 3] and the quadrilaterals of our groups."""
+    """Read MakeHuman's base mesh: its vertices [V, 3] and the quadrilaterals of our groups."""
     vertices: list[list[float]] = []
     faces: dict[str, list[list[int]]] = {}
     group = ""

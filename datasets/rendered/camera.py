@@ -29,7 +29,7 @@ class Camera:
         return np.array([c * right + s * down, c * down - s * right, forward])
 
     def rays(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Unit directions [n, 3] float32 through points of the picture, in pixels [n]."""
+        """Return unit directions [n, 3] float32 through points of the picture, in pixels [n]."""
         width, height = self.size
         own = np.stack(
             [(x - width / 2) / self.focal, (y - height / 2) / self.focal, np.ones(len(x))], 1
@@ -38,7 +38,8 @@ class Camera:
         return (world / np.linalg.norm(world, axis=1, keepdims=True)).astype(np.float32)
 
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Points [n, 3] -> pixels [n, 2] and depths [n] in metres; behind the lens: depth < 0."""
+        """Return points [n, 3] -> pixels [n, 2] and depths [n] in metres; behind the lens: depth <
+        0."""
         own = (points - np.asarray(self.place)) @ self.axes.T
         depth = own[:, 2]
         scale = self.focal / np.maximum(depth, NEAREST)
@@ -52,15 +53,15 @@ def look_at(
     size: tuple[int, int],
     roll: float = 0.0,
 ) -> Camera:
-    """A camera at `place` whose middle shows `target`."""
+    """Return a camera at `place` whose middle shows `target`."""
     dx, dy, dz = np.asarray(target) - np.asarray(place)
     flat = math.hypot(dx, dy)
     return Camera(place, math.atan2(-dx, dy), math.atan2(-dz, flat), roll, focal, size)
 
 
 def extent(camera: Camera, points: np.ndarray) -> np.ndarray | None:
-    """The box x1 y1 x2 y2 around points [n, 3], not clipped to the picture; None if none of them
-    lies before the lens."""
+    """Return the box x1 y1 x2 y2 around points [n, 3], not clipped to the picture; None if none of
+    them lies before the lens."""
     pixels, depth = camera.project(points)
     pixels = pixels[depth > NEAREST]
     if not len(pixels):
@@ -69,5 +70,5 @@ def extent(camera: Camera, points: np.ndarray) -> np.ndarray | None:
 
 
 def clipped(box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The part of a box x1 y1 x2 y2 that lies in the picture."""
+    """Return the part of a box x1 y1 x2 y2 that lies in the picture."""
     return np.clip(box, 0, np.tile(size, 2))

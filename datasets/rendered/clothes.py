@@ -37,7 +37,7 @@ class Piece:
     material: Material
 
     def between(self, values: np.ndarray) -> np.ndarray:
-        """Values of the body's vertices [V, C] at the piece's points [n, C]."""
+        """Return values of the body's vertices [V, C] at the piece's points [n, C]."""
         return values[self.start] * (1 - self.share) + values[self.end] * self.share
 
 
@@ -45,7 +45,7 @@ Clipped = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def clip(triangles: np.ndarray, field: np.ndarray) -> Clipped:
-    """The part of a mesh where `field` [V] is positive: triangles cut along its zero line.
+    """Return the part of a mesh where `field` [V] is positive: triangles cut along its zero line.
 
     Returns: start [n], end [n], share [n] of the points, and triangles [T, 3] among them.
     """
@@ -71,7 +71,8 @@ def clip(triangles: np.ndarray, field: np.ndarray) -> Clipped:
 
 
 def _rolled(triangles: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Triangles [T, 3] that begin with their corner `first` [T], in the same sense of turning."""
+    """Return triangles [T, 3] that begin with their corner `first` [T], in the same sense of
+    turning."""
     return triangles[np.arange(len(triangles))[:, None], (first[:, None] + np.arange(3)) % 3]
 
 
@@ -83,7 +84,7 @@ def _piece(
     smooth: int,
     material: Material,
 ) -> Piece:
-    """The part of `group` where `field` [V] is positive. off: metres [V], or one number."""
+    """Return the part of `group` where `field` [V] is positive. off: metres [V], or one number."""
     start, end, share, triangles = clip(split_quads(body.quads[group]), field)
     share = share[:, None]
     metres = np.broadcast_to(np.asarray(off, float), len(field))[:, None]
@@ -92,7 +93,7 @@ def _piece(
 
 
 def cut(body: Body, look: Look) -> list[Piece]:
-    """An identity's pieces: skin, clothes, hair."""
+    """Return an identity's pieces: skin, clothes, hair."""
     covered = np.zeros(len(body.template), bool)
     pieces = [*_lower(body, look, covered), *_upper(body, look, covered), *_hair(body, look)]
     return [piece for piece in [*_skin(body, look, covered), *pieces] if len(piece.triangles)]
@@ -210,7 +211,7 @@ def _hair(body: Body, look: Look) -> Iterator[Piece]:
 
 
 def drape(body: Body, pieces: list[Piece], vertices: np.ndarray) -> list[Mesh]:
-    """The pieces on a posed body, vertices [V, 3] in metres."""
+    """Return the pieces on a posed body, vertices [V, 3] in metres."""
     normals = {group: body.normals(vertices, group) for group in {piece.source for piece in pieces}}
     meshes = []
     for piece in pieces:
@@ -223,7 +224,7 @@ def drape(body: Body, pieces: list[Piece], vertices: np.ndarray) -> list[Mesh]:
 
 
 def _smoothed(points: np.ndarray, triangles: np.ndarray, times: int) -> np.ndarray:
-    """Every point drawn 0.6 of the way to the mean of its neighbours, `times` over."""
+    """Return every point drawn 0.6 of the way to the mean of its neighbours, `times` over."""
     starts, ends = triangles.ravel(), np.roll(triangles, -1, 1).ravel()
     rows, columns = np.concatenate([starts, ends]), np.concatenate([ends, starts])
     shape = (len(points), len(points))

@@ -38,7 +38,7 @@ def draw_sensor(rng: np.random.Generator) -> Sensor:
 
 
 def expose(light: np.ndarray, sensor: Sensor, rng: np.random.Generator) -> np.ndarray:
-    """Linear light [H, W, 3] -> what the camera gives, uint8 [H, W, 3]."""
+    """Return linear light [H, W, 3] -> what the camera gives, uint8 [H, W, 3]."""
     height, width, _ = light.shape
     level = np.percentile(light[..., 1], 55)
     gain = rng.uniform(0.16, 0.42) * np.exp(rng.normal(0, 0.12)) / max(float(level), 0.03)
@@ -60,7 +60,7 @@ def expose(light: np.ndarray, sensor: Sensor, rng: np.random.Generator) -> np.nd
 
 
 def _curve(image: np.ndarray, sensor: Sensor) -> np.ndarray:
-    """Highlights rolled off, gamma, contrast, saturation."""
+    """Apply the camera's curve: highlights, gamma, contrast, saturation."""
     rolled = image * (1 + image / 6.0) / (1 + image)
     tone = np.clip(rolled * 1.25, 0, 1) ** (1 / 2.2)
     tone = sensor.black + (1 - sensor.black) * tone

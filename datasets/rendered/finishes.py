@@ -31,7 +31,7 @@ def metal(rng: np.random.Generator) -> Plain:
 
 
 def signal_color(rng: np.random.Generator) -> Color:
-    """A bright colour of signs and advertisements."""
+    """Return a bright colour of signs and advertisements."""
     hue = rng.choice([0.0, 0.6, 0.33, 0.14, rng.random()])
     return hsv(hue, rng.uniform(0.5, 0.95), rng.uniform(0.4, 0.9))
 

@@ -82,7 +82,7 @@ def shelf(rng: np.random.Generator) -> list[Mesh]:
 
 
 def garments(rng: np.random.Generator) -> list[Mesh]:
-    """Clothes on a rail: cloth that nobody wears."""
+    """Return clothes on a rail."""
     wide, high = rng.uniform(0.8, 1.8), rng.uniform(1.35, 1.7)
     rail = [(-wide / 2, 0, 0), (-wide / 2, 0, high), (wide / 2, 0, high), (wide / 2, 0, 0)]
     parts: list[Mesh] = [tube(np.array(rail), 0.02, STEEL, 6)]

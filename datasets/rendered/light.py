@@ -27,7 +27,7 @@ class Light:
     filled: float = 0.25  # share of the light of the sky that reaches closed corners
 
     def seen_sky(self, directions: np.ndarray) -> np.ndarray:
-        """The sky's own brightness in unit directions [n, 3] -> [n, 3]."""
+        """Return the sky's own brightness in unit directions [n, 3] -> [n, 3]."""
         up = np.clip(directions[:, 2:], 0, 1)
         colors = np.asarray(self.horizon) * (1 - up**0.5) + np.asarray(self.sky) * up**0.5
         if self.clouds:
@@ -39,7 +39,8 @@ class Light:
         return colors.astype(np.float32)
 
     def around(self, normals: np.ndarray) -> np.ndarray:
-        """What an open surface with unit normals [n, 3] gets from sky and ground -> [n, 3]."""
+        """Return the light from sky and ground on an open surface with unit normals [n, 3] -> [n,
+        3]."""
         up = 0.5 + 0.5 * normals[:, 2:]
         level = np.clip(1 - np.abs(normals[:, 2:]), 0, 1) * 0.5
         above = np.asarray(self.sky) * (1 - level) + np.asarray(self.horizon) * level
@@ -48,7 +49,8 @@ class Light:
     def visibility(
         self, tracer: Tracer, points: np.ndarray, normals: np.ndarray, rng, rays: int = 2
     ) -> np.ndarray:
-        """How much of the sky, the lamps and the sun points [n, 3] see: [n, 3] in 0..1, noisy."""
+        """Return a noisy estimate of the visible share of sky, lamps and sun at points [n, 3]: [n,
+        3]."""
         seen = np.zeros((len(points), 3), np.float32)
         for _ in range(rays):
             way = normals + _sphere(rng, len(points))
@@ -70,7 +72,7 @@ class Light:
         return visible
 
     def _lamp_visible(self, tracer, points, normals, rng) -> np.ndarray:
-        """One lamp for each point, drawn by how much of its light it would give."""
+        """Return one lamp for each point, drawn by how much of its light it would give."""
         gains, ways, far = self._lamps_at(points, normals)
         total = gains.cumsum(1)
         drawn = (total < rng.random((len(points), 1)) * total[:, -1:]).sum(1)
@@ -86,7 +88,8 @@ class Light:
         return visible
 
     def _lamps_at(self, points: np.ndarray, normals: np.ndarray):
-        """For n points and L lamps: gains [n, L], unit directions [n, L, 3], distances [n, L]."""
+        """Return gains [n, L], unit directions [n, L, 3] and distances [n, L] of L lamps at n
+        points."""
         ways = np.asarray(self.lamps, np.float32)[None] - points[:, None]
         far = np.sqrt(np.einsum("nlk,nlk->nl", ways, ways))
         ways /= np.maximum(far, 1e-6)[..., None]
@@ -96,7 +99,7 @@ class Light:
     def arriving(
         self, points: np.ndarray, normals: np.ndarray, visibility: np.ndarray
     ) -> np.ndarray:
-        """The light that arrives at points [n, 3], with their visibility [n, 3]: [n, 3]."""
+        """Return the light that arrives at points [n, 3], with their visibility [n, 3]: [n, 3]."""
         share = self.filled + (1 - self.filled) * visibility[:, :1]
         total = self.around(normals) * share
         if any(self.sun):
@@ -109,7 +112,7 @@ class Light:
 
 
 def _sphere(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Random unit vectors [count, 3] float32."""
+    """Return random unit vectors [count, 3] float32."""
     up = rng.random(count, np.float32) * 2 - 1
     way = rng.random(count, np.float32) * np.float32(2 * np.pi)
     flat = np.sqrt(np.maximum(1 - up * up, 0))

@@ -67,7 +67,7 @@ class Look:
 
 
 def cloth_color(rng: np.random.Generator) -> Color:
-    """Much dark, grey and blue, some bright: what people wear."""
+    """Draw a colour of clothes: mostly dark, grey or blue, sometimes bright."""
     kind = rng.random()
     if kind < 0.45:
         value = rng.choice([0.06, 0.1, 0.16, 0.25, 0.4, 0.6, 0.8, 0.92])
@@ -82,7 +82,7 @@ def cloth_color(rng: np.random.Generator) -> Color:
 def cloth(
     rng: np.random.Generator, plain: float = 0.0, color: Color | None = None, front: str = ""
 ) -> Cloth:
-    """plain: the share without a pattern, on top of what PATTERNS says."""
+    """Draw a cloth; plain: share without a pattern, in addition to that of PATTERNS."""
     names = list(PATTERNS)
     pattern = "plain" if rng.random() < plain else rng.choice(names, p=list(PATTERNS.values()))
     own = cloth_color(rng)
@@ -215,5 +215,5 @@ def draw_look(rng: np.random.Generator) -> Look:
 
 
 def look_of(identity: int, seed: int) -> Look:
-    """The look of an identity (from 1), or of an unlabelled person (a negative number)."""
+    """Return the look of an identity (from 1), or of an unlabelled person (a negative number)."""
     return draw_look(np.random.default_rng([seed, LOOKS, abs(identity), int(identity < 0)]))

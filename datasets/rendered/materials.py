@@ -29,19 +29,20 @@ class Material(Protocol):
 
 
 def linear(srgb: np.ndarray | tuple) -> np.ndarray:
-    """sRGB in 0..1 -> linear light, float32. Source: IEC 61966-2-1."""
+    """Convert sRGB in 0..1 to linear light, float32. Source: IEC 61966-2-1."""
     value = np.asarray(srgb, np.float32)
     return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
 
 
 def hsv(hue: float, saturation: float, value: float) -> Color:
-    """A linear colour of hue, saturation and value in 0..1 (sRGB)."""
+    """Return a linear colour of hue, saturation and value in 0..1 (sRGB)."""
     r, g, b = linear(colorsys.hsv_to_rgb(hue % 1.0, saturation, value)).tolist()
     return r, g, b
 
 
 def bent(normals: np.ndarray, height, points: np.ndarray, strength: float, step: float):
-    """Normals [n, 3] tilted as if `height` (points [n, 3] -> [n]) stood out of the surface."""
+    """Return normals [n, 3] tilted as if `height` (points [n, 3] -> [n]) stood out of the
+    surface."""
     here = height(points)
     slope = np.stack([height(points + step * axis) - here for axis in np.eye(3, dtype="f4")], 1)
     slope = slope * (strength / step)

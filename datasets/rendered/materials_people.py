@@ -50,7 +50,7 @@ class Cloth:
         return Surface((albedo * worn[:, None]).astype("f4"), normals, 0.0, 0.0)
 
     def _closing(self, rest: np.ndarray) -> np.ndarray:
-        """How dark a zip, or a strip of buttons, is down the front [n]."""
+        """Return how dark a zip, or a strip of buttons, is down the front [n]."""
         x, y, z = rest.T
         ahead = (z > 0.2) & (np.abs(x) < 0.2)
         if self.front == "zip":
@@ -60,7 +60,7 @@ class Cloth:
         return np.where(button, 2.2 if self.color[1] < 0.3 else 0.4, np.where(edge, 0.7, 1.0))
 
     def _pattern(self, rest: np.ndarray) -> np.ndarray:
-        """The share of the second colour [n]."""
+        """Return the share of the second colour [n]."""
         x, y, z = rest.T
         a, b, c, d, e, f = self.shape
         if self.pattern == "bars":

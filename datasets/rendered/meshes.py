@@ -25,7 +25,7 @@ class Mesh:
 def mesh_of(
     vertices: np.ndarray, faces: np.ndarray, material: Material, rest: np.ndarray | None = None
 ) -> Mesh:
-    """A smooth surface. faces: [F, 3] triangles or [F, 4] quadrilaterals; rest: the vertices
+    """Return a smooth surface. faces: [F, 3] triangles or [F, 4] quadrilaterals; rest: the vertices
     themselves if not given."""
     triangles = split_quads(faces)
     rest = vertices if rest is None else rest
@@ -39,7 +39,7 @@ def mesh_of(
 
 
 def flat(vertices: np.ndarray, faces: np.ndarray, material: Material) -> Mesh:
-    """A surface with an edge between all its faces."""
+    """Return a surface with an edge between all its faces."""
     corners = faces.shape[1]
     apart = np.arange(faces.size).reshape(-1, corners)
     return mesh_of(vertices[faces.ravel()], apart, material)
@@ -52,7 +52,8 @@ def split_quads(faces: np.ndarray) -> np.ndarray:
 
 
 def smooth_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Unit normals [V, 3] float32, means over the triangles around, weighted with their area."""
+    """Return unit normals [V, 3] float32, means over the triangles around, weighted with their
+    area."""
     a, b, c = (vertices[triangles[:, k]] for k in range(3))
     across = cross(b - a, c - a)
     total = np.empty((len(vertices), 3))
@@ -63,29 +64,29 @@ def smooth_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 
 
 def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Inner products [n] of vectors [n, 3]: much quicker than a sum over the last axis."""
+    """Return inner products [n] of vectors [n, 3]: much quicker than a sum over the last axis."""
     return np.einsum("ij,ij->i", a, b)
 
 
 def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Outer products [n, 3] of vectors [n, 3], quicker than np.cross."""
+    """Return outer products [n, 3] of vectors [n, 3], quicker than np.cross."""
     (ax, ay, az), (bx, by, bz) = a.T, b.T
     return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], 1)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors [n, 3] at length 1."""
+    """Return vectors [n, 3] at length 1."""
     return vectors / np.sqrt(np.maximum(dot(vectors, vectors), 1e-18))[:, None]
 
 
 def turn(angle: float) -> np.ndarray:
-    """The rotation [3, 3] by `angle` radians about z, anticlockwise from above."""
+    """Return the rotation [3, 3] by `angle` radians about z, anticlockwise from above."""
     c, s = math.cos(angle), math.sin(angle)
     return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 
 
 def moved(mesh: Mesh, place: Point, angle: float = 0.0) -> Mesh:
-    """The mesh turned about the origin's z and then moved to `place` (x, y, z)."""
+    """Return the mesh turned about the origin's z and then moved to `place` (x, y, z)."""
     matrix = turn(angle).T.astype(np.float32)
     return replace(
         mesh,
@@ -101,15 +102,15 @@ _SIDES = np.array(
 
 
 def box(size: Point, material: Material, place: Point = (0, 0, 0)) -> Mesh:
-    """A box of `size` (x, y, z) that stands on `place`, the middle of its floor."""
+    """Return a box of `size` (x, y, z) that stands on `place`, the middle of its floor."""
     return flat(_CUBE * np.asarray(size, float) + np.asarray(place, float), _SIDES, material)
 
 
 def prism(
     profile: np.ndarray, width: float, material: Material, taper: np.ndarray | float = 1.0
 ) -> Mesh:
-    """A convex or star-shaped outline [n, 2] (x, z), drawn out along y to `width`; taper: the
-    share of the width that each point of the outline has [n]."""
+    """Return a convex or star-shaped outline [n, 2] (x, z), drawn out along y to `width`; taper:
+    the share of the width that each point of the outline has [n]."""
     n = len(profile)
     half = np.broadcast_to(np.asarray(taper) * width / 2, n)
     sides = [np.column_stack([profile[:, 0], y * half, profile[:, 1]]) for y in (-1, 1)]
@@ -128,7 +129,7 @@ def prism(
 
 
 def joined(meshes: Sequence[Mesh]) -> Mesh:
-    """Meshes of one material as one."""
+    """Return meshes of one material as one."""
     starts = np.cumsum([0] + [len(mesh.vertices) for mesh in meshes[:-1]])
     return Mesh(
         np.concatenate([mesh.vertices for mesh in meshes]),
@@ -142,7 +143,7 @@ def joined(meshes: Sequence[Mesh]) -> Mesh:
 
 
 def tube(path: np.ndarray, radii: Sequence[float] | float, material: Material, sides: int = 8):
-    """A round tube along the points `path` [n, 3]; radii: one, or one for each point."""
+    """Return a round tube along the points `path` [n, 3]; radii: one, or one for each point."""
     path = np.asarray(path, float)
     radius = np.broadcast_to(np.asarray(radii, float), len(path))
     ahead = unit(np.gradient(path, axis=0))
@@ -156,7 +157,7 @@ def tube(path: np.ndarray, radii: Sequence[float] | float, material: Material, s
 
 
 def _grid(rows: int, columns: int) -> np.ndarray:
-    """Quadrilaterals between rows of points, each row closed to a ring."""
+    """Return quadrilaterals between rows of points, each row closed to a ring."""
     r, c = np.meshgrid(np.arange(rows - 1), np.arange(columns), indexing="ij")
     after = (c + 1) % columns
     faces = [r * columns + c, r * columns + after, (r + 1) * columns + after, (r + 1) * columns + c]
@@ -164,20 +165,20 @@ def _grid(rows: int, columns: int) -> np.ndarray:
 
 
 def ring(radius: float, thick: float, material: Material, sides: int = 28) -> Mesh:
-    """A torus in the plane y = 0 with its middle in the origin."""
+    """Return a torus in the plane y = 0 with its middle in the origin."""
     angle = np.linspace(0, 2 * np.pi, sides + 1)
     path = np.stack([np.cos(angle), np.zeros_like(angle), np.sin(angle)], 1) * radius
     return tube(path, thick, material, 7)
 
 
 def disc(radius: float, material: Material, width: float = 0.02, sides: int = 28) -> Mesh:
-    """A round plate in the plane y = 0 with its middle in the origin."""
+    """Return a round plate in the plane y = 0 with its middle in the origin."""
     angle = np.linspace(0, 2 * np.pi, sides, endpoint=False)
     return prism(np.stack([np.cos(angle), np.sin(angle)], 1) * radius, width, material)
 
 
 def ball(radii: Sequence[float] | float, material: Material, around: int = 16) -> Mesh:
-    """An ellipsoid with its middle in the origin."""
+    """Return an ellipsoid with its middle in the origin."""
     up = np.linspace(-np.pi / 2, np.pi / 2, around // 2 + 1)
     way = np.linspace(0, 2 * np.pi, around, endpoint=False)
     circle = np.stack([np.cos(way), np.sin(way), np.zeros_like(way)], 1)
@@ -187,7 +188,7 @@ def ball(radii: Sequence[float] | float, material: Material, around: int = 16) -
 
 
 def lathe(profile: np.ndarray, material: Material, sides: int = 14) -> Mesh:
-    """An outline [n, 2] (radius, z) turned about the z axis."""
+    """Return an outline [n, 2] (radius, z) turned about the z axis."""
     way = np.linspace(0, 2 * np.pi, sides, endpoint=False)
     circle = np.stack([np.cos(way), np.sin(way)], 1)
     rows = [np.column_stack([circle * r, np.full(sides, z)]) for r, z in np.asarray(profile)]

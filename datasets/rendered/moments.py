@@ -24,7 +24,7 @@ PLACE, CAMERA, MOMENT, FRAME = 62, 63, 64, 65  # streams of random numbers
 def _place(
     number: int, kind: str, framing: str, count: int, size: tuple[int, int], seed: int
 ) -> tuple[Site, tuple[float, float], list[tuple[Camera, Sensor]]]:
-    """What the moments of a place share: its site, its focus, its cameras."""
+    """Return the site, the focus and the cameras, which all moments of a place share."""
     for attempt in range(ATTEMPTS):
         rng = np.random.default_rng([seed, PLACE, number, attempt])
         site = PLACES[kind](rng)
@@ -47,8 +47,15 @@ def _place(
 def render_moment(
     moment: Moment, cameras: int, size: tuple[int, int], seed: int
 ) -> list[tuple[np.ndarray, int, list[tuple[int, Label]]]]:
-    """For each of a moment's frames: the picture uint8 [H, W, 3], the quality of its JPEG, and
-    everyone in it (identity, label). cameras: of its place, of which the moment may use fewer."""
+    """Render the frames of a moment.
+
+    Args:
+        cameras: of its place, of which the moment may use fewer.
+
+    Returns:
+        For each frame the picture uint8 [H, W, 3], the quality of its JPEG, and everyone in it
+            (identity, label).
+    """
     site, focus, own = _place(moment.place, moment.place_kind, moment.framing, cameras, size, seed)
     rng = np.random.default_rng([seed, MOMENT, moment.index])
     _, light = draw_light(site, rng)

@@ -11,7 +11,7 @@ CELL = 3.0  # voxels of the smallest feature: noise at scale 1 has features of a
 
 @functools.cache
 def _volume(octaves: int) -> np.ndarray:
-    """Noise [SIDE, SIDE, SIDE] float32 with mean 0.5, mostly within 0..1."""
+    """Return noise [SIDE, SIDE, SIDE] float32 with mean 0.5, mostly within 0..1."""
     rng = np.random.default_rng(octaves)
     total = np.zeros((SIDE, SIDE, SIDE), np.float32)
     for octave in range(octaves):
@@ -23,12 +23,14 @@ def _volume(octaves: int) -> np.ndarray:
 
 
 def smooth(points: np.ndarray) -> np.ndarray:
-    """Noise of one octave at points [n, 3] -> [n] in 0..1; a feature is about one unit wide."""
+    """Return noise of one octave at points [n, 3] -> [n] in 0..1; a feature is about one unit
+    wide."""
     return _read(_volume(1), points * CELL)
 
 
 def cloudy(points: np.ndarray) -> np.ndarray:
-    """Noise of three octaves at points [n, 3] -> [n] in 0..1; the finest about a unit wide."""
+    """Return noise of three octaves at points [n, 3] -> [n] in 0..1; the finest about a unit
+    wide."""
     return _read(_volume(3), points * CELL)
 
 
@@ -37,7 +39,7 @@ def _read(volume: np.ndarray, voxels: np.ndarray) -> np.ndarray:
 
 
 def scatter(*cells: np.ndarray) -> np.ndarray:
-    """A random number in 0..1 for every cell, from its whole coordinates [n] each."""
+    """Return a random number in 0..1 for every cell, from its whole coordinates [n] each."""
     primes = (73856093, 19349663, 83492791)
     mixed = np.zeros(len(cells[0]), np.uint32)
     for cell, prime in zip(cells, primes):

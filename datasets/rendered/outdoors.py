@@ -28,7 +28,7 @@ CLUTTER: tuple[tuple[Maker, float], ...] = (  # what stands in streets, and the 
 
 
 def _front(rng: np.random.Generator) -> Wall:
-    """The front of a building."""
+    """Return the front of a building."""
     color = hsv(
         rng.choice([0.03, 0.08, 0.11, 0.6]), rng.uniform(0.02, 0.45), rng.uniform(0.35, 0.9)
     )
@@ -64,7 +64,7 @@ def _clutter(site: Site, area: Area, count: int) -> None:
 
 
 def street(rng: np.random.Generator) -> Site:
-    """A road along y between pavements and buildings, with parked cars."""
+    """Return a road along y between pavements and buildings, with parked cars."""
     road, side = rng.uniform(2.6, 4.5), rng.uniform(2.5, 4.5)
     site = Site(rng, (-road - side + 0.4, road + side - 0.4, -13, 13))
     asphalt = Ground(

@@ -25,7 +25,7 @@ class Person:
 
 
 def make_person(identity: int, kind: str, seed: int, rng: np.random.Generator) -> Person:
-    """An identity in a pose of a kind (poses.KINDS, SEATED or CYCLING)."""
+    """Return an identity in a pose of a kind (poses.KINDS, SEATED or CYCLING)."""
     body = load_body()
     look, pieces = _outfit(identity, seed)
     pose = draw_pose(kind, rng)
@@ -66,7 +66,7 @@ def _knot(vertices: np.ndarray, look: Look) -> list[Mesh]:
 
 
 def _support(vertices: np.ndarray, kind: str, rng: np.random.Generator) -> list[Mesh]:
-    """What carries somebody: a chair, a bench, a stool, or a bicycle."""
+    """Return what carries somebody: a chair, a bench, a stool, or a bicycle."""
     if kind == SEATED:
         under = min(place_of(vertices, s * 0.9, 0.0, -0.9)[2] for s in (1, -1))
         return seat(max(under - 0.03, 0.2), rng)

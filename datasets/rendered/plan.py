@@ -35,7 +35,7 @@ class Moment:
     people: tuple[int, ...]  # identities from 1, unlabelled people below 0
 
     def identity_is_far(self, number: int) -> bool:
-        """Whether the person of this number passes by at a distance."""
+        """Return True if the person of this number passes by at a distance."""
         return self.people[number] < 0 and number % 3 > 0
 
 
@@ -46,7 +46,7 @@ class Plan:
 
 
 def make_plan(identities: int, frames: int, cameras: int, seed: int) -> Plan:
-    """Moments with disjoint places and identities for training and test.
+    """Return moments with disjoint places and identities for training and test.
 
     Raises: UserError: if a number is too small.
     """
@@ -69,7 +69,8 @@ def make_plan(identities: int, frames: int, cameras: int, seed: int) -> Plan:
 
 
 def _moments(pids, index, frames, cameras, place, rng, frame=0) -> list[Moment]:
-    """Moments whose people come from a pack of all identities, shuffled anew when used up."""
+    """Return moments whose people come from a pack of all identities, shuffled anew when used
+    up."""
     moments: list[Moment] = []
     pack: list[int] = []
     end = frame + frames

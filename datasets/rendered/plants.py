@@ -54,7 +54,7 @@ def bush(rng: np.random.Generator) -> list[Mesh]:
 
 
 def planter(rng: np.random.Generator) -> list[Mesh]:
-    """A pot with a plant, a vase."""
+    """Return a pot with a plant, a vase."""
     wide, high = rng.uniform(0.12, 0.35), rng.uniform(0.3, 0.8)
     pot = Plain(cloth_color(rng), 0.3, 4.0, 0.04)
     belly = rng.uniform(0.6, 1.3)

@@ -34,7 +34,7 @@ class Pose:
 
 
 def rotation(axis: tuple[float, float, float], degrees: float) -> np.ndarray:
-    """The rotation [3, 3] about a unit axis. Source: Rodrigues' formula."""
+    """Return the rotation [3, 3] about a unit axis. Source: Rodrigues' formula."""
     x, y, z = axis
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     angle = math.radians(degrees)
@@ -164,7 +164,7 @@ def _low(pose: Pose, rng: np.random.Generator) -> None:
 
 
 def draw_pose(kind: str, rng: np.random.Generator) -> Pose:
-    """A pose of a kind: one of KINDS, SEATED or CYCLING."""
+    """Return a pose of a kind: one of KINDS, SEATED or CYCLING."""
     pose = Pose(kind)
     _fingers(pose, rng)
     _trunk(pose, rng, rng.uniform(-2, 8), rng.uniform(-10, 18))

@@ -53,13 +53,13 @@ class Tracer:
         construction.TriangleMesh(self.scene, self.vertices, self.triangles)
 
     def first(self, origins: np.ndarray, directions: np.ndarray) -> dict[str, np.ndarray]:
-        """embree's `primID` (-1: nothing), `tfar`, `u` and `v` for rays [n, 3] float32."""
+        """Return embree's `primID` (-1: nothing), `tfar`, `u` and `v` of rays [n, 3] float32."""
         return self.scene.run(origins, directions, query="INTERSECT", output=True)
 
     def blocked(
         self, origins: np.ndarray, directions: np.ndarray, reach: np.ndarray | None = None
     ) -> np.ndarray:
-        """Whether something lies on rays [n, 3]; reach: metres [n], endless if not given."""
+        """Return True if something lies on rays [n, 3]; reach: metres [n], endless if not given."""
         if not len(origins):
             return np.zeros(0, bool)
         origins, directions = origins.astype(np.float32), directions.astype(np.float32)
@@ -69,7 +69,7 @@ class Tracer:
         return self.scene.run(origins, directions, reach, query="OCCLUDED") != -1
 
     def look(self, origins: np.ndarray, directions: np.ndarray) -> Seen:
-        """What rays [n, 3] meet, with their surfaces."""
+        """Return the hits of rays [n, 3], with their surfaces."""
         n = len(directions)
         hit = self.first(origins, directions)
         triangle = hit["primID"].astype(np.int64)

@@ -24,7 +24,8 @@ class Picture:
 def render(
     tracer: Tracer, camera: Camera, light: Light, rng: np.random.Generator, rays: int = 2
 ) -> Picture:
-    """rays: for each pixel, to find how open a place is to the sky."""
+    """Render a camera's picture; rays: number per pixel that estimate the visible share of the
+    sky."""
     width, height = camera.size
     y, x = (axis.ravel() for axis in np.mgrid[:height, :width])
     jitter = rng.random((2, len(x)))
@@ -58,7 +59,7 @@ def _tamed(colors: np.ndarray) -> np.ndarray:
 def _colors(
     tracer: Tracer, light: Light, seen: Seen, ways: np.ndarray, visibility: np.ndarray
 ) -> np.ndarray:
-    """What n rays bring [n, 3]."""
+    """Return the light along n rays, [n, 3]."""
     colors = np.empty((len(ways), 3), np.float32)
     sky = seen.triangle < 0
     colors[sky] = light.seen_sky(ways[sky])
@@ -94,8 +95,9 @@ def _mirror(tracer, light, seen, ways, colors, rows, visibility) -> None:
 def _filtered(
     values: np.ndarray, seen: Seen, width: int, height: int, steps: tuple[tuple[int, ...], ...]
 ) -> np.ndarray:
-    """Channels [n, C] averaged over pixels of the same surface: a joint bilateral filter in passes
-    of growing step (Dammertz et al. 2010, edge-avoiding À-Trous). steps: for each channel."""
+    """Return channels [n, C] averaged over pixels of the same surface: a joint bilateral filter in
+    passes of growing step (Dammertz et al. 2010, edge-avoiding À-Trous). steps: for each channel.
+    """
     image = np.ascontiguousarray(values.T).reshape(-1, height, width)
     normals = np.ascontiguousarray(seen.flat.T).reshape(3, height, width)
     depth = np.minimum(seen.distance, 1e4).reshape(height, width)
@@ -119,14 +121,14 @@ def _filtered(
 
 
 def _overlap(length: int, shift: int) -> tuple[slice, slice]:
-    """Slices of an axis and of the same axis shifted: x[first] beside x[second]."""
+    """Return slices of an axis and of the same axis shifted: x[first] beside x[second]."""
     if shift >= 0:
         return slice(0, length - shift), slice(shift, length)
     return slice(-shift, length), slice(0, length + shift)
 
 
 def _edges(colors: np.ndarray, seen: Seen, width: int, height: int) -> np.ndarray:
-    """Pixels [m] that differ from a neighbour in surface or colour, the strongest first."""
+    """Return pixels [m] that differ from a neighbour in surface or colour, the strongest first."""
     tone = np.sqrt(np.clip(colors, 0, 4)).reshape(height, width, 3)
     normals = seen.flat.reshape(height, width, 3)
     depth = np.minimum(seen.distance, 1e3).reshape(height, width)
@@ -148,14 +150,15 @@ def _edges(colors: np.ndarray, seen: Seen, width: int, height: int) -> np.ndarra
 
 
 def _largest(values: np.ndarray) -> np.ndarray:
-    """The largest of the last axis's three, much quicker than max(2)."""
+    """Return the largest of the last axis's three, much quicker than max(2)."""
     return np.maximum(np.maximum(values[..., 0], values[..., 1]), values[..., 2])
 
 
 def _borrowed(
     visibility: np.ndarray, seen: Seen, again: Seen, pixels: np.ndarray, width: int, height: int
 ) -> np.ndarray:
-    """For rays through `pixels` [m] the visibility of the most similar pixel of the five around."""
+    """Return the visibility, for rays through `pixels` [m], at the most similar of the five pixels
+    around."""
     y, x = np.divmod(pixels, width)
     best = np.full(len(pixels), np.inf, np.float32)
     source = pixels.copy()

@@ -19,7 +19,7 @@ SHINE = Plain((0.9, 0.9, 0.88), 0.0, 1.0, 0.0, 3.0)  # of lamps under a ceiling
 def _interior(
     rng: np.random.Generator, wide: float, long: float, high: float, gloss: float
 ) -> Site:
-    """A floor, four walls, a ceiling and lamps under it. gloss: of the floor."""
+    """Return a floor, four walls, a ceiling and lamps under it. gloss: of the floor."""
     half_x, half_y = wide / 2, long / 2
     site = Site(rng, (-half_x + 0.5, half_x - 0.5, -half_y + 0.5, half_y - 0.5), True, high)
     site.put([box((wide, long, 0.2), _floor(rng, gloss), (0, 0, -0.2))], 0, 0)
@@ -72,7 +72,7 @@ def _on_wall(rng: np.random.Generator, width: float, high: float) -> list[Mesh]:
 
 
 def _wall_item(rng: np.random.Generator, x: float, wide: float, high: float) -> Mesh | None:
-    """Something at `x` along a wall, `wide` metres wide at most, or a piece of bare wall."""
+    """Return an object at `x` along a wall, at most `wide` metres wide, or a piece of bare wall."""
     kind = rng.random()
     if kind < 0.3:
         return box((0.95, 0.06, 2.05), Plain(cloth_color(rng), 0.25, 3.0, 0.03), (x, -0.03, 0))
@@ -110,7 +110,7 @@ def _furnish(
 
 
 def hall(rng: np.random.Generator) -> Site:
-    """A station, a mall or a foyer."""
+    """Return a station, a mall or a foyer."""
     wide, long, high = rng.uniform(11, 18), rng.uniform(16, 30), rng.uniform(3.8, 7)
     site = _interior(rng, wide, long, high, float(rng.choice([0.0, 0.05, 0.1, 0.14])))
     for x in (-wide / 4, wide / 4):
@@ -154,7 +154,7 @@ def shop(rng: np.random.Generator) -> Site:
 
 
 def corridor(rng: np.random.Generator) -> Site:
-    """A long, narrow interior."""
+    """Return a long, narrow interior."""
     wide, long = rng.uniform(2.6, 4.5), rng.uniform(14, 26)
     high = rng.uniform(2.5, 3.2)
     site = _interior(rng, wide, long, high, float(rng.choice([0.0, 0.06, 0.12])))
@@ -169,7 +169,7 @@ def corridor(rng: np.random.Generator) -> Site:
 
 
 def room(rng: np.random.Generator) -> Site:
-    """A living room, a kitchen or an office."""
+    """Return a living room, a kitchen or an office."""
     wide, long = rng.uniform(5, 8), rng.uniform(5.5, 9)
     high = rng.uniform(2.5, 3.1)
     site = _interior(rng, wide, long, high, float(rng.choice([0.0, 0.0, 0.05])))

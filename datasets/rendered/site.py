@@ -35,7 +35,7 @@ class Site:
         return all(math.hypot(x - a, y - b) > radius + r for a, b, r in self.taken)
 
     def find(self, area: Area, radius: float) -> tuple[float, float] | None:
-        """A free place for something of this radius, or None after many tries."""
+        """Return a free place for something of this radius, or None after many tries."""
         for _ in range(TRIES):
             x, y = self.rng.uniform(*area[:2]), self.rng.uniform(*area[2:])
             if self.free(x, y, radius):

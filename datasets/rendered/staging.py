@@ -42,7 +42,8 @@ class Staged:
 
 
 def draw_focus(site: Site, rng: np.random.Generator) -> tuple[float, float] | None:
-    """Where a place's cameras look: a free spot in the middle of the area, if there is one."""
+    """Return the point that the cameras of a place show: a free spot in the middle, if there is
+    one."""
     x1, x2, y1, y2 = site.area
     for attempt in range(2 * TRIES):
         x = (x1 + x2) / 2 + (x2 - x1) * rng.uniform(-0.3, 0.3)
@@ -55,8 +56,8 @@ def draw_focus(site: Site, rng: np.random.Generator) -> tuple[float, float] | No
 def draw_camera(
     site: Site, tracer: Tracer, framing: str, focus, size: tuple[int, int], rng
 ) -> Camera | None:
-    """A camera that sees the focus, at the distance that the framing asks for if there is room;
-    None if the focus is not seen from anywhere that was tried."""
+    """Return a camera that sees the focus, at the distance that the framing asks for if there is
+    room; None if the focus is not seen from anywhere that was tried."""
     width, height = size
     focal = width / 2 / math.tan(math.radians(rng.uniform(42, 88)) / 2)
     low, high = SHARE[framing]
@@ -76,7 +77,8 @@ def draw_camera(
 
 
 def _place_at(site: Site, tracer: Tracer, target, far: float, up: float, rng) -> Place | None:
-    """A place about `far` metres from the target and at most `up` high, nearer after some tries."""
+    """Return a place about `far` metres from the target and at most `up` high, nearer after some
+    tries."""
     for attempt in range(TRIES):
         lens = min(up, 1.4 + STEEP * far)
         flat = math.sqrt(max(far**2 - (lens - target[2]) ** 2, 0.8**2))
@@ -116,8 +118,7 @@ def _inside(site: Site, place: Place) -> bool:
 
 
 def _clear(tracer: Tracer, place: Place, target, heights: tuple[float, ...]) -> bool:
-    """Whether nothing hides the target, nor points at these heights there, nor is right before
-    the lens."""
+    """Return True if nothing hides the target or points above it, or is close to the lens."""
     ends = np.array([target, *((*target[:2], z) for z in heights)], np.float32)
     ways = ends - np.asarray(place, np.float32)
     far = np.sqrt(dot(ways, ways))
@@ -134,7 +135,8 @@ def _from(place: Place, count: int) -> np.ndarray:
 def place_people(
     moment: Moment, site: Site, cameras: list[Camera], focus, seed: int, rng: np.random.Generator
 ) -> list[Staged]:
-    """Everyone of a moment for whom there is room, apart from each other, things and cameras."""
+    """Return everyone of a moment for whom there is room, apart from each other, things and
+    cameras."""
     taken: list[tuple[float, float, float]] = []
     staged = []
     for number, identity in enumerate(moment.people):
@@ -164,7 +166,7 @@ def _kind(moment: Moment, site: Site, rng: np.random.Generator) -> str:
 
 
 def _facing(at, focus, rng: np.random.Generator) -> float:
-    """Half of the people look where they like, the others at the middle of the group."""
+    """Draw the directions of people: half at random, half towards the middle of the group."""
     if rng.random() < 0.6:
         return float(rng.uniform(0, 2 * math.pi))
     dx, dy = focus[0] - at[0], focus[1] - at[1]
@@ -193,14 +195,14 @@ def _spot(moment, site, cameras, focus, taken, radius, number, rng) -> tuple[flo
 
 
 def _off(camera: Camera, x: float, y: float) -> float:
-    """Metres from a camera on the ground; one that hangs high is passed under."""
+    """Return metres from a camera on the ground; a camera that hangs high may be passed under."""
     if camera.place[2] > 2.8:
         return math.inf
     return math.hypot(x - camera.place[0], y - camera.place[1])
 
 
 def _before(camera: Camera, rng: np.random.Generator) -> tuple[float, float]:
-    """A spot near a camera, at the side of its picture."""
+    """Return a spot near a camera, at the side of its picture."""
     half = math.atan(camera.size[0] / 2 / camera.focal)
     angle = camera.yaw + rng.choice([-1, 1]) * half * rng.uniform(0.6, 1.0)
     far = rng.uniform(1.0, 2.6)
@@ -208,7 +210,7 @@ def _before(camera: Camera, rng: np.random.Generator) -> tuple[float, float]:
 
 
 def trace(site: Site, people: list[Staged]) -> Tracer:
-    """The whole scene; owners are indices of `people`."""
+    """Return the whole scene; owners are indices of `people`."""
     meshes, owners = list(site.meshes), [NOBODY] * len(site.meshes)
     for number, person in enumerate(people):
         meshes += person.own + person.other

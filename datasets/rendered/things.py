@@ -24,7 +24,7 @@ def lamp_post(rng: np.random.Generator) -> list[Mesh]:
 
 
 def sign(rng: np.random.Generator) -> list[Mesh]:
-    """A pole with a road sign, a board or an advertisement."""
+    """Return a pole with a road sign, a board or an advertisement."""
     tall = rng.uniform(1.9, 3.0)
     parts = [tube(np.array([(0, 0, 0), (0, 0, tall)]), 0.035, STEEL, 6)]
     if rng.random() < 0.5:
@@ -40,7 +40,7 @@ def sign(rng: np.random.Generator) -> list[Mesh]:
 
 
 def poster(size, rng: np.random.Generator, glow: float = 0.0) -> Mesh:
-    """A printed board of size (x, y, z)."""
+    """Return a printed board of size (x, y, z)."""
     first = signal_color(rng) if rng.random() < 0.4 else cloth_color(rng)
     light = sum(first) / 3 < 0.25
     text = hsv(rng.random(), 0.1, rng.uniform(0.8, 0.95) if light else rng.uniform(0.05, 0.2))
@@ -100,7 +100,7 @@ def parasol(rng: np.random.Generator) -> list[Mesh]:
 
 
 def dog(rng: np.random.Generator) -> list[Mesh]:
-    """An animal on four legs."""
+    """Return an animal on four legs."""
     coat = Plain(
         hsv(rng.uniform(0.04, 0.12), rng.uniform(0.1, 0.6), rng.uniform(0.08, 0.9)), 0.5, 8.0
     )
@@ -169,7 +169,7 @@ def stairs(rng: np.random.Generator) -> list[Mesh]:
 
 
 def facing_wall(width: float, height: float, material) -> Mesh:
-    """A wall along x that looks along -y; rest coordinates are its own."""
+    """Return a wall along x that looks along -y; rest coordinates are its own."""
     corners = np.array(
         [(-width / 2, 0, 0), (width / 2, 0, 0), (width / 2, 0, height), (-width / 2, 0, height)]
     )

@@ -22,7 +22,7 @@ from datasets.rendered.meshes import (
 
 
 def _facing(mesh: Mesh) -> Mesh:
-    """A mesh drawn along x, turned so that its front looks along -y."""
+    """Return a mesh drawn along x, turned so that its front looks along -y."""
     return moved(mesh, (0, 0, 0), -math.pi / 2)
 
 
@@ -33,7 +33,7 @@ def _wheel(radius: float, width: float, x: float, y: float) -> list[Mesh]:
 
 
 def _rounded(outline: np.ndarray, times: int = 2) -> np.ndarray:
-    """An outline [n, 2] with its corners cut off. Source: Chaikin 1974."""
+    """Return an outline [n, 2] with its corners cut off. Source: Chaikin 1974."""
     for _ in range(times):
         after = np.roll(outline, -1, 0)
         outline = np.stack([0.8 * outline + 0.2 * after, 0.2 * outline + 0.8 * after], 1)
@@ -42,7 +42,8 @@ def _rounded(outline: np.ndarray, times: int = 2) -> np.ndarray:
 
 
 def _pane(low: np.ndarray, high: np.ndarray, width: float, out: float) -> Mesh:
-    """A windscreen between two points (x, z) of a cabin's outline, `out` metres before it."""
+    """Return a windscreen between two points (x, z) of a cabin's outline, `out` metres before
+    it."""
     low, high = low + (high - low) * 0.1, high + (low - high) * 0.12
     across = np.array([high[1] - low[1], low[0] - high[0]])
     across = across / np.hypot(*across) * out
@@ -53,7 +54,7 @@ def _pane(low: np.ndarray, high: np.ndarray, width: float, out: float) -> Mesh:
 
 
 def car(rng: np.random.Generator) -> list[Mesh]:
-    """A car or a van, 3.7 to 5.3 m long."""
+    """Return a car or a van, 3.7 to 5.3 m long."""
     van = rng.random() < 0.25
     length, width = rng.uniform(3.7, 4.8), rng.uniform(1.65, 1.85)
     belt, roof = rng.uniform(0.82, 0.98), rng.uniform(1.42, 1.6)
@@ -112,7 +113,8 @@ def _car_details(half: float, width: float, nose: float) -> list[Mesh]:
 def bicycle(
     rng: np.random.Generator, saddle: float = 0.95, reach: float = 0.65, bar: float = 1.05
 ) -> list[Mesh]:
-    """A bicycle with its saddle over the origin. saddle, bar: heights; reach: to the handlebar."""
+    """Return a bicycle with its saddle over the origin. saddle, bar: heights; reach: to the
+    handlebar."""
     own, radius = paint(rng, 0.08), 0.34
     back, front = np.array([-0.42, 0, radius]), np.array([reach + 0.02, 0, radius])
     crank, seat_top = np.array([0.02, 0, 0.29]), np.array([-0.1, 0, saddle])
@@ -145,7 +147,7 @@ def _spokes(middle: np.ndarray, radius: float) -> Mesh:
 
 
 def motorcycle(rng: np.random.Generator) -> list[Mesh]:
-    """A motorcycle or a scooter."""
+    """Return a motorcycle or a scooter."""
     own = paint(rng)
     parts = []
     for x in (-0.62, 0.68):
@@ -165,7 +167,7 @@ def motorcycle(rng: np.random.Generator) -> list[Mesh]:
 
 
 def seat(height: float, rng: np.random.Generator) -> list[Mesh]:
-    """A chair, a stool or a bench under somebody in the origin."""
+    """Return a chair, a stool or a bench under somebody in the origin."""
     kind = rng.random()
     own = wood(rng) if rng.random() < 0.5 else Plain(cloth_color(rng), 0.2, 4.0)
     wide = rng.uniform(1.3, 1.9) if kind < 0.4 else rng.uniform(0.42, 0.55)
@@ -179,7 +181,7 @@ def seat(height: float, rng: np.random.Generator) -> list[Mesh]:
 
 
 def bus(rng: np.random.Generator) -> list[Mesh]:
-    """A bus or a lorry, 7 to 11 m long."""
+    """Return a bus or a lorry, 7 to 11 m long."""
     length, width, high = rng.uniform(7, 11), 2.4, rng.uniform(2.7, 3.2)
     half, own = length / 2, paint(rng)
     outline = np.array([(half, 0.4), (half, high - 0.2), (half - 0.2, high), (-half, high)])

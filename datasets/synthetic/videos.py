@@ -58,7 +58,8 @@ class Walk:
 
 
 def plan_walks(identities: int, cameras: int, seconds: float, seed: int) -> list[Walk]:
-    """The walks of all people, in order of their start; nobody is in two places at one time."""
+    """Return the walks of all people, in order of their start; nobody is in two places at one
+    time."""
     walks = []
     for person in range(1, identities + 1):
         rng = np.random.default_rng([seed, WALKS, person])
@@ -86,7 +87,8 @@ class Video:
     def frames(
         self, walks: list[Walk], looks: list[Look], times: np.ndarray
     ) -> Iterator[tuple[Image.Image, list[tuple[int, list[float], float]]]]:
-        """For each time the picture, and (identity, box x1 y1 x2 y2 in pixels, visible share)."""
+        """Yield for each time the picture, and (identity, box x1 y1 x2 y2 in pixels, visible
+        share)."""
         rng = np.random.default_rng([self.seed, CAMERA, self.camera, 2])
         w, h = (side * OVERSAMPLE for side in self.size)
         empty = Stage(w, h, float(rng.uniform(0.14, 0.26)), rng)

@@ -85,7 +85,11 @@ class IndexStats:
 
 
 def check_damaged(cfg: CfgNode, overrides: list[str]) -> None:
-    """Raises: UserError: if the command line sets INPUT.SKIP_DAMAGED to False."""
+    """Refuse INPUT.SKIP_DAMAGED False.
+
+    Raises:
+        UserError: if the command line sets it.
+    """
     if "INPUT.SKIP_DAMAGED" in overrides[::2] and not cfg.INPUT.SKIP_DAMAGED:
         raise UserError(
             "override INPUT.SKIP_DAMAGED False: expected True or nothing; this program always "

@@ -241,7 +241,11 @@ def _begin(people: People, origin: Origin) -> None:
 
 
 def check_same(made: Origin, origin: Origin | None, index: Path | str) -> None:
-    """Raises: UserError: if the network `origin` is given and did not make this index."""
+    """Compare the network `origin`, if given, with the one that made this index.
+
+    Raises:
+        UserError: if they differ.
+    """
     if origin is not None and (reason := origin.differs_from(made)):
         raise UserError(
             f"--index {index}: made by the network {made.name}, not by {origin.name} ({reason}); "

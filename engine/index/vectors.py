@@ -43,7 +43,11 @@ class Vectors:
 
     @staticmethod
     def empty(kind: str, width: int) -> "Vectors":
-        """Raises: UserError: if FAISS has no such kind for embeddings of this width."""
+        """Create an empty FAISS index.
+
+        Raises:
+            UserError: if FAISS has no such kind for embeddings of this width.
+        """
         faiss = load_faiss("an index")
         try:
             index = faiss.index_factory(width, f"IDMap2,{kind}", faiss.METRIC_INNER_PRODUCT)
@@ -212,6 +216,6 @@ def load_faiss(what: str):
 
 
 def _reason(error: BaseException) -> str:
-    """FAISS's message without the places in its code."""
+    """Return FAISS's message without the positions in its code."""
     words = " ".join(str(error).split()).rpartition(" at /")[2].partition(": ")[2] or str(error)
     return words.rpartition("failed: ")[2] or words.removeprefix("Error: ")

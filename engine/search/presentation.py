@@ -245,7 +245,7 @@ def draw_sheet(
 
 
 def _is_best(match: Match, matches: Sequence[Match]) -> bool:
-    """True if the match is the best one of its picture; matches: best first."""
+    """Return True if the match is the best one of its picture; matches: best first."""
     place = match.person.path, match.person.time
     return match is next(m for m in matches if (m.person.path, m.person.time) == place)
 

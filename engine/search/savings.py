@@ -65,7 +65,7 @@ def identity_of(box: Box) -> str | None:
 
 
 def matched(proposed: list[Box], true: list[Box]) -> list[tuple[float, Box, Box]]:
-    """Pairs of a proposed and a true box, one to one, of the largest total overlap."""
+    """Return pairs of a proposed and a true box, one to one, of the largest total overlap."""
     if not proposed or not true:
         return []
     corners = [
@@ -79,7 +79,11 @@ def matched(proposed: list[Box], true: list[Box]) -> list[tuple[float, Box, Box]
 
 
 def right_names(names: Counter) -> int:
-    """How many boxes are named right. names: of (proposed, true) names, the boxes with both."""
+    """Return the number of boxes with a right name.
+
+    Args:
+        names: pairs of the proposed and the true name of each box that has both.
+    """
     labelled = [pair for pair in names if pair[1] is not None]
     rows = {name: row for row, name in enumerate(dict.fromkeys(one for one, _ in labelled))}
     columns = {name: row for row, name in enumerate(dict.fromkeys(two for _, two in labelled))}

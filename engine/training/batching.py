@@ -1,7 +1,7 @@
-"""How a training batch is divided: between ranks, and into the parts that one rank trains in turn.
+"""The division of a training batch between ranks, and into the parts that one rank trains in turn.
 
-This is the only place that decides it. The loader reads what `Batching.own` selects, and the
-training step receives the result of `Batching.parts`.
+Only this module decides it. The loader reads what `Batching.own` selects, and the training step
+receives the result of `Batching.parts`.
 """
 
 from dataclasses import dataclass
@@ -16,9 +16,11 @@ from utils.errors import UserError
 
 
 class Part(NamedTuple):
-    """Images and targets that go through the network together. If `live` is false, they fill the
-    place of an empty part, because all ranks must run the same number of parts; they add nothing
-    to the losses, the gradient or the OIM table."""
+    """Images and targets that go through the network together.
+
+    If `live` is false, they replace an empty part, because all ranks must run the same number of
+    parts. They then do not contribute to the losses, the gradient or the OIM table.
+    """
 
     images: list[Tensor]
     targets: list[Target]
@@ -41,7 +43,7 @@ class Batching:
 
     @staticmethod
     def of(cfg: CfgNode) -> "Batching":
-        """The division that the config and the running ranks give.
+        """Return the division that the config and the running ranks give.
 
         Raises:
             UserError: if INPUT.BATCH_SIZE_TRAIN leaves a part without an image.
@@ -55,22 +57,22 @@ class Batching:
         return Batching(size, accumulate, rank(), ranks())
 
     def steps(self, images: int) -> int:
-        """Steps of an epoch of that many images."""
+        """Return steps of an epoch of that many images."""
         return -(-images // self.size)
 
     def count(self, step: int, images: int) -> int:
-        """Images in the batch of step `step` (from 0) of an epoch of `images` images; the last
-        batch may be smaller than the others."""
+        """Return images in the batch of step `step` (from 0) of an epoch of `images` images; the
+        last batch may be smaller than the others."""
         return min(self.size, images - step * self.size)
 
     def own(self, batch: list[int]) -> list[int]:
-        """The images of a batch that this rank reads: its share, or the batch's first image if a
-        small batch leaves no share to this rank."""
+        """Return the images of a batch that this rank reads: its share, or the batch's first image
+        if a small batch leaves no share to this rank."""
         return batch[split_slice(len(batch), self.rank, self.ranks)] or batch[:1]
 
     def images_of_norm(self, sync: bool) -> int:
-        """The fewest images that a BatchNorm sees in a full batch; sync: SOLVER.SYNC_BN, with which
-        it sees one part of every rank."""
+        """Return the fewest images that a BatchNorm sees in a full batch; sync: SOLVER.SYNC_BN,
+        with which it sees one part of every rank."""
         ranks = 1 if sync else self.ranks
         return self.size // self.accumulate // ranks
 

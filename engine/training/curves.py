@@ -35,7 +35,7 @@ class Curves:
             self._do(SummaryWriter.add_scalar, name, value, step)
 
     def picture(self, name: str, pixels: np.ndarray, step: int) -> None:
-        """pixels: [H, W, 3] uint8."""
+        """Add a picture, [H, W, 3] uint8."""
         self._do(SummaryWriter.add_image, name, pixels, step, dataformats="HWC")
 
     def flush(self) -> None:

@@ -67,7 +67,7 @@ class MapSums(torch.autograd.Function):
 
 
 def strengths(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean absolute features [N, C, P] of each position [N, P] and each channel [N, C]."""
+    """Return mean absolute features [N, C, P] of each position [N, P] and each channel [N, C]."""
     channels, places = features.new_zeros(features.shape[:2]), []
     for (chunk,) in chunks(features):
         strength = chunk.abs()

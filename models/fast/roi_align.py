@@ -40,8 +40,8 @@ class GatheredRoIAlign(MultiScaleRoIAlign):
     def sampled_pixels(
         self, shapes: list[torch.Size], boxes: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """The pixels of each bin [R·7·7, 16] int64, numbered over all images of all levels, and
-        their weights [R·7·7, 16]."""
+        """Return the pixels of each bin [R·7·7, 16] int64, numbered over all images of all levels,
+        and their weights [R·7·7, 16]."""
         level = self.map_levels(boxes).clamp(0, len(shapes) - 1)
         sizes = torch.tensor([[n, h, w] for n, _, h, w in shapes])
         first_row = sizes.prod(dim=1).cumsum(0) - sizes.prod(dim=1)
@@ -58,8 +58,8 @@ class GatheredRoIAlign(MultiScaleRoIAlign):
         return rows.flatten(3).flatten(0, 2), weights.flatten(3).flatten(0, 2)
 
     def _axis(self, start: Tensor, side: Tensor, size: Tensor, bins: int) -> tuple[Tensor, Tensor]:
-        """The sampled pixels along one axis, two for each point, with torchvision's rounding: a
-        coordinate near 300 is accurate to 3e-5 pixels.
+        """Return the sampled pixels along one axis, two for each point, with torchvision's
+        rounding: a coordinate near 300 is accurate to 3e-5 pixels.
 
         Boxes that are not finite, of a diverged network, get weights of zero; `check_finite`
         reports the losses of such a network.
@@ -88,7 +88,7 @@ class GatheredRoIAlign(MultiScaleRoIAlign):
 
 
 def touched_pixels(pixels: Tensor, sizes: list[int]) -> tuple[list[Tensor], Tensor]:
-    """The distinct pixels among `pixels`.
+    """Return the distinct pixels among `pixels`.
 
     Args:
         pixels: numbered over all maps.

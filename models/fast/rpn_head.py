@@ -44,7 +44,8 @@ class SparseRPNHead(RPNHead):
         return [level.float() for level in objectness], [level.float() for level in deltas]
 
     def of_patches(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """[S, C, 3, 3] -> objectness [S, A] and deltas [S, 4·A] at the centre of each patch."""
+        """Return [S, C, 3, 3] -> objectness [S, A] and deltas [S, 4·A] at the centre of each
+        patch."""
         ((conv, activation),) = self.conv
         hidden = activation(F.conv2d(patches, conv.weight, conv.bias))
         return self.cls_logits(hidden).flatten(1), self.bbox_pred(hidden).flatten(1)
@@ -84,7 +85,7 @@ class _SparseGradient(torch.autograd.Function):
 
 
 def _places(y: Tensor, x: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """The 3×3 neighbourhoods of the positions y, x [S].
+    """Return the 3×3 neighbourhoods of the positions y, x [S].
 
     Returns:
         Rows and columns [S, 3, 3], clamped to the map, and whether they lie inside it

@@ -26,7 +26,7 @@ NOTE = (
 
 
 def make_rows(scores: dict[str, list[dict]], parameters: int) -> list[dict]:
-    """One table row per method.
+    """Return one table row per method.
 
     Args:
         scores: scores of the finished runs of each method.
@@ -52,7 +52,7 @@ def make_rows(scores: dict[str, list[dict]], parameters: int) -> list[dict]:
 
 
 def markdown(rows: list[dict], failed: list[dict]) -> str:
-    """The table as Markdown, with a list of failed runs."""
+    """Return the table as Markdown, with a list of failed runs."""
 
     def show(value: float | None, form: str) -> str:
         return "" if value is None else form.format(value)

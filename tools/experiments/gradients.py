@@ -16,7 +16,7 @@ from utils.memory import keep_freed_memory
 
 
 def measure(run: Run, steps: int) -> list[dict[str, float]]:
-    """Gradient norms before each of the next training steps of a run.
+    """Return gradient norms before each of the next training steps of a run.
 
     The run starts from its newest checkpoint, or from its initial weights. It takes at most the
     rest of one epoch. The steps are not saved, and the folder of the run does not change.
@@ -46,7 +46,7 @@ def show(run: Run, steps: int) -> None:
 
 
 def table(norms: list[dict[str, float]]) -> str:
-    """The norms as text.
+    """Return the norms as text.
 
     One line per loss: its norm at each step, their mean, and the share of this mean in the sum of
     the means of all losses. The last line is the norm of the gradient of the total loss.

@@ -48,7 +48,7 @@ METHODS = {term: Method((term,), title=term.upper()) for term in known_terms()} 
 
 
 def parse_method(text: str) -> list[Method]:
-    """The parts of a method such as "pkd+ld+cd". Raises a UserError for an unknown name."""
+    """Return the parts of a method such as "pkd+ld+cd". Raises a UserError for an unknown name."""
     names = text.split("+")
     if unknown := [name for name in names if name not in METHODS]:
         raise UserError(
@@ -61,5 +61,5 @@ def parse_method(text: str) -> list[Method]:
 
 
 def title_of(text: str) -> str:
-    """The title of a method in tables: "pkd+ld+cd" is "PKD + LD + CD"."""
+    """Return the title of a method in tables: "pkd+ld+cd" is "PKD + LD + CD"."""
     return " + ".join(part.title for part in parse_method(text))

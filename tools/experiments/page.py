@@ -52,7 +52,7 @@ def teachers_text(results: Results) -> str:
 
 
 def missing_text(results: Results) -> str:
-    """How many runs have results, and which are missing."""
+    """Return how many runs have results, and which are missing."""
     more = in_order(undecided(results), MORE_SEEDS)
     runs = [*in_order(ROWS.values(), SEEDS), *more]
     needed = [(row, seed, seed in results.runs[row.key]) for row, seed in runs]
@@ -70,7 +70,8 @@ def missing_text(results: Results) -> str:
 
 
 def machine_text(results: Results) -> str:
-    """Machines, versions, hours of training, and how many runs each teacher checkpoint taught."""
+    """Return machines, versions, hours of training, and the number of runs of each teacher
+    checkpoint."""
     runs = results.all()
     if not runs:
         return NOT_YET
@@ -96,7 +97,8 @@ def tuning_text(results: Results, tuning: dict[str, Row]) -> str:
 
 
 def numbers(results: Results) -> dict[str, str]:
-    """Numbers for sentences: $map_KEY and $gain_KEY of every row, $over_KEY of DDPS over KEY."""
+    """Return numbers for sentences: $map_KEY and $gain_KEY of every row, $over_KEY of DDPS over
+    KEY."""
 
     def gain_text(found: Gain | None) -> str:
         return NONE if found is None else f"{found.mean:+.1f}"
@@ -114,7 +116,7 @@ def numbers(results: Results) -> dict[str, str]:
 
 
 def page(folder: Path) -> str:
-    """The text of docs/benchmark.md."""
+    """Return the text of docs/benchmark.md."""
     results = load(folder)
     main_rows = GROUPS[f"students: {STUDENT}"]
     rows = [*main_rows, *GROUPS["methods"]]

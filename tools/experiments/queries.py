@@ -8,7 +8,7 @@ from datasets.base import SearchDataset, digest
 
 
 def hidden(box: np.ndarray, others: np.ndarray) -> float:
-    """Share of a person's box that is covered by the boxes of people nearer to the camera.
+    """Return share of a person's box that is covered by the boxes of people nearer to the camera.
 
     A person is nearer if their feet are lower in the image. Boxes: x1 y1 x2 y2 in pixels.
     """
@@ -21,7 +21,7 @@ def hidden(box: np.ndarray, others: np.ndarray) -> float:
 
 
 def people_of(dataset: SearchDataset) -> list[int]:
-    """The person of each query, as a number.
+    """Return the person of each query, as a number.
 
     Two queries show the same person if they have a box in common, as their own box or as a match.
     Identities do not tell, since each query in the files of CUHK-SYSU has its own identity.
@@ -38,7 +38,7 @@ def people_of(dataset: SearchDataset) -> list[int]:
 
 
 def query_facts(dataset: SearchDataset) -> dict:
-    """Facts about a dataset, and about each of its queries.
+    """Return facts about a dataset, and about each of its queries.
 
     A query has the name of its image, the number of its person, the height of its box in pixels of
     the image, and the share of the box that other people hide.

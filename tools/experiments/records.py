@@ -23,7 +23,7 @@ from utils.memory import keep_freed_memory
 
 
 def config_hash(run: Run) -> str:
-    """Hash of the config values that scores depend on and that differ from the defaults.
+    """Return hash of the config values that scores depend on and that differ from the defaults.
 
     An option that is added later does not change the hash of runs that leave it at its default.
     """
@@ -34,12 +34,12 @@ def config_hash(run: Run) -> str:
 
 @cache
 def file_hash(path: str) -> str:
-    """The first 12 digits of the SHA-256 of a file."""
+    """Return the first 12 digits of the SHA-256 of a file."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
 
 
 def commit() -> str:
-    """The abbreviated commit of HEAD, with "+" if files other than docs/ differ from it."""
+    """Return the abbreviated commit of HEAD, with "+" if files other than docs/ differ from it."""
 
     def git(*arguments: str) -> subprocess.CompletedProcess:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
@@ -53,7 +53,7 @@ def commit() -> str:
 
 @cache
 def cost(path: str) -> dict[str, float]:
-    """Parameters of a config's network, and GFLOP of a detection pass of one image."""
+    """Return parameters of a config's network, and GFLOP of a detection pass of one image."""
     cfg = load_cfg(path)
     net = make_net(cfg, torch.device("cpu"))  # also seeds the random image
     flops = count_flops(net, torch.rand(3, cfg.INPUT.MIN_SIZE, cfg.INPUT.MAX_SIZE))
@@ -61,7 +61,7 @@ def cost(path: str) -> dict[str, float]:
 
 
 def checkpoint_of(run: Run) -> str:
-    """Path of the checkpoint of the last epoch."""
+    """Return path of the checkpoint of the last epoch."""
     return str(run.folder / f"epoch_{run.cfg.SOLVER.MAX_EPOCHS - 1:02}.pth")
 
 
@@ -83,7 +83,7 @@ def map_by_epoch(run: Run) -> dict[int, float]:
 
 
 def make_record(run: Run, scores: dict) -> dict:
-    """The record of a finished run with these scores."""
+    """Return the record of a finished run with these scores."""
     found = json.loads(read_text(run.folder / "results.json", "results"))
     teacher = file_hash(run.cfg.DISTILLER.TEACHER_CKPT) if run.terms else None
     return {

@@ -48,7 +48,7 @@ class Results:
         return np.array([query["person"] for query in self.queries["queries"]])
 
     def all(self) -> list[dict]:
-        """The records of all runs, teachers and tuning included."""
+        """Return the records of all runs, teachers and tuning included."""
         groups = [list(runs.values()) for runs in (self.tuning, *self.runs.values())]
         return [run for group in [*groups, *self.teachers.values()] for run in group]
 
@@ -97,7 +97,7 @@ class Gain:
 
 
 def paired_gains(ours: dict[int, dict], theirs: dict[int, dict]) -> np.ndarray:
-    """[S, Q] gains of AP in per cent, for the S seeds that both rows have."""
+    """Return [S, Q] gains of AP in per cent, for the S seeds that both rows have."""
     seeds = sorted(ours.keys() & theirs.keys())
     queries = [[runs[seed]["query_ap"] for seed in seeds] for runs in (ours, theirs)]
     return 100 * np.subtract(*queries)
@@ -109,7 +109,7 @@ def gain(
     people: np.ndarray,
     some: np.ndarray | slice = EVERY,
 ) -> Gain | None:
-    """The gain of one row over another; None if they have no seed in common.
+    """Return the gain of one row over another; None if they have no seed in common.
 
     Args:
         ours, theirs: records by seed.
@@ -126,7 +126,7 @@ def gain(
 
 
 def t_interval(values: np.ndarray) -> Interval | None:
-    """Interval of the mean by Student's t; None for fewer than three values."""
+    """Return interval of the mean by Student's t; None for fewer than three values."""
     if len(values) < 3:
         return None
     mean, error = float(values.mean()), float(stats.sem(values))
@@ -135,7 +135,7 @@ def t_interval(values: np.ndarray) -> Interval | None:
 
 
 def bootstrap_interval(values: np.ndarray, people: np.ndarray) -> Interval | None:
-    """Interval of the mean by bootstrap; None for fewer than two people.
+    """Return interval of the mean by bootstrap; None for fewer than two people.
 
     All values of one person are drawn together, since they depend on each other.
     """
@@ -149,13 +149,13 @@ def bootstrap_interval(values: np.ndarray, people: np.ndarray) -> Interval | Non
 
 
 def mean_and_deviation(runs: Iterable[dict], name: str) -> tuple[float, float]:
-    """Mean and sample standard deviation of a score; the deviation of one run is NaN."""
+    """Return mean and sample standard deviation of a score; the deviation of one run is NaN."""
     values = [run["scores"][name] for run in runs]
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
 
 def teachers_of(results: Results, row: Row) -> dict[int, dict]:
-    """For each seed of a row, the record of the teacher of that run.
+    """Return for each seed of a row the record of the teacher of that run.
 
     A student alone is compared with the mean over all trainings of the teacher.
     """
@@ -167,14 +167,14 @@ def teachers_of(results: Results, row: Row) -> dict[int, dict]:
 
 
 def is_open(ours: dict[int, dict], theirs: dict[int, dict]) -> bool:
-    """Whether the interval of a gain over SEEDS contains zero, whatever later seeds show."""
+    """Return True if the interval of a gain over SEEDS contains zero, whatever later seeds show."""
     first = ({seed: run for seed, run in runs.items() if seed in SEEDS} for runs in (ours, theirs))
     over_seeds = t_interval(np.array([gains.mean() for gains in paired_gains(*first)]))
     return over_seeds is not None and over_seeds.low <= 0 <= over_seeds.high
 
 
 def undecided(results: Results) -> list[Row]:
-    """The rows of open comparisons, which are trained with MORE_SEEDS too."""
+    """Return the rows of open comparisons, which are trained with MORE_SEEDS too."""
     runs = results.runs
     keys = {
         row.key for pair in COMPARISONS if is_open(*(runs[one.key] for one in pair)) for row in pair
@@ -184,8 +184,8 @@ def undecided(results: Results) -> list[Row]:
 
 
 def best_rate(folder: Path, tuning: dict[str, Row]) -> str | None:
-    """The learning rate with the highest mAP in TUNING or EQUAL_TUNING; None until every rate has
-    a result."""
+    """Return the learning rate with the highest mAP in TUNING or EQUAL_TUNING; None until every
+    rate has a result."""
     found = load(folder).tuning
     scores = {rate: found[row.key]["scores"] for rate, row in tuning.items() if row.key in found}
     if scores.keys() != tuning.keys():

@@ -48,7 +48,7 @@ class Teacher:
     values: tuple[str, ...] = ()
 
     def run(self) -> Run:
-        """Its run, in the folder RUNS/<key> that the configs of the students name."""
+        """Return its run, in the folder RUNS/<key> that the configs of the students name."""
         path = f"{CONFIGS}/resnet50_base.yaml"
         own = ["OUTPUT_DIR", f"{RUNS}/{self.key}", *self.values]
         run = describe_run(path, own, ALONE, SEEDS[0])
@@ -57,7 +57,7 @@ class Teacher:
 
 
 def method_row(method: str, note: str = "") -> Row:
-    """STUDENT trained by a method without further values."""
+    """Return STUDENT trained by a method without further values."""
     return Row(method.replace("+", "_"), f"{title_of(method)}{note}", method)
 
 
@@ -95,22 +95,26 @@ TUNING = {
 
 
 def equal_values(rate: str = EQUAL_RATE, epochs: int = EQUAL_EPOCHS) -> tuple[str, ...]:
-    """KEY VALUE pairs of a schedule; the learning rate falls after the same share of the epochs."""
+    """Return KEY VALUE pairs of a schedule; the learning rate falls after the same share of the
+    epochs."""
     milestone = round(epochs * EQUAL_MILESTONE / EQUAL_EPOCHS)
     length = ("SOLVER.MAX_EPOCHS", str(epochs), "SOLVER.MILESTONES", f"[{milestone}]")
     return (*length, "SOLVER.EVAL_PERIOD", "2", "SOLVER.BASE_LR", rate)
 
 
 def epochs_in_equal_time(student: str) -> int:
-    """Epochs of a student alone in the time of the trainings of the teacher and of the student with
-    DDPS, as an even number, so that the gain of the last two epochs is known."""
+    """Return the epochs of a student alone in the time of the trainings of the teacher and of the
+    student with DDPS.
+
+    The number is even, so that the gain of the last two epochs is known.
+    """
     alone, ddps = STEP_TIMES[student]
     return 2 * round(EQUAL_EPOCHS * (TEACHER_STEP_TIME + ddps) / alone / 2)
 
 
 def equal_rows(student: str) -> list[Row]:
-    """A student alone, by DDPS and by DDPS with contrastive CD over the epochs of its teacher, and
-    alone for the time of the teacher's training and its own with DDPS."""
+    """Return a student alone, by DDPS and by DDPS with contrastive CD over the epochs of its
+    teacher, and alone for the time of the teacher's training and its own with DDPS."""
     key, values, epochs = f"equal_{student}", equal_values(), epochs_in_equal_time(student)
     title, alone = f"{STUDENTS[student]}, {EQUAL_EPOCHS} epochs", f"{key}_alone"
     return [
@@ -168,7 +172,7 @@ GROUPS |= {f"equal: {student}": equal_rows(student) for student in EQUAL_STUDENT
 
 
 def recipe(key: str, title: str, values: tuple[str, ...] = (), method: str = "ddps") -> Row:
-    """A change of DDPS over EQUAL_EPOCHS, trained with TUNING_SEED to choose a recipe."""
+    """Return a change of DDPS over EQUAL_EPOCHS, trained with TUNING_SEED to choose a recipe."""
     return Row(f"recipe_{key}", title, method, (*equal_values(), *values), base="recipe_ddps")
 
 
@@ -222,5 +226,5 @@ SOURCES = {
 
 
 def in_order(rows: Collection[Row], seeds: tuple[int, ...]) -> Iterator[tuple[Row, int]]:
-    """All rows with one seed before all rows with the next seed."""
+    """Return all rows with one seed before all rows with the next seed."""
     return ((row, seed) for seed in seeds for row in rows)

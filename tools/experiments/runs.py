@@ -67,8 +67,8 @@ class Run:
 
 
 def describe_run(path: str, overrides: list[str], method: str, seed: int) -> Run:
-    """The run of a method and a seed, without checks of files. Raises a UserError for an unknown
-    method."""
+    """Return the run of a method and a seed, without checks of files. Raises a UserError for an
+    unknown method."""
     parts = parse_method(method)
     terms = [term for part in parts for term in part.terms]
     options = [option for part in parts for option in part.options]
@@ -80,7 +80,7 @@ def describe_run(path: str, overrides: list[str], method: str, seed: int) -> Run
 
 
 def make_run(path: str, overrides: list[str], method: str, seed: int) -> Run:
-    """`describe_run` and `check_run`."""
+    """Describe a run and check it, see `describe_run` and `check_run`."""
     run = describe_run(path, overrides, method, seed)
     check_run(run)
     return run
@@ -129,14 +129,16 @@ def describe_data_of(name: str, root: str, extra: str) -> dict[str, Any]:
 
 
 def values_of(run: Run) -> dict[str, Any]:
-    """Config values by key, without the keys that the scores of this run do not depend on."""
+    """Return config values by key, without the keys that the scores of this run do not depend
+    on."""
     others = tuple(f"DISTILLER.{t.upper()}." for t in known_terms() if t not in run.terms)
     unread = FREE_KEYS + (others if run.terms else ("DISTILLER.",))
     return {key: v for key, v in flatten(run.cfg).items() if not key.startswith(unread)}
 
 
 def read_scores(run: Run) -> dict[str, float] | None:
-    """Scores of the last epoch in per cent, seed and training seconds; None for an unfinished run.
+    """Return scores of the last epoch in per cent, seed and training seconds; None for an
+    unfinished run.
 
     Raises:
         UserError: if the records in the run's folder are damaged.
@@ -154,7 +156,7 @@ def read_scores(run: Run) -> dict[str, float] | None:
 
 
 def training_seconds(folder: Path) -> float:
-    """Training seconds of the steps that led to the final weights, without evaluations.
+    """Return training seconds of the steps that led to the final weights, without evaluations.
 
     The parts of a resumed run are added. Steps that were lost in a crash and repeated count once.
     """

@@ -39,7 +39,7 @@ NONE, NOT_YET = "–", "No results yet."
 
 
 def table(lines: list[dict]) -> str:
-    """One line per dict; the first column is aligned left, all others right."""
+    """Return one line per dict; the first column is aligned left, all others right."""
     if not lines:
         return NOT_YET
     align = ["left", *["right"] * (len(lines[0]) - 1)]
@@ -55,7 +55,7 @@ def interval(ends: Interval | None) -> str:
 
 
 def is_significant(found: Gain) -> bool:
-    """Whether both intervals exclude zero."""
+    """Return True if both intervals exclude zero."""
     return all(
         ends is not None and (ends.low > 0 or ends.high < 0)
         for ends in (found.over_seeds, found.over_people)
@@ -63,14 +63,14 @@ def is_significant(found: Gain) -> bool:
 
 
 def gain_cell(found: Gain | None) -> str:
-    """The mean gain, with an asterisk if it is significant."""
+    """Return the mean gain, with an asterisk if it is significant."""
     if found is None:
         return NONE
     return f"{found.mean:+.1f}" + (" *" if is_significant(found) else "")
 
 
 def gain_cells(found: Gain) -> dict[str, str]:
-    """The mean gain and its intervals."""
+    """Return the mean gain and its intervals."""
     return {
         "gain": f"{found.mean:+.1f}",
         "95 % over seeds": interval(found.over_seeds),
@@ -83,7 +83,8 @@ def scores_cells(runs: Collection[dict]) -> dict[str, str]:
 
 
 def gain_over(results: Results, ours: Row, theirs: Row) -> Gain | None:
-    """The gain of a row over another; None for a row over itself, or without common seeds."""
+    """Return the gain of a row over another; None for a row over itself, or without common
+    seeds."""
     if ours.key == theirs.key:
         return None
     return gain(results.runs[ours.key], results.runs[theirs.key], results.people)
@@ -101,7 +102,7 @@ def cost_cells(run: dict) -> dict[str, str]:
 
 
 def students_table(results: Results) -> str:
-    """The teacher, and every student alone and with DDPS."""
+    """Return the teacher, and every student alone and with DDPS."""
     lines = []
     if trained := results.teachers["teacher"]:
         seeds = {"seeds": "1" if len(trained) == 1 else f"1 ({len(trained)} runs)"}
@@ -116,7 +117,7 @@ def students_table(results: Results) -> str:
 
 
 def methods_table(results: Results, rows: Sequence[Row], bases: bool = False) -> str:
-    """Scores of rows. bases: whether to add a column with the base of each row."""
+    """Return scores of rows. bases: whether to add a column with the base of each row."""
     lines = []
     for row in rows:
         if results.runs[row.key]:
@@ -126,7 +127,7 @@ def methods_table(results: Results, rows: Sequence[Row], bases: bool = False) ->
 
 
 def intervals_table(results: Results, pairs: Iterable[tuple[Row, Row]]) -> str:
-    """The gain of each (row, base) with its intervals."""
+    """Return the gain of each (row, base) with its intervals."""
     lines = []
     for row, base in pairs:
         if found := gain_over(results, row, base):
@@ -135,12 +136,12 @@ def intervals_table(results: Results, pairs: Iterable[tuple[Row, Row]]) -> str:
 
 
 def gain_over_teacher(results: Results, row: Row) -> Gain | None:
-    """The gain of a row over the teachers of its runs; None without runs or teachers."""
+    """Return the gain of a row over the teachers of its runs; None without runs or teachers."""
     return gain(results.runs[row.key], teachers_of(results, row), results.people)
 
 
 def last_gain(runs: Collection[dict]) -> float:
-    """Mean gain of mAP in the last two epochs; NaN if these were not evaluated."""
+    """Return mean gain of mAP in the last two epochs; NaN if these were not evaluated."""
     gains = []
     for run in runs:
         past = {int(epoch): value for epoch, value in run["mAP by epoch"].items()}
@@ -149,7 +150,7 @@ def last_gain(runs: Collection[dict]) -> float:
 
 
 def equal_table(results: Results) -> str:
-    """The students over the epochs of their teacher, and alone in equal time."""
+    """Return the students over the epochs of their teacher, and alone in equal time."""
     lines = []
     for student in EQUAL_STUDENTS:
         for row in GROUPS[f"equal: {student}"]:
@@ -162,7 +163,7 @@ def equal_table(results: Results) -> str:
 
 
 def teacher_intervals_table(results: Results) -> str:
-    """The gains of the students over their teacher with their intervals."""
+    """Return the gains of the students over their teacher with their intervals."""
     lines = []
     for row in OVER_TEACHER:
         if found := gain_over_teacher(results, row):
@@ -171,7 +172,7 @@ def teacher_intervals_table(results: Results) -> str:
 
 
 def recipes_table(results: Results) -> str:
-    """The changes of DDPS that were tried with one seed, and their gain over DDPS."""
+    """Return the changes of DDPS that were tried with one seed, and their gain over DDPS."""
     lines = []
     for row in RECIPES.values():
         if run := results.tuning.get(row.key):
@@ -182,7 +183,7 @@ def recipes_table(results: Results) -> str:
 
 
 def against_table(results: Results) -> str:
-    """The gain of DDPS over every other method, with its intervals."""
+    """Return the gain of DDPS over every other method, with its intervals."""
     lines = []
     for ddps, row in DDPS_OVER:
         if found := gain_over(results, ddps, row):
@@ -191,7 +192,8 @@ def against_table(results: Results) -> str:
 
 
 def errors_table(results: Results, rows: Sequence[Row]) -> str:
-    """Shares of found, low-scored, poorly placed and missed people, and mAP of given boxes."""
+    """Return shares of found, low-scored, poorly placed and missed people, and mAP of given
+    boxes."""
     named = [(row.title, list(results.runs[row.key].values())) for row in rows]
     lines = []
     for title, runs in [(TEACHERS[0].title, results.teachers["teacher"]), *named]:
@@ -207,13 +209,13 @@ def errors_table(results: Results, rows: Sequence[Row]) -> str:
 
 
 def thirds(name: str, values: Sequence[float]) -> dict[str, np.ndarray]:
-    """Indices of the lowest, middle and highest third; equal values keep their order."""
+    """Return indices of the lowest, middle and highest third; equal values keep their order."""
     parts = np.array_split(np.argsort(values, kind="stable"), 3)
     return {f"{name} {values[one[0]]:.0f} to {values[one[-1]]:.0f}": one for one in parts}
 
 
 def query_groups(results: Results) -> dict[str, np.ndarray]:
-    """Indices of queries by difficulty: AP of the teacher, height, occlusion."""
+    """Return indices of queries by difficulty: AP of the teacher, height, occlusion."""
     teachers = [run["query_ap"] for run in results.teachers["teacher"]]
     facts = results.queries["queries"]
     is_hidden = np.array([query["hidden"] > 0 for query in facts])
@@ -244,7 +246,7 @@ def groups_table(results: Results) -> str:
 
 
 def settings_table() -> str:
-    """The config values of every term, and their source."""
+    """Return the config values of every term, and their source."""
     distiller = load_cfg(f"{CONFIGS}/{STUDENT}.yaml").DISTILLER
     lines = []
     for term, source in SOURCES.items():

@@ -12,7 +12,7 @@ import torch
 
 
 def cpu_name() -> str:
-    """Model name of the processor."""
+    """Return model name of the processor."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
@@ -26,7 +26,7 @@ def machine_name(device: torch.device) -> str:
 
 
 def describe_machine(device: torch.device) -> str:
-    """One line to print above measurements: hardware, threads and software versions."""
+    """Return one line to print above measurements: hardware, threads and software versions."""
     return (
         f"{machine_name(device)}, {torch.get_num_threads()} threads, "
         f"{platform.system()}, Python {platform.python_version()}, torch {torch.__version__}"
@@ -34,7 +34,8 @@ def describe_machine(device: torch.device) -> str:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Peak memory so far in bytes: of all tensors on a GPU, or of this process on the CPU."""
+    """Return peak memory so far in bytes: of all tensors on a GPU, or of this process on the
+    CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
@@ -46,12 +47,12 @@ def peak_memory(device: torch.device) -> int:
 
 
 def peak_gib() -> float:
-    """Peak memory of this process so far in GiB, including the data that it holds."""
+    """Return peak memory of this process so far in GiB, including the data that it holds."""
     return peak_memory(torch.device("cpu")) / 2**30
 
 
 def elapsed(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds that a call of `work` takes, including its kernels on the GPU."""
+    """Return seconds that a call of `work` takes, including its kernels on the GPU."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     wait()
     start = time.perf_counter()
@@ -61,7 +62,7 @@ def elapsed(work: Callable[[], object], device: torch.device) -> float:
 
 
 def matmul_flops(device: torch.device, side: int = 2048) -> float:
-    """FLOP per second of a float32 product of two square matrices, the best of ten runs."""
+    """Return FLOP per second of a float32 product of two square matrices, the best of ten runs."""
     a = torch.rand(side, side, device=device)
     best = min(elapsed(lambda: a @ a, device) for _ in range(10))
     return 2 * side**3 / best

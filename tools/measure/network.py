@@ -10,7 +10,7 @@ from models.search_net import SearchNet
 
 
 def make_net(cfg: CfgNode, device: torch.device) -> SearchNet:
-    """A network in eval mode with random weights and the largest possible cost.
+    """Return a network in eval mode with random weights and the largest possible cost.
 
     Box and class predictions are zero, so every image has as many proposals and detections as the
     config allows. Seeds PyTorch's generator with SEED.
@@ -32,7 +32,8 @@ def count_parameters(cfg: CfgNode) -> int:
 
 
 def count_flops(net: SearchNet, image: Tensor) -> int:
-    """FLOPs of a detection pass of one image [3, H, W], 2 per multiply-add, without RoI pooling."""
+    """Return FLOPs of a detection pass of one image [3, H, W], 2 per multiply-add, without RoI
+    pooling."""
     with FlopCounterMode(display=False) as counter:
         net.detect_and_embed([image], [image.new_zeros(0, 4)])
     return counter.get_total_flops()
