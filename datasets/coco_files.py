@@ -30,7 +30,7 @@ from datasets.json_fields import (
 from utils.errors import UserError, first_of
 from utils.files import write_text
 
-# x y w h in pixels, person_id, and if wanted a dict of what else is known
+# x y w h in pixels, person_id, and optionally a dict of further values
 Person = tuple[list[float], str | int | None] | tuple[list[float], str | int | None, dict]
 # Where annotation tools keep an identity; the first one that any box of a file has is taken.
 PERSON_KEYS = ("person_id", "attributes.person_id", "track_id", "attributes.track_id")
@@ -160,8 +160,10 @@ def count_keys(
     people: Sequence[str | None],
     dropped: Counter,
 ) -> None:
-    """Count the identities that were taken from another key than person_id; where there are none,
-    name the keys that were not taken."""
+    """Count the identities that were taken from another key than person_id.
+
+    If there is none, name the keys of numbers and texts that were not used.
+    """
     if key is not None and key != PERSON_KEYS[0]:
         found = sum(person is not None for person in people)
         dropped[f"{prefix}identity taken from {key}"] += found

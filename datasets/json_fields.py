@@ -83,7 +83,7 @@ def person_name(value: Any) -> str | None:
     return "" if isinstance(value, float) and math.isnan(value) else identifier(value)
 
 
-# What messages say was expected.
+# The expected values, in messages.
 EXPECTED: dict[Callable[[Any], Any], str] = {
     identifier: "a number or a text",
     text: "a text",

@@ -21,7 +21,7 @@ class Scene:
     )  # [n, 4] float32 x1 y1 x2 y2, pixels; clipped at 0 only: the image is not read
     pids: np.ndarray  # [n] int64; training: 1..N or UNLABELED; test: raw identity or UNLABELED
     camera: int  # 1..; 0 unknown, as in CUHK-SYSU
-    upright: bool = False  # boxes refer to the image rotated as EXIF says, not as stored
+    upright: bool = False  # boxes refer to the image after its EXIF orientation, not as stored
     size: tuple[int, int] | None = None  # width, height that the annotation file records, if any
 
 

@@ -88,7 +88,7 @@ class Checkpoint:
 
     @property
     def has_table(self) -> bool:
-        """Whether the file holds an OIM table; inference-only weights have none."""
+        """True if the file contains an OIM table; inference-only weights have none."""
         return any(str(name).startswith(TABLE) for name in self.content["model"])
 
     def network(self, cfg: CfgNode, device: torch.device) -> Network:

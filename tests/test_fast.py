@@ -294,7 +294,7 @@ print(-faults() + faults())
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs glibc")
 def test_programs_keep_freed_memory_and_libraries_do_not():
-    """Page faults of 320 MB that the process had before: with a device chosen, and after
+    """Count the page faults of 320 MB that were freed before: with a device chosen, and after
     `keep_freed_memory` on a GPU and on a CPU."""
     faults = [
         int(subprocess.check_output([sys.executable, "-c", TOUCH, *kind], cwd=ROOT, text=True))

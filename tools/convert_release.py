@@ -136,7 +136,7 @@ def make_config(
     cfg = load_cfg(str(ddps if distilled and ddps.is_file() else base))
     cfg.defrost()
     values = {ours: release[key] for key, ours in CONFIG_KEYS.items() if key in release}
-    if dataset == "PRW":  # has one gallery, whatever the release's config says
+    if dataset == "PRW":  # it has one gallery; the release's config may contain another value
         values.pop("EVAL_GALLERY_SIZE", None)
     for key, value in (values | sizes | {"OUTPUT_DIR": out}).items():
         put(cfg, key, value, f"{where}: ")

@@ -23,7 +23,7 @@ from utils.arguments import program_parser
 from utils.errors import UserError, first_of, run_main
 from utils.files import folder_beside
 
-SHARE = 0.5  # of the images that are the test where nothing says which
+SHARE = 0.5  # of the images that become the test if no other option decides
 USUAL = {"annotations", "default", "labels", "result", "data", "instances", "train", "test", "coco"}
 
 

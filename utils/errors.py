@@ -90,7 +90,7 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     (`| head`). Characters that the terminal cannot show are escaped. A "~" in an argument becomes
     the user's home.
     """
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # on files that can be read all the same
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # about files that can be read nevertheless
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -116,7 +116,7 @@ def overwritten(path: Path) -> Iterator[None]:
     """
     try:
         file = open(path, "r+b")  # noqa: SIM115
-    except OSError:  # there is none, or removing it says why it cannot be changed
+    except OSError:  # there is none, or its removal raises the error
         yield
         return
     with file:

@@ -29,7 +29,7 @@ FORMATS = (
     "ivf,flv,live_flv,asf,ogg,mxf,dv,mjpeg,mpjpeg,yuv4mpegpipe,rm,nut,dhav,gxf,wtv,nsv"
 )
 
-MARGIN = 2e-3  # seconds; decoding begins at least this long before the frames that are asked for
+MARGIN = 2e-3  # seconds; decoding begins at least this long before the requested frames
 WINDOW = 2  # seconds within which frames are stored in another order than they are shown in
 LEAP = 10  # seconds; a larger step forward may be the return from a wrong time
 NUDGE = Fraction(1, 100_000)  # seconds between frames that share one time

@@ -7,9 +7,9 @@ import numpy as np
 from datasets.rendered.camera import NEAREST, Camera, clipped, extent
 from datasets.rendered.raycast import Tracer
 
-CELLS = 600  # of a grid over a whole body, to measure how much of it is seen
-BEFORE = 0.05  # metres: what lies nearer to the camera than a point by more than this hides it
-LARGE = 0.2  # of the picture's height: the box of somebody near, whom the border cuts
+CELLS = 600  # of a grid over a whole body, to measure its visible share
+BEFORE = 0.05  # metres; surfaces that are nearer to the camera by more than this hide a point
+LARGE = 0.2  # of the picture's height: boxes of people near the camera, who are cut by the border
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,11 @@ def _hidden(camera: Camera, tracer: Tracer, owner: int, points: np.ndarray) -> n
 
 
 def keep(label: Label, picture_height: int, min_visible: float, min_height: float) -> bool:
-    """Return whether somebody is labelled.
+    """Return True if a person is labelled.
 
-    Of what lies in the picture, at least `min_visible` is not hidden. Of the whole body, at least
-    `min_visible` is seen, unless the box takes LARGE of the picture's height. The box is at least
-    `min_height` pixels high.
+    At least `min_visible` of the part within the picture is not hidden, and at least `min_visible`
+    of the whole body is visible, unless the box takes LARGE of the picture's height. The box is at
+    least `min_height` pixels high.
     """
     large = label.box[3] >= LARGE * picture_height
     seen = 1 - label.hidden >= min_visible and (label.visible >= min_visible or large)

@@ -1,4 +1,5 @@
-"""The light of a sky, a sun and lamps, and what of it arrives at a surface. Values are linear."""
+"""The light of a sky, a sun and lamps, and its share that arrives at a surface. Values are
+linear."""
 
 from dataclasses import dataclass
 

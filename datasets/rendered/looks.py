@@ -24,7 +24,7 @@ class Top:
     coat: float | None  # height of a coat's lower edge
     hood: bool
     material: Cloth
-    under: Cloth  # seen where a jacket is open
+    under: Cloth  # visible where a jacket is open
     open: float  # decimetres of an open front, 0: closed
     scarf: bool
 

@@ -1,4 +1,4 @@
-"""Periodic noise in three dimensions: baked once a process, read by interpolation."""
+"""Periodic noise in three dimensions, computed once per process and interpolated."""
 
 import functools
 

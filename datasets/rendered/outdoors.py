@@ -12,7 +12,7 @@ from datasets.rendered.materials_places import Ground, Wall
 from datasets.rendered.meshes import box
 from datasets.rendered.site import Area, Maker, Site
 
-CLUTTER: tuple[tuple[Maker, float], ...] = (  # what stands in streets, and the room it needs
+CLUTTER: tuple[tuple[Maker, float], ...] = (  # objects in streets, and the radius that they need
     (things.sign, 0.3),
     (things.litter_bin, 0.4),
     (things.bollard, 0.2),

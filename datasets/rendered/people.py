@@ -13,7 +13,7 @@ from datasets.rendered.meshes import Mesh, ball, moved, tube
 from datasets.rendered.poses import CYCLING, SEATED, UMBRELLA, draw_pose
 from datasets.rendered.vehicles import bicycle, seat
 
-PEDAL = 0.17  # metres: how high the lower foot of a cyclist stands
+PEDAL = 0.17  # metres: height of a cyclist's lower foot
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from datasets.rendered.site import Site
 
 TALL = 1.7  # metres of a person, for framing
 SPREAD = {"closeup": 1.1, "group": 2.8, "wide": 6.0, "crowd": 3.6}  # metres around the focus
-SHARE = {  # of the picture's height that somebody in the focus takes
+SHARE = {  # share of the picture's height of a person in the focus
     "closeup": (0.75, 1.9),
     "group": (0.38, 0.95),
     "wide": (0.13, 0.42),
@@ -176,7 +176,7 @@ def _facing(at, focus, rng: np.random.Generator) -> float:
 def _spot(moment, site, cameras, focus, taken, radius, number, rng) -> tuple[float, float] | None:
     x1, x2, y1, y2 = site.area
     spread = SPREAD[moment.framing]
-    near = number > 0 and rng.random() < 0.1  # somebody right before a camera, cut by the border
+    near = number > 0 and rng.random() < 0.1  # a person close to a camera, cut by the border
     for _ in range(TRIES):
         if near:
             x, y = _before(cameras[int(rng.integers(len(cameras)))], rng)

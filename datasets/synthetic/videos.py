@@ -124,7 +124,7 @@ def _draw_people(
         y = far + (stage.h * 1.05 - far) * depth
         x = stage.w * ((share if walk.across > 0 else 1 - share) * 1.2 - 0.1)
         placed.append((y, x, walk))
-    owner = np.full((stage.h, stage.w), 0, np.int32)  # who is seen at each pixel
+    owner = np.full((stage.h, stage.w), 0, np.int32)  # the visible person of each pixel
     found = []
     for y, x, walk in sorted(placed, key=lambda item: item[:2]):
         look, p = looks[walk.person - 1], (y - stage.horizon) * 0.78

@@ -284,7 +284,7 @@ def _pictures(
     for task in tasks:
         try:
             groups[picture_size(task.source.path, True, max_pixels)].append(task)
-        except Exception as error:  # whatever is wrong with one file, the others are read
+        except Exception as error:  # an error of one file must not end the run
             left.append(unread(task.medium, error))
     yield Batch(left=left)
 

@@ -27,7 +27,7 @@ class Savings:
     kept: int  # of these: proposed so, they need no correction
     moved: int  # proposed, but less exactly
     drawn: int  # not proposed
-    removed: int  # proposed boxes of nobody
+    removed: int  # proposed boxes without a person
     named: int  # true boxes with an identity
     right: int  # of these: proposed with the right name
     true_people: int

@@ -51,7 +51,7 @@ def restore_generators(states: dict, where: str) -> None:
         torch.set_rng_state(states["torch"])
         if states["cuda"] is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(states["cuda"])
-    except Exception as error:  # each library raises its own kind
+    except Exception as error:  # each library raises other types
         raise UserError(
             f"{where}: the random generator states cannot be restored ({reason_of(error)})"
         ) from None
