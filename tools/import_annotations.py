@@ -192,7 +192,7 @@ def check_identities(done: list[Imported], options: str) -> None:
     more = f" ({'; '.join(remarks[:3])})" if remarks else ""
     raise UserError(
         f"{first_of(one.name for one in done)}: expected identities in {options}, found none for "
-        f"{boxes} boxes{more}; --person-key says where else they are"
+        f"{boxes} boxes{more}; give another key with --person-key"
     )
 
 

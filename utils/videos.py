@@ -104,7 +104,7 @@ def sample_frames(
         seen = -math.inf if after is None else after
         span = -math.inf if after is None else _span(after, every)
         if video.others:
-            say(f"video streams that are not read: {video.others}; the first one is")
+            say(f"video streams after the first, which are not read: {video.others}")
         for time, frame in frames:
             if time > seen + SAME and _span(time, every) > span:
                 span = _span(time, every)
@@ -122,7 +122,7 @@ def _report(video: Video, after: float | None, seen: float, say: Say) -> None:
     if video.followed():
         say(FOLLOWED)
     if video.length is not None and seen < video.length - SLACK:
-        say(f"cut short: {max(seen, 0):.1f} of {video.length:.1f} s are there")
+        say(f"cut short: {max(seen, 0):.1f} of {video.length:.1f} s can be read")
 
 
 def _places(times: list[float]) -> str:

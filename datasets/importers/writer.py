@@ -85,7 +85,7 @@ class Writer:
             reasons = ", ".join(f"{done.left_out[r]} of {r}" for r in done.examples)
             raise UserError(
                 f"{labels.path}: none of its {len(labels.images)} images is taken ({reasons}, "
-                f"first {first_of(done.examples.values(), 1)}); --images says where they are"
+                f"first {first_of(done.examples.values(), 1)}); give their folders with --images"
             )
         return done
 
