@@ -120,8 +120,8 @@ def _reason(path: str | Path, error: Exception) -> str:
 def read_pixels(path: str | Path, upright: bool, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Decode a picture to [3, H, W] uint8, RGB.
 
-    torchvision decodes colour JPEGs that need no rotation: to the same bits as Pillow in half the
-    time. Pillow decodes all others, and those that torchvision refuses.
+    torchvision decodes colour JPEGs that need no rotation: to the same bits as Pillow, and faster
+    (docs/speed.md). Pillow decodes all others, and those that torchvision refuses.
     """
     if (decoded := _read_jpeg(path, upright, max_pixels)) is not None:
         return decoded
