@@ -117,14 +117,14 @@ def read_release_config(path: str) -> dict[str, object]:
 def make_config(
     release: dict[str, object], sizes: dict[str, object], distilled: bool, out: str, where: str
 ) -> CfgNode:
-    """This project's config of the dataset and backbone, with the values of the release.
+    """Return this project's config of the dataset and backbone, with the values of the release.
 
     Args:
         release: values of the release's config, by key.
         sizes: values that `model_sizes` returns.
         distilled: whether the checkpoint is of a distilled student.
         out: OUTPUT_DIR.
-        where: what messages start with.
+        where: beginning of messages.
     """
     dataset = release.get("INPUT.DATASET", "CUHK-SYSU")  # the release's default
     if not isinstance(dataset, str) or dataset not in DATASET_FOLDERS:

@@ -67,7 +67,7 @@ def in_order(
         raise UserError(
             f"{labels.path}: expected in {where} the video {labels.video or 'of its tracks'}, "
             f"images called frame_000000 and so on, or {max(frames) + 1} images whose names are in "
-            f"the order of their numbers, found {len(images)} images; give their folders with --images"
+            f"the order of their numbers, found {len(images)} images; --images PATH"
         )
     labels.remarks.append(f"frames are the images of {where} in the order of their names")
     for frame, image in frames.items():

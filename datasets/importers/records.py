@@ -1,4 +1,4 @@
-"""What every reader of an annotation tool's files returns, whatever the tool."""
+"""The common result of the readers of all annotation tools."""
 
 import math
 from collections import Counter

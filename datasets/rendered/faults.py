@@ -8,7 +8,8 @@ from scipy.ndimage import gaussian_filter, uniform_filter1d
 
 @dataclass(frozen=True)
 class Sensor:
-    """A camera's own faults, the same in all its pictures; shares and strengths from 0."""
+    """The faults of a camera, which are the same in all its pictures. A strength of 0 is no
+    fault."""
 
     balance: tuple[float, float, float]
     saturation: float

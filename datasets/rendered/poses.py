@@ -110,7 +110,7 @@ def _calling(pose: Pose, rng: np.random.Generator) -> None:
 
 
 def _both_arms(pose: Pose, rng: np.random.Generator) -> None:
-    """Arms folded, hands on the hips, hands behind the back, or hands speaking."""
+    """Arms folded, hands on the hips, hands behind the back, or gestures."""
     kind = int(rng.integers(4))
     for side, sign in SIDES:
         swing, out, elbow, inward = (

@@ -167,7 +167,7 @@ def motorcycle(rng: np.random.Generator) -> list[Mesh]:
 
 
 def seat(height: float, rng: np.random.Generator) -> list[Mesh]:
-    """Return a chair, a stool or a bench under somebody in the origin."""
+    """Return a chair, a stool or a bench under a person at the origin."""
     kind = rng.random()
     own = wood(rng) if rng.random() < 0.5 else Plain(cloth_color(rng), 0.2, 4.0)
     wide = rng.uniform(1.3, 1.9) if kind < 0.4 else rng.uniform(0.42, 0.55)

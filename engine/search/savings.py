@@ -18,8 +18,8 @@ FOUND = 0.5  # IoU from which a proposed box is a person's, to be moved at most
 class Savings:
     """Numbers of boxes in the images that were compared.
 
-    A proposed name is right if the true name is the one that its identity corresponds to: each
-    proposed identity corresponds to one true identity at most, and the other way round.
+    A proposed name is right if its identity corresponds to the true one. Proposed and true
+    identities correspond one to one.
     """
 
     images: int

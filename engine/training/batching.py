@@ -71,8 +71,11 @@ class Batching:
         return batch[split_slice(len(batch), self.rank, self.ranks)] or batch[:1]
 
     def images_of_norm(self, sync: bool) -> int:
-        """Return the fewest images that a BatchNorm sees in a full batch; sync: SOLVER.SYNC_BN,
-        with which it sees one part of every rank."""
+        """Return the smallest number of images in the statistics of a BatchNorm in a full batch.
+
+        Args:
+            sync: SOLVER.SYNC_BN, with which the statistics are those of one part of every rank.
+        """
         ranks = 1 if sync else self.ranks
         return self.size // self.accumulate // ranks
 
