@@ -487,7 +487,7 @@ def test_yolo_without_tracks_is_refused(run, tmp_path):
     (tmp_path / "gate/labels").mkdir()
     (tmp_path / "gate/labels/a.txt").write_text(YOLO)
     code, said = run(tmp_path / "gate")
-    assert code == 2 and "labels" in said and not (tmp_path / "own").exists()
+    assert code == 2 and "gate" in said and not (tmp_path / "own").exists()
 
 
 # --- images, splits, mistakes ---

@@ -249,7 +249,7 @@ def test_a_name_that_is_not_utf8(run, base, tmp_path):
         (["--kind", "Nonsense", "GALLERY"], "--kind Nonsense"),
         (["GALLERY", "DEVICE"], "KEY VALUE"),
         (["GALLERY", "DEVICE", "cuda:77"], "cuda:77"),
-        (["EMPTY"], "SOURCE: "),
+        (["EMPTY"], "empty: "),
         (["GALLERY", ""], "SOURCE: "),
         (["GALLERY", "INPUT.MAX_PIXELS", "999999999"], "INPUT.MAX_PIXELS: "),
     ],
