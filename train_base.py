@@ -3,11 +3,11 @@
 from utils.early import leave_on_signals
 
 
-def build(cfg, num_pids, device):
+def build(cfg, dataset, device):
     """Build the model and the network, see engine.run.Build."""
     from models.build import build_net
 
-    net = build_net(cfg, num_pids).to(device)
+    net = build_net(cfg, dataset.num_pids).to(device)
     return net, net
 
 

@@ -4,11 +4,11 @@ one."""
 from utils.early import leave_on_signals
 
 
-def build(cfg, num_pids, device):
+def build(cfg, dataset, device):
     """Build the model and the network, see engine.run.Build."""
     from engine.training import distillation
 
-    return distillation.build(cfg, num_pids, device)
+    return distillation.build(cfg, dataset, device)
 
 
 if __name__ == "__main__":

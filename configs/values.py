@@ -18,11 +18,13 @@ PATHS = (  # "~" is expanded, NUL is rejected
     "BACKBONE.WEIGHTS",
     "MODEL.WEIGHTS",
     "DISTILLER.TEACHER_CKPT",
+    "DISTILLER.CACHE_FILE",
     "EVAL_QUERY_FILE",
 )
 # A Python literal, or else a YAML value: `true`, `[dfd, ld]`, plain words.
 READERS = (ast.literal_eval, yaml.safe_load)
 GALLERIES = "EVAL_GALLERY_SIZE"  # a number, a name, or a list of them
+TEACHERS = "DISTILLER.REID_TEACHER"  # a path or timm:NAME, or a list of them
 
 
 def merge(
@@ -83,7 +85,7 @@ def override(cfg: CfgNode, key: str, text: str) -> None:
     Raises:
         UserError: if the key is unknown or the value has another type.
     """
-    is_text = isinstance(flatten(cfg).get(key), str) and key != GALLERIES
+    is_text = isinstance(flatten(cfg).get(key), str) and key not in (GALLERIES, TEACHERS)
     value = read_value(text, [ast.literal_eval] if is_text else READERS)
     if is_text and not isinstance(value, str):
         value = text  # the name of a folder may be 2024
@@ -114,6 +116,12 @@ def fitted(key: str, default: Any, value: Any, where: str) -> Any:
         if items and all(isinstance(i, int | str) and not isinstance(i, bool) for i in items):
             return value
         expected = "a size (a number or a name) or a list of them, as [50, 100]"
+    elif key == TEACHERS:
+        items = value if isinstance(value, list) else [value]
+        if all(isinstance(item, str) and "\0" not in item for item in items):
+            found = [at_home(item) for item in items]
+            return found if isinstance(value, list) else found[0]
+        expected = "a path or timm:NAME, or a list of them"
     elif kind is float:
         if (number := _number(value)) is not None:
             return number

@@ -16,7 +16,9 @@ from torchvision.transforms.v2 import functional as F
 
 from utils.errors import UserError
 
-Target = dict[str, Tensor]  # "boxes" [n, 4] float32 x1 y1 x2 y2 pixels, "labels" [n] int64
+# "boxes" [n, 4] float32 x1 y1 x2 y2 pixels, "labels" [n] int64; further values have one entry for
+# each box, or are a single number for the image
+Target = dict[str, Tensor]
 Augmentation = Callable[[Tensor, Target, np.random.Generator], tuple[Tensor, Target]]
 
 LEAST_VISIBLE = 0.3  # share of a box that must be inside a crop for the person to stay labelled
@@ -34,13 +36,13 @@ def crop(image: Tensor, target: Target, rng: np.random.Generator) -> tuple[Tenso
     h, w = max(int(side * height), 32), max(int(side * width), 32)
     h, w = min(h, height), min(w, width)
     top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
-    boxes, labels = target["boxes"], target["labels"]
+    boxes = target["boxes"]
     moved = boxes - boxes.new_tensor([left, top, left, top])
     clipped = moved.clamp(min=0).minimum(boxes.new_tensor([w, h, w, h]))
     keep = _areas(clipped) >= LEAST_VISIBLE * _areas(boxes)
     keep &= (clipped[:, 2:] > clipped[:, :2]).all(1)
     window = image[:, top : top + h, left : left + w].contiguous()
-    return window, {"boxes": clipped[keep], "labels": labels[keep]}
+    return window, select(target | {"boxes": clipped}, keep)
 
 
 def erase(image: Tensor, target: Target, rng: np.random.Generator) -> tuple[Tensor, Target]:
@@ -140,6 +142,11 @@ def augment(
         if name in names and rng.random() < probability:
             image, target = apply(image, target, rng)
     return image, target
+
+
+def select(target: Target, keep: Tensor) -> Target:
+    """The target with the boxes that a mask [n] selects."""
+    return {key: value[keep] if value.dim() else value for key, value in target.items()}
 
 
 def _areas(boxes: Tensor) -> Tensor:

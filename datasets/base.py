@@ -81,11 +81,11 @@ def pictures_digest(scenes: list[Scene]) -> str:
     and PNG ends with a checksum. The result is "" if one of them cannot be read.
     """
     with ThreadPoolExecutor(16) as pool:  # a network file system answers several requests at once
-        ends = list(pool.map(_end_of_file, [scene.path for scene in scenes]))
+        ends = list(pool.map(end_of_file, [scene.path for scene in scenes]))
     return hashlib.sha1(b"".join(ends)).hexdigest()[:10] if all(ends) else ""
 
 
-def _end_of_file(path: str) -> bytes:
+def end_of_file(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datasets.augment import Target, augment
+from datasets.augment import Target, augment, select
 from datasets.types import Scene
 from datasets.workers import PackedBatch, from_workers, prepare_worker
 from utils.errors import UserError
@@ -42,6 +42,10 @@ def scene_pixels(scene: Scene, max_pixels: int = MAX_PIXELS) -> Tensor:
 class SceneDataset(Dataset):
     """Pairs (image [3, H, W] uint8, target) of scenes.
 
+    Beside boxes and labels, a target has the keys of cached outputs of a teacher, one for a box as
+    it is annotated and the next one for its mirror image: "rows" [n], 2·b for the b-th box of all
+    scenes, and "picture" [], 2·i for scene i.
+
     Args:
         train: clip boxes to the image, drop those without area, and mirror half of the images.
             Otherwise boxes stay as annotated.
@@ -51,6 +55,7 @@ class SceneDataset(Dataset):
         max_pixels: of an image; larger ones are not decoded.
 
     Attributes:
+        first_box: the number of the first box of each scene, among the boxes of all scenes.
         damaged: name -> message of the images that a loader has skipped.
         outside: name -> number of boxes that were dropped since they are outside the image.
     """
@@ -69,6 +74,7 @@ class SceneDataset(Dataset):
         self.augmentations = tuple(augmentations)
         self.max_pixels = max_pixels
         self.shares = list(shares) or [(len(scenes), 1.0)]
+        self.first_box = np.cumsum([0, *(len(scene.boxes) for scene in scenes)])
         self.damaged: dict[str, str] = {}
         self.outside: dict[str, int] = {}
 
@@ -84,22 +90,36 @@ class SceneDataset(Dataset):
         epoch, index = key if isinstance(key, tuple) else (0, key)
         scene = self.scenes[index]
         image = scene_pixels(scene, self.max_pixels)
-        boxes, labels = torch.from_numpy(scene.boxes), torch.from_numpy(scene.pids)
+        target = {
+            "boxes": torch.from_numpy(scene.boxes),
+            "labels": torch.from_numpy(scene.pids),
+            "rows": 2 * torch.arange(*self.first_box[index : index + 2]),
+            "picture": torch.tensor(2 * index),
+        }
         if self.train:
-            height, width = image.shape[1:]
-            boxes = boxes.clamp(max=boxes.new_tensor([width, height, width, height]))
-            inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
-            boxes, labels = boxes[inside], labels[inside]
+            target = clipped(target, *image.shape[:0:-1])
             if np.random.default_rng([self.seed, epoch, index]).random() < 0.5:
-                image = image.flip(2)
-                boxes = torch.stack(
-                    [width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1
-                )
+                image, target = mirrored(image, target)
             if self.augmentations:
                 rng = np.random.default_rng([self.seed, epoch, index, 1])
-                target = {"boxes": boxes, "labels": labels}
                 return augment(image, target, self.augmentations, rng)
-        return image, {"boxes": boxes, "labels": labels}
+        return image, target
+
+
+def clipped(target: Target, width: int, height: int) -> Target:
+    """Clip the boxes to their image, and drop those left without area."""
+    boxes = target["boxes"]
+    boxes = boxes.clamp(max=boxes.new_tensor([width, height, width, height]))
+    return select(target | {"boxes": boxes}, (boxes[:, 2:] > boxes[:, :2]).all(1))
+
+
+def mirrored(image: Tensor, target: Target) -> tuple[Tensor, Target]:
+    """Mirror an image and its target horizontally."""
+    left, top, right, bottom = target["boxes"].unbind(1)
+    width = image.shape[2]
+    keys = {key: target[key] + 1 for key in ("rows", "picture")}
+    boxes = torch.stack([width - right, top, width - left, bottom], 1)
+    return image.flip(2), target | keys | {"boxes": boxes}
 
 
 class _Fetcher(Dataset):

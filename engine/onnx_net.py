@@ -87,7 +87,7 @@ class OnnxFile:
 
     def session(self, device: torch.device) -> Any:
         """Create an onnxruntime session on a device; on the CPU if onnxruntime has no GPU."""
-        return _session(self.data, device, self.where)
+        return onnx_session(self.data, device, self.where)
 
 
 def read_onnx(path: str | Path, option: str) -> OnnxFile:
@@ -101,7 +101,7 @@ def read_onnx(path: str | Path, option: str) -> OnnxFile:
         data = file.read()
     optional("onnxruntime", where, REQUIREMENTS)
     check_checksum(data, where)
-    session = _session(data, torch.device("cpu"), where)
+    session = onnx_session(data, torch.device("cpu"), where)
     header = session.get_modelmeta().custom_metadata_map
     names = [one.name for one in (*session.get_inputs(), *session.get_outputs())]
     if "config" not in header or names != [*INPUTS, *OUTPUTS]:
@@ -114,7 +114,7 @@ def read_onnx(path: str | Path, option: str) -> OnnxFile:
     return OnnxFile(where, data, {"config": header["config"], "thresholds": thresholds})
 
 
-def _session(data: bytes, device: torch.device, where: str) -> Any:
+def onnx_session(data: bytes, device: torch.device, where: str) -> Any:
     runtime = optional("onnxruntime", where, REQUIREMENTS)
     providers: list[tuple[str, dict]] = [("CPUExecutionProvider", {})]
     if device.type == "cuda" and "CUDAExecutionProvider" in runtime.get_available_providers():

@@ -13,6 +13,7 @@ from yacs.config import CfgNode
 
 from configs.defaults import load_cfg
 from datasets import load_dataset
+from datasets.base import SearchDataset
 from engine.checkpoint import Checkpoint, load_initial_weights
 from engine.device import choose_device
 from engine.distributed import from_first, own_device, patience, process_group, rank, ranks
@@ -27,9 +28,9 @@ from utils.errors import UserError
 from utils.memory import keep_freed_memory
 from utils.signals import Signals, Stopped
 
-# (config, number of training identities, device) -> (model whose forward returns losses, network in
+# (config, dataset, device) -> (model whose forward returns losses, network in
 # it that is evaluated and saved)
-Build = Callable[[CfgNode, int, torch.device], tuple[nn.Module, SearchNet]]
+Build = Callable[[CfgNode, SearchDataset, torch.device], tuple[nn.Module, SearchNet]]
 
 
 def parse_args(description: str) -> argparse.Namespace:
@@ -121,7 +122,7 @@ def work(args: argparse.Namespace, build: Build, signals: Signals) -> None:
     dataset.check_training()
     seed_everything(cfg.SEED)
     start = _start_of(cfg, args)
-    model, net = build(start, dataset.num_pids, device)
+    model, net = build(start, dataset, device)
     if start.MODEL.WEIGHTS:
         load_initial_weights(net, start)
     if rank():  # models start equal; each rank then draws regions of its own images

@@ -1,5 +1,7 @@
 """Build modules from a config. No other file of models/ reads the config."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -11,6 +13,7 @@ from yacs.config import CfgNode
 
 from models import c4
 from models.backbones import BACKBONES, make_backbone
+from models.cached_teacher import CachedTeacher
 from models.distill import FPN_LEVELS, check_choice, check_terms, make_term
 from models.distiller import Distiller
 from models.fast.inference import optimize_for_inference
@@ -22,6 +25,7 @@ from models.reference import Sizes
 from models.roi_heads import Branches, PersonSearchHeads, fc_branches
 from models.search_net import SearchNet
 
+NOT_OF_TERMS = ("WEIGHT", "CACHED", "CACHED_REGIONS")  # keys of DISTILLER.<NAME>
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
@@ -156,6 +160,12 @@ def reference_sizes(cfg: CfgNode, num_pids: int) -> Sizes:
     )
 
 
+def term_options(cfg: CfgNode, name: str) -> dict[str, Any]:
+    """The keyword arguments of a term in the config's DISTILLER.<NAME>."""
+    node = cfg.DISTILLER[name.upper()]
+    return {key.lower(): value for key, value in node.items() if key not in NOT_OF_TERMS}
+
+
 def build_terms(cfg: CfgNode, teacher_cfg: CfgNode) -> dict[str, nn.Module]:
     """Build the terms of DISTILLER.TERMS, in this order.
 
@@ -166,8 +176,9 @@ def build_terms(cfg: CfgNode, teacher_cfg: CfgNode) -> dict[str, nn.Module]:
     theirs, terms = levels_of(teacher_cfg), {}
     levels = tuple(level for level in levels_of(cfg) if level in theirs)
     for name in cfg.DISTILLER.TERMS:
-        node = cfg.DISTILLER[name.upper()]
-        options = {key.lower(): value for key, value in node.items() if key != "WEIGHT"}
+        options = term_options(cfg, name)
+        if name == "cd":
+            options["lengths"] = tuple(c.MODEL.EMBEDDING_SIZE for c in (cfg, teacher_cfg))
         terms[name] = make_term(name, channels_of(cfg), channels_of(teacher_cfg), options, levels)
     return terms
 
@@ -194,7 +205,7 @@ def init_from_teacher(student: nn.Module, teacher: nn.Module) -> list[str]:
 def build_distiller(
     cfg: CfgNode,
     student: SearchNet,
-    teacher: SearchNet,
+    teacher: SearchNet | CachedTeacher,
     teacher_cfg: CfgNode,
     teacher_precision: torch.dtype | None = None,
 ) -> Distiller:
@@ -203,5 +214,8 @@ def build_distiller(
     teacher_precision: of DISTILLER.TEACHER_AMP; with it the teacher has the form for inference.
     """
     if teacher_precision is not None:
-        teacher = optimize_for_inference(teacher)
+        if isinstance(teacher, CachedTeacher):
+            teacher.live = teacher.live and optimize_for_inference(teacher.live)
+        else:
+            teacher = optimize_for_inference(teacher)
     return Distiller(student, teacher, build_terms(cfg, teacher_cfg), teacher_precision)

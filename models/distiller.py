@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from models.cached_teacher import CachedTeacher
 from models.outputs import BATCH, ForwardOutputs, TrainingOutput
 from models.search_net import SearchNet
 
@@ -32,7 +33,7 @@ class Distiller(nn.Module):
     def __init__(
         self,
         student: SearchNet,
-        teacher: SearchNet,
+        teacher: SearchNet | CachedTeacher,
         terms: dict[str, nn.Module],
         teacher_precision: torch.dtype | None = None,
     ):
@@ -70,6 +71,8 @@ class Distiller(nn.Module):
         device = student.class_logits.device.type
         with torch.no_grad(), self._precision_of_teacher(device):
             teacher = self.teacher.forward_teacher(student)
+        if teacher.proposals is not student.proposals:  # a cached teacher has its own regions
+            student = self.student.on_proposals(student, teacher.proposals)
         ours, theirs = (_float32(outputs) for outputs in (student, teacher))
         with torch.autocast(device, enabled=False):
             for name, term in terms.items():

@@ -35,6 +35,7 @@ class OIM(nn.Module):
         self, num_pids: int, cq_size: int, dim: int, momentum: float = 0.5, scale: float = 30.0
     ):
         super().__init__()
+        self.dim = dim
         self.momentum = momentum
         self.scale = scale
         self.register_buffer("lut", torch.zeros(num_pids, dim))

@@ -1,6 +1,7 @@
 """The person search network: detect people and embed each of them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform, res
 
 from models.filtering import DetectionLimits
 from models.network import Network, as_floats
-from models.outputs import Detections, ForwardOutputs, TrainingOutput
+from models.outputs import Detections, ForwardOutputs, Regions, TrainingOutput
 from models.roi_heads import MEAN_OVER, PersonSearchHeads
 
 
@@ -99,6 +100,12 @@ class SearchNet(nn.Module, Network):
         outputs.rpn_head = self.rpn.head
         return outputs
 
+    def on_proposals(self, outputs: ForwardOutputs, proposals: Regions) -> ForwardOutputs:
+        """Return a training pass with other proposals and the class logits of these."""
+        sizes = outputs.images.image_sizes
+        logits, _ = self.roi_heads.classify(outputs.features, proposals.boxes, sizes)
+        return replace(outputs, proposals=proposals, class_logits=logits)
+
     def forward_teacher(self, student: ForwardOutputs) -> ForwardOutputs:
         """Return the teacher's pass over the student's transformed images and sampled regions.
 
@@ -125,9 +132,10 @@ class SearchNet(nn.Module, Network):
             rpn_head=self.rpn.head,
         )
 
-    def _resize(self, images: list[Tensor], boxes: Sequence[Tensor]):
+    def resize(self, images: Sequence[Tensor], boxes: Sequence[Tensor]):
+        """Return the network's input for images, and boxes in its pixels."""
         targets = [{"boxes": b.reshape(-1, 4).float()} for b in boxes]  # float64 from NumPy
-        resized, targets = self.transform(as_floats(images), targets)
+        resized, targets = self.transform(as_floats(list(images)), targets)
         return resized, [t["boxes"] for t in targets]
 
     @torch.inference_mode()
@@ -139,7 +147,7 @@ class SearchNet(nn.Module, Network):
         Under `amp` boxes and scores are float32 (in bfloat16 a coordinate is off by pixels), and so
         are the heads unless `half_heads` is set.
         """
-        resized, given = self._resize(images, boxes)
+        resized, given = self.resize(images, boxes)
         device, half, sizes = resized.tensors.device.type, amp is not None, resized.image_sizes
         with torch.autocast(device, amp, enabled=half):
             features = self.backbone(resized.tensors)
@@ -162,7 +170,7 @@ class SearchNet(nn.Module, Network):
         self, images: list[Tensor], boxes: Sequence[Tensor], amp: torch.dtype | None = None
     ) -> list[Tensor]:
         """Embed boxes as Network.embed, without the RPN and the detection branch."""
-        resized, boxes = self._resize(images, boxes)
+        resized, boxes = self.resize(images, boxes)
         device, half = resized.tensors.device.type, amp is not None
         with torch.autocast(device, amp, enabled=half):
             features = self.backbone(resized.tensors)

@@ -3,6 +3,7 @@
 import json
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,13 @@ from configs.defaults import get_cfg, load_cfg
 from datasets.types import UNLABELED
 from engine.training.train_step import loss_weights
 from models import distill
-from models.build import build_distiller, build_net, build_terms, init_from_teacher
+from models.build import (
+    build_distiller,
+    build_net,
+    build_terms,
+    init_from_teacher,
+    term_options,
+)
 from models.distill import (
     cd,
     check_terms,
@@ -40,12 +47,9 @@ from utils.errors import UserError
 from utils.files import save_file
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "losses.json").read_text())
-OPTIONS = {
-    name: {key.lower(): value for key, value in get_cfg().DISTILLER[name.upper()].items()}
-    for name in known_terms()
-}
+OPTIONS = {name: term_options(get_cfg(), name) for name in known_terms()}
 OPTIONS["rpn"]["anchors"] = 5000  # all of them, so that every level has a gradient
-WEIGHTS = {name: options.pop("weight") for name, options in OPTIONS.items()}
+WEIGHTS = {name: get_cfg().DISTILLER[name.upper()].WEIGHT for name in OPTIONS}
 DFD_PARTS = ("fg", "bg", "attention", "relation")
 CONTRASTIVE = OPTIONS["cd"] | dict(form="contrastive")
 U = UNLABELED
@@ -501,6 +505,7 @@ def test_loss_of_equal_networks_is_zero(name):
     )
 
 
+FOUR = SimpleNamespace(num_pids=4)  # a dataset of four identities
 SMALL = {
     "BACKBONE.WEIGHTS": "",
     "MODEL.FC_SIZE": "32",
@@ -571,7 +576,7 @@ def test_init_student_copies_and_names_heads_rpn_and_fpn_outputs(tmp_path, capsy
     teacher = build_net(small_cfg(**{"BACKBONE.NAME": "resnet18"}), 4)
     cfg = teacher_of(teacher, tmp_path, **{"BACKBONE.NAME": "resnet18_x05"})
     cfg.DISTILLER.INIT_STUDENT = True
-    student = train_ddps.build(cfg, 4, torch.device("cpu"))[1].state_dict()
+    student = train_ddps.build(cfg, FOUR, torch.device("cpu"))[1].state_dict()
     said = capsys.readouterr().out
     names = said.partition(": ")[2].strip().split(", ")
     assert f" {len(names)} " in said
@@ -588,7 +593,7 @@ def test_init_student_copies_and_names_heads_rpn_and_fpn_outputs(tmp_path, capsy
     assert set(names) == {name for name in theirs if name.startswith(wanted)}
 
     cfg.DISTILLER.INIT_STUDENT = False
-    student = train_ddps.build(cfg, 4, torch.device("cpu"))[1].state_dict()
+    student = train_ddps.build(cfg, FOUR, torch.device("cpu"))[1].state_dict()
     assert not capsys.readouterr().out
     assert not student["rpn.head.conv.0.0.weight"].equal(theirs["rpn.head.conv.0.0.weight"])
 
@@ -600,7 +605,7 @@ def test_a_seed_gives_the_same_student_with_and_without_a_teacher(tmp_path):
     starts = []
     for build in (train_base.build, train_ddps.build):
         torch.manual_seed(3)
-        starts.append(build(cfg, 4, torch.device("cpu"))[1].state_dict())
+        starts.append(build(cfg, FOUR, torch.device("cpu"))[1].state_dict())
     assert all(value.equal(starts[1][name]) for name, value in starts[0].items())
 
 
@@ -619,17 +624,19 @@ def test_cd_needs_a_teacher_of_the_same_identities():
         make_term("cd", 8, 8, OPTIONS["cd"])(student, teacher)
 
 
-def test_only_contrastive_cd_needs_embeddings_of_the_same_length():
+def test_lengths_of_embeddings_may_differ():
     student, teacher = make_outputs("student"), make_outputs("teacher")
     teacher.oim = OIM(4, 3, 6)
     teacher.embeddings = F.normalize(t("teacher.x", len(teacher.embeddings), 6))
     for name, options in [
         ("cd", OPTIONS["cd"] | dict(rank_by="constant")),
         ("rkd", OPTIONS["rkd"]),
+        ("cd", CONTRASTIVE | dict(lengths=(8, 6))),
     ]:
-        assert make_term(name, 8, 8, options)(student, teacher) > 0
-    with pytest.raises(UserError, match="contrastive: .*MODEL.EMBEDDING_SIZE 8.* 6"):
-        make_term("cd", 8, 8, CONTRASTIVE)(student, teacher)
+        term = make_term(name, 8, 8, options)
+        assert term(student, teacher) > 0
+    assert [tuple(weight.shape) for weight in term.parameters()] == [(6, 8)]
+    assert not list(make_term("cd", 8, 8, CONTRASTIVE | dict(lengths=(8, 8))).parameters())
 
 
 def test_a_method_is_one_file(tmp_path, monkeypatch):

@@ -216,12 +216,6 @@ BAD = {
     "momentum of one": ("base", "SOLVER.OPTIMIZER adamw SOLVER.MOMENTUM 1.0", ["SOLVER.MOMENTUM"]),
     "temperature of zero": ("base", "DISTILLER.LD.TEMPERATURE 0.0", ["DISTILLER.LD.TEMPERATURE"]),
     "negative weight": ("base", "SOLVER.LOSS_WEIGHTS.OIM -1.0", ["SOLVER.LOSS_WEIGHTS.OIM"]),
-    "other embeddings": (
-        "ddps",
-        "DISTILLER.TEACHER_CKPT {0}/teacher/best.pth DISTILLER.TERMS "
-        "['cd'] DISTILLER.CD.FORM contrastive MODEL.EMBEDDING_SIZE 8",
-        ["DISTILLER.CD.FORM", "16", "8"],
-    ),
     "a device without computation": ("base", "DEVICE meta", ["DEVICE meta"]),
     "no cache": ("base", "--eval EVAL_USE_CACHE True OUTPUT_DIR {0}/new", ["eval_cache.pth"]),
 }

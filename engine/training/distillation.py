@@ -4,14 +4,17 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from engine.checkpoint import load_teacher
+from datasets.base import SearchDataset
 from engine.device import precision_of
+from engine.teachers.build import build_teacher
 from models.build import build_distiller, build_net, init_from_teacher
 from models.search_net import SearchNet
 
 
-def build(cfg: CfgNode, num_pids: int, device: torch.device) -> tuple[nn.Module, SearchNet]:
-    """Build the distiller of DISTILLER.TERMS with the teacher of DISTILLER.TEACHER_CKPT.
+def build(
+    cfg: CfgNode, dataset: SearchDataset, device: torch.device
+) -> tuple[nn.Module, SearchNet]:
+    """Build the distiller of DISTILLER.TERMS with its teacher.
 
     The student is initialised first. With the same seed it has the initial weights of a student
     that is trained without a teacher.
@@ -19,10 +22,10 @@ def build(cfg: CfgNode, num_pids: int, device: torch.device) -> tuple[nn.Module,
     Returns:
         The distiller, and the student in it.
     """
-    student = build_net(cfg, num_pids).to(device)
-    teacher, teacher_cfg = load_teacher(cfg.DISTILLER.TEACHER_CKPT, device)
+    student = build_net(cfg, dataset.num_pids).to(device)
+    teacher, teacher_cfg, net = build_teacher(cfg, dataset, device)
     if cfg.DISTILLER.INIT_STUDENT:
-        copied = init_from_teacher(student, teacher)
+        copied = init_from_teacher(student, net)
         print(f"student initialised with {len(copied)} teacher tensors: {', '.join(copied)}")
     precision = precision_of("DISTILLER.TEACHER_AMP", cfg.DISTILLER.TEACHER_AMP)
     return build_distiller(cfg, student, teacher, teacher_cfg, precision).to(device), student

@@ -13,11 +13,13 @@ from yacs.config import CfgNode
 
 from configs.ranges import flatten
 from datasets.base import SearchDataset, digest, pictures_digest
+from engine.teachers.choice import REID_TEACHER, cached_reads, needs_checkpoint, reid_teachers
 from utils.errors import UserError
 from utils.files import file_digest, read_text, write_text
 
 INPUTS = "inputs.json"
 TEACHER = "DISTILLER.TEACHER_CKPT"
+TEACHERS = (TEACHER, REID_TEACHER)
 INITIAL = ("BACKBONE.WEIGHTS", "MODEL.WEIGHTS")  # files that only the start of a run reads
 
 
@@ -34,11 +36,15 @@ def describe_data(dataset: SearchDataset) -> dict[str, Any]:
 
 
 def describe_files(cfg: CfgNode) -> dict[str, str]:
-    """Return digests of the teacher and of the files with initial weights that a run reads."""
+    """Return digests of the teachers and of the files with initial weights that a run reads."""
     values = flatten(cfg)
     keys = [key for key in INITIAL if values[key] not in ("", "imagenet")]
-    keys += [TEACHER] if cfg.DISTILLER.TERMS and values[TEACHER] else []
-    return {key: file_digest(values[key], key) for key in keys if Path(values[key]).is_file()}
+    keys += [TEACHER] if needs_checkpoint(cfg) and values[TEACHER] else []
+    found = {key: file_digest(values[key], key) for key in keys if Path(values[key]).is_file()}
+    reid = [name for name in reid_teachers(cfg) if "embeddings" in cached_reads(cfg)]
+    reid = [name for name in reid if Path(name).is_file()]
+    digests = " ".join(file_digest(name, REID_TEACHER) for name in reid)
+    return found | ({REID_TEACHER: digests} if digests else {})
 
 
 def write_inputs(inputs: dict[str, Any], folder: Path) -> None:

@@ -4,9 +4,10 @@ from typing import Any
 
 from yacs.config import CfgNode
 
+from configs.ranges import flatten
 from engine.distributed import ranks
 from engine.metadata import compare_configs, parse_stored
-from engine.training.inputs import TEACHER, changed_inputs
+from engine.training.inputs import TEACHERS, changed_inputs
 from utils.errors import UserError
 
 KINDS = {
@@ -58,12 +59,13 @@ def check_place(
     changed_keys = [change.partition(" ")[0] for change in changes]
     if "SOLVER.OPTIMIZER" in changed_keys:
         raise UserError(f"{where}: holds the state of another optimizer: {'; '.join(changes)}")
-    if TEACHER in moved and TEACHER not in changed_keys:
-        raise UserError(
-            f"{TEACHER} {cfg.DISTILLER.TEACHER_CKPT}: expected the file that the run in {where} "
-            f"began with, found another content ({moved[TEACHER]}); restore it, or give the new "
-            "teacher under another path"
-        )
+    for key in TEACHERS:
+        if key in moved and key not in changed_keys:
+            raise UserError(
+                f"{key} {flatten(cfg)[key]}: expected the file that the run in {where} began "
+                f"with, found another content ({moved[key]}); restore it, or give the new teacher "
+                "under another path"
+            )
     return _lines(changes, moved, len(saved["generators"]), where)
 
 

@@ -1,10 +1,11 @@
 """Distillation terms by name. Each term is one file with a pure loss function and a `Term` module.
 
 `Term(student_channels=, teacher_channels=, levels=, **options)` takes the options of
-DISTILLER.<NAME> except WEIGHT. `Term.forward(student: ForwardOutputs, teacher: ForwardOutputs)`
-returns a scalar, which the caller weights. `Term.mean_over` is what the loss is a mean over, a key
-of TrainingOutput.counts, or BATCH for a `BatchTerm`. The parameters of a term are trained and saved
-with the student.
+DISTILLER.<NAME> except WEIGHT and those of the cache. `Term.forward(student: ForwardOutputs,
+teacher: ForwardOutputs)` returns a scalar, which the caller weights. `Term.mean_over` is what the
+loss is a mean over, a key of TrainingOutput.counts, or BATCH for a `BatchTerm`. `Term.reads` is
+what it reads of the teacher: "features" (the default), "class_logits" or "embeddings"; the latter
+two may come from a cache. The parameters of a term are trained and saved with the student.
 """
 
 import pkgutil
@@ -58,6 +59,17 @@ def check_terms(names: Sequence[str], key: str = "DISTILLER.TERMS") -> None:
             raise UserError(
                 f"{key}: expected names out of {', '.join(known_terms())}, found {name}"
             )
+
+
+def reads_of(names: Sequence[str]) -> set[str]:
+    """What the terms with these names read of the teacher, see above.
+
+    Raises:
+        UserError: if a term does not exist.
+    """
+    check_terms(names)
+    terms = [import_module(f"{__name__}.{name}").Term for name in names]
+    return {getattr(term, "reads", "features") for term in terms}
 
 
 def make_term(

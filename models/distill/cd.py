@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import batched_nms, remove_small_boxes
 
 from models.distill import BatchTerm, check_choice
@@ -116,20 +116,6 @@ def check_tables(student: OIM, teacher: OIM) -> None:
         )
 
 
-def check_lengths(student: OIM, teacher: OIM) -> None:
-    """Check that the student's and the teacher's embeddings have the same length.
-
-    Raises:
-        UserError: if they do not.
-    """
-    sizes = student.lut.shape[1], teacher.lut.shape[1]
-    if sizes[0] != sizes[1]:
-        raise UserError(
-            "DISTILLER.CD.FORM contrastive: expected a teacher of the same "
-            f"MODEL.EMBEDDING_SIZE {sizes[0]}, found one of {sizes[1]}"
-        )
-
-
 def compared_people(
     student: ForwardOutputs, teacher: ForwardOutputs, rank_by: str, nms_thresh: float
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -163,15 +149,18 @@ class Term(BatchTerm):
     """CD on the sampled boxes that are people.
 
     The correlation form compares people within each network, so the lengths of the embeddings may
-    differ. The contrastive form compares the student's embeddings with the teacher's and needs the
-    same MODEL.EMBEDDING_SIZE.
+    differ. The contrastive form compares the student's embeddings with the teacher's. If their
+    lengths differ, a linear projection of the student's embeddings is trained with the student.
 
     Args:
         form: "correlation" (published) or "contrastive".
         rank_by: as in `compared_people`; the release, which does not load the teacher's tables,
             effectively ranks by "constant".
         nms_thresh: as in `compared_people`.
+        lengths: of the student's and of the teacher's embeddings.
     """
+
+    reads = "embeddings"
 
     def __init__(
         self,
@@ -182,17 +171,22 @@ class Term(BatchTerm):
         form: str,
         rank_by: str,
         nms_thresh: float,
+        lengths: tuple[int, int] = (0, 0),
     ):
         super().__init__()
         self.form = check_choice("DISTILLER.CD.FORM", form, ("correlation", "contrastive"))
         self.rank_by = check_choice("DISTILLER.CD.RANK_BY", rank_by, ("teacher", "constant"))
         self.nms_thresh = nms_thresh
+        own, other = lengths
+        projected = form == "contrastive" and own != other
+        self.projection = nn.Linear(own, other, bias=False) if projected else None
 
     def rows(self, student: ForwardOutputs, teacher: ForwardOutputs) -> tuple[Tensor, ...]:
         """Embeddings [P, D], the teacher's [P, D'] and labels [P] of the compared people."""
-        if self.form == "contrastive":
-            check_lengths(student.oim, teacher.oim)
-        return compared_people(student, teacher, self.rank_by, self.nms_thresh)
+        ours, theirs, labels = compared_people(student, teacher, self.rank_by, self.nms_thresh)
+        if self.projection is not None:
+            ours = F.normalize(self.projection(ours))
+        return ours, theirs, labels
 
     def loss(self, rows: tuple[Tensor, ...], teacher: ForwardOutputs) -> Tensor:
         ours, theirs, labels = rows

@@ -42,6 +42,8 @@ class Term(BatchTerm):
         logits: "raw", or "standardized" by `standardize`.
     """
 
+    reads = "class_logits"
+
     def __init__(
         self,
         *,

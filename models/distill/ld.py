@@ -64,6 +64,8 @@ class Term(BatchTerm):
         logits: "raw" (published), or "standardized" as in `models.distill.kd`.
     """
 
+    reads = "class_logits"
+
     def __init__(
         self,
         *,

@@ -63,6 +63,8 @@ class Term(BatchTerm):
         nms_thresh: IoU above which two boxes of one identity overlap.
     """
 
+    reads = "embeddings"
+
     def __init__(
         self,
         *,

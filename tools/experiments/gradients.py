@@ -26,7 +26,7 @@ def measure(run: Run, steps: int) -> list[dict[str, float]]:
     dataset = load_dataset(cfg.INPUT.DATASET, cfg.INPUT.DATA_ROOT)
     seed_everything(cfg.SEED)
     if run.terms:
-        model, net = build(cfg, dataset.num_pids, device)
+        model, net = build(cfg, dataset, device)
     else:
         model = net = build_net(cfg, dataset.num_pids).to(device)
     trainer = Trainer(cfg, model, net, dataset, device)

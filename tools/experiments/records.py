@@ -15,7 +15,7 @@ from engine.checkpoint import load_net
 from engine.device import choose_device
 from engine.evaluation.evaluate import evaluate
 from engine.evaluation.records import evaluations_of
-from tools.experiments.runs import ROOT, SCORES, SECONDS, Run, values_of
+from tools.experiments.runs import ROOT, SCORES, SECONDS, Run, teachers_of, values_of
 from tools.measure.machine import machine_name
 from tools.measure.network import count_flops, count_parameters, make_net
 from utils.files import read_text, write_text
@@ -85,7 +85,7 @@ def map_by_epoch(run: Run) -> dict[int, float]:
 def make_record(run: Run, scores: dict) -> dict:
     """Return the record of a finished run with these scores."""
     found = json.loads(read_text(run.folder / "results.json", "results"))
-    teacher = file_hash(run.cfg.DISTILLER.TEACHER_CKPT) if run.terms else None
+    teacher = "+".join(file_hash(path) for _, path in teachers_of(run.cfg)) or None
     return {
         "seed": run.seed,
         "config": config_hash(run),

@@ -20,7 +20,15 @@ from configs.defaults import load_cfg
 from configs.ranges import flatten
 from datasets import load_dataset
 from engine.evaluation.records import evaluations_of
+from engine.teachers.choice import (
+    REID_TEACHER,
+    TIMM,
+    cached_reads,
+    needs_checkpoint,
+    reid_teachers,
+)
 from engine.training.inputs import (
+    TEACHER,
     changed_inputs,
     describe_data,
     describe_files,
@@ -89,12 +97,11 @@ def make_run(path: str, overrides: list[str], method: str, seed: int) -> Run:
 def check_run(run: Run) -> None:
     """Raise a UserError if the teacher is missing, or if the folder of the run contains a run with
     other config values."""
-    teacher = run.cfg.DISTILLER.TEACHER_CKPT
-    if run.terms and not Path(teacher).is_file():
-        raise UserError(
-            f"DISTILLER.TEACHER_CKPT {teacher or 'is empty'}: expected the checkpoint "
-            "of a trained teacher"
-        )
+    for key, teacher in teachers_of(run.cfg):
+        if not Path(teacher).is_file():
+            raise UserError(
+                f"{key} {teacher or 'is empty'}: expected the checkpoint of a trained teacher"
+            )
     path = run.folder / "config.yaml"
     if not path.is_file():
         return
@@ -106,6 +113,13 @@ def check_run(run: Run) -> None:
                 f"{run.folder}: {key}: expected {value}, found a run with {theirs[key]}; choose "
                 "another OUTPUT_DIR"
             )
+
+
+def teachers_of(cfg: CfgNode) -> list[tuple[str, str]]:
+    """Return (config key, file) of each teacher that a run with this config needs."""
+    own = [(TEACHER, cfg.DISTILLER.TEACHER_CKPT)] if needs_checkpoint(cfg) else []
+    others = [name for name in reid_teachers(cfg) if not name.startswith(TIMM)]
+    return own + [(REID_TEACHER, name) for name in others if "embeddings" in cached_reads(cfg)]
 
 
 def check_inputs(run: Run) -> None:

@@ -1,0 +1,47 @@
+"""Which teachers a config chooses, and what of them is cached."""
+
+from yacs.config import CfgNode
+
+from models.distill import reads_of
+from utils.errors import UserError
+
+REID_TEACHER = "DISTILLER.REID_TEACHER"
+TIMM = "timm:"  # before the name of a network of timm
+
+
+def reid_teachers(cfg: CfgNode) -> list[str]:
+    """The values of DISTILLER.REID_TEACHER, one or several."""
+    value = cfg.DISTILLER.REID_TEACHER
+    return ([value] if value else []) if isinstance(value, str) else list(value)
+
+
+def cached_reads(cfg: CfgNode) -> set[str]:
+    """What the terms of a config read from the cache: "embeddings", "class_logits"."""
+    node, cached = cfg.DISTILLER, set()
+    if node.CD.CACHED or reid_teachers(cfg):
+        cached.add("embeddings")
+    return (cached | ({"class_logits"} if node.LD.CACHED else set())) & reads_of(node.TERMS)
+
+
+def needs_checkpoint(cfg: CfgNode) -> bool:
+    """Whether a run needs DISTILLER.TEACHER_CKPT."""
+    foreign = {"embeddings"} if reid_teachers(cfg) else set()
+    return cfg.DISTILLER.INIT_STUDENT or bool(reads_of(cfg.DISTILLER.TERMS) - foreign)
+
+
+def check_caching(cfg: CfgNode) -> None:
+    """Raise UserError if values of the config contradict each other."""
+    node, reads = cfg.DISTILLER, reads_of(cfg.DISTILLER.TERMS)
+    for key, wanted, given in (
+        (REID_TEACHER, "embeddings", bool(reid_teachers(cfg))),
+        ("DISTILLER.CD.CACHED", "embeddings", node.CD.CACHED),
+        ("DISTILLER.LD.CACHED", "class_logits", node.LD.CACHED),
+    ):
+        if given and wanted not in reads:
+            terms = "cd or rkd" if wanted == "embeddings" else "ld or kd"
+            raise UserError(f"{key}: expected {terms} in DISTILLER.TERMS, found {node.TERMS}")
+    if node.LD.CACHED and "crop" in cfg.INPUT.AUGMENT:
+        raise UserError(
+            "DISTILLER.LD.CACHED True: expected whole pictures, since the cached regions are of "
+            "whole pictures; found crop in INPUT.AUGMENT"
+        )

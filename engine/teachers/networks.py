@@ -1,0 +1,224 @@
+"""Networks of other programs as functions of pictures: ONNX files, torch.export programs, timm."""
+
+import io
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engine.onnx_net import onnx_session
+from engine.teachers.choice import TIMM
+from engine.teachers.preparation import (
+    FIELDS,
+    OUTPUT,
+    Preparation,
+    check_input,
+    crops_of,
+    description_of,
+    preparation_of,
+    read_fields,
+)
+from utils.errors import UserError, first_of, reason_of
+from utils.files import content_of, file_digest, open_file
+from utils.optional import optional
+from utils.states import state_digest
+
+REQUIREMENTS_TIMM = "requirements-timm.txt"
+PROGRAMS = (".pt2",)  # of torch.export
+BATCH = 64  # pictures at once, where a network takes any number
+
+
+@dataclass(frozen=True)
+class CropNetwork:
+    """A network from pictures of people to embeddings.
+
+    Attributes:
+        where: the option and the file, for messages.
+        digest: of the network and its preparation.
+        prepare: from pixels to the network's input.
+        run: [N, 3, height, width] -> [N, D], or with further dimensions of length 1.
+        batch: the only N that the network takes; 0 for any.
+        device: of its input.
+    """
+
+    where: str
+    digest: str
+    prepare: Preparation
+    run: Callable[[Tensor], Tensor]
+    batch: int
+    device: torch.device
+
+    def embed(self, images: list[Tensor], boxes: list[Tensor]) -> list[Tensor]:
+        """Unit embeddings [n_i, D] of the boxes [n_i, 4] of each image [3, H, W] uint8."""
+        crops = [
+            self.prepare(part)
+            for image, given in zip(images, boxes)
+            for part in crops_of(image.to(self.device), given)
+        ]
+        counts = [len(given) for given in boxes]
+        return list(self._vectors(crops).split(counts))
+
+    def length(self) -> int:
+        """D, measured on a grey picture.
+
+        Raises:
+            UserError: if the network cannot be run, or its output is no embedding.
+        """
+        grey = torch.full((3, *self.prepare.size), 128, dtype=torch.uint8, device=self.device)
+        try:
+            vectors = self._vectors([self.prepare(grey)])
+        except UserError:
+            raise
+        except Exception as error:  # of the runtime
+            raise UserError(f"{self.where}: cannot be run ({reason_of(error)})") from None
+        return vectors.shape[1]
+
+    def _vectors(self, crops: list[Tensor]) -> Tensor:
+        size = self.batch or BATCH
+        parts = [self._part(crops[i : i + size]) for i in range(0, len(crops), size)]
+        return torch.cat(parts) if parts else torch.zeros(0, 0)
+
+    def _part(self, crops: list[Tensor]) -> Tensor:
+        count = len(crops)
+        filled = crops + crops[:1] * (self.batch - count)
+        vectors = self.run(torch.stack(filled))[:count].float()
+        if vectors.dim() < 2 or vectors[0].numel() != vectors.shape[1]:
+            raise UserError(
+                f"{self.where}: expected an output of one embedding for each picture, found "
+                f"{' x '.join(map(str, vectors.shape))} numbers for {count}"
+            )
+        if not vectors.isfinite().all():
+            raise UserError(f"{self.where}: its embeddings are not finite")
+        return F.normalize(vectors.flatten(1))
+
+
+def read_crop_network(name: str, option: str, device: torch.device) -> CropNetwork:
+    """Read a re-id network of another program.
+
+    Args:
+        name: a file .onnx or .pt2 with its description beside it, or timm:NAME.
+        option: the config key or option that names it.
+
+    Raises:
+        UserError: if it is missing, damaged, or does not fit its description.
+    """
+    where = f"{option} {name}"
+    if name.startswith(TIMM):
+        return _timm(name.removeprefix(TIMM), where, device)
+    suffix, beside = Path(name).suffix, description_of(name)
+    if suffix not in (".onnx", *PROGRAMS):
+        raise UserError(
+            f"{where}: expected a checkpoint of this project, an .onnx file, a program of "
+            "torch.export (.pt2) or timm:NAME"
+        )
+    digest = file_digest(name, option)
+    values = read_fields(beside, FIELDS | OUTPUT, where)
+    load = _onnx if suffix == ".onnx" else _program
+    run, shape = load(name, option, values["output"], device)
+    prepare = preparation_of(values)
+    batch = check_input(str(beside), shape, prepare.size)
+    return CropNetwork(where, f"{digest} {prepare} {values['output']}", prepare, run, batch, device)
+
+
+def picked(outputs: dict[Any, Any], output: str | int | None, where: str) -> Any:
+    """The output of that name or number; the only one for None.
+
+    Raises:
+        UserError: if there is no such output, or if there are several and none is named.
+    """
+    names = list(outputs)
+    if isinstance(output, int) and output not in outputs and 0 <= output < len(names):
+        output = names[output]
+    if output is None and len(names) == 1:
+        return outputs[names[0]]
+    if output not in outputs:
+        found = "several: " if output is None else f"{output!r}, and there are "
+        raise UserError(
+            f"{where}: output: expected one of the network's outputs, found "
+            f"{found}{first_of(map(str, names), 9)}"
+        )
+    return outputs[output]
+
+
+def _onnx(
+    name: str, option: str, output: str | int | None, device: torch.device
+) -> tuple[Callable[[Tensor], Tensor], list]:
+    """The function in an ONNX file, and the shape of its input."""
+    with open_file(name, option) as file, content_of(f"{option} {name}", "an ONNX file"):
+        data = file.read()
+    session = onnx_session(data, device, f"{option} {name}")
+    inputs = session.get_inputs()
+    if len(inputs) != 1:
+        raise UserError(
+            f"{option} {name}: expected a network with one input, found "
+            f"{first_of(one.name for one in inputs)}"
+        )
+    outputs = {one.name: one.name for one in session.get_outputs()}
+    wanted = picked(outputs, output, str(description_of(name)))
+
+    def run(pictures: Tensor) -> Tensor:
+        feed = {inputs[0].name: pictures.cpu().numpy()}
+        return torch.from_numpy(session.run([wanted], feed)[0])
+
+    return run, inputs[0].shape
+
+
+def _program(
+    name: str, option: str, output: str | int | None, device: torch.device
+) -> tuple[Callable[[Tensor], Tensor], list]:
+    """The function in a torch.export program, and the shape of its input."""
+    open_file(name, option).close()
+    with content_of(f"{option} {name}", "a program of torch.export"):
+        program = torch.export.load(name)
+        module = program.module().to(device)
+    users = set(program.graph_signature.user_inputs)
+    inputs = [node.meta["val"] for node in program.graph.nodes if node.name in users]
+    if len(inputs) != 1:
+        raise UserError(f"{option} {name}: expected a network with one input, found {len(inputs)}")
+
+    @torch.no_grad()
+    def run(pictures: Tensor) -> Tensor:
+        found = module(pictures.to(device))
+        if isinstance(found, Tensor):
+            found = [found]
+        named = found if isinstance(found, dict) else dict(enumerate(found))
+        return picked(named, output, str(description_of(name))).cpu()
+
+    return run, list(inputs[0].shape)
+
+
+def _timm(name: str, where: str, device: torch.device) -> CropNetwork:
+    """The features before the classifier of a network of timm, with its pretrained weights."""
+    timm = optional("timm", where, REQUIREMENTS_TIMM)
+    net = timm_model(where, name, num_classes=0).to(device)
+    data = timm.data.resolve_model_data_config(net)
+    prepare = Preparation(tuple(data["input_size"][1:]), "rgb", data["mean"], data["std"])
+
+    @torch.no_grad()
+    def run(pictures: Tensor) -> Tensor:
+        return net(pictures).cpu()
+
+    return CropNetwork(
+        where, f"{state_digest(net.state_dict())} {prepare}", prepare, run, 0, device
+    )
+
+
+def timm_model(where: str, name: str, **options: Any) -> nn.Module:
+    """A pretrained network of timm in eval mode.
+
+    Raises:
+        UserError: if it does not exist, or its weights cannot be downloaded.
+    """
+    timm = optional("timm", where, REQUIREMENTS_TIMM)
+    try:
+        with redirect_stderr(io.StringIO()):  # retries of the download
+            return timm.create_model(name, pretrained=True, **options).eval()
+    except (
+        Exception
+    ) as error:  # of names, of the network, of files, as many kinds as there are hubs
+        raise UserError(f"{where}: cannot be created ({reason_of(error)})") from None

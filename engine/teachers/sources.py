@@ -1,0 +1,129 @@
+"""What is cached of a teacher: numbers of each annotated box and of each picture."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from engine.checkpoint import Checkpoint
+from engine.onnx_net import INPUTS, OUTPUTS, onnx_session
+from engine.onnx_net import SUFFIX as ONNX
+from engine.teachers.choice import REID_TEACHER, TIMM
+from engine.teachers.networks import read_crop_network
+from models.cached_teacher import outputs_on
+from models.search_net import SearchNet
+from utils.files import content_of, open_file
+
+
+class Embedder(Protocol):
+    """A network, of this project or of another one, that embeds boxes of images."""
+
+    def embed(self, images: list[Tensor], boxes: list[Tensor]) -> list[Tensor]:
+        """Unit embeddings [n_i, D] of the boxes [n_i, 4] of each image [3, H, W] uint8."""
+
+
+class Source(Protocol):
+    """A teacher as the cache sees it.
+
+    Attributes:
+        digest: of everything that the numbers depend on, but for picture and boxes.
+        box_length: how many numbers a box and its mirror image have each.
+        picture_length: how many numbers a picture has.
+    """
+
+    digest: str
+    box_length: int
+    picture_length: int
+
+    def compute(self, images: list[Tensor], boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Compute the numbers of a picture and its mirror image.
+
+        Args:
+            images: both, [3, H, W] uint8.
+            boxes: [n, 4] in each, in pixels.
+
+        Returns:
+            Of the boxes [n, 2, box_length], and of the picture [picture_length].
+        """
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """The embeddings of a re-id teacher."""
+
+    net: Embedder
+    digest: str
+    box_length: int
+    picture_length: int = 0
+
+    def compute(self, images: list[Tensor], boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """See Source."""
+        pair = self.net.embed(images, boxes)
+        return torch.stack([one.cpu() for one in pair], 1), torch.zeros(0)
+
+
+@dataclass(frozen=True)
+class OwnTeacher:
+    """The embeddings, the class logits, and the logits of background boxes of a checkpoint of this
+    project. regions: how many of these boxes."""
+
+    net: SearchNet
+    weights: str
+    regions: int
+
+    @cached_property
+    def digest(self) -> str:
+        """See Source."""
+        sizes = self.net.transform.min_size, self.net.transform.max_size
+        return f"{self.weights} {sizes} {self.regions}"
+
+    @property
+    def box_length(self) -> int:
+        """See Source."""
+        return int(self.net.oim.dim) + 2
+
+    @property
+    def picture_length(self) -> int:
+        """See Source."""
+        return self.regions * (4 + 2 + 2)
+
+    def compute(self, images: list[Tensor], boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """See Source."""
+        embeddings, logits, shares, background = outputs_on(self.net, images, boxes, self.regions)
+        people = [torch.cat(pair, 1) for pair in zip(embeddings, logits)]
+        numbers = [shares, *background]
+        return torch.stack(people, 1).cpu(), torch.cat([n.flatten() for n in numbers]).cpu()
+
+
+def read_reid_teacher(name: str, device: torch.device) -> Embeddings:
+    """Read a value of DISTILLER.REID_TEACHER: a network of this project as a checkpoint, weights or
+    an ONNX file, or a network of another program.
+
+    Raises:
+        UserError: if it is missing, damaged, or does not fit its description.
+    """
+    if not name.startswith(TIMM) and (
+        Path(name).suffix in (".pth", ".safetensors") or _is_own_graph(name, device)
+    ):
+        checkpoint = Checkpoint.read(name, REID_TEACHER)
+        net = checkpoint.network(checkpoint.cfg, device)
+        length = checkpoint.cfg.MODEL.EMBEDDING_SIZE
+        return Embeddings(net, checkpoint.digest, length)
+    network = read_crop_network(name, REID_TEACHER, device)
+    return Embeddings(network, network.digest, network.length())
+
+
+def _is_own_graph(name: str, device: torch.device) -> bool:
+    """Whether a file is an ONNX file that tools.export_onnx wrote."""
+    if Path(name).suffix != ONNX:
+        return False
+    with (
+        open_file(name, REID_TEACHER) as file,
+        content_of(f"{REID_TEACHER} {name}", "an ONNX file"),
+    ):
+        session = onnx_session(file.read(), device, f"{REID_TEACHER} {name}")
+    found = [one.name for one in (*session.get_inputs(), *session.get_outputs())]
+    return found == [*INPUTS, *OUTPUTS]

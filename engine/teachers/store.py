@@ -1,0 +1,70 @@
+"""The file of cached outputs: numbers by key, in SQLite, shared by runs and by ranks."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from utils.errors import UserError
+from utils.files import make_folder
+
+APPLICATION = 0x44445053  # in the header of the file
+PATIENCE = 600  # seconds to wait for the writes of other ranks
+CHUNK = 500  # keys in one statement
+
+
+class Store:
+    """An open file. `option` names it in messages.
+
+    Raises:
+        UserError: if it cannot be opened or created, or is another program's.
+    """
+
+    def __init__(self, path: Path, option: str):
+        self.where = f"{option} {path}"
+        make_folder(path.parent, option)
+        with self._errors():
+            self.db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
+            (found,) = self.db.execute("PRAGMA application_id").fetchone()
+            if not found and not self.db.execute("SELECT * FROM sqlite_master").fetchall():
+                self.db.execute(f"PRAGMA application_id = {APPLICATION}")
+            elif found != APPLICATION:
+                raise UserError(f"{self.where}: expected a cache of teachers, found another file")
+            self.db.execute(
+                "CREATE TABLE IF NOT EXISTS outputs (key BLOB PRIMARY KEY, numbers BLOB NOT NULL) "
+                "WITHOUT ROWID"
+            )
+
+    def close(self) -> None:
+        self.db.close()
+
+    def missing(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Those of the keys that have no numbers."""
+        return set(keys) - {key for key, _ in self._rows(keys, "key, 0")}
+
+    def get(self, keys: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """The keys that are there, and their numbers."""
+        return self._rows(keys, "key, numbers")
+
+    def put(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        """Add or replace numbers, all of them or none."""
+        with self._errors():
+            self.db.execute("BEGIN IMMEDIATE")
+            self.db.executemany("INSERT OR REPLACE INTO outputs VALUES (?, ?)", rows)
+            self.db.execute("COMMIT")
+
+    def _rows(self, keys: Sequence[bytes], columns: str) -> Iterator[tuple]:
+        for start in range(0, len(keys), CHUNK):
+            part = keys[start : start + CHUNK]
+            marks = ", ".join("?" * len(part))
+            with self._errors():
+                yield from self.db.execute(
+                    f"SELECT {columns} FROM outputs WHERE key IN ({marks})", part
+                ).fetchall()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise UserError(f"{self.where}: cannot be used as a cache ({error})") from None

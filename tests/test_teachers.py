@@ -1,0 +1,360 @@
+"""Teachers whose outputs are computed once: foreign re-id networks and own checkpoints."""
+
+import shutil
+import sqlite3
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+
+import train_ddps
+from configs.defaults import load_cfg
+from datasets import load_dataset
+from datasets.loaders import SceneDataset, mirrored
+from engine.teachers import tables
+from engine.teachers.networks import read_crop_network
+from engine.teachers.sources import OwnTeacher
+from engine.training.inputs import describe_files
+from models.build import build_net
+from tests.tiny import pairs
+from tests.training import Run, make_data, run_ranks, same
+from utils.errors import UserError
+from utils.files import save_file
+
+CPU = torch.device("cpu")
+CACHED = {
+    "DISTILLER.CD.CACHED": True,
+    "DISTILLER.LD.CACHED": True,
+    "DISTILLER.LD.CACHED_REGIONS": 12,
+}
+DESCRIPTION = "size: [32, 16]\nmean: [0.4, 0.5, 0.6]\ndeviation: [0.2, 0.3, 0.4]\n"
+
+
+class Crops(nn.Module):
+    """A small re-id network."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 5, stride=4)
+
+    def forward(self, pictures):
+        return self.conv(pictures).mean((2, 3))
+
+
+class Two(Crops):
+    def forward(self, pictures):
+        return super().forward(pictures), self.conv(pictures)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """Data, a config, a checkpoint of a teacher, and re-id networks."""
+    folder = tmp_path_factory.mktemp("teachers")
+    root = make_data(folder)
+    cfg = config(folder)
+    torch.manual_seed(0)
+    net = build_net(cfg, load_dataset("CUHK-SYSU", str(root)).num_pids)
+    net.oim.lut.copy_(F.normalize(torch.randn_like(net.oim.lut)))
+    save_file({"model": net.state_dict(), "config": cfg.dump()}, folder / "teacher.pth")
+    for name, module in {"crops": Crops(), "two": Two()}.items():
+        export(module, folder / f"{name}.onnx")
+        (folder / f"{name}.yaml").write_text(DESCRIPTION)
+    return folder
+
+
+def export(module: nn.Module, path: Path) -> None:
+    """Write a network as .onnx for any number of pictures, or as .pt2 for two at once."""
+    example = torch.zeros(2, 3, 32, 16)
+    if path.suffix == ".pt2":
+        torch.export.save(torch.export.export(module.eval(), (example,)), path)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the older exporter takes a fraction of the time
+        torch.onnx.export(
+            module.eval(),
+            (example,),
+            path,
+            dynamo=False,
+            input_names=["pictures"],
+            output_names=["embeddings", "maps"][: 2 if isinstance(module, Two) else 1],
+            dynamic_axes={"pictures": {0: "n"}},
+        )
+
+
+def config(folder: Path, **values):
+    own = {
+        "INPUT.DATA_ROOT": folder / "data/CUHK-SYSU",
+        "OUTPUT_DIR": folder / "run",
+        "DISTILLER.CACHE_FILE": folder / "cache.sqlite",
+        "DISTILLER.TEACHER_CKPT": folder / "teacher.pth",
+    }
+    return load_cfg(folder / "tiny.yaml", pairs(own | values))
+
+
+def distiller(cfg):
+    dataset = load_dataset("CUHK-SYSU", cfg.INPUT.DATA_ROOT)
+    torch.manual_seed(1)
+    return train_ddps.build(cfg, dataset, CPU)[0].train(), dataset
+
+
+def a_batch(dataset, turned: bool):
+    """The first scenes with people, as they are or mirrored."""
+    data = SceneDataset(dataset.train)
+    pairs = [data[i] for i, scene in enumerate(dataset.train) if len(scene.boxes)][:2]
+    pairs = [mirrored(*pair) for pair in pairs] if turned else pairs
+    return [list(part) for part in zip(*pairs)]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_cached_outputs_are_those_of_the_network(base, turned):
+    """Embeddings and logits of the annotated boxes, logits of the background boxes."""
+    values = {"DISTILLER.TERMS": "['ld','cd']"}
+    cached, dataset = distiller(config(base, **CACHED, **values))
+    live, _ = distiller(config(base, **values))
+    student = live.student.forward_train(*a_batch(dataset, turned))
+    student.people.boxes = [target["boxes"] for target in student.targets]
+    student.people.labels = [target["labels"] for target in student.targets]
+    with torch.no_grad():
+        found = cached.teacher.forward_teacher(student)
+        student.proposals = found.proposals
+        expected = live.teacher.forward_teacher(student)
+    assert all(len(boxes) == 12 for boxes in found.proposals.boxes)
+    torch.testing.assert_close(found.embeddings, expected.embeddings, atol=2e-3, rtol=0)
+    torch.testing.assert_close(found.class_logits, expected.class_logits, atol=5e-3, rtol=0)
+    assert torch.equal(found.oim.lut, expected.oim.lut) and found.oim.lut.any()
+    assert cached.teacher.live is None
+
+
+@pytest.mark.parametrize("terms", ["['ld','cd']", "['dfd','kd','rkd']"])
+def test_terms_of_cached_teachers_train_the_student(base, terms):
+    model, dataset = distiller(config(base, **CACHED, **{"DISTILLER.TERMS": terms}))
+    assert (model.teacher.live is not None) == ("dfd" in terms)
+    out = model(*a_batch(dataset, False))
+    for name in model.terms:
+        model.zero_grad()
+        out.losses[name].backward(retain_graph=True)
+        assert any(p.grad is not None and p.grad.any() for p in model.student.parameters())
+
+
+@pytest.mark.slow
+def test_other_numbers_are_computed_once(base, tmp_path, monkeypatch):
+    """Not again for the same data; again for a changed picture, box or number of regions."""
+    computed = []
+    compute = OwnTeacher.compute
+
+    def counted(self, images, boxes):
+        computed.append(len(boxes[0]))
+        return compute(self, images, boxes)
+
+    monkeypatch.setattr(OwnTeacher, "compute", counted)
+    shutil.copytree(base / "data", tmp_path / "data")
+    shutil.copy(base / "tiny.yaml", tmp_path)
+    values = {"DISTILLER.TERMS": "['ld']", "DISTILLER.TEACHER_CKPT": base / "teacher.pth"}
+    cfg = config(tmp_path, **values, **{"DISTILLER.LD.CACHED": True})
+    _, dataset = distiller(cfg)
+    assert len(computed) == len(dataset.train)
+    distiller(cfg)
+    assert len(computed) == len(dataset.train)
+    Image.new("RGB", (112, 64), "red").save(dataset.train[3].path)
+    distiller(cfg)
+    assert len(computed) == len(dataset.train) + 1
+    with sqlite3.connect(tmp_path / "cache.sqlite") as db:  # as after a kill
+        db.execute("DELETE FROM outputs WHERE key IN (SELECT key FROM outputs LIMIT 1)")
+    distiller(cfg)
+    assert len(computed) == len(dataset.train) + 2
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_foreign_networks_embed_prepared_crops(base, tmp_path, suffix):
+    torch.manual_seed(2)
+    net, path = Crops().eval(), tmp_path / f"net{suffix}"
+    export(net, path)
+    (tmp_path / "net.yaml").write_text(DESCRIPTION + "colours: bgr\n")
+    image = torch.randint(0, 255, (3, 40, 60), dtype=torch.uint8)
+    boxes = torch.tensor([[10.0, 4, 26, 36], [0, 0, 16, 32], [20, 0, 36, 32]])
+    (found,) = read_crop_network(str(path), "KEY", CPU).embed([image], [boxes])
+    pixels = torch.stack([image[:, y : y + 32, x : x + 16] for x, y in [(10, 4), (0, 0), (20, 0)]])
+    mean, deviation = torch.tensor([[0.4, 0.5, 0.6], [0.2, 0.3, 0.4]])[..., None, None]
+    with torch.no_grad():
+        expected = F.normalize(net((pixels.flip(1) / 255 - mean) / deviation))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("form", ["correlation", "contrastive"])
+def test_foreign_teachers_train_a_student_of_another_length(base, form):
+    values = {"DISTILLER.TERMS": "['cd']", "DISTILLER.CD.FORM": form, "DISTILLER.TEACHER_CKPT": ""}
+    model, dataset = distiller(
+        config(base, **values, **{"DISTILLER.REID_TEACHER": base / "crops.onnx"})
+    )
+    out = model(*a_batch(dataset, True))
+    out.losses["cd"].backward()
+    assert out.losses["cd"] > 0 and all(p.grad.any() for p in model.terms.parameters())
+    rows = torch.cat([target["rows"] for target in a_batch(dataset, True)[1]])
+    table = model.teacher.embeddings[rows].float()
+    assert table.shape[1] == 6 and torch.allclose(table.norm(dim=1), torch.ones(1), atol=1e-2)
+    labels = torch.from_numpy(np.concatenate([scene.pids for scene in dataset.train]))
+    known = labels[labels <= dataset.num_pids].unique()
+    assert torch.equal(model.teacher.oim.lut.any(1).nonzero()[:, 0] + 1, known)
+
+
+def test_similarities_of_several_teachers_are_averaged(base):
+    names = [str(base / "crops.onnx"), str(base / "teacher.pth")]
+    values = {"DISTILLER.TERMS": "['cd']"}
+    both, one, two = (
+        distiller(config(base, **values, **{"DISTILLER.REID_TEACHER": value}))[0].teacher
+        for value in (names, *names)
+    )
+    similarity = [t.embeddings[:8].float() @ t.embeddings[:8].float().T for t in (both, one, two)]
+    mean = (similarity[1] + similarity[2]) / 2
+    torch.testing.assert_close(similarity[0], mean, atol=2e-3, rtol=0)
+    assert (both.embeddings[0].norm() - 1).abs() < 1e-2
+
+
+@pytest.mark.slow
+def test_networks_of_timm_embed_crops(monkeypatch):
+    timm = pytest.importorskip("timm")
+    create = timm.create_model
+    monkeypatch.setattr(
+        timm, "create_model", lambda name, pretrained, **options: create(name, **options)
+    )
+    image = torch.randint(0, 255, (3, 40, 60), dtype=torch.uint8)
+    net = read_crop_network("timm:mobilenetv3_small_050", "KEY", CPU)
+    (found,) = net.embed([image], [torch.tensor([[3.0, 3, 30, 40]])])
+    assert found.shape == (1, net.length()) and (found.norm() - 1).abs() < 1e-4
+    with pytest.raises(UserError, match="KEY timm:no_such_net: "):
+        read_crop_network("timm:no_such_net", "KEY", CPU)
+
+
+CD, LD = {"DISTILLER.TERMS": "['cd']"}, {"DISTILLER.TERMS": "['ld']"}
+REFUSED = {
+    "several outputs": ({"DISTILLER.REID_TEACHER": "two.onnx"}, CD, "", "two.yaml: output"),
+    "no such output": (
+        {"DISTILLER.REID_TEACHER": "two.onnx"},
+        CD,
+        DESCRIPTION + "output: vectors\n",
+        "output: .*'vectors'.*embeddings",
+    ),
+    "a map": (
+        {"DISTILLER.REID_TEACHER": "two.onnx"},
+        CD,
+        DESCRIPTION + "output: maps\n",
+        "two.onnx: expected an output of one embedding",
+    ),
+    "another size": (
+        {"DISTILLER.REID_TEACHER": "two.onnx"},
+        CD,
+        "size: [64, 32]\noutput: embeddings\n",
+        "two.yaml: size: .*32 x 16.*64 x 32",
+    ),
+    "an unknown key": ({"DISTILLER.REID_TEACHER": "two.onnx"}, CD, "sise: 3\n", "two.yaml: .sise"),
+    "no size": ({"DISTILLER.REID_TEACHER": "two.onnx"}, CD, "mean: [0, 0, 0]\n", "size: expected"),
+    "no file": ({"DISTILLER.REID_TEACHER": "none.onnx"}, CD, "", "none.onnx: no such file"),
+    "another kind": ({"DISTILLER.REID_TEACHER": "two.yaml"}, CD, "", "two.yaml: expected"),
+    "another database": (
+        {"DISTILLER.CACHE_FILE": "other.sqlite", "DISTILLER.LD.CACHED": True},
+        LD,
+        "",
+        "other.sqlite: expected a cache",
+    ),
+    "no database": (
+        {"DISTILLER.CACHE_FILE": "tiny.yaml", "DISTILLER.LD.CACHED": True},
+        LD,
+        "",
+        "tiny.yaml: cannot be used",
+    ),
+    "no term": ({"DISTILLER.CD.CACHED": True}, LD, "", "CD.CACHED: expected cd or rkd"),
+    "cropped": (
+        {"DISTILLER.LD.CACHED": True, "INPUT.AUGMENT": "['crop']"},
+        LD,
+        "",
+        "LD.CACHED True: expected whole",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_mistakes_are_one_line(base, tmp_path, case):
+    values, terms, description, message = REFUSED[case]
+    (tmp_path / "data").symlink_to(base / "data")
+    for file in base.glob("*.*"):
+        shutil.copy(file, tmp_path)
+    if description:
+        (tmp_path / "two.yaml").write_text(description)
+    with sqlite3.connect(tmp_path / "other.sqlite") as db:
+        db.execute("CREATE TABLE other (x)")
+    paths = {k: tmp_path / v if "." in str(v) else v for k, v in values.items()}
+    with pytest.raises(UserError, match=message) as error:
+        distiller(config(tmp_path, **terms, **paths))
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_description_is_named(base, tmp_path):
+    shutil.copy(base / "two.onnx", tmp_path)
+    with pytest.raises(UserError, match=r"two\.onnx: expected two\.yaml beside it"):
+        read_crop_network(str(tmp_path / "two.onnx"), "KEY", CPU)
+
+
+def test_inputs_name_the_teachers_that_are_read(base):
+    reid = {"DISTILLER.REID_TEACHER": [str(base / "crops.onnx"), "timm:resnet18"]}
+    assert list(describe_files(config(base, **CD, **reid))) == ["DISTILLER.REID_TEACHER"]
+    assert list(describe_files(config(base, **LD))) == ["DISTILLER.TEACHER_CKPT"]
+
+
+@pytest.mark.slow
+def test_two_ranks_share_a_cache(base, tmp_path):
+    """Both compute their pictures; the next run, of one rank, computes none."""
+    values = {
+        "DISTILLER.TEACHER_CKPT": base / "teacher.pth",
+        "DISTILLER.CACHE_FILE": tmp_path / "cache.sqlite",
+        "DISTILLER.TERMS": "['ld','cd']",
+        "INPUT.BATCH_SIZE_TRAIN": 2,
+        "SOLVER.MAX_EPOCHS": 1,
+        **CACHED,
+    }
+    runs = run_ranks(2, base, tmp_path / "two", *pairs(values), program="ddps")
+    assert [run.wait() for run in runs] == [0, 0], runs[0].text + runs[1].text
+    one = Run(base, tmp_path / "one", *pairs(values), program="ddps", sabotage=compute_nothing)
+    assert one.wait() == 0, one.text
+
+
+def compute_nothing() -> None:
+    def refuse(*_):
+        raise AssertionError("computed again")
+
+    OwnTeacher.compute = refuse
+
+
+@pytest.mark.slow
+def test_a_killed_cache_goes_on_and_a_run_resumes(base, tmp_path):
+    values = {
+        "DISTILLER.TEACHER_CKPT": base / "teacher.pth",
+        "DISTILLER.CACHE_FILE": tmp_path / "cache.sqlite",
+        "DISTILLER.TERMS": "['ld','cd']",
+        **CACHED,
+    }
+    killed = Run(base, tmp_path / "a", *pairs(values), program="ddps", sabotage=die_at_the_fifth)
+    assert killed.wait() == -9
+    with sqlite3.connect(tmp_path / "cache.sqlite") as db:
+        (kept,) = db.execute("SELECT COUNT(*) FROM outputs").fetchone()
+    assert kept > 0
+    for out in ("a", "b"):
+        run = Run(base, tmp_path / out, *pairs(values), program="ddps")
+        assert run.wait() == 0, run.text
+    first, second = (torch.load(tmp_path / out / "epoch_01.pth")["model"] for out in "ab")
+    assert same(first, second)
+
+
+def die_at_the_fifth() -> None:
+    from tests.training import die
+
+    put, calls = tables.Store.put, iter(range(1, 9))
+
+    def counted(self, rows):
+        die() if next(calls) == 5 else put(self, rows)
+
+    tables.Store.put = counted
