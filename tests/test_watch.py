@@ -172,19 +172,20 @@ def person(x: float, embedding: int = 0) -> Detections:
     ],
 )
 def test_who_continues_a_tracklet(gap: float, x: float, embedding: int, same: bool) -> None:
-    tracklets = Tracklets()
-    assert tracklets.link(0.0, person(0)) == [None]
-    tracklets.add(0.0, person(0), [7])
-    assert tracklets.link(gap, person(x, embedding)) == [7 if same else None]
+    for began in (0.0, SECONDS):
+        tracklets = Tracklets()
+        assert tracklets.link(began, person(0)) == [None]
+        tracklets.add(began, person(0), [7])
+        assert tracklets.link(began + gap, person(x, embedding)) == [7 if same else None]
 
 
 def test_who_was_out_of_sight_comes_back() -> None:
     tracklets = Tracklets()
-    tracklets.add(0.0, person(0), [7])
-    tracklets.add(1.5, person(200, 1), [8])
-    assert tracklets.link(1.9, person(10)) == [7]
-    tracklets.add(2.1, person(200, 1), [8])
-    assert tracklets.link(2.2, person(10)) == [None]
+    tracklets.add(SECONDS, person(0), [7])
+    tracklets.add(SECONDS + 1.5, person(200, 1), [8])
+    assert tracklets.link(SECONDS + 1.9, person(10)) == [7]
+    tracklets.add(SECONDS + 2.1, person(200, 1), [8])
+    assert tracklets.link(SECONDS + 2.2, person(10)) == [None]
 
 
 def test_half_a_line_of_a_killed_process_is_dropped(tmp_path: Path, capsys) -> None:

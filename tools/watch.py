@@ -19,13 +19,14 @@ from pathlib import Path
 
 from torch import Tensor
 
+from configs.defaults import get_cfg
+from configs.ranges import flatten
 from engine.cameras.alarms import Sender, Wanted
 from engine.cameras.recorder import Limits, Recorder
 from engine.cameras.sources import Camera, LiveCameras, name_cameras, recorded_rounds
 from engine.cameras.times import seconds_of
 from engine.cameras.watch import StatusLine, recording, watch, watched_for
 from engine.cameras.watcher import Watcher
-from engine.checkpoint import Checkpoint
 from engine.default_network import network_of
 from engine.index.gallery_index import index_folder
 from engine.index.local import LocalPeople, follow, writing
@@ -113,9 +114,9 @@ def parse_args() -> argparse.Namespace:
 
 def split(words: list[str]) -> tuple[list[str], list[str]]:
     """Separate sources from pairs KEY VALUE."""
-    sources, overrides, rest = [], [], iter(words)
+    keys, sources, overrides, rest = flatten(get_cfg()), [], [], iter(words)
     for word in rest:
-        if word.isupper() and not Path(word).exists():
+        if word in keys and not Path(word).exists():
             overrides += [word, *([value] if (value := next(rest, None)) is not None else [])]
         else:
             sources.append(word)
@@ -138,6 +139,8 @@ def check(args: argparse.Namespace, cameras: list[Camera]) -> None:
         raise UserError("--min-similarity nan: expected a number")
     if args.post and not (is_address(args.post) and args.post.lower().startswith("http")):
         raise UserError("--post: expected an address that begins with http:// or https://")
+    if args.recorded:
+        seconds_of(args.recorded)
     live = [camera.name for camera in cameras if is_stream(camera.source)]
     if args.recorded and live:
         raise UserError(f"--recorded: expected files only, found the camera {live[0]}")
@@ -208,10 +211,10 @@ def main() -> None:
     args = parse_args()
     cameras = name_cameras([*args.name, *args.sources])
     check(args, cameras)
-    if args.recorded:
-        seconds_of(args.recorded)
     cfg, checkpoint = network_of(args.cfg, args.ckpt, args.overrides)
-    searcher, args.min_similarity = load(args, cfg, checkpoint)
+    if args.watch_for:
+        args.min_similarity = min_similarity_of(args, checkpoint)
+    searcher = Searcher.load(cfg, checkpoint)
     del checkpoint  # the network has its own copy of the weights
     keep_freed_memory(searcher.device.type)
     signals = Signals()
@@ -220,12 +223,6 @@ def main() -> None:
     print(f"{frames} frames seen", file=sys.stderr)
     if signals.number:
         raise Stopped(signals.number, "what was seen is in the index")
-
-
-def load(args: argparse.Namespace, cfg, checkpoint: Checkpoint) -> tuple[Searcher, float | None]:
-    """Return the network, and the similarity of an alarm if people are watched for."""
-    least = min_similarity_of(args, checkpoint) if args.watch_for else None
-    return Searcher.load(cfg, checkpoint), least
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from threading import Lock
 
 
 class WallClock:
@@ -22,12 +23,14 @@ class WallClock:
     ):
         self._wall, self._steady = wall, steady
         self._latest, self._at = after, steady()
+        self._lock = Lock()
 
     def now(self) -> float:
-        wall, steady = self._wall(), self._steady()
-        self._latest = max(wall, self._latest + steady - self._at)
-        self._at = steady
-        return self._latest
+        with self._lock:
+            wall, steady = self._wall(), self._steady()
+            self._latest = max(wall, self._latest + steady - self._at)
+            self._at = steady
+            return self._latest
 
     def ahead(self) -> float:
         """Return by how many seconds this clock is ahead of the machine's."""

@@ -13,7 +13,7 @@ from models.outputs import Detections
 MIN_IOU = 0.1  # of a person's boxes in two samples; low, since people move between samples
 MIN_SIMILARITY = 0.5  # inner product of the unit embeddings
 MEMORY = 2.0  # seconds after which a person who was not seen starts a new tracklet
-SPEED = 1.0  # heights of their box that a person moves in a second, at most
+SPEED = 2.0  # heights of their box that a person moves in a second, at most: running
 
 
 class Tracklets:
@@ -53,7 +53,8 @@ class Tracklets:
         kept = torch.tensor(others, dtype=torch.bool) & (self.times >= time - MEMORY)
         before = self.people[kept]
         self.numbers = [n for n, keep in zip(self.numbers, kept.tolist()) if keep] + list(numbers)
-        self.times = torch.cat([self.times[kept], torch.full((len(numbers),), time).double()])
+        added = torch.full((len(numbers),), time, dtype=torch.float64)  # seconds since 1970 need it
+        self.times = torch.cat([self.times[kept], added])
         self.people = Detections(
             torch.cat([before.boxes, now.boxes]),
             torch.cat([before.scores, now.scores]),
