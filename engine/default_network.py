@@ -27,7 +27,7 @@ def add_network_options(parser: ArgumentParser) -> None:
     )
 
 
-def split_overrides(words: Sequence[str]) -> tuple[list[Path], list[str]]:
+def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Separate sources from pairs KEY VALUE.
 
     A file or folder that has the name of a config key is a source.
@@ -43,7 +43,7 @@ def split_overrides(words: Sequence[str]) -> tuple[list[Path], list[str]]:
         elif not word.strip():
             raise UserError(f"SOURCE: expected a path, found {word!r}")
         else:
-            sources.append(Path(word))
+            sources.append(word)
     return sources, overrides
 
 

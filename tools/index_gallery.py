@@ -71,7 +71,8 @@ def parse_args() -> argparse.Namespace:
         help="pictures, videos and folders; also config values as KEY VALUE: DEVICE cpu",
     )
     args = parser.parse_intermixed_args()
-    args.sources, args.overrides = split_overrides(args.sources)
+    sources, args.overrides = split_overrides(args.sources)
+    args.sources = [Path(source) for source in sources]
     return args
 
 

@@ -52,13 +52,13 @@ def parse_args() -> argparse.Namespace:
         type=float,
         default=SIMILAR,
         metavar="S",
-        help="mean similarity from which on boxes are one person's (default: %(default)s)",
+        help="minimum mean similarity of the boxes of one person (default: %(default)s)",
     )
     add(
         "--address",
         default="/data/local-files/?d=",
         metavar="TEXT",
-        help="Label Studio: what stands before an image's name (default: %(default)s)",
+        help="Label Studio: prefix of an image's name (default: %(default)s)",
     )
     add("--truth", type=Path, metavar="FILE", help="annotations of the images, to compare with")
     add(
@@ -69,7 +69,8 @@ def parse_args() -> argparse.Namespace:
         help="with --truth: overlap from which a box needs no correction (default: %(default)s)",
     )
     args = parser.parse_intermixed_args()
-    args.sources, args.overrides = split_overrides(args.sources)
+    sources, args.overrides = split_overrides(args.sources)
+    args.sources = [Path(source) for source in sources]
     check(args)
     return args
 

@@ -19,15 +19,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from configs.defaults import get_cfg
-from configs.ranges import flatten
 from engine.cameras.alarms import Sender, Wanted
 from engine.cameras.recorder import Limits, Recorder
 from engine.cameras.sources import Camera, LiveCameras, name_cameras, recorded_rounds
 from engine.cameras.times import seconds_of
 from engine.cameras.watch import StatusLine, recording, watch, watched_for
 from engine.cameras.watcher import Watcher
-from engine.default_network import network_of
+from engine.default_network import add_network_options, network_of, split_overrides
 from engine.index.gallery_index import index_folder
 from engine.index.local import LocalPeople, follow, writing
 from engine.index.records import camera_path
@@ -47,12 +45,7 @@ from utils.wall_clock import WallClock
 def parse_args() -> argparse.Namespace:
     parser = program_parser(__doc__)
     add = parser.add_argument
-    add("--cfg", metavar="FILE", help="YAML config (default: the one in --ckpt)")
-    add(
-        "--ckpt",
-        metavar="FILE",
-        help="its checkpoint (default: weights/person_search_small.safetensors, if it exists)",
-    )
+    add_network_options(parser)
     add("--index", required=True, type=index_folder, metavar="FOLDER", help="the index")
     add(
         "--name",
@@ -108,19 +101,8 @@ def parse_args() -> argparse.Namespace:
         help="SOURCE or NAME=SOURCE; also config values as KEY VALUE: DEVICE cpu",
     )
     args = parser.parse_intermixed_args()
-    args.sources, args.overrides = split(args.sources)
+    args.sources, args.overrides = split_overrides(args.sources)
     return args
-
-
-def split(words: list[str]) -> tuple[list[str], list[str]]:
-    """Separate sources from pairs KEY VALUE."""
-    keys, sources, overrides, rest = flatten(get_cfg()), [], [], iter(words)
-    for word in rest:
-        if word in keys and not Path(word).exists():
-            overrides += [word, *([value] if (value := next(rest, None)) is not None else [])]
-        else:
-            sources.append(word)
-    return sources, overrides
 
 
 def check(args: argparse.Namespace, cameras: list[Camera]) -> None:
