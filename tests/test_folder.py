@@ -168,7 +168,7 @@ def test_a_checkpoint_that_cannot_be_read_is_not_treated_as_damaged(base, tmp_pa
     out = killed(base, tmp_path / "out")
     before = content(out)
     run = Run(base, out, "--resume", sabotage=Refuse(number))
-    refused(run, "epoch_01_step_000002.pth: ", os.strerror(number))
+    refused(run, "epoch_01_step_000002.pth: ")
     assert content(out) == before
 
 
