@@ -145,7 +145,7 @@ def augment(
 
 
 def select(target: Target, keep: Tensor) -> Target:
-    """The target with the boxes that a mask [n] selects."""
+    """Return the target with the boxes that a mask [n] selects."""
     return {key: value[keep] if value.dim() else value for key, value in target.items()}
 
 

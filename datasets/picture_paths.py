@@ -1,4 +1,4 @@
-"""Where the pictures of a file of annotations lie, however a tool writes their names."""
+"""The paths of the images of an annotation file, in the spellings of different tools."""
 
 import os
 from urllib.parse import unquote

@@ -1,4 +1,4 @@
-"""What a program does before its imports, which take seconds: a signal then ends it at once."""
+"""Signal handling before a program's imports, which take seconds: a signal then ends it at once."""
 
 import os
 import signal

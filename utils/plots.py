@@ -18,7 +18,7 @@ def save(figure: Figure, path: Path) -> None:
 
 @contextmanager
 def _axes(path: Path, title: str, x_label: str) -> Iterator[Axes]:
-    """Axes in per cent; the figure is written when the block ends."""
+    """Open a figure with axes in per cent, which is written when the block ends."""
     figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     yield axes

@@ -22,7 +22,7 @@ class Clock:
         self._latest: int | None = None  # presentation time
 
     def place(self, packet: Any) -> bool:
-        """Change the packet's pts and dts, as far as it has them. Return whether it goes back."""
+        """Change the packet's pts and dts, if it has them; return True if its time goes back."""
         back = False
         if packet.pts is not None:
             if self._latest is not None:

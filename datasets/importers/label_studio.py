@@ -61,7 +61,7 @@ def delimiter_of(text: str) -> str:
 
 
 def read_table(path: Path, text: str, options: Options) -> list[Labels]:
-    """Return a CSV or TSV: JSON_MIN's tasks, with JSON in the cells."""
+    """Read a CSV or TSV file: tasks as in JSON_MIN, with JSON in the cells."""
     csv.field_size_limit(1 << 30)
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text))
     return read(path, [{key: value_of(cell) for key, cell in row.items()} for row in rows], options)
@@ -171,7 +171,7 @@ def label_of(value: dict) -> str:
 
 
 def note_of(value: dict) -> str | None:
-    """Return the identity in the notes of a region, which belong to no field."""
+    """Return the identity in the notes of a region; notes belong to no field."""
     notes = lookup(value, "meta.text")
     return identity(" ".join(map(str, notes))) if isinstance(notes, list) else None
 

@@ -39,7 +39,8 @@ def _read(volume: np.ndarray, voxels: np.ndarray) -> np.ndarray:
 
 
 def scatter(*cells: np.ndarray) -> np.ndarray:
-    """Return a random number in 0..1 for every cell, from its whole coordinates [n] each."""
+    """Return a random number in 0..1 for each cell, given by its whole-numbered coordinates, [n]
+    each."""
     primes = (73856093, 19349663, 83492791)
     mixed = np.zeros(len(cells[0]), np.uint32)
     for cell, prime in zip(cells, primes):

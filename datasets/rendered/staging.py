@@ -135,8 +135,10 @@ def _from(place: Place, count: int) -> np.ndarray:
 def place_people(
     moment: Moment, site: Site, cameras: list[Camera], focus, seed: int, rng: np.random.Generator
 ) -> list[Staged]:
-    """Return everyone of a moment for whom there is room, apart from each other, things and
-    cameras."""
+    """Place the people of a moment apart from each other, from things and from cameras.
+
+    People for whom there is no room are left out.
+    """
     taken: list[tuple[float, float, float]] = []
     staged = []
     for number, identity in enumerate(moment.people):
