@@ -15,9 +15,13 @@ NO_PERSON = "another label than person"
 
 @dataclass(frozen=True)
 class Options:
-    """What a user chose. person_key: the name under which a tool keeps identities, if it is none
-    of the usual ones; labels: the names of the labels that are people; none: see `people_names`;
-    min_visibility, of 0 to 1, where a form has it."""
+    """The options of a user.
+
+    Attributes:
+        person_key: name under which a tool stores identities, if it is not a usual one.
+        labels: names of the labels that are people; empty: see `people_names`.
+        min_visibility: minimum visible share of a person, 0 to 1, in forms that contain it.
+    """
 
     person_key: str = ""
     labels: Sequence[str] = ()

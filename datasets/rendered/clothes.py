@@ -24,8 +24,10 @@ HAIRLINE = (  # depth (z) of the head and the height where hair ends there
 
 @dataclass(frozen=True)
 class Piece:
-    """One surface of an outfit, as it lies on the body whatever the pose. Its points lie on edges
-    of the body's mesh, `share` of the way from `start` to `end`."""
+    """One surface of an outfit, defined on the body's mesh and therefore valid in every pose.
+
+    Its points lie on edges of the mesh, `share` of the way from `start` to `end`.
+    """
 
     start: np.ndarray  # [n] vertices of the body
     end: np.ndarray  # [n]

@@ -94,7 +94,7 @@ def _standing(pose: Pose, rng: np.random.Generator) -> None:
 
 
 def _holding(pose: Pose, rng: np.random.Generator) -> None:
-    """One hand, or both, before the chest: a phone, a cup."""
+    """One hand or both before the chest, as with a phone or a cup."""
     both = rng.random() < 0.35
     chosen = SIDES if both else (SIDES[int(rng.integers(2))],)
     for side, sign in chosen:

@@ -15,7 +15,7 @@ Maker = Callable[[np.random.Generator], list[Mesh]]
 
 @dataclass
 class Site:
-    """Grows as a place is built."""
+    """The objects of a place; `put` adds them."""
 
     rng: np.random.Generator
     area: Area  # where people walk
