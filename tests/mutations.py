@@ -58,7 +58,7 @@ MUTATIONS = [
         "",
         FILES,
     ),
-    Mutation("no fsync", "utils/files.py", "            os.fsync(file.fileno())\n", "", FILES),
+    Mutation("no fsync", "utils/files.py", "                os.fsync(file.fileno())\n", "", FILES),
     Mutation(
         "weights_only=False", "utils/files.py", "weights_only=True", "weights_only=False", FILES
     ),
@@ -132,8 +132,8 @@ MUTATIONS = [
     Mutation(
         "boxes of mirrored images not mirrored",
         "datasets/loaders.py",
-        "[width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1",
-        "[boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 3]], 1",
+        "[width - right, top, width - left, bottom], 1",
+        "[left, top, right, bottom], 1",
         DATA,
     ),
     Mutation(
