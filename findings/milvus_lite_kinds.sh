@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # milvus-lite 3.2.2 (with pymilvus 3.0.2): create_index accepts the kind IVF_PQ and describe_index
-# reports it as finished, but the index is never built: a new process cannot load the collection,
-# whose message names the supported kinds (the failure is only logged). HNSW works. The description of a collection is lost at once.
+# reports it as finished, but the index is never built, which is only logged: a new process cannot
+# load the collection. HNSW works. The description of a collection is lost at once.
 #
 # Output seen (Linux x86_64, Python 3.11):
 #   IVF_PQ: Finished, description ''; after a new start it cannot be loaded
