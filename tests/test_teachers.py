@@ -23,6 +23,8 @@ from engine.training.inputs import describe_files
 from models.build import build_net
 from tests.tiny import pairs
 from tests.training import Run, make_data, run_ranks, same
+from tools.experiments import records, rows
+from tools.experiments.runs import teachers_of
 from utils.errors import UserError
 from utils.files import save_file
 
@@ -303,6 +305,18 @@ def test_inputs_name_the_teachers_that_are_read(base):
     reid = {"DISTILLER.REID_TEACHER": [str(base / "crops.onnx"), "timm:resnet18"]}
     assert list(describe_files(config(base, **CD, **reid))) == ["DISTILLER.REID_TEACHER"]
     assert list(describe_files(config(base, **LD))) == ["DISTILLER.TEACHER_CKPT"]
+
+
+def test_rows_of_cached_teachers_name_files_of_the_benchmark():
+    made = {records.checkpoint_of(one.run()) for one in (*rows.TEACHERS, rows.SECOND_TEACHER)}
+    for row in rows.CACHED.values():
+        run = row.run(1)
+        files = [path for _, path in teachers_of(run.cfg)]
+        assert files and {str(Path(path).with_suffix(".pth")) for path in files} <= made
+        assert row.key not in rows.ROWS and not rows.ROWS[row.base].run(1).terms
+        assert run.cfg.SOLVER.MAX_EPOCHS == rows.ROWS[row.base].run(1).cfg.SOLVER.MAX_EPOCHS
+    folders = {str(row.run(seed).folder) for row in rows.CACHED.values() for seed in rows.SEEDS}
+    assert len(folders) == len(rows.CACHED) * len(rows.SEEDS)
 
 
 @pytest.mark.slow

@@ -23,16 +23,21 @@ from multiprocessing import get_context
 
 import torch
 from tabulate import tabulate
+from torch.nn.functional import normalize
 from torch.utils.flop_counter import FlopCounterMode
 from yacs.config import CfgNode
 
 from configs.defaults import load_cfg
 from engine.device import choose_device, precision_of
+from engine.teachers.choice import cached_reads
 from engine.training.batching import Batching
 from engine.training.generators import seed_everything
 from engine.training.train_step import TrainStep
 from models import reference
 from models.build import build_distiller, build_net, reference_sizes
+from models.cached_teacher import CachedEmbeddings, CachedLogits, CachedTeacher
+from models.distill import reads_of
+from models.search_net import SearchNet
 from tools.measure.machine import describe_machine, matmul_flops, peak_memory
 from utils.arguments import positive, program_parser
 from utils.errors import UserError, no_memory, run_main
@@ -80,8 +85,13 @@ def make_batch(cfg, images: int, device: torch.device) -> tuple[list, list]:
         dim=1,
     )
     targets = [
-        {"boxes": boxes.to(device), "labels": torch.arange(1, PEOPLE + 1, device=device)}
-        for _ in range(images)
+        {
+            "boxes": boxes.to(device),
+            "labels": torch.arange(1, PEOPLE + 1, device=device),
+            "rows": 2 * torch.arange(PEOPLE * i, PEOPLE * (i + 1), device=device),
+            "picture": torch.tensor(2 * i, device=device),
+        }
+        for i in range(images)
     ]
     return [torch.rand(3, height, width, device=device) for _ in range(images)], targets
 
@@ -134,12 +144,33 @@ def fast_step(cfg: CfgNode, teacher_cfg: CfgNode | None) -> Callable[[], object]
     net = model = build_net(cfg, IDENTITIES).to(_device)
     if teacher_cfg:
         teacher = build_net(teacher_cfg, IDENTITIES).to(_device)
+        if cached_reads(cfg):
+            teacher = random_cache(cfg, teacher)
         precision = precision_of("DISTILLER.TEACHER_AMP", cfg.DISTILLER.TEACHER_AMP)
         model = build_distiller(cfg, net, teacher, teacher_cfg, precision).to(_device)
     train_step = TrainStep(cfg, model.train(), net, _device)
     batching = Batching.of(cfg)
     parts = batching.parts(*make_batch(cfg, batching.size, _device), batching.size)
     return partial(train_step.step, parts, 1e-4, "a benchmark")
+
+
+def random_cache(cfg: CfgNode, teacher: SearchNet) -> CachedTeacher:
+    """Return a teacher of random cached outputs, whose tables are as long as those of one batch."""
+    images, count = cfg.INPUT.BATCH_SIZE_TRAIN, cfg.DISTILLER.LD.CACHED_REGIONS
+    rows, cached = 2 * images * PEOPLE, cached_reads(cfg)
+    corners = torch.rand(images, count, 4) / 2
+    embeddings = normalize(torch.randn(rows, teacher.oim.dim)).half()
+    return CachedTeacher(
+        CachedEmbeddings(embeddings, teacher.oim) if "embeddings" in cached else None,
+        CachedLogits(
+            torch.randn(rows, 2),
+            corners + corners.new_tensor([0, 0, 0.5, 0.5]),
+            torch.randn(2 * images, count, 2),
+        )
+        if "class_logits" in cached
+        else None,
+        teacher if reads_of(cfg.DISTILLER.TERMS) - cached else None,
+    )
 
 
 def plain_step(cfg: CfgNode, teacher_cfg: CfgNode | None) -> Callable[[], object]:
@@ -213,6 +244,26 @@ def compare_with_plain(options: tuple, plain: bool, repeats: int) -> tuple[list[
     return rows, lines
 
 
+def compare_teachers(path: str, teacher: str, overrides: list[str], repeats: int) -> str:
+    """Return a table of the step alone, with a teacher, and with cached teachers."""
+    terms = ["DISTILLER.TERMS"]
+    cd, ld = ["DISTILLER.CD.CACHED", "True"], ["DISTILLER.LD.CACHED", "True"]
+    settings = {
+        "alone": (None, overrides),
+        "teacher": (teacher, overrides),
+        "cached cd": (teacher, [*overrides, *terms, "['cd']", *cd]),
+        "cached ld, cd": (teacher, [*overrides, *terms, "['ld','cd']", *cd, *ld]),
+    }
+    benches = [Bench(path, net, values) for net, values in settings.values()]
+    steps = in_turn(benches, repeats)
+    rows = []
+    for name, one in zip(settings, steps):
+        ratios = [a / b for (a, _), (b, _) in zip(one, steps[0])]
+        rows.append([name, *summary(one), statistics.median(ratios), min(ratios), max(ratios)])
+    headers = ["step", "peak GiB", "s per step", "time (relative)", "smallest", "largest"]
+    return tabulate(rows, headers, floatfmt=".2f")
+
+
 def report(*rows: list) -> None:
     """Print measured rows to stderr at once, since the final table can take many minutes."""
     for name, peak, seconds in rows:
@@ -253,9 +304,10 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--measures",
-        choices=("none", "all"),
+        choices=("none", "all", "teachers"),
         default="all",
-        help="measure every memory-saving option, or only fast and plain (default: all)",
+        help="measure every memory-saving option, only fast and plain, or in turn the step alone, "
+        "with --teacher, and with its cached outputs (default: all)",
     )
     parser.add_argument(
         "--repeats",
@@ -273,6 +325,11 @@ def main() -> None:
     cfg = load_cfg(args.cfg, args.overrides)
     device = choose_device(cfg.DEVICE)
     setting = args.cfg, args.teacher, args.overrides
+    if args.measures == "teachers":
+        if not args.teacher:
+            raise UserError("--measures teachers: expected --teacher FILE")
+        print(f"{describe_machine(device)}\n{compare_teachers(*setting, args.repeats)}")
+        return
     options = measures(cfg.INPUT.BATCH_SIZE_TRAIN, device)
     try:
         plain = has_plain_step(cfg, args.teacher)

@@ -16,6 +16,8 @@ import json
 import logging
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -31,12 +33,15 @@ from tools.experiments.records import (
     write_record,
 )
 from tools.experiments.rows import (
+    CACHED,
     CONFIGS,
     EQUAL_TUNING,
+    EXPORTED,
     GROUPS,
     MORE_SEEDS,
     RECIPES,
     ROWS,
+    SECOND_TEACHER,
     SEEDS,
     STUDENT,
     TEACHERS,
@@ -46,13 +51,13 @@ from tools.experiments.rows import (
     Teacher,
     in_order,
 )
-from tools.experiments.runs import Run, check_run, finish_all
+from tools.experiments.runs import Run, check_run, finish_all, teachers_of
 from utils.arguments import positive, program_parser
 from utils.errors import UserError, run_main
 from utils.files import make_folder, read_text
 
 QUERIES = "queries.json"
-EQUAL_KEYS = ("equal_", "recipe_")  # of rows with the learning rate EQUAL_RATE
+EQUAL_KEYS = ("equal_", "recipe_", "cached_equal_")  # of rows with the learning rate EQUAL_RATE
 CONVERGED = 0.5  # largest gain of mAP, in per cent, over the last two epochs of a converged teacher
 
 
@@ -79,6 +84,17 @@ def check_data(folder: Path) -> None:
             f"the results in {folder} are of, found other data"
         )
     write_record(path, facts)
+
+
+def export(teacher: Run) -> None:
+    """Write the teacher's checkpoint as an ONNX file beside it, unless there is a newer one."""
+    checkpoint = Path(checkpoint_of(teacher))
+    if Path(EXPORTED).is_file() and Path(EXPORTED).stat().st_mtime > checkpoint.stat().st_mtime:
+        return
+    files = ["--cfg", str(teacher.folder / "config.yaml"), "--ckpt", str(checkpoint)]
+    command = [sys.executable, "-m", "tools.export_onnx", *files, "--out", EXPORTED]
+    if subprocess.run(command).returncode:
+        raise UserError(f"{EXPORTED}: cannot be written by tools.export_onnx")
 
 
 def check_rate(folder: Path, tuning: dict[str, Row], key: str, where: str) -> None:
@@ -118,10 +134,13 @@ class Benchmark:
         missing = [(row, seed) for row, seed in needed if self.is_missing(row, seed)]
         runs = [row.run(seed) for row, seed in missing]
         names = {run.folder: f"{row.key}_seed{seed}" for run, (row, seed) in zip(runs, missing)}
-        checkpoints = {run.cfg.DISTILLER.TEACHER_CKPT for run in runs if run.terms}
-        for teacher in TEACHERS:
+        files = {path for run in runs for _, path in teachers_of(run.cfg)}
+        checkpoints = {str(Path(path).with_suffix(".pth")) for path in files}
+        for teacher in (*TEACHERS, SECOND_TEACHER):
             if checkpoint_of(teacher.run()) in checkpoints:
                 self.finish_teacher(teacher)
+        if EXPORTED in files:
+            export(TEACHERS[0].run())
         for run in runs:
             check_run(run)
         for run, scores, _ in finish_all(runs, self.jobs):
@@ -176,9 +195,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--rows",
         nargs="+",
-        choices=[*ROWS, *RECIPES],
+        choices=[*ROWS, *RECIPES, *CACHED],
         metavar="KEY",
-        help=f"train only these rows: {', '.join([*ROWS, *RECIPES])}",
+        help=f"train only these rows: {', '.join([*ROWS, *RECIPES])}; or rows that are trained "
+        f"only if they are named: {', '.join(CACHED)}",
     )
     parser.add_argument(
         "--out",
@@ -207,6 +227,7 @@ def train(folder: Path, jobs: int, keys: Iterable[str]) -> int:
         seeds = SEEDS + MORE_SEEDS if name == "chosen" else SEEDS
         benchmark.finish(in_order([row for row in rows if row.key in keys], seeds))
     benchmark.finish(in_order([r for r in RECIPES.values() if r.key in keys], (TUNING_SEED,)))
+    benchmark.finish(in_order([row for row in CACHED.values() if row.key in keys], SEEDS))
     rows = results.undecided(results.load(folder))
     benchmark.finish(in_order([row for row in rows if row.key in keys], MORE_SEEDS))
     return benchmark.failed

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from configs.defaults import load_cfg
+from engine.teachers.choice import REID_TEACHER
 from tools.experiments.methods import ALONE, title_of
 from tools.experiments.runs import Run, describe_run
 
@@ -40,18 +41,20 @@ class Teacher:
     """A teacher, trained once with the first seed. The checkpoint of its last epoch is used.
 
     converged: whether students may only be trained if it has converged.
+    seed: of its training.
     """
 
     key: str
     title: str
     converged: bool
     values: tuple[str, ...] = ()
+    seed: int = SEEDS[0]
 
     def run(self) -> Run:
         """Return its run, in the folder RUNS/<key> that the configs of the students name."""
         path = f"{CONFIGS}/resnet50_base.yaml"
         own = ["OUTPUT_DIR", f"{RUNS}/{self.key}", *self.values]
-        run = describe_run(path, own, ALONE, SEEDS[0])
+        run = describe_run(path, own, ALONE, self.seed)
         values = [*run.overrides, *own[:2]]
         return replace(run, overrides=values, cfg=load_cfg(path, values))
 
@@ -65,6 +68,9 @@ TEACHERS = [
     Teacher("teacher", "ResNet-50, the teacher", True),
     Teacher("weak_teacher", "ResNet-50, stopped early", False, ("SOLVER.MAX_EPOCHS", "4")),
 ]
+# Only for CACHED: a teacher of another seed, and the first teacher as an ONNX file.
+SECOND_TEACHER = Teacher("second_teacher", "ResNet-50, second seed", True, seed=SEEDS[1])
+EXPORTED = f"{RUNS}/teacher/epoch_17.onnx"
 STUDENTS = {
     STUDENT: "ResNet-18(x0.5)",
     "resnet18": "ResNet-18",
@@ -196,6 +202,36 @@ CHOSEN = ""
 if CHOSEN:
     EQUAL_DDPS = f"equal_{STUDENT}_ddps"
     GROUPS["chosen"] = [replace(RECIPES[CHOSEN], key=f"equal_{STUDENT}_plus", base=EQUAL_DDPS)]
+
+
+def cached_rows(prefix: str, epochs: str, base: str, values: tuple[str, ...] = ()) -> list[Row]:
+    """Return STUDENT trained with cached teachers: the teacher exported to ONNX, the teacher's
+    checkpoint, and two teachers, whose similarities are averaged."""
+
+    def row(key: str, title: str, method: str, own: tuple[str, ...]) -> Row:
+        name = f"{STUDENTS[STUDENT]}, {epochs}, {title}"
+        return Row(f"{prefix}_{key}", name, method, (*values, *own), base=base)
+
+    both = [f"{RUNS}/{key}/epoch_17.pth" for key in ("teacher", SECOND_TEACHER.key)]
+    cd, ld = "DISTILLER.CD.CACHED", "DISTILLER.LD.CACHED"
+    return [
+        row("onnx", "CD of an ONNX file", "cd", (REID_TEACHER, EXPORTED)),
+        row("own", "LD and CD cached", "ld+cd", (cd, "True", ld, "True")),
+        row("two", "CD of two teachers", "cd", (REID_TEACHER, str(both))),
+    ]
+
+
+# Rows of cached teachers, which are only trained if they are named: with the epochs of the methods,
+# and with those of the teacher. Their steps take as long as those of the student alone.
+CACHED: dict[str, Row] = {
+    row.key: row
+    for row in [
+        *cached_rows("cached", "3 epochs", f"{STUDENT}_alone"),
+        *cached_rows(
+            "cached_equal", f"{EQUAL_EPOCHS} epochs", f"equal_{STUDENT}_alone", equal_values()
+        ),
+    ]
+}
 ROWS: dict[str, Row] = {row.key: row for rows in GROUPS.values() for row in rows}
 # (row, base) of every tested gain: every row over its base, DDPS over every other method, and DDPS
 # over the student alone in equal time.

@@ -32,6 +32,10 @@ from tools.experiments.rows import (
     Row,
 )
 
+CACHE_KEYS = (
+    "CACHED",
+    "CACHED_REGIONS",
+)  # of DISTILLER.<NAME>; no row of the page has other values
 SCORES = ("mAP", "top-1", "AP")
 ERRORS = ("found", "low_score", "poorly_placed", "missed")
 PARTS = (f"{STUDENT}_alone", f"{STUDENT}_ddps", "dfd", "ld", "cd")  # shown by groups of queries
@@ -250,6 +254,7 @@ def settings_table() -> str:
     distiller = load_cfg(f"{CONFIGS}/{STUDENT}.yaml").DISTILLER
     lines = []
     for term, source in SOURCES.items():
-        values = ", ".join(f"{k} {v}" for k, v in flatten(distiller[term.upper()]).items())
+        node = {k: v for k, v in flatten(distiller[term.upper()]).items() if k not in CACHE_KEYS}
+        values = ", ".join(f"{k} {v}" for k, v in node.items())
         lines.append({"term": term, "values": f"`{values}`", "source": source})
     return tabulate(lines, "keys", "github", disable_numparse=True)
