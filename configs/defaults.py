@@ -45,7 +45,7 @@ _C.BACKBONE.CHECKPOINT = False
 
 _C.MODEL = CN()
 # A checkpoint or exported weights of this project whose network training starts with (fine-tuning);
-# the OIM table starts empty. "": only the backbone starts with weights, see BACKBONE.WEIGHTS.
+# the OIM table starts empty, and BACKBONE.WEIGHTS are not read. "": only the backbone has weights.
 _C.MODEL.WEIGHTS = ""
 # "fpn", or "none" (the C4 form): regions are pooled from the backbone's map of stride 16, and the
 # last stage of the backbone processes each of them in place of fully connected layers.

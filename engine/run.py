@@ -82,14 +82,16 @@ def _start_of(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
     """Return the config by which the network is built.
 
     A run that continues from a checkpoint does not read the initial weights again, whose files may
-    be missing.
+    be missing. MODEL.WEIGHTS contain the backbone, whose own weights are then not read.
     """
     folder = CheckpointFolder(Path(cfg.OUTPUT_DIR), cfg.SOLVER.CKPT_KEEP)
+    start = cfg.clone()
+    start.defrost()
     if args.resume and from_first(lambda: bool(args.ckpt or folder.newest_first())):
-        cfg = cfg.clone()
-        cfg.defrost()
-        cfg.BACKBONE.WEIGHTS = cfg.MODEL.WEIGHTS = ""
-    return cfg
+        start.MODEL.WEIGHTS = start.BACKBONE.WEIGHTS = ""
+    elif cfg.MODEL.WEIGHTS:
+        start.BACKBONE.WEIGHTS = ""
+    return start
 
 
 def work(args: argparse.Namespace, build: Build, signals: Signals) -> None:
