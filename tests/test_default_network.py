@@ -1,6 +1,7 @@
 """Programs without --cfg or --ckpt: the checkpoint's own config, or the network in weights/."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from tests.annotations import write_image
 from tests.tiny import TINY, pairs
 from tools import index_gallery
 from utils.errors import UserError
+from utils.media import read_pixels
 
 TRAINED = TINY | {"SOLVER.MAX_EPOCHS": 3, "BACKBONE.WEIGHTS": "elsewhere.pth", "OUTPUT_DIR": "gone"}
 
@@ -62,3 +64,12 @@ def test_demo_and_index_need_no_network_on_the_command_line(default, tmp_path, p
     assert isinstance(json.loads((out / "matches.json").read_text()), dict | list)
     code, _, said = program(index_gallery.main, "--index", tmp_path / "people", gallery, *device)
     assert code == 0, said
+
+
+@pytest.mark.slow
+def test_the_network_in_weights_finds_people():
+    cfg, checkpoint = network_of(None, None, ["DEVICE", "cpu"])
+    pixels = read_pixels(Path(__file__).parents[1] / "demo_imgs" / "plaza.jpg", upright=True)
+    found = checkpoint.network(cfg, torch.device("cpu")).detect([pixels])[0]
+    assert (found.scores > 0.9).sum() >= 3
+    assert checkpoint.thresholds.keys() == {"0.01", "0.05", "0.1"}
