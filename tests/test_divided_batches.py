@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from configs.defaults import get_cfg, load_cfg
 from engine.training.batching import Batching, Part
 from engine.training.train_step import TrainStep
-from models.build import build_net
+from models.build import build_net, term_options
 from models.distill import known_terms, make_term
 from models.distiller import Distiller
 from tests.tiny import TINY, pairs
@@ -46,8 +46,9 @@ def make_step(parts: int) -> TrainStep:
     student, teacher = build_net(cfg, IDENTITIES), build_net(teacher_cfg, IDENTITIES)
     terms = {}
     for case, (name, changed) in CASES.items():
-        options = {k.lower(): v for k, v in get_cfg().DISTILLER[name.upper()].items()} | changed
-        terms[case] = make_term(name, 16, 20, {k: v for k, v in options.items() if k != "weight"})
+        options = term_options(get_cfg(), name) | changed
+        options |= {"lengths": (16, 16)} if name == "cd" else {}
+        terms[case] = make_term(name, 16, 20, options)
     for net in (student, teacher):
         net.oim.lut.copy_(torch.nn.functional.normalize(torch.randn(IDENTITIES, 16)))
         net.oim.momentum = 1.0  # the table does not change from case to case

@@ -85,7 +85,7 @@ def test_cache_optimizations_are_used_on_the_cpu_only():
     maps = torch.rand(1, 4, 64, 80)
     for device, chunks, sparse in (("cpu", 2, True), ("meta", 1, False)):
         level = maps.to(device).requires_grad_()
-        assert len(list(map_sums._chunks(level.flatten(2)))) == chunks
+        assert len(list(map_sums.chunks(level.flatten(2)))) == chunks
         objectness, _ = SparseRPNHead(4, 3).to(device)([level])
         assert ("Sparse" in objectness[0].grad_fn.name()) == sparse
 

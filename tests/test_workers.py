@@ -153,7 +153,8 @@ def test_a_defect_in_a_worker_keeps_its_traceback(base, monkeypatch):
     def defect(data, key):
         raise RuntimeError("a defect")
 
+    scenes = load_dataset("CUHK-SYSU", str(base / "data" / "CUHK-SYSU")).train
     monkeypatch.setattr(SceneDataset, "__getitem__", defect)
     with pytest.raises(RuntimeError, match="a defect") as error:
-        list(Loader(SceneDataset([1]), [[(0, 0)]], 1))
+        list(Loader(SceneDataset(scenes), [[(0, 0)]], 1))
     assert not isinstance(error.value, UserError)
