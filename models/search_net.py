@@ -74,9 +74,8 @@ class SearchNet(nn.Module, Network):
 
     def resized_size(self, image: Tensor) -> tuple[int, int]:
         """Return height and width of an image as the network resizes it, before padding."""
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # the transform draws one of its sizes: there is one
+        # The transform draws one of its sizes, although there is only one.
+        with torch.random.fork_rng(devices=[]):
             resized, _ = self.transform.resize(torch.empty(image.shape, device="meta"), None)
         return tuple(resized.shape[-2:])
 

@@ -17,6 +17,7 @@ from engine.index.grouping import group, similarity_for
 from engine.index.local import LocalPeople
 from utils.errors import UserError
 from utils.files import erase
+from utils.transactions import transaction
 
 FILE = "identities.sqlite"
 SCHEMA = """
@@ -74,18 +75,8 @@ class Identities:
     @contextmanager
     def changing(self):
         """One transaction, completely or not at all; nested ones belong to the outer."""
-        if self.db.in_transaction:
+        with self._errors(), transaction(self.db):
             yield self.db
-            return
-        with self._errors():
-            self.db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self.db
-                self.db.execute("COMMIT")
-            except BaseException:
-                if self.db.in_transaction:
-                    self.db.execute("ROLLBACK")
-                raise
 
     def _select(self, statement: str, values: Sequence = ()) -> list[tuple]:
         with self._errors():

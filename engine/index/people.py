@@ -20,6 +20,7 @@ from engine.index.records import IndexedSource, Person, Sample, Source
 from engine.index.tracklets import MEMORY, Tracklets
 from models.outputs import Detections
 from utils.errors import UserError
+from utils.transactions import transaction
 
 SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB);
@@ -102,16 +103,9 @@ class People:
         if self.db.in_transaction:
             yield self.db
             return
-        with self._errors():
-            self.db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self.db
-                self.db.execute(_SET_FACT, ["state", os.urandom(16)])
-                self.db.execute("COMMIT")
-            except BaseException:
-                if self.db.in_transaction:
-                    self.db.execute("ROLLBACK")
-                raise
+        with self._errors(), transaction(self.db):
+            yield self.db
+            self.db.execute(_SET_FACT, ["state", os.urandom(16)])
 
     def select(self, statement: str, values: Sequence = ()) -> list[tuple]:
         """Run a statement and return its rows."""

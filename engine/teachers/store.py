@@ -7,6 +7,7 @@ from pathlib import Path
 
 from utils.errors import UserError
 from utils.files import make_folder
+from utils.transactions import transaction
 
 APPLICATION = 0x44445053  # in the header of the file
 PATIENCE = 600  # seconds to wait for the writes of other ranks
@@ -48,10 +49,8 @@ class Store:
 
     def put(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
         """Add or replace numbers, all of them or none."""
-        with self._errors():
-            self.db.execute("BEGIN IMMEDIATE")
+        with self._errors(), transaction(self.db):
             self.db.executemany("INSERT OR REPLACE INTO outputs VALUES (?, ?)", rows)
-            self.db.execute("COMMIT")
 
     def _rows(self, keys: Sequence[bytes], columns: str) -> Iterator[tuple]:
         for start in range(0, len(keys), CHUNK):
