@@ -1,4 +1,5 @@
-"""Every option once, with its published value. A YAML file contains only the values that differ."""
+"""All config options, each with its published value. A YAML file contains only values that
+differ."""
 
 from collections.abc import Sequence
 from pathlib import Path

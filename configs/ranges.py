@@ -1,4 +1,5 @@
-"""The ranges of a config's numbers. Values out of range would fail late or spoil a run."""
+"""The valid ranges of a config's numbers. Without a check, values out of range fail late or spoil a
+run."""
 
 import math
 from typing import Any

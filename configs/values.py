@@ -80,7 +80,7 @@ def put(cfg: CfgNode, key: str, value: Any, where: str) -> None:
 
 
 def override(cfg: CfgNode, key: str, text: str) -> None:
-    """Replace the value of `key`, "A.B.C", by that of a command line.
+    """Replace the value of `key`, "A.B.C", by a value given as text on a command line.
 
     Raises:
         UserError: if the key is unknown or the value has another type.
@@ -140,8 +140,8 @@ def fitted(key: str, default: Any, value: Any, where: str) -> Any:
 
 
 def _number(value: Any) -> float | None:
-    """Convert integers, floats and texts such as 1e-3 (text in YAML) to a float; None if it is no
-    number."""
+    """Convert integers, floats and texts such as 1e-3 (which YAML reads as text) to a float. Return
+    None for anything else."""
     if isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
             return float(value)

@@ -15,9 +15,10 @@ __all__ = ["DATASETS", "UNLABELED", "Protocol", "Query", "Scene", "SearchDataset
 
 
 def load_dataset(name: str, root: str, extra_train: Sequence = ()) -> SearchDataset:
-    """Load the annotations of a dataset; images are read when they are used.
+    """Load the annotations of a dataset. Images are read when they are used.
 
-    extra_train: INPUT.EXTRA_TRAIN, further datasets whose training scenes are added.
+    Args:
+        extra_train: INPUT.EXTRA_TRAIN, further datasets whose training scenes are added.
     """
     dataset = _load(name, root, "INPUT.DATASET")
     extras = read_extras(extra_train)

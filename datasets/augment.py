@@ -1,8 +1,8 @@
-"""Augmentations of training images, beyond the published flip: INPUT.AUGMENT names them.
+"""Augmentations of training images in addition to the published flip. INPUT.AUGMENT names them.
 
-Each is a function of an image, its target and a NumPy generator, and is applied with the
-probability that stands in AUGMENTATIONS. They are applied in the order of that table, whatever the
-order of their names in the config: what changes the scene comes before what a camera does to it.
+Each augmentation is a function of an image, its target and a NumPy generator, and is applied with
+its probability in AUGMENTATIONS. They are applied in the order of that table, whatever the order of
+their names in the config: changes of the scene come before effects of the camera.
 """
 
 import io
@@ -25,11 +25,11 @@ LEAST_VISIBLE = 0.3  # share of a box that must be inside a crop for the person 
 
 
 def crop(image: Tensor, target: Target, rng: np.random.Generator) -> tuple[Tensor, Target]:
-    """Cut out a window of the image's shape with 0.3 to 1 of its sides.
+    """Cut out a window of the image's shape with 0.3 to 1 times its sides.
 
-    The network resizes its input to one size, so that a crop makes people larger, and cuts some at
-    the border. Boxes are clipped to the window; a person of whom less than LEAST_VISIBLE of the box
-    is inside is no longer labelled.
+    The network resizes its input to one size, so a crop enlarges people, and cuts some of them at
+    the border. Boxes are clipped to the window. A person loses their label if less than
+    LEAST_VISIBLE of their box is inside the window.
     """
     height, width = image.shape[1:]
     side = rng.uniform(0.3, 1.0)
@@ -46,8 +46,8 @@ def crop(image: Tensor, target: Target, rng: np.random.Generator) -> tuple[Tenso
 
 
 def erase(image: Tensor, target: Target, rng: np.random.Generator) -> tuple[Tensor, Target]:
-    """Cover up to a third of some people, and as much of other places, with a rectangle of noise
-    or of one colour (random erasing, Zhong et al., AAAI 2020)."""
+    """Cover up to a third of some people, and of equally large places elsewhere, with a rectangle of
+    noise or of one colour (random erasing, Zhong et al., AAAI 2020)."""
     image = image.clone()
     height, width = image.shape[1:]
     for x1, y1, x2, y2 in target["boxes"].tolist():
@@ -76,7 +76,8 @@ def grey(image: Tensor, target: Target, rng: np.random.Generator) -> tuple[Tenso
 
 
 def blur(image: Tensor, target: Target, rng: np.random.Generator) -> tuple[Tensor, Target]:
-    """Blur as a lens out of focus does, or lower the resolution and raise it again."""
+    """Blur the image as a lens that is out of focus does, or lower its resolution and raise it
+    again."""
     if rng.random() < 0.5:
         return F.gaussian_blur(image, [5, 5], [rng.uniform(0.3, 1.6)]), target
     height, width = image.shape[1:]
@@ -154,7 +155,7 @@ def _areas(boxes: Tensor) -> Tensor:
 
 
 def _cover(image: Tensor, box: tuple[float, float, float, float], rng: np.random.Generator) -> None:
-    """Fill, in place, a rectangle of 10 to 33 % of the box's area that lies within the box."""
+    """Fill, in place, a random rectangle within the box that has 10 to 33 % of its area."""
     x1, y1, x2, y2 = box
     area, shape = rng.uniform(0.1, 0.33), rng.uniform(0.4, 2.5)
     w = min((area * shape) ** 0.5, 1.0) * (x2 - x1)

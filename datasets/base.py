@@ -1,4 +1,5 @@
-"""The interface of a person search dataset, and what all readers of annotation files share.
+"""The interface of a person search dataset, and functions that all readers of annotation files
+share.
 
 Labels: 0 is background, 1..N are the training identities in order, UNLABELED all other people.
 """
@@ -60,7 +61,7 @@ class SearchDataset(ABC):
 
     @abstractmethod
     def choices(self) -> list[dict]:
-        """Return the arguments with which `protocol` can be called, given the files that exist."""
+        """Return the arguments that `protocol` accepts, given the files that exist."""
 
 
 def digest(scenes: list[Scene]) -> str:
@@ -73,8 +74,8 @@ def digest(scenes: list[Scene]) -> str:
 
 
 def pictures_digest(scenes: list[Scene]) -> str:
-    """Return a digest of the pictures of scenes, which differs if another picture has taken the
-    place of one of them.
+    """Return a digest of the pictures of scenes, which changes if a picture is replaced by another
+    one.
 
     It covers the size and the last 4 KiB of each file, so that it takes seconds for 10,000
     pictures. Compressed formats differ there: JPEG encodes a block relative to the one before it,
@@ -117,7 +118,7 @@ def name_list(
 
 
 def count(dropped: Counter, reason: str, number: int) -> None:
-    """Add `number` to the count of a reason, unless it is 0."""
+    """Add `number` to the counter `dropped` under a reason, unless the number is 0."""
     if number:
         dropped[reason] += int(number)
 
@@ -137,7 +138,7 @@ def corners(xywh: np.ndarray) -> np.ndarray:
 
 
 def has_area(xywh: np.ndarray) -> np.ndarray:
-    """Return for boxes [n, 4] x y w h whether their width and height are positive, [n] bool."""
+    """Return whether the width and height of boxes [n, 4] x y w h are positive, [n] bool."""
     return np.all(xywh[:, 2:] > 0, axis=1)
 
 
@@ -150,7 +151,7 @@ def make_scenes(
     cameras: list[int],
     dropped: Counter,
 ) -> list[Scene]:
-    """Build the scenes of a split, without boxes that cannot be used.
+    """Build the scenes of a split without unusable boxes.
 
     Args:
         split: "train" or "test", for the reasons in `dropped`.

@@ -35,7 +35,7 @@ class OwnData(SearchDataset):
         cross_camera: bool = False,
         query_file: str = "",
     ) -> Protocol:
-        """Return the protocol in which a query searches all test images but its own.
+        """Return the protocol in which each query searches all test images but its own.
 
         With `cross_camera` it searches images of other cameras only. `gallery_size` N draws that
         many images for each query (see `draw`), the same ones in every run; -1, or an N that leaves
@@ -105,8 +105,8 @@ def draw(listed: np.ndarray, holds: np.ndarray, size: int) -> np.ndarray:
 
 
 def load(root: str) -> OwnData:
-    """Return the dataset at `root`, images in the files' order; identities in the order of their
-    ids."""
+    """Load the dataset at `root`. Images are in the order of the files, identities in the order of
+    their ids."""
     dropped: Counter = Counter()
     train, test = (read_annotations(root, split, dropped) for split in ("train", "test"))
     cameras = numbered(train.cameras + test.cameras)
@@ -124,7 +124,7 @@ def load(root: str) -> OwnData:
 
 
 def numbered(names: Iterable[str | None]) -> dict[str, int]:
-    """Map names to 1..N, whole numbers first and by value."""
+    """Map names to 1..N. Whole numbers come first, in order of their value."""
     found = {name for name in names if name is not None}
     order = sorted(found, key=lambda n: (0, len(n), n) if n.isdecimal() else (1, 0, n))
     return {name: number for number, name in enumerate(order, 1)}
@@ -138,7 +138,8 @@ def scenes_of(
     cameras: dict[str, int],
     dropped: Counter,
 ) -> list[Scene]:
-    """Return the scenes of a file, whose boxes refer to the image after its EXIF orientation."""
+    """Return the scenes of a file. Their boxes refer to the image after its EXIF orientation is
+    applied."""
     pids = np.array([people.get(name or "", UNLABELED) for name in file.people], np.int64)
     order = np.argsort(file.image, kind="stable")
     ends = np.searchsorted(file.image[order], np.arange(1, len(file.names)))
@@ -162,8 +163,8 @@ def scenes_of(
 def choose_queries(gallery: list[Scene]) -> list[Query]:
     """Choose the queries of data without a list of queries.
 
-    Everyone who is in two or more images gets one query per camera: the largest box, the first of
-    equal ones.
+    Each identity that is in two or more images gets one query per camera: its largest box, or the
+    first of several equal ones.
     """
     images: Counter = Counter()
     largest: dict[tuple[int, int], tuple[float, Query]] = {}

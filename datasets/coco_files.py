@@ -51,7 +51,7 @@ OTHER_KEYS |= {f"attributes.{key}" for key in ("occluded", "outside", "keyframe"
 
 @dataclass(frozen=True)
 class Annotations:
-    """A file as it stands: I images, n boxes in them."""
+    """The annotations as the file contains them: I images with n boxes."""
 
     path: str
     names: list[str]  # [I] file_name
@@ -65,7 +65,7 @@ class Annotations:
 
 
 def read_annotations(root: str, split: str, dropped: Counter) -> Annotations:
-    """train.json or test.json."""
+    """Read train.json or test.json."""
     path = os.path.join(root, f"{split}.json")
     if not os.path.exists(path):
         raise UserError(
@@ -85,8 +85,10 @@ def parse_annotations(
     keys: Sequence[str] = PERSON_KEYS,
     names: Collection[str] = (),
 ) -> Annotations:
-    """Return the annotations of a file. Boxes of other categories, of people who have left a video
-    (attributes.outside) and of crowds are left out and counted in `dropped`.
+    """Return the annotations of a file.
+
+    Boxes of other categories, of crowds, and of people who have left a video (attributes.outside)
+    are left out and counted in `dropped`.
 
     Args:
         content: the file's JSON.
@@ -127,7 +129,7 @@ def parse_annotations(
 
 
 def lookup(record: Any, key: str) -> Any:
-    """Return the value of a key, or of "attributes.KEY"; None where there is none."""
+    """Return the value of a key, or else that of "attributes.KEY"; None if both are absent."""
     for part in key.split("."):
         record = record.get(part) if isinstance(record, dict) else None
     return record
@@ -140,10 +142,10 @@ def has_value(record: Any, key: str) -> bool:
 
 
 def refuse_shares(path: str, xywh: np.ndarray) -> None:
-    """Refuse boxes in shares of the image.
+    """Reject boxes that are fractions of the image instead of pixels.
 
     Raises:
-        UserError: if all boxes are within one pixel.
+        UserError: if all boxes lie within the square from 0 to 1.
     """
     if len(xywh) and (xywh >= 0).all() and (xywh[:, :2] + xywh[:, 2:] <= 1 + 1e-6).all():
         raise UserError(
@@ -160,7 +162,7 @@ def count_keys(
     people: Sequence[str | None],
     dropped: Counter,
 ) -> None:
-    """Count the identities that were taken from another key than person_id.
+    """Count the identities that come from another key than person_id.
 
     If there is none, name the keys of numbers and texts that were not used.
     """
@@ -174,7 +176,7 @@ def count_keys(
 
 
 def other_keys(annotations: Sequence[Any], keys: Sequence[str]) -> list[str]:
-    """Return the keys of numbers and texts that might name identities, in alphabetical order."""
+    """Return the keys, in alphabetical order, whose numbers or texts might be identities."""
     found = set()
     for record in annotations:
         if isinstance(record, dict):
@@ -188,7 +190,7 @@ def other_keys(annotations: Sequence[Any], keys: Sequence[str]) -> list[str]:
 def read_images(
     path: str, content: dict
 ) -> tuple[dict[str, int], list[str], list[tuple[int, int] | None], list[str | None]]:
-    """Return the images' places by their ids, their names, sizes and cameras."""
+    """Return the position of each image by its id, and the images' names, sizes and cameras."""
     index: dict[str, int] = {}
     names: dict[str, None] = {}
     sizes, cameras = [], []
@@ -208,15 +210,20 @@ def read_images(
 
 
 def size_of(record: dict) -> tuple[int, int] | None:
-    """Return an image's width and height, where both are given."""
+    """Return an image's width and height, or None if one of them is missing."""
     lengths = [record.get(key) for key in ("width", "height")]
     known = [round(v) for v in lengths if isinstance(v, int | float) and 0.5 < v < 1 << 31]
     return (known[0], known[1]) if len(known) == 2 else None
 
 
 def people_categories(path: str, content: dict, wanted: Collection[str] = ()) -> set[str]:
-    """Return the ids of the categories of people. Empty: every box is a person's, since there is
-    one category at most. wanted: their names; none: the first of PEOPLE."""
+    """Return the ids of the categories of people.
+
+    The result is empty if there is at most one category: every box is then a person's.
+
+    Args:
+        wanted: names of the categories; if empty, the first name of PEOPLE that exists is used.
+    """
     categories = content.get("categories")
     if not isinstance(categories, list) or (len(categories) < 2 and not wanted):
         return set()
@@ -230,11 +237,10 @@ def people_categories(path: str, content: dict, wanted: Collection[str] = ()) ->
 
 
 def people_names(names: Collection[str], wanted: Collection[str], where: str) -> list[str]:
-    """Return the labels of a tool that are people.
+    """Return those of a tool's labels that mean people.
 
-    These are the wanted ones. Without `wanted`, of several labels those that equal the first
-    possible name in PEOPLE, in upper or lower case, are used; a single label is used whatever its
-    name is.
+    These are the `wanted` ones. Without `wanted`, a single label is used whatever its name is; of
+    several labels, those are used that equal the first name of PEOPLE that occurs, ignoring case.
     """
     if len(names) < 2 and not wanted:
         return list(names)
@@ -251,10 +257,11 @@ def people_names(names: Collection[str], wanted: Collection[str], where: str) ->
 def write_annotations(
     path: Path, scenes: Sequence[tuple[dict, Sequence[Person]]]
 ) -> list[list[int]]:
-    """Write train.json or test.json; returns the annotations' ids, scene by scene.
+    """Write train.json or test.json, and return the ids of the annotations, scene by scene.
 
-    scenes: each image's `file_name`, `width`, `height` and what else is known, as its `camera`,
-    and the people in it.
+    Args:
+        scenes: for each image its `file_name`, `width` and `height`, other known values such as its
+            `camera`, and the people in it.
     """
     annotations: list[dict] = []
     ids = []

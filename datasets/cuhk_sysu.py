@@ -39,8 +39,8 @@ class CuhkSysu(SearchDataset):
     ) -> Protocol:
         """Return the protocol of a gallery size: 50..4000, -1 (all), "Occlusion" or "Resolution".
 
-        -1 takes the matches of the smallest protocol (all sizes have the same ones) and searches
-        all images, without the query's own unless the protocol lists it.
+        With -1, the matches are those of the smallest protocol (they are the same for all sizes),
+        and a query searches all images except its own, unless the protocol lists that too.
         """
         if cross_camera or query_file:
             raise UserError(
@@ -72,7 +72,7 @@ class CuhkSysu(SearchDataset):
         )
 
     def choices(self) -> list[dict]:
-        """Return the arguments with which `protocol` can be called, given the files that exist."""
+        """Return the arguments that `protocol` accepts, given the files that exist."""
         folder = os.path.join(self.root, "annotation")
         there = [k for k, (f, _) in PROTOCOLS.items() if os.path.exists(os.path.join(folder, f))]
         return [{"gallery_size": size} for size in [*there, -1]]
@@ -92,7 +92,8 @@ class CuhkSysu(SearchDataset):
 
 @dataclass(frozen=True)
 class Lists:
-    """A protocol file: Q queries and L listings of D images, P of which show the person."""
+    """The content of a protocol file: Q queries and L listings of D images, P of which show the
+    person."""
 
     queries: list[Key]  # [Q]
     names: list[str]  # [D] distinct images
@@ -131,8 +132,8 @@ def read_lists(path: str, variable: str) -> Lists:
 
 
 def stack_boxes(places: list[bytes]) -> np.ndarray:
-    """Convert `idlocate` matrices, uint8 or uint16, to [n, 4] float64 x y w h; zeros for an empty
-    one."""
+    """Convert `idlocate` matrices, uint8 or uint16, to [n, 4] float64 x y w h. An empty matrix
+    becomes zeros."""
     found = {place: numbers(place) for place in set(places)}
     if not {len(box) for box in found.values()} <= {0, 4}:
         raise ValueError("idlocate: expected x y w h or nothing, found another count of numbers")
@@ -142,7 +143,7 @@ def stack_boxes(places: list[bytes]) -> np.ndarray:
 
 
 def keys(names: list[str], xywh: np.ndarray) -> list[Key]:
-    """Return the keys of boxes [n, 4] x y w h in n images."""
+    """Return the keys of boxes [n, 4] x y w h, each in one of n images."""
     return [(name, *box) for name, box in zip(names, np.rint(xywh).astype(np.int64).tolist())]
 
 
@@ -168,7 +169,8 @@ def find_protocol(root: str, gallery_size: int | str) -> tuple[str, str]:
 
 
 def smallest(root: str) -> int:
-    """Return the smallest gallery size with a file; it has all queries and their matches."""
+    """Return the smallest gallery size that has a file. Its file contains all queries and their
+    matches."""
     for size in SIZES:
         if os.path.exists(os.path.join(root, "annotation", PROTOCOLS[size][0])):
             return size
@@ -176,7 +178,8 @@ def smallest(root: str) -> int:
 
 
 def load(root: str) -> CuhkSysu:
-    """Read the dataset in `root`. Its training images, sorted by name, are all but the gallery."""
+    """Read the dataset in `root`. Its training images, sorted by name, are those that are not in
+    the gallery."""
     check_root("CUHK-SYSU", root, "annotation")
     folder = os.path.join(root, "annotation")
     dropped: Counter = Counter()
@@ -215,8 +218,8 @@ def read_images(path: str) -> dict[str, np.ndarray]:
 
 
 def train_labels(path: str) -> tuple[int, dict[Key, int]]:
-    """Read the number of training identities and the identity of each labelled box: its position in
-    the list, from 1 on."""
+    """Read the number of training identities, and the identity of each labelled box, which is its
+    position in the list, counted from 1."""
     with reading(path):
         people = [fields(person) for person in cells(load_mat(path, "Train"))]
         empty: dict[str, list[bytes]] = {"imname": [], "idlocate": []}  # an identity without scenes
@@ -228,7 +231,7 @@ def train_labels(path: str) -> tuple[int, dict[Key, int]]:
 
 
 def test_lists(root: str) -> list[Lists]:
-    """Read the smallest protocol and the subsets that exist, which may have other queries."""
+    """Read the smallest protocol and the existing subsets, which may have other queries."""
     found = [find_protocol(root, smallest(root))]
     for subset in ("Occlusion", "Resolution"):
         if os.path.exists(os.path.join(root, "annotation", PROTOCOLS[subset][0])):
@@ -237,8 +240,8 @@ def test_lists(root: str) -> list[Lists]:
 
 
 def query_labels(lists: Lists) -> dict[Key, int]:
-    """Return the identity of each box in a protocol: i + 1 for the person of query i, in the query
-    image and in the gallery."""
+    """Return the identity of each box in a protocol. The person of query i has the identity i + 1,
+    both in the query image and in the gallery."""
     holders = keys([lists.names[i] for i in lists.image[lists.holding]], lists.xywh)
     pids = (lists.query[lists.holding] + 1).tolist()
     return dict(zip(holders, pids)) | {key: i for i, key in enumerate(lists.queries, 1)}
@@ -247,15 +250,16 @@ def query_labels(lists: Lists) -> dict[Key, int]:
 def label(
     names: list[str], xywh: list[np.ndarray], people: dict[Key, int]
 ) -> tuple[list[np.ndarray], int]:
-    """Return the identities of boxes, and the number of boxes in `people` that are not among them.
+    """Return the identities of all boxes, and how many labelled boxes match none of them.
 
     Args:
-        names: Of the images.
-        xywh: The boxes of each, [n, 4] x y w h.
-        people: The identity of each labelled box.
+        names: the names of the images.
+        xywh: the boxes of each image, [n, 4] x y w h.
+        people: the identity of each labelled box.
 
     Returns:
-        [n] int64 for each image, UNLABELED for a box that is not in `people`; the number.
+        For each image [n] int64, UNLABELED for a box that is not in `people`; and the number of
+        boxes in `people` that no image has.
     """
     found = [keys([name] * len(boxes), boxes) for name, boxes in zip(names, xywh)]
     pids = [np.array([people.get(key, UNLABELED) for key in row], np.int64) for row in found]
@@ -265,7 +269,7 @@ def label(
 def make_queries(
     lists: list[Lists], people: dict[Key, int], root: str, scene_of: dict[str, int]
 ) -> list[Query]:
-    """Return each query once, those of the smallest protocol first."""
+    """Return each query once. The queries of the smallest protocol come first."""
     queries = []
     for key in dict.fromkeys(key for one in lists for key in one.queries):
         xywh = np.array([key[1:]], np.float64)

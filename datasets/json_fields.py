@@ -1,4 +1,4 @@
-"""Values of JSON files, each with an error that names the file, the record and the key."""
+"""Values in JSON files. The error for a wrong value names the file, the record and the key."""
 
 import json
 import math
@@ -49,13 +49,13 @@ def convert(value: Any, kind: Callable[[Any], Any], where: str) -> Any:
 
 
 def short(value: Any) -> str:
-    """Return a JSON value for a message of one line."""
+    """Shorten a JSON value so that it fits a message of one line."""
     shown = json.dumps(value, ensure_ascii=False)
     return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
 def identifier(value: Any) -> str | None:
-    """Return a number or text that names a person, as text; None for anything else."""
+    """Return a person's id, a number or text, as text; None for anything else."""
     if isinstance(value, float) and math.isfinite(value):
         return str(int(value) if value.is_integer() else value)
     return str(value).strip() if type(value) in (int, str) else None
@@ -79,7 +79,7 @@ def flag(value: Any) -> int | None:
 
 
 def person_name(value: Any) -> str | None:
-    """Return a name as `identifier` does; NaN is an empty name."""
+    """Return a name as `identifier` does, with NaN as an empty name."""
     return "" if isinstance(value, float) and math.isnan(value) else identifier(value)
 
 
@@ -94,8 +94,8 @@ EXPECTED: dict[Callable[[Any], Any], str] = {
 
 
 def labelled(person: str | None) -> str | None:
-    """Return the identity that a person_id names: None if it is absent, empty, a negative number,
-    or what pandas and others write for an empty cell."""
+    """Return the identity in a person_id; None if it is absent, empty, a negative number, or a form
+    in which pandas and other programs write an empty cell."""
     if not person or person in EMPTY:
         return None
     try:

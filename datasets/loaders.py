@@ -42,9 +42,9 @@ def scene_pixels(scene: Scene, max_pixels: int = MAX_PIXELS) -> Tensor:
 class SceneDataset(Dataset):
     """Pairs (image [3, H, W] uint8, target) of scenes.
 
-    Beside boxes and labels, a target has the keys of cached outputs of a teacher, one for a box as
-    it is annotated and the next one for its mirror image: "rows" [n], 2·b for the b-th box of all
-    scenes, and "picture" [], 2·i for scene i.
+    In addition to boxes and labels, a target contains the keys of a teacher's cached outputs:
+    "rows" [n] is 2·b for the b-th box of all scenes, and "picture" [] is 2·i for scene i. In a
+    mirrored image these numbers are larger by one.
 
     Args:
         train: clip boxes to the image, drop those without area, and mirror half of the images.
@@ -82,7 +82,7 @@ class SceneDataset(Dataset):
         return len(self.scenes)
 
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, Target]:
-        """Return the scene of an index, or of (epoch, index).
+        """Return the scene for an index, or for (epoch, index).
 
         Raises:
             UserError: if the image cannot be read.
@@ -123,7 +123,7 @@ def mirrored(image: Tensor, target: Target) -> tuple[Tensor, Target]:
 
 
 class _Fetcher(Dataset):
-    """The part of a loader that runs in workers.
+    """The part of a loader that runs in worker processes.
 
     A damaged image is returned as a message, since an exception would be wrapped in the worker's
     traceback. With `skip_damaged` the next scene replaces it.
@@ -149,7 +149,7 @@ class _Fetcher(Dataset):
 class Loader:
     """Batches (list of images, list of targets) of a dataset.
 
-    The workers are ended whichever way the iteration ends.
+    The workers end together with the iteration, even if that ends early.
 
     Args:
         keys: (epoch, index) of the scenes of each batch.
@@ -201,8 +201,8 @@ class Loader:
 
 
 def epoch_length(shares: Sequence[tuple[int, float]]) -> int:
-    """Return the number of scenes of an epoch: the sum of round(n·s) over the parts of n scenes and
-    share s."""
+    """Return the number of scenes of an epoch: the sum of round(n·s) over the parts, which have n
+    scenes and the share s."""
     return sum(max(round(scenes * share), 1) for scenes, share in shares)
 
 
@@ -212,8 +212,9 @@ def epoch_batches(
     """Return the indices of the scenes of an epoch in batches, the last of which may be smaller.
 
     Args:
-        shares: (number of scenes, share) of each part of the training data. With a share below 1
-            each epoch contains other scenes of the part; with a share above 1 scenes are repeated.
+        shares: (number of scenes, share) of each part of the training data. With a share below 1,
+            the scenes of the part are different ones in each epoch; with a share above 1, some are
+            repeated.
     """
     start, chosen = 0, []
     for number, (scenes, share) in enumerate(shares):

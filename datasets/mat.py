@@ -1,11 +1,10 @@
-"""A reader for MATLAB v5 files: the part of the format that the annotation files use.
+"""A reader for MATLAB v5 files, limited to the part of the format that the annotation files use.
 
-scipy.io.loadmat is not used: measured with scipy 1.17.1 on a synthetic file of the form of
-TestG4000.mat with 145 of its 2,900 queries, 4,000 images each (3 MB; on a busy CPU), it takes
-12.0 s and 0.63 GiB, hence 12 GiB for all queries; this reader takes 2.6 s and 0.06 GiB. Of 1,000
-small uncompressed files with one to three changed bytes, 41 crash loadmat by SIGSEGV or SIGBUS, and
-2 take more than 10 s. Here a matrix stays `bytes` until it is read, and any fault of a file is one
-line.
+scipy.io.loadmat is not used. With scipy 1.17.1, on a synthetic file in the form of TestG4000.mat
+with 145 of its 2,900 queries of 4,000 images each (3 MB; on a busy CPU), it takes 12.0 s and 0.63
+GiB, hence 12 GiB for all queries; this reader takes 2.6 s and 0.06 GiB. Of 1,000 small uncompressed
+files with one to three changed bytes, 41 crash loadmat by SIGSEGV or SIGBUS, and 2 take more than
+10 s. Here a matrix stays `bytes` until it is read, and any error in a file is reported in one line.
 Format: MathWorks, "MAT-File Level 5 File Format".
 """
 
@@ -50,7 +49,7 @@ LARGEST = 2**31 - 1  # larger than any number in these files
 
 @contextmanager
 def reading(path: str):
-    """Turn any error while a file is read into one line.
+    """Report any error during the reading of a file in one line.
 
     Raises:
         UserError: The file is missing, damaged, no regular file, or cannot be read.
@@ -85,7 +84,7 @@ def load(path: str, *names: str) -> bytes:
 
 
 def load_structs(path: str, name: str) -> Iterator[dict[str, bytes]]:
-    """Yield the elements of a struct array variable, which are read one by one."""
+    """Yield the elements of a struct array variable. They are read one by one."""
     with reading(path), open(path, "rb") as file:
         found = []
         for stream in _variables(file):
@@ -103,7 +102,7 @@ def load_structs(path: str, name: str) -> Iterator[dict[str, bytes]]:
 
 
 def fields(matrix: bytes) -> dict[str, list[bytes]]:
-    """Return the matrices of each field of a struct array; {} for an empty one."""
+    """Return the matrices of each field of a struct array; {} if it is empty."""
     kind, size, stream = _open(matrix)
     if not size:
         return {}
@@ -195,7 +194,7 @@ class _Inflate:
 
 
 def _element(stream: "BinaryIO | _Inflate") -> tuple[int, bytes]:
-    """Read the next data element; return its type and its data without padding."""
+    """Read the next data element. Return its type, and its data without padding."""
     tag = stream.read(8)
     kind, size = TAG.unpack(tag)
     if kind >> 16:  # up to four bytes are in the tag itself
@@ -207,7 +206,7 @@ def _element(stream: "BinaryIO | _Inflate") -> tuple[int, bytes]:
 
 
 def _head(stream: "BinaryIO | _Inflate") -> tuple[int, int, str]:
-    """Read the head of a matrix; return its class, number of elements and name."""
+    """Read the header of a matrix. Return its class, number of elements and name."""
     (_, flags), (_, dims), (_, name) = (_element(stream) for _ in range(3))
     shape = np.frombuffer(dims, "<i4").tolist()
     if len(shape) < 2 or min(shape) < 0:
@@ -216,7 +215,8 @@ def _head(stream: "BinaryIO | _Inflate") -> tuple[int, int, str]:
 
 
 def _open(matrix: bytes) -> tuple[int, int, BinaryIO]:
-    """Return the class, number of elements and content of a matrix; no bytes are an empty one."""
+    """Return the class, number of elements and content of a matrix. Zero bytes are an empty
+    matrix."""
     stream = io.BytesIO(matrix)
     kind, size, _ = _head(stream) if matrix else (6, 0, "")
     return kind, size, stream
@@ -230,7 +230,8 @@ def _field_names(stream: "BinaryIO | _Inflate") -> list[str]:
 
 
 def _matrices(data: bytes, count: int) -> list[bytes]:
-    """Split the data of `count` consecutive matrices. Most of the reading time is spent here."""
+    """Split the data of `count` consecutive matrices. This function takes most of the reading
+    time."""
     found, start, unpack = [], 0, TAG.unpack_from
     while start < len(data):
         kind, size = unpack(data, start)

@@ -34,10 +34,10 @@ def read_extras(items: Sequence) -> list[Extra]:
 def with_training_scenes(
     dataset: SearchDataset, others: Sequence[tuple[SearchDataset, float]]
 ) -> SearchDataset:
-    """Add the training scenes of other datasets; their identities are other people.
+    """Add the training scenes of other datasets, whose identities are different people.
 
-    The gallery and the queries stay those of `dataset`. `shares` of the result says how many of
-    the scenes belong to each dataset, in order, and which share of them an epoch has.
+    The gallery and the queries stay those of `dataset`. `shares` of the result contains the number
+    of scenes of each dataset, in order, and the share of them that an epoch uses.
     """
     train, offset = list(dataset.train), dataset.num_pids
     shares = [(len(dataset.train), 1.0)]

@@ -1,4 +1,4 @@
-"""The paths of the images of an annotation file, in the spellings of different tools."""
+"""The paths of the images of an annotation file, which tools write in different ways."""
 
 import os
 from urllib.parse import unquote
@@ -7,15 +7,18 @@ INSIDE = ("", "images", "{split}", "images/{split}", "data")  # folders of pictu
 
 
 def spellings(name: str) -> list[str]:
-    """Return a name as it stands, with Windows' backslashes as slashes, and with its %20
+    """Return a name as it is, with Windows' backslashes replaced by slashes, and with "%20"
     decoded."""
     forward = name.replace("\\", "/")
     return list(dict.fromkeys([name, forward, unquote(forward)]))
 
 
 def picture_paths(names: list[str], root: str, split: str) -> list[str]:
-    """Return the path of each picture: in the folder of INSIDE where most of them lie, else in the
-    first one where it lies. Those of pictures that are nowhere are in `root`."""
+    """Return the path of each picture.
+
+    A picture is expected in that folder of INSIDE that contains most of the pictures, and otherwise
+    in the first folder that contains it. A picture that no folder contains gets a path in `root`.
+    """
     folders = [
         os.path.normpath(os.path.join(root, inside.format(split=split))) for inside in INSIDE
     ]

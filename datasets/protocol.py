@@ -10,11 +10,12 @@ from utils.errors import UserError
 
 @dataclass(frozen=True)
 class Protocol:
-    """Q queries over I gallery images, with E entries: an image that shows a query's person.
+    """Q queries over I gallery images. Each of the E entries is an image that shows a query's
+    person.
 
-    `listed` is the number of times that an image is in a query's list (the real TestG100 lists an
-    image twice in four galleries); each listing counts, as in the release. An entry may have
-    several boxes (PRW shows an identity twice in a few frames), each of which is a correct answer.
+    `listed` counts how often an image is in a query's list (the real TestG100 lists an image twice
+    in four galleries); as in the release, each listing counts. An entry may have several boxes (PRW
+    shows an identity twice in a few frames), each of which is a correct answer.
     """
 
     name: str  # e.g. "CUHK-SYSU gallery 100"
@@ -38,11 +39,13 @@ def make_protocol(
     box_entry: np.ndarray,
     boxes: np.ndarray,
 ) -> Protocol:
-    """Return a protocol without the queries that have no match: their average precision is
-    undefined. The arguments are the fields of `Protocol`.
+    """Return a protocol without the queries that have no match, whose average precision is
+    undefined.
+
+    The arguments are the fields of `Protocol`.
 
     Raises:
-        UserError: No query has a match.
+        UserError: if no query has a match.
     """
     matched = np.bincount(query, minlength=len(queries)) > 0
     if not matched.any():

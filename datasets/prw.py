@@ -35,7 +35,8 @@ class PRW(SearchDataset):
         cross_camera: bool = False,
         query_file: str = "",
     ) -> Protocol:
-        """Return the protocol of all test frames but the query's own; see SearchDataset.protocol.
+        """Return the protocol in which a query searches all test frames but its own; see
+        SearchDataset.protocol.
 
         `query_file` has the form of query_info.txt (the mini set lists 30 queries). PRW has one
         gallery: `gallery_size` is -1.
@@ -54,7 +55,7 @@ class PRW(SearchDataset):
         return make_protocol(name, -1, picked, listed, *found)
 
     def choices(self) -> list[dict]:
-        """Return the arguments with which `protocol` can be called."""
+        """Return the arguments that `protocol` accepts."""
         return [{}, {"cross_camera": True}]
 
     def _pick(self, query_file: str) -> np.ndarray:
@@ -72,7 +73,7 @@ class PRW(SearchDataset):
 
 
 def load(root: str) -> PRW:
-    """Read the dataset in the folder `root`; its frames are in the order of the frame lists."""
+    """Read the dataset in the folder `root`. Its frames are in the order of the frame lists."""
     check_root("PRW", root, "annotations")
     dropped: Counter = Counter()
     train = load_split(root, "train", dropped)
@@ -83,7 +84,7 @@ def load(root: str) -> PRW:
 
 
 def load_split(root: str, split: str, dropped: Counter) -> list[Scene]:
-    """Read the frames of "train" or "test", with the identities of the files."""
+    """Read the frames of "train" or "test", with the identities that the files contain."""
     frames, annotations = Files(root, "frames"), Files(root, "annotations", ".mat")
     names = name_list(
         os.path.join(root, f"frame_{split}.mat"), f"img_index_{split}", dropped, frames.find
@@ -104,7 +105,8 @@ def load_split(root: str, split: str, dropped: Counter) -> list[Scene]:
 class Files:
     """The files of a folder by the name of their frame.
 
-    `ending` follows the suffix of the picture, as in c1s1_1.jpg.mat.
+    Args:
+        ending: what follows the suffix of the picture: ".mat" for c1s1_1.jpg.mat.
     """
 
     def __init__(self, root: str, folder: str, ending: str = ""):
@@ -118,7 +120,8 @@ class Files:
         self.of_frame = {without_suffix(name.removesuffix(ending)): name for name in names}
 
     def find(self, frame: str) -> str:
-        """Return the file of a frame, whose name may have a suffix; by default that of a JPEG."""
+        """Return the file of a frame, whose name may have a suffix. If there is none, the name is
+        that of a JPEG."""
         exact, stem = frame + self.ending, without_suffix(frame)
         if exact in self.names:
             return exact
@@ -143,8 +146,8 @@ def camera_of(name: str, root: str) -> int:
 
 
 def read_queries(path: str, gallery: list[Scene]) -> list[Query]:
-    """Read lines of the form `id x y w h name`. Line ends are LF or CRLF, corners may be negative,
-    and names may contain spaces and have any suffix or none."""
+    """Read lines of the form `id x y w h name`. Line ends are LF or CRLF, coordinates may be
+    negative, and names may contain spaces and have any suffix or none."""
     scene_of = {without_suffix(scene.name): i for i, scene in enumerate(gallery)}
     scene_of |= {scene.name: i for i, scene in enumerate(gallery)}
     with reading(path), open(path, encoding="utf-8-sig") as file:

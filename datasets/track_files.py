@@ -118,7 +118,7 @@ def numbers_in(line: str, where: str) -> list[float]:
 
 
 def why_not(row: list[float], classes: frozenset[int], visibility: float) -> str:
-    """Return why a box is not used, with the option that decides it, or ""."""
+    """Return the reason why a box is not used, with the option that decides it, or ""."""
     if len(row) > 6 and row[6] == 0:
         return "its flag is 0"
     if len(row) in (8, 9) and int(row[7]) not in {-1, *classes}:

@@ -39,7 +39,7 @@ class Sequence:
     remarks: list[str] = field(default_factory=list)
 
     def frames(self) -> Iterator[tuple[int, Path | Image.Image]]:
-        """Yield the number and the picture of each frame: a file, or the image of a video.
+        """Yield the number and the picture of each frame: a file, or the image of a video frame.
 
         Remarks on a video are added at its end.
 
@@ -87,7 +87,7 @@ def read_sequence(path: Path, boxes: Path | None, rules: Rules) -> Sequence:
 
 
 def repeated(people: dict[int, list[Place]], name: str) -> list[str]:
-    """Return a remark if an identity has two boxes in one frame, else nothing."""
+    """Return a remark if an identity has two boxes in one frame, otherwise nothing."""
     twice = [
         (frame, person)
         for frame, places in people.items()

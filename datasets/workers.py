@@ -1,4 +1,4 @@
-"""Worker processes that read images: they ignore signals, and whatever ends them is one error line.
+"""Worker processes that read images. They ignore signals, and an error in one is a single line.
 
 A batch leaves its worker as a `PackedBatch`, which is packed where an error can still be caught.
 PyTorch would pack it in a thread of the worker: an error there is lost, and the run would wait for
@@ -42,8 +42,8 @@ ENDS = {  # signals that end a worker from outside, and why
 class PackedBatch:
     """A batch on its way from a worker to the main process.
 
-    Its tensors are in shared memory or, if there is not enough of it, among the bytes sent through
-    a pipe; then `note` says why.
+    Its tensors are in shared memory. If there is not enough shared memory, they are sent through a
+    pipe instead, and `note` gives the reason.
     """
 
     def __init__(self, batch: list):
@@ -90,7 +90,8 @@ def _pinned(content: Any) -> Any:
 
 
 def prepare_worker(_number: int) -> None:
-    """Make this process ignore signals, which the main one handles, and end with the main one."""
+    """Ignore signals in this process, since the main process handles them, and end when the main
+    process ends."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     sys.excepthook = _exit_with_errno
@@ -98,8 +99,11 @@ def prepare_worker(_number: int) -> None:
 
 
 def _exit_with_errno(_kind: object, error: BaseException, _trace: object) -> None:
-    """Handle an error of the thread that passes file descriptors on. That thread would try again
-    without end while the run waits, so the worker exits, and its exit code gives the reason."""
+    """Handle an error of the thread that passes file descriptors on.
+
+    The thread would try again forever while the run waits. The worker therefore exits, with the
+    reason as its exit code.
+    """
     os._exit(getattr(error, "errno", None) or 1)
 
 
@@ -111,8 +115,8 @@ def _exit_with(parent: int) -> None:
 
 
 def recording_context(started: list[BaseProcess]) -> BaseContext:
-    """Return the default multiprocessing context, which also appends each process that it makes to
-    `started`: DataLoader does not publish its workers."""
+    """Return the default multiprocessing context, extended to append each process that it creates
+    to `started`, because DataLoader does not publish its workers."""
     context: Any = copy.copy(multiprocessing.get_context())
     make = context.Process
 
@@ -125,7 +129,7 @@ def recording_context(started: list[BaseProcess]) -> BaseContext:
 
 
 def from_workers(loader: DataLoader) -> Iterator[list]:
-    """Yield a loader's batches, and end its workers when the iteration ends, however it does.
+    """Yield a loader's batches, and end its workers when the iteration ends for any reason.
 
     Raises:
         UserError: Workers cannot be started, or cannot go on.
@@ -163,8 +167,8 @@ def _say_once(note: str) -> None:
 def _start(loader: DataLoader, workers: list[BaseProcess]) -> Iterator[PackedBatch]:
     """Start the workers, append them to `workers`, and return the iterator over their batches.
 
-    The handler of SIGCHLD stays as it was: PyTorch's raises an error within a step when a worker
-    dies, which is noticed anyway while its batch is awaited.
+    The handler of SIGCHLD is left unchanged. PyTorch's handler would raise an error within a step
+    when a worker dies, although this is noticed anyway when its batch is awaited.
     """
     before = signal.getsignal(signal.SIGCHLD)
     loader.multiprocessing_context = recording_context(workers)
@@ -190,7 +194,7 @@ def _unraisable_ignored() -> Iterator[None]:
 
 
 def _why(error: BaseException, exits: list[int | None]) -> str:
-    """Return why workers cannot be started or go on; "" if the machine is not the reason.
+    """Return why workers cannot be started or continue; "" if the machine is not the reason.
 
     Args:
         error: What was raised in the main process.

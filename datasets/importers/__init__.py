@@ -1,4 +1,4 @@
-"""Files of annotation tools, each recognised by its content: what they say of images and people."""
+"""Readers of the files of annotation tools. The kind of a file is recognised by its content."""
 
 import os
 import zipfile
@@ -73,7 +73,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _read_file(path: Path, options: Options) -> list[Labels]:
-    """Return the labels in a file; nothing if it is of another kind."""
+    """Return the labels in a file; an empty result if it is no annotation file."""
     parser = _PARSERS.get(path.suffix.lower())
     return parser(path, options) if parser else []
 
@@ -102,7 +102,7 @@ _PARSERS = {
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """Return the folder that a .zip is unpacked into, below `folder`."""
+    """Unpack a .zip below `folder`, and return the folder with its content."""
     place = folder / archive.stem
     number = 1
     while place.exists():

@@ -1,4 +1,5 @@
-"""COCO's form as Datumaro, CVAT, FiftyOne, Roboflow, supervision and others write it."""
+"""Annotations in COCO's form, as Datumaro, CVAT, FiftyOne, Roboflow, supervision and others write
+it."""
 
 import re
 from collections import Counter
@@ -35,6 +36,6 @@ def read(path: Path, content: Any, options: Options) -> list[Labels]:
 
 
 def frame_of(name: str) -> int | None:
-    """Return the number in the name of a video's frame, which need not be the name of a file."""
+    """Return the number in the name of a video frame. The frame need not exist as a file."""
     found = FRAME.fullmatch(Path(name).stem)
     return int(found[1]) if found else None

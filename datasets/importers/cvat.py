@@ -82,7 +82,7 @@ def read_images(path: Path, root: Element, options: Options) -> Labels:
 
 
 def read_video(path: Path, tracks: list[Element], about: Element, options: Options) -> Labels:
-    """Return the frames from the first to the last in which a track has a box."""
+    """Return the frames from the first to the last one in which a track has a box."""
     labels = Labels(path, "CVAT, video", [], tracks=True)
     labels.video = about.findtext("source") or about.findtext(".//source") or ""
     people = people_in(tracks, options, path)
@@ -117,7 +117,7 @@ def read_video(path: Path, tracks: list[Element], about: Element, options: Optio
 
 
 def between(places: dict[int, list[float] | None], step: int) -> dict[int, list[float] | None]:
-    """Return the boxes of a track by frame; None: outside.
+    """Return the boxes of a track by frame; None where the person is outside the picture.
 
     Between two keyframes CVAT moves a box in a straight line. Before a keyframe that is outside,
     the box stays where it is.
@@ -141,7 +141,7 @@ def people_in(labelled: Iterable[Element], options: Options, path: Path) -> set[
 
 
 def counts(shape: Element, label: str | None, people: set[str], left_out: Counter) -> bool:
-    """Return True if a shape is the box of a person; otherwise the reason is counted in `left_out`.
+    """Return whether a shape is the box of a person; if not, count the reason in `left_out`.
 
     Tags refer to the whole image.
     """
@@ -157,7 +157,8 @@ def counts(shape: Element, label: str | None, people: set[str], left_out: Counte
 
 
 def identity_of(shapes: Iterable[Element], options: Options) -> str | None:
-    """Return the first identity among the attributes of these shapes, which are one person's."""
+    """Return the first identity among the attributes of the shapes, all of which show one
+    person."""
     values = (
         identity(attribute.text)
         for shape in shapes
@@ -168,7 +169,7 @@ def identity_of(shapes: Iterable[Element], options: Options) -> str | None:
 
 
 def box_of(shape: Element, where: str) -> list[float]:
-    """Return x y w h of a shape, in pixels."""
+    """Return the box of a shape, x y w h in pixels."""
     get = functools.partial(number_of, shape.attrib, where=where)
     if shape.tag == "polygon":
         return around(points_of(shape, where))

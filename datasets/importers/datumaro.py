@@ -1,4 +1,5 @@
-"""Datumaro's own JSON, which CVAT writes too, read as the COCO form that it corresponds to.
+"""Datumaro's own JSON format, which CVAT writes too. It is converted to the corresponding COCO
+form.
 
 Form: https://open-edge-platform.github.io/datumaro/stable/docs/data-formats/formats/datumaro.html
 """
@@ -48,7 +49,7 @@ def as_list(value: Any) -> list:
 
 
 def box_of(shape: Any, where: str) -> Any:
-    """Return the box of an annotation, or around its polygon; None for other shapes."""
+    """Return the box of an annotation, or the box around its polygon; None for other shapes."""
     if lookup(shape, "type") == "polygon":
         points = as_list(lookup(shape, "points"))
         if not points or len(points) % 2 or not all(isinstance(v, int | float) for v in points):

@@ -1,4 +1,5 @@
-"""Where the images that an annotation file names lie, however a tool writes their names."""
+"""Search for the images that an annotation file names, in whatever form a tool writes their
+names."""
 
 import filecmp
 import re
@@ -15,7 +16,8 @@ Parts = tuple[str, ...]
 
 
 class Finder:
-    """The images and videos below some folders, found by any end of their paths."""
+    """The images and videos in some folders, which can be found by the last parts of their
+    paths."""
 
     def __init__(self, roots: Sequence[Path]):
         files, _ = walk(roots, "--images", (PICTURE, VIDEO))
@@ -29,13 +31,17 @@ class Finder:
             self.stems.setdefault(path.stem, []).append(path)
 
     def find(self, names: Sequence[tuple[str, Collection[str]]]) -> list[Path | None]:
-        """Return the image of each name, None where there is none.
+        """Find the image of each name; None if there is none.
+
+        If several images fit, those that share the most folders with the name are kept; of these,
+        those in a folder among the hints; of these, those in the folder in which most names have an
+        image.
 
         Args:
-            names: each with hints, names of folders that it may lie in.
-        Of several images, those that agree in most folders of the name count; of these, those in a
-        folder among the hints; of these, those in the folder where most names have an image.
-        Raises: UserError: if several different ones are left.
+            names: each with hints, the names of folders that may contain the image.
+
+        Raises:
+            UserError: if several different images remain.
         """
         found = [self._candidates(name, hints) for name, hints in names]
         bases = Counter(base for some in found for base in {base for base, _ in some})
@@ -52,7 +58,7 @@ class Finder:
         return chosen
 
     def _candidates(self, name: str, hints: Collection[str]) -> list[tuple[Path, Path]]:
-        """Return the best images of a name, each with the folder that the name starts from."""
+        """Return the best images for a name, each with the folder to which the name is relative."""
         ranked: list[tuple[tuple[bool, int, int], Path, Path]] = []
         for order, parts in enumerate(ends_of(name)):
             same = self.named.get(parts[-1], [])
@@ -65,7 +71,7 @@ class Finder:
         return [(base, path) for rank, base, path in ranked if rank == best]
 
     def video(self, name: str) -> Path | None:
-        """Return the video of a name, or the only video if there is one."""
+        """Return the video with this name, or the only video if there is just one."""
         wanted = PurePosixPath(name.replace("\\", "/"))
         found = [video for video in self.videos if video.name == wanted.name]
         found = found or [video for video in self.videos if name and video.stem == wanted.stem]
@@ -74,7 +80,7 @@ class Finder:
 
 
 def agreement(path: Parts, name: Parts) -> int:
-    """Return the number of folders at the end of both paths that are equal."""
+    """Return how many folders at the end of the two paths are equal."""
     count = 0
     for one, other in zip(reversed(path), reversed(name)):
         if one != other:
@@ -84,10 +90,10 @@ def agreement(path: Parts, name: Parts) -> int:
 
 
 def ends_of(name: str) -> list[Parts]:
-    """Return the paths that a name may stand for.
+    """Return the paths that a name may denote.
 
-    Of an address this is its path, or the file that Label Studio serves (`?d=`). %20 is decoded,
-    and the prefix of an upload is removed.
+    For an address these are its path, or the file that Label Studio serves (`?d=`). "%20" is
+    decoded, and the prefix of an uploaded file is removed.
     """
     address = name.partition("?d=")[2] or (name.partition("?")[0] if "://" in name else name)
     ends = []

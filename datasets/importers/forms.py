@@ -12,7 +12,8 @@ LABEL, ATTRIBUTE = "person", "person_id"
 
 
 def cvat_xml(labels: Labels) -> str:
-    """Return CVAT 1.1: tracks if the images are frames of a video, otherwise boxes of images.
+    """Return labels as CVAT 1.1: tracks if the images are frames of a video, otherwise boxes of
+    images.
 
     The task needs a label `person` with a text attribute `person_id`.
     """
@@ -32,7 +33,8 @@ def cvat_xml(labels: Labels) -> str:
 
 
 def _add_tracks(root: Element, frames: Sequence[LabelledImage]) -> None:
-    """Add tracks; each ends with a box that is outside, in the frame after its last one."""
+    """Add tracks to the XML. Each ends with a box marked as outside, in the frame after its last
+    box."""
     tracks: dict[str, list[tuple[int, Box]]] = {}
     for place, frame in enumerate(frames):
         for box in frame.boxes:
@@ -60,7 +62,8 @@ def _texts(values: dict) -> dict[str, str]:
 
 
 def coco_json(labels: Labels) -> str:
-    """Return COCO with identities among the `attributes`, as CVAT and Datumaro import it."""
+    """Return labels as COCO, with identities among the `attributes`, as CVAT and Datumaro import
+    them."""
     images: list[dict] = []
     annotations: list[dict] = []
     for number, image in enumerate(labels.images, 1):
@@ -85,9 +88,9 @@ def coco_json(labels: Labels) -> str:
 
 
 def label_studio_json(labels: Labels, prefix: str = "") -> str:
-    """Return tasks of Label Studio with predictions.
+    """Return labels as Label Studio tasks with predictions.
 
-    Its setup needs RectangleLabels `label` and a TextArea `person_id` with perRegion="true".
+    The project needs RectangleLabels `label` and a TextArea `person_id` with perRegion="true".
 
     Args:
         prefix: of the addresses at which Label Studio serves the images.

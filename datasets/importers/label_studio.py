@@ -1,10 +1,10 @@
-"""Label Studio's exports JSON, JSON_MIN, CSV and TSV.
+"""Label Studio's export formats JSON, JSON_MIN, CSV and TSV.
 
 A box is a region of the kind rectanglelabels, in per cent of the image. Its identity is a field of
 the same region (`perRegion="true"` in the labelling setup): a text, a choice, a number or a
-taxonomy. JSON keeps which region a field belongs to. JSON_MIN and CSV have one list of all boxes
-and one of all texts of an image: they are paired in order where there are as many of both.
-Form: https://labelstud.io/guide/export.html
+taxonomy. JSON records to which region a field belongs. JSON_MIN and CSV have one list of all boxes
+and one of all texts of an image; if both have the same length, they are paired in order. Form:
+https://labelstud.io/guide/export.html
 """
 
 import csv
@@ -44,7 +44,7 @@ MINIMAL = {"annotation_id", "annotator"}  # keys of each task in JSON_MIN and CS
 
 
 def is_label_studio(content: Any) -> bool:
-    """Return True if a JSON is a list of tasks, with their annotations or as JSON_MIN has them."""
+    """Return True if JSON content is a list of Label Studio tasks, in the form JSON or JSON_MIN."""
     first = content[0] if isinstance(content, list) and content else None
     return isinstance(first, dict) and (
         {"data", "annotations"} <= first.keys() or first.keys() >= MINIMAL
@@ -102,7 +102,7 @@ def read(path: Path, tasks: Sequence[Any], options: Options) -> list[Labels]:
 
 @dataclass(frozen=True)
 class Region:
-    """A rectangle. value: its place in per cent, and the image's size."""
+    """A rectangle. value: its position in per cent, and the size of the image."""
 
     value: dict
     label: str
@@ -112,7 +112,11 @@ class Region:
 def regions_of(
     task: Any, options: Options, labels: Labels, fields: set[str]
 ) -> list[Region] | None:
-    """Return the rectangles of a task, None if it has no annotation. Add to `fields`."""
+    """Return the rectangles of a task; None if it has no annotation.
+
+    Args:
+        fields: receives the names of the fields that were read.
+    """
     if not isinstance(task, dict):
         raise UserError(f"{labels.path}: expected a list of tasks, found {short(task)} in it")
     if "data" not in task:
@@ -171,7 +175,7 @@ def label_of(value: dict) -> str:
 
 
 def note_of(value: dict) -> str | None:
-    """Return the identity in the notes of a region; notes belong to no field."""
+    """Return the identity in the notes of a region, which belong to no field."""
     notes = lookup(value, "meta.text")
     return identity(" ".join(map(str, notes))) if isinstance(notes, list) else None
 
@@ -193,9 +197,9 @@ def size_of(region: dict) -> tuple[int, int] | None:
 
 
 def box_of(region: dict, size: tuple[int, int] | None, where: str) -> list[float]:
-    """Return x y w h in pixels, or in shares of the image if its size is unknown.
+    """Return x y w h in pixels, or in fractions of the image if its size is unknown.
 
-    A region is rotated about its left upper corner, in pixels.
+    A region is rotated about its upper left corner.
     """
     given = [region.get(key) for key in ("x", "y", "width", "height")]
     values = [float(v) for v in given if isinstance(v, int | float) and abs(v) < LARGEST]
@@ -215,7 +219,8 @@ def turned_by(region: dict) -> float:
 
 
 def image_of(about: dict, where: str) -> str:
-    """Return the image's name in a task's data: `image`, else the first address or path."""
+    """Return the image's name in a task's data: the value of `image`, or else the first address or
+    path."""
     values = [about.get("image"), *about.values()]
     for value in values:
         if isinstance(value, str) and ("/" in value or Path(value).suffix):

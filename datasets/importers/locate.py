@@ -1,4 +1,4 @@
-"""The image file, or the frame of a video, of each image in imported labels."""
+"""Assign each imported image its file, or its frame of a video."""
 
 import re
 from collections.abc import Iterator
@@ -30,13 +30,13 @@ def locate(labels: Labels, finder: Finder) -> Iterator[tuple[LabelledImage, Sour
 
 
 def hints_of(labels: Labels, image: LabelledImage) -> set[str]:
-    """Return names of folders that an image may lie in: of its subset."""
+    """Return the names of folders that may contain an image, according to its subset."""
     return {image.subset, labels.path.stem.rpartition("_")[2], labels.path.parent.name} - {""}
 
 
 def subset_of(labels: Labels, image: LabelledImage) -> str:
-    """Return "train" or "test" by the tool's subset or the names of folders and file, otherwise
-    ""."""
+    """Return "train" or "test", according to the tool's subset or the names of folders and file; ""
+    if neither names one."""
     words = {image.subset.lower(), labels.path.parent.name.lower()}
     words |= {part.lower() for part in Path(image.name.replace("\\", "/")).parts[:-1]}
     words |= {*re.split(r"[^a-z]+", labels.path.stem.lower())}
@@ -60,7 +60,8 @@ def frames_of(
 def in_order(
     finder: Finder, frames: dict[int, LabelledImage], labels: Labels
 ) -> Iterator[tuple[LabelledImage, Source]]:
-    """Yield the images as the frames of a video, if there are enough and their order is certain."""
+    """Yield the images as the frames of a video, if the video has enough frames and their order is
+    certain."""
     images = sorted(finder.images)
     where = ", ".join(map(str, finder.roots))
     if len(images) <= max(frames) or images != sorted(images, key=natural):
@@ -75,6 +76,6 @@ def in_order(
 
 
 def natural(path: Path) -> list[tuple[int, str]]:
-    """Return a key that orders numbers in names by their value."""
+    """Return a sort key that orders the numbers in names by value."""
     words = re.split(r"(\d+)", str(path))
     return [(int(word), "") if word.isdecimal() else (0, word) for word in words]

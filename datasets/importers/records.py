@@ -15,12 +15,12 @@ NO_PERSON = "another label than person"
 
 @dataclass(frozen=True)
 class Options:
-    """The options of a user.
+    """The user's options for the import.
 
     Attributes:
         person_key: name under which a tool stores identities, if it is not a usual one.
-        labels: names of the labels that are people; empty: see `people_names`.
-        min_visibility: minimum visible share of a person, 0 to 1, in forms that contain it.
+        labels: names of the labels that mean people; empty: see `people_names`.
+        min_visibility: minimum visible share of a person, 0 to 1, for forms that contain it.
     """
 
     person_key: str = ""
@@ -29,21 +29,25 @@ class Options:
 
     @property
     def keys(self) -> Sequence[str]:
-        """Where to look for an identity, in order."""
+        """The keys in which to look for an identity, in this order."""
         name = self.person_key
         return (name, f"attributes.{name}") if name else PERSON_KEYS
 
     @property
     def attribute(self) -> str:
-        """The name of an attribute that is an identity."""
+        """The name of the attribute in which identities are written."""
         return self.person_key or PERSON_KEYS[0]
 
 
 @dataclass(frozen=True)
 class Box:
-    """A person in an image. xywh: pixels from 0 on, the image upright. name: an identity that is
-    the same person in every source. track: an identity within its file alone; it counts where no
-    box of the file has a name."""
+    """A person in an image.
+
+    Attributes:
+        xywh: in pixels of the upright image, counted from 0.
+        name: an identity, which is the same person in every source.
+        track: an identity within its file only, used if no box of the file has a name.
+    """
 
     xywh: list[float]
     name: str | None = None
@@ -52,9 +56,15 @@ class Box:
 
 @dataclass
 class LabelledImage:
-    """An image as a file describes it. name: as written there; size: width and height there;
-    shares: the boxes count shares of the image, not pixels; frame: number in a video, from 0 on;
-    path: where it is, if the file's kind says so."""
+    """An image as a file describes it.
+
+    Attributes:
+        name: as written in the file.
+        size: width and height according to the file.
+        shares: whether boxes are fractions of the image instead of pixels.
+        frame: number within a video, counted from 0.
+        path: the image file, if the kind of the annotation file determines it.
+    """
 
     name: str
     boxes: list[Box]
@@ -68,8 +78,13 @@ class LabelledImage:
 
 @dataclass
 class Labels:
-    """What one file (or one task in it) says. kind: the tool and form, in words; task: its name
-    where a file holds several; video: the name of the video that the images are frames of."""
+    """The content of one annotation file, or of one task in it.
+
+    Attributes:
+        kind: the tool and the form, for messages.
+        task: its name if a file contains several.
+        video: the name of the video whose frames the images are.
+    """
 
     path: Path
     kind: str
@@ -82,13 +97,13 @@ class Labels:
 
 
 def identity(value: object) -> str | None:
-    """Return the identity that a text names; None for an empty one."""
+    """Return the identity in a text; None if it is empty."""
     return labelled(str(value).strip()) if value is not None else None
 
 
 def enclosing(xywh: Sequence[float], degrees: float, corner: bool) -> list[float]:
-    """Return the upright box around one that is turned clockwise, about its left upper corner or
-    about its centre."""
+    """Return the upright box that encloses a box turned clockwise about its upper left corner or
+    its centre."""
     x, y, width, height = xywh
     if not degrees % 360:
         return [x, y, width, height]
@@ -104,11 +119,11 @@ def enclosing(xywh: Sequence[float], degrees: float, corner: bool) -> list[float
 
 
 def around(points: Sequence[tuple[float, float]], digits: int = 3) -> list[float]:
-    """Return the box x y w h around points."""
+    """Return the box x y w h that encloses the points."""
     xs, ys = zip(*points)
     return [round(v, digits) for v in (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))]
 
 
 def people_labels(names: Sequence[str], options: Options, where: str) -> set[str]:
-    """Return those of a file's labels that are people."""
+    """Return those of a file's labels that mean people."""
     return set(people_names(names, options.labels, where)) if names else set()

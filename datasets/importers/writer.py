@@ -1,4 +1,4 @@
-"""The images of imported labels, copied into a dataset's folder, and their descriptions."""
+"""Copy the images of imported labels into a dataset's folder, and describe them."""
 
 import os
 import re
@@ -25,8 +25,13 @@ Shown = tuple[dict, list[Person]]  # an image as train.json describes it, and th
 
 @dataclass
 class Imported:
-    """What was taken of one file's labels. subsets: of each scene, "train", "test" or ""; left_out:
-    boxes and images, by reason; examples: the first image of each reason."""
+    """The result of importing one file's labels.
+
+    Attributes:
+        subsets: "train", "test" or "" for each scene.
+        left_out: the number of boxes and images left out, by reason.
+        examples: the first image for each reason.
+    """
 
     name: str
     kind: str
@@ -55,9 +60,11 @@ def put(image: Path | Image.Image, path: Path) -> None:
 class Writer:
     """Writes the images of several files' labels to images/NAME/ in a folder.
 
-    every: of a video or sequence, the first of so many frames is taken. shared: a track's id is the
-    same person in all files. camera: an expression whose first group in an image's name is its
-    camera."""
+    Args:
+        every: one of this many frames of a video or sequence is taken, beginning with the first.
+        shared: whether equal track ids in different files mean the same person.
+        camera: a regular expression whose first group, in an image's name, is the camera.
+    """
 
     def __init__(self, out: Path, every: int, shared: bool, camera: "re.Pattern[str] | None"):
         self.out, self.every, self.shared, self.camera = out, every, shared, camera
@@ -98,7 +105,8 @@ class Writer:
         named: bool,
         done: Imported,
     ) -> None:
-        """Copy an image to images/NAME/`path` and describe it, or count why it is left out."""
+        """Copy an image to images/NAME/`path` and describe it, or count the reason why it is left
+        out."""
         try:
             size = picture_size(source, upright=True) if isinstance(source, Path) else source.size
         except PictureError as error:
@@ -130,7 +138,7 @@ class Writer:
         return None
 
     def _person(self, box: Box, named: bool, name: str) -> str | None:
-        """Return who a box shows. Tracks count in files where no box has a name."""
+        """Return the identity of a box. Tracks are used in files without any names."""
         if named or box.track is None:
             return box.name
         return box.track if self.shared else f"{name}/{box.track}"
@@ -143,12 +151,12 @@ class Writer:
 
 
 def pixels_of(box: Box, size: tuple[int, int]) -> list[float]:
-    """Return a box in shares of an image, in its pixels."""
+    """Convert a box from fractions of an image to pixels."""
     return [round(share * length, 3) for share, length in zip(box.xywh, size * 2)]
 
 
 def unusable(xywh: Sequence[float], size: tuple[int, int]) -> str:
-    """Return why a box shows nobody; empty if it may."""
+    """Return the reason why a box cannot be used; "" if it can."""
     x, y, width, height = xywh
     if width <= 0 or height <= 0:
         return "box without area"

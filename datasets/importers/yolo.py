@@ -1,9 +1,8 @@
-"""YOLO's text files, with track ids: `class x y w h [confidence] [id]` in shares of the image.
+"""YOLO's text files with track ids: `class x y w h [confidence] [id]`, as fractions of the image.
 
-Ultralytics writes them while it tracks (save_txt), CVAT as "Ultralytics YOLO Detection Track". The
-classes' names are in data.yaml, classes.txt or obj.names. A sixth column is an id where all of its
-numbers are whole, else a confidence.
-Form: https://docs.ultralytics.com/datasets/detect/
+Ultralytics writes them during tracking (save_txt), CVAT as "Ultralytics YOLO Detection Track". The
+names of the classes are in data.yaml, classes.txt or obj.names. A sixth column contains ids if all
+of its numbers are whole, otherwise confidences. Form: https://docs.ultralytics.com/datasets/detect/
 """
 
 from pathlib import Path
@@ -31,7 +30,7 @@ def is_yolo(folder: Path) -> bool:
 
 
 def read(folder: Path, options: Options) -> list[Labels]:
-    """Return the images that have a text file, in the order of their names."""
+    """Return the images that have a text file, in order of name."""
     files = sorted(path for path in folder.rglob("*.txt") if path.parent != folder)
     rows = {file: rows_of(file) for file in files}
     names = class_names(folder)
@@ -61,12 +60,14 @@ def read(folder: Path, options: Options) -> list[Labels]:
 
 
 def is_tracked(rows: list[list[float]]) -> bool:
-    """Return True if the last column of rows of one length is an id: whole numbers only."""
+    """Return True if the last column of the rows, which have equal length, contains ids: whole
+    numbers only."""
     return bool(rows) and all(row[-1] % 1 == 0 for row in rows)
 
 
 def rows_of(file: Path) -> list[list[float]]:
-    """Return the numbers of each line: five to seven, or a class and the points of a polygon."""
+    """Return the numbers of each line: five to seven of a box, or the class and the points of a
+    polygon."""
     rows = []
     for number, line in enumerate(read_text(file, "").splitlines(), 1):
         try:
@@ -83,7 +84,7 @@ def rows_of(file: Path) -> list[list[float]]:
 
 
 def shares_of(row: list[float], is_box: bool) -> list[float]:
-    """Return x y w h from the left upper corner, in shares of the image."""
+    """Return x y w h as fractions of the image, where x y is the upper left corner."""
     if not is_box:
         return around(list(zip(row[1::2], row[2::2])), digits=9)
     x, y, width, height = row[1:5]
@@ -91,7 +92,7 @@ def shares_of(row: list[float], is_box: bool) -> list[float]:
 
 
 def class_names(folder: Path) -> dict[float, str]:
-    """Return the classes' names by number; empty where no file gives them."""
+    """Return the names of the classes by number; empty if no file contains them."""
     path = next((folder / name for name in NAMES if (folder / name).is_file()), None)
     if path is None:
         return {}
