@@ -46,8 +46,8 @@ def crop(image: Tensor, target: Target, rng: np.random.Generator) -> tuple[Tenso
 
 
 def erase(image: Tensor, target: Target, rng: np.random.Generator) -> tuple[Tensor, Target]:
-    """Cover up to a third of some people, and of equally large places elsewhere, with a rectangle of
-    noise or of one colour (random erasing, Zhong et al., AAAI 2020)."""
+    """Cover up to a third of some people, and of equally large places elsewhere, with a rectangle
+    of noise or of one colour (random erasing, Zhong et al., AAAI 2020)."""
     image = image.clone()
     height, width = image.shape[1:]
     for x1, y1, x2, y2 in target["boxes"].tolist():

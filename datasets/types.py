@@ -1,4 +1,4 @@
-"""What a person search dataset consists of: scenes, queries and the label of unlabelled people.
+"""The content of a person search dataset: scenes, queries and the label of unlabelled people.
 
 Labels: 0 is background, 1..N are the training identities in order, UNLABELED all other people.
 """
@@ -27,7 +27,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Query:
-    """A person to search for; query images are gallery images."""
+    """A person to search for. Query images are gallery images."""
 
     scene: int  # index in the gallery
     box: np.ndarray  # [4] float32 x1 y1 x2 y2, pixels

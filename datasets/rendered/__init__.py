@@ -1,4 +1,4 @@
-"""Rendered people as custom data; a seed decides everything.
+"""Rendered people as custom data. A seed determines everything.
 
 The modules: plan (who appears when); looks, poses, body, clothes, bags and people (what people look
 like); places, outdoors and rooms, built of plants, furniture, things and vehicles on a site;
@@ -94,7 +94,7 @@ def write_dataset(
 
 
 def _work(moment: Moment, out: str, cameras: int, size: tuple[int, int], seed: int) -> int:
-    """Render and save a moment's frames, then their labels. Returns the number of frames."""
+    """Render and save a moment's frames, and then their labels. Return the number of frames."""
     torch.set_num_threads(1)
     shown = []
     for number, (image, quality, people) in enumerate(render_moment(moment, cameras, size, seed)):

@@ -78,8 +78,9 @@ def _annotation(identity: int, label: Label) -> tuple[list[float], str | None, d
 
 
 def choose_queries(ids: list[list[int]], shown: list[tuple[str, People]]) -> list[int]:
-    """Choose the queries, as ids of annotations: for every identity in two or more frames its
-    largest boxes of QUERIES_EACH cameras.
+    """Choose the queries, as ids of annotations.
+
+    Each identity in two or more frames gets its largest box in each of up to QUERIES_EACH cameras.
 
     Args:
         ids: of the annotations, frame by frame.

@@ -1,4 +1,4 @@
-"""What people carry: bags with their straps, phones."""
+"""Objects that people carry: bags with straps, phones."""
 
 import math
 
@@ -15,7 +15,7 @@ HANDLES = np.array([[0, -0.1, -0.15], [0, -0.04, 0], [0, 0.04, 0], [0, 0.1, -0.1
 
 
 def carried(vertices: np.ndarray, look: Look, pose: Pose) -> list[Mesh]:
-    """Return what somebody carries, on posed vertices [V, 3]."""
+    """Return the objects that a person carries, on the posed vertices [V, 3]."""
     meshes = []
     for side in pose.hands:
         hand = place_of(vertices, 4.55 if side == "L" else -4.55, 2.1, 2.2)
@@ -33,7 +33,7 @@ def carried(vertices: np.ndarray, look: Look, pose: Pose) -> list[Mesh]:
 
 
 def umbrella(vertices: np.ndarray, look: Look, side: str) -> list[Mesh]:
-    """Return an open umbrella over the hand of `side`, "L" or "R"."""
+    """Return an open umbrella above the left or right hand; side: "L" or "R"."""
     hand = place_of(vertices, 4.55 if side == "L" else -4.55, 2.1, 2.2)
     top = np.array([hand[0] * 0.6, hand[1] + 0.1, max(hand[2] + 0.75, 2.0)])
     roof = lathe(
@@ -43,7 +43,7 @@ def umbrella(vertices: np.ndarray, look: Look, side: str) -> list[Mesh]:
 
 
 def _trolley(vertices: np.ndarray, look: Look) -> list[Mesh]:
-    """Return a suitcase on wheels beside or behind somebody."""
+    """Return a suitcase on wheels beside or behind a person."""
     hand = place_of(vertices, -4.55, 2.1, 2.2)
     size = np.array([0.36, 0.22, 0.55]) * look.bag_size
     foot = np.array([hand[0] - 0.1, hand[1] + 0.25, 0.05])
@@ -85,7 +85,7 @@ def _shoulder_bag(vertices: np.ndarray, look: Look) -> list[Mesh]:
 
 
 def _soft_bag(middle: np.ndarray, size: np.ndarray, look: Look, angle: float = 0.0) -> Mesh:
-    """Return a bag like a pillow: a ball pressed towards a box."""
+    """Return a bag in the shape of a pillow: a ball deformed towards a box."""
     shape = ball(1.0, look.bag_material, 18)
     pressed = np.sign(shape.vertices) * np.abs(shape.vertices) ** 0.45
     scaled = pressed * (size / 2).astype(np.float32)

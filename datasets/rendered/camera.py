@@ -1,4 +1,4 @@
-"""A pinhole camera in the world: metres, x and y on the ground, z up; pixels, y down."""
+"""A pinhole camera. World: metres, x and y on the ground, z up. Picture: pixels, y down."""
 
 import math
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Camera:
 
     @cached_property
     def axes(self) -> np.ndarray:
-        """Right, down and forward in the world, as rows [3, 3]."""
+        """The directions right, down and forward in the world, as rows [3, 3]."""
         cy, sy, cp, sp = (f(a) for a in (self.yaw, self.pitch) for f in (math.cos, math.sin))
         forward = np.array([-sy * cp, cy * cp, -sp])
         right = np.array([cy, sy, 0.0])
@@ -29,7 +29,8 @@ class Camera:
         return np.array([c * right + s * down, c * down - s * right, forward])
 
     def rays(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Return unit directions [n, 3] float32 through points of the picture, in pixels [n]."""
+        """Return unit directions [n, 3] float32 through the points x, y [n] of the picture, in
+        pixels."""
         width, height = self.size
         own = np.stack(
             [(x - width / 2) / self.focal, (y - height / 2) / self.focal, np.ones(len(x))], 1
@@ -38,8 +39,8 @@ class Camera:
         return (world / np.linalg.norm(world, axis=1, keepdims=True)).astype(np.float32)
 
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return points [n, 3] -> pixels [n, 2] and depths [n] in metres; behind the lens: depth <
-        0."""
+        """Project points [n, 3] to pixels [n, 2] and depths [n] in metres, which are negative
+        behind the lens."""
         own = (points - np.asarray(self.place)) @ self.axes.T
         depth = own[:, 2]
         scale = self.focal / np.maximum(depth, NEAREST)
@@ -53,15 +54,15 @@ def look_at(
     size: tuple[int, int],
     roll: float = 0.0,
 ) -> Camera:
-    """Return a camera at `place` whose middle shows `target`."""
+    """Return a camera at `place` with `target` in the middle of its picture."""
     dx, dy, dz = np.asarray(target) - np.asarray(place)
     flat = math.hypot(dx, dy)
     return Camera(place, math.atan2(-dx, dy), math.atan2(-dz, flat), roll, focal, size)
 
 
 def extent(camera: Camera, points: np.ndarray) -> np.ndarray | None:
-    """Return the box x1 y1 x2 y2 around points [n, 3], not clipped to the picture; None if none of
-    them lies before the lens."""
+    """Return the box x1 y1 x2 y2 around points [n, 3], not clipped to the picture; None if no point
+    is in front of the lens."""
     pixels, depth = camera.project(points)
     pixels = pixels[depth > NEAREST]
     if not len(pixels):
@@ -70,5 +71,5 @@ def extent(camera: Camera, points: np.ndarray) -> np.ndarray | None:
 
 
 def clipped(box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return the part of a box x1 y1 x2 y2 that lies in the picture."""
+    """Return the part of a box x1 y1 x2 y2 that is inside the picture."""
     return np.clip(box, 0, np.tile(size, 2))

@@ -24,7 +24,7 @@ HAIRLINE = (  # depth (z) of the head and the height where hair ends there
 
 @dataclass(frozen=True)
 class Piece:
-    """One surface of an outfit, defined on the body's mesh and therefore valid in every pose.
+    """One surface of an outfit. It is defined on the body's mesh and therefore valid in every pose.
 
     Its points lie on edges of the mesh, `share` of the way from `start` to `end`.
     """
@@ -39,7 +39,7 @@ class Piece:
     material: Material
 
     def between(self, values: np.ndarray) -> np.ndarray:
-        """Return values of the body's vertices [V, C] at the piece's points [n, C]."""
+        """Interpolate values of the body's vertices [V, C] at the piece's points: [n, C]."""
         return values[self.start] * (1 - self.share) + values[self.end] * self.share
 
 
@@ -47,7 +47,8 @@ Clipped = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def clip(triangles: np.ndarray, field: np.ndarray) -> Clipped:
-    """Return the part of a mesh where `field` [V] is positive: triangles cut along its zero line.
+    """Return the part of a mesh where `field` [V] is positive. Triangles are cut along the line of
+    zeros.
 
     Returns: start [n], end [n], share [n] of the points, and triangles [T, 3] among them.
     """
@@ -73,8 +74,8 @@ def clip(triangles: np.ndarray, field: np.ndarray) -> Clipped:
 
 
 def _rolled(triangles: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Return triangles [T, 3] that begin with their corner `first` [T], in the same sense of
-    turning."""
+    """Rotate the corners of triangles [T, 3] so that corner `first` [T] comes first; the
+    orientation stays the same."""
     return triangles[np.arange(len(triangles))[:, None], (first[:, None] + np.arange(3)) % 3]
 
 
@@ -86,7 +87,8 @@ def _piece(
     smooth: int,
     material: Material,
 ) -> Piece:
-    """Return the part of `group` where `field` [V] is positive. off: metres [V], or one number."""
+    """Return the part of `group` where `field` [V] is positive. off: distance from the body in
+    metres, [V] or one number."""
     start, end, share, triangles = clip(split_quads(body.quads[group]), field)
     share = share[:, None]
     metres = np.broadcast_to(np.asarray(off, float), len(field))[:, None]
@@ -95,7 +97,7 @@ def _piece(
 
 
 def cut(body: Body, look: Look) -> list[Piece]:
-    """Return an identity's pieces: skin, clothes, hair."""
+    """Return the pieces of an identity's outfit: skin, clothes, hair."""
     covered = np.zeros(len(body.template), bool)
     pieces = [*_lower(body, look, covered), *_upper(body, look, covered), *_hair(body, look)]
     return [piece for piece in [*_skin(body, look, covered), *pieces] if len(piece.triangles)]
@@ -213,7 +215,7 @@ def _hair(body: Body, look: Look) -> Iterator[Piece]:
 
 
 def drape(body: Body, pieces: list[Piece], vertices: np.ndarray) -> list[Mesh]:
-    """Return the pieces on a posed body, vertices [V, 3] in metres."""
+    """Return the pieces as meshes on a posed body with vertices [V, 3] in metres."""
     normals = {group: body.normals(vertices, group) for group in {piece.source for piece in pieces}}
     meshes = []
     for piece in pieces:
@@ -226,7 +228,7 @@ def drape(body: Body, pieces: list[Piece], vertices: np.ndarray) -> list[Mesh]:
 
 
 def _smoothed(points: np.ndarray, triangles: np.ndarray, times: int) -> np.ndarray:
-    """Return every point drawn 0.6 of the way to the mean of its neighbours, `times` over."""
+    """Move every point 0.6 of the way to the mean of its neighbours, `times` times."""
     starts, ends = triangles.ravel(), np.roll(triangles, -1, 1).ravel()
     rows, columns = np.concatenate([starts, ends]), np.concatenate([ends, starts])
     shape = (len(points), len(points))

@@ -1,4 +1,4 @@
-"""What a camera makes of light: exposure, white balance, blur, noise, sharpening, JPEG."""
+"""The effects of a camera on light: exposure, white balance, blur, noise, sharpening, JPEG."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter, uniform_filter1d
 
 @dataclass(frozen=True)
 class Sensor:
-    """The faults of a camera, which are the same in all its pictures. A strength of 0 is no
+    """The faults of a camera, which are the same in all of its pictures. A strength of 0 means no
     fault."""
 
     balance: tuple[float, float, float]
@@ -39,7 +39,7 @@ def draw_sensor(rng: np.random.Generator) -> Sensor:
 
 
 def expose(light: np.ndarray, sensor: Sensor, rng: np.random.Generator) -> np.ndarray:
-    """Return linear light [H, W, 3] -> what the camera gives, uint8 [H, W, 3]."""
+    """Convert linear light [H, W, 3] to the camera's output, uint8 [H, W, 3]."""
     height, width, _ = light.shape
     level = np.percentile(light[..., 1], 55)
     gain = rng.uniform(0.16, 0.42) * np.exp(rng.normal(0, 0.12)) / max(float(level), 0.03)
@@ -61,7 +61,7 @@ def expose(light: np.ndarray, sensor: Sensor, rng: np.random.Generator) -> np.nd
 
 
 def _curve(image: np.ndarray, sensor: Sensor) -> np.ndarray:
-    """Apply the camera's curve: highlights, gamma, contrast, saturation."""
+    """Apply the camera's response curve: highlights, gamma, contrast, saturation."""
     rolled = image * (1 + image / 6.0) / (1 + image)
     tone = np.clip(rolled * 1.25, 0, 1) ** (1 / 2.2)
     tone = sensor.black + (1 - sensor.black) * tone

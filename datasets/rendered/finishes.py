@@ -1,4 +1,4 @@
-"""Paint, wood, metal and other finishes of things, fixed or drawn at random."""
+"""Materials of things: paint, wood, metal and others, some fixed and some drawn at random."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ WOODS = (0.07, 0.09, 0.055)  # hues
 
 
 def paint(rng: np.random.Generator, gloss: float = 0.12) -> Plain:
-    """Paint of vehicles, often white, grey or black."""
+    """Return the paint of a vehicle, often white, grey or black."""
     if rng.random() < 0.6:
         return Plain(hsv(0.6, 0.05, rng.choice([0.08, 0.2, 0.45, 0.7, 0.9])), 0.05, 1.0, gloss)
     color = hsv(rng.random(), rng.uniform(0.5, 0.95), rng.uniform(0.25, 0.8))
@@ -31,13 +31,13 @@ def metal(rng: np.random.Generator) -> Plain:
 
 
 def signal_color(rng: np.random.Generator) -> Color:
-    """Return a bright colour of signs and advertisements."""
+    """Return a bright colour for signs and advertisements."""
     hue = rng.choice([0.0, 0.6, 0.33, 0.14, rng.random()])
     return hsv(hue, rng.uniform(0.5, 0.95), rng.uniform(0.4, 0.9))
 
 
 def paving(rng: np.random.Generator, gloss: float = 0.0) -> Ground:
-    """Slabs or an even surface, out of doors or indoors."""
+    """Return slabs or an even surface, for outdoors or indoors."""
     color = hsv(rng.uniform(0.05, 0.6), rng.uniform(0, 0.16), rng.uniform(0.35, 0.75))
     return Ground(
         color,

@@ -63,7 +63,7 @@ def counter(rng: np.random.Generator) -> list[Mesh]:
 
 
 def shelf(rng: np.random.Generator) -> list[Mesh]:
-    """Goods in rows."""
+    """Return a shelf with rows of goods."""
     wide, high, deep = rng.uniform(1.2, 3.0), rng.uniform(1.3, 2.3), 0.45
     goods = Patchwork(
         cloth_color(rng),
@@ -82,7 +82,7 @@ def shelf(rng: np.random.Generator) -> list[Mesh]:
 
 
 def garments(rng: np.random.Generator) -> list[Mesh]:
-    """Return clothes on a rail."""
+    """Return a rail with clothes."""
     wide, high = rng.uniform(0.8, 1.8), rng.uniform(1.35, 1.7)
     rail = [(-wide / 2, 0, 0), (-wide / 2, 0, high), (wide / 2, 0, high), (wide / 2, 0, 0)]
     parts: list[Mesh] = [tube(np.array(rail), 0.02, STEEL, 6)]

@@ -1,4 +1,4 @@
-"""Who is labelled in a frame: boxes, and how much of every person is seen."""
+"""The labels of the people in a frame: their boxes, and how much of each person is visible."""
 
 from dataclasses import dataclass
 
@@ -40,8 +40,8 @@ def label(camera: Camera, tracer: Tracer, owner: int, points: np.ndarray) -> Lab
 
 
 def outline_points(camera: Camera, points: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Return points of a body that stand for equal parts of its outline: the nearest one to the
-    camera in every cell of a grid over the box `whole` (x1 y1 x2 y2)."""
+    """Return points of a body that represent equal parts of its outline: in every cell of a grid
+    over the box `whole` (x1 y1 x2 y2), the point nearest to the camera."""
     pixels, depth = camera.project(points)
     ahead = depth > NEAREST
     points, pixels, depth = points[ahead], pixels[ahead], depth[ahead]
@@ -54,7 +54,7 @@ def outline_points(camera: Camera, points: np.ndarray, whole: np.ndarray) -> np.
 
 
 def _hidden(camera: Camera, tracer: Tracer, owner: int, points: np.ndarray) -> np.ndarray:
-    """Return whether something before them hides points [n, 3] of person `owner`."""
+    """Return whether an object in front of them hides points [n, 3] of person `owner`."""
     if not len(points):
         return np.zeros(0, bool)
     ways = points - np.asarray(camera.place)
@@ -68,9 +68,9 @@ def _hidden(camera: Camera, tracer: Tracer, owner: int, points: np.ndarray) -> n
 def keep(label: Label, picture_height: int, min_visible: float, min_height: float) -> bool:
     """Return True if a person is labelled.
 
-    At least `min_visible` of the part within the picture is not hidden, and at least `min_visible`
-    of the whole body is visible, unless the box takes LARGE of the picture's height. The box is at
-    least `min_height` pixels high.
+    The box must be at least `min_height` pixels high, and at least `min_visible` of the part within
+    the picture must not be hidden. In addition, at least `min_visible` of the whole body must be
+    visible, unless the box is higher than LARGE of the picture's height.
     """
     large = label.box[3] >= LARGE * picture_height
     seen = 1 - label.hidden >= min_visible and (label.visible >= min_visible or large)

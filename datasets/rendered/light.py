@@ -1,4 +1,4 @@
-"""The light of a sky, a sun and lamps, and its share that arrives at a surface. Values are
+"""The light of a sky, a sun and lamps, and the share of it that reaches a surface. Values are
 linear."""
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Light:
     filled: float = 0.25  # share of the light of the sky that reaches closed corners
 
     def seen_sky(self, directions: np.ndarray) -> np.ndarray:
-        """Return the sky's own brightness in unit directions [n, 3] -> [n, 3]."""
+        """Return the brightness of the sky itself in unit directions [n, 3]: [n, 3]."""
         up = np.clip(directions[:, 2:], 0, 1)
         colors = np.asarray(self.horizon) * (1 - up**0.5) + np.asarray(self.sky) * up**0.5
         if self.clouds:
@@ -40,8 +40,8 @@ class Light:
         return colors.astype(np.float32)
 
     def around(self, normals: np.ndarray) -> np.ndarray:
-        """Return the light from sky and ground on an open surface with unit normals [n, 3] -> [n,
-        3]."""
+        """Return the light from sky and ground on an unobstructed surface with unit normals [n, 3]:
+        [n, 3]."""
         up = 0.5 + 0.5 * normals[:, 2:]
         level = np.clip(1 - np.abs(normals[:, 2:]), 0, 1) * 0.5
         above = np.asarray(self.sky) * (1 - level) + np.asarray(self.horizon) * level
@@ -50,7 +50,7 @@ class Light:
     def visibility(
         self, tracer: Tracer, points: np.ndarray, normals: np.ndarray, rng, rays: int = 2
     ) -> np.ndarray:
-        """Return a noisy estimate of the visible share of sky, lamps and sun at points [n, 3]: [n,
+        """Estimate, with noise, the visible share of sky, lamps and sun at points [n, 3]: [n,
         3]."""
         seen = np.zeros((len(points), 3), np.float32)
         for _ in range(rays):
@@ -73,7 +73,8 @@ class Light:
         return visible
 
     def _lamp_visible(self, tracer, points, normals, rng) -> np.ndarray:
-        """Return one lamp for each point, drawn by how much of its light it would give."""
+        """Draw one lamp for each point, with a probability in proportion to its light there, and
+        return whether it is visible."""
         gains, ways, far = self._lamps_at(points, normals)
         total = gains.cumsum(1)
         drawn = (total < rng.random((len(points), 1)) * total[:, -1:]).sum(1)
@@ -89,8 +90,8 @@ class Light:
         return visible
 
     def _lamps_at(self, points: np.ndarray, normals: np.ndarray):
-        """Return gains [n, L], unit directions [n, L, 3] and distances [n, L] of L lamps at n
-        points."""
+        """Return gains [n, L], unit directions [n, L, 3] and distances [n, L] of L lamps as seen
+        from n points."""
         ways = np.asarray(self.lamps, np.float32)[None] - points[:, None]
         far = np.sqrt(np.einsum("nlk,nlk->nl", ways, ways))
         ways /= np.maximum(far, 1e-6)[..., None]
@@ -100,7 +101,7 @@ class Light:
     def arriving(
         self, points: np.ndarray, normals: np.ndarray, visibility: np.ndarray
     ) -> np.ndarray:
-        """Return the light that arrives at points [n, 3], with their visibility [n, 3]: [n, 3]."""
+        """Return the light that reaches points [n, 3] with the visibility [n, 3]: [n, 3]."""
         share = self.filled + (1 - self.filled) * visibility[:, :1]
         total = self.around(normals) * share
         if any(self.sun):

@@ -1,4 +1,4 @@
-"""Who somebody is: body, skin, hair, clothes and what they wear with them; a seed decides it."""
+"""The appearance of a person: body, skin, hair, clothes and accessories. A seed determines it."""
 
 from dataclasses import dataclass
 
@@ -82,7 +82,7 @@ def cloth_color(rng: np.random.Generator) -> Color:
 def cloth(
     rng: np.random.Generator, plain: float = 0.0, color: Color | None = None, front: str = ""
 ) -> Cloth:
-    """Draw a cloth; plain: share without a pattern, in addition to that of PATTERNS."""
+    """Draw a cloth. plain: probability of no pattern, in addition to that in PATTERNS."""
     names = list(PATTERNS)
     pattern = "plain" if rng.random() < plain else rng.choice(names, p=list(PATTERNS.values()))
     own = cloth_color(rng)

@@ -1,4 +1,4 @@
-"""What surfaces look like: colours and fine structure, as functions of their rest coordinates.
+"""Materials of surfaces: colours and fine structure as functions of rest coordinates.
 
 Colours are linear light, 0..1.
 """
@@ -25,7 +25,7 @@ class Surface(NamedTuple):
 
 class Material(Protocol):
     def shade(self, rest: np.ndarray, normals: np.ndarray) -> Surface:
-        """The surface at rest coordinates [n, 3] with unit normals [n, 3]."""
+        """Return the surface at rest coordinates [n, 3] with unit normals [n, 3]."""
 
 
 def linear(srgb: np.ndarray | tuple) -> np.ndarray:
@@ -35,13 +35,13 @@ def linear(srgb: np.ndarray | tuple) -> np.ndarray:
 
 
 def hsv(hue: float, saturation: float, value: float) -> Color:
-    """Return a linear colour of hue, saturation and value in 0..1 (sRGB)."""
+    """Return the linear colour for sRGB hue, saturation and value in 0..1."""
     r, g, b = linear(colorsys.hsv_to_rgb(hue % 1.0, saturation, value)).tolist()
     return r, g, b
 
 
 def bent(normals: np.ndarray, height, points: np.ndarray, strength: float, step: float):
-    """Return normals [n, 3] tilted as if `height` (points [n, 3] -> [n]) stood out of the
+    """Tilt normals [n, 3] as if `height`, a function from points [n, 3] to [n], raised the
     surface."""
     here = height(points)
     slope = np.stack([height(points + step * axis) - here for axis in np.eye(3, dtype="f4")], 1)

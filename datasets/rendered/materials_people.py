@@ -1,4 +1,4 @@
-"""What people look like: cloth, skin, eyes, hair and shoes, in rest coordinates (decimetres)."""
+"""Materials of people: cloth, skin, eyes, hair and shoes, in rest coordinates (decimetres)."""
 
 from dataclasses import dataclass
 
@@ -50,7 +50,7 @@ class Cloth:
         return Surface((albedo * worn[:, None]).astype("f4"), normals, 0.0, 0.0)
 
     def _closing(self, rest: np.ndarray) -> np.ndarray:
-        """Return how dark a zip, or a strip of buttons, is down the front [n]."""
+        """Return how much a zip or a strip of buttons darkens the front, [n]."""
         x, y, z = rest.T
         ahead = (z > 0.2) & (np.abs(x) < 0.2)
         if self.front == "zip":
@@ -117,7 +117,8 @@ class Skin:
 
 @dataclass(frozen=True)
 class Eye:
-    """An eyeball whose iris looks along the rest coordinates' z; `middle`: of the iris (x, y)."""
+    """An eyeball whose iris faces the z axis of the rest coordinates. middle: the iris's centre (x,
+    y)."""
 
     iris: Color
     middle: tuple[float, float]

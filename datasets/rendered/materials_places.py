@@ -1,4 +1,4 @@
-"""What places look like: ground, walls, foliage, goods and signs, in metres."""
+"""Materials of places: ground, walls, foliage, goods and signs, in metres."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from datasets.rendered.materials import Color, Surface
 
 @dataclass(frozen=True)
 class Leaves:
-    """Foliage: every leaf and every clump has its own green."""
+    """Foliage in which every leaf and every clump has its own green."""
 
     color: Color
     offset: float = 0.0
@@ -70,7 +70,8 @@ class Ground:
 
 @dataclass(frozen=True)
 class Wall:
-    """A wall in metres along x + y and z: bricks, panels, windows, a row of shops below."""
+    """A wall along x + y and z, in metres: bricks, panels, windows, a row of shops at the
+    bottom."""
 
     color: Color
     brick: float = 0.0  # strength of a brick pattern
@@ -125,7 +126,7 @@ class Wall:
 
 @dataclass(frozen=True)
 class Patchwork:
-    """Goods in a shelf, posters, signs: cells of many colours around two."""
+    """Goods on a shelf, posters, signs: cells with many variations of two colours."""
 
     color: Color
     second: Color
@@ -159,7 +160,7 @@ class Patchwork:
 
 @dataclass(frozen=True)
 class Print:
-    """A poster or a sign: a picture of two colours above or below lines of text; in metres."""
+    """A poster or a sign, in metres: a picture of two colours above or below lines of text."""
 
     color: Color
     second: Color

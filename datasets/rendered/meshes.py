@@ -1,4 +1,5 @@
-"""Triangle meshes: simple solids, normals, placing. Lengths are metres, z points up."""
+"""Triangle meshes: simple solids, normals and transformations. Lengths are in metres; z points
+up."""
 
 import math
 from collections.abc import Sequence
@@ -25,8 +26,8 @@ class Mesh:
 def mesh_of(
     vertices: np.ndarray, faces: np.ndarray, material: Material, rest: np.ndarray | None = None
 ) -> Mesh:
-    """Return a smooth surface. faces: [F, 3] triangles or [F, 4] quadrilaterals; rest: the vertices
-    themselves if not given."""
+    """Return a smooth surface. faces: [F, 3] triangles or [F, 4] quadrilaterals; rest: by default
+    the vertices."""
     triangles = split_quads(faces)
     rest = vertices if rest is None else rest
     return Mesh(
@@ -39,7 +40,7 @@ def mesh_of(
 
 
 def flat(vertices: np.ndarray, faces: np.ndarray, material: Material) -> Mesh:
-    """Return a surface with an edge between all its faces."""
+    """Return a surface with sharp edges between all its faces."""
     corners = faces.shape[1]
     apart = np.arange(faces.size).reshape(-1, corners)
     return mesh_of(vertices[faces.ravel()], apart, material)
@@ -52,7 +53,7 @@ def split_quads(faces: np.ndarray) -> np.ndarray:
 
 
 def smooth_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Return unit normals [V, 3] float32, means over the triangles around, weighted with their
+    """Return unit normals [V, 3] float32: the mean over the adjacent triangles, weighted by
     area."""
     a, b, c = (vertices[triangles[:, k]] for k in range(3))
     across = cross(b - a, c - a)
@@ -64,29 +65,29 @@ def smooth_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 
 
 def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return inner products [n] of vectors [n, 3]: much quicker than a sum over the last axis."""
+    """Return inner products [n] of vectors [n, 3], much faster than a sum over the last axis."""
     return np.einsum("ij,ij->i", a, b)
 
 
 def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return outer products [n, 3] of vectors [n, 3], quicker than np.cross."""
+    """Return cross products [n, 3] of vectors [n, 3], faster than np.cross."""
     (ax, ay, az), (bx, by, bz) = a.T, b.T
     return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], 1)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Return vectors [n, 3] at length 1."""
+    """Normalise vectors [n, 3] to length 1."""
     return vectors / np.sqrt(np.maximum(dot(vectors, vectors), 1e-18))[:, None]
 
 
 def turn(angle: float) -> np.ndarray:
-    """Return the rotation [3, 3] by `angle` radians about z, anticlockwise from above."""
+    """Return the rotation [3, 3] by `angle` radians about z, anticlockwise when seen from above."""
     c, s = math.cos(angle), math.sin(angle)
     return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 
 
 def moved(mesh: Mesh, place: Point, angle: float = 0.0) -> Mesh:
-    """Return the mesh turned about the origin's z and then moved to `place` (x, y, z)."""
+    """Rotate the mesh about the z axis, then move it to `place` (x, y, z)."""
     matrix = turn(angle).T.astype(np.float32)
     return replace(
         mesh,
@@ -102,15 +103,15 @@ _SIDES = np.array(
 
 
 def box(size: Point, material: Material, place: Point = (0, 0, 0)) -> Mesh:
-    """Return a box of `size` (x, y, z) that stands on `place`, the middle of its floor."""
+    """Return a box of `size` (x, y, z). `place` is the middle of its bottom."""
     return flat(_CUBE * np.asarray(size, float) + np.asarray(place, float), _SIDES, material)
 
 
 def prism(
     profile: np.ndarray, width: float, material: Material, taper: np.ndarray | float = 1.0
 ) -> Mesh:
-    """Return a convex or star-shaped outline [n, 2] (x, z), drawn out along y to `width`; taper:
-    the share of the width that each point of the outline has [n]."""
+    """Extrude a convex or star-shaped outline [n, 2] (x, z) along y to `width`. taper: the share of
+    the width at each point of the outline, [n]."""
     n = len(profile)
     half = np.broadcast_to(np.asarray(taper) * width / 2, n)
     sides = [np.column_stack([profile[:, 0], y * half, profile[:, 1]]) for y in (-1, 1)]
@@ -129,7 +130,7 @@ def prism(
 
 
 def joined(meshes: Sequence[Mesh]) -> Mesh:
-    """Return meshes of one material as one."""
+    """Join meshes of one material to one mesh."""
     starts = np.cumsum([0] + [len(mesh.vertices) for mesh in meshes[:-1]])
     return Mesh(
         np.concatenate([mesh.vertices for mesh in meshes]),
@@ -143,7 +144,8 @@ def joined(meshes: Sequence[Mesh]) -> Mesh:
 
 
 def tube(path: np.ndarray, radii: Sequence[float] | float, material: Material, sides: int = 8):
-    """Return a round tube along the points `path` [n, 3]; radii: one, or one for each point."""
+    """Return a round tube along the points `path` [n, 3]. radii: one for all points, or one for
+    each."""
     path = np.asarray(path, float)
     radius = np.broadcast_to(np.asarray(radii, float), len(path))
     ahead = unit(np.gradient(path, axis=0))
@@ -157,7 +159,8 @@ def tube(path: np.ndarray, radii: Sequence[float] | float, material: Material, s
 
 
 def _grid(rows: int, columns: int) -> np.ndarray:
-    """Return quadrilaterals between rows of points, each row closed to a ring."""
+    """Return the quadrilaterals between neighbouring rows of points, each of which is a closed
+    ring."""
     r, c = np.meshgrid(np.arange(rows - 1), np.arange(columns), indexing="ij")
     after = (c + 1) % columns
     faces = [r * columns + c, r * columns + after, (r + 1) * columns + after, (r + 1) * columns + c]
@@ -165,20 +168,20 @@ def _grid(rows: int, columns: int) -> np.ndarray:
 
 
 def ring(radius: float, thick: float, material: Material, sides: int = 28) -> Mesh:
-    """Return a torus in the plane y = 0 with its middle in the origin."""
+    """Return a torus in the plane y = 0, centred at the origin."""
     angle = np.linspace(0, 2 * np.pi, sides + 1)
     path = np.stack([np.cos(angle), np.zeros_like(angle), np.sin(angle)], 1) * radius
     return tube(path, thick, material, 7)
 
 
 def disc(radius: float, material: Material, width: float = 0.02, sides: int = 28) -> Mesh:
-    """Return a round plate in the plane y = 0 with its middle in the origin."""
+    """Return a round plate in the plane y = 0, centred at the origin."""
     angle = np.linspace(0, 2 * np.pi, sides, endpoint=False)
     return prism(np.stack([np.cos(angle), np.sin(angle)], 1) * radius, width, material)
 
 
 def ball(radii: Sequence[float] | float, material: Material, around: int = 16) -> Mesh:
-    """Return an ellipsoid with its middle in the origin."""
+    """Return an ellipsoid centred at the origin."""
     up = np.linspace(-np.pi / 2, np.pi / 2, around // 2 + 1)
     way = np.linspace(0, 2 * np.pi, around, endpoint=False)
     circle = np.stack([np.cos(way), np.sin(way), np.zeros_like(way)], 1)
@@ -188,7 +191,8 @@ def ball(radii: Sequence[float] | float, material: Material, around: int = 16) -
 
 
 def lathe(profile: np.ndarray, material: Material, sides: int = 14) -> Mesh:
-    """Return an outline [n, 2] (radius, z) turned about the z axis."""
+    """Return the solid that an outline [n, 2] (radius, z) describes when rotated about the z
+    axis."""
     way = np.linspace(0, 2 * np.pi, sides, endpoint=False)
     circle = np.stack([np.cos(way), np.sin(way)], 1)
     rows = [np.column_stack([circle * r, np.full(sides, z)]) for r, z in np.asarray(profile)]

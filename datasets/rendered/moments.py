@@ -1,4 +1,4 @@
-"""One moment of a place: its scene built, rendered through every camera, and labelled."""
+"""One moment of a place: build the scene, render it through every camera, and label its people."""
 
 import functools
 
@@ -24,7 +24,7 @@ PLACE, CAMERA, MOMENT, FRAME = 62, 63, 64, 65  # streams of random numbers
 def _place(
     number: int, kind: str, framing: str, count: int, size: tuple[int, int], seed: int
 ) -> tuple[Site, tuple[float, float], list[tuple[Camera, Sensor]]]:
-    """Return the site, the focus and the cameras, which all moments of a place share."""
+    """Return the site, the focus and the cameras, which are the same for all moments of a place."""
     for attempt in range(ATTEMPTS):
         rng = np.random.default_rng([seed, PLACE, number, attempt])
         site = PLACES[kind](rng)
@@ -50,11 +50,11 @@ def render_moment(
     """Render the frames of a moment.
 
     Args:
-        cameras: of its place, of which the moment may use fewer.
+        cameras: the number of cameras at the place; the moment may use fewer.
 
     Returns:
-        For each frame the picture uint8 [H, W, 3], the quality of its JPEG, and everyone in it
-            (identity, label).
+        For each frame the picture uint8 [H, W, 3], the quality of its JPEG, and (identity, label)
+        of everyone in it.
     """
     site, focus, own = _place(moment.place, moment.place_kind, moment.framing, cameras, size, seed)
     rng = np.random.default_rng([seed, MOMENT, moment.index])

@@ -23,14 +23,14 @@ def _volume(octaves: int) -> np.ndarray:
 
 
 def smooth(points: np.ndarray) -> np.ndarray:
-    """Return noise of one octave at points [n, 3] -> [n] in 0..1; a feature is about one unit
+    """Return noise of one octave, in 0..1, at points [n, 3]: [n]. Its features are about one unit
     wide."""
     return _read(_volume(1), points * CELL)
 
 
 def cloudy(points: np.ndarray) -> np.ndarray:
-    """Return noise of three octaves at points [n, 3] -> [n] in 0..1; the finest about a unit
-    wide."""
+    """Return noise of three octaves, in 0..1, at points [n, 3]: [n]. Its finest features are about
+    one unit wide."""
     return _read(_volume(3), points * CELL)
 
 
@@ -39,8 +39,8 @@ def _read(volume: np.ndarray, voxels: np.ndarray) -> np.ndarray:
 
 
 def scatter(*cells: np.ndarray) -> np.ndarray:
-    """Return a random number in 0..1 for each cell, given by its whole-numbered coordinates, [n]
-    each."""
+    """Return a random number in 0..1 for each cell. The arguments are the cells' integer
+    coordinates, [n] each."""
     primes = (73856093, 19349663, 83492791)
     mixed = np.zeros(len(cells[0]), np.uint32)
     for cell, prime in zip(cells, primes):

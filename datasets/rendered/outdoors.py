@@ -28,7 +28,7 @@ CLUTTER: tuple[tuple[Maker, float], ...] = (  # objects in streets, and the radi
 
 
 def _front(rng: np.random.Generator) -> Wall:
-    """Return the front of a building."""
+    """Return the material of a building's front."""
     color = hsv(
         rng.choice([0.03, 0.08, 0.11, 0.6]), rng.uniform(0.02, 0.45), rng.uniform(0.35, 0.9)
     )
@@ -45,7 +45,7 @@ def _front(rng: np.random.Generator) -> Wall:
 
 
 def _buildings(site: Site, x: float, y: float, width: float, angle: float) -> None:
-    """Put a row of buildings of `width` whose fronts stand on (x, y) and look along -y, turned by
+    """Add a row of buildings of `width` whose fronts are at (x, y) and face -y, rotated by
     `angle`."""
     rng, along = site.rng, -width / 2
     c, s = math.cos(angle), math.sin(angle)
@@ -64,7 +64,7 @@ def _clutter(site: Site, area: Area, count: int) -> None:
 
 
 def street(rng: np.random.Generator) -> Site:
-    """Return a road along y between pavements and buildings, with parked cars."""
+    """Return a road along y with pavements, buildings and parked cars on both sides."""
     road, side = rng.uniform(2.6, 4.5), rng.uniform(2.5, 4.5)
     site = Site(rng, (-road - side + 0.4, road + side - 0.4, -13, 13))
     asphalt = Ground(
@@ -95,7 +95,7 @@ def street(rng: np.random.Generator) -> Site:
 
 
 def square(rng: np.random.Generator) -> Site:
-    """Paving between buildings or trees, with what stands on squares."""
+    """Return a paved square between buildings or trees, with typical objects."""
     half = rng.uniform(11, 22)
     site = Site(rng, (-half * 0.75, half * 0.75, -half * 0.75, half * 0.75))
     site.put([box((160, 160, 0.2), paving(rng), (0, 0, -0.2))], 0, 0)
@@ -120,7 +120,7 @@ def square(rng: np.random.Generator) -> Site:
 
 
 def park(rng: np.random.Generator) -> Site:
-    """Grass and paths under trees."""
+    """Return grass and paths under trees."""
     site = Site(rng, (-11, 11, -11, 11))
     ground = Ground(
         hsv(rng.uniform(0.08, 0.13), rng.uniform(0.1, 0.4), rng.uniform(0.4, 0.7)),

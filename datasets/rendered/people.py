@@ -1,4 +1,4 @@
-"""Clothed people in a pose, with what they hold, sit or ride on, as meshes."""
+"""Clothed people in a pose, with the objects that they hold, sit or ride on, as meshes."""
 
 import functools
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ PEDAL = 0.17  # metres: height of a cyclist's lower foot
 
 @dataclass(frozen=True)
 class Person:
-    """Meshes in a person's own frame: they stand on z = 0 in the origin and look along -y."""
+    """The meshes of a person in their own frame: standing on z = 0 at the origin and facing -y."""
 
     own: list[Mesh]  # body, clothes, bag: what a box has to enclose
     other: list[Mesh]  # seat, bicycle or umbrella
 
 
 def make_person(identity: int, kind: str, seed: int, rng: np.random.Generator) -> Person:
-    """Return an identity in a pose of a kind (poses.KINDS, SEATED or CYCLING)."""
+    """Return an identity in a pose of a kind: one of poses.KINDS, SEATED or CYCLING."""
     body = load_body()
     look, pieces = _outfit(identity, seed)
     pose = draw_pose(kind, rng)
@@ -52,7 +52,7 @@ def _pelvis(vertices: np.ndarray) -> np.ndarray:
 
 
 def _knot(vertices: np.ndarray, look: Look) -> list[Mesh]:
-    """Hair tied behind the head."""
+    """Return hair tied behind the head."""
     if not look.head.knot or look.head.hat:
         return []
     back = place_of(vertices, 0, 7.7, -0.4)
@@ -66,7 +66,7 @@ def _knot(vertices: np.ndarray, look: Look) -> list[Mesh]:
 
 
 def _support(vertices: np.ndarray, kind: str, rng: np.random.Generator) -> list[Mesh]:
-    """Return what carries somebody: a chair, a bench, a stool, or a bicycle."""
+    """Return the object that supports a person: a chair, a bench, a stool, or a bicycle."""
     if kind == SEATED:
         under = min(place_of(vertices, s * 0.9, 0.0, -0.9)[2] for s in (1, -1))
         return seat(max(under - 0.03, 0.2), rng)

@@ -1,4 +1,4 @@
-"""The kinds of places, each a function from random numbers to a site."""
+"""The kinds of places. Each is a function that builds a site from random numbers."""
 
 from datasets.rendered.outdoors import park, square, street
 from datasets.rendered.rooms import corridor, hall, room, shop

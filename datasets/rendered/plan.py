@@ -1,6 +1,6 @@
-"""Who appears in which rendered moment: decided once, before anything is rendered.
+"""The plan of rendered data: who appears in which moment. It is made before anything is rendered.
 
-A moment is one time at one place, seen by some cameras at once: each gives a frame.
+A moment is one time at one place, recorded by some cameras simultaneously; each records one frame.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Moment:
     people: tuple[int, ...]  # identities from 1, unlabelled people below 0
 
     def identity_is_far(self, number: int) -> bool:
-        """Return True if the person of this number passes by at a distance."""
+        """Return True if the person with this number is only passing in the distance."""
         return self.people[number] < 0 and number % 3 > 0
 
 
@@ -46,9 +46,10 @@ class Plan:
 
 
 def make_plan(identities: int, frames: int, cameras: int, seed: int) -> Plan:
-    """Return moments with disjoint places and identities for training and test.
+    """Return moments for training and test, which share neither places nor identities.
 
-    Raises: UserError: if a number is too small.
+    Raises:
+        UserError: if a number is too small.
     """
     limits = (
         ("identities", identities, 3),
@@ -69,8 +70,8 @@ def make_plan(identities: int, frames: int, cameras: int, seed: int) -> Plan:
 
 
 def _moments(pids, index, frames, cameras, place, rng, frame=0) -> list[Moment]:
-    """Return moments whose people come from a pack of all identities, shuffled anew when used
-    up."""
+    """Return moments. Their people are dealt from a shuffled list of all identities, which is
+    shuffled again when it is used up."""
     moments: list[Moment] = []
     pack: list[int] = []
     end = frame + frames

@@ -1,4 +1,4 @@
-"""Trees, bushes and plants in pots. They stand in the origin."""
+"""Trees, bushes and potted plants, placed at the origin."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ def leaves(rng: np.random.Generator) -> Leaves:
 
 
 def foliage(middle, radii, count: int, size: float, material: Leaves, rng) -> Mesh:
-    """`count` leaves, as quadrilaterals that lie every way, within an ellipsoid."""
+    """Return `count` leaves: quadrilaterals in random directions within an ellipsoid."""
     way = rng.normal(size=(count, 3))
     way /= np.linalg.norm(way, axis=1, keepdims=True)
     at = np.asarray(middle) + way * np.asarray(radii) * rng.random((count, 1)) ** 0.4
@@ -54,7 +54,7 @@ def bush(rng: np.random.Generator) -> list[Mesh]:
 
 
 def planter(rng: np.random.Generator) -> list[Mesh]:
-    """Return a pot with a plant, a vase."""
+    """Return a pot with a plant, or a vase."""
     wide, high = rng.uniform(0.12, 0.35), rng.uniform(0.3, 0.8)
     pot = Plain(cloth_color(rng), 0.3, 4.0, 0.04)
     belly = rng.uniform(0.6, 1.3)

@@ -1,4 +1,4 @@
-"""How people hold themselves: rotations of the bones of the body, drawn at random.
+"""Body poses: rotations of the bones, drawn at random.
 
 Axes of the body: x left, y back, z up. Angles are degrees; a forward swing of a limb is positive.
 """
@@ -49,7 +49,12 @@ def _leg(pose: Pose, side: str, sign: int, hip: float, knee: float, out: float, 
 
 
 def _arm(pose: Pose, side: str, sign: int, swing: float, out: float, elbow: float, inward=0.0):
-    """out: degrees away from the body, elbow: more bent than at rest (about 35)."""
+    """Rotate an arm.
+
+    Args:
+        out: degrees away from the body.
+        elbow: degrees of bending in addition to the rest position, which has about 35.
+    """
     turn = pose.rotations
     turn[f"upperarm01.{side}"] = rotation(X, -swing) @ rotation(Y, sign * (38 - out))
     turn[f"upperarm02.{side}"] = rotation(Z, -sign * inward)
@@ -94,7 +99,7 @@ def _standing(pose: Pose, rng: np.random.Generator) -> None:
 
 
 def _holding(pose: Pose, rng: np.random.Generator) -> None:
-    """One hand or both before the chest, as with a phone or a cup."""
+    """Raise one hand or both in front of the chest, as with a phone or a cup."""
     both = rng.random() < 0.35
     chosen = SIDES if both else (SIDES[int(rng.integers(2))],)
     for side, sign in chosen:
@@ -110,7 +115,7 @@ def _calling(pose: Pose, rng: np.random.Generator) -> None:
 
 
 def _both_arms(pose: Pose, rng: np.random.Generator) -> None:
-    """Arms folded, hands on the hips, hands behind the back, or gestures."""
+    """Fold the arms, put the hands on the hips or behind the back, or gesture."""
     kind = int(rng.integers(4))
     for side, sign in SIDES:
         swing, out, elbow, inward = (
@@ -153,7 +158,7 @@ def _cycling(pose: Pose, rng: np.random.Generator) -> None:
 
 
 def _low(pose: Pose, rng: np.random.Generator) -> None:
-    """Crouching, or on one knee."""
+    """Crouch, or kneel on one knee."""
     for side, sign in SIDES:
         hip = rng.uniform(85, 112)
         _leg(pose, side, sign, hip, rng.uniform(112, 135), rng.uniform(0, 14), rng.uniform(10, 25))

@@ -1,4 +1,5 @@
-"""Where rays meet a scene's surfaces: embree, https://www.embree.org, through embreex."""
+"""Intersection of rays with a scene's surfaces by embree, https://www.embree.org, through
+embreex."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ NOBODY = -1
 
 @dataclass
 class Seen:
-    """What n rays meet; rays that meet nothing have triangle -1 and zeros."""
+    """What n rays hit. For rays that hit nothing, the triangle is -1 and the other values are
+    zero."""
 
     triangle: np.ndarray  # [n] int64
     distance: np.ndarray  # [n] float32 metres; inf: nothing
@@ -29,7 +31,7 @@ class Seen:
 
 
 class Tracer:
-    """A scene's triangles. owners: for each mesh the number of a person, or NOBODY."""
+    """The triangles of a scene. owners: for each mesh the number of a person, or NOBODY."""
 
     def __init__(self, meshes: Sequence[Mesh], owners: Sequence[int]):
         scene = optional("embreex.rtcore_scene", "tools.make_rendered", REQUIREMENTS)
@@ -59,7 +61,11 @@ class Tracer:
     def blocked(
         self, origins: np.ndarray, directions: np.ndarray, reach: np.ndarray | None = None
     ) -> np.ndarray:
-        """Return True if something lies on rays [n, 3]; reach: metres [n], endless if not given."""
+        """Return whether something blocks rays [n, 3].
+
+        Args:
+            reach: length of the rays in metres, [n]; None: unlimited.
+        """
         if not len(origins):
             return np.zeros(0, bool)
         origins, directions = origins.astype(np.float32), directions.astype(np.float32)
@@ -69,7 +75,7 @@ class Tracer:
         return self.scene.run(origins, directions, reach, query="OCCLUDED") != -1
 
     def look(self, origins: np.ndarray, directions: np.ndarray) -> Seen:
-        """Return the hits of rays [n, 3], with their surfaces."""
+        """Return what rays [n, 3] hit, with the surfaces at these points."""
         n = len(directions)
         hit = self.first(origins, directions)
         triangle = hit["primID"].astype(np.int64)

@@ -1,4 +1,4 @@
-"""An image of a scene: one ray per pixel, filtered light, and more rays at edges."""
+"""Rendering of a scene: one ray per pixel, filtered light, and additional rays at edges."""
 
 from dataclasses import dataclass
 
@@ -24,8 +24,8 @@ class Picture:
 def render(
     tracer: Tracer, camera: Camera, light: Light, rng: np.random.Generator, rays: int = 2
 ) -> Picture:
-    """Render a camera's picture; rays: number per pixel that estimate the visible share of the
-    sky."""
+    """Render a camera's picture. rays: number per pixel that estimate which share of the sky is
+    visible."""
     width, height = camera.size
     y, x = (axis.ravel() for axis in np.mgrid[:height, :width])
     jitter = rng.random((2, len(x)))
@@ -59,7 +59,7 @@ def _tamed(colors: np.ndarray) -> np.ndarray:
 def _colors(
     tracer: Tracer, light: Light, seen: Seen, ways: np.ndarray, visibility: np.ndarray
 ) -> np.ndarray:
-    """Return the light along n rays, [n, 3]."""
+    """Return the light that arrives along n rays, [n, 3]."""
     colors = np.empty((len(ways), 3), np.float32)
     sky = seen.triangle < 0
     colors[sky] = light.seen_sky(ways[sky])
@@ -73,7 +73,7 @@ def _colors(
 
 
 def _mirror(tracer, light, seen, ways, colors, rows, visibility) -> None:
-    """Add reflections, after Schlick's approximation of Fresnel's formula."""
+    """Add reflections by Schlick's approximation of Fresnel's formula."""
     way, normal = ways[rows], seen.normals[rows]
     facing = np.clip(-dot(way, normal)[:, None], 0, 1)
     gloss = seen.gloss[rows, None]
@@ -95,8 +95,13 @@ def _mirror(tracer, light, seen, ways, colors, rows, visibility) -> None:
 def _filtered(
     values: np.ndarray, seen: Seen, width: int, height: int, steps: tuple[tuple[int, ...], ...]
 ) -> np.ndarray:
-    """Return channels [n, C] averaged over pixels of the same surface: a joint bilateral filter in
-    passes of growing step (Dammertz et al. 2010, edge-avoiding À-Trous). steps: for each channel.
+    """Average channels [n, C] over neighbouring pixels of the same surface.
+
+    This is a joint bilateral filter in passes with growing step (Dammertz et al. 2010,
+    edge-avoiding À-Trous).
+
+    Args:
+        steps: those of each channel.
     """
     image = np.ascontiguousarray(values.T).reshape(-1, height, width)
     normals = np.ascontiguousarray(seen.flat.T).reshape(3, height, width)
@@ -121,14 +126,15 @@ def _filtered(
 
 
 def _overlap(length: int, shift: int) -> tuple[slice, slice]:
-    """Return slices of an axis and of the same axis shifted: x[first] beside x[second]."""
+    """Return two slices of an axis, such that x[first] and x[second] are neighbours at a distance
+    of `shift`."""
     if shift >= 0:
         return slice(0, length - shift), slice(shift, length)
     return slice(-shift, length), slice(0, length + shift)
 
 
 def _edges(colors: np.ndarray, seen: Seen, width: int, height: int) -> np.ndarray:
-    """Return pixels [m] that differ from a neighbour in surface or colour, the strongest first."""
+    """Return the pixels [m] that differ most from a neighbour in surface or colour."""
     tone = np.sqrt(np.clip(colors, 0, 4)).reshape(height, width, 3)
     normals = seen.flat.reshape(height, width, 3)
     depth = np.minimum(seen.distance, 1e3).reshape(height, width)
@@ -150,15 +156,15 @@ def _edges(colors: np.ndarray, seen: Seen, width: int, height: int) -> np.ndarra
 
 
 def _largest(values: np.ndarray) -> np.ndarray:
-    """Return the largest of the last axis's three, much quicker than max(2)."""
+    """Return the maximum over a last axis of length three, much faster than max(2)."""
     return np.maximum(np.maximum(values[..., 0], values[..., 1]), values[..., 2])
 
 
 def _borrowed(
     visibility: np.ndarray, seen: Seen, again: Seen, pixels: np.ndarray, width: int, height: int
 ) -> np.ndarray:
-    """Return the visibility, for rays through `pixels` [m], at the most similar of the five pixels
-    around."""
+    """Return the visibility for rays through `pixels` [m]: that of the most similar among the pixel
+    and its four neighbours."""
     y, x = np.divmod(pixels, width)
     best = np.full(len(pixels), np.inf, np.float32)
     source = pixels.copy()

@@ -59,7 +59,7 @@ def _floor(rng: np.random.Generator, gloss: float) -> Ground:
 
 
 def _on_wall(rng: np.random.Generator, width: float, high: float) -> list[Mesh]:
-    """Doors, posters, windows, screens and shop windows along a wall that looks along -y."""
+    """Put doors, posters, windows, screens and shop windows on a wall that faces -y."""
     meshes, along = [], -width / 2 + 0.6
     while along < width / 2 - 1.2:
         wide = rng.uniform(0.5, 2.4)
@@ -104,7 +104,7 @@ def _window_display(rng: np.random.Generator) -> Patchwork:
 def _furnish(
     site: Site, items: Sequence[tuple[Maker, int, int, float]], area: tuple | None = None
 ) -> None:
-    """Scatter things: each (maker, least, most, radius)."""
+    """Scatter things at random; items: (maker, smallest number, largest number, radius)."""
     for maker, least, most, radius in items:
         site.scatter(maker, int(site.rng.integers(least, most + 1)), radius, area)
 
@@ -132,7 +132,7 @@ def hall(rng: np.random.Generator) -> Site:
 
 
 def shop(rng: np.random.Generator) -> Site:
-    """Shelves, clothes on rails, counters."""
+    """Return a shop with shelves, clothes rails and counters."""
     wide, long = rng.uniform(7, 12), rng.uniform(8, 14)
     high = rng.uniform(2.7, 3.6)
     site = _interior(rng, wide, long, high, float(rng.choice([0.0, 0.05, 0.08])))

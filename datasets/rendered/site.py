@@ -1,4 +1,4 @@
-"""Ground for a scene: what stands where, and where people and cameras may be."""
+"""The ground of a scene: where things are, and where people and cameras may be."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ Maker = Callable[[np.random.Generator], list[Mesh]]
 
 @dataclass
 class Site:
-    """The objects of a place; `put` adds them."""
+    """A place and the objects on it, which `put` adds."""
 
     rng: np.random.Generator
     area: Area  # where people walk
@@ -26,7 +26,7 @@ class Site:
     lamps: list[tuple[float, float, float]] = field(default_factory=list)
 
     def put(self, meshes: Sequence[Mesh], x: float, y: float, angle: float = 0.0, radius=0.0):
-        """Add meshes; a radius keeps others away from them."""
+        """Add meshes. With a radius, nothing else is placed near them."""
         self.meshes += [moved(mesh, (x, y, 0), angle) for mesh in meshes]
         if radius:
             self.taken.append((x, y, radius))
@@ -35,7 +35,8 @@ class Site:
         return all(math.hypot(x - a, y - b) > radius + r for a, b, r in self.taken)
 
     def find(self, area: Area, radius: float) -> tuple[float, float] | None:
-        """Return a free place for something of this radius, or None after many tries."""
+        """Return a free position for an object of this radius, or None if many random ones are
+        taken."""
         for _ in range(TRIES):
             x, y = self.rng.uniform(*area[:2]), self.rng.uniform(*area[2:])
             if self.free(x, y, radius):
@@ -45,7 +46,7 @@ class Site:
     def scatter(
         self, maker: Maker, count: int, radius: float, area: Area | None = None, turned: float = 7.0
     ) -> None:
-        """Put `count` things at random where there is room. turned: the range of their angles."""
+        """Add up to `count` things at random free positions. turned: the range of their angles."""
         for _ in range(count):
             if at := self.find(area or self.area, radius):
                 self.put(maker(self.rng), *at, self.rng.uniform(-turned / 2, turned / 2), radius)

@@ -1,4 +1,4 @@
-"""A moment's scene: where the cameras of a place stand, and where its people."""
+"""The scene of a moment: the positions of cameras and people."""
 
 import math
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ Place = tuple[float, float, float]  # of a lens
 
 @dataclass(frozen=True)
 class Staged:
-    """Somebody in the scene, in world coordinates."""
+    """A person in the scene, in world coordinates."""
 
     identity: int
     own: list[Mesh]
@@ -42,8 +42,8 @@ class Staged:
 
 
 def draw_focus(site: Site, rng: np.random.Generator) -> tuple[float, float] | None:
-    """Return the point that the cameras of a place show: a free spot in the middle, if there is
-    one."""
+    """Return the point at which the cameras of a place are aimed: a free position near the middle,
+    or None."""
     x1, x2, y1, y2 = site.area
     for attempt in range(2 * TRIES):
         x = (x1 + x2) / 2 + (x2 - x1) * rng.uniform(-0.3, 0.3)
@@ -56,8 +56,8 @@ def draw_focus(site: Site, rng: np.random.Generator) -> tuple[float, float] | No
 def draw_camera(
     site: Site, tracer: Tracer, framing: str, focus, size: tuple[int, int], rng
 ) -> Camera | None:
-    """Return a camera that sees the focus, at the distance that the framing asks for if there is
-    room; None if the focus is not seen from anywhere that was tried."""
+    """Return a camera that sees the focus, if possible at the distance of the framing; None if no
+    position that was tried sees it."""
     width, height = size
     focal = width / 2 / math.tan(math.radians(rng.uniform(42, 88)) / 2)
     low, high = SHARE[framing]
@@ -77,8 +77,8 @@ def draw_camera(
 
 
 def _place_at(site: Site, tracer: Tracer, target, far: float, up: float, rng) -> Place | None:
-    """Return a place about `far` metres from the target and at most `up` high, nearer after some
-    tries."""
+    """Return a position about `far` metres from the target and at most `up` high. The distance
+    shrinks after failed attempts."""
     for attempt in range(TRIES):
         lens = min(up, 1.4 + STEEP * far)
         flat = math.sqrt(max(far**2 - (lens - target[2]) ** 2, 0.8**2))
@@ -118,7 +118,8 @@ def _inside(site: Site, place: Place) -> bool:
 
 
 def _clear(tracer: Tracer, place: Place, target, heights: tuple[float, ...]) -> bool:
-    """Return True if nothing hides the target or points above it, or is close to the lens."""
+    """Return True if nothing hides the target and the points above it, and nothing is close to the
+    lens."""
     ends = np.array([target, *((*target[:2], z) for z in heights)], np.float32)
     ways = ends - np.asarray(place, np.float32)
     far = np.sqrt(dot(ways, ways))
@@ -135,7 +136,7 @@ def _from(place: Place, count: int) -> np.ndarray:
 def place_people(
     moment: Moment, site: Site, cameras: list[Camera], focus, seed: int, rng: np.random.Generator
 ) -> list[Staged]:
-    """Place the people of a moment apart from each other, from things and from cameras.
+    """Place the people of a moment at a distance from each other, from things and from cameras.
 
     People for whom there is no room are left out.
     """
@@ -168,7 +169,8 @@ def _kind(moment: Moment, site: Site, rng: np.random.Generator) -> str:
 
 
 def _facing(at, focus, rng: np.random.Generator) -> float:
-    """Draw the directions of people: half at random, half towards the middle of the group."""
+    """Draw the directions in which people look: half at random, half towards the middle of the
+    group."""
     if rng.random() < 0.6:
         return float(rng.uniform(0, 2 * math.pi))
     dx, dy = focus[0] - at[0], focus[1] - at[1]
@@ -197,14 +199,15 @@ def _spot(moment, site, cameras, focus, taken, radius, number, rng) -> tuple[flo
 
 
 def _off(camera: Camera, x: float, y: float) -> float:
-    """Return metres from a camera on the ground; a camera that hangs high may be passed under."""
+    """Return the distance from a camera in metres on the ground; infinite for a camera high enough
+    to walk under."""
     if camera.place[2] > 2.8:
         return math.inf
     return math.hypot(x - camera.place[0], y - camera.place[1])
 
 
 def _before(camera: Camera, rng: np.random.Generator) -> tuple[float, float]:
-    """Return a spot near a camera, at the side of its picture."""
+    """Return a position near a camera, at the side of its picture."""
     half = math.atan(camera.size[0] / 2 / camera.focal)
     angle = camera.yaw + rng.choice([-1, 1]) * half * rng.uniform(0.6, 1.0)
     far = rng.uniform(1.0, 2.6)
@@ -212,7 +215,7 @@ def _before(camera: Camera, rng: np.random.Generator) -> tuple[float, float]:
 
 
 def trace(site: Site, people: list[Staged]) -> Tracer:
-    """Return the whole scene; owners are indices of `people`."""
+    """Return the whole scene, in which owners are indices of `people`."""
     meshes, owners = list(site.meshes), [NOBODY] * len(site.meshes)
     for number, person in enumerate(people):
         meshes += person.own + person.other

@@ -1,4 +1,4 @@
-"""Things in streets that are no people: poles, signs, animals. They stand in the origin."""
+"""Things in streets other than people: poles, signs, animals. They are placed at the origin."""
 
 import numpy as np
 
@@ -169,7 +169,7 @@ def stairs(rng: np.random.Generator) -> list[Mesh]:
 
 
 def facing_wall(width: float, height: float, material) -> Mesh:
-    """Return a wall along x that looks along -y; rest coordinates are its own."""
+    """Return a wall along x that faces -y. Its rest coordinates are its own coordinates."""
     corners = np.array(
         [(-width / 2, 0, 0), (width / 2, 0, 0), (width / 2, 0, height), (-width / 2, 0, height)]
     )

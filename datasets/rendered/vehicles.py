@@ -1,4 +1,4 @@
-"""Cars, bicycles, motorcycles and seats. They look along -y."""
+"""Cars, bicycles, motorcycles and seats. They face -y."""
 
 import math
 
@@ -22,7 +22,7 @@ from datasets.rendered.meshes import (
 
 
 def _facing(mesh: Mesh) -> Mesh:
-    """Return a mesh drawn along x, turned so that its front looks along -y."""
+    """Rotate a mesh that was drawn along x so that its front faces -y."""
     return moved(mesh, (0, 0, 0), -math.pi / 2)
 
 
@@ -42,8 +42,7 @@ def _rounded(outline: np.ndarray, times: int = 2) -> np.ndarray:
 
 
 def _pane(low: np.ndarray, high: np.ndarray, width: float, out: float) -> Mesh:
-    """Return a windscreen between two points (x, z) of a cabin's outline, `out` metres before
-    it."""
+    """Return a window between two points (x, z) of a cabin's outline, `out` metres outside it."""
     low, high = low + (high - low) * 0.1, high + (low - high) * 0.12
     across = np.array([high[1] - low[1], low[0] - high[0]])
     across = across / np.hypot(*across) * out
@@ -93,7 +92,7 @@ def car(rng: np.random.Generator) -> list[Mesh]:
 
 
 def _car_details(half: float, width: float, nose: float) -> list[Mesh]:
-    """Lamps, plates, grille, bumpers and wheels of a car that looks along x."""
+    """Return lamps, plates, grille, bumpers and wheels of a car that faces along x."""
     white, red = Plain((0.8, 0.78, 0.7), 0.0, 1.0, 0.2), Plain((0.4, 0.01, 0.01), 0.0, 1.0, 0.1)
     plate = Plain((0.7, 0.7, 0.62), 0.1)
     parts = [box((2 * half - 0.06, width * 0.985, 0.16), RUBBER, (0, 0, 0.2))]
@@ -113,8 +112,12 @@ def _car_details(half: float, width: float, nose: float) -> list[Mesh]:
 def bicycle(
     rng: np.random.Generator, saddle: float = 0.95, reach: float = 0.65, bar: float = 1.05
 ) -> list[Mesh]:
-    """Return a bicycle with its saddle over the origin. saddle, bar: heights; reach: to the
-    handlebar."""
+    """Return a bicycle with its saddle above the origin.
+
+    Args:
+        saddle, bar: heights of saddle and handlebar.
+        reach: distance to the handlebar.
+    """
     own, radius = paint(rng, 0.08), 0.34
     back, front = np.array([-0.42, 0, radius]), np.array([reach + 0.02, 0, radius])
     crank, seat_top = np.array([0.02, 0, 0.29]), np.array([-0.1, 0, saddle])

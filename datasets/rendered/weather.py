@@ -1,4 +1,4 @@
-"""The light of a moment: sun, overcast sky, evening, night with lamps, rooms."""
+"""The light of a moment: sun, overcast sky, evening, night with lamps, or indoors."""
 
 import math
 

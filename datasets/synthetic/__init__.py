@@ -1,7 +1,7 @@
-"""Synthetic person search data in the layouts of CUHK-SYSU, PRW or custom data; a seed decides it.
+"""Synthetic person search data in the form of CUHK-SYSU, PRW or custom data, determined by a seed.
 
-The modules: looks (who the people are), figures and sketch (how they look from any side), places,
-things and stage (where they are), scenes (all of it through a camera), plan (who appears when),
+The modules: looks (appearance), figures and sketch (drawing of people from any side), places,
+things and stage (surroundings), scenes (the image that a camera records), plan (who appears when),
 layouts (the annotation files), output (the folder and its record), videos (cameras over one place).
 A frame depends on the seed and its index only, not on the number of workers or their order.
 """

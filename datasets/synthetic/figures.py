@@ -33,8 +33,8 @@ def _cloth(look: Look, x: np.ndarray, y: np.ndarray, facing: float) -> np.ndarra
 
 
 def _skeleton(look: Look, pose: Pose) -> dict[str, np.ndarray]:
-    """Return the chains of joints, [3, 3] x y z, of both legs and arms. The lower foot is on the
-    ground: "drop" is the height by which the body was lowered."""
+    """Return the chains of joints, [3, 3] x y z, of both legs and arms, and "drop", the height by
+    which the body was lowered to put the lower foot on the ground."""
     chains = {}
     for side, sign in (("left", 1.0), ("right", -1.0)):
         phase = pose.phase + (0 if sign > 0 else np.pi)
@@ -66,7 +66,8 @@ def _skeleton(look: Look, pose: Pose) -> dict[str, np.ndarray]:
 
 
 def _turn(points: np.ndarray, facing: float) -> tuple[np.ndarray, np.ndarray]:
-    """Rotate joints [n, 3]; return their positions [n, 2] and their nearness to the viewer [n]."""
+    """Rotate joints [n, 3]. Return their positions [n, 2] and how near they are to the viewer,
+    [n]."""
     points = np.atleast_2d(points)
     c, s = np.cos(facing), np.sin(facing)
     return np.stack([points[:, 0] * c + points[:, 2] * s, points[:, 1]], 1), points[

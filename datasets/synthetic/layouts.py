@@ -1,5 +1,5 @@
 """Writers of annotation files: CUHK-SYSU and PRW with the structure and number types of the real
-ones, and custom data."""
+files, and custom data."""
 
 import json
 import os
@@ -62,7 +62,8 @@ def _number(n: int) -> np.ndarray:
 
 
 def _locate(box: np.ndarray) -> np.ndarray:
-    """Convert x1 y1 x2 y2 to [1, 4] whole x y w h, uint8 if possible, else uint16, as released."""
+    """Convert x1 y1 x2 y2 to [1, 4] integers x y w h: uint8 if possible, otherwise uint16, as in
+    the real files."""
     x1, y1, x2, y2 = np.rint(box).astype(int)
     xywh = np.array([[x1, y1, max(x2 - x1, 1), max(y2 - y1, 1)]])
     return xywh.astype(np.uint8 if xywh.max() < 256 else np.uint16)
@@ -103,7 +104,8 @@ def write_cuhk(folder: str, plan: Plan, boxes: Boxes, seed: int) -> None:
 
 
 def _test(plan: Plan, boxes: Boxes, size: int, seed: int) -> np.ndarray:
-    """Return the queries, each with at most `size` gallery images: matches, then distractors."""
+    """Return the queries. The gallery of each has at most `size` images: matches first, then
+    distractors."""
     rows, nothing = [], np.zeros((1, 0))
     for q, (own, place) in enumerate(plan.queries):
         rng = np.random.default_rng([seed, GALLERY, q])  # larger galleries contain the smaller ones

@@ -79,7 +79,7 @@ TELLING = ("top", "texture", "cut", "legs", "bottom", "style", "bag", "hat")
 
 @dataclass(frozen=True)
 class Look:
-    """What a person keeps in all scenes; the names refer to the tables above."""
+    """The appearance of a person, equal in all scenes. The names refer to the tables above."""
 
     top: str
     accent: str
@@ -138,7 +138,7 @@ def look_alike(look: Look, rng: np.random.Generator) -> Look:
 
 
 def make_looks(count: int, rng: np.random.Generator, alike: float) -> list[Look]:
-    """Draw `count` different looks, a share `alike` of which are look-alikes of earlier ones."""
+    """Draw `count` different looks. A share `alike` of them resemble earlier ones."""
     looks: list[Look] = []
     seen = set()
     while len(looks) < count:
@@ -154,7 +154,11 @@ def make_looks(count: int, rng: np.random.Generator, alike: float) -> list[Look]
 
 
 def random_pose(rng: np.random.Generator, light: float) -> Pose:
-    """Draw a pose; light: the direction of the light in the scene, -1 left to 1 right."""
+    """Draw a pose.
+
+    Args:
+        light: direction of the light in the scene, -1 (left) to 1 (right).
+    """
     side = rng.choice([0.0, 0.5, 1.0, 1.5], p=[0.3, 0.22, 0.26, 0.22]) * np.pi
     arms = str(rng.choice(["swing", "phone", "pockets", "wave"], p=[0.66, 0.14, 0.14, 0.06]))
     return Pose(

@@ -1,4 +1,4 @@
-"""The folder that a synthetic dataset is written to: its record, and processes that draw."""
+"""The folder of a synthetic dataset with its record, and the processes that draw."""
 
 import json
 import os
@@ -17,7 +17,7 @@ RECORD = "synthetic.json"
 
 
 def check_common(size: tuple[int, int], workers: int | None, difficulty: float) -> None:
-    """Check the parameters that all layouts have.
+    """Check the parameters that are common to all layouts.
 
     Raises:
         UserError: one is out of its range.
@@ -33,10 +33,11 @@ def check_common(size: tuple[int, int], workers: int | None, difficulty: float) 
 def is_finished(out: str, asked: dict, record: str = RECORD) -> bool:
     """Return whether `out` holds a complete dataset with the parameters `asked`.
 
-    record: the name of the file in `out` that holds the parameters.
+    Args:
+        record: the name of the file in `out` that contains the parameters.
 
     Raises:
-        UserError: `out` holds something else, or its record is damaged.
+        UserError: if `out` contains something else, or its record is damaged.
     """
     path = os.path.join(out, record)
     if not os.path.exists(path):
@@ -63,8 +64,12 @@ def write_record(out: str, asked: dict, finished: bool, record: str = RECORD) ->
 def in_parallel(
     draw: Callable[[T], R], frames: Sequence[T], workers: int | None, chunk: int = 4
 ) -> Iterator[R]:
-    """Yield the results in order, computed by `workers` processes (None: one per core), each of
-    which takes `chunk` frames at a time."""
+    """Compute results in several processes, and yield them in order.
+
+    Args:
+        workers: number of processes; None: one per core.
+        chunk: number of frames that a process takes at a time.
+    """
     workers = workers or (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     )

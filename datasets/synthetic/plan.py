@@ -1,4 +1,5 @@
-"""The plan of a synthetic dataset: which people appear in which frame, drawn before the images."""
+"""The plan of a synthetic dataset: which people appear in which frame. It is drawn before the
+images."""
 
 from dataclasses import dataclass
 
@@ -52,7 +53,7 @@ def _frames(first: int, count: int, pids: np.ndarray, rng: np.random.Generator) 
 def _queries(gallery: list[Frame], count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
     """Choose `count` queries: boxes of people who also appear in frames of other cameras.
 
-    Each identity is taken once, then each a second time, and so on.
+    All identities are taken once before any is taken a second time, and so on.
     """
     seen: dict[int, list[tuple[int, int]]] = {}
     for g, frame in enumerate(gallery):

@@ -1,4 +1,4 @@
-"""Synthetic scenes: a place with objects and people, as a camera records it."""
+"""Synthetic scenes: a place with objects and people, as recorded by a camera."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -39,17 +39,17 @@ def _stand(
     """Draw a position for a person or an object.
 
     Args:
-        rng: Generator.
-        stage: The place.
-        half: Half the width of the object, in heights of a person.
-        tall: Its height, in heights of a person.
-        placed: Boxes of the people who have a position.
-        most: The largest share that may be occluded, of a person or of the object; 25 positions are
-            drawn to find one.
+        rng: generator.
+        stage: the place.
+        half: half the width of the object, in units of a person's height.
+        tall: its height in the same unit.
+        placed: boxes of the people whose position is fixed.
+        most: the largest share of a person, or of the object, that may be occluded. Up to 25
+            positions are drawn until one satisfies it.
 
     Returns:
-        The occluded share, the foot point x y, the height of a person there, and the box, in
-        pixels.
+        The occluded share, the foot point x y, the height of a person there, and the box, in pixels
+        of the picture.
     """
     best = (np.inf, 0.0, 0.0, 0.0, np.zeros(4))
     for _ in range(25):

@@ -5,9 +5,11 @@ from PIL import Image, ImageDraw, ImageFilter
 
 
 class Sketch:
-    """A canvas in body coordinates; parts are painted over each other with soft shading.
+    """A canvas in body coordinates. Parts are painted on top of each other with soft shading.
 
-    pixels: the height of a person; light: its direction, -1 from the left to 1 from the right.
+    Args:
+        pixels: the height of a person.
+        light: its direction, -1 (from the left) to 1 (from the right).
     """
 
     def __init__(self, pixels: float, light: float):

@@ -19,7 +19,7 @@ def some(rng: np.random.Generator, colours, spread: float = 14) -> Colour:
 
 
 def shade_of(colour: Colour, by: float) -> Colour:
-    """Return the colour with its brightness multiplied."""
+    """Multiply the brightness of a colour."""
     r, g, b = (int(min(255, v * by)) for v in colour)
     return r, g, b
 
@@ -45,7 +45,7 @@ LEAVES = ((70, 112, 58), (92, 128, 62), (54, 92, 60), (128, 130, 58))
 
 
 class Stage:
-    """A canvas of w x h pixels. The ground begins at row `ground`, and its lines meet at row
+    """A canvas of w x h pixels. The ground begins at row `ground`; its parallel lines meet at row
     `horizon`."""
 
     def __init__(self, w: int, h: int, horizon: float, rng: np.random.Generator):
@@ -91,7 +91,7 @@ class Stage:
             )
 
     def blob(self, x: float, y: float, r: float, colour: Colour, flat: float = 0.85) -> None:
-        """Draw leaves or a cloud: several discs, lighter at the top."""
+        """Draw leaves or a cloud: several discs that are lighter at the top."""
         for k in range(7):
             dx, dy = self.rng.uniform(-0.6, 0.6, 2) * r
             q = r * self.rng.uniform(0.45, 0.75)
@@ -141,7 +141,8 @@ class Stage:
             d.rectangle([door, g - self.h * 0.11, door + self.h * 0.06, g], shade_of(paint, 0.6))
 
     def row(self, shop: bool, low: float, high: float) -> None:
-        """Draw a row of buildings whose tops are at low..high, in heights of the canvas."""
+        """Draw a row of buildings whose tops are between low and high, as fractions of the canvas
+        height."""
         x = -self.w * self.rng.uniform(0, 0.15)
         while x < self.w:
             width = self.w * self.rng.uniform(0.16, 0.4)

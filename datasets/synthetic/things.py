@@ -1,6 +1,6 @@
-"""Objects in a scene that are not people.
+"""Objects in a scene other than people.
 
-Each function draws one with its foot at (x, y); p is the height of a person there, in pixels.
+Each function draws an object with its foot at (x, y); p is the height of a person there, in pixels.
 """
 
 from datasets.synthetic.stage import LEAVES, PAINT, Stage, shade_of, some, tinted
@@ -48,7 +48,7 @@ def _bin(s: Stage, x: float, y: float, p: float) -> None:
 
 
 def _mannequin(s: Stage, x: float, y: float, p: float) -> None:
-    """Draw a tailor's dummy: clothes on a stand, without head and legs."""
+    """Draw a tailor's dummy: clothes on a stand, without a head and legs."""
     colour, d = some(s.rng, PAINT), s.draw
     d.line([x, y, x, y - 0.5 * p], (70, 66, 62), max(2, int(0.04 * p)))
     d.ellipse([x - 0.14 * p, y - 0.05 * p, x + 0.14 * p, y + 0.02 * p], (70, 66, 62))
@@ -69,7 +69,7 @@ def _mannequin(s: Stage, x: float, y: float, p: float) -> None:
 
 
 def _statue(s: Stage, x: float, y: float, p: float) -> None:
-    """Draw a stone figure on a block."""
+    """Draw a stone figure on a pedestal."""
     stone, d = some(s.rng, ((168, 166, 158), (120, 128, 116), (196, 188, 172))), s.draw
     d.rectangle(
         [x - 0.24 * p, y - 0.5 * p, x + 0.24 * p, y], shade_of(stone, 0.85), shade_of(stone, 0.7)

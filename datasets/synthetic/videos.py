@@ -1,8 +1,8 @@
-"""Synthetic videos of several cameras over one place, with the true tracks of all people.
+"""Synthetic videos of several cameras at one place, with the true tracks of all people.
 
-A person walks through the view of a camera, leaves it at an edge, and appears some seconds later in
-the same or in another camera. Each video has a file of boxes in the form of MOTChallenge; an
-identity has the same number in all of them. Each camera depends on the seed and its number only.
+A person walks through the view of a camera, leaves it, and appears some seconds later in the same
+or another camera. Each video has a file of boxes in the form of MOTChallenge; an identity has the
+same number in all of them. Each camera depends on the seed and its number only.
 """
 
 import functools
@@ -44,9 +44,12 @@ DURATION = (4.0, 10.0)  # seconds of one walk through a camera's view
 
 @dataclass(frozen=True)
 class Walk:
-    """One passage of an identity (1..N) through the view of a camera (1..C).
+    """One walk of an identity (1..N) through the view of a camera (1..C).
 
-    start, end: seconds; left to right where `across` is positive; depth: 0 far to 1 near.
+    Attributes:
+        start, end: seconds.
+        across: positive from left to right, negative from right to left.
+        depth: at start and end, 0 (far) to 1 (near).
     """
 
     person: int
@@ -58,7 +61,7 @@ class Walk:
 
 
 def plan_walks(identities: int, cameras: int, seconds: float, seed: int) -> list[Walk]:
-    """Return the walks of all people, in order of their start; nobody is in two places at one
+    """Return the walks of all people in order of their start. Nobody is in two places at the same
     time."""
     walks = []
     for person in range(1, identities + 1):
@@ -77,7 +80,7 @@ def plan_walks(identities: int, cameras: int, seconds: float, seed: int) -> list
 
 @dataclass(frozen=True)
 class Video:
-    """What one camera records: who is where is decided by the walks."""
+    """The video of one camera. The walks determine who is where."""
 
     camera: int
     size: tuple[int, int]  # width, height in pixels
@@ -87,8 +90,8 @@ class Video:
     def frames(
         self, walks: list[Walk], looks: list[Look], times: np.ndarray
     ) -> Iterator[tuple[Image.Image, list[tuple[int, list[float], float]]]]:
-        """Yield for each time the picture, and (identity, box x1 y1 x2 y2 in pixels, visible
-        share)."""
+        """Yield, for each time, the picture and its people: identity, box x1 y1 x2 y2 in pixels,
+        visible share."""
         rng = np.random.default_rng([self.seed, CAMERA, self.camera, 2])
         w, h = (side * OVERSAMPLE for side in self.size)
         empty = Stage(w, h, float(rng.uniform(0.14, 0.26)), rng)
@@ -115,7 +118,7 @@ class Video:
 def _draw_people(
     stage: Stage, walks: list[Walk], looks: list[Look], time: float, light: float
 ) -> list[tuple[int, list[float], float]]:
-    """Draw the people from far to near; returns their boxes and visible shares."""
+    """Draw the people from far to near. Return their boxes and visible shares."""
     placed = []
     for walk in walks:
         share = (time - walk.start) / (walk.end - walk.start)
@@ -154,7 +157,7 @@ def _draw_people(
 
 
 def _mark(owner: np.ndarray, mask: np.ndarray, left: int, top: int, person: int) -> None:
-    """Write `person` where the mask, placed at (left, top), lies inside the picture."""
+    """Write `person` into `owner` where the mask, placed at (left, top), is inside the picture."""
     height, width = owner.shape
     y0, x0 = max(top, 0), max(left, 0)
     y1, x1 = min(top + mask.shape[0], height), min(left + mask.shape[1], width)
