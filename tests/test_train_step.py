@@ -1,6 +1,7 @@
 """A training step in one process: clipping, ranks, the teacher and the learning rate, by hand."""
 
 import copy
+import math
 from contextlib import nullcontext
 
 import pytest
@@ -264,6 +265,29 @@ def test_terms_of_weight_zero_are_not_computed(monkeypatch):
     step.weights["dfd"] = 1.0
     with pytest.raises(AssertionError, match="computed"):
         step.step([Part(IMAGES, TARGETS)], RATE, "a test")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_own_losses_of_weight_zero_do_not_count(monkeypatch, share, parts):
+    """Infinite ones change neither the total nor a gradient, and have gradients of zero."""
+    cuts, gradients = [Part(IMAGES[i::parts], TARGETS[i::parts]) for i in range(parts)], []
+    settings = {"DISTILLER.TERMS": "[ld]", "DISTILLER.GRADIENT_SHARE": share}
+    for factor in (1.0, torch.inf):
+        step = distilling(**settings | {"SOLVER.LOSS_WEIGHTS.OIM": 0.0})
+        monkeypatch.setattr(step.net.oim, "forward", lambda x, labels: factor * x.sum())  # noqa: B023
+        torch.manual_seed(5)
+        losses = step.step(cuts, 0.0, "a test")
+        assert losses["total"] > 0 and math.isfinite(losses["oim"]) == (factor == 1)
+        gradients.append([p.grad for p in step.parameters])
+        assert not any(p.grad.any() for p in step.net.roi_heads.reid_head.parameters())
+        assert step.gradient_norms(IMAGES, TARGETS)["oim"] == 0
+    assert all(map(torch.equal, *gradients)) and any(g.any() for g in gradients[0])
+    step.weights |= dict.fromkeys(step.weights, 0.0)
+    assert step.step(cuts, 0.0, "a test")["total"] == 0
+    step.weights["oim"] = 0.1
+    with pytest.raises(UserError, match="loss not finite: oim"):
+        step.step(cuts, 0.0, "a test")
 
 
 def test_a_skipped_step_leaves_the_oim_tables():

@@ -32,7 +32,8 @@ class TermLimit:
 
     def add(self, own: Tensor, terms: Tensor) -> None:
         """Add the gradients of one part's loss of each kind; frees the graph."""
-        _add_gradients(self.own, own, self.weights, retain_graph=True)
+        if own.requires_grad:
+            _add_gradients(self.own, own, self.weights, retain_graph=True)
         if terms.requires_grad:
             _add_gradients(self.terms, terms, [*self.weights, *self.others])
 

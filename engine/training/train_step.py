@@ -48,6 +48,8 @@ def check_finite(losses: dict[str, Tensor], where: str) -> None:
     Raises:
         UserError: naming the losses that are not, and all values.
     """
+    if not losses:
+        return
     values = torch.stack([loss.detach().float() for loss in losses.values()])
     if not values.isfinite().all():
         bad = [n for n, ok in zip(losses, values.isfinite().tolist()) if not ok]
@@ -77,8 +79,10 @@ class TrainStep:
     is computed from the rows of all parts: the parts' gradients add up to the whole batch's.
     Only BatchNorm differs: its statistics are of one part (with SOLVER.SYNC_BN, of all ranks).
 
-    Terms of weight 0 are not computed, and the teacher runs only for others. The weights of these
-    terms have gradients of zero, so that the optimizer has the same state for all weights.
+    Terms of weight 0 are not computed, and the teacher runs only for others. The network's own
+    losses of weight 0 have no part in the total, even if they are not finite. Weights that no other
+    loss depends on have gradients of zero, so that the optimizer has the same state for all
+    weights.
     """
 
     def __init__(self, cfg: CfgNode, model: nn.Module, net: SearchNet, device: torch.device):
@@ -123,11 +127,11 @@ class TrainStep:
                 join = partial(_join, rows, number, part.live)
                 model = self.model if self.limit else self.parallel
                 out = self._forward(model, part, size, self.active_terms(), join)
-                check_finite(out.losses, where)
+                check_finite({n: v for n, v in out.losses.items() if self.weights[n]}, where)
                 whole = whole or {name: total(n * part.live) for name, n in out.counts.items()}
                 shares = _shares(out, whole, part.live)
-                weighted = {name: self.weights[name] * loss for name, loss in shares.items()}
-                shares["total"] = sum(weighted.values())
+                weighted = self._weighted(shares)
+                shares["total"] = sum(weighted.values(), torch.zeros((), device=self.device))
                 self._backward(weighted)
             sums = sums + torch.stack([loss.detach().float() for loss in shares.values()])
             people.append(out.embeddings)
@@ -148,9 +152,9 @@ class TrainStep:
         part = self._on_device(Part(images, targets))
         with FrozenNormStatistics(self.net):
             losses = self._forward(self.model, part, None, self.active_terms()).losses
-        losses = {name: self.weights[name] * loss for name, loss in losses.items()}
-        losses["total"] = sum(losses.values())
-        norms, scale = {}, self.scaler.get_scale()
+        norms, scale = dict.fromkeys(losses, 0.0), self.scaler.get_scale()
+        losses = self._weighted(losses)
+        losses["total"] = sum(losses.values(), self._no_loss())
         for name, loss in losses.items():
             gradients = torch.autograd.grad(
                 loss * scale, weights, retain_graph=True, allow_unused=True
@@ -158,6 +162,11 @@ class TrainStep:
             squares = sum(g.square().sum() for g in gradients if g is not None)
             norms[name] = float(squares) ** 0.5 / scale
         return norms
+
+    def _weighted(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The losses whose weight is not 0, times their weights."""
+        weights = self.weights
+        return {name: weights[name] * loss for name, loss in losses.items() if weights[name]}
 
     def _make_limit(self, share: float) -> TermLimit | None:
         """The limit of DISTILLER.GRADIENT_SHARE; None for no limit and for a network alone."""
@@ -179,9 +188,11 @@ class TrainStep:
         self.limit.add(*map(self.scaler.scale, kinds))
 
     def _no_loss(self) -> Tensor:
-        """Zero, with gradients of zero for the weights of the terms that are not computed."""
+        """Zero, with gradients of zero for all weights that losses of weight 0 may depend on."""
         idle = [term for name, term in self.terms.items() if name not in self.active_terms()]
-        weights = [p for term in idle for p in term.parameters() if p.requires_grad]
+        if not all(self.weights[name.lower()] for name in self.solver.LOSS_WEIGHTS):
+            idle.append(self.net)
+        weights = [p for module in idle for p in module.parameters() if p.requires_grad]
         return sum((0 * p.sum() for p in weights), torch.zeros((), device=self.device))
 
     def _on_device(self, part: Part) -> Part:
