@@ -19,12 +19,13 @@ from tests.streams import (
     send_frame,
     why_no_rtsp,
 )
-from tests.videos import write_video
+from tests.videos import number_in, write_numbered, write_video
 from utils import streams
 from utils.addresses import shown_address, without_secrets
 from utils.errors import UserError
 from utils.locks import locked
-from utils.streams import Pace
+from utils.streams import BEHIND, JUMP, Pace, Schedule, stream_frames
+from utils.videos import frame_pixels
 from utils.wall_clock import WallClock
 
 SECRET = "rtsp://anna:p@ss:word@127.0.0.1:{}/user=anna_password=word?token=word"
@@ -141,6 +142,18 @@ def test_pace() -> None:
     assert pace.lag(10_000.0, 10_110.0) < 1  # a camera whose clock is slow by a thousandth
 
 
+def test_schedule_of_a_segmented_stream() -> None:
+    schedule = Schedule()
+    assert schedule.wait(7.0, 100.0) == 0
+    assert schedule.wait(7.5, 100.0) == 0.5  # the second frame of a segment
+    assert schedule.wait(8.0, 100.5) == pytest.approx(0.5, abs=0.01)
+    late = 101.0 + 4 * BEHIND  # the next segment came late: what follows keeps its pace
+    assert [schedule.wait(8.0, late), schedule.wait(8.5, late)] == [0, 0.5]
+    assert schedule.wait(9.0 + 2 * JUMP, late + 1) == 0
+    assert schedule.wait(0.0, late + 1) == 0
+    assert schedule.wait(0.4, late + 1) == pytest.approx(0.4)
+
+
 def test_the_clock_is_set_back() -> None:
     wall, steady = [1000.0], [0.0]
     clock = WallClock(1005.0, lambda: wall[0], lambda: steady[0])
@@ -148,6 +161,40 @@ def test_the_clock_is_set_back() -> None:
     for wall[0], steady[0] in ((1001, 1), (1010, 10), (500, 11), (502, 13), (2000, 14)):
         read.append(clock.now())
     assert read == [1006, 1015, 1016, 1018, 2000]
+
+
+@pytest.mark.slow
+def test_a_playlist_that_grows_is_read_at_its_pace(tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("av")
+    monkeypatch.setattr(streams, "SILENT", PATIENCE)
+    rate, count = 20, 96
+    form = {"hls_time": "0.5", "hls_list_size": "0"}
+    written = tmp_path / "written.m3u8"
+    write_numbered(written, count, "libx264", rate, "hls", container=form)
+    head, *segments = written.read_text().split("#EXTINF:")
+    requests = []
+
+    def answer(handler, _) -> None:
+        name = handler.path.partition("?")[0].strip("/")
+        if name == "live.m3u8":  # three segments at first, and one more at each request
+            requests.append(name)
+            data = "#EXTINF:".join([head, *segments[: 2 + len(requests)]]).encode()
+        else:
+            data = (tmp_path / name).read_bytes()
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(data)))
+        handler.end_headers()
+        handler.wfile.write(data)
+
+    seen = []
+    with http_server(answer) as address:
+        for frame, stream in stream_frames(f"{address}/live.m3u8?token=word", threading.Event()):
+            number = number_in(frame_pixels(written, frame, stream))
+            seen.append((time.monotonic(), number))
+    assert len(requests) >= len(segments) - 2 > 3
+    began, first = seen[0]  # what is read to find the streams is not decoded
+    assert [number for _, number in seen] == list(range(first, count)) and first < count / 2
+    assert all(moment - began >= (number - first) / rate - 0.05 for moment, number in seen)
 
 
 @pytest.mark.slow

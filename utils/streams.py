@@ -27,6 +27,7 @@ FORMATS = (
 OPEN, SILENT = 10.0, 5.0  # seconds to wait for a connection, and for the next frame
 BEHIND = 0.5  # seconds after which frames are passed over
 DRIFT = 1e-3  # by which a camera's clock may differ from ours, as a share
+JUMP = 10.0  # seconds; a larger step in a stream's times is no pause between two frames
 DEVICE = "/dev/"
 
 
@@ -58,6 +59,28 @@ class Pace:
         return now - second - self.began
 
 
+class Schedule:
+    """The time at which a frame of a segmented stream is due, from its time in the stream.
+
+    A segment arrives at once, and its frames are due at the pace at which they were recorded; by
+    DRIFT faster, so that what has arrived does not accumulate. The pace begins anew at a frame that
+    is late, since it had to be waited for, and where the times jump.
+    """
+
+    def __init__(self) -> None:
+        self.began = -math.inf
+        self.asked = -math.inf
+
+    def wait(self, second: float, now: float) -> float:
+        """Return the seconds from `now` until the frame of `second` is due."""
+        passed = 0.0 if math.isinf(self.asked) else now - self.asked
+        self.began, self.asked = self.began - DRIFT * passed, now
+        early = self.began + second - now
+        if not -BEHIND <= early <= JUMP:
+            self.began, early = now - second, 0.0
+        return max(early, 0.0)
+
+
 def stream_frames(source: str, stop: Event) -> Iterator[tuple[Any, Any]]:
     """Yield (PyAV's frame, stream) of a live stream until it ends or `stop` is set.
 
@@ -66,8 +89,8 @@ def stream_frames(source: str, stop: Event) -> Iterator[tuple[Any, Any]]:
     """
     with open_stream(source) as (container, stream):
         av = optional("av", shown(source), REQUIREMENTS)
-        segmented, pace = container.format.name == "hls", Pace()
-        context, began = stream.codec_context, time.monotonic()
+        segmented, schedule, pace = container.format.name == "hls", Schedule(), Pace()
+        context = stream.codec_context
         for packet in container.demux(stream):
             if stop.is_set():
                 return
@@ -78,8 +101,7 @@ def stream_frames(source: str, stop: Event) -> Iterator[tuple[Any, Any]]:
             for frame in frames:
                 now = time.monotonic()
                 if segmented and frame.time is not None:
-                    began = min(began, now - frame.time)
-                    stop.wait(max(began + frame.time - now, 0))
+                    stop.wait(schedule.wait(frame.time, now))
                 elif frame.time is not None:
                     late = pace.lag(frame.time, now) > BEHIND
                     context.skip_frame = "NONKEY" if late else "DEFAULT"
