@@ -42,8 +42,8 @@ def resnet18_x05(norm_layer: Callable[..., nn.Module] = nn.BatchNorm2d) -> ResNe
 
 
 def _layer(in_channels: int, channels: int, norm_layer: Callable[..., nn.Module]) -> nn.Sequential:
-    """Return two residual blocks; if the channels change, the first has stride 2 and a
-    downsampling."""
+    """Return two residual blocks. If the number of channels changes, the first one has stride 2 and
+    a downsampling branch."""
     stride, downsample = 1, None
     if in_channels != channels:
         stride = 2
@@ -55,7 +55,7 @@ def _layer(in_channels: int, channels: int, norm_layer: Callable[..., nn.Module]
 
 @dataclass(frozen=True)
 class Backbone:
-    """How to build a backbone.
+    """The description from which a backbone is built.
 
     Attributes:
         make: its constructor.
@@ -133,7 +133,7 @@ def _imagenet_state(name: str) -> dict[str, torch.Tensor]:
 
 
 def _load_weights(body: nn.Module, name: str, source: str, last: str) -> None:
-    """Load `source` into `body`; weights of the layers after `last` are not needed."""
+    """Load the weights `source` into `body`; weights of the layers after `last` may be missing."""
     option = "BACKBONE.WEIGHTS"
     found = _imagenet_state(name) if source == "imagenet" else read_tensors(source, option)
     own = body.state_dict()
@@ -149,10 +149,10 @@ def _load_weights(body: nn.Module, name: str, source: str, last: str) -> None:
 
 
 class FrozenNormStatistics:
-    """Context in which a module's BatchNorms leave their running statistics as they are.
+    """A context in which a module's BatchNorms do not update their running statistics.
 
-    They still normalise by the batch's own statistics. It is for a second pass over the same data.
-    The context can be entered repeatedly.
+    They still normalise by the statistics of the batch. The context is used for a second pass over
+    the same data, and can be entered repeatedly.
     """
 
     def __init__(self, module: nn.Module):
@@ -172,12 +172,12 @@ class FrozenNormStatistics:
 class CheckpointedLayers(nn.ModuleDict):
     """The layers of a backbone up to the last of `levels`, some of them checkpointed in training.
 
-    A checkpointed layer stores only the inputs of its blocks; the backward pass computes the
-    other activations again (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016).
-    These are all layers with `everywhere`, else on a CPU those of the first stage, whose maps are
-    the largest and whose convolutions are the cheapest: ResNet-50's step at 900×1500 takes a tenth
-    to a fifth less memory for a tenth more time, which offsets most of the memory that
-    `utils.memory` retains.
+    A checkpointed layer stores only the inputs of its blocks; the backward pass computes the other
+    activations again (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016). With
+    `everywhere` all layers are checkpointed. Otherwise, on a CPU, only those of the first stage
+    are, whose maps are the largest and whose convolutions are the cheapest: a step of ResNet-50 at
+    900×1500 then takes a tenth to a fifth less memory and a tenth more time, which offsets most of
+    the memory that `utils.memory` retains.
 
     Args:
         body: the backbone.
@@ -206,7 +206,7 @@ class CheckpointedLayers(nn.ModuleDict):
 
 
 def checkpointed_block(block: nn.Module, x: Tensor) -> Tensor:
-    """`block(x)`, whose inner activations the backward pass computes again."""
+    """Return `block(x)`. The backward pass computes the block's inner activations again."""
     if not list(block.children()):  # a single convolution, norm or activation of the stem
         return block(x)
     return checkpoint(
@@ -219,14 +219,15 @@ def checkpointed_block(block: nn.Module, x: Tensor) -> Tensor:
 
 
 class LeanFPN(FeaturePyramidNetwork):
-    """torchvision's FPN with its sums computed in place, in the lateral maps.
+    """torchvision's FPN, with its sums computed in place in the lateral maps.
 
-    torchvision keeps both summands of the largest level beside their sum at the step's peak of
-    memory: 170 MiB for a 900×1500 image.
+    At the step's peak of memory, torchvision keeps both summands of the largest level as well as
+    their sum: 170 MiB for a 900×1500 image.
     """
 
     def forward(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Maps of the layers, shallow to deep -> as many maps of equal channels, and "pool"."""
+        """Compute maps of equal channels, and "pool", from the maps of the layers, shallow to
+        deep."""
         names, maps = list(x), list(x.values())
         inner, levels = self.inner_blocks[-1](maps[-1]), []
         for number in reversed(range(len(maps))):

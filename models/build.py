@@ -1,4 +1,4 @@
-"""Build modules from a config. No other file of models/ reads the config."""
+"""Construction of modules from a config. No other file of models/ reads the config."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ def has_fpn(cfg: CfgNode) -> bool:
 
 
 def levels_of(cfg: CfgNode) -> tuple[str, ...]:
-    """Return the names of the maps that regions are pooled from, shallow to deep."""
+    """Return the names of the maps from which regions are pooled, shallow to deep."""
     return FPN_LEVELS if has_fpn(cfg) else (c4.LEVEL,)
 
 
@@ -59,7 +59,8 @@ def channels_of(cfg: CfgNode) -> int:
 
 
 def _make_rpn(cfg: CfgNode) -> RegionProposalNetwork:
-    """Return the RPN: one anchor size on each level of an FPN, or all sizes on the only map."""
+    """Return the RPN, with one anchor size on each level of an FPN, or all sizes on the only
+    map."""
     sizes, rpn, width = cfg.MODEL.ANCHOR_SIZES, cfg.MODEL.RPN, None
     per_map = [(size,) for size in sizes]
     if not has_fpn(cfg):
@@ -80,7 +81,7 @@ def _make_rpn(cfg: CfgNode) -> RegionProposalNetwork:
 
 
 def _make_pool(cfg: CfgNode) -> GatheredRoIAlign:
-    """Return RoIAlign from the levels, 7×7 with an FPN."""
+    """Return RoIAlign, which pools regions from the levels to 7×7 with an FPN."""
     side = 7 if has_fpn(cfg) else cfg.MODEL.C4.POOL_SIZE
     levels = levels_of(cfg)
     pool = GatheredRoIAlign(list(levels), output_size=side, sampling_ratio=2)
@@ -91,7 +92,7 @@ def _make_pool(cfg: CfgNode) -> GatheredRoIAlign:
 
 
 def _make_backbone(cfg: CfgNode, pretrained: bool) -> tuple[nn.Module, Branches]:
-    """Return the backbone with its FPN, if it has one, and the two branches."""
+    """Return the backbone, with its FPN if it has one, and the two branches."""
     backbone, model = cfg.BACKBONE, cfg.MODEL
     weights = backbone.WEIGHTS if pretrained else ""
     names = backbone.NAME, weights, backbone.FROZEN_BN, backbone.FREEZE
@@ -107,8 +108,9 @@ def build_net(cfg: CfgNode, num_pids: int, pretrained: bool = True) -> SearchNet
     """Build the network of `cfg`.
 
     Args:
-        num_pids: training identities, the rows of the OIM table.
-        pretrained: whether to load BACKBONE.WEIGHTS; not needed if a checkpoint is loaded next.
+        num_pids: number of training identities, the rows of the OIM table.
+        pretrained: whether to load BACKBONE.WEIGHTS. This is not needed if a checkpoint is loaded
+            next.
     """
     model = cfg.MODEL
     backbone, branches = _make_backbone(cfg, pretrained)
@@ -133,14 +135,13 @@ def build_net(cfg: CfgNode, num_pids: int, pretrained: bool = True) -> SearchNet
 
 
 def detection_limits(cfg: CfgNode) -> DetectionLimits:
-    """Return the limits that a network of `cfg` filters its detections by."""
+    """Return the limits by which a network of `cfg` filters its detections."""
     roi = cfg.MODEL.ROI
     return DetectionLimits(roi.SCORE_THRESH, roi.NMS_THRESH, roi.DETECTIONS_PER_IMAGE)
 
 
 def reference_sizes(cfg: CfgNode, num_pids: int) -> Sizes:
-    """Return the sizes with which models.reference computes the network of `cfg` in plain
-    formulas."""
+    """Return the sizes for models.reference that correspond to the network of `cfg`."""
     model, rpn = cfg.MODEL, cfg.MODEL.RPN
     return Sizes(
         backbone=cfg.BACKBONE.NAME,
@@ -161,13 +162,13 @@ def reference_sizes(cfg: CfgNode, num_pids: int) -> Sizes:
 
 
 def term_options(cfg: CfgNode, name: str) -> dict[str, Any]:
-    """The keyword arguments of a term in the config's DISTILLER.<NAME>."""
+    """Return the keyword arguments of a term: the values of DISTILLER.<NAME>."""
     node = cfg.DISTILLER[name.upper()]
     return {key.lower(): value for key, value in node.items() if key not in NOT_OF_TERMS}
 
 
 def build_terms(cfg: CfgNode, teacher_cfg: CfgNode) -> dict[str, nn.Module]:
-    """Build the terms of DISTILLER.TERMS, in this order.
+    """Build the terms in the order of DISTILLER.TERMS.
 
     Raises:
         UserError: if a term does not exist.

@@ -2,8 +2,8 @@
 
 The detector is that of He et al., "Deep Residual Learning for Image Recognition", CVPR 2016,
 appendix A. The embedding is that of SeqNet (Li and Miao, "Sequential End-to-end Network for
-Efficient Person Search", AAAI 2021): the maximum over the places of a region, before and after the
-last stage, are the two inputs of the norm-aware embedding.
+Efficient Person Search", AAAI 2021): the inputs of the norm-aware embedding are the maxima over the
+positions of a region before and after the last stage.
 """
 
 from copy import deepcopy
@@ -31,7 +31,7 @@ class OneMap(nn.Module):
 
 
 class StageHead(nn.Module):
-    """The backbone's last stage on pooled regions, and the maximum over the places of its output.
+    """The backbone's last stage on pooled regions, followed by the maximum over the positions.
 
     Args:
         stage: the layers of the last stage.
@@ -57,7 +57,7 @@ class StageHead(nn.Module):
 
 
 class StageEmbedding(NormAwareEmbedding):
-    """NAE of the maximum of each channel, before and after the last stage."""
+    """NAE of the maximum of each channel over the positions, before and after the last stage."""
 
     @staticmethod
     def flat(pooled: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ def make_c4(
     shared: bool,
     embedding_size: int,
 ) -> tuple[OneMap, Branches]:
-    """Build the backbone up to stride 16 and the branches, whose heads are its last stage.
+    """Build the backbone up to stride 16, and the branches, whose heads are its last stage.
 
     Arguments and errors are as in make_backbone, and:
 

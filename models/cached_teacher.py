@@ -1,4 +1,5 @@
-"""A teacher whose outputs on annotated people, and on some background, were computed beforehand."""
+"""A teacher whose outputs on annotated people and on some background boxes were computed
+beforehand."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -40,15 +41,15 @@ class CachedLogits:
 
 
 class CachedTeacher(nn.Module):
-    """A source of teacher outputs in place of a network.
+    """A source of cached teacher outputs, used instead of a network.
 
-    A sampled box has the embedding of the annotated person that it overlaps most, so that all boxes
-    on one person have the same embedding. Class logits are those of fixed regions: the annotated
-    people, and as many background boxes as make up K regions of each picture.
+    A sampled box has the embedding of the annotated person that it overlaps most, so all boxes on
+    one person have the same embedding. Class logits are those of fixed regions: the annotated
+    people, and as many background boxes as are needed to have K regions in each picture.
 
     Args:
-        embeddings: None: those of `live`.
-        logits: None: those of `live`.
+        embeddings: None: those of `live` are used.
+        logits: None: those of `live` are used.
         live: the network that computes what is not cached; None if no term reads that.
     """
 
@@ -68,7 +69,8 @@ class CachedTeacher(nn.Module):
             self.register_buffer(name, table, persistent=False)
 
     def forward_teacher(self, student: ForwardOutputs) -> ForwardOutputs:
-        """As SearchNet.forward_teacher. With cached logits, `proposals` are the fixed regions."""
+        """Return the teacher's pass as SearchNet.forward_teacher does. With cached logits,
+        `proposals` are the fixed regions."""
         outputs = student
         if self.live is not None:
             outputs = self.live.forward_teacher(student)
@@ -80,7 +82,7 @@ class CachedTeacher(nn.Module):
         return outputs
 
     def _embeddings(self, student: ForwardOutputs) -> Tensor:
-        """[P, D] of the sampled boxes; zero for background."""
+        """Return the embeddings [P, D] of the sampled boxes; zero for background."""
         rows = [
             target["rows"][box_iou(boxes, target["boxes"]).argmax(1)]
             if len(target["boxes"])
@@ -91,7 +93,7 @@ class CachedTeacher(nn.Module):
         return self.embeddings[torch.cat(rows)].float() * person[:, None]
 
     def _regions(self, student: ForwardOutputs) -> tuple[Regions, Tensor]:
-        """The fixed regions of each image, and their logits [R, 2]."""
+        """Return the fixed regions of each image, and their logits [R, 2]."""
         boxes, labels, logits = [], [], []
         for target, (height, width) in zip(student.targets, student.images.image_sizes):
             picture, count = target["picture"], len(self.logits_boxes[0]) - len(target["boxes"])
@@ -110,17 +112,20 @@ class CachedTeacher(nn.Module):
 
 
 def mirrored_shares(boxes: Tensor) -> Tensor:
-    """Boxes [K, 4], as shares of the picture's sides, in the mirrored picture."""
+    """Mirror boxes [K, 4], whose sides are shares of the picture's sides."""
     left, top, right, bottom = boxes.unbind(1)
     return torch.stack([1 - right, top, 1 - left, bottom], 1)
 
 
 def tables_of(people: Tensor, pids: Tensor, oim: OIM) -> OIM:
-    """Fill the tables of a teacher that has none: unit means of each identity's embeddings, and the
-    embeddings of unlabelled people.
+    """Fill the tables of a teacher that has none.
+
+    The row of an identity is the mean of its embeddings, normalised to length 1. The embeddings of
+    unlabelled people go into the queue.
 
     Args:
-        people: [2B, D], the embeddings of B annotated boxes and of their mirror images in turn.
+        people: [2B, D], the embedding of each of B annotated boxes, followed by that of its mirror
+            image.
         pids: [B], labels of the boxes: 1..N, above N for unlabelled people.
         oim: with N rows and a queue, both empty.
     """
@@ -137,7 +142,7 @@ def tables_of(people: Tensor, pids: Tensor, oim: OIM) -> OIM:
 def outputs_on(
     net: SearchNet, images: Sequence[Tensor], boxes: Sequence[Tensor], count: int
 ) -> tuple[list[Tensor], list[Tensor], Tensor, list[Tensor]]:
-    """What `net` computes for a picture and its mirror image.
+    """Compute a network's outputs on a picture and its mirror image.
 
     Args:
         images: the picture and its mirror image.
@@ -168,8 +173,10 @@ def outputs_on(
 
 
 def _background(proposals: Tensor, people: Tensor, count: int) -> Tensor:
-    """Draw `count` of the proposals that lie on no person, the same ones in every call; those that
-    are missing have no area."""
+    """Draw `count` of the proposals that overlap no person; every call draws the same ones.
+
+    If there are too few, the remaining boxes have no area.
+    """
     if len(people):
         proposals = proposals[box_iou(proposals, people).amax(1) < BACKGROUND_IOU]
     order = torch.randperm(len(proposals), generator=torch.Generator().manual_seed(0))

@@ -15,7 +15,7 @@ Rows = tuple[Tensor, ...]
 
 
 def only_own(name: str, rows: Rows) -> Rows:
-    """Return the rows of a batch that is one part."""
+    """Return the rows of a batch that consists of one part."""
     return rows
 
 
@@ -56,12 +56,13 @@ class Distiller(nn.Module):
         names: Collection[str] | None = None,
         join: Callable[[str, Rows], Rows] = only_own,
     ) -> TrainingOutput:
-        """The student's own losses and one loss for each term, unweighted.
+        """Return the student's own losses and one loss for each term, all unweighted.
 
         Args:
             images, targets, size: as in SearchNet.
             names: the terms to compute; None for all. Without any, the teacher does not run.
-            join: from the name of a `BatchTerm` and its rows to those of the whole batch.
+            join: a function from the name of a `BatchTerm` and the rows of this part to the rows of
+                the whole batch.
         """
         student = self.student.forward_train(images, targets, size)
         result = self.student.training_output(student)

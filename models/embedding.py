@@ -14,8 +14,11 @@ def _projector(in_features: int, out_features: int) -> nn.Sequential:
 
 
 class NormAwareEmbedding(nn.Module):
-    """Project two feature vectors of a region, each to half of the embedding, concatenate the
-    halves and L2-normalise them."""
+    """Norm-aware embedding of regions.
+
+    Two feature vectors of a region are each projected to half of the embedding. The halves are
+    concatenated and L2-normalised.
+    """
 
     def __init__(self, pooled_size: int, fc_size: int, embedding_size: int):
         super().__init__()
@@ -27,11 +30,12 @@ class NormAwareEmbedding(nn.Module):
 
     @staticmethod
     def flat(pooled: Tensor) -> Tensor:
-        """Return the input of the first projection, of pooled regions [R, C, P, P]: [R, C·P·P]."""
+        """Return the input of the first projection for pooled regions [R, C, P, P]: [R, C·P·P]."""
         return pooled.flatten(1)
 
     def forward(self, pooled: Tensor, fc: Tensor) -> tuple[Tensor, Tensor]:
-        """pooled [R, C, P, P], fc [R, FC] -> unit embeddings [R, D], rescaled norms [R]."""
+        """Return unit embeddings [R, D] and rescaled norms [R] from pooled [R, C, P, P] and fc [R,
+        FC]."""
         pooled = self.flat(pooled)
         if self.training and len(pooled) == 1:  # BatchNorm rejects a single row: no variance
             embeddings, norms = self._join(pooled.repeat(2, 1), fc.repeat(2, 1))

@@ -1,4 +1,4 @@
-"""Which of the detections of an image are kept."""
+"""The selection of the detections of an image that are kept."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ MIN_SIDE = 0.01  # pixels; narrower boxes are dropped
 
 
 class DetectionLimits(NamedTuple):
-    """The limits that detections are filtered by.
+    """The limits by which detections are filtered.
 
     Attributes:
         score: only higher scores are kept.

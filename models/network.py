@@ -11,12 +11,15 @@ from models.outputs import Detections
 
 
 class Network(ABC):
-    """Images are [3, H, W] tensors, uint8 or float in 0..1; boxes are x1 y1 x2 y2 in pixels."""
+    """A network for inference.
+
+    Images are [3, H, W] tensors, uint8 or float in 0..1. Boxes are x1 y1 x2 y2 in pixels.
+    """
 
     @property
     @abstractmethod
     def limits(self) -> DetectionLimits:
-        """The limits that the network filters its detections by."""
+        """The limits by which the network filters its detections."""
 
     @abstractmethod
     def detect_and_embed(
@@ -34,7 +37,7 @@ class Network(ABC):
         """
 
     def eval(self) -> "Network":
-        """Switch to inference; a network that cannot be trained is always ready for it."""
+        """Switch to inference. A network that cannot be trained is always in this mode."""
         return self
 
     def detect(self, images: list[Tensor]) -> list[Detections]:
@@ -45,12 +48,14 @@ class Network(ABC):
     def embed(
         self, images: list[Tensor], boxes: Sequence[Tensor], amp: torch.dtype | None = None
     ) -> list[Tensor]:
-        """Return unit embeddings [n_i, D] of the given boxes [n_i, 4] of each image; amp as in
-        `detect_and_embed`, whose embeddings they are."""
+        """Return unit embeddings [n_i, D] of the given boxes [n_i, 4] of each image.
+
+        They are those of `detect_and_embed`, which also describes `amp`.
+        """
         return self.detect_and_embed(images, boxes, amp)[1]
 
     def put_first(self, query: Detections, found: Detections) -> Detections:
-        """Combine a query with the detections of its own image, as CBGM needs them.
+        """Combine a query with the detections of its own image, in the form that CBGM needs.
 
         The query, one detection, comes first with score 1; detections that overlap it are
         suppressed.
@@ -64,6 +69,6 @@ class Network(ABC):
 
 
 def as_floats(images: list[Tensor]) -> list[Tensor]:
-    """Convert uint8 images to float32 in 0..1. Images are transferred as bytes and converted where
-    they are used."""
+    """Convert uint8 images to float32 in 0..1. Images are transferred as bytes and converted on the
+    device that uses them."""
     return [i.float().div_(255) if i.dtype == torch.uint8 else i for i in images]

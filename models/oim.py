@@ -16,8 +16,9 @@ class OIM(nn.Module):
     Labels are int64: 0 is background, 1..N are the identities, and every label above N is an
     unlabelled person.
 
-    The loss is computed on a copy of the tables, and `update` writes them. `update` may therefore
-    run before or after `backward`: the gradient is that of the tables at the time of the loss.
+    The loss is computed on a copy of the tables, and `update` changes the tables. `update` may
+    therefore run before or after `backward`: the gradient is that of the tables at the time of the
+    loss.
 
     Args:
         num_pids: N, the number of training identities.
@@ -43,22 +44,26 @@ class OIM(nn.Module):
         self.register_buffer("head", torch.zeros((), dtype=torch.int64))
 
     def is_labelled(self, labels: Tensor) -> Tensor:
-        """Return [R] bool: whether the label is that of an identity, 1..N."""
+        """Return whether each label is that of an identity, 1..N: [R] bool."""
         return (labels > 0) & (labels <= len(self.lut))
 
     def is_unlabelled(self, labels: Tensor) -> Tensor:
-        """Return [R] bool: whether the label is that of an unlabelled person, above N."""
+        """Return whether each label is that of an unlabelled person, above N: [R] bool."""
         return labels > len(self.lut)
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """Return scaled similarities [R, N + queue] of embeddings [R, D] to the rows of both
-        tables, in float32 under mixed precision too."""
+        tables.
+
+        They are float32 under mixed precision too.
+        """
         with torch.autocast(embeddings.device.type, enabled=False):
             # cat copies the tables: writing them before backward is safe
             return self.scale * embeddings.to(self.lut.dtype) @ torch.cat([self.lut, self.cq]).t()
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy, mean over labelled people; without any, zero with a graph.
+        """Return the cross-entropy, a mean over labelled people; without any, a zero that has a
+        graph.
 
         Args:
             embeddings: [R, D], unit rows.
@@ -71,10 +76,10 @@ class OIM(nn.Module):
 
     @torch.no_grad()
     def update(self, embeddings: Tensor, labels: Tensor) -> None:
-        """Write people into the tables, in order: labelled people into the row of their identity,
-        unlabelled people into the queue. Background is ignored.
+        """Write people into the tables, in order.
 
-        Args: as in `forward`.
+        A labelled person updates the row of their identity, an unlabelled person is added to the
+        queue, and background is ignored. The arguments are those of `forward`.
         """
         embeddings = embeddings.to(self.lut.dtype)
         labelled = self.is_labelled(labels)
@@ -82,9 +87,10 @@ class OIM(nn.Module):
         self._enqueue(embeddings[self.is_unlabelled(labels)])
 
     def _blend(self, people: Tensor, rows: Tensor) -> None:
-        """`row <- unit(momentum * row + (1 - momentum) * x)`, person by person.
+        """Compute `row <- unit(momentum * row + (1 - momentum) * x)` for one person after another.
 
-        Rows do not depend on each other: step k updates every row with its k-th person at once.
+        Rows do not depend on each other, so step k updates each row with its k-th person, all rows
+        at once.
         """
         if len(rows) == 0:
             return

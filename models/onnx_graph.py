@@ -72,7 +72,7 @@ class SearchGraph(nn.Module):
         return F.pad(resized, padding), (height, width)
 
     def propose(self, features: dict[str, Tensor], resized: Tensor, size: Size) -> Tensor:
-        """Return the RPN's proposals [n, 4] in resized pixels, by falling score. NMS is per
+        """Return the RPN's proposals [n, 4] in resized pixels, by falling score, after NMS on each
         level."""
         rpn, kept = self.net.rpn, []
         outputs = zip(*rpn.head(list(features.values())), rpn.anchor_generator.cell_anchors)
@@ -102,7 +102,7 @@ class SearchGraph(nn.Module):
         return boxes[keep], scores[keep]
 
     def pool(self, features: dict[str, Tensor], boxes: Tensor) -> Tensor:
-        """Pool each of the boxes [n, 4] from the level of its size: [n, C, P, P]."""
+        """Pool each of the boxes [n, 4] from the level that its size selects: [n, C, P, P]."""
         pool = self.net.roi_heads.box_roi_pool
         rois, parts = F.pad(boxes, (1, 0)), []  # the image's number in front: 0
         if len(pool.scales) == 1:

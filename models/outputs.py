@@ -14,8 +14,11 @@ BATCH = "batch"  # of a loss that is a function of the whole batch, not a mean o
 
 @dataclass
 class Detections:
-    """The people found in one image: boxes [n, 4] x1 y1 x2 y2 in original pixels, scores [n] in
-    0..1, unit embeddings [n, D]."""
+    """The people found in one image.
+
+    Boxes [n, 4] are x1 y1 x2 y2 in original pixels, scores [n] are in 0..1, and embeddings [n, D]
+    are unit vectors.
+    """
 
     boxes: Tensor
     scores: Tensor
@@ -33,8 +36,11 @@ class Detections:
 
 @dataclass
 class Regions:
-    """Sampled boxes of a batch, one tensor per image: boxes [n_i, 4] in pixels of the resized
-    image, labels [n_i] int64 (0 background, 1..N identities, above N unlabelled people)."""
+    """Sampled boxes of a batch, one tensor per image.
+
+    Boxes [n_i, 4] are in pixels of the resized image. Labels [n_i] int64 are 0 for background, 1..N
+    for identities, above N for unlabelled people.
+    """
 
     boxes: list[Tensor]
     labels: list[Tensor]
@@ -42,8 +48,10 @@ class Regions:
 
 @dataclass
 class ForwardOutputs:
-    """The tensors of one training pass. A teacher's pass over a student's regions has the same
-    fields, with embeddings of zero for the background.
+    """The tensors of one training pass.
+
+    A teacher's pass over a student's regions has the same fields, with embeddings of zero for the
+    background.
 
     Attributes:
         images: the resized and padded images.
@@ -54,8 +62,8 @@ class ForwardOutputs:
         people: the regions of the re-id branch.
         embeddings: [P, D], unit, of these regions.
         oim: the tables of the network that computed the pass.
-        losses: the network's own, unweighted.
-        rpn_head: the RPN's head, from features to logits, which only the term rpn computes.
+        losses: the network's own losses, unweighted.
+        rpn_head: the RPN's head, from features to logits. Only the term rpn uses it.
     """
 
     images: ImageList

@@ -51,7 +51,7 @@ class Sizes:
 
 
 class Backbone(nn.Module):
-    """Images [N, 3, H, W] -> FPN levels "0".."3" and "pool", strides 4 to 64."""
+    """The backbone and FPN: images [N, 3, H, W] -> levels "0".."3" and "pool", strides 4 to 64."""
 
     def __init__(self, s: Sizes):
         super().__init__()
@@ -74,7 +74,7 @@ class Backbone(nn.Module):
 
 
 class NormAwareEmbedding(nn.Module):
-    """x = unit([BN(W1 pooled), BN(W2 fc)]) (NAE, CVPR 2020); no score uses the norm."""
+    """x = unit([BN(W1 pooled), BN(W2 fc)]) (NAE, CVPR 2020). The norm is not used by any score."""
 
     def __init__(self, pooled: int, fc: int, size: int):
         super().__init__()
@@ -92,7 +92,7 @@ class NormAwareEmbedding(nn.Module):
 
 
 class Heads(RoIHeads):
-    """Detection branch and re-id branch; torchvision's class samples regions and codes boxes."""
+    """Detection branch and re-id branch. torchvision's class samples regions and encodes boxes."""
 
     def __init__(self, s: Sizes):
         pool = MultiScaleRoIAlign(["0", "1", "2", "3"], output_size=7, sampling_ratio=2)
@@ -105,17 +105,17 @@ class Heads(RoIHeads):
         self.oim = OIM(s)
 
     def classify(self, features, boxes, sizes) -> tuple[Tensor, Tensor]:
-        """Class logits [R, 2] and box deltas [R, 8]."""
+        """Return class logits [R, 2] and box deltas [R, 8]."""
         return self.box_predictor(self.box_head(self.box_roi_pool(features, boxes, sizes)))
 
     def decode(self, deltas, boxes, sizes) -> list[Tensor]:
-        """Apply the deltas of the class person, and clip to the image."""
+        """Apply the deltas of the class person to boxes, and clip the boxes to the image."""
         decoded = self.box_coder.decode(deltas, boxes).reshape(-1, 2, 4)[:, 1]
         parts = decoded.split([len(some) for some in boxes])
         return [clip_boxes_to_image(some, size) for some, size in zip(parts, sizes)]
 
     def embed(self, features, boxes, sizes) -> Tensor:
-        """Unit embeddings [R, D]."""
+        """Return unit embeddings [R, D]."""
         pooled = self.box_roi_pool(features, boxes, sizes)
         return self.embedding_head(pooled.flatten(1), self.reid_head(pooled))
 
@@ -134,7 +134,7 @@ class Network(nn.Module):
         self.roi_heads = Heads(s)
 
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> dict:
-        """A training pass: propose, sample, classify, decode, sample again, embed."""
+        """Run a training pass: propose, sample, classify, decode, sample again, embed."""
         resized, targets = self.transform(images, targets)
         features, sizes, heads = self.backbone(resized.tensors), resized.image_sizes, self.roi_heads
         candidates, rpn = self.rpn(resized, features, targets)
@@ -157,7 +157,7 @@ class Network(nn.Module):
         return outputs | dict(embeddings=embeddings, losses=losses)
 
     def forward_teacher(self, student: dict) -> dict:
-        """The teacher's pass on the student's images and sampled regions."""
+        """Run the teacher's pass on the student's images and sampled regions."""
         sizes = student["images"].image_sizes
         features = self.backbone(student["images"].tensors)
         logits, _ = self.roi_heads.classify(features, student["proposals"], sizes)
@@ -256,7 +256,7 @@ class DFDLevel(nn.Module):
         self.student_context, self.teacher_context = Context(teacher), Context(teacher)
 
     def parts(self, s: Tensor, t: Tensor, foreground: Tensor) -> tuple:
-        """The four sums for maps [N, C, H, W] and a mask [N, H, W]."""
+        """Return the four sums for maps [N, C, H, W] and a mask [N, H, W]."""
         s, outside = self.align(s), (foreground == 0).to(s.dtype)
         background = outside / outside.sum(dim=(1, 2), keepdim=True).clamp(min=1)
         error = (spatial_attention(t) * channel_attention(t) * (s - t) ** 2).sum(dim=1)
@@ -270,7 +270,7 @@ class DFDLevel(nn.Module):
 
 
 class DFD(nn.Module):
-    """The sum over FPN levels 0 to 3, each with its own parameters."""
+    """The sum of DFDLevel over FPN levels 0 to 3, each with its own parameters."""
 
     def __init__(self, student: int = 256, teacher: int = 256):
         super().__init__()
@@ -292,8 +292,8 @@ class DFD(nn.Module):
 def ld(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
     """T² · mean_R [KL(b_T || b_S) + 0.5 KL(r_T || r_S)] of logits [R, C] at temperature T = 4.
 
-    b are the probabilities of the target class and of all others, r those among the others. With
-    two classes the second part is 0.
+    b are the probabilities of the target class and of all others together, r those of the others
+    among themselves. With two classes the second part is 0.
     """
     target, total = F.one_hot(labels, student.shape[1]).bool(), torch.zeros(())
     for weight in (1.0, 0.5):
@@ -313,8 +313,9 @@ def ld(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
 def cd(student: dict, teacher: dict, oim: OIM) -> Tensor:
     """0.01 Σ (S Sᵀ - T Tᵀ)² of the embeddings of all people in the batch; oim: the teacher's.
 
-    First NMS at 0.7 among the boxes of an identity in an image (the unlabelled are one), ranked by
-    the teacher's probability of the identity, or the largest of the queue for the unlabelled.
+    Before that, NMS at 0.7 runs among the boxes of each identity in an image; unlabelled people
+    count as one identity. Boxes are ranked by the teacher's probability of the identity, or for
+    unlabelled people by the largest probability in the queue.
     """
     p, count, first = oim.log_p(teacher["embeddings"]).exp(), len(oim.lut), 0
     keep = [torch.zeros(0, dtype=torch.long, device=p.device)]
@@ -334,9 +335,10 @@ def cd(student: dict, teacher: dict, oim: OIM) -> Tensor:
 
 
 def training_step(student: Network, optimizer, images, targets, teacher=None, dfd=None) -> dict:
-    """Losses, gradient, clipping, SGD (momentum 0.9, weight decay 5e-4), then OIM's tables.
+    """Compute losses and gradient, clip, take an SGD step (momentum 0.9, weight decay 5e-4), update
+    OIM.
 
-    A teacher is in eval mode; `dfd` is trained with the student.
+    The teacher must be in eval mode. `dfd` is trained with the student.
     """
     outputs = student(images, targets)
     losses = dict(outputs["losses"])
@@ -360,7 +362,7 @@ def training_step(student: Network, optimizer, images, targets, teacher=None, df
 
 @torch.no_grad()
 def detect(net: Network, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The people of a gallery image [3, H, W]: boxes [n, 4], scores [n], embeddings [n, D].
+    """Return the people of a gallery image [3, H, W]: boxes [n, 4], scores [n], embeddings [n, D].
 
     The embeddings are multiplied by the scores: confidence-weighted similarity (NAE).
     """
@@ -378,7 +380,7 @@ def detect(net: Network, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @torch.no_grad()
 def embed(net: Network, image: Tensor, boxes: Tensor) -> Tensor:
-    """Unit embeddings [n, D] of given boxes [n, 4], such as a query's."""
+    """Return unit embeddings [n, D] of given boxes [n, 4], such as that of a query."""
     images, targets = net.transform([image], [{"boxes": boxes}])
     features = net.backbone(images.tensors)
     return net.roi_heads.embed(features, [targets[0]["boxes"]], images.image_sizes)
@@ -395,9 +397,10 @@ def iou(a, b) -> float:
 
 
 def detection_scores(truth, dets, threshold: float) -> dict[str, float]:
-    """Recall and AP · recall of the detections [n, 5] (box, score) of each image with such a score.
+    """Return recall and AP · recall of the detections [n, 5] (box, score) of each image.
 
-    A detection is right if it and a true box have their largest IoU with each other, 0.5 or more.
+    Only detections with a score of at least `threshold` count. A detection is right if it and a
+    true box have their largest IoU with each other, and this is 0.5 or more.
     """
     right, scores = [], []
     for boxes, found in zip(truth, dets):
@@ -415,11 +418,11 @@ def detection_scores(truth, dets, threshold: float) -> dict[str, float]:
 
 
 def search_scores(dets, feats, queries: Tensor, protocol, cbgm=None) -> dict:
-    """mAP and top-1, 5, 10, and for each query its ranking of (similarity, right, image).
+    """Return mAP and top-1, 5, 10, and for each query its ranking of (similarity, right, image).
 
-    Detections [n, 5] (box, score) and embeddings [n, D] of each gallery image; those with score 0.5
-    or more are ranked by inner product with the queries [Q, D], in the images that the protocol (of
-    datasets.protocol) lists for the query. An image that is listed twice counts twice.
+    Each gallery image has detections [n, 5] (box, score) and embeddings [n, D]. Detections with a
+    score of 0.5 or more are ranked by inner product with the queries [Q, D], in the images that the
+    protocol (of datasets.protocol) lists for the query. An image that is listed twice counts twice.
     """
     keep = [d[:, 4] >= 0.5 for d in dets]
     boxes = [d[k, :4].double().tolist() for d, k in zip(dets, keep)]
@@ -450,7 +453,8 @@ def search_scores(dets, feats, queries: Tensor, protocol, cbgm=None) -> dict:
 
 
 def right_detection(sims: list[float], boxes, true) -> int | None:
-    """The most similar detection with IoU >= min(0.5, w h / ((w + 10) (h + 10))) of a true box."""
+    """Return the most similar detection with IoU >= min(0.5, w h / ((w + 10) (h + 10))) of a true
+    box."""
     for d in sorted(range(len(boxes)), key=lambda d: -sims[d]):
         for x1, y1, x2, y2 in true:
             w, h = x2 - x1, y2 - y1
@@ -463,9 +467,12 @@ def right_detection(sims: list[float], boxes, true) -> int | None:
 
 
 def rerank(sims: dict, feats, listed: dict, people: Tensor, k1: int) -> None:
-    """Match `people` [k2, D] of the query's image, the query first, to the detections of each image
-    that has one of the k1 best, at the largest total similarity. The query's match then gets the
-    largest single similarity of the matching."""
+    """Re-rank by context bipartite graph matching.
+
+    `people` [k2, D] of the query's image, the query first, are matched to the detections of each
+    image that has one of the k1 best, at the largest total similarity. The query's match then gets
+    the largest single similarity of the matching.
+    """
     best = sorted(
         (-s, image, d)
         for image in sims

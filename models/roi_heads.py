@@ -51,10 +51,10 @@ class Branches:
     """The modules of both branches, in the order in which their random weights are drawn.
 
     Attributes:
-        box_head: pooled regions [R, C, P, P] -> vectors [R, F].
-        box_predictor: these vectors -> class logits [R, 2] and box deltas [R, 8].
-        reid_head: pooled regions [R, C, P, P] -> vectors [R, F]; None: box_head serves both.
-        embedding_head: pooled regions and the vectors of reid_head -> embeddings.
+        box_head: from pooled regions [R, C, P, P] to vectors [R, F].
+        box_predictor: from these vectors to class logits [R, 2] and box deltas [R, 8].
+        reid_head: from pooled regions [R, C, P, P] to vectors [R, F]; None: box_head serves both.
+        embedding_head: from pooled regions and the vectors of reid_head to embeddings.
     """
 
     box_head: nn.Module
@@ -110,16 +110,18 @@ class PersonSearchHeads(RoIHeads):
     def classify(
         self, features: dict[str, Tensor], boxes: list[Tensor], sizes
     ) -> tuple[Tensor, Tensor]:
-        """Run the detection branch: boxes per image [n_i, 4] -> class logits [R, 2], box deltas [R,
-        8]."""
+        """Run the detection branch on boxes [n_i, 4] of each image. Return class logits [R, 2] and
+        box deltas [R, 8]."""
         logits, deltas = self.box_predictor(
             self.box_head(self.box_roi_pool(features, boxes, sizes))
         )
         return logits.float(), deltas.float()
 
     def embed(self, features: dict[str, Tensor], boxes: list[Tensor], sizes) -> Tensor:
-        """Run the re-id branch: boxes per image [n_i, 4] -> unit embeddings [R, D], float32 under
-        mixed precision too."""
+        """Run the re-id branch on boxes [n_i, 4] of each image. Return unit embeddings [R, D].
+
+        They are float32 under mixed precision too.
+        """
         pooled = self.box_roi_pool(features, boxes, sizes)
         fc = self.represent(pooled)
         with torch.autocast(fc.device.type, enabled=False):
@@ -130,7 +132,8 @@ class PersonSearchHeads(RoIHeads):
         return (self.box_head if self.reid_head is None else self.reid_head)(pooled)
 
     def _person_boxes(self, deltas: Tensor, boxes: list[Tensor], sizes) -> list[Tensor]:
-        """Apply the person deltas [R, 8] to `boxes` and clip them to their image; per image."""
+        """Apply the person deltas [R, 8] to the `boxes` of each image, and clip the results to the
+        image."""
         decoded = self.box_coder.decode(deltas, boxes).reshape(-1, 2, 4)[:, PERSON]
         decoded = decoded.split([len(b) for b in boxes])
         return [box_ops.clip_boxes_to_image(b, size) for b, size in zip(decoded, sizes)]

@@ -18,8 +18,11 @@ from models.roi_heads import MEAN_OVER, PersonSearchHeads
 class SearchNet(nn.Module, Network):
     """Faster R-CNN with a re-id branch and OIM (SeqNet with one regression).
 
-    Images and boxes are as in Network. half_heads: whether detect_and_embed computes the heads in
-    half precision too, and not the backbone alone.
+    Images and boxes are as in Network.
+
+    Attributes:
+        half_heads: whether detect_and_embed computes the heads in half precision too, instead of
+            the backbone alone.
     """
 
     half_heads = False
@@ -51,17 +54,18 @@ class SearchNet(nn.Module, Network):
         targets: list[dict[str, Tensor]],
         size: tuple[int, int] | None = None,
     ) -> TrainingOutput:
-        """Losses of one batch, or of a part of it.
+        """Return the losses of one batch, or of a part of it.
 
         Args:
             images: as in Network.
             targets: per image "boxes" [n, 4] and "labels" [n]: 1..N, above N for unlabelled people.
-            size: of the largest resized image of the batch; None if these images are all of it.
+            size: of the largest resized image of the batch; None if these images are the whole
+                batch.
         """
         return self.training_output(self.forward_train(images, targets, size))
 
     def training_output(self, outputs: ForwardOutputs) -> TrainingOutput:
-        """Return the losses of a training pass with the counts that they are means over."""
+        """Return the losses of a training pass, with the counts over which they are means."""
         labels = torch.cat(outputs.people.labels)
         counts = {
             "images": labels.new_tensor(len(outputs.targets)),
@@ -73,7 +77,7 @@ class SearchNet(nn.Module, Network):
         return TrainingOutput(outputs.losses, mean_over, counts, embeddings, labels)
 
     def resized_size(self, image: Tensor) -> tuple[int, int]:
-        """Return height and width of an image as the network resizes it, before padding."""
+        """Return the height and width that the network resizes an image to, before padding."""
         # The transform draws one of its sizes, although there is only one.
         with torch.random.fork_rng(devices=[]):
             resized, _ = self.transform.resize(torch.empty(image.shape, device="meta"), None)
@@ -85,7 +89,7 @@ class SearchNet(nn.Module, Network):
         targets: list[dict[str, Tensor]],
         size: tuple[int, int] | None = None,
     ) -> ForwardOutputs:
-        """Return a training pass, as `forward`; the network must be in train mode."""
+        """Return a training pass; arguments as in `forward`. The network must be in train mode."""
         resized, targets = self.transform(as_floats(images), targets)
         if size is not None:
             resized.tensors = pad_maps(resized.tensors, size, self.transform.size_divisible)
@@ -100,7 +104,7 @@ class SearchNet(nn.Module, Network):
         return outputs
 
     def on_proposals(self, outputs: ForwardOutputs, proposals: Regions) -> ForwardOutputs:
-        """Return a training pass with other proposals and the class logits of these."""
+        """Return the training pass with other proposals, and with their class logits."""
         sizes = outputs.images.image_sizes
         logits, _ = self.roi_heads.classify(outputs.features, proposals.boxes, sizes)
         return replace(outputs, proposals=proposals, class_logits=logits)
@@ -168,7 +172,7 @@ class SearchNet(nn.Module, Network):
     def embed(
         self, images: list[Tensor], boxes: Sequence[Tensor], amp: torch.dtype | None = None
     ) -> list[Tensor]:
-        """Embed boxes as Network.embed, without the RPN and the detection branch."""
+        """Embed boxes as Network.embed does, without the RPN and the detection branch."""
         resized, boxes = self.resize(images, boxes)
         device, half = resized.tensors.device.type, amp is not None
         with torch.autocast(device, amp, enabled=half):

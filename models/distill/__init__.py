@@ -31,20 +31,25 @@ class BatchTerm(nn.Module):
     mean_over = BATCH
 
     def rows(self, student: ForwardOutputs, teacher: ForwardOutputs) -> tuple[Tensor, ...]:
-        """The rows of one part."""
+        """Return the rows of one part."""
         raise NotImplementedError
 
     def loss(self, rows: tuple[Tensor, ...], teacher: ForwardOutputs) -> Tensor:
-        """The loss of the rows of the whole batch. teacher: a pass of any part, for the tables."""
+        """Return the loss of the rows of the whole batch.
+
+        Args:
+            teacher: the teacher's pass over any part, for its tables.
+        """
         raise NotImplementedError
 
     def forward(self, student: ForwardOutputs, teacher: ForwardOutputs) -> Tensor:
-        """The loss of a batch that is one part."""
+        """Return the loss of a batch that consists of one part."""
         return self.loss(self.rows(student, teacher), teacher)
 
 
 def known_terms() -> list[str]:
-    """The names that DISTILLER.TERMS may contain: those of the other files of this folder."""
+    """Return the names that DISTILLER.TERMS may contain: those of the other files of this
+    folder."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
@@ -62,7 +67,7 @@ def check_terms(names: Sequence[str], key: str = "DISTILLER.TERMS") -> None:
 
 
 def reads_of(names: Sequence[str]) -> set[str]:
-    """What the terms with these names read of the teacher, see above.
+    """Return which teacher outputs the terms with these names read; see the module's docstring.
 
     Raises:
         UserError: if a term does not exist.
@@ -99,8 +104,8 @@ def make_term(
 
 
 def align_channels(student_channels: int, teacher_channels: int) -> nn.Module:
-    """A 1×1 convolution from the student's to the teacher's channels; the identity if both are
-    equal."""
+    """Return a 1×1 convolution from the student's to the teacher's channels; the identity if both
+    are equal."""
     if student_channels == teacher_channels:
         return nn.Identity()
     return nn.Conv2d(student_channels, teacher_channels, kernel_size=1)

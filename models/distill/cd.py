@@ -20,7 +20,7 @@ from utils.errors import UserError
 
 
 def correlation_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """0.01 · Σ (S Sᵀ - T Tᵀ)² for embeddings [P, D] of the same people, as published.
+    """Return 0.01 · Σ (S Sᵀ - T Tᵀ)² for embeddings [P, D] of the same people, as published.
 
     The sum grows with P², so the effect of a weight depends on the batch size.
     """
@@ -28,7 +28,7 @@ def correlation_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def contrastive_loss(student: Tensor, teacher: Tensor, labels: Tensor, oim: OIM) -> Tensor:
-    """InfoNCE, mean over people, with the scale of the teacher's OIM.
+    """Return the InfoNCE loss, a mean over people, with the scale of the teacher's OIM.
 
     The positives of a student's embedding are the teacher's embeddings of the same identity, or of
     the same box for an unlabelled person; their losses are averaged. The negatives are embeddings
@@ -53,8 +53,8 @@ def contrastive_loss(student: Tensor, teacher: Tensor, labels: Tensor, oim: OIM)
 
 
 def _keys(teacher: Tensor, labels: Tensor, oim: OIM) -> tuple[Tensor, Tensor]:
-    """The teacher's embeddings [P, D] and all rows of its tables that are not zero, and their
-    labels: 1..N, N + 1 for unlabelled people."""
+    """Return the teacher's embeddings [P, D] and all non-zero rows of its tables, with their
+    labels: 1..N, and N + 1 for unlabelled people."""
     rows = torch.cat([oim.lut, oim.cq])
     row_labels = torch.arange(1, len(rows) + 1, device=rows.device).clamp(max=len(oim.lut) + 1)
     written = rows.any(dim=1)
@@ -62,8 +62,8 @@ def _keys(teacher: Tensor, labels: Tensor, oim: OIM) -> tuple[Tensor, Tensor]:
 
 
 def confidence(embeddings: Tensor, labels: Tensor, oim: OIM) -> Tensor:
-    """[P]: the probability of a person's own identity; for unlabelled people, the largest
-    probability in the queue.
+    """Return each person's probability of their own identity, [P]; for unlabelled people, the
+    largest probability in the queue.
 
     Args:
         embeddings: [P, D] unit embeddings of the network that `oim` belongs to.
@@ -79,7 +79,7 @@ def confidence(embeddings: Tensor, labels: Tensor, oim: OIM) -> Tensor:
 def nms_per_identity(
     boxes: Tensor, labels: Tensor, images: Tensor, scores: Tensor, iou_thresh: float
 ) -> Tensor:
-    """Non-maximum suppression among the boxes of one identity in one image.
+    """Apply non-maximum suppression among the boxes of each identity in each image.
 
     Args:
         boxes: [P, 4] in pixels.
@@ -119,7 +119,7 @@ def check_tables(student: OIM, teacher: OIM) -> None:
 def compared_people(
     student: ForwardOutputs, teacher: ForwardOutputs, rank_by: str, nms_thresh: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The people that are compared, after NMS among the boxes of one identity.
+    """Select the people that are compared, by NMS among the boxes of one identity.
 
     Args:
         rank_by: which of two overlapping boxes is kept: "teacher", the one with the higher
@@ -182,7 +182,8 @@ class Term(BatchTerm):
         self.projection = nn.Linear(own, other, bias=False) if projected else None
 
     def rows(self, student: ForwardOutputs, teacher: ForwardOutputs) -> tuple[Tensor, ...]:
-        """Embeddings [P, D], the teacher's [P, D'] and labels [P] of the compared people."""
+        """Return embeddings [P, D], the teacher's embeddings [P, D'] and labels [P] of the compared
+        people."""
         ours, theirs, labels = compared_people(student, teacher, self.rank_by, self.nms_thresh)
         if self.projection is not None:
             ours = F.normalize(self.projection(ours))

@@ -19,7 +19,7 @@ PLACES = {level: 928 * 1504 // (4 << i) ** 2 for i, level in enumerate(FPN_LEVEL
 
 
 def attention(strength: Tensor, temperature: float) -> Tensor:
-    """Attention with mean 1 (FGD equations 4 to 7).
+    """Return attention weights with mean 1 (FGD equations 4 to 7).
 
     Args:
         strength: mean absolute features of the positions [N, P] or of the channels [N, C].
@@ -31,7 +31,7 @@ def attention(strength: Tensor, temperature: float) -> Tensor:
 def foreground_mask(
     boxes: Tensor, image_size: tuple[int, int], map_size: tuple[int, int]
 ) -> Tensor:
-    """The foreground mask [H, W] (FGD equations 2 and 3).
+    """Return the foreground mask [H, W] (FGD equations 2 and 3).
 
     A cell inside a box has the value 1 / (cells of the box), the largest such value if boxes
     overlap; other cells are 0.
@@ -54,8 +54,8 @@ def foreground_mask(
 
 
 def background_mask(foreground: Tensor) -> Tensor:
-    """The background mask [N, H, W]: equal values with sum 1 in the cells of an image outside all
-    boxes, 0 inside."""
+    """Return the background mask [N, H, W]: in each image, equal values with sum 1 in the cells
+    outside all boxes, and 0 inside."""
     outside = (foreground == 0).to(foreground.dtype)
     return outside / outside.sum(dim=(1, 2), keepdim=True).clamp(min=1)
 
@@ -126,7 +126,7 @@ class LevelLoss(nn.Module):
     def forward(
         self, student: Tensor, teacher: Tensor, foreground: Tensor, temperature: float
     ) -> Tensor:
-        """Maps [N, C, H, W] and the foreground mask [N, H, W] -> scalar."""
+        """Compute the loss, a scalar, from maps [N, C, H, W] and the foreground mask [N, H, W]."""
         s, t = self.align(student).flatten(2), teacher.flatten(2)
         theirs = [attention(strength, temperature) for strength in strengths(t)]
         masks = self.weights["fg"] * foreground + self.weights["bg"] * background_mask(foreground)
@@ -149,8 +149,8 @@ class LevelLoss(nn.Module):
         return total / len(student)
 
     def _scales(self, shape: torch.Size) -> tuple[float, float]:
-        """The factors for sums over positions and over channels of maps [N, C, P]: published size
-        divided by actual size."""
+        """Return the factors for sums over positions and over channels of maps [N, C, P]: published
+        size divided by actual size."""
         if self.places is None:
             return 1.0, 1.0
         return self.places / shape[2], CHANNELS / shape[1]
@@ -210,7 +210,7 @@ class Term(nn.Module):
         )
 
     def forward(self, student: ForwardOutputs, teacher: ForwardOutputs) -> Tensor:
-        """Maps of the same images [N, C, H, W] per level -> scalar."""
+        """Compute the loss, a scalar, from both networks' maps [N, C, H, W] of the same images."""
         boxes = [target["boxes"] for target in student.targets]
         sizes = student.images.image_sizes
         if self.scale_boxes_by == "padded":

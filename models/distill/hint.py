@@ -25,7 +25,7 @@ class Term(nn.Module):
         )
 
     def forward(self, student: ForwardOutputs, teacher: ForwardOutputs) -> Tensor:
-        """Maps of the same images [N, C, H, W] per level -> scalar."""
+        """Compute the loss, a scalar, from both networks' maps [N, C, H, W] of the same images."""
         losses = [
             F.mse_loss(regressor(student.features[level]), teacher.features[level])
             for level, regressor in self.regressors.items()

@@ -16,18 +16,19 @@ LOGITS = {"raw": "proposals", "standardized": BATCH}  # and what their loss is a
 
 
 def standardize(logits: Tensor) -> Tensor:
-    """Logits [R, C] with zero mean and unit standard deviation of each class over the R proposals.
+    """Give the logits [R, C] of each class zero mean and unit standard deviation over the R
+    proposals.
 
-    Sun et al. standardize over the classes of one sample. With two classes the result is +1 and -1
-    for any logits, without a gradient. Over proposals, the loss is independent of the scale of the
-    student's logits, as in the paper, and depends on their differences between proposals.
+    Sun et al. standardize over the classes of one sample. With two classes the result would be +1
+    and -1 for any logits, without a gradient. Over proposals, the loss is independent of the scale
+    of the student's logits, as in the paper, and depends on their differences between proposals.
     """
     centred = logits - logits.mean(dim=0)
     return F.normalize(centred, dim=0) * len(logits) ** 0.5
 
 
 def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """KL(teacher || student) for logits [R, C], mean over R, times temperature squared."""
+    """Return KL(teacher || student) for logits [R, C], mean over R, times temperature squared."""
     ours = (student / temperature).log_softmax(dim=1)
     theirs = (teacher / temperature).log_softmax(dim=1)
     total = F.kl_div(ours, theirs, reduction="sum", log_target=True)
@@ -59,7 +60,7 @@ class Term(BatchTerm):
         self.mean_over = LOGITS[logits]
 
     def rows(self, student: ForwardOutputs, teacher: ForwardOutputs) -> tuple[Tensor, ...]:
-        """Class logits [R, 2] of the same R proposals."""
+        """Return class logits [R, 2] of the same R proposals."""
         return student.class_logits, teacher.class_logits
 
     def loss(self, rows: tuple[Tensor, ...], teacher: ForwardOutputs) -> Tensor:

@@ -17,7 +17,7 @@ from models.outputs import ForwardOutputs
 def decoupled_loss(
     student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, alpha: float, beta: float
 ) -> Tensor:
-    """alpha · TCKD + beta · NCKD, mean over R, times temperature squared.
+    """Return alpha · TCKD + beta · NCKD, mean over R, times temperature squared.
 
     TCKD is the KL divergence of the probabilities (target, rest), NCKD that of the classes other
     than the target. With two classes there is one such class and NCKD is exactly zero.
@@ -40,12 +40,12 @@ def decoupled_loss(
 
 
 def _others(logits: Tensor, target: Tensor) -> Tensor:
-    """The logits of the classes other than the target: [R, C - 1]."""
+    """Return the logits of the classes other than the target, [R, C - 1]."""
     return logits[~target].view(len(logits), logits.shape[1] - 1)
 
 
 def _target_or_rest(logits: Tensor, target: Tensor) -> Tensor:
-    """Log probabilities of the target class and of all other classes together: [R, 2]."""
+    """Return log probabilities of the target class and of all other classes together, [R, 2]."""
     rest = _others(logits, target).logsumexp(dim=1)
     return torch.stack([logits[target], rest], dim=1).log_softmax(dim=1)
 
@@ -85,7 +85,8 @@ class Term(BatchTerm):
         self.beta = beta
 
     def rows(self, student: ForwardOutputs, teacher: ForwardOutputs) -> tuple[Tensor, ...]:
-        """Class logits [R, 2] of the same R proposals, and their classes [R]; 1: any person."""
+        """Return class logits [R, 2] of the same R proposals, and their classes [R]; 1: any
+        person."""
         labels = torch.cat(student.proposals.labels).clamp(max=1)
         return student.class_logits, teacher.class_logits, labels
 

@@ -39,16 +39,16 @@ class Moments(torch.autograd.Function):
 
 
 def channel_moments(student: Tensor, teacher: Tensor) -> Tensor:
-    """Maps [N, C, H, W] -> [C, 6] float64: the number of positions, and `Moments`."""
+    """Return the number of positions and the `Moments` of maps [N, C, H, W]: [C, 6] float64."""
     sums = Moments.apply(student.flatten(2), teacher.flatten(2))
     return torch.cat([sums.new_full((len(sums), 1), student[:, 0].numel()), sums], dim=1)
 
 
 def loss_of_moments(moments: Tensor) -> Tensor:
-    """`pkd_loss` of maps with these moments [..., C, 6], one for each level: [...].
+    """Return `pkd_loss` of maps with these moments [..., C, 6], one value for each level: [...].
 
-    With zero mean and a standard deviation of 1, the squares of a map add up to n - 1. In double
-    precision the differences below are exact enough for the loss to be so.
+    After normalisation the squares of a map add up to n - 1. In double precision the differences
+    below are accurate enough for the loss.
     """
     n, s, t, ss, tt, st = moments.unbind(dim=-1)
     squares = [(ss - s * s / n), (tt - t * t / n)]
@@ -60,8 +60,11 @@ def loss_of_moments(moments: Tensor) -> Tensor:
 
 
 def pkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Half the mean squared error of maps [N, C, H, W] after each channel got zero mean and unit
-    standard deviation over N, H and W; this is 1 - their mean correlation."""
+    """Return half the mean squared error of normalised maps [N, C, H, W], which is 1 - their mean
+    correlation.
+
+    Each channel is normalised to zero mean and unit standard deviation over N, H and W.
+    """
     return loss_of_moments(channel_moments(student, teacher))
 
 
@@ -75,7 +78,7 @@ class Term(BatchTerm):
         )
 
     def rows(self, student: ForwardOutputs, teacher: ForwardOutputs) -> tuple[Tensor, ...]:
-        """One row: the moments of all levels [1, levels, C, 6]."""
+        """Return one row: the moments of all levels, [1, levels, C, 6]."""
         moments = [
             channel_moments(align(student.features[level]), teacher.features[level])
             for level, align in self.align.items()

@@ -17,7 +17,8 @@ POOLED_SIDES = (4, 2, 1)
 
 
 def hierarchical_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Weighted mean of the squared errors of maps [N, C, H, W] at full size and at pooled sizes.
+    """Return a weighted mean of the squared errors of maps [N, C, H, W] at full size and at pooled
+    sizes.
 
     The weight of the full size is 1; those of 4×4, 2×2 and 1×1 are half of the previous one. Sizes
     that are not smaller than the map are left out.
@@ -50,7 +51,8 @@ class Fusion(nn.Module):
         self.out = _conv(channels, channels, 3)
 
     def forward(self, features: Tensor, deeper: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Map [N, C, H, W] and fused map of the deeper level -> map to compare, fused map."""
+        """Compute the map to compare and the fused map, from a map [N, C, H, W] and the fused map
+        of the deeper level."""
         fused = self.reduce(features)
         if self.attention is not None and deeper is not None:
             deeper = F.interpolate(deeper, fused.shape[-2:], mode="nearest")
@@ -78,7 +80,7 @@ class Term(nn.Module):
         )
 
     def forward(self, student: ForwardOutputs, teacher: ForwardOutputs) -> Tensor:
-        """Maps of the same images [N, C, H, W] per level -> scalar."""
+        """Compute the loss, a scalar, from both networks' maps [N, C, H, W] of the same images."""
         losses, fused = [], None
         for level, fusion in self.fusions.items():
             reviewed, fused = fusion(student.features[level], fused)

@@ -15,18 +15,19 @@ from models.outputs import ForwardOutputs
 
 
 def differences(embeddings: Tensor) -> Tensor:
-    """Difference vectors of all pairs: [P, D] -> [P, P, D]."""
+    """Return the difference vectors of all pairs: [P, D] -> [P, P, D]."""
     return embeddings[None] - embeddings[:, None]
 
 
 def distances(embeddings: Tensor) -> Tensor:
-    """Distances of all pairs, divided by their mean: [P, D] -> [P, P]."""
+    """Return the distances of all pairs, divided by their mean: [P, D] -> [P, P]."""
     pairs, count = differences(embeddings).norm(dim=2), len(embeddings)
     return pairs * count * (count - 1) / pairs.sum().clamp(min=1e-12)
 
 
 def angles(embeddings: Tensor) -> Tensor:
-    """Cosines of the angles of all triplets, at the first of the three: [P, D] -> [P, P, P].
+    """Return the cosines of the angles of all triplets, at the first of the three: [P, D] -> [P, P,
+    P].
 
     If two of the three are the same person, the value is 0 or 1, equal for all networks.
     """
@@ -37,9 +38,11 @@ def angles(embeddings: Tensor) -> Tensor:
 def rkd_loss(
     student: Tensor, teacher: Tensor, distance_weight: float, angle_weight: float
 ) -> Tensor:
-    """Huber losses (delta 1) of distances, mean over pairs, and of angles, mean over triplets.
+    """Return the Huber losses (delta 1) of distances, mean over pairs, and of angles, mean over
+    triplets.
 
-    With fewer than two people there is no pair, with fewer than three no triplet: the loss is 0.
+    With fewer than two people there is no pair, and with fewer than three no triplet; that loss is
+    0.
 
     Args:
         student: [P, D] embeddings.
@@ -81,7 +84,7 @@ class Term(BatchTerm):
         self.nms_thresh = nms_thresh
 
     def rows(self, student: ForwardOutputs, teacher: ForwardOutputs) -> tuple[Tensor, ...]:
-        """Embeddings [P, D] and the teacher's [P, D'] of the compared people."""
+        """Return embeddings [P, D] and the teacher's embeddings [P, D'] of the compared people."""
         return compared_people(student, teacher, "teacher", self.nms_thresh)[:2]
 
     def loss(self, rows: tuple[Tensor, ...], teacher: ForwardOutputs) -> Tensor:

@@ -1,8 +1,8 @@
 """RPN distillation: plain logit distillation of the objectness of anchors.
 
-LD and KD distil the logits of the detection branch, this term those of the region proposal network.
-It is not part of DDPS. The loss is that of Hinton et al., "Distilling the Knowledge in a Neural
-Network", 2015, section 2, for two classes.
+LD and KD distil the logits of the detection branch; this term distils those of the region proposal
+network. It is not part of DDPS. The loss is that of Hinton et al., "Distilling the Knowledge in a
+Neural Network", 2015, section 2, for two classes.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,9 @@ from utils.errors import UserError
 
 
 def objectness_loss(student: Tensor, teacher: Tensor, anchors: int, temperature: float) -> Tensor:
-    """KL(teacher || student) of the objectness of some anchors, mean over them, times temperature
-    squared.
+    """Return KL(teacher || student) of the objectness of some anchors, times temperature squared.
+
+    The loss is a mean over these anchors.
 
     Args:
         student, teacher: logits [N, A] of all A anchors of N images.
@@ -30,12 +31,13 @@ def objectness_loss(student: Tensor, teacher: Tensor, anchors: int, temperature:
 
 
 def _two_classes(logits: Tensor) -> Tensor:
-    """[R] -> [R, 2]: the sigmoid of a logit is the softmax of the logit and zero."""
+    """Convert logits [R] to logits of two classes [R, 2]: the sigmoid of a logit is the softmax of
+    that logit and zero."""
     return torch.stack([logits, torch.zeros_like(logits)], dim=1)
 
 
 def objectness(outputs: ForwardOutputs) -> list[Tensor]:
-    """The RPN's logits [N, A, H, W] of each level, computed from the features of a pass."""
+    """Compute the RPN's logits [N, A, H, W] of each level from the features of a pass."""
     assert outputs.rpn_head is not None
     return outputs.rpn_head(list(outputs.features.values()))[0]
 
@@ -65,7 +67,7 @@ class Term(nn.Module):
         self.temperature = temperature
 
     def forward(self, student: ForwardOutputs, teacher: ForwardOutputs) -> Tensor:
-        """Features of the same images -> scalar."""
+        """Compute the loss, a scalar, from both networks' features of the same images."""
         ours = objectness(student)
         with torch.no_grad():
             theirs = objectness(teacher)

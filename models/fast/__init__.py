@@ -1,2 +1,2 @@
-"""Fast paths: the numbers of the plain formulas in less time. Each file states its plain formula,
+"""Fast implementations with the same results as plain formulas. Each file states its plain formula,
 and tests compare the two."""

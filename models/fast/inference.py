@@ -1,10 +1,10 @@
-"""Optimise a network for inference: norms folded into convolutions, channels-last memory format.
+"""Optimisation for inference: norms folded into convolutions, channels-last memory format.
 
 Plain formula: y = gamma · (conv(x) - mean) / sqrt(var + eps) + beta, two passes over each map.
 After folding, the convolution's weights include the factor gamma / sqrt(var + eps) and its bias the
-rest. In channels-last format the channels of a pixel are adjacent, which suits half-precision
-convolutions and `GatheredRoIAlign`. Sums are computed in another order: of two proposals with
-nearly equal scores the other one may be kept.
+remaining constant. In channels-last format the channels of a pixel are adjacent, which suits
+half-precision convolutions and `GatheredRoIAlign`. Sums are computed in another order, so the
+choice between two proposals with nearly equal scores may differ.
 """
 
 from copy import deepcopy
@@ -19,7 +19,7 @@ from models.search_net import SearchNet
 
 
 def optimize_for_inference(net: SearchNet) -> SearchNet:
-    """Copy `net` into a form that is faster and cannot be trained.
+    """Return a copy of `net` that is faster and cannot be trained.
 
     It detects the same people. Under half precision all layers are computed in half precision;
     boxes, scores and embeddings stay float32.
@@ -31,7 +31,7 @@ def optimize_for_inference(net: SearchNet) -> SearchNet:
 
 
 def fold_norms(parent: nn.Module) -> None:
-    """Fold every norm that directly follows a convolution among a module's children into it.
+    """Fold each norm that directly follows a convolution, among a module's children, into it.
 
     In torchvision's backbones every BatchNorm follows its convolution in this way.
     """

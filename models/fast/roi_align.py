@@ -59,16 +59,16 @@ class GatheredRoIAlign(MultiScaleRoIAlign):
 
     def _axis(self, start: Tensor, side: Tensor, size: Tensor, bins: int) -> tuple[Tensor, Tensor]:
         """Return the sampled pixels along one axis, two for each point, with torchvision's
-        rounding: a coordinate near 300 is accurate to 3e-5 pixels.
+        rounding.
 
-        Boxes that are not finite, of a diverged network, get weights of zero; `check_finite`
-        reports the losses of such a network.
+        A coordinate near 300 is accurate to 3e-5 pixels. Boxes of a diverged network that are not
+        finite get weights of zero; `check_finite` reports the losses of such a network.
 
         Args:
-            start: [R], the low edge of each box.
+            start: [R], the lower edge of each box.
             side: [R], the side of its bins.
             size: [R], the side of its map.
-            bins: along this axis.
+            bins: the number of bins along this axis.
 
         Returns:
             Pixels and weights [R, bins, 2·points].
@@ -95,8 +95,8 @@ def touched_pixels(pixels: Tensor, sizes: list[int]) -> tuple[list[Tensor], Tens
         sizes: the number of pixels of each map.
 
     Returns:
-        The distinct pixels of each map, in order, and for each of `pixels` its index among all of
-        these.
+        The distinct pixels of each map, in order; and for each of `pixels`, its index among all
+        distinct pixels.
     """
     touched = torch.zeros(sum(sizes), dtype=torch.bool)
     touched[pixels.flatten()] = True
@@ -105,7 +105,7 @@ def touched_pixels(pixels: Tensor, sizes: list[int]) -> tuple[list[Tensor], Tens
 
 
 class _Rows(torch.autograd.Function):
-    """Distinct pixels of a map [N, C, H, W], by their index in N·H·W: [U, C].
+    """Selection of distinct pixels of a map [N, C, H, W] by their index in N·H·W: [U, C].
 
     Plain formula: map.permute(0, 2, 3, 1).flatten(0, 2)[places]. The backward pass of indexing
     allows for duplicate pixels and therefore adds them one by one.

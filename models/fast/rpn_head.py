@@ -17,11 +17,11 @@ from torchvision.models.detection.rpn import RPNHead
 class SparseRPNHead(RPNHead):
     """RPNHead with the fast backward pass on a CPU.
 
-    Outputs are float32 under mixed precision too: half precision is off by pixels at box corners.
+    Outputs are float32 under mixed precision too: in half precision, box corners are off by pixels.
 
     Args:
         in_channels: of the feature maps.
-        num_anchors: per place.
+        num_anchors: per position.
         width: channels after the 3×3 convolution; None: in_channels.
     """
 
@@ -34,7 +34,7 @@ class SparseRPNHead(RPNHead):
             self.conv[0][0] = first
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Levels [N, C, H, W] -> objectness and deltas of each level."""
+        """Return objectness and deltas of each level from the levels' maps [N, C, H, W]."""
         if not (features[0].is_cpu and torch.is_grad_enabled()):
             objectness, deltas = super().forward(features)
         else:
@@ -44,8 +44,8 @@ class SparseRPNHead(RPNHead):
         return [level.float() for level in objectness], [level.float() for level in deltas]
 
     def of_patches(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Return [S, C, 3, 3] -> objectness [S, A] and deltas [S, 4·A] at the centre of each
-        patch."""
+        """Return the objectness [S, A] and deltas [S, 4·A] at the centre of each patch [S, C, 3,
+        3]."""
         ((conv, activation),) = self.conv
         hidden = activation(F.conv2d(patches, conv.weight, conv.bias))
         return self.cls_logits(hidden).flatten(1), self.bbox_pred(hidden).flatten(1)
@@ -88,8 +88,8 @@ def _places(y: Tensor, x: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor
     """Return the 3×3 neighbourhoods of the positions y, x [S].
 
     Returns:
-        Rows and columns [S, 3, 3], clamped to the map, and whether they lie inside it
-        [S, 3, 3, 1]; outside of it the convolution's input is zero.
+        Rows and columns [S, 3, 3], clamped to the map; and whether they lie inside it [S, 3, 3, 1].
+        Outside, the convolution's input is zero.
     """
     around = torch.arange(-1, 2, device=y.device)
     rows = (y[:, None, None] + around[:, None]).expand(-1, 3, 3)
