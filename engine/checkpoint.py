@@ -1,4 +1,5 @@
-"""A file with a network, which is read and checked once: weights, config, thresholds and facts."""
+"""A file that contains a network, read and checked once: weights, config, thresholds and other
+facts."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,7 +40,7 @@ class Checkpoint:
     Args:
         path: of the file.
         option: the option or config key that named it.
-        content: "model" (not in an ONNX file) and "config"; a run's checkpoint holds more.
+        content: "model" (not in an ONNX file) and "config"; a run's checkpoint contains more.
         graph: of an ONNX file.
     """
 
@@ -67,7 +68,11 @@ class Checkpoint:
 
     @cached_property
     def cfg(self) -> CfgNode:
-        """The config in the file. Raises: UserError: if it cannot be read."""
+        """The config in the file.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
         return parse_stored(self.content["config"], self.where)
 
     @cached_property
@@ -77,7 +82,8 @@ class Checkpoint:
 
     @property
     def epoch(self) -> int | None:
-        """Finished epochs; None if the file was written within an epoch or does not record it."""
+        """The number of finished epochs; None if the file was written within an epoch or does not
+        record it."""
         return None if self.content.get("step") else self.content.get("epoch")
 
     @property
@@ -123,8 +129,10 @@ class Checkpoint:
         return self.search_net(self.cfg, device)
 
     def _restore(self, cfg: CfgNode, device: torch.device) -> SearchNet:
-        """Build the config's network with the weights of the file. Without an OIM table in the file
-        the network's table has no rows."""
+        """Build the config's network with the weights of the file.
+
+        If the file has no OIM table, the network's table has no rows.
+        """
         state, rows = self.content["model"], getattr(self.content["model"].get(LUT), "shape", ())
         if self.has_table and len(rows) != 2:
             raise UserError(f"{self.where}: {LUT}: expected a table of identities, found none")
@@ -207,8 +215,8 @@ def load_initial_weights(net: SearchNet, cfg: CfgNode) -> None:
     """Copy the network of MODEL.WEIGHTS into `net`, except for its OIM table and queue.
 
     Raises:
-        UserError: the file is missing, damaged or of another kind, or its network differs from the
-            config's.
+        UserError: if the file is missing, damaged or of another kind, or contains another network
+            than that of the config.
     """
     checkpoint = Checkpoint.read(cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS")
     keys = [key for key in MODEL_KEYS if key != QUEUE]
@@ -219,7 +227,7 @@ def load_initial_weights(net: SearchNet, cfg: CfgNode) -> None:
 
 
 def load_teacher(path: str | Path, device: torch.device) -> tuple[SearchNet, CfgNode]:
-    """Read the checkpoint of DISTILLER.TEACHER_CKPT and build its network with its own config."""
+    """Read the checkpoint of DISTILLER.TEACHER_CKPT, and build its network with its own config."""
     if not path:
         raise UserError(
             "DISTILLER.TEACHER_CKPT: expected the checkpoint of a trained teacher, "

@@ -53,12 +53,12 @@ def network_of(
     """Return the config and the checkpoint that a program uses for inference.
 
     Args:
-        cfg_path: --cfg; None: the config is the one that the checkpoint contains.
+        cfg_path: --cfg; None: the config that the checkpoint contains.
         ckpt: --ckpt; None, without --cfg: the network in weights/, if that file exists.
         overrides: KEY VALUE pairs.
 
     Raises:
-        UserError: a config without a checkpoint, or a file or value that cannot be used.
+        UserError: if a config is given without a checkpoint, or a file or value cannot be used.
     """
     if cfg_path:
         if not ckpt:

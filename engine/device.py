@@ -1,4 +1,4 @@
-"""The device and the precision that a config asks for."""
+"""The device and the precision of a config."""
 
 import torch
 
@@ -29,7 +29,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def precision_of(key: str, value: str) -> torch.dtype | None:
-    """Convert the value of EVAL_AMP or SOLVER.AMP (`key`) to a type; None is float32.
+    """Convert the value of EVAL_AMP or SOLVER.AMP (`key`) to a dtype; None means float32.
 
     Raises:
         UserError: if the value is none of PRECISIONS.

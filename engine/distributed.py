@@ -30,14 +30,14 @@ def ranks() -> int:
 
 
 def rank() -> int:
-    """Return the number of this rank, from 0."""
+    """Return the number of this rank, counted from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def patience() -> float | None:
-    """Return the seconds that a rank waits for the others after a signal, or None if it is alone.
+    """Return how many seconds a rank waits for the others after a signal; None if it is alone.
 
-    torchrun kills all ranks after its own timeout; this one is shorter.
+    The time is shorter than the timeout after which torchrun kills all ranks.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return None
@@ -145,7 +145,7 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 def rows_of_ranks(rows: Tensor) -> list[Tensor]:
-    """Return the rows of each rank, as in `gather_rows`, without a graph."""
+    """Return the rows of each rank, see `gather_rows`, without a graph."""
     rows = rows.detach()
     if ranks() == 1:
         return [rows]
@@ -160,8 +160,10 @@ def rows_of_ranks(rows: Tensor) -> list[Tensor]:
 
 
 def same_buffers(module: torch.nn.Module) -> None:
-    """Copy the buffers of rank 0 to every rank. Norm statistics differ between ranks, since every
-    rank has processed other images."""
+    """Copy the buffers of rank 0 to every rank.
+
+    Norm statistics differ between ranks, since every rank has processed other images.
+    """
     if ranks() > 1:
         for buffer in module.buffers():
             dist.broadcast(buffer, src=0)

@@ -1,7 +1,7 @@
-"""Alarms: one line of JSON for each tracklet that is similar to a person who is watched for.
+"""Alarms: one line of JSON for each tracklet that is similar to a wanted person.
 
-A line is on the disk before it is printed. What a receiver has accepted is recorded as a place in
-the file, so that what could not be sent is sent later, also by another process.
+A line is on the disk before it is printed. The position up to which a receiver has accepted the
+file is recorded, so that the remaining lines can be sent later, also by another process.
 """
 
 import hashlib
@@ -32,7 +32,11 @@ LATER = (408, 425, 429)  # refusals that are no fault of the line
 
 @dataclass(frozen=True)
 class Wanted:
-    """A person who is watched for; query_embeddings: [q, D] of their photographs."""
+    """A person who is searched for in live pictures.
+
+    Attributes:
+        query_embeddings: [q, D], those of their photographs.
+    """
 
     name: str
     query_embeddings: Tensor
@@ -48,7 +52,8 @@ class AlarmFile:
             drop_half_line(self.path)
 
     def write(self, record: dict) -> None:
-        """Append a line, then print it. If the disk refuses it, it is printed only."""
+        """Append a line, then print it. If the line cannot be written to the disk, it is only
+        printed."""
         line = json.dumps(record, ensure_ascii=False) + "\n"
         try:
             with open(self.path, "ab") as file:
@@ -64,7 +69,7 @@ class AlarmFile:
 
 
 def drop_half_line(path: Path) -> None:
-    """Remove what a killed process or a full disk left behind the last whole line."""
+    """Remove an incomplete last line, which a killed process or a full disk has left."""
     with open(path, "r+b") as file:
         whole = file.read().rfind(b"\n") + 1
         file.truncate(whole)
@@ -73,8 +78,8 @@ def drop_half_line(path: Path) -> None:
 class Sender(Thread):
     """The thread that posts each line of alarms.jsonl to a URL.
 
-    A receiver that does not answer is tried again after growing pauses; a line that it refuses
-    TRIES times is passed over. A receiver that is new gets the lines from now on.
+    If a receiver does not answer, sending is repeated after growing pauses. A line that the
+    receiver refuses TRIES times is skipped. A new receiver gets only new lines.
     """
 
     def __init__(self, folder: Path, url: str):
@@ -110,12 +115,12 @@ class Sender(Thread):
             self._record(place)
 
     def stop(self) -> None:
-        """Send what is waiting, as long as the receiver accepts it, and end the thread."""
+        """Send the remaining lines as long as the receiver accepts them, and end the thread."""
         self.stopping.set()
         self.join()
 
     def _line_at(self, place: int) -> bytes | None:
-        """Return the line at a place of the file; None if there is no whole one."""
+        """Return the line at a position of the file; None if there is no complete line."""
         if not self.alarms.exists():
             return None
         with open(self.alarms, "rb") as file:
@@ -124,8 +129,8 @@ class Sender(Thread):
         return line if line.endswith(b"\n") else None
 
     def _post(self, line: bytes) -> tuple[str, bool]:
-        """Post a line. Returns why it was not accepted, "" if it was, and whether the receiver
-        refuses this line."""
+        """Post a line. Return the reason why it was not accepted ("" if it was), and whether the
+        receiver refuses this line."""
         url, headers = _with_authorization(self.url)
         request = urllib.request.Request(url, line, headers)
         try:
@@ -142,7 +147,7 @@ class Sender(Thread):
 
 
 def _with_authorization(url: str) -> tuple[str, dict[str, str]]:
-    """Return an address without user and password, and the headers of a request."""
+    """Return an address without user and password, and the headers of its requests."""
     parts, headers = urlsplit(url), {"Content-Type": "application/json"}
     user, at, host = parts.netloc.rpartition("@")
     if at:

@@ -15,7 +15,8 @@ SLACK = 1.0  # seconds by which two cameras' views of one person may overlap: th
 
 @dataclass(frozen=True)
 class Appearances:
-    """All tracklets of an index in ascending order; a person of a picture is one of their own.
+    """All tracklets of an index in ascending order. Each person in a picture has a tracklet of
+    their own.
 
     Attributes:
         tracklets: [n] int.
@@ -81,12 +82,13 @@ def _means(people: People, tracklets: np.ndarray) -> np.ndarray:
 
 
 def apart(one: Appearances, two: Appearances, overlapping: Collection[str] = ()) -> np.ndarray:
-    """Return [n, m] bool: which appearances are certainly of different people.
+    """Return which appearances are certainly of different people, [n, m] bool.
 
-    Two are who are in one picture, in one video at one time, or in two cameras at one time.
+    These are two appearances in one picture, in one video at the same time, or in two cameras at
+    the same time.
 
     Args:
-        overlapping: names of cameras that see the same place, where one person can be in several.
+        overlapping: names of cameras that see the same place, so that one person can be in several.
     """
     same = one.sources[:, None] == two.sources
     seconds = np.minimum(one.last[:, None], two.last) - np.maximum(one.first[:, None], two.first)

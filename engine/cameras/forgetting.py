@@ -1,4 +1,5 @@
-"""Remove people from an index: rows, pictures and vectors, and what the files kept of them."""
+"""Removal of people from an index: rows, pictures and vectors, including copies inside the
+files."""
 
 import json
 from collections.abc import Collection, Iterator
@@ -19,18 +20,19 @@ def forget(
     tracklets: Collection[int] | None,
     wanted: PersonFilter | None,
 ) -> tuple[int, set[int]]:
-    """Remove the people of these tracklets, as far as `wanted` is true of them.
+    """Remove the people of these tracklets whom `wanted` selects.
 
-    A picture of a camera that shows one of them is removed, whoever else is in it. FAISS's file is
-    removed; the end of `engine.index.local.writing` makes it anew.
+    Every camera picture that shows one of them is removed, even if it shows other people too.
+    FAISS's file is removed, and is built again when `engine.index.local.writing` ends.
 
     Args:
         people: the index, opened for writing.
         folder: its folder.
-        tracklets: None: of all.
+        tracklets: None: all.
+        wanted: None: all people of the tracklets.
 
     Returns:
-        The number of people, and the tracklets that have nobody left.
+        The number of removed people, and the tracklets that have become empty.
     """
     if people.db.in_transaction:
         raise UserError("forgetting: expected no open transaction")
@@ -66,7 +68,7 @@ def _people_of(people: LocalPeople, tracklets: Collection[int] | None) -> Iterat
 
 
 def _compact(people: LocalPeople, path: Path) -> None:
-    """Write the database without gaps, and overwrite the journal."""
+    """Rewrite the database without unused space, and overwrite the journal."""
     people.select("VACUUM")
     people.select("PRAGMA journal_mode = MEMORY")
     erase(path.with_name(f"{path.name}-journal"))

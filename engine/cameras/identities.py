@@ -1,8 +1,9 @@
-"""One number for each person of an index, across cameras and days: identities.sqlite.
+"""Identities: one number for each person of an index, across cameras and days, in
+identities.sqlite.
 
-The file is beside the index's own, so that people can be named, merged and split while cameras are
-watched. Numbers are never reused. What was decided by hand is kept: merged people stay one, and
-split people stay apart.
+The file is separate from the index's own, so people can be named, merged and split while cameras
+are recorded. Numbers are never reused. Manual decisions are permanent: merged people stay one
+person, and split people stay separate.
 """
 
 import sqlite3
@@ -41,7 +42,7 @@ TIMEOUT = 60  # seconds to wait for another process's transaction
 
 
 class Identities:
-    """The people of an index.
+    """The persons of an index: their numbers, names and tracklets.
 
     Args:
         folder: the index's folder.
@@ -74,7 +75,8 @@ class Identities:
 
     @contextmanager
     def changing(self):
-        """One transaction, completely or not at all; nested ones belong to the outer."""
+        """Open a transaction, which is applied completely or not at all; nested ones belong to the
+        outer one."""
         with self._errors(), transaction(self.db):
             yield self.db
 
@@ -85,11 +87,15 @@ class Identities:
     # --- reading ---
 
     def members(self) -> dict[int, int]:
-        """Return the person of each tracklet."""
+        """Return the person's number for each tracklet."""
         return dict(self._select("SELECT tracklet, person FROM members"))
 
     def tracklets(self, person: int) -> list[int]:
-        """Return the tracklets of a person. Raises: UserError: there is no such person."""
+        """Return the tracklets of a person.
+
+        Raises:
+            UserError: if the person does not exist.
+        """
         rows = self._select("SELECT tracklet FROM members WHERE person = ? ORDER BY 1", [person])
         if not rows:
             raise UserError(f"person {person}: expected one of {self.path}, found none")
@@ -104,7 +110,11 @@ class Identities:
         return set(self._select("SELECT one, other FROM apart"))
 
     def number_of(self, word: str) -> int:
-        """Return the person with this number or name. Raises: UserError: there is none."""
+        """Return the number of the person with this number or name.
+
+        Raises:
+            UserError: if there is none.
+        """
         names = self.names()
         found = [number for number, name in names.items() if name == word]
         if word.isdecimal() and int(word) in names:
@@ -121,7 +131,7 @@ class Identities:
             db.execute("UPDATE persons SET name = ? WHERE number = ?", [name.strip(), person])
 
     def merge(self, one: int, other: int) -> int:
-        """Join two people; the lower number stays, and is returned."""
+        """Merge two persons, and return the lower of their numbers, which the merged person has."""
         self.tracklets(one), self.tracklets(other)
         if one == other:
             raise UserError(f"person {one}: expected another person to merge with, found the same")
@@ -131,7 +141,7 @@ class Identities:
         return keep
 
     def split(self, person: int, tracklets: Collection[int]) -> int:
-        """Make some of a person's tracklets another person, whose number is returned."""
+        """Move some of a person's tracklets to a new person, and return its number."""
         mine = self.tracklets(person)
         moved = [tracklet for tracklet in mine if tracklet in tracklets]
         if not moved or len(moved) == len(mine):
@@ -146,7 +156,7 @@ class Identities:
         return number
 
     def forget(self, tracklets: Collection[int]) -> None:
-        """Remove tracklets, people without any, and what the files kept of them."""
+        """Remove tracklets, persons without any, and the copies of both inside the file."""
         self.db.execute("PRAGMA journal_mode = PERSIST")
         kept = self.members().keys() - set(tracklets)
         self.keep(kept)
@@ -165,7 +175,7 @@ class Identities:
             db.execute("DELETE FROM persons WHERE number NOT IN (SELECT person FROM members)")
 
     def assign(self, people: Sequence[set[int]], tracklets: Sequence[Sequence[int]]) -> None:
-        """Record groups, each of known people, who become the first of them, and new tracklets."""
+        """Record groups, each of persons, who are merged, and of new tracklets, which they get."""
         with self.changing() as db:
             for known, new in zip(people, tracklets):
                 number = min(known) if known else self._new(db)
@@ -196,17 +206,18 @@ class Identities:
 
 
 def open_identities(folder: Path, people: LocalPeople) -> Identities:
-    """Open the people of an index, for the first time none."""
+    """Open the persons of an index. Before the first run of tools.identities there are none."""
     return Identities(folder, people.fact("name"))
 
 
 def choose_similarity(
     found: Appearances, precision: float, overlapping: Collection[str] = ()
 ) -> float:
-    """Return the lowest mean similarity for a precision; see `similarity_for`.
+    """Return the lowest mean similarity that reaches a precision; see `similarity_for`.
 
     Raises:
-        UserError: too few pairs are known to be different people, or none is precise enough.
+        UserError: if too few pairs are known to be different people, or no similarity is precise
+            enough.
     """
     if len(found) > SAMPLED:
         kept = np.random.default_rng(0).choice(len(found), SAMPLED, replace=False)
@@ -230,7 +241,8 @@ def identify(
     min_similarity: float,
     overlapping: Collection[str] = (),
 ) -> None:
-    """Give a person to every appearance that has none; known people may be joined, not split."""
+    """Assign a person to every appearance without one. Existing persons may be merged but not
+    split."""
     identities.keep(found.tracklets.tolist())
     new = ~np.isin(found.tracklets, list(identities.members()))
     order = np.flatnonzero(new)
@@ -239,7 +251,7 @@ def identify(
 
 
 def _identify(identities, found: Appearances, new: np.ndarray, min_similarity, overlapping) -> None:
-    """Group the appearances at the places `new` with the people who are known already."""
+    """Group the appearances at the positions `new` with the existing persons."""
     members, names = identities.members(), identities.names()
     here = found[np.array(sorted({*new, *_places(found, members)}), np.int64)]
     known = sorted({members[t] for t in here.tracklets.tolist() if t in members})
@@ -278,7 +290,7 @@ def _named_differently(names: dict[int, str]) -> set[tuple[int, int]]:
 
 
 def _apart_groups(found: Appearances, owner: np.ndarray, overlapping) -> np.ndarray:
-    """Return [g, g] bool: which groups have appearances that are of different people."""
+    """Return which groups contain appearances of different people, [g, g] bool."""
     order, count = np.argsort(owner, kind="stable"), int(owner.max(initial=-1)) + 1
     sorted_owner, starts = owner[order], np.searchsorted(owner[order], np.arange(count))
     different = np.zeros((count, count), bool)
@@ -292,7 +304,7 @@ def _apart_groups(found: Appearances, owner: np.ndarray, overlapping) -> np.ndar
 
 
 def _representatives(owner: np.ndarray) -> np.ndarray:
-    """Return the places of at most SHOWN_AS appearances of each group, evenly chosen."""
+    """Return the positions of at most SHOWN_AS appearances of each group, evenly spaced."""
     order = np.argsort(owner, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(owner[order])) + 1) if len(order) else []
     chosen = [some[np.linspace(0, len(some) - 1, SHOWN_AS).astype(int)] for some in groups]

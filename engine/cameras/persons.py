@@ -1,4 +1,4 @@
-"""Show the people of an index: a table, and a page with pictures and a timeline of each person."""
+"""The persons of an index as a table, and as a page with pictures and a timeline of each person."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,12 @@ COLOR = (64, 132, 255)
 
 @dataclass(frozen=True)
 class Appearance:
-    """A tracklet, or a person in a picture: who shows it, and first and last second, if any."""
+    """A tracklet, or a person in a picture.
+
+    Attributes:
+        person: the detection that is shown.
+        span: first and last second; None in a picture.
+    """
 
     person: Person
     span: tuple[float, float] | None
@@ -30,7 +35,7 @@ class Appearance:
 
 @dataclass(frozen=True)
 class Known:
-    """A person with their appearances in order of time."""
+    """A numbered person with their appearances in order of time."""
 
     number: int
     name: str
@@ -47,10 +52,10 @@ def known_people(
     wanted: PersonFilter | None = None,
     numbers: Collection[int] | None = None,
 ) -> list[Known]:
-    """Return the people with the most appearances first.
+    """Return the persons, those with the most appearances first.
 
     Args:
-        wanted: which people count; None: everyone does.
+        wanted: which detections count; None: all.
         numbers: of the persons; None: all.
     """
     names, members = identities.names(), identities.members()
@@ -74,7 +79,8 @@ def _order(appearance: Appearance) -> tuple:
 def _appearances(
     people: LocalPeople, tracklets: Sequence[int], wanted: PersonFilter | None
 ) -> dict[int, Appearance]:
-    """Return each tracklet with its best person who counts; of a camera, the pictured one."""
+    """Return each tracklet with its best detection that counts; for a camera, one with a
+    picture."""
     best: dict[int, Person] = {}
     for person in people.persons(people.ids_of(tracklets)):
         known = best.get(person.tracklet)
@@ -91,12 +97,12 @@ def _quality(person: Person) -> float:
 
 
 def places(known: Known) -> list[str]:
-    """Return the names of the cameras and files where a person was seen, in order of time."""
+    """Return the names of the cameras and files in which a person was seen, in order of time."""
     return list(dict.fromkeys(show.name_of(one.person.path) for one in known.appearances))
 
 
 def when(appearance: Appearance) -> str:
-    """Return first and last second of an appearance, "" in a picture."""
+    """Format the first and last second of an appearance; "" for a picture."""
     return "" if appearance.span is None else " – ".join(dict.fromkeys(map(clock, appearance.span)))
 
 
@@ -136,7 +142,7 @@ def _section(known: Known, people: LocalPeople, folder: Path) -> Section:
 
 
 def as_json(known: Known) -> dict:
-    """Return a record of a person: number, name, and where and when they were seen."""
+    """Return a record of a person: number, name, and when and where they were seen."""
     appearances = [
         {"camera": show.name_of(one.person.path)}
         | ({} if one.span is None else dict(zip(("from", "to"), _times(one.person, one.span))))
@@ -155,7 +161,7 @@ def search_persons(
     """Return the best match of each of the `top` best persons, with the person's number.
 
     Args:
-        search: returns so many matches, best first.
+        search: a function that returns the given number of matches, best first.
     """
     count = top
     while True:
@@ -169,7 +175,7 @@ def search_persons(
 def by_person(matches: Sequence[Match], identities: Identities) -> list[tuple[int, Match]]:
     """Return the best match of each person with the person's number, best first.
 
-    People without a number, whom the index has had since the last run of tools.identities, are 0.
+    People who were added since the last run of tools.identities have no number; they get 0.
     """
     members, seen, found = identities.members(), set(), []
     for match in matches:

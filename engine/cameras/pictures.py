@@ -1,7 +1,7 @@
-"""Frames of cameras that are kept as JPEG files in an index's folder.
+"""Frames of cameras, stored as JPEG files in an index's folder.
 
-The table `pictures` of the index lists them. A file that it does not list was left by a process
-that was killed, and is removed.
+The table `pictures` of the index lists them. Files that it does not list were left by a killed
+process, and are removed.
 """
 
 import io
@@ -58,7 +58,7 @@ class Pictures:
         return data.tell()
 
     def add(self, place: Place, size: int, pinned: bool) -> None:
-        """List a picture that was written."""
+        """Add a stored picture to the list."""
         camera, time = place
         with self.people.changing() as db:
             db.execute(
@@ -68,7 +68,7 @@ class Pictures:
         self.bytes += size
 
     def drop(self, places: Iterable[Place]) -> list[Path]:
-        """Remove pictures from the list; return the files, which the caller erases after the
+        """Remove pictures from the list. Return their files, which the caller erases after the
         transaction."""
         files = []
         with self.people.changing() as db:
@@ -92,7 +92,8 @@ class Pictures:
         return bool(rows)
 
     def oldest_beyond(self, most: float) -> list[Place]:
-        """Return the oldest pictures, those without which the others have at most `most` bytes."""
+        """Return the oldest pictures that must be removed so that the others have at most `most`
+        bytes."""
         beyond, places = self.bytes - most, []
         for place, size in self._rows():
             if beyond <= 0:

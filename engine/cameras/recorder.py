@@ -1,4 +1,4 @@
-"""Write what cameras saw: people and pictures into the index, then alarms. One thread does it."""
+"""The thread that writes what cameras saw: people and pictures into the index, then alarms."""
 
 import queue
 import sys
@@ -29,7 +29,12 @@ DAY = 24 * 3600.0
 
 @dataclass(frozen=True)
 class Limits:
-    """What is kept: days of all that cameras saw, and bytes of pictures; inf: no limit."""
+    """The limits of what is kept; inf: no limit.
+
+    Attributes:
+        days: age of people and pictures of cameras.
+        bytes: size of all pictures.
+    """
 
     days: float = float("inf")
     bytes: float = float("inf")
@@ -37,12 +42,12 @@ class Limits:
 
 @dataclass
 class Kept:
-    """What the tracklets of one camera have in the index.
+    """What the index contains of the current tracklets of one camera.
 
     Attributes:
-        numbers: the number in this run -> the tracklet.
-        best: the same -> quality and time of the picture.
-        users: time of a picture -> the numbers whose best picture it is.
+        numbers: from the number in this run to the tracklet.
+        best: from the same number to the quality and time of the picture.
+        users: from the time of a picture to the numbers whose best picture it is.
     """
 
     numbers: dict[int, int] = field(default_factory=dict)
@@ -50,7 +55,7 @@ class Kept:
     users: dict[float, set[int]] = field(default_factory=lambda: defaultdict(set))
 
     def forget_ended(self, alive: frozenset[int]) -> None:
-        """Drop the tracklets that have ended; their pictures stay."""
+        """Drop the tracklets that have ended. Their pictures stay."""
         for number in self.numbers.keys() - alive:
             del self.numbers[number]
             self.best.pop(number, None)
@@ -65,7 +70,7 @@ class Recorder(Thread):
         folder: its folder.
         cameras: names.
         limits: what is kept.
-        false_alarms: the rate that the alarms' threshold stands for, None if it is not known.
+        false_alarms: the rate that belongs to the alarms' threshold; None if it is unknown.
     """
 
     def __init__(
@@ -91,14 +96,14 @@ class Recorder(Thread):
         self.followed = 0  # the last person in FAISS, if that is known
 
     def put(self, camera: int, report: Report | None) -> None:
-        """Give a report to the thread. Raises what the thread has raised."""
+        """Pass a report to the thread. If the thread has failed, raise its error."""
         if self.error is not None:
             raise self.error
         if report is not None:
             self.reports.put((camera, report))
 
     def stop(self) -> None:
-        """Write what is waiting, and end the thread."""
+        """Write the remaining reports, and end the thread."""
         self.reports.put(None)
         self.join()
         if self.error is not None:
@@ -142,7 +147,8 @@ class Recorder(Thread):
         kept.forget_ended(report.alive)
 
     def _improved(self, kept: Kept, seen: Seen) -> list[tuple[int, float]]:
-        """Return the tracklets, with qualities, for which this would be a better picture."""
+        """Return the tracklets for which this picture would be better than the stored one, with
+        qualities."""
         return [
             (number, quality)
             for number, quality in zip(seen.tracklets, seen.qualities)
@@ -150,7 +156,7 @@ class Recorder(Thread):
         ]
 
     def _write_picture(self, camera: int, seen: Seen) -> int:
-        """Return the size of the file, 0 if the disk refuses it."""
+        """Write a picture, and return the size of its file; 0 if it cannot be written."""
         if clocks.monotonic() < self.refused_until:
             return 0
         try:
@@ -163,7 +169,7 @@ class Recorder(Thread):
         return size
 
     def _add(self, camera: int, samples: list[Seen]) -> None:
-        """Add the people of samples; the first sample of a tracklet gives its number."""
+        """Add the people of samples. The first sample of a tracklet determines its number."""
         kept = self.kept[camera].numbers
         source = Source(camera_path(self.cameras[camera]), 0, 0, EVERY)
         for seen in samples:
@@ -172,7 +178,7 @@ class Recorder(Thread):
             kept |= dict(zip(seen.tracklets, given))
 
     def _list_pictures(self, camera: int, report: Report, sizes: dict[float, int]) -> list[Path]:
-        """List the pictures that were written; return the files that they replace."""
+        """List the pictures that were written, and return the files that they replace."""
         kept, name, replaced = self.kept[camera], self.cameras[camera], []
         pinned = {fired.seen.time for fired in report.fired}
         for seen in report.samples:
@@ -207,7 +213,7 @@ class Recorder(Thread):
         }
 
     def _care(self) -> None:
-        """Remove what is beyond the limits, and bring FAISS up to date now and then."""
+        """Remove what exceeds the limits, and update FAISS from time to time."""
         if self.pictures.bytes > self.limits.bytes:
             erase_all(self.pictures.drop(self.pictures.oldest_beyond(0.95 * self.limits.bytes)))
         if clocks.monotonic() - self.cared < CARE:
@@ -221,7 +227,7 @@ class Recorder(Thread):
 
 
 def remove_before(people: LocalPeople, pictures: Pictures, time: float) -> None:
-    """Remove the people and pictures of cameras from before `time`."""
+    """Remove the people and pictures of cameras that are older than `time`."""
     with people.changing() as db:
         db.execute(
             "DELETE FROM people WHERE time < ? AND source IN "

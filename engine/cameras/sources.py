@@ -28,7 +28,12 @@ ROUND = 0.25  # seconds after which a round without frames ends
 
 @dataclass(frozen=True)
 class Camera:
-    """A camera's name and its address, device or file, which may contain a password."""
+    """A camera.
+
+    Attributes:
+        name: its name.
+        source: its address, device or file. An address may contain a password.
+    """
 
     name: str
     source: str
@@ -40,7 +45,13 @@ class Camera:
 
 @dataclass(frozen=True)
 class Shot:
-    """A frame: the camera's position among the cameras, seconds since 1970, [3, H, W] uint8."""
+    """A frame of a camera.
+
+    Attributes:
+        camera: its position among the cameras.
+        time: seconds since 1970.
+        pixels: [3, H, W] uint8.
+    """
 
     camera: int
     time: float
@@ -48,12 +59,13 @@ class Shot:
 
 
 def name_cameras(sources: Sequence[str]) -> list[Camera]:
-    """Return the cameras of arguments SOURCE and NAME=SOURCE.
+    """Return the cameras that arguments of the form SOURCE or NAME=SOURCE describe.
 
-    A camera without a name has that of its file, device or host; a number follows if it is taken.
+    A camera without a name is named after its file, device or host. If that name is taken, a number
+    is appended.
 
     Raises:
-        UserError: two have one name, or a source is none.
+        UserError: if two cameras have the same name, or an argument is no source.
     """
     cameras: dict[str, Camera] = {}
     for argument in sources:
@@ -71,7 +83,7 @@ def name_cameras(sources: Sequence[str]) -> list[Camera]:
 
 
 def _split(argument: str) -> tuple[str, str]:
-    """Split NAME=SOURCE; the name of SOURCE alone is "". An address may contain "="."""
+    """Split NAME=SOURCE; without a name, return "" for it. An address may contain "="."""
     name, equals, source = argument.partition("=")
     if not equals or is_address(argument) or Path(argument).exists():
         return "", argument
@@ -103,12 +115,14 @@ def _free(name: str, taken: dict[str, Camera]) -> str:
 class Reader(Thread):
     """The thread of one camera.
 
-    It keeps the newest frame only. A stream that is lost is tried again after growing pauses.
+    It keeps only the newest frame. After the loss of a stream it reconnects, with growing pauses
+    between attempts.
 
     Attributes:
-        received, taken: numbers of frames that were decoded, and that `take` has returned.
-        lost: why there is no picture now, "" if there is one.
-        ended: whether the file was played to its end.
+        received: number of decoded frames.
+        taken: number of frames that `take` has returned.
+        lost: why there is no picture at present; "" if there is one.
+        ended: whether a file was read to its end.
     """
 
     def __init__(self, camera: Camera, clock: WallClock, ready: Condition):
@@ -135,7 +149,7 @@ class Reader(Thread):
             self.ready.notify_all()
 
     def _read(self) -> str:
-        """Read the camera until it ends; return why."""
+        """Read the camera until its stream ends, and return the reason."""
         live = is_stream(self.camera.source)
         try:
             if live:
@@ -161,7 +175,7 @@ class Reader(Thread):
             self.ready.notify_all()
 
     def lose(self, reason: str) -> None:
-        """Say once that the camera is lost."""
+        """Report once that the camera is lost."""
         with self.ready:
             if not self.lost or self.lost == "not open yet":
                 print(f"{self.camera.name}: no picture ({reason}); tried again", file=sys.stderr)
@@ -172,10 +186,10 @@ class Reader(Thread):
         return self._newest is not None
 
     def take(self) -> tuple[float, Tensor] | None:
-        """Return the newest frame's time and pixels, once; None if there is none.
+        """Return the time and the pixels of the newest frame; None if it was already taken.
 
         Raises:
-            UserError: the frame is too large or too narrow.
+            UserError: if the frame is too large or too narrow.
         """
         with self.ready:
             newest, self._newest = self._newest, None
@@ -187,10 +201,10 @@ class Reader(Thread):
 
 
 class LiveCameras:
-    """The threads of all cameras. Within the context they run.
+    """The threads of all cameras, which run within the context.
 
     Args:
-        clocks: one of each camera.
+        clocks: one for each camera.
     """
 
     def __init__(self, cameras: Sequence[Camera], clocks: Sequence[WallClock]):
@@ -209,9 +223,9 @@ class LiveCameras:
             reader.join()
 
     def rounds(self) -> Iterator[list[Shot]]:
-        """Yield the newest frame of each camera that has one, until all files have ended.
+        """Yield the newest frame of each camera that has a new one, until all files have ended.
 
-        A round without frames is yielded every ROUND seconds.
+        At least every ROUND seconds a round is yielded, even if it contains no frame.
         """
         while not all(reader.ended and not reader.waiting for reader in self.readers):
             with self.ready:
@@ -230,7 +244,7 @@ class LiveCameras:
 def recorded_rounds(
     cameras: Sequence[Camera], began: float, batch_size: int
 ) -> Iterator[list[Shot]]:
-    """Yield all frames of recordings that began at one time, in order of time, in batches."""
+    """Yield all frames of recordings that began at the same time, in batches, in order of time."""
     streams = [_recorded(i, Path(camera.source), began) for i, camera in enumerate(cameras)]
     shots = merge(*streams, key=lambda shot: shot.time)
     while some := list(islice(shots, batch_size)):

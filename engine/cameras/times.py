@@ -1,4 +1,4 @@
-"""Times of day in arguments and in print: local time, as 2026-01-31T08:00:00."""
+"""Times of day in arguments and output: local time, as 2026-01-31T08:00:00."""
 
 from datetime import datetime
 
@@ -6,10 +6,11 @@ from utils.errors import UserError
 
 
 def seconds_of(text: str, option: str = "--recorded") -> float:
-    """Return seconds since 1970 of a date and time in ISO 8601; without an offset, local time.
+    """Convert a date and time in ISO 8601 to seconds since 1970; without an offset it is local
+    time.
 
     Raises:
-        UserError: if it is none.
+        UserError: if the text has another form.
     """
     try:
         return datetime.fromisoformat(text).astimezone().timestamp()
@@ -20,5 +21,5 @@ def seconds_of(text: str, option: str = "--recorded") -> float:
 
 
 def shown_time(seconds: float) -> str:
-    """Return local date and time to the second."""
+    """Format seconds since 1970 as local date and time, to the second."""
     return datetime.fromtimestamp(seconds).isoformat(" ", "seconds")

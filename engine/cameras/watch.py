@@ -1,4 +1,4 @@
-"""Watch cameras: detect people in the newest frames, and write what was seen."""
+"""The main loop for live cameras: detect people in the newest frames, and store the results."""
 
 import sys
 import time
@@ -27,11 +27,12 @@ def watch(
     now: Callable[[], float] | None = None,
     status: Callable[[], None] = lambda: None,
 ) -> int:
-    """Process rounds of frames until they end or `stopped` is true.
+    """Process rounds of frames until they end or `stopped` returns true.
 
     Args:
-        watchers: one of each camera.
-        now: the time of live cameras, whose people are written also while no further frame comes.
+        watchers: one for each camera.
+        now: returns the time of live cameras. People are then also written while no further frame
+            arrives.
         status: called after each round.
 
     Returns:
@@ -57,7 +58,8 @@ def watch(
 def _detected(
     detector: Detector, shots: list[Shot], failed: set[int]
 ) -> Iterator[tuple[Shot, Detections]]:
-    """Yield the people of each frame; a camera whose frames cannot be processed is named once."""
+    """Yield the people of each frame. A camera whose frames cannot be processed is reported
+    once."""
     try:
         yield from zip(shots, detector.detect([shot.pixels for shot in shots]))
         return
@@ -73,7 +75,7 @@ def _detected(
 
 
 class StatusLine:
-    """One line with the frames a second that each camera gets, and what was dropped."""
+    """The status line: frames a second of each camera, and the number of dropped frames."""
 
     def __init__(self, readers: Sequence[Reader]):
         self.readers = readers
@@ -97,7 +99,7 @@ class StatusLine:
 
 @contextmanager
 def recording(recorder: Recorder, sender: Sender | None) -> Iterator[None]:
-    """Run the threads that write and send; what is waiting is written at the end."""
+    """Run the threads that write and send. At the end they complete what remains."""
     recorder.start()
     if sender is not None:
         sender.start()
@@ -110,5 +112,5 @@ def recording(recorder: Recorder, sender: Sender | None) -> Iterator[None]:
 
 
 def watched_for(photos: dict[str, list[Tensor]]) -> list[Wanted]:
-    """Return the people who are watched for, from the embeddings [1, D] of their photographs."""
+    """Return the wanted people, given the embeddings [1, D] of their photographs."""
     return [Wanted(name, sum(rows) / len(rows)) for name, rows in photos.items()]

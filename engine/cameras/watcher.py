@@ -1,4 +1,4 @@
-"""What one camera sees: tracklets, the frames worth keeping, and alarms."""
+"""The processing of one camera's people: tracklets, the frames to store, and alarms."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,11 @@ EVERY = 1.0  # seconds; each tracklet of this span is in at least one sample of 
 
 @dataclass(frozen=True)
 class Seen:
-    """A frame with its people; tracklets: their numbers, which count from 1 in each run."""
+    """A frame with its people.
+
+    Attributes:
+        tracklets: the number of each person's tracklet, counted from 1 in each run.
+    """
 
     time: float
     pixels: Tensor
@@ -23,14 +27,18 @@ class Seen:
 
     @property
     def qualities(self) -> list[float]:
-        """How well each person is seen: the area of the box times the score."""
+        """The quality of each person's picture: the area of the box times the score."""
         x1, y1, x2, y2 = self.people.boxes.unbind(1)
         return (self.people.scores * (x2 - x1) * (y2 - y1)).tolist()
 
 
 @dataclass(frozen=True)
 class Fired:
-    """A tracklet that matches a person who is watched for; place: position in `seen`."""
+    """A tracklet that matches a wanted person.
+
+    Attributes:
+        place: position of the person in `seen`.
+    """
 
     wanted: Wanted
     seen: Seen
@@ -40,12 +48,12 @@ class Fired:
 
 @dataclass(frozen=True)
 class Report:
-    """What is to be written of a camera.
+    """The results of a camera that are to be written.
 
     Attributes:
         samples: frames in order of time.
         fired: alarms, whose frames are among the samples.
-        alive: tracklets that may be continued.
+        alive: tracklets that may still be continued.
     """
 
     samples: list[Seen]
@@ -57,8 +65,8 @@ class Watcher:
     """The state of one camera.
 
     Args:
-        wanted: the people who are watched for.
-        min_similarity: from which on a tracklet matches.
+        wanted: the wanted people.
+        min_similarity: the similarity at which a tracklet matches.
     """
 
     def __init__(self, wanted: Sequence[Wanted], min_similarity: float):
@@ -70,7 +78,7 @@ class Watcher:
         self.matched: set[tuple[int, str]] = set()
 
     def see(self, time: float, pixels: Tensor, people: Detections) -> Report | None:
-        """Take in the people of the next frame; return what is to be written now, if anything."""
+        """Process the people of the next frame. Return what is to be written now, if anything."""
         seen = Seen(time, pixels, people, self._link(time, people))
         report = self.flush() if self._ends_span(time) else None
         self.began = time if self.began is None else self.began
@@ -82,12 +90,12 @@ class Watcher:
         return report
 
     def flush(self) -> Report | None:
-        """End the current span; return what is to be written, if anything."""
+        """End the current span. Return what is to be written, if anything."""
         samples = self._chosen()
         return self._report(samples, []) if samples else None
 
     def is_due(self, time: float) -> bool:
-        """Return whether a span has ended although the camera sent no further frame."""
+        """Return whether a span has ended even though no further frame has arrived."""
         return self._ends_span(time - EVERY)
 
     def _ends_span(self, time: float) -> bool:
@@ -114,7 +122,7 @@ class Watcher:
         return fired
 
     def _chosen(self, *also: Seen) -> list[Seen]:
-        """Return few frames, `also` among them, that show each tracklet of the span, and begin
+        """Select a few frames, including `also`, that show each tracklet of the span, and begin
         another span."""
         chosen, left = list(also), set(self.best)
         frames = {id(seen): seen for _, seen in self.best.values()}

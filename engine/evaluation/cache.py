@@ -33,8 +33,11 @@ Cache = dict[str, list[Tensor]]
 
 
 def made_from(dataset: SearchDataset, cfg: CfgNode, weights: str | None) -> dict[str, Any]:
-    """Return the settings and data that the features depend on. weights: digest of the network's
-    weights, if it is known."""
+    """Return the settings and data on which the features depend.
+
+    Args:
+        weights: digest of the network's weights, if it is known.
+    """
     digest = hashlib.sha1()
     for scene in dataset.gallery:
         digest.update(scene.name.encode(errors="surrogateescape") + scene.boxes.tobytes())
@@ -58,10 +61,10 @@ def load_cache(
 ) -> Cache:
     """Read the cache at `path`.
 
-    Only facts that the file records are compared: a cache with the five lists alone is accepted.
+    Facts that the file does not record are not compared; the five lists alone are a valid cache.
 
     Args:
-        weights: digest of the weights that the features must come from; None: of any.
+        weights: digest of the required weights; None: any.
 
     Raises:
         UserError: if the file is missing, damaged, or of another dataset, network or settings.

@@ -16,8 +16,10 @@ EDGE_CHUNK = 1 << 15  # detections matched at once, which limits the memory of t
 
 @dataclass(frozen=True)
 class CBGM:
-    """The settings, and for each query the embeddings [m, D] of the people in its image. The first
-    of them is the query."""
+    """The settings of CBGM, and for each query the embeddings [m, D] of the people in its image.
+
+    The first of these people is the query.
+    """
 
     people: list[Tensor]
     k1: int  # the images of this many best detections are matched
@@ -35,10 +37,10 @@ def rematch(
 ) -> Tensor:
     """Re-rank the detections of c queries.
 
-    In each image that holds one of a query's k1 best detections, the k2 first people of the query
-    image are matched to the image's detections so that the total similarity is maximal. The
-    detection that is matched to the query receives the largest similarity of the matching. Of equal
-    detections at place k1, the earlier one in the gallery is taken.
+    In each image with one of a query's k1 best detections, the first k2 people of the query image
+    are matched to the image's detections so that the total similarity is maximal. The detection
+    that is matched to the query gets the largest similarity of the matching. If detections are
+    equal at rank k1, the first one in the gallery is used.
 
     Args:
         sims: [c, N] similarities of the queries to all detections.
@@ -58,7 +60,7 @@ def rematch(
 
 
 def _best_images(sims, index, weights, gallery, k1) -> tuple[Tensor, Tensor]:
-    """Return pairs (row, image), [P] each, of the images that hold the k1 best detections of each
+    """Return pairs (row, image), [P] each, of the images that contain the k1 best detections of a
     query."""
     values = sims if index is None else sims.gather(1, index)
     values = values.masked_fill(weights == 0, -torch.inf)

@@ -32,7 +32,7 @@ DETECTION_SCORE = 0.01  # minimum score of a detection in recall and AP
 
 
 def gallery_sizes(cfg: CfgNode) -> list[int | str]:
-    """Return the values of EVAL_GALLERY_SIZE. The dataset decides which ones it accepts."""
+    """Return the values of EVAL_GALLERY_SIZE. The dataset defines which values are valid."""
     value = cfg.EVAL_GALLERY_SIZE
     return value if isinstance(value, list) else [value]
 
@@ -47,12 +47,12 @@ def protocols_of(dataset: SearchDataset, cfg: CfgNode) -> list[Protocol]:
 
 
 def check_settings(dataset: SearchDataset, cfg: CfgNode) -> list[Protocol]:
-    """Return the protocols.
+    """Check the EVAL_... values, and return the protocols.
 
     A training run calls this before its first step.
 
     Raises:
-        UserError: if an EVAL_... value does not fit the dataset.
+        UserError: if a value does not fit the dataset.
     """
     precision_of("EVAL_AMP", cfg.EVAL_AMP)
     return protocols_of(dataset, cfg)
@@ -68,8 +68,11 @@ def context_of(cache: Cache, cfg: CfgNode) -> metrics.CBGM | None:
 def score(
     cache: Cache, dataset: SearchDataset, protocols: Sequence[Protocol], cfg: CfgNode
 ) -> dict:
-    """Return the results of a features cache, as fractions of 1. "search", "thresholds" and
-    "queries" describe the first protocol, "galleries" has an entry for each."""
+    """Return the results of a features cache, as fractions of 1.
+
+    "search", "thresholds" and "queries" describe the first protocol; "galleries" has an entry for
+    each protocol.
+    """
     dets = cache["gallery_dets"]
     searches = metrics.search_many(
         dets,
@@ -113,8 +116,12 @@ def score(
 
 
 def per_query(dataset: SearchDataset, protocol: Protocol, search: dict) -> list[dict]:
-    """Describe each query: its number in the dataset, image, box, average precision, the rank of
-    the first right detection (0: none) and the number of listed images that show the person."""
+    """Describe each query.
+
+    Returns:
+        The query's number in the dataset, image, box, average precision, the rank of the first
+        right detection (0: none), and the number of listed images that show the person.
+    """
     present = np.bincount(protocol.query, minlength=len(protocol.queries)).tolist()
     found = search["ap"].tolist(), search["first_hit"].tolist()
     rows = zip(protocol.queries.tolist(), *found, present)
@@ -144,11 +151,11 @@ def evaluate(
     Every rank extracts its share of the gallery; rank 0 does the rest.
 
     Args:
-        net: not used with EVAL_USE_CACHE.
-        epoch: of the network's checkpoint, if that lies in OUTPUT_DIR; by it the checkpoint's
-            thresholds are found.
+        net: the network; not used with EVAL_USE_CACHE.
+        epoch: of the network's checkpoint if that is in OUTPUT_DIR, else None. The thresholds of a
+            checkpoint are found by its epoch.
         weights: digest of the network's weights, which the features cache records. With
-            EVAL_USE_CACHE, features of other weights are refused if it is given.
+            EVAL_USE_CACHE, a cache of other weights is refused; None: of any weights is accepted.
 
     Returns:
         The content of results.json on rank 0, {} on the others.
@@ -215,7 +222,7 @@ def make_cache(
 
 
 def draw_scene(net: Network, dataset: SearchDataset, device: torch.device) -> np.ndarray:
-    """Draw the detections in the gallery scene with the most people, [H, W, 3] uint8."""
+    """Draw the detections in the gallery scene with the most people: [H, W, 3] uint8."""
     scene = max(dataset.gallery, key=lambda s: len(s.boxes))
     image, _ = SceneDataset([scene])[0]
     found = net.eval().detect([image.to(device)])[0]

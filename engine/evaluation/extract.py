@@ -1,4 +1,5 @@
-"""Extraction of the features of gallery and queries in one pass, written to a file as it runs."""
+"""Extraction of the features of gallery and queries in one pass. The results are written
+immediately."""
 
 import io
 from collections import defaultdict
@@ -40,13 +41,13 @@ def extract(
 ) -> None:
     """Write the features of a part of the gallery, and of the queries in it, to `path`.
 
-    A query image is also a gallery image; the network runs once for both.
+    Each query image is also a gallery image, so the network processes it once.
 
     Args:
         path: of the file; `collect` joins the files of all parts.
         amp: precision of the backbone; None: float32.
         use_gt: use the annotated boxes instead of detections.
-        context: add the people around each query. They are detected, as in the release, even with
+        context: add the people around each query. As in the release, they are detected even with
             `use_gt`.
         part: (r, n) selects the gallery images r, r + n, r + 2n, …
     """
@@ -109,8 +110,9 @@ def batches_of_one_size(
     batch_size: int,
     max_pixels: int = MAX_PIXELS,
 ) -> list[list[int]]:
-    """Divide gallery images into batches of equal size, because padding to a common size would
-    change the features at an image's border.
+    """Divide gallery images into batches of images of one size.
+
+    Padding to a common size would change the features at an image's border.
 
     Raises:
         UserError: if a query box lies outside its image.
@@ -132,7 +134,7 @@ def check_queries(scene: Scene, boxes: Tensor, width: float, height: float) -> N
     """Check that the query boxes [m, 4] overlap their image.
 
     Raises:
-        UserError: if one of them does not.
+        UserError: if a box does not.
     """
     for x1, y1, x2, y2 in boxes.tolist():
         if not (x1 < min(x2, width) and y1 < min(y2, height)):
@@ -144,8 +146,10 @@ def check_queries(scene: Scene, boxes: Tensor, width: float, height: float) -> N
 
 @contextmanager
 def _writing(path: Path) -> Iterator[Callable[[str, int, Detections, Tensor], None]]:
-    """Yield a function that appends a record to the file at `path`. An error or a signal removes
-    the file."""
+    """Yield a function that appends a record to the file at `path`.
+
+    The file is removed after an error or a signal.
+    """
     try:
         with _naming_file(path):
             file = open(path, "wb")  # noqa: SIM115, closed below
@@ -175,7 +179,7 @@ def _naming_file(path: Path) -> Iterator[None]:
 
 
 def _record(kind: str, index: int, found: Detections, embeddings: Tensor) -> bytes:
-    """Encode kind and index, then [n, 5 + D] x1 y1 x2 y2 score embedding."""
+    """Encode the kind and index, followed by [n, 5 + D]: x1 y1 x2 y2 score embedding."""
     rows = torch.cat([found.boxes, found.scores[:, None], embeddings], 1)
     record = io.BytesIO()
     np.save(record, np.array([KINDS.index(kind), index]))

@@ -1,4 +1,4 @@
-"""All detections of a gallery in flat tensors, and those that a query searches."""
+"""All detections of a gallery in flat tensors, and the selection of those that a query searches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,8 +82,9 @@ def pair_iou(a: Tensor, b: Tensor) -> Tensor:
 def listing(listed: Tensor, gallery: Gallery) -> tuple[Tensor | None, Tensor]:
     """Return the detections that c queries search.
 
-    Short lists are gathered, so that ranking 100 images costs less than ranking 7,000. If the lists
-    hold more than a quarter of the gallery, all detections are returned without a copy.
+    For short lists they are gathered, so that ranking 100 images costs less than ranking 7,000. If
+    the lists contain more than a quarter of the gallery, all detections are returned without a
+    copy.
 
     Args:
         listed: [c, I] uint8, how often a query lists an image.

@@ -1,8 +1,9 @@
 """Detection and search metrics as pure functions of tensors.
 
-Average precision treats equal similarities as scikit-learn does, as one threshold. In top-k, wrong
+Average precision treats equal similarities as one threshold, as scikit-learn does. In top-k, wrong
 detections are ranked before right ones of the same similarity. The metrics therefore do not depend
-on the order of files or detections, and equal embeddings for everyone score low.
+on the order of files or detections, and a network that gives everyone the same embedding scores
+low.
 """
 
 from collections.abc import Sequence
@@ -40,10 +41,10 @@ def detection(
     iou_thr: float = 0.5,
     labeled: Sequence[Tensor] | None = None,
 ) -> dict[str, float]:
-    """Return "recall", and "ap": average precision over all detections, times recall.
+    """Return "recall", and "ap": average precision over all detections, multiplied by the recall.
 
-    A detection and a ground truth are matched if each is the other's best (the first of equals) and
-    their IoU is at least `iou_thr`.
+    A detection and a ground truth match if each has its largest IoU with the other (the first of
+    equal ones) and this IoU is at least `iou_thr`.
 
     Args:
         gt_boxes: [n, 4] x1 y1 x2 y2 for each image.
@@ -77,7 +78,8 @@ def detection_errors(
     iou_thr: float = 0.5,
     near_thr: float = 0.1,
 ) -> dict:
-    """Return the share of annotated people in each of four states, and their number "people".
+    """Return "people", the number of annotated people, and the share of them in each of four
+    states.
 
     Source: after TIDE, Bolya et al., ECCV 2020.
 
@@ -116,7 +118,7 @@ def _pieces(gt_boxes: Sequence[Tensor], dets: Sequence[Tensor]) -> list[slice]:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """All P pairs of a ground truth and a detection of the same image, for G ground truths and N
+    """All P pairs of a ground truth and a detection in the same image; G ground truths, N
     detections."""
 
     people: int  # G
@@ -141,9 +143,10 @@ class _Pairs:
 
 
 def _best(iou: Tensor, owner: Tensor, owners: int) -> Tensor:
-    """Return bool [P]: whether a pair is the first one with the largest IoU of its owner.
+    """Return whether a pair is the first one with the largest IoU of its owner, [P] bool.
 
-    iou, owner: [P].
+    Args:
+        iou, owner: [P].
     """
     best = torch.zeros(owners, dtype=iou.dtype).scatter_reduce(0, owner, iou, "amax")
     pair = torch.arange(len(iou)).masked_fill(iou < best[owner], len(iou))
@@ -210,9 +213,10 @@ def search_many(
 
 
 def _rank(sims, rows, gallery, protocol, cbgm) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Re-rank by CBGM if it is given, and list the detections that the queries search.
+    """Re-rank by CBGM if it is given, and return the detections that the queries search.
 
-    sims: [c, N] similarities of the protocol's queries `rows`.
+    Args:
+        sims: [c, N] similarities of the protocol's queries `rows`.
 
     Returns:
         sims, and index and weights of `gallery.listing`.
@@ -226,7 +230,7 @@ def _rank(sims, rows, gallery, protocol, cbgm) -> tuple[Tensor, Tensor | None, T
 
 @dataclass(frozen=True)
 class _Truth:
-    """C candidates: the detections that overlap the person of their query sufficiently."""
+    """C candidates: the detections that overlap the person of their query enough to be right."""
 
     present: Tensor  # [Q] int64: listed images that show the person
     query: Tensor  # [C] int64, ascending
@@ -235,8 +239,10 @@ class _Truth:
 
     @staticmethod
     def of(gallery: Gallery, protocol: Protocol) -> "_Truth":
-        """Find the candidates, whose IoU is at least min(0.5, wh / ((w + 10)(h + 10))). The second
-        value allows an error of a few pixels for small people."""
+        """Find the candidates, whose IoU is at least min(0.5, wh / ((w + 10)(h + 10))).
+
+        The second value tolerates an error of a few pixels for small people.
+        """
         entry, query = torch.from_numpy(protocol.box_entry), torch.from_numpy(protocol.query)
         boxes = torch.from_numpy(protocol.boxes).double()
         image = torch.from_numpy(protocol.image)[entry]
@@ -260,7 +266,8 @@ class _Truth:
     def best(self, sims: Tensor, rows: Tensor) -> Tensor:
         """Return the similarities of the true positives, [c, T], padded with -inf.
 
-        sims: [c, N] of the queries `rows` [c].
+        Args:
+            sims: [c, N] of the queries `rows` [c].
         """
         row, candidate = spread(*self._candidates(rows))
         slots = max(1, int(self.present[rows].max()))
@@ -271,7 +278,8 @@ class _Truth:
     def right(self, sims: Tensor, row: Tensor) -> Tensor:
         """Return the true positives of one query; of equal ones the first in the gallery.
 
-        sims: [N] similarities of the query.
+        Args:
+            sims: [N] similarities of the query.
         """
         start, count = self._candidates(row)
         slot, detection = self.slot[start : start + count], self.detection[start : start + count]
@@ -285,7 +293,8 @@ class _Truth:
 
 
 def _score(sims, index, weights, hits, present) -> tuple[Tensor, Tensor]:
-    """Return average precision × found / present [c] and the rank of the first right detection [c].
+    """Return average precision × found / present, and the rank of the first right detection, [c]
+    each.
 
     Only the few true positives of a query are sorted. If s is the similarity of one of them, its
     precision is (true positives >= s) / (detections >= s). scikit-learn's average precision is the
@@ -303,9 +312,11 @@ def _score(sims, index, weights, hits, present) -> tuple[Tensor, Tensor]:
 
 
 def _count_above(values: Tensor, weights: Tensor, levels: Tensor) -> Tensor:
-    """Return the total weight of the values that are at least each level, int64 [c, T].
+    """Return the total weight of the values that are at least as large as each level, int64 [c, T].
 
-    values, weights: [c, L]; levels: [c, T], ascending.
+    Args:
+        values, weights: [c, L].
+        levels: [c, T], ascending.
     """
     reached = torch.searchsorted(levels, values.contiguous(), right=True)
     count = torch.zeros(len(levels), levels.shape[1] + 1).scatter_add(1, reached, weights)
@@ -336,8 +347,11 @@ def top_matches(
     score_thr: float = SEARCH_SCORE,
     cbgm: CBGM | None = None,
 ) -> list[list[RankedDetection]]:
-    """Return the k most similar detections, best first, for each query in `rows` (positions in the
-    protocol)."""
+    """Return the k most similar detections of some queries, best first.
+
+    Args:
+        rows: positions of the queries in the protocol.
+    """
     gallery, rows = Gallery.above(dets, feats, score_thr), torch.as_tensor(rows, dtype=torch.long)
     truth = _Truth.of(gallery, protocol)
     sims = query_feats[torch.from_numpy(protocol.queries)[rows]] @ gallery.feats.T

@@ -22,8 +22,8 @@ PREFIX = "thresholds/"  # of thresholds among flat metrics
 def flat_metrics(results: dict) -> dict[str, float]:
     """Return the main numbers of an evaluation, {"detection/recall": …, "search/mAP": …, …}.
 
-    They include the thresholds, as "thresholds/0.05", unless the evaluation used ground-truth boxes
-    or CBGM: the similarities of a search by the demo or the app have another distribution then.
+    Thresholds are included, as "thresholds/0.05", unless the evaluation used ground-truth boxes or
+    CBGM: the similarities then have another distribution than in a search by the demo or the app.
     """
     protocol, thresholds = results["protocol"], results.get("thresholds", {})
     if protocol["cbgm"] or protocol["ground_truth_boxes"]:
@@ -60,8 +60,11 @@ def evaluations_of(folder: Path) -> list[dict]:
 
 
 def evaluated_epoch(checkpoint: Checkpoint, folder: str | Path) -> int | None:
-    """Return the epoch to record with results of this checkpoint in `folder`. It is None if the
-    file lies elsewhere: `folder` may hold a checkpoint of the same epoch of another run."""
+    """Return the epoch to record with results of this checkpoint in `folder`.
+
+    It is None if the file is in another folder, because `folder` may contain a checkpoint of the
+    same epoch of another run.
+    """
     beside = checkpoint.path.resolve().parent == Path(folder).resolve()
     return checkpoint.epoch if beside else None
 
@@ -69,8 +72,8 @@ def evaluated_epoch(checkpoint: Checkpoint, folder: str | Path) -> int | None:
 def thresholds_of(checkpoint: Checkpoint) -> Thresholds | None:
     """Return the similarity thresholds of a checkpoint, by false-alarm rate (see `thresholds`).
 
-    They are taken from the file, or from the newest evaluation of its epoch in its folder. The
-    result is None if there are none.
+    They come from the file, or from the newest evaluation of its epoch in its folder. The result is
+    None if there are none.
     """
     folder, epoch = checkpoint.path.parent, checkpoint.epoch
     if checkpoint.thresholds or epoch is None:
@@ -92,7 +95,8 @@ def _thresholds_in(record: dict) -> Thresholds:
 
 
 def _last(path: Path) -> list[dict]:
-    """Read results.json in the form of a line of evaluations.jsonl; no element without a file."""
+    """Return results.json in the form of a line of evaluations.jsonl; an empty list without the
+    file."""
     try:
         results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
         return [{"epoch": results.get("epoch")} | flat_metrics(results)] if results else []

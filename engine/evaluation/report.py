@@ -13,7 +13,7 @@ TITLES = ("mAP", "top-1", "top-5", "top-10")  # of NUMBERS
 
 
 def report(results: dict, folder: Path) -> None:
-    """Print the content of results.json in per cent, and write the plots to `folder`."""
+    """Print results.json in per cent, and write the plots to `folder`."""
     print_results(results)
     draw_sizes(results, folder / SIZES_DRAWN)
     draw_thresholds(results, folder / THRESHOLDS_DRAWN)
@@ -38,7 +38,7 @@ def print_results(results: dict) -> None:
 
 
 def errors_line(errors: dict[str, float]) -> str:
-    """Return the shares of people found and not found as one line."""
+    """Format the shares of people found and not found as one line."""
     share = {name: f"{100 * value:.2f}%" for name, value in errors.items() if name != "people"}
     return (
         f"of {errors['people']} people: {share['found']} found, {share['low_score']} with a score "
@@ -47,7 +47,7 @@ def errors_line(errors: dict[str, float]) -> str:
 
 
 def thresholds_table(thresholds: dict[str, dict[str, float]]) -> str:
-    """Return the table of thresholds by rate of false alarms."""
+    """Format the thresholds and their rates of false alarms as a table."""
     rows = [
         [f"{float(rate):.0%}", at["similarity"], 100 * at["matches_kept"], 100 * at["queries_kept"]]
         for rate, at in thresholds.items()
@@ -61,7 +61,7 @@ def thresholds_table(thresholds: dict[str, dict[str, float]]) -> str:
 
 
 def draw_sizes(results: dict, path: Path) -> None:
-    """Plot mAP and top-1 over the gallery size, if there are several. Subsets have no size."""
+    """Plot mAP and top-1 over the gallery size if there are several sizes. Subsets have no size."""
     whole = results["protocol"]["gallery_images"]
     sized = {
         whole if g["gallery_size"] == -1 else g["gallery_size"]: g

@@ -1,13 +1,13 @@
 """Similarity thresholds for open-set search, where the query person may be absent.
 
 A query has a *false alarm* at a similarity s if a detection reaches s in an image that the query
-lists and that, by the annotations, does not show the person. Images that show the person are left
-out, because a detection beside the annotated box may still show them. A *true match* is the
+lists and that, by the annotations, does not show the person. Images that show the person are not
+considered, because a detection beside the annotated box may still show them. A *true match* is the
 detection that average precision counts as right: the most similar one on the person in an image
 that shows them. It is kept at s if its similarity is at least s.
 
 The false-alarm rate is a share of queries. It depends on the number of images that a query lists:
-in a gallery ten times as large, s is reached more often.
+in a gallery ten times as large, a wrong detection reaches s more often.
 """
 
 import numpy as np
@@ -30,7 +30,8 @@ def best_wrong(
     gallery: Gallery,
     protocol: Protocol,
 ) -> Tensor:
-    """Return the highest similarity of a wrong detection for each query, [c], or -inf.
+    """Return the highest similarity of a wrong detection for each query, [c]; -inf if there is
+    none.
 
     Args:
         sims: [c, N] similarities.
@@ -52,8 +53,11 @@ def best_wrong(
 
 
 class Similarities:
-    """The similarities that decide thresholds: for each of Q queries the highest one of a wrong
-    detection, and those of all true matches."""
+    """The similarities from which thresholds are computed.
+
+    They are, for each of Q queries, the highest one of a wrong detection, and those of all true
+    matches.
+    """
 
     def __init__(self, queries: int):
         self.wrong = torch.full((queries,), -torch.inf)
@@ -82,7 +86,8 @@ class Similarities:
         return {f"{rate:g}": self._at(self.threshold(rate)) for rate in RATES}
 
     def threshold(self, rate: float) -> float:
-        """Return the next number above the first false alarm beyond `rate`, at least LOWEST."""
+        """Return the smallest similarity at which the share of false alarms is at most `rate`, but at
+        least LOWEST."""
         allowed = int(rate * len(self.wrong) + 1e-9)
         first = self.wrong.sort(descending=True).values[allowed]
         return max(float(np.nextafter(first.numpy(), np.float32(np.inf))), LOWEST)
@@ -95,8 +100,10 @@ class Similarities:
         }
 
     def curve(self) -> dict[str, list[float]]:
-        """Return shares of queries and matches at CURVE_POINTS evenly spaced similarities, from the
-        smallest to the largest one."""
+        """Return shares of queries and matches at CURVE_POINTS evenly spaced similarities.
+
+        The similarities range from the smallest to the largest one.
+        """
         right = torch.cat(self.right)
         seen = torch.cat([self.wrong[self.wrong > -torch.inf], right])
         low, high = (float(seen.min()), float(seen.max())) if len(seen) else (LOWEST, 1.0)
