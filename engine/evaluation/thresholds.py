@@ -86,7 +86,7 @@ class Similarities:
         return {f"{rate:g}": self._at(self.threshold(rate)) for rate in RATES}
 
     def threshold(self, rate: float) -> float:
-        """Return the smallest similarity at which the share of false alarms is at most `rate`, but at
+        """Return the smallest similarity at which the share of false alarms is at most `rate`; at
         least LOWEST."""
         allowed = int(rate * len(self.wrong) + 1e-9)
         first = self.wrong.sort(descending=True).values[allowed]
