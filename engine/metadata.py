@@ -1,4 +1,4 @@
-"""The config and the thresholds that a file with a network contains."""
+"""The config and the thresholds in a file that contains a network."""
 
 import json
 import math
@@ -41,14 +41,16 @@ TRAINING_KEYS = (
 
 
 def inference_keys(cfg: CfgNode) -> list[str]:
-    """Return the keys that the detections and embeddings of an image depend on, beside weights and
-    precision."""
+    """Return the keys on which the detections and embeddings of an image depend.
+
+    Weights and precision are not among them.
+    """
     model = [key for key in flatten(cfg) if key.startswith("MODEL.") and key not in TRAINING_KEYS]
     return ["BACKBONE.NAME", "INPUT.MIN_SIZE", "INPUT.MAX_SIZE", *model]
 
 
 def parse_stored(text: object, where: str) -> CfgNode:
-    """Parse the config of a checkpoint over the defaults.
+    """Parse the config of a checkpoint. Missing keys get their default.
 
     Args:
         text: YAML.

@@ -36,11 +36,12 @@ OUTPUTS = {
 
 
 class OnnxNet(Network):
-    """The graph of models.onnx_graph in an onnxruntime session, which runs it image by image.
+    """The graph of models.onnx_graph in an onnxruntime session, which processes one image at a
+    time.
 
     Args:
         session: onnxruntime's, or an OpenVinoSession.
-        limits: those that the graph was exported with.
+        limits: those with which the graph was exported.
         amp: the precision of the session; None: that of the file.
     """
 
@@ -56,8 +57,12 @@ class OnnxNet(Network):
     def detect_and_embed(
         self, images: list[Tensor], boxes: Sequence[Tensor], amp: torch.dtype | None = None
     ) -> tuple[list[Detections], list[Tensor]]:
-        """See Network. The results are on the device of the images. amp must be the precision of
-        the session."""
+        """Detect and embed as Network.detect_and_embed does. The results are on the device of the
+        images.
+
+        Args:
+            amp: must be the precision of the session.
+        """
         assert amp == self.amp
         found, embedded = zip(*map(self._run, images, boxes))
         return list(found), list(embedded)
@@ -74,7 +79,11 @@ class OnnxNet(Network):
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """The content of a file that tools.export_onnx wrote; metadata: "config" and "thresholds"."""
+    """The content of a file that tools.export_onnx wrote.
+
+    Attributes:
+        metadata: contains "config" and "thresholds".
+    """
 
     where: str  # the option and the path
     data: bytes
@@ -131,7 +140,8 @@ def onnx_session(data: bytes, device: torch.device, where: str) -> Any:
 def stamped(data: bytes) -> bytes:
     """Return a serialized model with its checksum.
 
-    data: the model, whose metadata hold the key CHECKSUM with the value NO_CHECKSUM.
+    Args:
+        data: the model, whose metadata contain the key CHECKSUM with the value NO_CHECKSUM.
     """
     place = _place_of_checksum(data)
     assert place
@@ -139,8 +149,8 @@ def stamped(data: bytes) -> bytes:
 
 
 def check_checksum(data: bytes, where: str) -> None:
-    """Compare a serialized model with the checksum in its metadata. Files of earlier exports have
-    none.
+    """Compare a serialized model with the checksum in its metadata, which files of earlier exports
+    lack.
 
     Raises:
         DamagedError: if they differ.
@@ -153,15 +163,17 @@ def check_checksum(data: bytes, where: str) -> None:
 
 
 def _place_of_checksum(data: bytes) -> slice | None:
-    """Find the value of CHECKSUM among the metadata of a serialized ModelProto (field 14, key 1,
-    value 2)."""
+    """Return the position of the value of CHECKSUM in a serialized ModelProto.
+
+    Metadata are field 14; in them, the key is field 1 and the value field 2.
+    """
     entry = b"\x0a%c%b\x12%c" % (len(CHECKSUM), CHECKSUM.encode(), len(NO_CHECKSUM))
     start = data.rfind(entry)
     return None if start < 0 else slice(start + len(entry), start + len(entry) + len(NO_CHECKSUM))
 
 
 def _checksum(data: bytes, place: slice) -> str:
-    """Return the CRC-32 of a model whose checksum is NO_CHECKSUM."""
+    """Return the CRC-32 of a model with NO_CHECKSUM as its checksum."""
     view = memoryview(data)
     total = zlib.crc32(NO_CHECKSUM.encode(), zlib.crc32(view[: place.start]))
     return f"{zlib.crc32(view[place.stop :], total):08x}"

@@ -1,4 +1,5 @@
-"""The program of train_base.py and train_ddps.py, which differ only in the model they build."""
+"""The common program of train_base.py and train_ddps.py, which differ only in the model they
+build."""
 
 import argparse
 import os
@@ -34,7 +35,11 @@ Build = Callable[[CfgNode, SearchDataset, torch.device], tuple[nn.Module, Search
 
 
 def parse_args(description: str) -> argparse.Namespace:
-    """Parse the command line; description: the text of --help."""
+    """Parse the command line.
+
+    Args:
+        description: the text of --help.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML config")
     parser.add_argument("--eval", action="store_true", help="evaluate --ckpt instead of training")
@@ -69,7 +74,7 @@ def run(description: str, build: Build) -> None:
 
 @contextmanager
 def stopping(signals: Signals) -> Iterator[None]:
-    """Convert the error of a lost rank to Stopped if a signal has come."""
+    """Convert the error of a lost rank to Stopped if a signal was received."""
     try:
         yield
     except RuntimeError:
@@ -79,10 +84,11 @@ def stopping(signals: Signals) -> Iterator[None]:
 
 
 def _start_of(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
-    """Return the config by which the network is built.
+    """Return the config from which the network is built.
 
-    A run that continues from a checkpoint does not read the initial weights again, whose files may
-    be missing. MODEL.WEIGHTS contain the backbone, whose own weights are then not read.
+    A run that continues from a checkpoint does not read the initial weights again, since their
+    files may be missing. If MODEL.WEIGHTS is given, it contains the backbone, so BACKBONE.WEIGHTS
+    is not read.
     """
     folder = CheckpointFolder(Path(cfg.OUTPUT_DIR), cfg.SOLVER.CKPT_KEEP)
     start = cfg.clone()

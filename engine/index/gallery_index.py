@@ -1,4 +1,5 @@
-"""An index of the people in many pictures and videos, made once and searched in milliseconds."""
+"""An index of the people in many pictures and videos, which is created once and searched
+quickly."""
 
 import os
 from argparse import ArgumentTypeError
@@ -20,7 +21,8 @@ MARGIN = 1e-5  # of inner products in float32
 
 
 class Store(Protocol):
-    """What a search needs of the place where people are stored: engine.index.local, .milvus."""
+    """The functions of a store of people that a search needs; implemented by engine.index.local and
+    .milvus."""
 
     def most(self) -> int: ...
 
@@ -50,7 +52,8 @@ class Store(Protocol):
 
 
 class GalleryIndex:
-    """Search in a store of people; by default an empty one in memory, which needs no FAISS."""
+    """Search in a store of people. By default the store is an empty one in memory, which needs no
+    FAISS."""
 
     def __init__(self, people: Store | None = None):
         self.people = local.LocalPeople() if people is None else people
@@ -65,8 +68,8 @@ class GalleryIndex:
     ) -> list[Match]:
         """Return the `top` best matches, best first, at most one for each tracklet.
 
-        The store proposes candidates; similarities are computed from their embeddings, so that they
-        do not depend on the store. The number of candidates grows until nobody else can be among
+        The store proposes candidates. Similarities are computed from their embeddings, so they do
+        not depend on the store. The number of candidates grows until no other person can be among
         the `top` best.
 
         Args:
@@ -74,7 +77,7 @@ class GalleryIndex:
                 inner product with one of them.
             min_similarity: lowest similarity of a match.
             exclude: sources whose people are no matches.
-            wanted: who may be a match; None: everyone may.
+            wanted: who may be a match; None: everyone.
         """
         query_embeddings = query_embeddings.float().cpu()
         queries = np.ascontiguousarray(query_embeddings.numpy())
@@ -118,25 +121,25 @@ def _best_of_tracklets(people: Sequence[Person], query_embeddings: Tensor) -> li
 
 
 def similarities(people: Sequence[Person], query_embeddings: Tensor) -> np.ndarray:
-    """Return [n, q] float64 of n people and query_embeddings [q, D].
+    """Return the similarities of n people to the query embeddings [q, D]: [n, q] float64.
 
-    The sums are per row: in a product of matrices the last digit of a similarity would depend on
-    the other rows.
+    They are summed row by row: in a product of matrices the last digit of a similarity would depend
+    on the other rows.
     """
     rows = np.stack([person.embedding for person in people]).astype(np.float64)
     return np.stack([(rows * query).sum(1) for query in query_embeddings.double().numpy()], 1)
 
 
 def _order(match: Match):
-    """Sort key: descending similarity; equal ones by path, time and box."""
+    """Return a sort key: descending similarity; equal ones by path, time and box."""
     person = match.person
     return -match.similarity, str(person.path), person.time or 0.0, person.box
 
 
 def stale_sources(people: Store, paths: Iterable[Path]) -> dict[Path, str]:
-    """Return the files that are no longer as they were indexed, each with the reason.
+    """Return the files that have changed since they were indexed, each with the reason.
 
-    A box of the index does not belong to a file that has changed since. Cameras are no files.
+    A box in the index may not fit the present content of such a file. Cameras are not files.
     """
     stale = {}
     for path in dict.fromkeys(path for path in paths if camera_of(path) is None):
@@ -154,27 +157,32 @@ def stale_sources(people: Store, paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def index_place(text: str) -> Path | Address:
-    """Convert an argument of the command line: an index's folder, or an address of Milvus."""
+    """Convert a command line argument to an index's folder, or to an address of Milvus."""
     return Address(text) if Address.accepts(text) else nonempty_path(text)
 
 
 def folder_of(place: Path | Address | None) -> Path | None:
-    """Return the folder of a local index, which may have pictures of cameras; else None."""
+    """Return the folder of a local index, which may contain pictures of cameras; None for
+    Milvus."""
     return place if isinstance(place, Path) else None
 
 
 def index_folder(text: str) -> Path:
-    """Convert an argument of a program that changes local indexes only."""
+    """Convert a command line argument of a program that changes only local indexes."""
     if Address.accepts(text):
         raise ArgumentTypeError(f"expected a folder, found {Address(text)}, an address of Milvus")
     return nonempty_path(text)
 
 
 def open_index(place: Path | Address, origin: Origin | None = None) -> GalleryIndex:
-    """Open an index for searching; place: see index_place.
+    """Open an index for searching.
+
+    Args:
+        place: see index_place.
 
     Raises:
-        UserError: if there is none, it is damaged, or another network than `origin` made it.
+        UserError: if there is none, it is damaged, or it was made with another network than
+            `origin`.
     """
     if isinstance(place, Address):
         return GalleryIndex(milvus.open_people(place, origin))
@@ -185,7 +193,7 @@ def open_index(place: Path | Address, origin: Origin | None = None) -> GalleryIn
 def writing(
     place: Path | Address, origin: Origin | None, kind: str | None = None
 ) -> Iterator[GalleryIndex]:
-    """Open an index to change it; see `writing` in engine.index.local and .milvus_writer."""
+    """Open an index for changes; see `writing` in engine.index.local and .milvus_writer."""
     if isinstance(place, Address):
         with milvus_writer.writing(place, origin, kind) as there:
             yield GalleryIndex(there)

@@ -1,4 +1,4 @@
-"""Groups of tracklets that show one person, by average linkage under constraints."""
+"""Grouping of the tracklets of one person by average linkage with constraints."""
 
 import numpy as np
 from scipy.cluster.hierarchy import cophenet, fcluster, linkage
@@ -8,12 +8,12 @@ NEVER = 1e9  # distance of two different people: more than any mean of others ma
 
 
 def group(similarity: np.ndarray, apart: np.ndarray, min_similarity: float) -> np.ndarray:
-    """Group by average linkage: two groups are joined if their mean similarity suffices.
+    """Group by average linkage: two groups are joined if their mean similarity is high enough.
 
     Args:
-        similarity: [n, n] float; inf for two who are known to be one person.
-        apart: [n, n] bool, symmetric: who are known to be different people.
-        min_similarity: mean similarity of two groups from which on they are one.
+        similarity: [n, n] float; inf for two items that are known to be one person.
+        apart: [n, n] bool, symmetric: which items are known to be different people.
+        min_similarity: the mean similarity from which on two groups are joined.
 
     Returns:
         [n] int, equal for those of one group.
@@ -27,11 +27,11 @@ def group(similarity: np.ndarray, apart: np.ndarray, min_similarity: float) -> n
 
 
 def similarity_for(precision: float, similarity: np.ndarray, apart: np.ndarray) -> float | None:
-    """Return the lowest `min_similarity` at which a grouping has a precision.
+    """Return the lowest `min_similarity` at which a grouping reaches a precision.
 
-    The precision is the share of pairs within groups that show one person. Without truth it is
-    estimated: pairs that are known to be different people are grouped as if this were not known,
-    and the share of them that falls into one group stands for that of all different people.
+    The precision is the share of pairs within groups that show one person. It is estimated from the
+    pairs that are known to be different people: they are grouped without this knowledge, and the
+    share of them that ends up in one group is taken as the share for all pairs of different people.
 
     Returns:
         None if no similarity has this precision.

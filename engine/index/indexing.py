@@ -31,9 +31,10 @@ READ_AHEAD = 2  # batches read while the network processes another
 
 
 class Detector(Protocol):
-    """Detects the people of pictures; engine.search.searcher.Searcher is one.
+    """A network that detects the people of pictures, such as engine.search.searcher.Searcher.
 
-    max_pixels: larger pictures and videos are left out.
+    Attributes:
+        max_pixels: larger pictures and videos are left out.
     """
 
     batch_size: int
@@ -44,7 +45,11 @@ class Detector(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """A source to read; after: second up to which a video has been read already."""
+    """A source to be read.
+
+    Attributes:
+        after: the second up to which a video has been read already.
+    """
 
     medium: MediaFile
     source: Source
@@ -75,7 +80,8 @@ class Batch:
 
 @dataclass(frozen=True)
 class IndexStats:
-    """Counts of what one run has read, its duration in seconds, and what was left out."""
+    """The results of one run: numbers of what was read, the duration in seconds, and what was left
+    out."""
 
     pictures: int
     frames: int
@@ -132,10 +138,10 @@ def add_sources(
 ) -> IndexStats:
     """Detect the people of all media and write them to the index.
 
-    Several ranks share the sources. The first one writes to `people`; the others (people None)
-    write to files of their own in the folder, which the first one merges later. If several
-    processes may write to `people`, every rank does, and each source is read by who claims it.
-    What cannot be read is left out and named in the result.
+    The ranks share the sources. The first rank writes to `people`. The others (people None) write
+    to files of their own in the folder, which the first rank merges later. If several processes may
+    write to `people`, every rank does so, and each source is read by the process that claims it.
+    Sources that cannot be read are left out and named in the result.
     """
     tasks, left, last_ids = from_first(lambda: _plan(people, media, every))
     mine = [task for i, task in enumerate(tasks) if i % ranks() == rank()]
@@ -198,10 +204,10 @@ def _work(
 def _detected(
     detector: Detector, batch: Batch
 ) -> Iterator[tuple[Source, float | None, Detections | str]]:
-    """Yield source, time and people of each picture or frame.
+    """Yield the source, time and people of each picture or frame.
 
-    In place of people, a text tells why the network could not process it. If a batch fails, its
-    pictures are processed one by one, so that one of them cannot affect the others.
+    If the network could not process it, a text with the reason replaces the people. If a batch
+    fails, its pictures are processed one by one, so that one of them cannot affect the others.
     """
     results: Sequence[Detections | str] = _detect(detector, batch.pixels)
     if isinstance(results, str):
@@ -214,7 +220,7 @@ def _detected(
 
 
 def _detect(detector: Detector, pixels: list[Tensor]) -> list[Detections] | str:
-    """Return the people of each picture, or the reason of a failure."""
+    """Return the people of each picture, or the reason why detection failed."""
     try:
         return detector.detect(pixels)
     except Exception as error:  # of any picture: too large for the memory, of an extreme shape
@@ -241,7 +247,7 @@ def _add_up(
 
 
 def _expected(tasks: list[Task], max_pixels: int) -> int:
-    """Number of pictures and frames to be read, as far as the files' headers tell."""
+    """Return the number of pictures and frames to be read, according to the files' headers."""
     count = 0
     for task in tasks:
         source = task.source
@@ -254,7 +260,7 @@ def _expected(tasks: list[Task], max_pixels: int) -> int:
 
 
 def _portions(people: People | MilvusWriter, tasks: list[Task]) -> Iterator[list[Task]]:
-    """Yield the tasks that this process performs: all, or those whose source it has claimed."""
+    """Yield the tasks of this process: all of them, or those whose source it has claimed."""
     if isinstance(people, People):
         yield tasks
         return
@@ -266,7 +272,11 @@ def _portions(people: People | MilvusWriter, tasks: list[Task]) -> Iterator[list
 def _batches(
     portions: Iterable[list[Task]], detector: Detector, workers: int, failed: Collection[Source]
 ) -> Iterator[Batch]:
-    """Read the tasks; failed: sources to be read no further."""
+    """Read the tasks in batches.
+
+    Args:
+        failed: sources that are not read further.
+    """
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         for tasks in portions:
             pictures = [task for task in tasks if task.source.every is None]
@@ -279,7 +289,7 @@ def _batches(
 def _pictures(
     tasks: list[Task], size: int, max_pixels: int, pool: ThreadPoolExecutor
 ) -> Iterator[Batch]:
-    """Read pictures in batches of one size: padding would change features at the border."""
+    """Read pictures in batches of one size, because padding would change features at the border."""
     groups, left = defaultdict(list), []
     for task in tasks:
         try:
@@ -328,7 +338,7 @@ def _frames(task: Task, size: int, max_pixels: int, failed: Collection[Source]) 
 
 
 def _prefetched(items: Iterator[T]) -> Iterator[T]:
-    """Yield the items, computed ahead in another thread."""
+    """Yield the items, which another thread computes in advance."""
     with ThreadPoolExecutor(1) as pool:
         waiting = deque(pool.submit(_next, items) for _ in range(READ_AHEAD))
         while item := waiting.popleft().result():

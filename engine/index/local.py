@@ -1,8 +1,8 @@
 """An index in a folder: people.sqlite (engine.index.people), people.faiss (engine.index.vectors).
 
-The SQLite file is authoritative. The FAISS file may be older: people it does not contain are
-compared one by one, and people who were removed are skipped. A FAISS file that is damaged, or of
-another index or state, is rebuilt.
+The SQLite file is authoritative. The FAISS file may be older: people that it lacks are compared one
+by one, and removed people in it are skipped. A FAISS file that is damaged, or belongs to another
+index or state, is rebuilt.
 """
 
 import os
@@ -27,7 +27,10 @@ FORMAT = 1
 
 
 class LocalPeople(People):
-    """People with vectors of some of them in FAISS; without a path, in memory and without FAISS."""
+    """The people in SQLite, with vectors of some of them in FAISS.
+
+    Without a path they are in memory, and FAISS is not used.
+    """
 
     def __init__(self, path: Path | None = None, vectors: Vectors | None = None):
         super().__init__(path)
@@ -46,7 +49,7 @@ class LocalPeople(People):
 
     @property
     def states(self) -> list[bytes | None]:
-        """States at which a valid FAISS file may have been written."""
+        """Return the states in which a valid FAISS file may have been written."""
         return [self.fact("vectors"), self.fact("vectors_before")]
 
     def is_current(self) -> bool:
@@ -65,7 +68,7 @@ class LocalPeople(People):
     # --- searching ---
 
     def most(self) -> int:
-        """Return a number that exceeds those of people in SQLite and in FAISS."""
+        """Return a number larger than the number of people in SQLite or in FAISS."""
         return self.last_given() + 1
 
     def candidates(
@@ -75,12 +78,12 @@ class LocalPeople(People):
         exclude: Collection[Path] = (),
         wanted: PersonFilter | None = None,
     ) -> tuple[list[Person], float]:
-        """Find people near to queries [q, D] float32.
+        """Find the people near to queries [q, D] float32.
 
         Returns:
-            People, the `count` nearest of every query among them, without those of the sources
-            `exclude` and those who are not wanted; and an upper bound of anyone else's similarity,
-            -inf if these are all.
+            People who include the `count` nearest ones of every query, but no people of the sources
+            `exclude` and none whom `wanted` rejects; and an upper bound of the similarity of all
+            other people, -inf if there are none.
         """
         ids, bound = self.nearest(queries, count)
         people = [p for p in self.persons(ids.tolist()) if p.path not in exclude]
@@ -91,7 +94,7 @@ class LocalPeople(People):
         return people, bound
 
     def nearest(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, float]:
-        """Return the ids [n] of people, and the bound, as in `candidates`."""
+        """Return the ids [n] of people near to the queries, and the bound, as in `candidates`."""
         ids, bound = [], -np.inf
         if self.vectors is not None:
             similar, known = self.vectors.nearest(queries, count)
@@ -125,7 +128,8 @@ def open_people(folder: Path, origin: Origin | None = None) -> LocalPeople:
     """Open an index for searching.
 
     Raises:
-        UserError: if there is none, it is damaged, or another network than `origin` made it.
+        UserError: if there is none, it is damaged, or it was made with another network than
+            `origin`.
     """
     people = _existing(folder)
     check_same(people.origin, origin, folder)
@@ -144,10 +148,10 @@ def _existing(folder: Path) -> LocalPeople:
 
 @contextmanager
 def writing(folder: Path, origin: Origin | None, kind: str | None = None) -> Iterator[LocalPeople]:
-    """Open an index for one process to change; FAISS is brought up to date at the end.
+    """Open an index for one process to change. FAISS is brought up to date at the end.
 
     Args:
-        origin: the network; an index is made if there is none. None: any network's index is
+        origin: the network; if there is no index, one is created. None: an index of any network is
             opened, and must exist.
         kind: FAISS's factory string; None: as before, EXACT for a new index.
     """
@@ -170,12 +174,12 @@ def writing(folder: Path, origin: Origin | None, kind: str | None = None) -> Ite
 
 
 def partial_index_path(folder: Path, rank: int) -> Path:
-    """Return the file that another rank than the first one writes to."""
+    """Return the file to which a rank other than the first one writes."""
     return folder / f"{PARTS}{rank}.sqlite"
 
 
 def absorb_parts(folder: Path, people: People) -> None:
-    """Merge the files of other ranks, of this run or of one that was killed."""
+    """Merge the files of the other ranks, of this run or of a killed one."""
     for path in sorted(folder.glob(f"{PARTS}*.sqlite")):
         part = People(path)
         people.absorb(part)
@@ -223,7 +227,7 @@ def _read_vectors(path: Path, people: LocalPeople) -> Vectors:
 
 
 def _save_vectors(path: Path, people: LocalPeople, vectors: Vectors) -> None:
-    """Write the FAISS file. If the process ends before it is written, the old one stays valid."""
+    """Write the FAISS file. If the process ends before that, the old file stays valid."""
     state = uuid4().bytes
     facts = {"kind": vectors.kind, "learned_from": vectors.learned_from}
     people.set_facts(**facts, vectors_before=people.fact("vectors"), vectors=state)
@@ -241,10 +245,10 @@ def _begin(people: People, origin: Origin) -> None:
 
 
 def check_same(made: Origin, origin: Origin | None, index: Path | str) -> None:
-    """Compare the network `origin`, if given, with the one that made this index.
+    """Check that the network `origin`, if given, is the one with which an index was made.
 
     Raises:
-        UserError: if they differ.
+        UserError: if it is another network.
     """
     if origin is not None and (reason := origin.differs_from(made)):
         raise UserError(

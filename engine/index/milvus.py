@@ -1,8 +1,8 @@
 """Search for people in Milvus; engine.index.milvus_writer adds and removes them.
 
-A row of SOURCES is one version of a source, and each row of PEOPLE belongs to one version. Of each
-path, the finished version of the highest epoch is visible; the people of all others are left out of
-every answer.
+A row of SOURCES is one version of a source, and each row of PEOPLE belongs to one version. For each
+path, the finished version with the highest epoch is visible. No result contains people of other
+versions.
 """
 
 import json
@@ -41,9 +41,10 @@ NO_INDEX = "no index there; python -m tools.index_gallery makes one"
 
 @dataclass(frozen=True)
 class Address:
-    """A path that ends in ".db" (Milvus Lite) or http[s]://[USER:PASSWORD@]HOST:PORT[/DATABASE].
+    """The address of a database.
 
-    As text it has no user name and no password.
+    It is a path that ends in ".db" (Milvus Lite) or http[s]://[USER:PASSWORD@]HOST:PORT[/DATABASE].
+    As text it contains no user name and no password.
     """
 
     uri: str
@@ -80,13 +81,14 @@ class MilvusPeople:
             self.load()
 
     def load(self) -> None:
-        """Load the collections, which Milvus Lite does not do by itself after a start."""
+        """Load the collections. Milvus Lite does not do so by itself after a start."""
         for collection in (PEOPLE, SOURCES, WRITERS):
             self._call("load_collection", collection)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Serialize calls, as Milvus Lite requires; turn errors into UserErrors, without logs."""
+        """Serialize calls, which Milvus Lite requires, and convert errors to UserErrors, without
+        logs."""
         loggers = [logging.getLogger(name) for name in LOGGERS]
         with self._lock:
             levels = [logger.level for logger in loggers]
@@ -114,7 +116,11 @@ class MilvusPeople:
     def _of(
         self, collection: str, name: str, values: Iterable, more="", fields: Sequence[str] = ("*",)
     ) -> list[dict]:
-        """Return the rows whose field `name` has one of the values; more: a further condition."""
+        """Return the rows whose field `name` has one of the values.
+
+        Args:
+            more: a further condition.
+        """
         rows, values = [], list(values)
         for start in range(0, len(values), IN_FILTER):
             some = json.dumps(values[start : start + IN_FILTER])
@@ -122,7 +128,8 @@ class MilvusPeople:
         return rows
 
     def _all(self, collection: str) -> list[dict]:
-        """Return all rows, in parts of about LIMIT / 4: the ids are uniformly distributed."""
+        """Return all rows, in parts of about LIMIT / 4. This is possible because ids are uniformly
+        distributed."""
         ends = np.linspace(0, IDS, 4 * self._count(collection) // LIMIT + 2).astype(int).tolist()
         parts = (f"id >= {first} and id < {end}" for first, end in pairwise(ends))
         return [row for part in parts for row in self._query(collection, part)]
@@ -140,19 +147,19 @@ class MilvusPeople:
 
     @cached_property
     def origin(self) -> Origin:
-        """The network that made the embeddings."""
+        """The network with which the embeddings were computed."""
         origins = self._origins()
         if not origins:
             raise UserError(f"--index {self.address}: {NO_INDEX}")
         return origins[0]
 
     def _origins(self) -> list[Origin]:
-        """The network of every writer."""
+        """Return the networks of all writers."""
         stored = [json.loads(row["origin"]) for row in self._all(WRITERS)]
         return [Origin(name, text, np.array(probe, np.float32)) for name, text, probe in stored]
 
     def is_current(self) -> bool:
-        """Return False if another network's index has replaced this one since it was opened."""
+        """Return False if an index of another network has replaced this one since it was opened."""
         found = self._origins() if self.exists() else []
         return bool(found) and not found[0].differs_from(self.origin)
 
@@ -168,7 +175,7 @@ class MilvusPeople:
         exclude: Collection[Path] = (),
         wanted: PersonFilter | None = None,
     ) -> tuple[list[Person], float]:
-        """Find people near to queries; see engine.index.local.LocalPeople.candidates."""
+        """Find the people near to queries; see engine.index.local.LocalPeople.candidates."""
         hits, bound = self._nearest(queries, count, _conditions(wanted))
         sources = self._sources_of(hits)
         recent = [row for row in sources.values() if time.time() - row["finished"] < RECENT]
@@ -213,21 +220,21 @@ class MilvusPeople:
         return [hit["entity"] | {"id": hit["id"], "similarity": hit["distance"]} for hit in hits]
 
     def _sources_of(self, people: Sequence[dict]) -> dict[int, dict]:
-        """Return the visible versions to which some of the people belong."""
+        """Return the visible versions to which these people belong."""
         rows = self._of(SOURCES, "id", {person["source"] for person in people})
         rows = self._of(SOURCES, "path", {row["path"] for row in rows})
         return {row["id"]: row for row in visible(rows)}
 
     def row_of(self, path: Path) -> dict | None:
-        """Return the row of a source's visible version; its people's ids follow its own."""
+        """Return the row of a source's visible version. The ids of its people follow its own id."""
         return next(iter(visible(self._of(SOURCES, "path", [quoted(path)]))), None)
 
     def pictured(self, tracklets: Sequence[int]) -> dict[int, Person]:
-        """Return no one: pictures of live cameras are kept in the folder of a local index."""
+        """Return {}: only local indexes have pictures of live cameras."""
         return {}
 
     def in_scene(self, path: Path, time: float | None) -> list[Person]:
-        """Return the people in a picture (time None), or in the frame of a video at that second."""
+        """Return the people in a picture (time None), or in a video's frame at that second."""
         if not (version := self.row_of(path)):
             return []
         at = f" and time == {NONE if time is None else time!r}"
@@ -235,7 +242,7 @@ class MilvusPeople:
         return [_person(row, version) for row in sorted(rows, key=lambda row: row["id"])]
 
     def spans(self, tracklets: Sequence[int]) -> dict[int, tuple[float, float]]:
-        """Return the first and last second of each of these tracklets that is in a video."""
+        """Return the first and last second of each of these tracklets that belongs to a video."""
         times: dict[int, list[float]] = {}
         for row in self._of(
             PEOPLE, "tracklet", tracklets, f" and time != {NONE}", ["tracklet", "time"]
@@ -244,11 +251,11 @@ class MilvusPeople:
         return {tracklet: (min(some), max(some)) for tracklet, some in times.items()}
 
     def count(self) -> int:
-        """Return the number of people, those whose source is not finished included."""
+        """Return the number of people, including those of unfinished sources."""
         return self._count(PEOPLE)
 
     def known(self, hidden: bool = False) -> list[IndexedSource]:
-        """Return every visible source in order of path."""
+        """Return every visible source, in order of path."""
         rows = sorted(visible(self._all(SOURCES)), key=lambda row: unquote_to_bytes(row["path"]))
         return [
             IndexedSource(
@@ -263,7 +270,8 @@ class MilvusPeople:
         ]
 
     def version(self, path: Path) -> tuple[int, int] | None:
-        """Return size and modification time of a source when it was read, None if it is unknown."""
+        """Return size and modification time that a source had when it was read; None for an unknown
+        source."""
         row = self.row_of(path)
         return (row["bytes"], row["changed"]) if row else None
 
@@ -277,7 +285,7 @@ def open_people(address: Address, origin: Origin | None = None) -> MilvusPeople:
     """Open an index for searching.
 
     Raises:
-        UserError: if there is none, or another network than `origin` made it.
+        UserError: if there is none, or it was made with another network than `origin`.
     """
     if address.lite and not Path(address.uri).exists():
         raise UserError(f"--index {address}: {NO_INDEX}")
@@ -289,7 +297,7 @@ def open_people(address: Address, origin: Origin | None = None) -> MilvusPeople:
 
 
 def _conditions(wanted: PersonFilter | None) -> list[str]:
-    """Return filters of PEOPLE that select who is wanted."""
+    """Return filter expressions for PEOPLE that select the wanted people."""
     if wanted is None:
         return []
     conditions = []
@@ -303,7 +311,7 @@ def _conditions(wanted: PersonFilter | None) -> list[str]:
 
 
 def quoted(path: Path | str) -> str:
-    """Return a path or name as ASCII text, so that it needs no escape in a filter."""
+    """Return a path or name as ASCII text that needs no escapes in a filter."""
     return quote(os.fsencode(path), safe="/ ")
 
 
@@ -324,7 +332,7 @@ def rank_of(row: dict) -> tuple[int, int]:
 
 
 def visible(rows: Iterable[dict]) -> list[dict]:
-    """Return the visible version of each path that has one."""
+    """Return the visible version of each path."""
     finished = (row for row in rows if row["finished"])
     return list({row["path"]: row for row in sorted(finished, key=rank_of)}.values())
 

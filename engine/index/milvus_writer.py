@@ -1,10 +1,10 @@
-"""Add people to an index in Milvus, from several machines at the same time.
+"""Adding of people to an index in Milvus, from several machines at the same time.
 
-A writer claims a source: it inserts an unfinished version of it and reads the versions of the same
-path back, with strong consistency. If another living writer has claimed the path too, it withdraws
+To claim a source, a writer inserts an unfinished version of it, and reads the versions of the same
+path back with strong consistency. If another living writer has claimed the path too, it withdraws
 and tries again later. A version is deleted only after a finished one of a higher epoch has replaced
-it, or when its source is removed. A writer can therefore stop at any moment, or go on after others
-have replaced it, without a source that is visible in part or twice.
+it, or when its source is removed. Therefore a writer can stop at any moment, or continue after
+others have replaced it, and no source is ever visible in part or twice.
 """
 
 import json
@@ -49,14 +49,19 @@ GONE = 0  # the owner of a version that was removed
 
 @dataclass
 class Version:
-    """A version that this process writes: its row, and the tracklets of its last samples."""
+    """A version that this process writes.
+
+    Attributes:
+        row: its row in SOURCES.
+        tracklets: those of its last samples.
+    """
 
     row: dict[str, Any]
     tracklets: Tracklets = field(default_factory=Tracklets)
 
 
 class MilvusWriter(MilvusPeople):
-    """The people of a database, for a process that changes them."""
+    """Changes the people of a database."""
 
     def __init__(self, address: Address):
         super().__init__(address)
@@ -101,7 +106,11 @@ class MilvusWriter(MilvusPeople):
         self._call("create_collection", name, **options)
 
     def _add_index(self, indexes: Any, kind: str) -> None:
-        """Raises: UserError: if the kind is unknown or its parameters are no numbers."""
+        """Add the index of the vectors.
+
+        Raises:
+            UserError: if the kind is unknown, or its parameters are not numbers.
+        """
         name, *values = kind.split(",")
         parameters = dict(value.partition("=")[::2] for value in values)
         if (self.address.lite and name not in LITE_KINDS) or not all(
@@ -117,7 +126,7 @@ class MilvusWriter(MilvusPeople):
         )
 
     def change_kind(self, kind: str) -> None:
-        """Build the index of the vectors anew, as another kind."""
+        """Rebuild the index of the vectors as another kind."""
         indexes = self.client.prepare_index_params()
         self._add_index(indexes, kind)
         self._call("release_collection", PEOPLE)
@@ -128,10 +137,11 @@ class MilvusWriter(MilvusPeople):
     # --- this writer and others ---
 
     def sign_in(self, origin: Origin) -> None:
-        """Add this writer.
+        """Register this writer.
 
         Raises:
-            UserError: if another network made the index, or begins to make it at this moment.
+            UserError: if the index was made with another network, also if that happens at this
+                moment.
         """
         text = json.dumps([origin.name, origin.settings, origin.probe.astype(float).tolist()])
         self._writer = self._row(self.owner, beat=1, origin=text)
@@ -144,7 +154,7 @@ class MilvusWriter(MilvusPeople):
             raise
 
     def beat(self, end: bool = False) -> None:
-        """Show that this writer is alive, or that it has ended."""
+        """Record that this writer is alive, or that it has ended."""
         self._writer["beat"] = 0 if end else self._writer["beat"] + 1
         self._call("upsert", WRITERS, [self._writer])
 
@@ -153,7 +163,10 @@ class MilvusWriter(MilvusPeople):
         return dict.fromkeys(owners, 0) | {row["id"]: row["beat"] for row in rows}
 
     def _dead(self, owners: Collection[int]) -> set[int]:
-        """Return those who have ended, or not beaten for LEASE seconds of this machine's clock."""
+        """Return the writers that have ended, or have not recorded a beat for LEASE seconds.
+
+        The time is that of this machine's clock.
+        """
         now, dead = time.monotonic(), set()
         for owner, beat in self._beats_of(owners).items():
             if self._beats.get(owner, (None,))[0] != beat:
@@ -163,7 +176,8 @@ class MilvusWriter(MilvusPeople):
         return dead
 
     def portions(self, sources: Sequence[Source]) -> Iterator[list[Source]]:
-        """Yield sources that this process has claimed, until living writers have all others."""
+        """Yield sources that this process has claimed, until living writers have claimed all
+        others."""
         left = list(sources)
         while left:
             random.shuffle(left)
@@ -180,7 +194,8 @@ class MilvusWriter(MilvusPeople):
                 return
 
     def _all_live(self, held: Sequence[Source]) -> bool:
-        """Wait until all who hold these sources have beaten again, or one of them is dead."""
+        """Wait until the owners of these sources have all recorded another beat, or one of them is
+        dead."""
         rows = self._of(SOURCES, "path", map(text_of, held), " and finished == 0")
         owners = {row["owner"] for row in rows} - {self.owner}
         before = self._beats_of(owners)
@@ -191,7 +206,7 @@ class MilvusWriter(MilvusPeople):
         return False
 
     def _claim(self, sources: Sequence[Source]) -> tuple[list[Source], list[Source]]:
-        """Claim sources. Returns those that were won, and those that others hold."""
+        """Claim sources. Return those that were claimed, and those that other writers own."""
         rows, done, held = self._state(sources)
         tried = [source for source in sources if source not in done | held]
         for source in tried:
@@ -212,7 +227,8 @@ class MilvusWriter(MilvusPeople):
         return self._row(random.randrange(1, IDS), **file, **claim, **state)
 
     def _state(self, sources: Sequence[Source]) -> tuple[list[dict], set[Source], set[Source]]:
-        """Return the rows of their paths, the finished ones, and those that living others hold."""
+        """Return the rows of the sources' paths, the finished sources, and those that other living
+        writers own."""
         rows = self._of(SOURCES, "path", map(text_of, sources))
         unfinished = [row for row in rows if not row["finished"]]
         others = {row["owner"] for row in unfinished} - {GONE, self.owner}
@@ -242,7 +258,7 @@ class MilvusWriter(MilvusPeople):
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """Send what is added inside at the end, together."""
+        """Collect what is added within the context, and send it at the end."""
         self._changing = True
         try:
             yield
@@ -274,7 +290,7 @@ class MilvusWriter(MilvusPeople):
         row["samples"] += 1
 
     def _flush(self) -> None:
-        """Send people, then the versions that are finished; delete those that they replace."""
+        """Send people, then finished versions. Delete the versions that these replace."""
         rows, finished, self._rows, self._finished = self._rows, self._finished, [], []
         for start in range(0, len(rows), INSERTED):
             self._call("insert", PEOPLE, rows[start : start + INSERTED])
@@ -284,7 +300,7 @@ class MilvusWriter(MilvusPeople):
             self._sweep(self._of(SOURCES, "path", [row["path"] for row in finished]))
 
     def _sweep(self, rows: Sequence[dict]) -> None:
-        """Delete, of all versions of some paths, those that a visible one has replaced."""
+        """Delete the versions among `rows` that a visible version of the same path has replaced."""
         best = {row["path"]: row for row in visible(rows)}
         older = [r for r in rows if r["path"] in best and rank_of(r) < rank_of(best[r["path"]])]
         self._delete([row["id"] for row in older])
@@ -296,7 +312,7 @@ class MilvusWriter(MilvusPeople):
             self._call("delete", SOURCES, ids=some)
 
     def clean(self) -> None:
-        """Delete what killed writers have left: replaced and removed versions."""
+        """Delete the remains of killed writers: replaced and removed versions."""
         rows = self._all(SOURCES)
         self._sweep(rows)
         gone = [
@@ -319,7 +335,8 @@ class MilvusWriter(MilvusPeople):
 
     @staticmethod
     def _row(id: int, **values) -> dict[str, Any]:
-        """A row of a collection without vectors, which Milvus requires all the same."""
+        """Return a row of a collection without vectors. Milvus requires a vector field in every
+        collection."""
         return {"id": id, "vector": [0.0, 0.0], **values}
 
 
@@ -327,10 +344,10 @@ class MilvusWriter(MilvusPeople):
 def writing(
     address: Address, origin: Origin | None, kind: str | None = None
 ) -> Iterator[MilvusWriter]:
-    """Open an index to change it, beside other processes if it is not Milvus Lite's.
+    """Open an index for changes. Other processes may change it too, except with Milvus Lite.
 
     Args:
-        origin: the network; an index is made if there is none. None: any network's index is
+        origin: the network; if there is no index, one is created. None: an index of any network is
             opened, and must exist.
         kind: as in HNSW or HNSW,M=32; None: as before, EXACT for a new index.
     """

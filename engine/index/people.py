@@ -1,9 +1,9 @@
 """The SQLite file of an index: sources, people and their embeddings.
 
-Ids are never reused. People are added in one transaction with the record of how far their source
-has been read, so the file is consistent if the process is killed at any moment. A new version of a
-changed source is stored beside the old one, hidden, and replaces it in the transaction that
-finishes it.
+Ids are never reused. People are added in the same transaction as the record of how far their source
+has been read, so the file is consistent even if the process is killed. A new version of a changed
+source is stored hidden, beside the old version, and replaces it in the transaction that finishes
+it.
 """
 
 import os
@@ -48,7 +48,7 @@ CHUNK = 500  # values in one statement: SQLite's oldest limit is 999
 
 
 class People:
-    """An SQLite database of people.
+    """The people in an SQLite database.
 
     Args:
         path: the file, created if missing; None: in memory.
@@ -75,7 +75,7 @@ class People:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Turn errors of SQLite into UserErrors."""
+        """Convert errors of SQLite to UserErrors."""
         try:
             yield
         except sqlite3.Error as error:
@@ -88,7 +88,7 @@ class People:
 
     @contextmanager
     def parsing(self) -> Iterator[None]:
-        """Turn errors of values that this program does not write into UserErrors."""
+        """Convert errors caused by values that this program never writes to UserErrors."""
         try:
             yield
         except (TypeError, ValueError, OverflowError, AttributeError) as error:
@@ -96,7 +96,8 @@ class People:
 
     @contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, committed completely or not at all; nested ones belong to the outer.
+        """Open a transaction, which is committed completely or not at all; nested ones belong to
+        the outer one.
 
         Each transaction renews the fact "state".
         """
@@ -123,7 +124,11 @@ class People:
     # --- sources ---
 
     def known(self, hidden: bool = False) -> list[IndexedSource]:
-        """Return every source in order of path; hidden: also unfinished new versions."""
+        """Return every source, in order of path.
+
+        Args:
+            hidden: whether unfinished new versions are included.
+        """
         counts = dict(self.select("SELECT source, COUNT(*) FROM people GROUP BY source"))
         rows = self.select(f"SELECT {_SOURCE} FROM sources ORDER BY path")
         with self.parsing():
@@ -141,7 +146,8 @@ class People:
             ]
 
     def add(self, source: Source, samples: Iterable[Sample], finished=True, note="") -> None:
-        """Add the next samples of a source in order of time; link people in consecutive ones.
+        """Add the next samples of a source in order of time, and link the people of consecutive
+        ones.
 
         If `finished`, an earlier version of the source is removed in the same transaction.
 
@@ -171,7 +177,10 @@ class People:
     def add_tracked(
         self, source: Source, samples: Iterable[tuple[Sample, Sequence[int | None]]]
     ) -> list[list[int]]:
-        """Add samples of a camera, each with the tracklets of its people, None for a new one.
+        """Add samples of a camera.
+
+        Args:
+            samples: each with the tracklets of its people; None for a new tracklet.
 
         Returns:
             For each sample the tracklets of its people.
@@ -189,14 +198,15 @@ class People:
             return given
 
     def begin_at(self, people: int, sources: int) -> None:
-        """Set the last ids given, of people and of sources."""
+        """Set the last used ids of people and of sources."""
         with self.changing() as db:
             db.execute("DELETE FROM sqlite_sequence")
             rows = ("people", people), ("sources", sources)
             db.executemany("INSERT INTO sqlite_sequence VALUES (?, ?)", rows)
 
     def absorb(self, part: "People") -> None:
-        """Add the sources of another file, whose ids differ, unless they are here already."""
+        """Add the sources of another file, except those that this file contains. The ids of both
+        differ."""
         with self.changing() as db:
             for id, path, *about in part.select(f"SELECT {_SOURCE} FROM sources"):
                 size, changed, every, _, _, finished, _ = about
@@ -223,9 +233,10 @@ class People:
             return count
 
     def _row_of(self, db, source: Source) -> tuple[int, float | None]:
-        """Return the id of this version of a source, and until when it was read; add a new row.
+        """Return the id of this version of a source, and until when it was read. Add a row if there
+        is none.
 
-        The row of a new version is hidden. An earlier hidden one of another version is removed.
+        The row of a new version is hidden. An earlier hidden row of another version is removed.
         """
         path, version = os.fsencode(source.path), (source.bytes, source.changed, source.every)
         for key in (path, path + HIDDEN):
@@ -246,7 +257,7 @@ class People:
         return added.lastrowid, None
 
     def _tracklets(self, source: int, until: float | None) -> Tracklets:
-        """Return the tracklets to which the samples after the second `until` are linked."""
+        """Return the tracklets with which samples after the second `until` are linked."""
         if until is None:
             return Tracklets()
         rows = self.select(
@@ -263,9 +274,10 @@ class People:
         return Tracklets(numbers, times, Detections(boxes, scores, unit) if rows else None)
 
     def _write(self, db, source: int, sample: Sample, linked: Sequence[int | None]) -> list[int]:
-        """Write a sample, whose people belong to the tracklets `linked`; return their tracklets.
+        """Write a sample, whose people belong to the tracklets `linked`, and return their
+        tracklets.
 
-        A new tracklet, None, has the id of its first person.
+        A new tracklet, given as None, gets the id of its first person.
         """
         people, embeddings = sample.people, sample.people.weighted_embeddings
         if not embeddings.isfinite().all():
@@ -287,26 +299,26 @@ class People:
     # --- people ---
 
     def last_given(self, table: str = "people") -> int:
-        """Return the highest id that was ever given, 0 if none was."""
+        """Return the highest id ever used; 0 if there is none."""
         with self.parsing():
             return next((int(id) for (id,) in self.select(_LAST, [table])), 0)
 
     def count(self) -> int:
-        """Return the number of people, without hidden versions of sources."""
+        """Return the number of people, except those of hidden versions."""
         return self.select(
             "SELECT COUNT(*) FROM people WHERE source NOT IN "
             "(SELECT id FROM sources WHERE instr(path, x'00'))"
         )[0][0]
 
     def numbers(self) -> np.ndarray:
-        """Return the ids of all people in ascending order, [n] int64; hidden ones included."""
+        """Return the ids of all people, including hidden ones, in ascending order: [n] int64."""
         with self.parsing():
             return np.array(self.select("SELECT id FROM people ORDER BY id"), np.int64).reshape(-1)
 
     def embeddings(
         self, after: int = 0, one_in: int = 1
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Iterate over finite embeddings in parts; hidden versions included.
+        """Yield the finite embeddings in parts, including those of hidden versions.
 
         Args:
             after: only people with higher ids.
@@ -327,14 +339,14 @@ class People:
             yield ids[finite], matrix[finite]
 
     def persons(self, ids: Sequence[int]) -> list[Person]:
-        """Return the people with these ids, in no order, without those that were removed.
+        """Return the people with these ids, in any order, without those that were removed.
 
-        Hidden versions and people whose embedding is not finite are left out.
+        People of hidden versions, and people whose embedding is not finite, are left out.
         """
         return self._people(self._in_chunks(_PERSON + "people.id IN ({})", ids))
 
     def in_scene(self, path: Path, time: float | None) -> list[Person]:
-        """Return the people in a picture (time None), or in the frame of a video at that second."""
+        """Return the people in a picture (time None), or in a video's frame at that second."""
         statement = f"{_PERSON}path = ? AND time IS ? ORDER BY people.id"
         return self._people(self.select(statement, [os.fsencode(path), time]))
 
@@ -344,7 +356,8 @@ class People:
             return [person for person in people if np.isfinite(person.embedding).all()]
 
     def version(self, path: Path) -> tuple[int, int] | None:
-        """Return size and modification time of a source when it was read, None if it is unknown."""
+        """Return size and modification time that a source had when it was read; None for an unknown
+        source."""
         rows = self.select(_VERSION, [os.fsencode(path)])
         return rows[0][1:3] if rows else None
 
@@ -355,7 +368,7 @@ class People:
             return next((float(until) for (until,) in rows if until is not None), 0.0)
 
     def spans(self, tracklets: Sequence[int]) -> dict[int, tuple[float, float]]:
-        """Return the first and last second of each of these tracklets that is in a video."""
+        """Return the first and last second of each of these tracklets that belongs to a video."""
         rows = self._in_chunks(
             "SELECT appearance, MIN(time), MAX(time) FROM people WHERE appearance IN ({}) "
             "GROUP BY appearance",
@@ -370,7 +383,8 @@ class People:
         return [id for (id,) in rows]
 
     def pictured(self, tracklets: Sequence[int]) -> dict[int, Person]:
-        """Return, for each tracklet of a camera with a kept picture, its largest person in one."""
+        """Return, for each camera tracklet with stored pictures, the largest person in one of
+        these."""
         if "pictures" not in self._tables():
             return {}
         rows = self._in_chunks(
@@ -385,7 +399,7 @@ class People:
         return {name for (name,) in self.select(_TABLES)}
 
     def _in_chunks(self, statement: str, values: Sequence[int]) -> Iterator[tuple]:
-        """Run a statement with "IN ({})" for all values, CHUNK of them at a time."""
+        """Run a statement that contains "IN ({})" for all values, CHUNK of them at a time."""
         for start in range(0, len(values), CHUNK):
             some = list(values[start : start + CHUNK])
             yield from self.select(statement.format(_marks(len(some))), some)
@@ -423,7 +437,11 @@ _INSERT = f"INSERT INTO people VALUES ({_marks(10)})"
 
 
 def _matrix(rows: list[bytes]) -> np.ndarray:
-    """Return [n, D] float32, a copy. Raises: ValueError: if the rows differ in length."""
+    """Return embeddings as a copy, [n, D] float32.
+
+    Raises:
+        ValueError: if the rows differ in length.
+    """
     if len({len(row) for row in rows}) > 1:
         raise ValueError("embeddings of different lengths")
     values = np.frombuffer(b"".join(rows), np.float32)

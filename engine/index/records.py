@@ -13,7 +13,7 @@ SAME = 5e-3  # largest difference between probes of one network: devices, ONNX, 
 
 @dataclass(frozen=True)
 class Origin:
-    """Identification of the network that computed the embeddings of an index.
+    """The identification of the network with which the embeddings of an index were computed.
 
     Attributes:
         name: path of the checkpoint.
@@ -26,7 +26,8 @@ class Origin:
     probe: np.ndarray
 
     def differs_from(self, other: "Origin") -> str:
-        """Return why the embeddings of both cannot be compared; "" if they can."""
+        """Return the reason why the embeddings of two networks cannot be compared; "" if they
+        can."""
         if self.settings != other.settings:
             return f"{other.settings} there, {self.settings} here"
         same = len(self.probe) == len(other.probe)
@@ -36,23 +37,23 @@ class Origin:
 
 
 def camera_path(name: str) -> Path:
-    """Return the path that stands for a live camera among the sources of an index."""
+    """Return the path that represents a live camera among the sources of an index."""
     return Path(CAMERA + name)
 
 
 def camera_of(path: Path) -> str | None:
-    """Return the name of the live camera that a source's path stands for; None for a file."""
+    """Return the name of the live camera that a source's path represents; None for a file."""
     return str(path).removeprefix(CAMERA) if str(path).startswith(CAMERA) else None
 
 
 def camera_name(path: Path) -> str:
-    """Return the name of a live camera; of a file, its name without suffix."""
+    """Return the name of a live camera, or a file's name without its suffix."""
     return camera_of(path) or path.stem
 
 
 @dataclass(frozen=True)
 class Source:
-    """A picture or video at the time it was read, or a live camera.
+    """A picture or video as it was when it was read, or a live camera.
 
     Attributes:
         path: real path of the file, or the `camera_path` of a camera, whose size and modification
@@ -70,7 +71,7 @@ class Source:
 
 @dataclass(frozen=True)
 class IndexedSource:
-    """What an index contains of a source.
+    """The part of a source that an index contains.
 
     Attributes:
         samples: number of pictures or frames.
@@ -90,9 +91,9 @@ class IndexedSource:
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture (time None) or the frame of a video at `time` seconds, with its people.
+    """The people of a picture (time None), or of a video's frame at `time` seconds.
 
-    The embeddings of people are of unit length.
+    Their embeddings are of unit length.
     """
 
     time: float | None
@@ -128,9 +129,9 @@ class Match:
     """A person who is similar to a query.
 
     Attributes:
-        person: in a video, the most similar one of the tracklet; of a camera, the one whose picture
-            is kept.
-        similarity: largest inner product with a query embedding.
+        person: the most similar detection of the tracklet; of a live camera, one whose picture is
+            kept.
+        similarity: the largest inner product with a query embedding.
         query: row of that query embedding.
         span: first and last second of the tracklet; None for a picture.
     """
@@ -143,13 +144,13 @@ class Match:
 
 @dataclass(frozen=True)
 class PersonFilter:
-    """Whether a person is of one of these cameras and in this span of time.
+    """A filter by camera and by time.
 
-    The name of a video or picture as a camera is that of its file without suffix. Only people whom
-    live cameras saw have a time of day.
+    Files also count as cameras, named by the file name without its suffix. Only people seen by live
+    cameras have a time of day.
 
     Attributes:
-        cameras: names; none: every camera.
+        cameras: names; empty: every camera.
         after, before: seconds since 1970; None: no limit.
     """
 
@@ -158,7 +159,7 @@ class PersonFilter:
     before: float | None = None
 
     def __bool__(self) -> bool:
-        """Return whether anyone may be left out."""
+        """Return True if the filter may reject anyone."""
         return self != PersonFilter()
 
     def __call__(self, person: Person) -> bool:

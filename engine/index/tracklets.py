@@ -1,4 +1,4 @@
-"""Link the people of a video or a live camera to tracklets, sample by sample."""
+"""Linking of the people of a video or a live camera to tracklets, sample by sample."""
 
 from collections.abc import Sequence
 
@@ -36,7 +36,7 @@ class Tracklets:
         self.people = people
 
     def link(self, time: float, now: Detections) -> list[int | None]:
-        """Return the tracklet of each of the people who are seen at `time`; None: a new one."""
+        """Return the tracklet of each person who is seen at `time`; None for a new tracklet."""
         if self.people is None:
             return [None] * len(now.boxes)
         positions = link(self.people, now, time - self.times)
@@ -65,10 +65,10 @@ class Tracklets:
 def link(before: Detections, now: Detections, seconds: Tensor | None = None) -> np.ndarray:
     """Assign the people of a sample to people who were seen before.
 
-    Pairs need a similarity of MIN_SIMILARITY, and an intersection over union of MIN_IOU or a
-    distance between the centres that a walking person covers in the time. Of all assignments, the
-    one with the most pairs is chosen, and among these the one with the largest sum of overlap and
-    similarity. Embeddings are of unit length.
+    A pair needs a similarity of at least MIN_SIMILARITY. In addition, its intersection over union
+    must be at least MIN_IOU, or the distance between the centres must be one that a walking person
+    covers in the time. Of all assignments, the one with the most pairs is chosen, and among these
+    the one with the largest sum of overlap and similarity. Embeddings are of unit length.
 
     Args:
         seconds: [b] time since each of the b people of `before` was seen; None: unknown, which
@@ -95,7 +95,7 @@ def link(before: Detections, now: Detections, seconds: Tensor | None = None) -> 
 
 
 def _in_reach(now: Tensor, before: Tensor, seconds: Tensor) -> np.ndarray:
-    """Return [n, b] bool: whether a person may have walked from one box to the other."""
+    """Return whether a person may have walked from one box to the other, [n, b] bool."""
     centres, earlier = (now[:, :2] + now[:, 2:]) / 2, (before[:, :2] + before[:, 2:]) / 2
     heights = torch.minimum((now[:, 3] - now[:, 1])[:, None], before[:, 3] - before[:, 1])
     reach = SPEED * seconds.where(seconds <= MEMORY, 0) * heights

@@ -1,8 +1,8 @@
-"""The FAISS file of an index: finds the people nearest to a query without comparing all.
+"""The FAISS file of an index, which finds the people nearest to a query without comparing all.
 
-It can be rebuilt from the people (engine.index.people) at any time. A trailer behind FAISS's own
-bytes ties the file to the index: its name, the index's state when the file was written, and a
-checksum. FAISS can read such a file too.
+It can be rebuilt from the people (engine.index.people) at any time. A trailer after FAISS's own
+bytes connects the file with the index: it contains the index's name, its state when the file was
+written, and a checksum. FAISS can read such a file too.
 """
 
 import math
@@ -105,12 +105,12 @@ class Vectors:
 
     @property
     def ids(self) -> np.ndarray:
-        """Ids of the people, [n]."""
+        """The ids of the people, [n]."""
         return load_faiss("").vector_to_array(self.index.id_map)
 
     @property
     def last(self) -> int:
-        """The highest of them, 0 if there are none."""
+        """The highest id, 0 if there are no people."""
         return int(self.ids.max(initial=0))
 
     def nearest(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -123,7 +123,8 @@ class Vectors:
         return self.index.search(queries, count)
 
     def _set_effort(self, count: int) -> None:
-        """Visit a sixteenth of the cells of an inverted file, and at least eight.
+        """Set how many cells of an inverted file are searched: a sixteenth of them, but at least
+        eight.
 
         A kind with refinement ("…,RFlat") compares four times as many candidates.
         """
@@ -139,9 +140,11 @@ class Vectors:
             inner.hnsw.efSearch = max(64, count)
 
     def follow(self, people: People) -> "Vectors":
-        """Remove the people who are gone and add new ones; rebuild where this is not possible.
+        """Remove people who were deleted and add new ones. If this is not possible, rebuild the
+        index.
 
-        A kind is rebuilt if it cannot remove, or was trained on less than half as many people.
+        It is rebuilt if its kind cannot remove people, or was trained on less than half of the
+        present number.
         """
         here = people.numbers()
         gone = np.setdiff1d(self.ids, here)
@@ -157,7 +160,7 @@ class Vectors:
         return self._with_those_after(people, self.last)
 
     def made_from(self, people: People) -> "Vectors":
-        """Build the same kind from all people.
+        """Build an index of the same kind from all people.
 
         Raises:
             UserError: if they are too few to train it.
@@ -187,7 +190,7 @@ class Vectors:
 def _check_trailer(
     file: BinaryIO, path: Path, owner: bytes, states: Collection[bytes | None]
 ) -> None:
-    """Check the end of a FAISS file before FAISS reads it; errors as in Vectors.load."""
+    """Check the trailer of a FAISS file before FAISS reads it. Errors are those of Vectors.load."""
     trailer = _trailer(file, 2 * MARK)
     if trailer is None and None in states:
         trailer = _trailer(file, MARK)
@@ -200,7 +203,7 @@ def _check_trailer(
 
 
 def _trailer(file: BinaryIO, length: int) -> bytes | None:
-    """Return `length` bytes before the checksum; None if the checksum does not fit."""
+    """Return the last `length` bytes before the checksum; None if the checksum is wrong."""
     left = os.fstat(file.fileno()).st_size - length - CHECKSUM
     checksum = 0
     file.seek(0)
@@ -216,6 +219,6 @@ def load_faiss(what: str):
 
 
 def _reason(error: BaseException) -> str:
-    """Return FAISS's message without the positions in its code."""
+    """Return FAISS's message without the positions in its source code."""
     words = " ".join(str(error).split()).rpartition(" at /")[2].partition(": ")[2] or str(error)
     return words.rpartition("failed: ")[2] or words.removeprefix("Error: ")

@@ -1,4 +1,4 @@
-"""OpenVINO as the runtime of an ONNX file, with the numbers of onnxruntime."""
+"""OpenVINO as the runtime of an ONNX file, with the same results as onnxruntime."""
 
 import io
 from collections.abc import Sequence
