@@ -53,7 +53,7 @@ def load_weights(path: str | Path, what: str) -> dict:
         {"model": state in the precision of the file, "config": YAML, "thresholds": dict or None}.
 
     Raises:
-        UserError: if the file is missing, damaged, or not written by tools.export_weights.
+        UserError: if the file is missing, damaged, or was not written by tools.export_weights.
     """
     open_file(path, what).close()
     where = f"{what} {path}"
@@ -81,8 +81,10 @@ def _halved(name: str, value: Tensor) -> Tensor:
 
 
 def _checksum(state: dict[str, Tensor], header: dict[str, str]) -> str:
-    """Return the CRC-32 of the names, types, shapes and bytes of all tensors and of the header, in
-    the order of their names."""
+    """Return the CRC-32 of the names, types, shapes and bytes of all tensors, and of the header.
+
+    Tensors are in the order of their names.
+    """
     facts = {name: (text, memoryview(b"")) for name, text in header.items()} | {
         name: (f"{value.dtype} {list(value.shape)}", tensor_bytes(value))
         for name, value in state.items()

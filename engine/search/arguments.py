@@ -1,4 +1,4 @@
-"""Command line arguments of the demo and their checks."""
+"""The command line arguments of the demo, and checks of them."""
 
 import argparse
 import json
@@ -22,7 +22,7 @@ TOP = 8  # default number of matches
 
 @dataclass
 class QueryArgument:
-    """A --query with the --box or --person that follows it."""
+    """The value of --query with those of the --box or --person options after it."""
 
     path: Path
     box: list[float] | None = None
@@ -30,14 +30,14 @@ class QueryArgument:
 
 
 class AddQuery(argparse.Action):
-    """--query: start a new QueryArgument."""
+    """Action of --query: add a QueryArgument."""
 
     def __call__(self, parser, args, value, option=None):
         args.query = [*(args.query or []), QueryArgument(value)]
 
 
 class OfQuery(argparse.Action):
-    """--box and --person: complete the QueryArgument before them."""
+    """Action of --box and --person: complete the last QueryArgument."""
 
     def __call__(self, parser, args, value, option=None):
         if not args.query or args.query[-1].box or args.query[-1].person is not None:
@@ -47,7 +47,11 @@ class OfQuery(argparse.Action):
 
 
 def parse_args(description: str | None) -> argparse.Namespace:
-    """Parse the demo's command line; description: the text of --help."""
+    """Parse the demo's command line.
+
+    Args:
+        description: the text of --help.
+    """
     parser = program_parser(description)
     add = parser.add_argument
     add_network_options(parser)
@@ -133,7 +137,7 @@ def parse_args(description: str | None) -> argparse.Namespace:
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
-    """Add --camera, --after and --before."""
+    """Add the options --camera, --after and --before."""
     parser.add_argument(
         "--camera",
         action="append",
@@ -151,12 +155,12 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
 
 
 def filter_of(args: argparse.Namespace) -> PersonFilter | None:
-    """Return which people --camera, --after and --before select; None: everyone."""
+    """Return the filter that --camera, --after and --before describe; None: everyone."""
     return filter_of_texts(",".join(args.camera), args.after or "", args.before or "")
 
 
 def filter_of_texts(cameras: str = "", after: str = "", before: str = "") -> PersonFilter | None:
-    """Return which people these select; an empty text selects everyone.
+    """Return the filter that these texts describe; an empty text selects everyone.
 
     Args:
         cameras: names, separated by commas.
@@ -212,7 +216,11 @@ def min_similarity_of(args: argparse.Namespace, checkpoint: Checkpoint) -> float
 
 
 def check(args: argparse.Namespace, out: Path) -> None:
-    """Check options that need no file. Raises: UserError: if one is out of range."""
+    """Check the options that need no file.
+
+    Raises:
+        UserError: if a value is out of range.
+    """
     if args.top < 1:
         raise UserError(f"--top {args.top}: expected at least 1")
     if not 0 <= args.every < float("inf"):

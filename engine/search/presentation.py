@@ -40,7 +40,13 @@ Reader = Callable[[Path, float | None], Image.Image]  # read_scene, possibly cac
 
 @dataclass(frozen=True)
 class QueryPerson:
-    """A query: path of the picture, its pixels [3, H, W] uint8, and the person's box [4]."""
+    """A query.
+
+    Attributes:
+        path: of the picture.
+        pixels: [3, H, W] uint8.
+        box: [4], the person in the picture.
+    """
 
     path: Path
     pixels: Tensor
@@ -55,7 +61,8 @@ class QueryPerson:
 class SearchedImage:
     """A picture, or a frame of a video at `time` seconds, with its people.
 
-    people, similarities: most similar person first.
+    Attributes:
+        people, similarities: in descending order of similarity.
     """
 
     path: Path
@@ -65,7 +72,7 @@ class SearchedImage:
 
     @property
     def best(self) -> float:
-        """Highest similarity; -2 if there are no people."""
+        """The highest similarity; -2 if there are no people."""
         return max(self.similarities, default=-2.0)
 
 
@@ -80,13 +87,13 @@ def searched_image(
 
 
 def as_json(matches: Sequence[Match], index: Path | None = None) -> list[dict]:
-    """Return one record per match in order of rank.
+    """Return one record per match, in order of rank.
 
-    Matches in videos have "time" and, of the tracklet, "from" and "to" in seconds. Those of cameras
-    have "camera", and times in ISO 8601.
+    Matches in videos have "time", and "from" and "to" of the tracklet, in seconds. Matches of
+    cameras have "camera", and times in ISO 8601.
 
     Args:
-        index: folder of the index, which has the pictures of cameras.
+        index: folder of the index, which contains the pictures of cameras.
     """
     records = []
     for rank, match in enumerate(matches, 1):
@@ -107,14 +114,14 @@ def as_json(matches: Sequence[Match], index: Path | None = None) -> list[dict]:
 
 
 def time_in_json(path: Path, seconds: float) -> float | str:
-    """Return a time of a source: of a camera in ISO 8601, of a video in seconds."""
+    """Return a time in a source: in ISO 8601 for a camera, in seconds for a video."""
     if camera_of(path) is None:
         return round(seconds, 3)
     return datetime.fromtimestamp(seconds).astimezone().isoformat("T", "milliseconds")
 
 
 def names_of(paths: Sequence[Path]) -> dict[Path, str]:
-    """Return the names of sources: of a camera its own, of files their `short_names`."""
+    """Return the names of sources: the name of a camera, or the `short_names` of files."""
     cameras = {path: name for path in paths if (name := camera_of(path)) is not None}
     return cameras | short_names([path for path in paths if path not in cameras])
 
@@ -130,7 +137,7 @@ def label(name: str, time: float | None) -> str:
 
 
 def table(matches: Sequence[Match], persons: Sequence[str] = ()) -> str:
-    """Format the matches as a text table; the column "from-to" is present if any is in a video.
+    """Format the matches as a text table, with a column "from-to" if there are matches in videos.
 
     Args:
         persons: titles of the matches' persons, for a column of their own.
@@ -151,7 +158,7 @@ def table(matches: Sequence[Match], persons: Sequence[str] = ()) -> str:
 
 
 def scene_path(path: Path, time: float | None, index: Path | None) -> Path:
-    """Return the file that shows a person: of a camera, the picture in the folder of the index."""
+    """Return the file that shows a person; for a camera, a picture in the folder of the index."""
     camera = camera_of(path)
     if camera is None or time is None or index is None:
         return path
@@ -161,10 +168,10 @@ def scene_path(path: Path, time: float | None, index: Path | None) -> Path:
 def read_scene(
     path: Path, time: float | None, index: Path | None = None, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """Read the picture or frame; if it cannot be read, return a grey one with the reason.
+    """Read a picture or frame. If this fails, return a grey image that contains the reason.
 
     Args:
-        index: folder of the index, which has the pictures of cameras.
+        index: folder of the index, which contains the pictures of cameras.
         max_pixels: of a picture or frame.
     """
     try:
@@ -179,7 +186,7 @@ def read_scene(
 
 
 def draw_query(pixels: Tensor, boxes: Tensor) -> Image.Image:
-    """Draw the people of a picture with numbers from 1 on."""
+    """Draw the people of a picture with numbers, counted from 1."""
     captions = [str(number) for number in range(1, len(boxes) + 1)]
     return draw_boxes(to_pil_image(pixels), boxes, captions, QUERY)
 
@@ -195,7 +202,7 @@ def draw_scene(
 
     Args:
         ranks: person id -> rank of the match.
-        query: the query, if this is its picture: its box replaces the detections that overlap it.
+        query: the query if this is its picture. Its box replaces the detections that overlap it.
     """
     boxes = [person.box for person in scene.people]
     captions, styles = [], []
@@ -220,11 +227,11 @@ def draw_sheet(
     pictures: Sequence[Image.Image],
     read: Reader,
 ) -> Image.Image:
-    """Draw the contact sheet: queries and their best matches, and below them whole pictures.
+    """Draw the contact sheet: queries and their best matches at the top, whole pictures below.
 
     Args:
-        scenes: the pictures below.
-        pictures: the same, drawn.
+        scenes: the whole pictures.
+        pictures: their drawings.
     """
     tiles = []
     for query in queries:
@@ -245,7 +252,11 @@ def draw_sheet(
 
 
 def _is_best(match: Match, matches: Sequence[Match]) -> bool:
-    """Return True if the match is the best one of its picture; matches: best first."""
+    """Return True if the match is the best one in its picture.
+
+    Args:
+        matches: all matches, best first.
+    """
     place = match.person.path, match.person.time
     return match is next(m for m in matches if (m.person.path, m.person.time) == place)
 
@@ -286,7 +297,8 @@ def result_page(
 
 
 def _of_query(match: Match, matches: Sequence[Match]) -> str:
-    """Number of the query that a match belongs to; "" if all belong to the first one."""
+    """Return the number of the query to which a match belongs; "" if all belong to the first
+    one."""
     return f" · of query {match.query + 1}" if any(m.query for m in matches) else ""
 
 
@@ -304,10 +316,10 @@ def _timelines(
 def timelines(
     lines: dict[Path, list[Span]], names: dict[Path, str], length: Callable[[Path], float]
 ) -> list[Timeline]:
-    """Return one timeline per source; those of cameras have one scale.
+    """Return one timeline per source. All cameras have the same scale.
 
     Args:
-        length: returns the last second of a video.
+        length: a function that returns the last second of a video.
     """
     live = [span for path, spans in lines.items() if camera_of(path) for span in spans]
     start = min((span.first for span in live), default=0.0)

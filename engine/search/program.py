@@ -1,4 +1,4 @@
-"""The demo program: from arguments to matches.json, a page and drawn pictures."""
+"""The demo program: find a person, and write matches.json, a page and drawn pictures."""
 
 import argparse
 import json
@@ -40,7 +40,7 @@ def read_query(query: QueryArgument, max_pixels: int) -> Tensor:
     """Read the query's picture, [3, H, W] uint8.
 
     Raises:
-        UserError: if it is a video, cannot be read, or the box is not inside the picture.
+        UserError: if it is a video or cannot be read, or the box is outside the picture.
     """
     if query.path.is_file() and kind_of(query.path) == VIDEO:
         raise UserError(f"--query {query.path}: expected a picture, found a video")
@@ -60,11 +60,11 @@ def read_query(query: QueryArgument, max_pixels: int) -> Tensor:
 def choose_person(
     query: QueryArgument, pixels: Tensor, searcher: Searcher, out: Path
 ) -> QueryPerson:
-    """Choose the query person by the box or by the number, counted from left to right.
+    """Choose the query person by --box, or by the number from left to right.
 
     Raises:
-        UserError: if nobody is found, or if there are several people and no valid number is given;
-            the picture with all numbers is then written to `out`.
+        UserError: if nobody is found, or if there are several people and no valid number is given.
+            A picture with all numbers is then written to `out`.
     """
     if query.box:
         return QueryPerson(query.path, pixels, torch.tensor(query.box))
@@ -88,7 +88,7 @@ def choose_person(
 
 
 def find_media(source: Path, out: Path) -> tuple[list[MediaFile], list[LeftOut]]:
-    """Find the gallery's pictures and videos. Returns them and what is left out."""
+    """Find the gallery's pictures and videos. Return them, and what is left out."""
     media, left = walk([source], "--gallery", (PICTURE, VIDEO), out)
     if not media:
         raise no_pictures(source, left)
@@ -107,7 +107,7 @@ def make_index(
     args,
     workers: int,
 ) -> GalleryIndex:
-    """Index the gallery in memory; print what was left out to stderr."""
+    """Index the gallery in memory, and print what was left out to stderr."""
     index = GalleryIndex()
     stats = add_sources(index.people, Path(), media, searcher, args.every, workers)
     if not stats.pictures + stats.frames:
@@ -120,7 +120,11 @@ def make_index(
 def searched_images(
     index: GalleryIndex, matches: list[Match], query_embeddings: Tensor, all_pictures: bool
 ) -> list[SearchedImage]:
-    """Return the pictures with a match, or all pictures of the index too, best first."""
+    """Return the pictures with a match, best first.
+
+    Args:
+        all_pictures: whether the other pictures of the index are returned too.
+    """
     places = dict.fromkeys((match.person.path, match.person.time) for match in matches)
     if all_pictures:
         known = index.people.known()
@@ -136,7 +140,8 @@ def draw(
     read: show.Reader,
     out: Path,
 ) -> None:
-    """Write a drawing of each picture, and the contact sheet, where the queries' own come last."""
+    """Write a drawing of each picture, and the contact sheet, on which the queries' own pictures
+    are last."""
     ranks = {match.person.id: rank for rank, match in enumerate(matches, 1)}
     of_path = {query.real_path: query for query in queries}
     names = show.names_of([scene.path for scene in scenes])
@@ -159,7 +164,7 @@ def print_summary(
     min_similarity: float,
     out: Path,
 ) -> None:
-    """Print the matches, or why there are none, and the files written."""
+    """Print the matches, or why there are none, and the names of the written files."""
     if matches:
         print(show.table(matches, persons))
     elif not people or min_similarity == -float("inf"):
@@ -177,9 +182,9 @@ def print_summary(
 def answer(
     args: argparse.Namespace, index: GalleryIndex, search: Callable[..., list[Match]]
 ) -> tuple[list[Match], list[Known]]:
-    """Return the matches; with --persons one of each person, and these persons.
+    """Search, and return the matches; with --persons, one match per person, and these persons.
 
-    A match whom tools.identities has not numbered yet is a person with the number 0.
+    A match to whom tools.identities has given no number yet belongs to person 0.
     """
     if not args.persons:
         return search(top=args.top), []
@@ -192,7 +197,11 @@ def answer(
 
 
 def run(description: str | None) -> None:
-    """Run the demo; description: the text of --help."""
+    """Run the demo.
+
+    Args:
+        description: the text of --help.
+    """
     args = parse_args(description)
     cfg, checkpoint = network_of(args.cfg, args.ckpt, args.overrides)
     check_damaged(cfg, args.overrides)

@@ -1,4 +1,4 @@
-"""People found by a network in images or a video, and grouped into proposed identities."""
+"""Proposed labels: people whom a network finds in images or a video, grouped into identities."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,7 +23,8 @@ from utils.videos import read_frames
 def propose_in_images(
     images: Sequence[MediaFile], searcher: Searcher, min_similarity: float
 ) -> tuple[Labels, list[LeftOut]]:
-    """Return the people of each image, named by proposed identity, and the images left out."""
+    """Return the people of each image with proposed identities, and the images that were left
+    out."""
     labels, left, found = Labels(Path(), "proposals, images", []), [], []
     for image in tqdm(images, "images", unit="image"):
         try:
@@ -39,7 +40,7 @@ def propose_in_images(
 
 
 def propose_in_video(video: Path, searcher: Searcher, every: int, min_similarity: float) -> Labels:
-    """Return the people of one frame of every `every`, named by tracklet and proposed identity."""
+    """Return the people in every `every`-th frame, with tracklets and proposed identities."""
     labels = Labels(video, "proposals, video", [], video=video.name, tracks=True)
     found: list[Detections] = []
     tracklets: list[int] = []
@@ -60,7 +61,7 @@ def propose_in_video(video: Path, searcher: Searcher, every: int, min_similarity
 def _batches(
     video: Path, every: int, searcher: Searcher, remarks: list[str]
 ) -> Iterator[tuple[list[int], list[Tensor]]]:
-    """Yield numbers and pixels of one frame of every `every`, in batches of the searcher's size."""
+    """Yield numbers and pixels of every `every`-th frame, in batches of the searcher's size."""
     numbers: list[int] = []
     frames: list[Tensor] = []
     every_frame = read_frames(video, remarks.append, searcher.max_pixels)
@@ -79,7 +80,11 @@ def _batches(
 def _name(
     labels: Labels, found: list[Detections], tracklets: np.ndarray, min_similarity: float
 ) -> None:
-    """Fill in the boxes of every image. tracklets [n]: of each of the n people, from 0 on."""
+    """Fill in the boxes of all images.
+
+    Args:
+        tracklets: [n], the tracklet of each of the n people, counted from 0.
+    """
     if not len(tracklets):
         return
     embeddings = torch.cat([people.embeddings for people in found]).numpy()
@@ -96,17 +101,18 @@ def _name(
 def group(
     embeddings: np.ndarray, tracklets: np.ndarray, sample: np.ndarray, min_similarity: float
 ) -> np.ndarray:
-    """Group tracklets into identities, by average linkage of the similarity of their means.
+    """Group tracklets into identities by average linkage of the similarity of their means.
 
-    Tracklets that are in one image (or frame) at the same time are different people.
+    Tracklets that are in the same image (or frame) are different people.
 
     Args:
         embeddings: [n, D], unit.
-        tracklets: [n], from 0 on.
-        sample: [n], the image that each is in, rising.
-        min_similarity: mean similarity of two groups from which on they are one.
+        tracklets: [n], counted from 0.
+        sample: [n], the image of each person, ascending.
+        min_similarity: the mean similarity from which on two groups are joined.
+
     Returns:
-        [tracklets] identities, from 1 on in the order of their first images.
+        [tracklets] identities, counted from 1 in the order of their first images.
     """
     count = tracklets.max() + 1
     means = np.zeros((count, embeddings.shape[1]))

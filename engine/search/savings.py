@@ -1,4 +1,4 @@
-"""What proposed labels save: the boxes and names that need no correction, against true labels."""
+"""The work that proposed labels save: boxes and names that need no correction."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ FOUND = 0.5  # IoU from which a proposed box is a person's, to be moved at most
 class Savings:
     """Numbers of boxes in the images that were compared.
 
-    A proposed name is right if its identity corresponds to the true one. Proposed and true
-    identities correspond one to one.
+    Proposed and true identities are matched one to one. A proposed name is right if its identity is
+    matched to the true one.
     """
 
     images: int
@@ -35,8 +35,12 @@ class Savings:
 
 
 def compare(pairs: Sequence[tuple[list[Box], list[Box]]], exact: float) -> Savings:
-    """Compare images, each with its proposed and its true boxes. exact: IoU from which a proposed
-    box needs no correction."""
+    """Compare proposed with true boxes.
+
+    Args:
+        pairs: the proposed and the true boxes of each image.
+        exact: the IoU from which on a proposed box needs no correction.
+    """
     overlaps: list[float] = []
     names: Counter = Counter()
     for proposed, true in pairs:
@@ -65,7 +69,7 @@ def identity_of(box: Box) -> str | None:
 
 
 def matched(proposed: list[Box], true: list[Box]) -> list[tuple[float, Box, Box]]:
-    """Return pairs of a proposed and a true box, one to one, of the largest total overlap."""
+    """Return pairs of a proposed and a true box, one to one, with the largest total overlap."""
     if not proposed or not true:
         return []
     corners = [

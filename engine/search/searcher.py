@@ -32,7 +32,7 @@ class Searcher:
     """A network for users' pictures. Boxes are x1 y1 x2 y2 in pixels of the picture.
 
     Args:
-        net: the network, in evaluation mode afterwards.
+        net: the network; it is put into evaluation mode.
         batch_size: pictures in one pass.
         amp: precision of the backbone; None: float32.
         name: path of the checkpoint.
@@ -60,10 +60,13 @@ class Searcher:
 
     @staticmethod
     def load(cfg: CfgNode, ckpt: Checkpoint | str | Path) -> "Searcher":
-        """Load the network from a checkpoint or an exported file, or from its path.
+        """Load the network of a checkpoint or an exported file.
+
+        Args:
+            ckpt: the file's content, or its path.
 
         Raises:
-            UserError: if the file is not one of the config's network.
+            UserError: if the file does not contain the config's network.
         """
         device = own_device(choose_device(cfg.DEVICE))
         amp = precision_of("EVAL_AMP", cfg.EVAL_AMP)
@@ -97,7 +100,7 @@ class Searcher:
         return [_above_threshold(found[i]) for i in range(len(pixels))]
 
     def embed(self, picture: Picture, boxes: Tensor) -> Tensor:
-        """Embed the people in boxes [n, 4]; returns unit embeddings [n, D] on the CPU."""
+        """Embed the people in boxes [n, 4]. Return unit embeddings [n, D] on the CPU."""
         image = to_pixels(picture, self.max_pixels).to(self.device)
         return self.net.embed([image], [boxes.to(self.device)], self.amp)[0].float().cpu()
 
@@ -110,12 +113,14 @@ class Searcher:
         exclude: Collection[Path] = (),
         wanted: PersonFilter | None = None,
     ) -> list[Match]:
-        """Find the people most similar to the embeddings of `embed`; see GalleryIndex.search."""
+        """Find the people who are most similar to the results of `embed`; see
+        GalleryIndex.search."""
         return index.search(query_embeddings, top, min_similarity, exclude, wanted)
 
     @cached_property
     def origin(self) -> Origin:
-        """The identification of this network: its embedding of a fixed random picture."""
+        """The identification of this network, which includes its embedding of a fixed random
+        picture."""
         height, width = PROBE
         pixels = np.random.default_rng(0).integers(0, 256, (3, height, width), np.uint8)
         box = torch.tensor([[0.0, 0.0, width, height]])
@@ -139,7 +144,7 @@ def aggregate_queries(queries: Tensor, how: str) -> Tensor:
 
 
 def to_pixels(picture: Picture, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Return [3, H, W] uint8; files and Pillow images are oriented as in a viewer."""
+    """Return a picture as [3, H, W] uint8. Files and Pillow images are oriented as in a viewer."""
     if isinstance(picture, Tensor):
         return picture
     if isinstance(picture, Image.Image):

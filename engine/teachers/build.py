@@ -25,11 +25,11 @@ CACHE = "teachers.sqlite"  # in INPUT.DATA_ROOT
 def build_teacher(
     cfg: CfgNode, dataset: SearchDataset, device: torch.device
 ) -> tuple[SearchNet | CachedTeacher, CfgNode, SearchNet | None]:
-    """Build the teacher of a run; what it needs from the cache is computed first.
+    """Build the teacher of a run. Missing outputs in the cache are computed first.
 
     Returns:
-        The teacher, a config that describes its outputs, and the network of
-        DISTILLER.TEACHER_CKPT, None if that is not needed.
+        The teacher, a config that describes its outputs, and the network of DISTILLER.TEACHER_CKPT,
+        or None if that is not needed.
     """
     check_caching(cfg)
     net, teacher_cfg = None, cfg.clone()
@@ -55,7 +55,7 @@ def _read(
     cached: set[str],
     device: torch.device,
 ) -> tuple[CachedEmbeddings | None, CachedLogits | None]:
-    """The cached tables that the terms read."""
+    """Return the cached tables that the terms read."""
     embeddings = logits = None
     foreign = [read_reid_teacher(name, device) for name in reid_teachers(cfg)]
     cache = Cache(cfg, dataset)
@@ -74,7 +74,7 @@ def _read(
 
 
 class Cache:
-    """The file of cached outputs of a run."""
+    """The file with the cached outputs of a run's teachers."""
 
     def __init__(self, cfg: CfgNode, dataset: SearchDataset):
         path = Path(cfg.DISTILLER.CACHE_FILE or Path(cfg.INPUT.DATA_ROOT) / CACHE)
@@ -84,21 +84,23 @@ class Cache:
         self.data = dict(skip_damaged=cfg.INPUT.SKIP_DAMAGED, max_pixels=cfg.INPUT.MAX_PIXELS)
 
     def tables(self, source: Source) -> tuple[Tensor, Tensor]:
-        """The numbers of all boxes and of all pictures, after computing those that are missing."""
+        """Return the values of all boxes and of all pictures. Missing ones are computed first."""
         keys = fill(self.scenes, source, self.store, self.workers, self.data)
         return read_boxes(keys, source, self.store), read_pictures(keys, source, self.store)
 
 
 def _logits(people: Tensor, pictures: Tensor, count: int) -> CachedLogits:
-    """The logits in the numbers of OwnTeacher."""
+    """Return the logits among the values of OwnTeacher."""
     boxes, plain, mirror = pictures.split([4 * count, 2 * count, 2 * count], 1)
     background = torch.stack([plain, mirror], 1)
     return CachedLogits(people, boxes.view(-1, count, 4), background.reshape(-1, count, 2))
 
 
 def _joined(tables: list[Tensor], dataset: SearchDataset, cfg: CfgNode) -> CachedEmbeddings:
-    """The embeddings of several teachers one after another, of unit length together: an inner
-    product of two people is then the mean of the teachers' similarities."""
+    """Concatenate the embeddings of several teachers, and scale them to unit length.
+
+    An inner product of two people is then the mean of the teachers' similarities.
+    """
     people = torch.cat(tables, 1) / len(tables) ** 0.5
     model = cfg.MODEL.OIM
     oim = OIM(dataset.num_pids, model.QUEUE_SIZE, people.shape[1], model.MOMENTUM, model.SCALE)

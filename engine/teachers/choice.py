@@ -1,4 +1,4 @@
-"""Which teachers a config chooses, and what of them is cached."""
+"""Which teachers a config selects, and which of their outputs are cached."""
 
 from yacs.config import CfgNode
 
@@ -10,13 +10,13 @@ TIMM = "timm:"  # before the name of a network of timm
 
 
 def reid_teachers(cfg: CfgNode) -> list[str]:
-    """The values of DISTILLER.REID_TEACHER, one or several."""
+    """Return the values of DISTILLER.REID_TEACHER, one or several."""
     value = cfg.DISTILLER.REID_TEACHER
     return ([value] if value else []) if isinstance(value, str) else list(value)
 
 
 def cached_reads(cfg: CfgNode) -> set[str]:
-    """What the terms of a config read from the cache: "embeddings", "class_logits"."""
+    """Return what the terms of a config read from the cache: "embeddings", "class_logits"."""
     node, cached = cfg.DISTILLER, set()
     if node.CD.CACHED or reid_teachers(cfg):
         cached.add("embeddings")
@@ -24,13 +24,17 @@ def cached_reads(cfg: CfgNode) -> set[str]:
 
 
 def needs_checkpoint(cfg: CfgNode) -> bool:
-    """Whether a run needs DISTILLER.TEACHER_CKPT."""
+    """Return whether a run needs DISTILLER.TEACHER_CKPT."""
     foreign = {"embeddings"} if reid_teachers(cfg) else set()
     return cfg.DISTILLER.INIT_STUDENT or bool(reads_of(cfg.DISTILLER.TERMS) - foreign)
 
 
 def check_caching(cfg: CfgNode) -> None:
-    """Raise UserError if values of the config contradict each other."""
+    """Check that values of the config do not contradict each other.
+
+    Raises:
+        UserError: if they do.
+    """
     node, reads = cfg.DISTILLER, reads_of(cfg.DISTILLER.TERMS)
     for key, wanted, given in (
         (REID_TEACHER, "embeddings", bool(reid_teachers(cfg))),

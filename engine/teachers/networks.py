@@ -35,14 +35,14 @@ BATCH = 64  # pictures at once, where a network takes any number
 
 @dataclass(frozen=True)
 class CropNetwork:
-    """A network from pictures of people to embeddings.
+    """A network that converts pictures of people to embeddings.
 
     Attributes:
         where: the option and the file, for messages.
         digest: of the network and its preparation.
-        prepare: from pixels to the network's input.
+        prepare: converts pixels to the network's input.
         run: [N, 3, height, width] -> [N, D], or with further dimensions of length 1.
-        batch: the only N that the network takes; 0 for any.
+        batch: the only N that the network accepts; 0 for any.
         device: of its input.
     """
 
@@ -54,7 +54,7 @@ class CropNetwork:
     device: torch.device
 
     def embed(self, images: list[Tensor], boxes: list[Tensor]) -> list[Tensor]:
-        """Unit embeddings [n_i, D] of the boxes [n_i, 4] of each image [3, H, W] uint8."""
+        """Return unit embeddings [n_i, D] of the boxes [n_i, 4] of each image [3, H, W] uint8."""
         crops = [
             self.prepare(part)
             for image, given in zip(images, boxes)
@@ -64,10 +64,10 @@ class CropNetwork:
         return list(self._vectors(crops).split(counts))
 
     def length(self) -> int:
-        """D, measured on a grey picture.
+        """Return D, measured on a grey picture.
 
         Raises:
-            UserError: if the network cannot be run, or its output is no embedding.
+            UserError: if the network cannot be run, or its output is not an embedding.
         """
         grey = torch.full((3, *self.prepare.size), 128, dtype=torch.uint8, device=self.device)
         try:
@@ -126,7 +126,7 @@ def read_crop_network(name: str, option: str, device: torch.device) -> CropNetwo
 
 
 def picked(outputs: dict[Any, Any], output: str | int | None, where: str) -> Any:
-    """The output of that name or number; the only one for None.
+    """Return the output with this name or number; for None, the only output.
 
     Raises:
         UserError: if there is no such output, or if there are several and none is named.
@@ -148,7 +148,7 @@ def picked(outputs: dict[Any, Any], output: str | int | None, where: str) -> Any
 def _onnx(
     name: str, option: str, output: str | int | None, device: torch.device
 ) -> tuple[Callable[[Tensor], Tensor], list]:
-    """The function in an ONNX file, and the shape of its input."""
+    """Return the function of an ONNX file, and the shape of its input."""
     with open_file(name, option) as file, content_of(f"{option} {name}", "an ONNX file"):
         data = file.read()
     session = onnx_session(data, device, f"{option} {name}")
@@ -171,7 +171,7 @@ def _onnx(
 def _program(
     name: str, option: str, output: str | int | None, device: torch.device
 ) -> tuple[Callable[[Tensor], Tensor], list]:
-    """The function in a torch.export program, and the shape of its input."""
+    """Return the function of a torch.export program, and the shape of its input."""
     open_file(name, option).close()
     with content_of(f"{option} {name}", "a program of torch.export"):
         program = torch.export.load(name)
@@ -193,7 +193,8 @@ def _program(
 
 
 def _timm(name: str, where: str, device: torch.device) -> CropNetwork:
-    """The features before the classifier of a network of timm, with its pretrained weights."""
+    """Return a function that computes the features before the classifier of a pretrained timm
+    network."""
     timm = optional("timm", where, REQUIREMENTS_TIMM)
     net = timm_model(where, name, num_classes=0).to(device)
     data = timm.data.resolve_model_data_config(net)
@@ -209,7 +210,7 @@ def _timm(name: str, where: str, device: torch.device) -> CropNetwork:
 
 
 def timm_model(where: str, name: str, **options: Any) -> nn.Module:
-    """A pretrained network of timm in eval mode.
+    """Return a pretrained network of timm in eval mode.
 
     Raises:
         UserError: if it does not exist, or its weights cannot be downloaded.

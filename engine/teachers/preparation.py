@@ -26,7 +26,7 @@ COLOURS = ("rgb", "bgr")
 
 @dataclass(frozen=True)
 class Preparation:
-    """From pixels to a network's input.
+    """The preparation of a network's input.
 
     Attributes:
         size: height and width.
@@ -40,7 +40,7 @@ class Preparation:
     deviation: tuple[float, ...] = (0.229, 0.224, 0.225)
 
     def __call__(self, image: Tensor) -> Tensor:
-        """An RGB image or a part of one, [3, H, W] uint8 -> [3, height, width]."""
+        """Convert an RGB image or a part of one, [3, H, W] uint8, to [3, height, width]."""
         pixels = resize(image, list(self.size), antialias=True).float() / 255
         pixels = pixels if self.colours == "rgb" else pixels.flip(0)
         return (pixels - pixels.new_tensor(self.mean)[:, None, None]) / pixels.new_tensor(
@@ -49,7 +49,7 @@ class Preparation:
 
 
 def crops_of(image: Tensor, boxes: Tensor) -> list[Tensor]:
-    """The parts of an image [3, H, W] that lie in boxes [n, 4], at least one pixel each."""
+    """Return the parts of an image [3, H, W] inside the boxes [n, 4], at least one pixel each."""
     height, width = image.shape[1:]
     low, high = boxes[:, :2].floor().long(), boxes[:, 2:].ceil().long()
     low = low.clamp(min=0).minimum(low.new_tensor([width - 1, height - 1]))
@@ -94,7 +94,8 @@ OUTPUT: dict[str, tuple[Any, ...]] = {
 
 
 def description_of(file: str | Path) -> Path:
-    """The path of the YAML file that describes a network's file: `teacher.onnx`, `teacher.yaml`."""
+    """Return the path of the YAML file that describes a network's file: `teacher.yaml` for
+    `teacher.onnx`."""
     return Path(file).with_suffix(".yaml")
 
 
@@ -137,7 +138,7 @@ def _value(path: Path, key: str, content: dict, check: Check, expected: str, *ab
 
 
 def preparation_of(values: dict[str, Any]) -> Preparation:
-    """The preparation in the values of a description."""
+    """Return the preparation that the values of a description define."""
     height, width = values["size"]
     return Preparation(
         (height, width), values["colours"], tuple(values["mean"]), tuple(values["deviation"])
@@ -149,14 +150,14 @@ def check_input(where: str, shape: Sequence[Any], size: tuple[int, int]) -> int:
 
     Args:
         where: the YAML file.
-        shape: of the input, whole numbers where they are fixed.
+        shape: of the input, with whole numbers for fixed dimensions.
         size: height and width in the description.
 
     Returns:
-        The number of pictures that the network takes at once; 0 for any.
+        The number of pictures that the network accepts at once; 0 for any.
 
     Raises:
-        UserError: if the network takes other pictures.
+        UserError: if the network expects other pictures.
     """
     fixed = [length if isinstance(length, int) else None for length in shape]
     if len(fixed) != 4 or any(

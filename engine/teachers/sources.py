@@ -1,4 +1,4 @@
-"""What is cached of a teacher: numbers of each annotated box and of each picture."""
+"""The outputs of a teacher that are cached: values of each annotated box and of each picture."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,19 +19,19 @@ from utils.files import content_of, open_file
 
 
 class Embedder(Protocol):
-    """A network, of this project or of another one, that embeds boxes of images."""
+    """A network, of this project or of another program, that embeds boxes of images."""
 
     def embed(self, images: list[Tensor], boxes: list[Tensor]) -> list[Tensor]:
-        """Unit embeddings [n_i, D] of the boxes [n_i, 4] of each image [3, H, W] uint8."""
+        """Return unit embeddings [n_i, D] of the boxes [n_i, 4] of each image [3, H, W] uint8."""
 
 
 class Source(Protocol):
-    """A teacher as the cache sees it.
+    """The interface between a teacher and the cache.
 
     Attributes:
-        digest: of everything that the numbers depend on, but for picture and boxes.
-        box_length: how many numbers a box and its mirror image have each.
-        picture_length: how many numbers a picture has.
+        digest: of everything that the values depend on, except picture and boxes.
+        box_length: number of values of a box, and likewise of its mirror image.
+        picture_length: number of values of a picture.
     """
 
     digest: str
@@ -39,7 +39,7 @@ class Source(Protocol):
     picture_length: int
 
     def compute(self, images: list[Tensor], boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Compute the numbers of a picture and its mirror image.
+        """Compute the values of a picture and its mirror image.
 
         Args:
             images: both, [3, H, W] uint8.
@@ -68,7 +68,11 @@ class Embeddings:
 @dataclass(frozen=True)
 class OwnTeacher:
     """The embeddings, the class logits, and the logits of background boxes of a checkpoint of this
-    project. regions: how many of these boxes."""
+    project.
+
+    Args:
+        regions: the number of background boxes.
+    """
 
     net: SearchNet
     weights: str
@@ -99,8 +103,9 @@ class OwnTeacher:
 
 
 def read_reid_teacher(name: str, device: torch.device) -> Embeddings:
-    """Read a value of DISTILLER.REID_TEACHER: a network of this project as a checkpoint, weights or
-    an ONNX file, or a network of another program.
+    """Read the teacher that a value of DISTILLER.REID_TEACHER names.
+
+    It is a network of this project (a checkpoint, weights or an ONNX file) or of another program.
 
     Raises:
         UserError: if it is missing, damaged, or does not fit its description.
@@ -117,7 +122,7 @@ def read_reid_teacher(name: str, device: torch.device) -> Embeddings:
 
 
 def _is_own_graph(name: str, device: torch.device) -> bool:
-    """Whether a file is an ONNX file that tools.export_onnx wrote."""
+    """Return whether a file is an ONNX file that tools.export_onnx wrote."""
     if Path(name).suffix != ONNX:
         return False
     with (

@@ -1,4 +1,4 @@
-"""The file of cached outputs: numbers by key, in SQLite, shared by runs and by ranks."""
+"""The file of cached outputs: values by key, in SQLite, shared by runs and ranks."""
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,10 +15,13 @@ CHUNK = 500  # keys in one statement
 
 
 class Store:
-    """An open file. `option` names it in messages.
+    """An open file.
+
+    Args:
+        option: its name in messages.
 
     Raises:
-        UserError: if it cannot be opened or created, or is another program's.
+        UserError: if it cannot be opened or created, or belongs to another program.
     """
 
     def __init__(self, path: Path, option: str):
@@ -40,15 +43,15 @@ class Store:
         self.db.close()
 
     def missing(self, keys: Sequence[bytes]) -> set[bytes]:
-        """Those of the keys that have no numbers."""
+        """Return those of the keys that have no values."""
         return set(keys) - {key for key, _ in self._rows(keys, "key, 0")}
 
     def get(self, keys: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
-        """The keys that are there, and their numbers."""
+        """Yield the keys that have values, with their values."""
         return self._rows(keys, "key, numbers")
 
     def put(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
-        """Add or replace numbers, all of them or none."""
+        """Add or replace values: all of them, or none after an error."""
         with self._errors(), transaction(self.db):
             self.db.executemany("INSERT OR REPLACE INTO outputs VALUES (?, ?)", rows)
 

@@ -1,4 +1,5 @@
-"""The cached outputs of a teacher on all training pictures: computed once, then read."""
+"""The cached outputs of a teacher on all training pictures, which are computed once and then
+read."""
 
 import hashlib
 from collections.abc import Iterator
@@ -28,12 +29,12 @@ class Keys:
     boxes: list[bytes]
 
     def all(self, source: Source) -> list[bytes]:
-        """Those under which a source has numbers."""
+        """Return the keys under which a source has values."""
         return self.boxes + [self.picture] * bool(source.picture_length)
 
 
 def keys_of(scene: Scene, source: Source) -> Keys:
-    """The keys of a scene: digests of the picture, the teacher, and a box or all boxes."""
+    """Return the keys of a scene: digests of the picture, the teacher, and one box or all boxes."""
     base = hashlib.sha1(b"%b %d " % (end_of_file(scene.path), scene.upright))
     base.update(source.digest.encode())
 
@@ -69,8 +70,10 @@ def fill(scenes: list[Scene], source: Source, store: Store, workers: int, data: 
 def _computed(
     loader: Loader, source: Source, keys: list[Keys]
 ) -> Iterator[list[tuple[bytes, bytes]]]:
-    """The numbers of the loader's pictures by their keys. Another picture may have taken the place
-    of a damaged one."""
+    """Yield the keys of the loader's pictures with their values.
+
+    A loader may have replaced a damaged picture by another one.
+    """
     bar = tqdm(loader, "teacher", unit="picture", mininterval=1, disable=len(loader) == 0)
     for [image], [target] in bar:
         index = int(target["picture"]) // 2
@@ -87,21 +90,24 @@ def _computed(
 
 
 def read_boxes(keys: list[Keys], source: Source, store: Store) -> Tensor:
-    """The numbers of all boxes and of their mirror images in turn, [2B, box_length] in half
-    precision; zero for those of damaged pictures."""
+    """Return the values of all boxes, [2B, box_length] in half precision.
+
+    The values of each box are followed by those of its mirror image. Those of damaged pictures are
+    zero.
+    """
     return _read(
         [key for scene in keys for key in scene.boxes], 2, source.box_length, BOX_TYPE, store
     )
 
 
 def read_pictures(keys: list[Keys], source: Source, store: Store) -> Tensor:
-    """The numbers of all pictures, [I, picture_length]; zero for damaged ones."""
+    """Return the values of all pictures, [I, picture_length]; zero for damaged ones."""
     wanted = [scene.picture for scene in keys]
     return _read(wanted, 1, source.picture_length, PICTURE_TYPE, store)
 
 
 def _read(wanted: list[bytes], each: int, length: int, kind: np.dtype, store: Store) -> Tensor:
-    """`each` rows for every key."""
+    """Return `each` rows for every key."""
     places: dict[bytes, list[int]] = {}
     for place, key in enumerate(wanted):
         places.setdefault(key, []).append(place)

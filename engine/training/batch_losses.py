@@ -1,9 +1,9 @@
-"""The rows of the terms that are defined over the whole batch, from all of its parts.
+"""The rows of the terms that are defined over the whole batch, collected from all of its parts.
 
 The loss of such a term (`models.distill.BatchTerm`) is a function of the rows of all parts and
-ranks. Each part computes this loss from its own rows, with a graph, and all others as constants.
-Its gradient is then the derivative with respect to its own rows, and the gradients of all parts add
-up to the whole batch's.
+ranks. Each part computes this loss from its own rows, with a graph, and from all other rows as
+constants. The gradient is then the derivative with respect to its own rows, and the gradients of
+all parts add up to that of the whole batch.
 """
 
 import torch
@@ -16,7 +16,7 @@ from models.distiller import Rows
 class BatchRows:
     """The rows of each term in all parts of this rank and in all other ranks, without graphs.
 
-    Every rank must construct it at the same time.
+    All ranks must construct it at the same time.
 
     Args:
         parts: for each part of this rank the rows of each term, by its name.
@@ -34,13 +34,18 @@ class BatchRows:
         }
 
     def join(self, number: int, name: str, own: Rows) -> Rows:
-        """The rows of the whole batch; those of part `number` of this rank are `own`, first."""
+        """Return the rows of the whole batch.
+
+        Args:
+            number: of a part of this rank.
+            own: the rows of that part with a graph; they come first in the result.
+        """
         beside = [part[name] for i, part in enumerate(self.parts) if i != number]
         return tuple(map(torch.cat, zip(own, *beside, self.others[name])))
 
 
 def _of_others(rows: Tensor) -> Tensor:
-    """The rows of the other ranks."""
+    """Return the rows of the other ranks."""
     ranks = rows_of_ranks(rows)
     ranks[rank()] = rows[:0]
     return torch.cat(ranks)

@@ -1,6 +1,7 @@
-"""The division of a training batch between ranks, and into the parts that one rank trains in turn.
+"""The division of a training batch into shares of the ranks and into parts that a rank trains in
+turn.
 
-Only this module decides it. The loader reads what `Batching.own` selects, and the training step
+Only this module defines it. The loader reads what `Batching.own` selects, and the training step
 receives the result of `Batching.parts`.
 """
 
@@ -16,7 +17,7 @@ from utils.errors import UserError
 
 
 class Part(NamedTuple):
-    """Images and targets that go through the network together.
+    """Images and targets that the network processes together.
 
     If `live` is false, they replace an empty part, because all ranks must run the same number of
     parts. They then do not contribute to the losses, the gradient or the OIM table.
@@ -28,13 +29,14 @@ class Part(NamedTuple):
 
 
 def split_slice(count: int, number: int, parts: int) -> slice:
-    """Slice `number` of `parts` consecutive slices, of nearly equal length, of `count` items."""
+    """Return slice `number` of `parts` consecutive slices, of nearly equal length, of `count`
+    items."""
     return slice(count * number // parts, count * (number + 1) // parts)
 
 
 @dataclass(frozen=True)
 class Batching:
-    """The division of every batch of a run, as one of its ranks sees it."""
+    """The division of every batch of a run, from the point of view of one of its ranks."""
 
     size: int  # images of a batch, on all ranks together
     accumulate: int = 1  # parts of a rank's share
@@ -43,7 +45,7 @@ class Batching:
 
     @staticmethod
     def of(cfg: CfgNode) -> "Batching":
-        """Return the division that the config and the running ranks give.
+        """Return the division for a config and the running ranks.
 
         Raises:
             UserError: if INPUT.BATCH_SIZE_TRAIN leaves a part without an image.
@@ -57,17 +59,22 @@ class Batching:
         return Batching(size, accumulate, rank(), ranks())
 
     def steps(self, images: int) -> int:
-        """Return steps of an epoch of that many images."""
+        """Return the number of steps of an epoch with that many images."""
         return -(-images // self.size)
 
     def count(self, step: int, images: int) -> int:
-        """Return images in the batch of step `step` (from 0) of an epoch of `images` images; the
-        last batch may be smaller than the others."""
+        """Return the number of images in the batch of step `step` (from 0) of an epoch of `images`
+        images.
+
+        The last batch may be smaller than the others.
+        """
         return min(self.size, images - step * self.size)
 
     def own(self, batch: list[int]) -> list[int]:
-        """Return the images of a batch that this rank reads: its share, or the batch's first image
-        if a small batch leaves no share to this rank."""
+        """Return the images of a batch that this rank reads.
+
+        If a small batch leaves no share to this rank, they are the batch's first image.
+        """
         return batch[split_slice(len(batch), self.rank, self.ranks)] or batch[:1]
 
     def images_of_norm(self, sync: bool) -> int:
@@ -80,8 +87,11 @@ class Batching:
         return self.size // self.accumulate // ranks
 
     def norm_note(self, sync: bool) -> str:
-        """Return how the BatchNorms differ from those of an undivided batch, or ""; sync as in
-        `images_of_norm`."""
+        """Return how the BatchNorms differ from those of an undivided batch, or "".
+
+        Args:
+            sync: as in `images_of_norm`.
+        """
         if self.accumulate * (1 if sync else self.ranks) == 1:
             return ""
         return (
@@ -91,7 +101,8 @@ class Batching:
         )
 
     def norm_warning(self, sync: bool) -> str:
-        """Return a warning if a BatchNorm sees fewer than two images, otherwise ""."""
+        """Return a warning if the statistics of a BatchNorm are those of fewer than two images,
+        otherwise ""."""
         images = self.images_of_norm(sync)
         if images >= 2:
             return ""
@@ -106,7 +117,7 @@ class Batching:
         )
 
     def parts(self, images: list[Tensor], targets: list[Target], count: int) -> list[Part]:
-        """Divide what this rank has read of a batch.
+        """Divide the images of a batch that this rank has read.
 
         Args:
             images, targets: those of `own`.

@@ -66,8 +66,10 @@ def _writing(folder: Path) -> Iterator[None]:
 def curves_in(folder: Path, step: int, first: bool) -> Iterator[Curves]:
     """Open the curves of a run that continues at `step`.
 
-    Points from `step` on that a killed run has left in `folder` are removed. first: whether this
-    rank writes.
+    Points from `step` on, which a killed run has left in `folder`, are removed.
+
+    Args:
+        first: whether this rank writes.
     """
     before = threading.excepthook
     # An OSError of the writer's thread is raised again in this thread by the next call.
@@ -86,9 +88,9 @@ def curves_in(folder: Path, step: int, first: bool) -> Iterator[Curves]:
 
 
 def order_before(folder: Path, now: int) -> None:
-    """Rename the event files in `folder` if the next one would not be read after them.
+    """Rename the event files in `folder` if TensorBoard would not read the next one after them.
 
-    TensorBoard reads event files in the order of the times in their names, and points of a file
+    TensorBoard reads event files in the order of the times in their names, and the points of a file
     replace those of the files before it. If the clock was set back, or a run resumes within the
     second of its start, the times of the old files are lowered; their order is kept.
 

@@ -18,12 +18,12 @@ from utils.states import state_digest
 
 
 class EpochEvaluation:
-    """Evaluates the network after the epochs where that is due.
+    """Evaluates the network after the epochs in which an evaluation is due.
 
     Args:
-        checkpoints: of the run; its folder also holds the evaluations.
-        signals: those that end the run. An evaluation ends at once, since the checkpoint of the
-            epoch is saved.
+        checkpoints: of the run; its folder also contains the evaluations.
+        signals: those that end the run. An evaluation ends immediately, since the checkpoint of the
+            epoch is already saved.
     """
 
     def __init__(
@@ -40,9 +40,10 @@ class EpochEvaluation:
         self.history = History(checkpoints.folder)
 
     def run(self, epoch: int, checkpoint: Path, curves: Curves, done: int) -> None:
-        """Evaluate a finished epoch if that is due; keep the best one by mAP.
+        """Evaluate a finished epoch if that is due, and keep the checkpoint with the highest mAP.
 
-        An epoch that was evaluated before the run was killed only gets its points in the curves.
+        If the epoch was evaluated before the run was killed, only its points are added to the
+        curves.
 
         Args:
             epoch: number of finished epochs.
@@ -66,12 +67,13 @@ class EpochEvaluation:
         curves.picture("detections", picture, done)
 
     def due(self, epoch: int) -> bool:
-        """Return True if an epoch is evaluated: each SOLVER.EVAL_PERIOD-th, and the last."""
+        """Return True if an epoch is evaluated: every SOLVER.EVAL_PERIOD-th one, and the last
+        one."""
         solver = self.cfg.SOLVER
         return epoch % solver.EVAL_PERIOD == 0 or epoch == solver.MAX_EPOCHS
 
     def evaluate(self, epoch: int) -> dict:
-        """Evaluate the network on all ranks; return the results on rank 0."""
+        """Evaluate the network on all ranks. Return the results on rank 0."""
         same_buffers(self.net)
         digest = state_digest(self.net.state_dict())
         return evaluate(self.net, self.dataset, self.cfg, self.device, epoch, digest)
@@ -79,7 +81,7 @@ class EpochEvaluation:
     def record(
         self, epoch: int, checkpoint: Path, past: list[dict], metrics: dict[str, float]
     ) -> dict:
-        """Add an evaluation to the history. If its mAP is the highest, its checkpoint becomes
+        """Add an evaluation to the history. If its mAP is the highest, copy its checkpoint to
         best.pth."""
         if all(metrics["search/mAP"] > one["search/mAP"] for one in past):
             self.checkpoints.mark_best(checkpoint)

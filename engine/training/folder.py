@@ -31,8 +31,10 @@ class CheckpointFolder:
         self.keep = keep
 
     def newest_first(self) -> list[Path]:
-        """Return the paths of all checkpoints but best.pth, the most advanced first. A finished
-        epoch is more advanced than every step within it."""
+        """Return the paths of all checkpoints except best.pth, the most advanced first.
+
+        A finished epoch is more advanced than every step within it.
+        """
 
         def progress(path: Path) -> tuple[int, float]:
             epoch, step = re.fullmatch(r"epoch_(\d+)(?:_step_(\d+))?", path.stem).groups()
@@ -46,7 +48,7 @@ class CheckpointFolder:
         return sorted(found, key=progress, reverse=True)
 
     def files_of_earlier_run(self) -> list[str]:
-        """Return the names of the files that an earlier run has written here."""
+        """Return the names of the files that an earlier run has written into this folder."""
         named = [self.folder / BEST, self.folder / EVALUATIONS]
         found = [*self.newest_first(), *self.folder.glob("epoch_*.pth.damaged*")]
         return [path.name for path in [*found, *named] if path.exists()]
@@ -93,7 +95,7 @@ class CheckpointFolder:
             shutil.copyfileobj(source, target)
 
     def find(self, path: str | None, say: Callable[[str], None]) -> tuple[Path, dict] | None:
-        """Return the path and the content of the checkpoint to continue from, or None."""
+        """Return the path and the content of the checkpoint from which to continue, or None."""
         if not path:
             return self.load_newest(say)
         newest = self.newest_first()[:1]
@@ -138,7 +140,7 @@ class CheckpointFolder:
 
 
 def put_aside(path: Path) -> Path:
-    """Rename a file to NAME.damaged, or to NAME.damaged.N with the first free N; return the new
+    """Rename a file to NAME.damaged, or to NAME.damaged.N with the first free N. Return the new
     path."""
     names = itertools.chain([".damaged"], (f".damaged.{n}" for n in itertools.count(2)))
     aside = next(new for end in names if not (new := path.with_name(path.name + end)).exists())

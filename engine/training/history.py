@@ -8,8 +8,10 @@ from utils.files import write_text
 
 
 class History:
-    """evaluations.jsonl in the folder of a run. Every call reads the file, which is the only state
-    that a killed run leaves."""
+    """The file evaluations.jsonl in the folder of a run.
+
+    Every call reads the file, because after a kill it is the only state that remains.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -23,8 +25,10 @@ class History:
         self._write([*self.past(), new])
 
     def forget_after(self, epoch: int) -> None:
-        """Remove the evaluations after `epoch`: those epochs are trained again if the run continues
-        from an older checkpoint."""
+        """Remove the evaluations after `epoch`.
+
+        These epochs are trained again if the run continues from an older checkpoint.
+        """
         past = self.past()
         kept = [one for one in past if one["epoch"] <= epoch]
         if len(kept) < len(past):

@@ -1,8 +1,8 @@
-"""What a run is trained on: digests of its data and of the files that its config names.
+"""Digests of a run's data and of the files that its config names.
 
-A path alone does not tell whether another teacher or other pictures have taken its place. The
-digests are in the checkpoints, which --resume compares, and in OUTPUT_DIR/inputs.json, which
-tools.compare compares.
+A path alone does not show that another teacher or other pictures have replaced the file. The
+digests are in the checkpoints, where --resume compares them, and in OUTPUT_DIR/inputs.json, where
+tools.compare compares them.
 """
 
 import json
@@ -71,7 +71,7 @@ def read_inputs(folder: Path) -> dict[str, Any]:
 
 
 def changed_inputs(was: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
-    """Return "X were Y, are Z" for each fact that is known on both sides and differs."""
+    """Return "X were Y, are Z" for each fact that both sides contain and that differs."""
     return {
         key: f"{key} were {was[key]}, are {value}"
         for key, value in now.items()

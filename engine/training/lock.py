@@ -1,4 +1,4 @@
-"""The lock of an OUTPUT_DIR, which admits one run at a time."""
+"""The lock of an OUTPUT_DIR, which allows one run at a time."""
 
 import re
 from collections.abc import Iterator
@@ -24,12 +24,12 @@ INCOMPLETE = re.compile(
 
 @contextmanager
 def sole_run(folder: Path) -> Iterator[None]:
-    """Create `folder` and lock it for the run within the context.
+    """Create `folder`, and lock it for the run within the context.
 
-    Rank 0 holds the lock, which ends with its process.
+    Rank 0 holds the lock, which is released when its process ends.
 
     Raises:
-        UserError: if another process holds the lock; the message names it.
+        UserError: if another process, which the message names, holds the lock.
     """
     with ExitStack() as stack:
         from_first(lambda: _enter(folder, stack))

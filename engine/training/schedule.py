@@ -32,7 +32,10 @@ def learning_rate(
     """Return the learning rate of a step.
 
     It rises linearly from base_lr × warmup_factor to base_lr in the first epoch, and is multiplied
-    by gamma at each milestone epoch. step: from 0, over the whole run.
+    by gamma at each milestone epoch.
+
+    Args:
+        step: counted from 0 over the whole run.
     """
     epoch = step // steps_per_epoch
     rate = base_lr * gamma ** sum(epoch >= milestone for milestone in milestones)

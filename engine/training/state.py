@@ -27,7 +27,10 @@ def collect(net: SearchNet, terms: nn.Module, train_step: TrainStep) -> dict:
 def restore(
     saved: dict, net: SearchNet, terms: nn.Module, train_step: TrainStep, where: str
 ) -> None:
-    """Restore what `collect` has returned; where: the path of the checkpoint, for messages.
+    """Restore the result of `collect`.
+
+    Args:
+        where: the path of the checkpoint, for messages.
 
     Raises:
         UserError: if the state does not fit the run.

@@ -7,12 +7,12 @@ from engine.distributed import total
 
 
 class TermLimit:
-    """Collects the gradients of own losses and of terms apart, and adds them with a limit.
+    """Collects the gradients of own losses and of terms separately, and adds them with a limit.
 
     Let o be the gradient of the student's own losses on its weights, and t that of all distillation
-    terms. The limit scales t by at most 1, such that |t| / (|o| + |t|) is at most `share`. Weights
-    of the terms themselves have only gradients of terms, which are not scaled. All norms are of the
-    whole batch: over all parts and ranks.
+    terms. The limit scales t by a factor of at most 1, such that |t| / (|o| + |t|) is at most
+    `share`. Weights of the terms themselves have only gradients of terms, which are not scaled. All
+    norms are of the whole batch, over all parts and ranks.
 
     Args:
         weights: the trained weights of the student.
@@ -26,12 +26,12 @@ class TermLimit:
         self.terms: list[Tensor] = []
 
     def reset(self) -> None:
-        """Start with the gradients of a new batch."""
+        """Reset the gradients for a new batch."""
         self.own = [torch.zeros_like(p) for p in self.weights]
         self.terms = [torch.zeros_like(p) for p in [*self.weights, *self.others]]
 
     def add(self, own: Tensor, terms: Tensor) -> None:
-        """Add the gradients of one part's loss of each kind; frees the graph."""
+        """Add the gradients of one part's own losses and terms. The graph is freed."""
         if own.requires_grad:
             _add_gradients(self.own, own, self.weights, retain_graph=True)
         if terms.requires_grad:

@@ -80,8 +80,10 @@ class Trainer:
     # --- state ---
 
     def save(self) -> None:
-        """Write a checkpoint. Every rank must call this, since each has its own random generators;
-        rank 0 writes the file."""
+        """Write a checkpoint on rank 0.
+
+        Every rank must call this, since each has its own random generators.
+        """
         state = collect(self.net, self.terms, self.train_step) | {
             "epoch": self.epoch,
             "step": self.step,
@@ -108,7 +110,10 @@ class Trainer:
 
     def resume(self, path: str | None) -> None:
         """Restore the state of the run from `path`, or from the newest undamaged checkpoint in
-        OUTPUT_DIR. Without a checkpoint the run starts from the beginning."""
+        OUTPUT_DIR.
+
+        Without a checkpoint the run starts from the beginning.
+        """
         found = from_first(lambda: self.checkpoints.find(path, tqdm.write))
         if found is None:
             print(f"no checkpoint in {self.folder}; starting from the beginning")
@@ -161,20 +166,20 @@ class Trainer:
         write_inputs(self.inputs, self.folder)
 
     def kept(self) -> str:
-        """Return which checkpoint a stopped run leaves, for its message."""
+        """Return which checkpoint a stopped run leaves, for the message."""
         if self.checkpoint is None:
             return "stopped before the first step"
         return f"saved {self.checkpoint}"
 
     def stop(self) -> int:
-        """Return the number of a signal that any rank has received, or 0. All ranks get the same
-        result."""
+        """Return the number of a signal that any rank has received, or 0. The result is the same on
+        all ranks."""
         number = max(from_all(self.signals.number)) if ranks() > 1 else self.signals.number
         self.signals.answered = bool(number)
         return number
 
     def start_epoch(self) -> Loader:
-        """Set the train mode and the loss weights of this epoch; return the loader of its remaining
+        """Set the train mode and the loss weights of this epoch. Return the loader of its remaining
         batches."""
         self.model.train()
         self.train_step.weights = loss_weights(self.cfg, self.epoch)
@@ -223,7 +228,7 @@ class Trainer:
             self.epoch, self.step = self.epoch + 1, 0
 
     def next_batch(self, batches: Iterator[Batch]) -> Batch | None:
-        """Return the next batch, or None if a signal has come."""
+        """Return the next batch, or None if a signal was received."""
         try:
             with self.signals.released():
                 return next(batches)
@@ -231,10 +236,13 @@ class Trainer:
             return None
 
     def run_step(self, images: list, targets: list) -> dict[str, float]:
-        """Train on one batch, of which this rank has read `images`; return its losses.
+        """Train on one batch, and return its losses.
+
+        Args:
+            images: those that this rank has read.
 
         Raises:
-            UserError: if the memory does not suffice.
+            UserError: if there is not enough memory.
         """
         solver = self.cfg.SOLVER
         rate = learning_rate(
@@ -260,8 +268,10 @@ class Trainer:
             ) from None
 
     def points(self, losses: dict[str, float], seconds: float) -> dict[str, float]:
-        """Return the points of the step just done in the curves: losses (unweighted), their total,
-        the learning rate and the speed."""
+        """Return the points of the finished step in the curves.
+
+        They are the unweighted losses, their total, the learning rate and the speed.
+        """
         images = self.batching.count(self.step, self.epoch_scenes)
         return {f"loss/{name}": loss for name, loss in losses.items()} | {
             "train/learning_rate": self.train_step.optimizer.param_groups[0]["lr"],
@@ -270,12 +280,12 @@ class Trainer:
         }
 
     def evaluate(self, curves: Curves) -> None:
-        """Evaluate the finished epoch if that is due and not done."""
+        """Evaluate the finished epoch if an evaluation is due and was not done yet."""
         self.evaluation.run(self.epoch, self.checkpoint, curves, self.done)
 
 
 def report_left_out(scenes: SceneDataset) -> None:
-    """Print what was left out of the images that all ranks have read so far."""
+    """Print what was left out of the images that the ranks have read so far."""
     damaged, outside = {}, {}
     for images, boxes in from_all((scenes.damaged, scenes.outside)):
         damaged |= images

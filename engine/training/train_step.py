@@ -24,11 +24,11 @@ from utils.errors import UserError
 
 
 def loss_weights(cfg: CfgNode, epoch: int = 0) -> dict[str, float]:
-    """The weight of every loss, by the name under which the model returns it.
+    """Return the weight of every loss, by the name under which the model returns it.
 
     Args:
-        epoch: finished epochs; from DISTILLER.STOP_EPOCH on the weights of the terms are 0, and
-            those of DISTILLER.DECAY fall.
+        epoch: number of finished epochs. From DISTILLER.STOP_EPOCH on, the weights of the terms are
+            0; with DISTILLER.DECAY they decrease before that.
     """
     own = {name.lower(): weight for name, weight in cfg.SOLVER.LOSS_WEIGHTS.items()}
     stopped = 0 < cfg.DISTILLER.STOP_EPOCH <= epoch
@@ -58,7 +58,8 @@ def check_finite(losses: dict[str, Tensor], where: str) -> None:
 
 
 def make_optimizer(cfg: CfgNode, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """SGD as published, or AdamW; fused: one pass over each weight for the whole update."""
+    """Return SGD, as published, or AdamW. Both are fused: one pass over each weight for the whole
+    update."""
     name, rate, decay = cfg.SOLVER.OPTIMIZER, cfg.SOLVER.BASE_LR, cfg.SOLVER.WEIGHT_DECAY
     if name == "sgd":
         return torch.optim.SGD(
@@ -71,18 +72,19 @@ def make_optimizer(cfg: CfgNode, parameters: list[nn.Parameter]) -> torch.optim.
 
 
 class TrainStep:
-    """A model, its optimizer, and the step that moves both and the OIM table.
+    """A model, its optimizer, and the step that updates the model and the OIM table.
 
-    `model` returns losses (the network itself, or a Distiller around it); `net` is the network in
-    it that is trained. However the batch is divided (ranks, SOLVER.ACCUMULATE), each part's loss
-    counts by its share of the images, regions or labelled people that the loss is a mean over, or
-    is computed from the rows of all parts: the parts' gradients add up to the whole batch's.
-    Only BatchNorm differs: its statistics are of one part (with SOLVER.SYNC_BN, of all ranks).
+    `model` returns losses: it is the network itself, or a Distiller around it. `net` is the network
+    in it, which is trained. However the batch is divided (ranks, SOLVER.ACCUMULATE), the gradients
+    of the parts add up to that of the whole batch: the loss of a part counts by its share of the
+    images, regions or labelled people over which the loss is a mean, or is computed from the rows
+    of all parts. Only BatchNorm differs: its statistics are those of one part (with SOLVER.SYNC_BN,
+    of all ranks).
 
-    Terms of weight 0 are not computed, and the teacher runs only for others. The network's own
-    losses of weight 0 have no part in the total, even if they are not finite. Weights that no other
-    loss depends on have gradients of zero, so that the optimizer has the same state for all
-    weights.
+    Terms of weight 0 are not computed, and without other terms the teacher does not run. The
+    network's own losses of weight 0 are not part of the total, even if they are not finite. Weights
+    on which no other loss depends get gradients of zero, so that the optimizer has the same state
+    for all weights.
     """
 
     def __init__(self, cfg: CfgNode, model: nn.Module, net: SearchNet, device: torch.device):
@@ -108,11 +110,15 @@ class TrainStep:
                 self.parallel = DistributedDataParallel(model, broadcast_buffers=False)
 
     def step(self, parts: list[Part], rate: float, where: str) -> dict[str, float]:
-        """Forward, backward, clip, update of weights and of the OIM table; the whole batch's
-        losses.
+        """Train on a batch, and return the losses of the whole batch.
 
-        parts: this rank's share of the batch, see `engine.training.batching`. where: the step, in
-        words.
+        The step consists of forward and backward passes, clipping, and the update of weights and
+        OIM table.
+
+        Args:
+            parts: this rank's share of the batch, see `engine.training.batching`.
+            rate: the learning rate.
+            where: the step, for messages.
         """
         parts = [self._on_device(part) for part in parts]
         size = self._size_of_batch(parts) if len(parts) * ranks() > 1 else None
@@ -142,12 +148,15 @@ class TrainStep:
         return dict(zip(shares, total(sums).tolist()))
 
     def active_terms(self) -> list[str]:
-        """The terms that are computed: those whose weight is not 0."""
+        """Return the terms that are computed: those whose weight is not 0."""
         return [name for name in self.terms if self.weights[name]]
 
     def gradient_norms(self, images: list[Tensor], targets: list) -> dict[str, float]:
-        """Norm of the gradient of each weighted loss on the network's weights, and of their
-        "total", on one batch that goes through whole; nothing is learnt from it."""
+        """Return the norm of the gradient of each weighted loss on the network's weights, and of
+        their "total".
+
+        They are those of one undivided batch. No weight is changed.
+        """
         weights = [p for p in self.net.parameters() if p.requires_grad]
         part = self._on_device(Part(images, targets))
         with FrozenNormStatistics(self.net):
@@ -164,12 +173,13 @@ class TrainStep:
         return norms
 
     def _weighted(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The losses whose weight is not 0, times their weights."""
+        """Return the losses whose weight is not 0, multiplied by their weights."""
         weights = self.weights
         return {name: weights[name] * loss for name, loss in losses.items() if weights[name]}
 
     def _make_limit(self, share: float) -> TermLimit | None:
-        """The limit of DISTILLER.GRADIENT_SHARE; None for no limit and for a network alone."""
+        """Return the limit of DISTILLER.GRADIENT_SHARE; None without a limit, and for a network
+        alone."""
         if not share or self.model is self.net:
             return None
         own = [p for p in self.net.parameters() if p.requires_grad]
@@ -177,7 +187,11 @@ class TrainStep:
         return TermLimit(own, [p for p in self.parameters if id(p) not in known], share)
 
     def _backward(self, weighted: dict[str, Tensor]) -> None:
-        """The gradient of one part. weighted: its losses."""
+        """Compute the gradient of one part.
+
+        Args:
+            weighted: its losses.
+        """
         if self.limit is None:
             # DistributedDataParallel computes the mean over ranks; the parts need the sum
             self.scaler.scale(sum(weighted.values()) * ranks() + self._no_loss()).backward()
@@ -188,7 +202,8 @@ class TrainStep:
         self.limit.add(*map(self.scaler.scale, kinds))
 
     def _no_loss(self) -> Tensor:
-        """Zero, with gradients of zero for all weights that losses of weight 0 may depend on."""
+        """Return zero, with gradients of zero for all weights on which only losses of weight 0 may
+        depend."""
         idle = [term for name, term in self.terms.items() if name not in self.active_terms()]
         if not all(self.weights[name.lower()] for name in self.solver.LOSS_WEIGHTS):
             idle.append(self.net)
@@ -210,13 +225,14 @@ class TrainStep:
         terms: Collection[str],
         join: Callable[[str, Rows], Rows] = only_own,
     ) -> TrainingOutput:
-        """A pass of `model`, as in Distiller.forward; a network alone has no terms."""
+        """Run `model` as in Distiller.forward. A network alone has no terms."""
         options = (terms, join) if len(self.terms) else ()
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
             return model(part.images, part.targets, size, *options)
 
     def _size_of_batch(self, parts: list[Part]) -> tuple[int, int]:
-        """The largest height and width of the resized images of the whole batch, on all ranks."""
+        """Return the largest height and width of the resized images of the whole batch, on all
+        ranks."""
         sizes = [self.net.resized_size(image) for part in parts for image in part.images]
         return tuple(gather_rows(torch.tensor(sizes, device=self.device)).amax(dim=0).tolist())
 
@@ -224,8 +240,12 @@ class TrainStep:
     def _run_ahead(
         self, parts: list[Part], size: tuple[int, int]
     ) -> tuple[dict[str, Tensor], BatchRows]:
-        """What the whole batch's losses are means over, and the rows of its terms, before any part
-        of it is trained: all parts run ahead with the same random numbers, without gradients."""
+        """Compute the counts over which the whole batch's losses are means, and the rows of its
+        terms.
+
+        This happens before any part is trained: all parts run in advance, with the same random
+        numbers and without gradients.
+        """
         names = [n for n in self.active_terms() if self.terms[n].mean_over == BATCH]
         sums, rows = {}, [{} for _ in parts]
         devices = [self.device] if self.device.type == "cuda" else []
@@ -237,7 +257,8 @@ class TrainStep:
         return {name: total(count) for name, count in sums.items()}, BatchRows(rows)
 
     def _update(self, people: Tensor, labels: Tensor, rate: float) -> None:
-        """The gradient's step, then OIM's: every rank writes all ranks' people in one order."""
+        """Update the weights, then the OIM table. Every rank writes all ranks' people in the same
+        order."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.scaler.unscale_(self.optimizer)
@@ -253,10 +274,10 @@ class TrainStep:
 
 
 def _shares(out: TrainingOutput, whole: dict[str, Tensor], live: bool) -> dict[str, Tensor]:
-    """The share of a part in each loss of the whole batch, of which `whole` has the counts.
+    """Return the share of a part in each loss of the whole batch, whose counts are `whole`.
 
-    A BATCH loss is the whole batch's already. Its value is divided by the images of the parts; its
-    gradient is that of the part's own rows, and counts in full.
+    A BATCH loss already is the loss of the whole batch. Its value is divided among the parts by
+    their numbers of images; its gradient is that of the part's own rows, and counts in full.
     """
     share = {name: count * live / whole[name].clamp(min=1) for name, count in out.counts.items()}
     return {
@@ -268,17 +289,21 @@ def _shares(out: TrainingOutput, whole: dict[str, Tensor], live: bool) -> dict[s
 
 
 def _live(rows: Rows, live: bool) -> Rows:
-    """The rows of a part: none of a part that only fills a place."""
+    """Return the rows of a part; none for a part that only replaces an empty one."""
     return rows if live else tuple(some[:0] for some in rows)
 
 
 def _join(known: BatchRows | None, number: int, live: bool, name: str, own: Rows) -> Rows:
-    """The rows of the whole batch; known: None if the batch is one part on every rank."""
+    """Return the rows of the whole batch.
+
+    Args:
+        known: None if the batch is one part on a single rank.
+    """
     own = _live(own, live)
     return (known or BatchRows([{name: own}])).join(number, name, own)
 
 
 def _record(found: dict[str, Rows], live: bool, name: str, own: Rows) -> Rows:
-    """Write the rows of a part into `found`, and return them."""
+    """Store the rows of a part in `found`, and return them."""
     found[name] = _live(own, live)
     return own
