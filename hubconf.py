@@ -1,8 +1,8 @@
 """The entry point of torch.hub: torch.hub.load(PATH, "person_search", source="local", cfg=, ckpt=).
 
-The packages of this repository have names that others use too (`datasets`, `models`, `utils`).
-They are therefore imported below a private package, whatever `sys.modules` holds under these
-names, and `sys.modules` keeps its modules of these names as they were.
+The packages of this repository have common names (`datasets`, `models`, `utils`). They are
+therefore imported below a private package, whatever `sys.modules` contains under these names, and
+the entries of `sys.modules` with these names are left unchanged.
 """
 
 import builtins
@@ -84,8 +84,11 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(SourceFileLoader):
-    """Runs a module with an `__import__` of its own: Python takes a module's built-in functions
-    from `__builtins__` among its globals, for imports within functions too."""
+    """Runs a module with an `__import__` of its own.
+
+    Python takes a module's built-in functions from `__builtins__` among its globals, also for
+    imports within functions.
+    """
 
     def exec_module(self, module: ModuleType) -> None:
         vars(module)["__builtins__"] = vars(builtins) | {"__import__": _import_below}

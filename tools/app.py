@@ -2,8 +2,8 @@
 
     python -m tools.app --cfg F --ckpt F --index INDEX [--port 7860]
 
-Only this machine can reach the page, unless --host is given. It shows the pictures of matches, and
-what was dropped, as long as the program runs; it serves no other file and connects to nothing.
+Only this machine can reach the page, unless --host is given. The page shows the pictures of matches
+and dropped pictures while the program runs; it serves no other file and connects to nothing.
 """
 
 import argparse
@@ -86,13 +86,13 @@ class QueryPicture:
     query_embeddings: Tensor | None = None
 
     def drawn(self) -> Image.Image:
-        """Draw the people with numbers from 1 on."""
+        """Draw the people with numbers, counted from 1."""
         names = [str(number) for number in range(1, len(self.boxes) + 1)]
         styles = [QUERY if i == self.person else PLAIN for i in range(len(self.boxes))]
         return draw_boxes(self.small, self.boxes / self.scale, names, styles, QUERY_SIDE)
 
     def person_at(self, x: float, y: float) -> int | None:
-        """Return the position of the smallest box at a place of the drawn picture."""
+        """Return the position of the smallest box that contains a point of the drawn picture."""
         x1, y1, x2, y2 = (self.boxes / self.scale).unbind(1)
         inside = (x1 <= x) & (x <= x2) & (y1 <= y) & (y <= y2)
         sizes = ((x2 - x1) * (y2 - y1)).masked_fill(~inside, torch.inf)
@@ -100,12 +100,12 @@ class QueryPicture:
 
 
 class AppController:
-    """Answers of the page, each (state, drawn picture, message, matches, pictures of matches).
+    """Responses of the page, each (state, drawn picture, message, matches, pictures of matches).
 
     Args:
-        open_: opens the index; it is opened again when its files have been replaced.
+        open_: opens the index, which is opened again when its files have been replaced.
         top: number of matches.
-        folder: of the index, which has the pictures of cameras.
+        folder: of the index, which contains the pictures of cameras.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class AppController:
         self.folder = folder
 
     def detect(self, path: str | None) -> tuple:
-        """Answer a dropped picture: detect the people in it."""
+        """Respond to a dropped picture: detect the people in it."""
         if path is None:
             return None, None, "", [], []
         try:
@@ -151,7 +151,7 @@ class AppController:
         place: tuple[float, float],
         filters: Sequence[str] = (),
     ) -> tuple:
-        """Answer a click on the drawn picture: search for the person there."""
+        """Respond to a click on the drawn picture: search for the person there."""
         if query is None:
             return self.detect(None)
         person = query.person_at(*place)
@@ -171,7 +171,7 @@ class AppController:
         )
 
     def current(self) -> GalleryIndex:
-        """Return the index, opened again if its files have been replaced."""
+        """Return the index, which is opened again if its files have been replaced."""
         if not self.index.people.is_current():
             self.index = self.open()
         return self.index
@@ -179,7 +179,7 @@ class AppController:
     def search(
         self, query: QueryPicture | None, min_similarity: float, filters: Sequence[str] = ()
     ) -> tuple:
-        """Answer a change of the threshold, or a click: search for the chosen person.
+        """Respond to a changed threshold or a click: search for the chosen person.
 
         Args:
             filters: cameras, separated by commas, and the times after and before.
@@ -225,7 +225,7 @@ def message(text: str, kind: str = "good") -> str:
 
 
 def where(match: Match) -> str:
-    """Return the name of the match's file and, in a video, first and last second."""
+    """Return the name of the match's file and, for a video, the first and last second."""
     name = printable(name_of(match.person.path))
     if match.span is None:
         return name
@@ -242,7 +242,11 @@ def advice(thresholds: dict[str, float] | None) -> str:
 
 
 def page(controller: AppController, hint: str) -> Any:
-    """Build the page, Gradio's Blocks; hint: text at the threshold."""
+    """Build the page, Gradio's Blocks.
+
+    Args:
+        hint: text beside the threshold.
+    """
     gr = optional("gradio", "tools.app", REQUIREMENTS)
     with gr.Blocks(
         title="Person search", analytics_enabled=False, fill_width=True, delete_cache=(600, KEPT)

@@ -1,4 +1,5 @@
-"""Time detection and search scoring at the size of the real datasets, and compare plain loops.
+"""Measure the time of detection and search scoring at the size of the real datasets, and of plain
+loops.
 
     python -m tools.bench_eval [--seed 1] [--threads 2] [--loop-queries 10] [--scale 1]
 
@@ -44,8 +45,11 @@ class Case:
 
 
 def draw(name: str, images: int, queries: int, matches: int, k1: int, k2: int, seed: int) -> Case:
-    """Return a random case. matches: average number of gallery images with the person of a
-    query."""
+    """Return a random case.
+
+    Args:
+        matches: average number of gallery images that show the person of a query.
+    """
     rng = np.random.default_rng(seed)
     counts = rng.poisson(DETECTIONS, images)
     corner = rng.uniform(0, 1200, (counts.sum(), 2))
@@ -88,8 +92,10 @@ def draw(name: str, images: int, queries: int, matches: int, k1: int, k2: int, s
 
 
 def protocol_of(case: Case, size: int, seed: int) -> Protocol:
-    """Return protocol over the whole gallery (size -1), or over the images of the person of each
-    query and random others, `size` images together."""
+    """Return a protocol over the whole gallery (size -1) or over `size` images for each query.
+
+    The latter are the images that show the person of the query, and random others.
+    """
     rng, images = np.random.default_rng(seed), len(case.dets)
     listed = np.full((len(case.matches), images), size < 0, dtype=np.uint8)
     for row, own in enumerate(case.matches):
@@ -124,14 +130,14 @@ def some_queries(case: Case, protocol: Protocol, count: int) -> Protocol:
 
 
 def seconds(function, *args) -> tuple[float, object]:
-    """Return wall-clock seconds of a call, and what it returns."""
+    """Return the wall-clock seconds of a call, and its result."""
     start = time.perf_counter()
     result = function(*args)
     return time.perf_counter() - start, result
 
 
 def detection_row(case: Case) -> list:
-    """Return table row for the detection scores."""
+    """Return the table row for the detection scores."""
     took, _ = seconds(metrics.detection, case.truth, case.dets, 0.5)
     some = len(case.dets) // 10
     loop, want = seconds(reference.detection_scores, case.truth[:some], case.dets[:some], 0.5)
@@ -147,7 +153,7 @@ def detection_row(case: Case) -> list:
 
 
 def search_row(case: Case, protocol: Protocol, cbgm: CBGM | None, count: int) -> list:
-    """Return table row for the search scores. The loop runs on `count` queries."""
+    """Return the table row for the search scores. The loop runs on `count` queries."""
     data = case.dets, case.feats, case.query_feats
     took, got = seconds(metrics.search, *data, protocol, 0.5, cbgm)
     some = some_queries(case, protocol, count)
@@ -166,7 +172,7 @@ def search_row(case: Case, protocol: Protocol, cbgm: CBGM | None, count: int) ->
 
 
 def together_row(case: Case, protocols: list[Protocol], cbgm: CBGM | None) -> list:
-    """Return table row for the search scores of several galleries in one call."""
+    """Return the table row for the search scores of several galleries in one call."""
     took, _ = seconds(
         metrics.search_many, case.dets, case.feats, case.query_feats, protocols, 0.5, cbgm
     )
@@ -175,7 +181,8 @@ def together_row(case: Case, protocols: list[Protocol], cbgm: CBGM | None) -> li
 
 
 def growth_row(images: int, queries: int, seed: int) -> list:
-    """Return table row: search time for a number of images and queries, without and with CBGM."""
+    """Return the table row with the search time for a number of images and queries, without and
+    with CBGM."""
     case = draw("PRW", images, queries, 40, 30, 4, seed)
     protocol = protocol_of(case, -1, seed)
     plain, context = (
@@ -233,7 +240,7 @@ GROWTH_COLUMNS = [
 
 
 def prw_rows(images: int, queries: int, args: argparse.Namespace) -> list[list]:
-    """Return table rows for a case as large as PRW."""
+    """Return the table rows for a case as large as PRW."""
     case = draw("PRW", images, queries, 40, 30, 4, args.seed)
     protocol = protocol_of(case, -1, args.seed)
     searches = [search_row(case, protocol, cbgm, args.loop_queries) for cbgm in (None, case.cbgm)]
@@ -241,7 +248,7 @@ def prw_rows(images: int, queries: int, args: argparse.Namespace) -> list[list]:
 
 
 def cuhk_rows(images: int, queries: int, args: argparse.Namespace) -> list[list]:
-    """Return table rows for a case as large as CUHK-SYSU, with all its gallery sizes."""
+    """Return the table rows for a case as large as CUHK-SYSU, with all its gallery sizes."""
     case = draw("CUHK-SYSU", images, queries, 2, 10, 3, args.seed)
     sizes = [size for size in (*SIZES, -1) if size <= len(case.dets)]
     protocols = [protocol_of(case, size, args.seed) for size in sizes]

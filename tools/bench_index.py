@@ -41,7 +41,8 @@ QUERIES, TOP = 100, 10
 
 
 class Crowd:
-    """Random people, computed from the seed at each access; Vectors accepts it as People."""
+    """Random people, computed from the seed at each access. Vectors accepts it in place of
+    People."""
 
     def __init__(self, count: int, width: int, seed: int):
         self.size, self.width, self.seed = count, width, seed
@@ -51,7 +52,7 @@ class Crowd:
         return self.size
 
     def part(self, start: int) -> Detections:
-        """Return the people from position `start` on, PART or the remaining ones."""
+        """Return the people from position `start` on: PART people, or the remaining ones."""
         rng = np.random.default_rng([self.seed, start])
         count = min(PART, self.size - start)
         identities = self._draw(rng, -(-count // VIEWS))
@@ -63,7 +64,7 @@ class Crowd:
     def embeddings(
         self, after: int = 0, one_in: int = 1
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield ids from 1 on, and embeddings, as People.embeddings does."""
+        """Yield ids, counted from 1, and embeddings, as People.embeddings does."""
         for start in range(after, self.size, PART):
             rows = self.part(start).weighted_embeddings.numpy()
             ids = np.arange(start + 1, start + len(rows) + 1)
@@ -71,7 +72,7 @@ class Crowd:
             yield ids[keep], rows[keep]
 
     def queries(self, count: int) -> np.ndarray:
-        """Return [count, D]: further views of identities from all parts."""
+        """Return further views of identities from all parts, [count, D]."""
         starts = range(0, self.size, PART)
         rng, found = np.random.default_rng(self.seed), []
         for start in (starts[i * len(starts) // count] for i in range(count)):
@@ -89,7 +90,7 @@ def _unit(rows: np.ndarray) -> torch.Tensor:
 
 
 def write(crowd: Crowd, people: People | MilvusWriter) -> None:
-    """Write the crowd as pictures with PICTURE people each, PART people in a transaction."""
+    """Write the crowd as pictures with PICTURE people each, in transactions of PART people."""
     for start in range(0, crowd.size, PART):
         part = crowd.part(start)
         samples = (Sample(None, part[i : i + PICTURE]) for i in range(0, len(part.scores), PICTURE))
@@ -97,7 +98,7 @@ def write(crowd: Crowd, people: People | MilvusWriter) -> None:
 
 
 def exact(crowd: Crowd, queries: np.ndarray) -> np.ndarray:
-    """Return [q, TOP]: ids of the most similar people, best first."""
+    """Return the ids of the most similar people, best first: [q, TOP]."""
     best = np.full((len(queries), TOP), -np.inf)
     who = np.zeros((len(queries), TOP), np.int64)
     for ids, rows in crowd.embeddings():
@@ -109,7 +110,7 @@ def exact(crowd: Crowd, queries: np.ndarray) -> np.ndarray:
 
 
 def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Return the CPU seconds of `work`, and its result."""
+    """Return the CPU seconds of a call of `work`, and its result."""
     start = time.process_time()
     result = work()
     return time.process_time() - start, result
@@ -124,7 +125,7 @@ def recall(found: list[list[int]], truth: np.ndarray) -> float:
 def measure(
     kind: str, crowd: Crowd, people: LocalPeople | None, truth: np.ndarray, folder: Path
 ) -> list:
-    """Measure one kind; return a row of the table."""
+    """Measure one kind, and return a row of the table."""
     queries = crowd.queries(QUERIES)
     source = cast(People, people or crowd)
     build, vectors = seconds(lambda: Vectors.empty(kind, crowd.width).made_from(source))
@@ -143,7 +144,11 @@ def measure(
 def searched(
     index: GalleryIndex, queries: np.ndarray, truth: np.ndarray, number: Callable[[Person], int]
 ) -> list[float]:
-    """Return milliseconds for each search, and the recall; number: of a person, as in `truth`."""
+    """Return milliseconds for each search, and the recall.
+
+    Args:
+        number: a function from a match's person to their number, as in `truth`.
+    """
     query_embeddings = torch.from_numpy(queries)
     index.search(query_embeddings[:1], TOP)  # the first search looks for people not in FAISS
     took, matches = seconds(lambda: [index.search(query[None], TOP) for query in query_embeddings])
@@ -152,7 +157,8 @@ def searched(
 
 
 def measure_milvus(kind: str, crowd: Crowd, truth: np.ndarray, folder: Path, count: int) -> list:
-    """Measure one kind of Milvus Lite with the first `count` queries; return a row of the table."""
+    """Measure one kind of Milvus Lite with the first `count` queries, and return a row of the
+    table."""
     file = folder / f"{kind}.db"
     origin = Origin("crowd", "", np.zeros(crowd.width, np.float32))
 

@@ -3,7 +3,7 @@
     python -m tools.bench_loader --size 1920 1080 --steps 10 --batch 5
 
 The images are generated JPEGs, or the JPEGs of --images FOLDER. They are read as in training, and
-for comparison with Pillow's decoder in place of torchvision's.
+for comparison with Pillow's decoder instead of torchvision's.
 """
 
 import math
@@ -27,7 +27,8 @@ from utils.errors import UserError, run_main
 
 
 def write_scenes(folder: Path, size: tuple[int, int], count: int = 8) -> None:
-    """Write JPEGs of `size` (width, height) with the detail of photographs: smooth, some noise."""
+    """Write JPEGs of `size` (width, height) with as much detail as photographs: smooth, with some
+    noise."""
     random = np.random.default_rng(0)
     for i in range(count):
         coarse = random.integers(0, 256, (size[1] // 32 + 2, size[0] // 32 + 2, 3), np.uint8)
@@ -38,8 +39,11 @@ def write_scenes(folder: Path, size: tuple[int, int], count: int = 8) -> None:
 
 
 def rate(read: Callable[[int], object], count: int, seconds: float = 3) -> float:
-    """Return images per second of this process's CPU time; `read` is called with 0..count-1 in
-    turn."""
+    """Return images per second of this process's CPU time.
+
+    Args:
+        read: called with 0..count-1 repeatedly.
+    """
     done, start = 0, time.process_time()
     while time.process_time() - start < seconds:
         read(done % count)

@@ -58,7 +58,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def seconds(net: Network, image: Tensor) -> float:
-    """Return seconds of one detection pass, until its result is on the CPU."""
+    """Return the seconds of one detection pass, until its result is on the CPU."""
     start = time.perf_counter()
     for people in net.detect([image]):
         people.scores.cpu()
@@ -66,7 +66,7 @@ def seconds(net: Network, image: Tensor) -> float:
 
 
 def measure(nets: dict[str, Network], images: list[Tensor], repeats: int) -> dict[str, float]:
-    """Return median seconds per image of each network, after a round that is not timed."""
+    """Return the median seconds per image of each network. The first round is not timed."""
     times: dict[str, list[float]] = {name: [] for name in nets}
     for _, image in itertools.product(range(repeats + 1), images):
         for name, net in nets.items():

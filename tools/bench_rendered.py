@@ -1,9 +1,9 @@
-"""Measure how many rendered frames one CPU core gives in a second.
+"""Measure how many frames one CPU core renders in a second.
 
     python -m tools.bench_rendered --frames 12 --people 8
 
-Every frame is of another place. The time of a frame includes its people, scene, labels and JPEG;
-the time to load the body model is reported separately. It needs requirements-render.txt.
+Every frame shows another place. The time of a frame includes its people, scene, labels and JPEG.
+The time to load the body model is reported separately. The program needs requirements-render.txt.
 """
 
 import io

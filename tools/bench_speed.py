@@ -92,7 +92,7 @@ def _conv(before: int, after: int, side: int, stride: int = 1) -> nn.Sequential:
 
 
 def osnet_x025() -> nn.Module:
-    """OSNet with a quarter of the channels: crops [n, 3, 256, 128] -> [n, 512]."""
+    """Return OSNet with a quarter of the channels: crops [n, 3, 256, 128] -> [n, 512]."""
     layers: list[nn.Module] = [_conv(3, 16, 7, 2), nn.MaxPool2d(3, 2, 1)]
     for before, after in ((16, 64), (64, 96)):
         blocks = OmniScaleBlock(before, after), OmniScaleBlock(after, after)
@@ -109,7 +109,7 @@ def osnet_x025() -> nn.Module:
 
 
 def yolo26n(size: tuple[int, int]) -> tuple[nn.Module, bytes]:
-    """YOLO26n, and the ONNX file that its package exports for pictures of this size."""
+    """Return YOLO26n, and the ONNX file that its package exports for pictures of this size."""
     with TemporaryDirectory() as folder:
         os.environ |= {"YOLO_CONFIG_DIR": folder, "YOLO_AUTOINSTALL": "0", "YOLO_VERBOSE": "0"}
         from ultralytics import YOLO
@@ -136,7 +136,7 @@ def session(data: bytes, runtime: str, amp: torch.dtype | None, name: str):
 
 
 def student(cfg_path: str, size: tuple[int, int], args: argparse.Namespace) -> Run:
-    """A detection pass of a config's network on one picture."""
+    """Return a detection pass of a config's network on one picture."""
     sides = ["INPUT.MIN_SIZE", min(size), "INPUT.MAX_SIZE", max(size)]
     people = ["MODEL.ROI.DETECTIONS_PER_IMAGE", args.people]
     cfg = load_cfg(cfg_path, list(map(str, sides + people)) + args.overrides)
@@ -152,7 +152,7 @@ def student(cfg_path: str, size: tuple[int, int], args: argparse.Namespace) -> R
 
 
 def pair(size: tuple[int, int], args: argparse.Namespace) -> Run:
-    """YOLO26n on one picture, then OSNet x0.25 on the crops."""
+    """Return YOLO26n on one picture, followed by OSNet x0.25 on the crops."""
     torch.manual_seed(0)
     crops, picture = torch.rand(args.people, 3, 256, 128), torch.rand(1, 3, *size)
     identify = osnet_x025()
@@ -173,7 +173,7 @@ def pair(size: tuple[int, int], args: argparse.Namespace) -> Run:
 
 
 def _names(data: bytes) -> tuple[list[str], list[str]]:
-    """Names of the inputs and outputs of an ONNX file."""
+    """Return the names of the inputs and outputs of an ONNX file."""
     import onnx
 
     graph = onnx.load_from_string(data).graph
@@ -187,7 +187,7 @@ def amp_of(args: argparse.Namespace) -> torch.dtype | None:
 def measure(
     runs: dict[str, Run], rounds: int, clock: Callable[[], float]
 ) -> dict[str, list[float]]:
-    """Seconds of each run in each round, after three rounds that are not timed."""
+    """Return the seconds of each run in each round, after three rounds that are not timed."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds + 3):
         for name, run in runs.items():
@@ -198,7 +198,7 @@ def measure(
 
 
 def table(times: dict[str, list[float]]) -> list[list]:
-    """Rows: milliseconds (median, smallest), and the ratios to all networks."""
+    """Return the rows: milliseconds (median, smallest), and the ratios to all networks."""
     rows = []
     for name, some in times.items():
         ratios = [

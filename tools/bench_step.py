@@ -1,12 +1,12 @@
-"""Measure memory and time of a training step: plain, fast and with each memory-saving option.
-
-The plain step is that of models/reference.py, which has the published options only; for another
-method, precision or division of the batch it is left out. Plain and fast steps alternate, so both
-are measured under the same load.
+"""Measure memory and time of a training step: plain, fast, and with each memory-saving option.
 
     python -m tools.bench_step --cfg configs/cuhk_sysu/resnet50_base.yaml
     python -m tools.bench_step --cfg configs/cuhk_sysu/resnet18_ddps.yaml \\
         --teacher configs/cuhk_sysu/resnet50_base.yaml --measures none INPUT.BATCH_SIZE_TRAIN 1
+
+The plain step is that of models/reference.py, which has the published options only; for another
+method, precision or division of the batch it is left out. Plain and fast steps alternate, so that
+both are measured under the same load.
 
 Images, of the config's input size, and weights are random; the cost is the same as in training.
 """
@@ -48,8 +48,10 @@ IDENTITIES = 5532
 
 
 def measures(batch: int, device: torch.device) -> dict[str, list[str]]:
-    """Return overrides of each memory-saving option; SOLVER.ACCUMULATE cuts a batch into single
-    images."""
+    """Return the overrides of each memory-saving option.
+
+    SOLVER.ACCUMULATE divides a batch into single images.
+    """
     half = {"SOLVER.AMP bf16": ["SOLVER.AMP", "bf16"], "SOLVER.AMP fp16": ["SOLVER.AMP", "fp16"]}
     if device.type == "cpu":  # fp16 is many times slower than float32 there
         half.popitem()
@@ -100,22 +102,25 @@ class Bench:
     """A TrainStep in a process of its own; `step` runs one training step there."""
 
     def __init__(self, path: str, teacher: str | None, overrides: list[str], plain: bool = False):
-        """Args:
-        path, teacher: config files of the network and of its teacher, None for no teacher.
-        overrides: config values of the network.
-        plain: whether to compute the plain formulas.
+        """Start the process.
+
+        Args:
+            path, teacher: config files of the network and of its teacher; None for no teacher.
+            overrides: config values of the network.
+            plain: whether to compute the plain formulas.
         """
         self.pool = ProcessPoolExecutor(1, get_context("spawn"))
         self.pool.submit(_prepare, path, teacher, overrides, plain).result()
 
     def step(self) -> tuple[float, float]:
-        """Return seconds of a step, and peak memory so far in bytes without what imports had
-        allocated."""
+        """Return the seconds of a step, and the peak memory so far in bytes.
+
+        Memory that imports had allocated before is not counted.
+        """
         return self.pool.submit(_step).result()
 
     def flops(self) -> tuple[int, float]:
-        """Return the FLOPs of a step, and the FLOP per second of the machine in a matrix
-        product."""
+        """Return the FLOPs of a step, and the machine's FLOP per second in a matrix product."""
         return self.pool.submit(_flops).result()
 
 
@@ -155,7 +160,8 @@ def fast_step(cfg: CfgNode, teacher_cfg: CfgNode | None) -> Callable[[], object]
 
 
 def random_cache(cfg: CfgNode, teacher: SearchNet) -> CachedTeacher:
-    """Return a teacher of random cached outputs, whose tables are as long as those of one batch."""
+    """Return a teacher with random cached outputs, whose tables are as long as those of one
+    batch."""
     images, count = cfg.INPUT.BATCH_SIZE_TRAIN, cfg.DISTILLER.LD.CACHED_REGIONS
     rows, cached = 2 * images * PEOPLE, cached_reads(cfg)
     corners = torch.rand(images, count, 4) / 2
@@ -212,7 +218,8 @@ def _flops() -> tuple[int, float]:
 
 
 def in_turn(benches: list[Bench], repeats: int) -> list[list[tuple[float, float]]]:
-    """Return steps of each bench after one warm-up step; the benches take turns, one at a time."""
+    """Return the steps of each bench after one warm-up step. The benches take turns, one at a
+    time."""
     for bench in benches:
         bench.step()
     rounds = [[bench.step() for bench in benches] for _ in range(repeats)]
@@ -220,13 +227,14 @@ def in_turn(benches: list[Bench], repeats: int) -> list[list[tuple[float, float]
 
 
 def summary(steps: list[tuple[float, float]]) -> list[float]:
-    """Return peak GiB and median seconds."""
+    """Return the peak GiB and the median seconds."""
     seconds, peaks = zip(*steps)
     return [max(peaks) / 2**30, statistics.median(seconds)]
 
 
 def compare_with_plain(options: tuple, plain: bool, repeats: int) -> tuple[list[list], list[str]]:
-    """Return table rows of the fast and, with `plain`, of the plain step, and lines about them."""
+    """Return table rows of the fast step and, with `plain`, of the plain step, and lines about
+    them."""
     benches = [Bench(*options)] + ([Bench(*options, plain=True)] if plain else [])
     steps = in_turn(benches, repeats)
     flops, peak = benches[0].flops()
@@ -287,7 +295,7 @@ def measure_option(setting: tuple, name: str, options: list[str], repeats: int) 
 
 
 def table(rows: list[list]) -> str:
-    """Return the rows with their memory and time relative to the first row."""
+    """Format the rows, with their memory and time relative to the first row."""
     _, memory, seconds = rows[0]
     rows = [[*row, row[1] / memory, row[2] / seconds] if row[1] and memory else row for row in rows]
     headers = ["option", "peak GiB", "s per step", "memory (relative)", "time (relative)"]

@@ -1,14 +1,15 @@
 """Train the runs of the benchmark that have no results yet, and write docs/benchmark.md.
 
     python -m tools.benchmark --jobs 2
-    python -m tools.benchmark --page        # train nothing, write the page from the kept results
+    python -m tools.benchmark --page        # train nothing, write the page from the stored results
 
 The rows are defined in tools/experiments/rows.py. job_benchmark.sh also generates the data. An
-interrupted benchmark continues when the same command is run again. Results are kept as small files
-in docs/benchmark/runs/; a run is repeated only if its config has changed, whatever machine its
-result is from. If the checkpoint of a teacher is missing, the teacher is trained again as soon as a
-run needs it. A repeated training has equal weights on the same machine and almost equal weights on
-others; every result names the teacher checkpoint by its hash. The page is written after every run.
+interrupted benchmark continues when the same command is run again. Results are stored as small
+files in docs/benchmark/runs/. A run is repeated only if its config has changed, whichever machine
+its result comes from. If the checkpoint of a teacher is missing, the teacher is trained again as
+soon as a run needs it. A repeated training has equal weights on the same machine and almost equal
+weights on others; every result names the teacher checkpoint by its hash. The page is written after
+every run.
 """
 
 import argparse
@@ -62,7 +63,11 @@ CONVERGED = 0.5  # largest gain of mAP, in per cent, over the last two epochs of
 
 
 def check_converged(run: Run) -> None:
-    """Raise a UserError unless the last two epochs of a teacher gained less than CONVERGED."""
+    """Check that a teacher has converged.
+
+    Raises:
+        UserError: if its last two epochs gained CONVERGED or more.
+    """
     past, last = map_by_epoch(run), run.cfg.SOLVER.MAX_EPOCHS
     if not past[last] - past.get(last - 2, -math.inf) < CONVERGED:
         raise UserError(
@@ -73,7 +78,11 @@ def check_converged(run: Run) -> None:
 
 
 def check_data(folder: Path) -> None:
-    """Write the facts about the queries. Raise a UserError if the results are of other data."""
+    """Write the facts about the queries.
+
+    Raises:
+        UserError: if the results in the folder are of other data.
+    """
     cfg = TEACHERS[0].run().cfg
     facts = query_facts(load_dataset(cfg.INPUT.DATASET, cfg.INPUT.DATA_ROOT))
     make_folder(folder, "--out")
@@ -87,7 +96,7 @@ def check_data(folder: Path) -> None:
 
 
 def export(teacher: Run) -> None:
-    """Write the teacher's checkpoint as an ONNX file beside it, unless there is a newer one."""
+    """Write the teacher's checkpoint as an ONNX file beside it, unless a newer one exists."""
     checkpoint = Path(checkpoint_of(teacher))
     if Path(EXPORTED).is_file() and Path(EXPORTED).stat().st_mtime > checkpoint.stat().st_mtime:
         return
@@ -98,13 +107,16 @@ def export(teacher: Run) -> None:
 
 
 def check_rate(folder: Path, tuning: dict[str, Row], key: str, where: str) -> None:
-    """Raise a UserError if the learning rate of a row is not the best one of the tuning runs.
+    """Check that the learning rate of a row is the best one of the tuning runs.
 
     Args:
         folder: of the results.
         tuning: the tuning runs, by rate.
         key: of the row.
-        where: the place of the rate, for the message.
+        where: where the rate is defined, for the message.
+
+    Raises:
+        UserError: if it is not.
     """
     rate, cfg = results.best_rate(folder, tuning), ROWS[key].run(SEEDS[0]).cfg
     if rate is None or float(rate) != cfg.SOLVER.BASE_LR:
@@ -114,7 +126,13 @@ def check_rate(folder: Path, tuning: dict[str, Row], key: str, where: str) -> No
 
 
 class Benchmark:
-    """Results in `folder`, trained `jobs` at a time. failed: number of failed runs."""
+    """The benchmark with its results in a folder.
+
+    Attributes:
+        folder: of the results.
+        jobs: number of simultaneous trainings.
+        failed: number of failed runs.
+    """
 
     def __init__(self, folder: Path, jobs: int):
         self.folder, self.jobs, self.failed = folder, jobs, 0
@@ -152,7 +170,7 @@ class Benchmark:
         Its result is named after the hash of its checkpoint, since it may be trained again.
 
         Raises:
-            UserError: if it has not converged but has to. Its result is not kept then.
+            UserError: if it has to converge and has not. Its result is not stored then.
         """
         run = teacher.run()
         check_run(run)
@@ -173,7 +191,11 @@ class Benchmark:
                 self.keep(run, name, scores)
 
     def keep(self, run: Run, name: str, scores: dict | None) -> None:
-        """Write the result of a run and the page. scores: None for a failed run."""
+        """Store the result of a run, and write the page.
+
+        Args:
+            scores: None for a failed run.
+        """
         if scores is None:
             self.failed += 1
             return
@@ -214,7 +236,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def train(folder: Path, jobs: int, keys: Iterable[str]) -> int:
-    """Finish the rows with these keys. Returns the number of failed runs."""
+    """Finish the rows with these keys, and return the number of failed runs."""
     check_data(folder)
     benchmark = Benchmark(folder, jobs)
     benchmark.finish(in_order(TUNING.values(), (TUNING_SEED,)))

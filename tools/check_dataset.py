@@ -1,6 +1,6 @@
-"""Walk a dataset before a long run: counts, irregularities, and what would break the run.
+"""Check a dataset before a long run: counts, irregularities, and errors that would end the run.
 
-python -m tools.check_dataset --cfg configs/... [KEY VALUE ...]    (exit code 1: it would break)
+python -m tools.check_dataset --cfg configs/... [KEY VALUE ...]    (exit code 1: there are errors)
 """
 
 import functools
@@ -30,8 +30,13 @@ SLACK = 1  # pixels that the rounding of a box explains
 
 @dataclass(frozen=True)
 class Look:
-    """At one image: its (width, height), infinite where training and evaluation could not read it,
-    what they would say then, and its EXIF orientation."""
+    """The findings on one image.
+
+    Attributes:
+        size: (width, height); infinite if training and evaluation cannot read the image.
+        problem: the error that they would raise then.
+        orientation: the EXIF orientation.
+    """
 
     size: tuple[float, float] = (np.inf, np.inf)
     problem: UserError | None = None
@@ -49,7 +54,7 @@ def look_at(scene: Scene, max_pixels: int) -> Look:
 def walk(
     scenes: list[Scene], title: str, workers: int, max_pixels: int
 ) -> tuple[list[Look], np.ndarray]:
-    """Read all images; return a Look of each, and their sizes [n, 2]."""
+    """Read all images. Return a Look of each, and their sizes [n, 2]."""
     with ThreadPoolExecutor(max(1, workers)) as pool:
         looks = list(
             tqdm(pool.map(look_at, scenes, repeat(max_pixels)), title, len(scenes), unit="image")
@@ -58,7 +63,7 @@ def walk(
 
 
 def turned(scenes: list[Scene], looks: list[Look]) -> list[str]:
-    """Return lines on the images with an EXIF orientation."""
+    """Return lines about the images with an EXIF orientation."""
     return [
         f"{scene.path}: EXIF orientation {look.orientation}, "
         + ("followed" if scene.upright else "not followed: boxes count the pixels as stored")
@@ -68,7 +73,7 @@ def turned(scenes: list[Scene], looks: list[Look]) -> list[str]:
 
 
 def survey(scenes: list[Scene], sizes: np.ndarray) -> dict[str, int]:
-    """Return counts of one split."""
+    """Return the counts of one split."""
     lengths = [len(s.boxes) for s in scenes]
     boxes = np.concatenate([s.boxes for s in scenes] or [np.zeros((0, 4))])
     pids = np.concatenate([s.pids for s in scenes] or [np.zeros(0, np.int64)])
@@ -98,7 +103,7 @@ def survey(scenes: list[Scene], sizes: np.ndarray) -> dict[str, int]:
 
 
 def check_protocols(dataset: SearchDataset, problems: list[str]) -> list[list]:
-    """Return name, queries and queries without a match of each protocol whose files exist."""
+    """Return the name, queries and queries without a match of each protocol whose files exist."""
     table = []
     for choice in tqdm(dataset.choices(), "protocols", unit="protocol"):
         try:
@@ -113,8 +118,11 @@ def check_protocols(dataset: SearchDataset, problems: list[str]) -> list[list]:
 
 
 def refusals(dataset: SearchDataset, sizes: np.ndarray, cfg: CfgNode) -> list[str]:
-    """Return what training and evaluation would refuse in the annotations; sizes: of the gallery
-    [n, 2]."""
+    """Return which annotations training and evaluation would refuse.
+
+    Args:
+        sizes: of the gallery, [n, 2].
+    """
     asked = queries_of(dataset)
     checks: list[Callable[[], object]] = [
         lambda: check_settings(dataset, cfg),

@@ -25,12 +25,12 @@ from utils.errors import UserError, run_main
 
 
 def distinct(methods: dict[str, list[Run]]) -> list[Run]:
-    """Return all runs without duplicates, since two methods can be the same run."""
+    """Return all runs without duplicates, since two method names can mean the same run."""
     return list({run.folder: run for group in methods.values() for run in group}.values())
 
 
 def compare(methods: dict[str, list[Run]], out: Path, jobs: int) -> int:
-    """Finish all runs and write the table after each of them. Returns the exit code."""
+    """Finish all runs, and write the table after each of them. Return the exit code."""
     runs = distinct(methods)
     parameters = count_parameters(runs[0].cfg)
     done: dict[Path, dict] = {}

@@ -38,12 +38,12 @@ HEAD = "roi_heads.oim.head"  # position in the queue
 
 
 def split_model(content: dict, where: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the state dicts of the network and of the terms, in this project's naming.
+    """Return the state dicts of the network and of the terms, with this project's names.
 
     Args:
-        content: {"model": state dict} or, of a distilled student,
+        content: {"model": state dict} or, for a distilled student,
             {"model": {"student": state dict, "fgd": {level: state dict}}}.
-        where: what messages start with.
+        where: beginning of messages.
 
     Raises:
         UserError: if `content` has another form.
@@ -77,7 +77,8 @@ def split_model(content: dict, where: str) -> tuple[dict[str, Tensor], dict[str,
 
 
 def model_sizes(state: dict[str, Tensor], where: str) -> dict[str, object]:
-    """Return config values that follow from the shapes of the tensors: backbone, norm and widths.
+    """Return the config values that follow from the shapes of the tensors: backbone, norm and
+    widths.
 
     Raises:
         UserError: if tensors are missing or belong to another network.
@@ -148,7 +149,11 @@ def make_config(
 
 
 def check_fit(cfg: CfgNode, state: dict[str, Tensor], terms: dict[str, Tensor], where: str) -> None:
-    """Raise a UserError that lists all tensors of other shapes than the config's."""
+    """Check that the tensors have the shapes of the config.
+
+    Raises:
+        UserError: with all tensors of other shapes.
+    """
     with torch.device("meta"):  # shapes only, no memory for the values
         wrong = incompatibilities(build_net(cfg, len(state[LUT]), pretrained=False), state)
         if terms:
@@ -162,7 +167,11 @@ def check_fit(cfg: CfgNode, state: dict[str, Tensor], terms: dict[str, Tensor], 
 
 @contextmanager
 def well_formed(where: str) -> Iterator[None]:
-    """Raise a UserError for whatever fails within because a file has an unexpected structure."""
+    """Convert errors within the context that are due to an unexpected structure of a file.
+
+    Raises:
+        UserError: for each of them.
+    """
     try:
         yield
     except (ArithmeticError, AssertionError, AttributeError, LookupError) as error:

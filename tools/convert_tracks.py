@@ -111,8 +111,11 @@ def read_all(args: argparse.Namespace) -> tuple[list[Sequence], list[str]]:
 
 
 def convert(sequence: Sequence, out: Path, args: argparse.Namespace) -> list[Shown]:
-    """Write one picture of every `args.every` into out/images/NAME; return them with their
-    people, as an annotation file describes them."""
+    """Write one of every `args.every` pictures into out/images/NAME.
+
+    Returns:
+        The pictures with their people, in the form of an annotation file.
+    """
     folder = Path("images", sequence.name)
     make_folder(out / folder, "--out")
     scenes = []

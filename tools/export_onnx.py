@@ -103,7 +103,11 @@ def to_onnx(net: SearchNet, notes: dict[str, str]) -> Any:
 
 
 def _graph(graph: SearchGraph, side: int) -> Any:
-    """Run the exporter on an example; side: a valid image side in pixels."""
+    """Run the exporter on an example.
+
+    Args:
+        side: a valid image side in pixels.
+    """
     image = torch.zeros(side, 2 * side, 3, dtype=torch.uint8)  # an example: sizes stay symbolic
     boxes = torch.tensor([[0.0, 0, 9, 9], [9, 9, 19, 39]])
     free = torch.export.Dim.DYNAMIC
@@ -120,7 +124,8 @@ def _graph(graph: SearchGraph, side: int) -> Any:
 
 
 def _tidy(graph: Any) -> None:
-    """Name the symbolic sizes, and remove what the exporter stored about this code and its path."""
+    """Name the symbolic sizes, and remove what the exporter has stored about this code and its
+    path."""
     for value in (*graph.input, *graph.output):
         names = re.findall(r"\w+", (INPUTS | OUTPUTS)[value.name].split("]")[0])[1:]
         for side, name in zip(value.type.tensor_type.shape.dim, names):

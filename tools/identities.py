@@ -2,10 +2,10 @@
 
     python -m tools.identities --index people [--out FOLDER]
 
-Without other options, everyone who was seen since the last run gets a number: that of a person who
-was seen before, or a new one. Two who were seen in two places at one time are never one person.
---forget removes people from the index: rows, pictures and vectors, and what remains of them in the
-files. A PERSON is a number or a name.
+Without other options, everyone who was seen since the last run gets a number: that of a known
+person, or a new one. Two people who were seen in two places at the same time never get the same
+number. --forget removes people from the index: rows, pictures and vectors, and copies of them
+inside the files. A PERSON is a number or a name.
 """
 
 import argparse
@@ -78,7 +78,11 @@ def parse_args() -> argparse.Namespace:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raises: UserError: if options are out of range or do not fit together."""
+    """Check the options.
+
+    Raises:
+        UserError: if options are out of range or do not fit together.
+    """
     if not 0 < args.precision < 1:
         raise UserError(f"--precision {args.precision:g}: expected a share between 0 and 1")
     if args.min_similarity is not None and math.isnan(args.min_similarity):
@@ -92,7 +96,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def decide(args: argparse.Namespace, identities: Identities) -> bool:
-    """Apply --merge, --split and --call; return whether there was any."""
+    """Apply --merge, --split and --call. Return whether any of them was given."""
     if args.merge:
         kept = identities.merge(*map(identities.number_of, args.merge))
         print(f"merged: person {kept}")

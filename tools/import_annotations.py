@@ -1,10 +1,11 @@
-"""Files of annotation tools become a dataset (INPUT.DATASET COCO), with a copy of the images.
+"""Convert the files of annotation tools to a dataset (INPUT.DATASET COCO), and copy the images.
 
 python -m tools.import_annotations SOURCE [SOURCE ...] --out data/custom
 
-A source is a file, a folder or a .zip: CVAT XML (for images, for video), COCO as CVAT, Datumaro,
-FiftyOne, Roboflow and others write it, Datumaro JSON, Label Studio JSON, JSON_MIN, CSV or TSV, MOT,
-or YOLO (with track ids). Its content decides which. What is left out is printed with the reason.
+A source is a file, a folder or a .zip: CVAT XML (for images or video), COCO as written by CVAT,
+Datumaro, FiftyOne, Roboflow and others, Datumaro JSON, Label Studio JSON, JSON_MIN, CSV or TSV,
+MOT, or YOLO (with track ids). The kind is recognised by the content. What is left out is printed
+with the reason.
 """
 
 import argparse
@@ -95,7 +96,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def import_all(args: argparse.Namespace, out: Path) -> list[Imported]:
-    """Copy the images of each file of the sources below `out`; return their scenes."""
+    """Copy the images of each file of the sources below `out`, and return their scenes."""
     options = Options(args.person_key, args.label, args.min_visibility)
     writer = Writer(out, args.every, args.shared_identities, args.camera)
     done: list[Imported] = []
@@ -111,10 +112,10 @@ def import_all(args: argparse.Namespace, out: Path) -> list[Imported]:
 
 
 def name_of(source: Path, labels: Labels, several: bool) -> str:
-    """Return the name of a file's images and tracks.
+    """Return the name under which a file's images and tracks are stored.
 
-    It is that of the source, or of its folder if the source has a name that exports usually have.
-    If there are several, the name of the task, subset or file is added.
+    It is the name of the source or, if that is a usual name of exports, the name of its folder. If
+    there are several files, the name of the task, subset or file is appended.
     """
     source = source.resolve().parents[1] if source.name == "gt.txt" else source.resolve()
     words = re.split(r"[^a-z]+", source.stem.lower())
@@ -180,10 +181,10 @@ def counts(scenes: list[Shown]) -> list[int]:
 
 
 def check_identities(done: list[Imported], options: str) -> None:
-    """Check that someone has an identity.
+    """Check that at least one person has an identity.
 
     Raises:
-        UserError: if nobody has one.
+        UserError: if none has.
     """
     if any(person is not None for one in done for _, people in one.scenes for _, person in people):
         return

@@ -4,9 +4,9 @@
     python -m tools.index_gallery --cfg FILE --ckpt FILE --index http://HOST:19530 SOURCE ...
 
 A SOURCE is a picture, a video, or a folder with its subfolders. A further run adds what is new or
-has changed, and continues one that was killed. The ranks of torchrun share the sources. An address
-of Milvus is an index that several machines change at the same time, each with its own command; a
-path that ends in .db is one of Milvus Lite.
+has changed, and continues an index whose program was killed. The ranks of torchrun share the
+sources. An index at an address of Milvus can be changed by several machines at the same time, each
+with its own command. A path that ends in .db is an index of Milvus Lite.
 """
 
 import argparse
@@ -91,7 +91,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def find(sources: list[Path], folder: Path) -> list[MediaFile]:
-    """Return all pictures and videos in the sources; print what is left out."""
+    """Return all pictures and videos in the sources, and print what is left out."""
     media, left = walk(sources, "SOURCE", (PICTURE, VIDEO), out=folder)
     for line in told(left):
         print(line, file=sys.stderr)
@@ -114,7 +114,7 @@ def remove(index: GalleryIndex, paths: list[Path]) -> None:
 
 
 def add(args: argparse.Namespace) -> IndexStats:
-    """Index the sources on all ranks; the first one writes the index."""
+    """Index the sources on all ranks. The first rank writes the index."""
     cfg, checkpoint = network_of(args.cfg, args.ckpt, args.overrides)
     check_damaged(cfg, args.overrides)
     folder = Path(str(args.index))

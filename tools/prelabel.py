@@ -1,13 +1,13 @@
-"""Labels proposed by a network, to be corrected in an annotation tool and imported again.
+"""Propose labels by a network, to be corrected in an annotation tool and imported again.
 
 python -m tools.prelabel SOURCE [SOURCE ...] --out for_cvat.xml [--cfg FILE --ckpt FILE]
 
 Sources are folders of images, images, or one video. People are detected and grouped into proposed
-identities, 1, 2, ..., the attribute `person_id` of each box; in a video, of each track. Upload the
-file in the tool, correct it, export it, and give the export to tools.import_annotations.
+identities 1, 2, ...: the attribute `person_id` of each box or, in a video, of each track. Upload
+the file to the tool, correct it there, export it, and give the export to tools.import_annotations.
 
-With --truth FILE, an annotation file of the same images, no file is written unless --out is given:
-it is printed how many boxes and names need no correction.
+With --truth FILE, an annotation file of the same images, the program prints how many boxes and
+names need no correction. It then writes a file only if --out is given.
 """
 
 import argparse
@@ -91,7 +91,8 @@ def check(args: argparse.Namespace) -> None:
 def choose_media(sources: list[Path]) -> list[MediaFile]:
     """Return the images of the sources, or their only video.
 
-    Raises: UserError: if there is neither, or if there is more than one video, or both.
+    Raises:
+        UserError: if there is neither, more than one video, or both.
     """
     media, left = walk(sources, "SOURCE", (PICTURE, VIDEO))
     videos = [file for file in media if file.kind == VIDEO]

@@ -1,4 +1,4 @@
-"""Measure what models cost: parameters by part, FLOPs, memory and speed of a detection pass.
+"""Measure the cost of models: parameters by part, FLOPs, memory and speed of a detection pass.
 
     python -m tools.profile_model --cfg configs/prw/resnet50_base.yaml \\
         --cfg configs/prw/resnet18_base.yaml
@@ -37,8 +37,10 @@ NOTE = (
 
 
 def parts(net: SearchNet) -> dict[str, list[nn.Module]]:
-    """Return the modules of each part; the C4 form has no neck, and a shared stage counts as
-    detection."""
+    """Return the modules of each part.
+
+    The C4 form has no neck, and a stage that both branches share counts as detection.
+    """
     heads = net.roi_heads
     return {
         "backbone": [net.backbone.body],
@@ -50,7 +52,8 @@ def parts(net: SearchNet) -> dict[str, list[nn.Module]]:
 
 
 def parameters(net: SearchNet) -> dict[str, int]:
-    """Number of parameters of each part and of the whole network ("all"), without buffers."""
+    """Return the number of parameters of each part and of the whole network ("all"), without
+    buffers."""
     counts = {
         name: sum(p.numel() for module in modules for p in module.parameters())
         for name, modules in parts(net).items()
@@ -59,22 +62,23 @@ def parameters(net: SearchNet) -> dict[str, int]:
 
 
 def pass_seconds(net: SearchNet, images: list[Tensor]) -> float:
-    """Return seconds of one detection pass."""
+    """Return the seconds of one detection pass."""
     return elapsed(lambda: net.detect(images), images[0].device)
 
 
 @torch.inference_mode()
 def count_regions(net: SearchNet, image: Tensor) -> tuple[int, int]:
-    """Number of proposals and of detections in one image."""
+    """Return the number of proposals and of detections in one image."""
     resized, _ = net.transform([image])
     proposals, _ = net.rpn(resized, net.backbone(resized.tensors))
     return len(proposals[0]), len(net.detect([image])[0].boxes)
 
 
 def fast_shares(net: SearchNet, image: Tensor, repeats: int) -> dict[str, float]:
-    """Time of EVAL_FAST relative to the exact network ("": 1), measured in alternating passes.
+    """Return the time of EVAL_FAST relative to the exact network ("": 1), measured in alternating
+    passes.
 
-    bfloat16 is included if the processor supports it: on other processors it is many times slower
+    bfloat16 is included if the processor supports it. On other processors it is many times slower
     than float32.
     """
     fast, no_boxes = optimize_for_inference(net), [torch.zeros(0, 4, device=image.device)]
@@ -95,7 +99,7 @@ def measure(path: str, overrides: list[str], batches: list[int], repeats: int) -
 
     Args:
         path, overrides: the config.
-        batches: images per pass, in rising order, since memory is measured by its peak.
+        batches: images per pass, ascending, since memory is measured by its peak.
         repeats: number of timed passes after one warm-up pass.
 
     Returns:
@@ -131,7 +135,11 @@ def measure(path: str, overrides: list[str], batches: list[int], repeats: int) -
 
 
 def in_fresh_process(path: str, *args) -> dict:
-    """Call `measure` in a new process. Raises UserError if the process runs out of memory."""
+    """Call `measure` in a new process.
+
+    Raises:
+        UserError: if the process runs out of memory.
+    """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:
             return pool.submit(measure, path, *args).result()
@@ -143,7 +151,7 @@ def in_fresh_process(path: str, *args) -> dict:
 
 
 def table(results: dict[str, dict]) -> str:
-    """Return the results as text: one column per config, one line per measured value."""
+    """Format the results: one column per config, one line per measured value."""
     columns = []
     for result in results.values():
         counts = {f"parameters, {part}": f"{n:,}" for part, n in result["parameters"].items()}

@@ -149,7 +149,11 @@ def figure(
     title: str,
     similarity: float | None = None,
 ) -> Figure:
-    """Draw a query or a match; box: x1 y1 x2 y2 in pixels of the scene."""
+    """Draw a query or a match.
+
+    Args:
+        box: x1 y1 x2 y2 in pixels of the scene.
+    """
     picture = read(scene.path, scene.upright, max_pixels)
     whole = draw_boxes(picture, [box], [""], Style(color, 1), SCENE)
     return Figure(cut_out(picture, box, CROP), whole, color, title, scene.name, similarity)

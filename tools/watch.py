@@ -1,10 +1,10 @@
-"""Watch live cameras: who was seen goes into an index, and alarms are raised for wanted people.
+"""Watch live cameras: index the people who are seen, and raise alarms for wanted people.
 
     python -m tools.watch --index people SOURCE ...
 
 A SOURCE is rtsp://…, http(s)://… (MJPEG or HLS), /dev/video0, or a video file, which is played at
-the pace at which it was recorded; NAME=SOURCE names the camera. demo.py, tools.app and
-tools.identities read the index, also meanwhile. Ctrl-C ends the program.
+the pace at which it was recorded. NAME=SOURCE names the camera. demo.py, tools.app and
+tools.identities can read the index at the same time. Ctrl-C ends the program.
 
 With --watch-for NAME=photo.jpg, each tracklet that matches is one line of JSON on stdout and in
 alarms.jsonl in the index. docs/cameras.md states what the law requires, and what this program must
@@ -106,7 +106,11 @@ def parse_args() -> argparse.Namespace:
 
 
 def check(args: argparse.Namespace, cameras: list[Camera]) -> None:
-    """Raises: UserError: if options are out of range or do not fit together."""
+    """Check the options.
+
+    Raises:
+        UserError: if options are out of range or do not fit together.
+    """
     if not cameras:
         raise UserError("SOURCE: expected at least one camera, found none")
     for option in ("keep_days", "max_gb"):
@@ -129,7 +133,7 @@ def check(args: argparse.Namespace, cameras: list[Camera]) -> None:
 
 
 def wanted_people(args: argparse.Namespace, searcher: Searcher) -> list[Wanted]:
-    """Embed the people of --watch-for; several photographs of one name are averaged."""
+    """Embed the people of --watch-for. Several photographs of one name are averaged."""
     photos: dict[str, list[Tensor]] = {}
     for argument in args.watch_for:
         name, equals, photo = argument.partition("=")
@@ -154,7 +158,7 @@ def make_recorder(people: LocalPeople, args: argparse.Namespace, cameras: list[C
 
 
 def clocks_of(people: LocalPeople, cameras: list[Camera]) -> list[WallClock]:
-    """Return a clock for each camera, which begins after what the index has of it."""
+    """Return a clock for each camera, which begins after what the index already contains of it."""
     clocks = []
     for camera in cameras:
         clocks.append(WallClock(people.read_until(camera_path(camera.name))))
@@ -168,7 +172,7 @@ def clocks_of(people: LocalPeople, cameras: list[Camera]) -> list[WallClock]:
 
 
 def run_watch(args: argparse.Namespace, cameras: list[Camera], searcher: Searcher, signals) -> int:
-    """Watch until the files have ended or a signal comes; return the number of frames."""
+    """Watch until the files have ended or a signal comes. Return the number of frames."""
     wanted = wanted_people(args, searcher)
     least = math.inf if args.min_similarity is None else args.min_similarity
     watchers = [Watcher(wanted, least) for _ in cameras]

@@ -1,4 +1,4 @@
-"""Addresses of streams and servers in a form that can be printed: without what may be secret."""
+"""Addresses of streams and servers in printable form, without parts that may be secret."""
 
 import re
 from urllib.parse import urlsplit
@@ -13,15 +13,19 @@ def is_address(text: str) -> bool:
 
 
 def shown_address(address: str) -> str:
-    """Return scheme, host and port. User, password, path and query may be secret: some cameras
-    have the password in the path. If a "/" stands in a password, nothing of the rest is shown."""
+    """Return scheme, host and port of an address.
+
+    User, password, path and query may be secret: some cameras expect the password in the path. If a
+    password contains "/", only the scheme is shown.
+    """
     scheme, _, rest = address.partition("://")
     place, after = _PLACE.match(rest), rest.partition("/")[2]
     return f"{scheme}://{place.group(1) if place and '@' not in after else '***'}"
 
 
 def without_secrets(text: str) -> str:
-    """Return a text, as a command line, in which each address is a `shown_address`."""
+    """Return a text, such as a command line, in which each address is replaced by its
+    `shown_address`."""
     return _ADDRESS.sub(lambda found: shown_address(found.group()), text)
 
 

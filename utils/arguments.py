@@ -1,4 +1,4 @@
-"""Types for argparse options: the message of a wrong value names what was expected and found."""
+"""Types for argparse options. Their messages name the expected and the found value."""
 
 import argparse
 from pathlib import Path
@@ -24,7 +24,8 @@ def numbers(text: str) -> list[int]:
 
 
 def nonempty_path(text: str) -> Path:
-    """Return a path that is not empty: an unset shell variable must not name the current folder."""
+    """Return a path that is not empty, because an unset shell variable must not mean the current
+    folder."""
     if not text.strip():
         raise argparse.ArgumentTypeError(f"expected a path, found {text!r}")
     return Path(text)

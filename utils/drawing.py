@@ -18,7 +18,12 @@ SHOWN_AT = 1200  # typical display width in pixels, for which lines and text are
 
 @dataclass(frozen=True)
 class Style:
-    """Colour and strength of a box: 0 is a thin line with a small caption, 1 a thick line."""
+    """The style of a box.
+
+    Attributes:
+        color: of line and caption.
+        strength: 0 is a thin line with a small caption, 1 a thick line.
+    """
 
     color: Color
     strength: float = 0.5
@@ -43,7 +48,7 @@ def _text_color(background: Color) -> Color:
 
 
 def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
-    """Return area of the intersection of two boxes."""
+    """Return the area of the intersection of two boxes."""
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     return max(width, 0) * max(height, 0)
 
@@ -54,7 +59,7 @@ def _place(
     canvas: tuple[int, int],
     taken: Sequence[Box],
 ) -> Box:
-    """Return position of a label that covers the least of the `taken` areas.
+    """Return the position of a label that covers the least of the `taken` areas.
 
     Candidates are above the box, below it, and at its upper corners inside or beside it, all moved
     into the canvas.

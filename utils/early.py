@@ -1,4 +1,5 @@
-"""Signal handling before a program's imports, which take seconds: a signal then ends it at once."""
+"""Signal handling before a program's imports, which take seconds: a signal then ends the
+program."""
 
 import os
 import signal

@@ -1,4 +1,5 @@
-"""Errors: a user's mistake or a limit of the machine is one line and exit code 2, no traceback."""
+"""Errors. A user's mistake or a limit of the machine is one line with exit code 2, without a
+traceback."""
 
 import errno
 import io
@@ -38,21 +39,24 @@ NO_MEMORY = (  # texts of errors that mean a lack of memory
 
 
 class UserError(Exception):
-    """Bad input: one line naming the file or key, what was expected and what was found."""
+    """Bad input. The message is one line with the file or key, what was expected and what was
+    found."""
 
 
 class DamagedError(UserError):
-    """A file was read and its content is wrong. A file that cannot be read is a plain UserError."""
+    """The content of a file that was read is wrong. A file that cannot be read is a plain
+    UserError."""
 
 
 def no_memory(error: BaseException) -> bool:
-    """Return True for MemoryError and the errors of torch, oneDNN and threads with the same
+    """Return True for MemoryError, and for the errors of torch, oneDNN and threads with the same
     cause."""
     return isinstance(error, MemoryError) or any(text in str(error) for text in NO_MEMORY)
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the reason of an error in one line: the system's text, or its own first line."""
+    """Return the reason of an error in one line: the system's text, or the first line of the
+    error's own."""
     if no_memory(error):
         return "not enough memory"
     if not isinstance(error, OSError) or error.errno is None:
@@ -65,7 +69,8 @@ def reason_of(error: BaseException) -> str:
 
 
 def first_of(values: Iterable[Any], most: int = 5) -> str:
-    """Return the first `most` values in one line, each shortened, and the number of the others."""
+    """Return the first `most` values in one line, each shortened, and the number of the remaining
+    values."""
     words = [" ".join(str(value).split()) for value in values]
     words, more = words[:most], len(words) - most
     words = [word if len(word) <= 60 else f"{word[:57]}..." for word in words]
@@ -73,7 +78,8 @@ def first_of(values: Iterable[Any], most: int = 5) -> str:
 
 
 def _reader_left() -> bool:
-    """Return whether the reader of stdout has ended, as in `| head`. If so, discard the rest."""
+    """Return whether the reader of stdout has ended, as in `| head`. If so, discard the remaining
+    output."""
     pipe = select.poll()
     pipe.register(sys.stdout, 0)  # errors only
     if not pipe.poll(0):

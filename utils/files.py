@@ -1,4 +1,4 @@
-"""Files: complete or not written at all; files of tensors are loaded without running their code."""
+"""Files that are written completely or not at all, and files of tensors, which never run code."""
 
 import errno
 import hashlib
@@ -20,7 +20,7 @@ from utils.errors import DamagedError, UserError, no_memory, reason_of
 
 
 class _Noting:
-    """A file that keeps the system's error: torch.save raises another one in its place."""
+    """A file that records the system's error, because torch.save replaces it by another one."""
 
     def __init__(self, file: BinaryIO):
         self.file = file
@@ -39,13 +39,13 @@ class _Noting:
 
 @contextmanager
 def written_beside(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that replaces `path` once it is complete and on the disk.
+    """Open a file that replaces `path` when it is complete and on the disk.
 
-    Several processes may write to one path at a time: each writes a file of its own, and the last
-    one to end stays. What a killed process has left is overwritten by the next one.
+    Several processes may write to the same path at the same time: each writes its own file, and the
+    last one that finishes replaces the others. Remains of killed processes are overwritten.
 
     Raises:
-        UserError: The disk refuses it. What was at `path` before is whole.
+        UserError: if the file cannot be written. The previous file at `path` is unchanged.
     """
     try:
         part, file = _own_part(path)
@@ -66,8 +66,10 @@ def written_beside(path: Path) -> Iterator[BinaryIO]:
 
 
 def _own_part(path: Path) -> tuple[Path, BinaryIO]:
-    """Open the first of NAME.part, NAME.2.part, ... that no other writer has, emptied and locked
-    until it is closed."""
+    """Open the first of NAME.part, NAME.2.part, ... that no other process is writing.
+
+    The file is emptied, and locked until it is closed.
+    """
     number = 1
     while True:
         part = path.with_name(f"{path.name}{f'.{number}' if number > 1 else ''}.part")
@@ -87,13 +89,14 @@ def _own_part(path: Path) -> tuple[Path, BinaryIO]:
 
 
 def write_text(text: str, path: Path) -> None:
-    """Replace the content of `path` by a text. Bytes of a name that are not UTF-8 are escaped."""
+    """Replace the content of `path` by a text. Bytes of file names that are not UTF-8 are
+    escaped."""
     with written_beside(path) as file:
         file.write(text.encode(errors="backslashreplace"))
 
 
 def remove(path: Path) -> None:
-    """Remove a file if it exists; a folder of that name stays."""
+    """Remove a file if it exists. A folder with that name stays."""
     if path.is_dir():
         return
     try:
@@ -110,7 +113,7 @@ def erase(path: Path) -> None:
 
 @contextmanager
 def overwritten(path: Path) -> Iterator[None]:
-    """Overwrite the file that was at `path` before, which the block replaces or removes.
+    """Overwrite the previous file at `path`, which is replaced or removed within the context.
 
     The disk itself may keep copies, as flash memory does.
     """
@@ -128,7 +131,11 @@ def overwritten(path: Path) -> Iterator[None]:
 
 
 def make_folder(folder: Path, key: str) -> None:
-    """Create a folder if it does not exist. key: the option or config key that names it."""
+    """Create a folder if it does not exist.
+
+    Args:
+        key: the option or config key that names it.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -143,7 +150,7 @@ def expect_new(folder: Path, key: str) -> None:
 
 @contextmanager
 def folder_beside(folder: Path, key: str) -> Iterator[Path]:
-    """Yield a new folder that is renamed to `folder` at the end, and removed after an error."""
+    """Yield a new folder, which is renamed to `folder` at the end, or removed after an error."""
     expect_new(folder, key)
     make_folder(folder.parent, key)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
@@ -154,15 +161,21 @@ def folder_beside(folder: Path, key: str) -> Iterator[Path]:
 
 
 def check_target(option: str, path: Path, suffix: str) -> None:
-    """Create the folder of a file to be written; raise UserError unless it ends in `suffix`."""
+    """Create the folder of a file to be written.
+
+    Raises:
+        UserError: if the name does not end in `suffix`.
+    """
     if path.suffix != suffix:
         raise UserError(f"{option} {path}: expected a name that ends in {suffix}")
     make_folder(path.parent, option)
 
 
 def file_digest(path: str | Path, what: str) -> str:
-    """Return the first 16 hex digits of the SHA-256 of a file. what: the option or config key that
-    named it.
+    """Return the first 16 hex digits of the SHA-256 of a file.
+
+    Args:
+        what: the option or config key that named it.
 
     Raises:
         UserError: if it cannot be read.
@@ -173,7 +186,7 @@ def file_digest(path: str | Path, what: str) -> str:
 
 
 def save_file(content: Any, path: Path) -> None:
-    """Save with torch.save; `path` never has half a file."""
+    """Save with torch.save, so that `path` never contains an incomplete file."""
     with written_beside(path) as file:
         noting = _Noting(file)
         try:
@@ -186,11 +199,11 @@ def open_file(path: str | Path, what: str) -> BinaryIO:
     """Open a file for reading.
 
     Args:
-        path: The file.
-        what: The option or config key that names it.
+        path: the file.
+        what: the option or config key that names it.
 
     Raises:
-        UserError: It does not exist, is no regular file, or cannot be read.
+        UserError: if it does not exist, is no regular file, or cannot be read.
     """
     where = f"{what} {path}".strip()
     try:
@@ -206,15 +219,15 @@ def open_file(path: str | Path, what: str) -> BinaryIO:
 
 @contextmanager
 def content_of(where: str, kind: str) -> Iterator[None]:
-    """Turn errors while the content of a file is read into one line.
+    """Report errors during the reading of a file's content in one line.
 
     Args:
-        where: The file, with the option that names it.
-        kind: What it should be, for the message.
+        where: the file, with the option that names it.
+        kind: the expected kind of file, for the message.
 
     Raises:
-        DamagedError: The content is incomplete or of another kind.
-        UserError: The system cannot read it.
+        DamagedError: if the content is incomplete or of another kind.
+        UserError: if the system cannot read it.
     """
     try:
         yield
@@ -227,7 +240,11 @@ def content_of(where: str, kind: str) -> Iterator[None]:
 
 
 def read_text(path: Path, what: str) -> str:
-    """Return a text file's content without a byte order mark; raise UserError if it has none."""
+    """Return a text file's content without a byte order mark.
+
+    Raises:
+        UserError: if it is not a readable text file.
+    """
     where = f"{what} {path}".strip()
     with open_file(path, what) as file:
         try:
@@ -239,11 +256,11 @@ def read_text(path: Path, what: str) -> str:
 
 
 def load_file(path: str | Path, what: str) -> dict:
-    """Load a dict saved by torch.save to the CPU.
+    """Load a dict that torch.save has saved, to the CPU.
 
     Raises:
-        DamagedError: The file is incomplete, or holds something else.
-        UserError: It cannot be read.
+        DamagedError: if the file is incomplete, or contains something else.
+        UserError: if it cannot be read.
     """
     where = f"{what} {path}"
     with open_file(path, what) as file, content_of(where, "a file of tensors"):
@@ -265,7 +282,7 @@ def _load(file: BinaryIO) -> Any:
 
 
 def _said(error: Exception) -> str:
-    """Return why torch refused a file, without its advice to load it with code."""
+    """Return why torch refused a file, without torch's advice to load it in an unsafe way."""
     if "weights_only" not in str(error):
         return reason_of(error)
     if code := re.search(r"GLOBAL ([\w.]+)", str(error)):

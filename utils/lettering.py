@@ -18,18 +18,18 @@ FONT = os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"
 
 @functools.lru_cache(maxsize=32)
 def font(size: float) -> ImageFont.FreeTypeFont:
-    """Return DejaVu Sans, which is part of matplotlib; size: in pixels."""
+    """Return the font DejaVu Sans, which is part of matplotlib, in a size in pixels."""
     return ImageFont.truetype(FONT, size)
 
 
 @functools.lru_cache(maxsize=1)
 def _glyphs() -> frozenset[int]:
-    """Return code points for which the font has a glyph."""
+    """Return the code points for which the font has a glyph."""
     return frozenset(FT2Font(FONT).get_charmap())
 
 
 def drawable(text: str) -> str:
-    """Return the text in characters of the font; others are escaped as in Python: "\u753b"."""
+    """Escape the characters that the font does not contain, as Python does: \\uXXXX."""
     return "".join(
         c if c == "\n" or (ord(c) in _glyphs() and c.isprintable()) else ascii(c)[1:-1]
         for c in unicodedata.normalize("NFC", text)
@@ -37,7 +37,8 @@ def drawable(text: str) -> str:
 
 
 def wrapped(text: str, letters: ImageFont.FreeTypeFont, width: float) -> str:
-    """Break the text into lines no wider than `width` pixels, between any two characters."""
+    """Break the text into lines of at most `width` pixels. Lines may be broken between any two
+    characters."""
     lines = []
     for line in text.split("\n"):
         while letters.getlength(line) > width and len(line) > 1:

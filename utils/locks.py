@@ -1,4 +1,4 @@
-"""Lock files, by which only one process at a time changes a folder."""
+"""Lock files, which allow one process at a time to change a folder."""
 
 import errno
 import os
@@ -22,16 +22,17 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # of ne
 def locked(path: Path, what: str) -> Iterator[None]:
     """Hold the lock file at `path`.
 
-    The lock ends with this process, however that ends; child processes do not hold it. On a disk
-    that does not support locks, one line is printed and the block runs without a lock.
+    The lock is released when this process ends for any reason; child processes do not hold it. If
+    the disk does not support locks, one line is printed and the block runs without a lock.
 
     Args:
-        path: the lock file. It names the process that holds the lock, and is not deleted.
+        path: the lock file. It contains the name of the process that holds the lock, and is not
+            deleted.
         what: name of the locked thing in messages.
 
     Raises:
-        UserError: if another process holds the lock, which is named, or if the file cannot be
-            written.
+        UserError: if another process holds the lock, which the message names, or if the file cannot
+            be written.
     """
     lock = FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
     try:

@@ -1,9 +1,9 @@
-"""Reading of images, as a viewer shows them. No other module decodes images.
+"""Reading of images as a viewer shows them. No other module decodes images.
 
 The result is RGB with 8 bits per channel. Transparent pixels become white, 16-bit grey is scaled,
 and the first frame of an animation is used. With `upright` the EXIF orientation, which phones
 write, is applied: to the images of users and custom data. It is not applied to the images of
-published datasets, since their boxes refer to stored pixels (docs/faithful.md).
+published datasets, whose boxes refer to stored pixels (docs/faithful.md).
 """
 
 import errno
@@ -46,14 +46,14 @@ TURNS = {  # EXIF orientation -> operation that makes the stored pixels upright
 
 
 class PictureError(UserError):
-    """An error of one image, which is missing, damaged or too large; others can still be read.
+    """An error of one image: it is missing, damaged or too large, but others can still be read.
 
-    A file that cannot be read for lack of permission or memory raises a plain UserError instead.
+    If a file cannot be read for lack of permission or memory, a plain UserError is raised instead.
     """
 
 
 def readable_formats() -> list[str]:
-    """Return the names of the formats that this Pillow can open and that may be opened."""
+    """Return the names of the formats that this Pillow can open and that are allowed."""
     Image.init()
     return [name for name in Image.ID if name in FORMATS]
 
@@ -120,8 +120,9 @@ def _reason(path: str | Path, error: Exception) -> str:
 def read_pixels(path: str | Path, upright: bool, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Decode a picture to [3, H, W] uint8, RGB.
 
-    torchvision decodes colour JPEGs that need no rotation: to the same bits as Pillow, and faster
-    (docs/speed.md). Pillow decodes all others, and those that torchvision refuses.
+    Colour JPEGs that need no rotation are decoded by torchvision, which gives the same bits as
+    Pillow and is faster (docs/speed.md). Pillow decodes all others, and those that torchvision
+    refuses.
     """
     if (decoded := _read_jpeg(path, upright, max_pixels)) is not None:
         return decoded
@@ -181,7 +182,8 @@ def orientation(path: str | Path) -> int:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, or 1 if there is none. Pillow itself rotates TIFFs."""
+    """Return the EXIF orientation, or 1 if there is none. TIFFs are always rotated by Pillow
+    itself."""
     if image.format == "TIFF":
         return 1
     try:
@@ -210,8 +212,8 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _eight_bits(values: np.ndarray) -> np.ndarray:
     """Convert [H, W] grey values of any type and range to uint8.
 
-    Values up to 255, 4095 and 65535 are taken as 8, 12 and 16 bits, whose lower bits are dropped,
-    as Pillow does in 16-bit colours. Floats up to 1 are multiplied by 255. Any other range is
+    A maximum up to 255, 4095 or 65535 means 8, 12 or 16 bits, of which the lower ones are dropped,
+    as Pillow does for 16-bit colours. Floats up to 1 are multiplied by 255. Any other range is
     stretched to 0 to 255.
     """
     shares = values.dtype.kind == "f"

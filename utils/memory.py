@@ -7,12 +7,12 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of <malloc.h>
 
 
 def keep_freed_memory(device_type: str) -> None:
-    """Make the process keep freed memory and use it again, if it computes on a CPU.
+    """Make the process keep freed memory for later use, if it computes on a CPU.
 
     A training step on a CPU frees and allocates some gigabytes in large tensors. By default glibc
-    returns each of them to the kernel, which must clear the pages of the next one: a fifth of a
-    step's time. The setting is global and cannot be undone, so that programs call this function and
-    libraries do not. It has no effect without glibc.
+    returns each of them to the kernel, which must clear the pages of the next one: this takes a
+    fifth of a step's time. The setting is global and cannot be undone, so that programs call this
+    function and libraries do not. It has no effect without glibc.
 
     Args:
         device_type: "cpu" or "cuda".

@@ -1,4 +1,4 @@
-"""Names of files in a form that can be printed or written, whatever characters they contain."""
+"""File names in a form that can be printed or written, whatever characters they contain."""
 
 import hashlib
 import os
@@ -11,15 +11,18 @@ DRAWN = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}  # suffixes of the pictures t
 
 
 def printable(text: str) -> str:
-    """Return the text on one line that can be written as UTF-8. Other characters are escaped: bytes
-    of a name that are not UTF-8, line ends, and control codes of terminals."""
+    """Return the text as one line that can be written as UTF-8.
+
+    Other characters are escaped: bytes of a name that are not UTF-8, line ends, and control codes
+    of terminals.
+    """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def at_home(argument: str) -> str:
-    """Return an argument of a command line, or a path, with the user's home for "~".
+    """Replace "~" by the user's home in a command line argument or a path.
 
-    A shell does not replace it in `--out=~/found`; without a shell it is replaced nowhere.
+    A shell does not replace it in `--out=~/found`, and without a shell it is never replaced.
     """
     option, home, rest = argument.partition("=~")
     if home and not option.startswith("~"):
@@ -38,7 +41,7 @@ _CUT.maxstring, _CUT.maxother, _CUT.maxlevel = 120, 120, 3
 
 
 def shown(value: object) -> str:
-    """Return a value as Python writes it, shortened to fit a line."""
+    """Return a value as Python prints it, shortened to fit a line."""
     try:
         return _CUT.repr(value)
     except ValueError:  # Python does not write numbers of thousands of digits
@@ -48,8 +51,8 @@ def shown(value: object) -> str:
 def output_names(names: Iterable[str]) -> list[str]:
     """Return a file name for each picture to be written.
 
-    The names differ by more than upper and lower case and are at most LONGEST bytes long;
-    separators of folders become "_". Names without a suffix in DRAWN get .jpg: "sub/a.heic" becomes
+    The names differ by more than upper and lower case, and have at most LONGEST bytes. Separators
+    of folders become "_". Names with a suffix that is not in DRAWN get .jpg: "sub/a.heic" becomes
     "sub_a.heic.jpg".
     """
     taken: set[str] = set()
@@ -57,7 +60,7 @@ def output_names(names: Iterable[str]) -> list[str]:
 
 
 def _free(name: str, taken: set[str]) -> str:
-    """Return a file name for `name` that is not in `taken`, and add it there in lower case."""
+    """Return a file name for `name` that is not in `taken`, and add it to `taken` in lower case."""
     stem, suffix = os.path.splitext(printable(name).replace("/", "_").replace("\\", "_"))
     if suffix.lower() not in DRAWN:
         stem, suffix = stem + suffix, ".jpg"

@@ -1,4 +1,4 @@
-"""Import of packages that only some users need."""
+"""Import of packages that not all users need."""
 
 import importlib
 from types import ModuleType
@@ -10,12 +10,12 @@ def optional(package: str, what: str, requirements: str) -> ModuleType:
     """Import a package and return it.
 
     Args:
-        package: Its name, as in an import statement.
-        what: The option or file that needs it.
-        requirements: The file that lists it.
+        package: its name, as in an import statement.
+        what: the option or file that needs it.
+        requirements: the file that lists it.
 
     Raises:
-        UserError: It cannot be imported.
+        UserError: if it cannot be imported.
     """
     try:
         return importlib.import_module(package)

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages of people in their pictures.
+"""Self-contained HTML pages that show people in their pictures.
 
 A click enlarges a picture, a slider hides people of lower similarity, and timelines show when a
 person appears in a video. The template is page.html beside this file.
@@ -24,9 +24,10 @@ DATES = 1e8  # seconds; no video is so long, and no camera was live so early
 
 @dataclass(frozen=True)
 class Figure:
-    """The crop of a person, the whole picture, and its texts.
+    """The crop of a person, the whole picture, and texts.
 
-    similarity: the slider hides the figure if it is lower than the slider's value; None: never.
+    Attributes:
+        similarity: the figure is hidden if the slider is above this value; None: never.
     """
 
     person: Image.Image
@@ -39,7 +40,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Span:
-    """First and last second of a person in a video; figure: position among the section's."""
+    """The first and last second of a person in a video.
+
+    Attributes:
+        figure: position among the section's figures.
+    """
 
     first: float
     last: float
@@ -48,7 +53,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Timeline:
-    """A video or camera, the spans of its people, and the seconds at which the line begins and
+    """A video or camera: the spans of its people, and the seconds at which the line begins and
     ends."""
 
     title: str
@@ -59,7 +64,7 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Section:
-    """A query, or a group of matches, with its figures and timelines."""
+    """The figures and timelines of a query, or of a group of matches."""
 
     title: str
     details: str
@@ -91,12 +96,13 @@ def _template():
 
 
 def _printable(value: object) -> object:
-    """Escape characters that cannot be written as UTF-8, as in file names of other encodings."""
+    """Escape characters that cannot be written as UTF-8, which occur in file names of other
+    encodings."""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def rows_of(spans: Sequence[Span]) -> list[int]:
-    """Assign each span the first row in which no earlier span overlaps it."""
+    """Assign to each span the first row in which no earlier span overlaps it."""
     rows: list[list[Span]] = []
     given = []
     for span in spans:
@@ -113,8 +119,10 @@ def rows_of(spans: Sequence[Span]) -> list[int]:
 
 
 def clock(seconds: float) -> str:
-    """Format seconds as minutes and seconds, as players do: 1:02.5. Seconds since 1970 become local
-    date and time."""
+    """Format seconds as minutes and seconds, as video players do: 1:02.5.
+
+    Seconds since 1970 become local date and time.
+    """
     if seconds >= DATES:
         return datetime.fromtimestamp(seconds).isoformat(" ", "seconds")
     tenths = round(10 * seconds)

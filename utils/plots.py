@@ -1,4 +1,4 @@
-"""Curves as PNG files."""
+"""Plots as PNG files."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ def save(figure: Figure, path: Path) -> None:
 
 @contextmanager
 def _axes(path: Path, title: str, x_label: str) -> Iterator[Axes]:
-    """Open a figure with axes in per cent, which is written when the block ends."""
+    """Open a figure with axes in per cent. It is written when the block ends."""
     figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     yield axes
@@ -37,7 +37,8 @@ def save_curves(
     x: Sequence[float],
     curves: Mapping[str, Sequence[float]],
 ) -> None:
-    """Plot one line per name over x (logarithmic) in per cent, with the value at each point."""
+    """Plot one line per name over x (logarithmic) in per cent, and write the value at each
+    point."""
     order = sorted(range(len(x)), key=lambda i: x[i])
     with _axes(path, title, x_label) as axes:
         for name, values in curves.items():

@@ -1,9 +1,9 @@
 """Handling of Ctrl-C, SIGTERM and SIGHUP at any point of a program.
 
 Most of a run can be interrupted at once: starting, waiting for a batch, evaluating. During a step
-or a save signals are deferred: it is completed first, and then the run checks for a signal. A
-second Ctrl-C ends the process at once, even within a call that never returns. A rank that waits too
-long for the other ranks to complete their step also ends, before torchrun ends it.
+or a save signals are deferred: the step is completed first, and then the run checks for a signal. A
+second Ctrl-C ends the process at once, even within a call that never returns. In a run on several
+ranks, a process that waits too long for the others ends itself before torchrun does.
 """
 
 import multiprocessing
@@ -21,7 +21,11 @@ AGAIN = 0.1  # seconds: `timeout -s INT` and some launchers send a signal twice 
 
 
 class Stopped(SystemExit):
-    """The signal `number` ends the run, with exit code 128 + number. said: what was saved."""
+    """Raised to end the run with exit code 128 + `number` after a signal.
+
+    Attributes:
+        said: what was saved.
+    """
 
     def __init__(self, number: int, said: str = "stopped"):
         super().__init__(128 + number)
@@ -33,8 +37,10 @@ class Stopped(SystemExit):
 
 @contextmanager
 def block_signals() -> Iterator[None]:
-    """Block the signals that stop a run until the context ends. Processes that are started within
-    it keep them blocked."""
+    """Block the signals that stop a run within the context.
+
+    Processes that are started in it keep them blocked.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
@@ -45,8 +51,10 @@ def block_signals() -> Iterator[None]:
 class Signals:
     """The signals that a process has received.
 
-    number: the first one, 0 for none. answered: whether the run has reacted to it. patience:
-    seconds after which a signal ends a process that has not; None: never.
+    Attributes:
+        number: the first one, 0 for none.
+        answered: whether the run has reacted to it.
+        patience: seconds after which a signal ends a process that has not reacted; None: never.
     """
 
     def __init__(self, patience: float | None = None):
@@ -57,7 +65,7 @@ class Signals:
 
     @contextmanager
     def install(self) -> Iterator[None]:
-        """Handle the signals until the context ends. Under nohup SIGHUP stays ignored."""
+        """Handle the signals within the context. If SIGHUP is ignored (nohup), it stays ignored."""
         numbers = [
             n for n in STOPPING if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN
         ]
@@ -76,13 +84,13 @@ class Signals:
 
     @contextmanager
     def defer(self) -> Iterator[None]:
-        """Only record a signal, until the context ends."""
+        """Only record signals within the context."""
         with self._set(False):
             yield
 
     @contextmanager
     def released(self) -> Iterator[None]:
-        """Raise Stopped for a signal that has been received, or is until the context ends."""
+        """Raise Stopped within the context for a signal, also for one that was received before."""
         with self._set(True):
             if self.number:
                 raise Stopped(self.number)
@@ -105,8 +113,11 @@ class Signals:
             raise Stopped(number)
 
     def _watch(self, reader: int) -> None:
-        """End the process when it must not wait. This runs in a thread of its own, which receives
-        the numbers of signals through a pipe even while the main thread is within a call."""
+        """End the process when it must not wait.
+
+        This runs in a thread of its own, which receives the numbers of signals through a pipe, even
+        while the main thread is within a call.
+        """
         first: float | None = None
         received = 0
         deadline: float | None = None
@@ -129,7 +140,7 @@ class Signals:
 
 
 def _end(number: int, said: str) -> None:
-    """Exit without unwinding the stack, and kill the processes that were started here."""
+    """Exit without unwinding the stack, after killing the child processes."""
     for child in multiprocessing.active_children():
         child.kill()
     os.write(sys.stderr.fileno(), f"\n{Stopped(number, said)}\n".encode())

@@ -52,15 +52,15 @@ def walk(
     """Find the images and videos in files and folders, including subfolders.
 
     Args:
-        sources: files and folders. A file that is itself a source is used whatever its name is, and
-            as a video if it can be read as one.
+        sources: files and folders. A file that is itself a source is used whatever its name is; it
+            is a video if it can be read as one.
         what: the option that names the sources, for messages.
         kinds: PICTURE, VIDEO or both.
         out: a folder of earlier results, which is left out.
 
     Returns:
-        The media, each once, in the order of their names, and what was left out: other files and
-        hidden ones.
+        The media, each once, in the order of their names; and what was left out, such as other
+        files and hidden ones.
 
     Raises:
         UserError: if a source does not exist.
@@ -80,8 +80,8 @@ def walk(
 
 
 def kind_of(path: Path) -> str | None:
-    """Return PICTURE, VIDEO or None by the suffix of a file, or by its content if the suffix is
-    unknown."""
+    """Return PICTURE, VIDEO or None by the suffix of a file; if the suffix is unknown, by its
+    content."""
     if VIDEOS.fullmatch(path.suffix.lower()):
         return VIDEO
     if without_suffix(path.name) != path.name:
@@ -94,7 +94,7 @@ def kind_of(path: Path) -> str | None:
 
 
 def without_suffix(name: str) -> str:
-    """Return a name without its suffix if that is one of images."""
+    """Return a name without its suffix if it is the suffix of an image."""
     stem, suffix = os.path.splitext(name)
     format = Image.registered_extensions().get(suffix.lower())
     known = suffix.lower() in HEIC or (format in Image.OPEN and format in FORMATS)
@@ -102,7 +102,8 @@ def without_suffix(name: str) -> str:
 
 
 def told(left: Iterable[LeftOut], shown: int = 5) -> list[str]:
-    """Return one line per reason with the first names: "left out, hidden: 2 (._a.jpg, …)"."""
+    """Format what was left out, one line per reason, with the first names: "left out, hidden: 2
+    (._a.jpg, …)"."""
     names: dict[str, list[str]] = {}
     for one in left:
         names.setdefault(printable(one.reason), []).append(printable(one.name))
@@ -144,7 +145,8 @@ def _inside(
     """Yield the files in a folder of a source.
 
     Args:
-        seen: key -> reason of the folders that are not entered; this ends cycles of links.
+        seen: from the key of each folder that is not entered to the reason; this ends cycles of
+            links.
     """
     try:
         key, names = _key(os.stat(folder)), sorted(os.listdir(folder))

@@ -1,4 +1,4 @@
-"""Checks of saved states: whether they are finite and fit the module or optimizer to load."""
+"""Checks of saved states: whether they are finite, and whether they fit a module or optimizer."""
 
 import hashlib
 from collections.abc import Iterator
@@ -34,8 +34,11 @@ def not_finite(content: Any, name: str = "") -> str:
 
 
 def state_digest(state: dict[str, Tensor]) -> str:
-    """Return the first 16 hex digits of the SHA-256 of a state dict: names, types, shapes and bytes
-    of its tensors in the order of their names. Other values are left out."""
+    """Return the first 16 hex digits of the SHA-256 of a state dict.
+
+    It covers names, types, shapes and bytes of the tensors in the order of their names. Other
+    values are left out.
+    """
     total = hashlib.sha256()
     for name, value in sorted((str(name), value) for name, value in state.items()):
         if isinstance(value, Tensor) and plain(value):
@@ -79,18 +82,23 @@ def incompatibilities(module: nn.Module, state: dict) -> list[str]:
 
 
 def load_state(module: nn.Module, state: dict, where: str) -> None:
-    """Load a state strictly; raise UserError with the first incompatibility."""
+    """Load a state strictly.
+
+    Raises:
+        UserError: with the first incompatibility.
+    """
     if wrong := incompatibilities(module, state):
         raise UserError(f"{where}: {len(wrong)} tensors do not fit, the first: {wrong[0]}")
     module.load_state_dict(state)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict, where: str) -> None:
-    """Load the buffers of a saved optimizer; its learning rates and weight decays stay as they are,
-    since the config may have changed.
+    """Load the buffers of a saved optimizer.
+
+    Learning rates and weight decays stay as they are, since the config may have changed.
 
     Raises:
-        UserError: The buffers belong to other parameters.
+        UserError: if the buffers belong to other parameters.
     """
     if wrong := next(_other_buffers(optimizer, saved), ""):
         raise UserError(f"{where}: the optimizer's state belongs to other parameters ({wrong})")
@@ -129,7 +137,7 @@ def load_scaler(scaler: torch.amp.GradScaler, saved: dict, where: str) -> None:
     """Load the state of a saved gradient scaler, if both are enabled.
 
     Raises:
-        UserError: It is the state of something else.
+        UserError: if it is the state of something else.
     """
     own = scaler.state_dict()
     if not own or not saved:

@@ -1,8 +1,8 @@
-"""Live streams as frames: RTSP, HTTP (MJPEG, HLS), and cameras of this machine, by PyAV.
+"""Frames of live streams: RTSP, HTTP (MJPEG, HLS), and cameras of this machine, by PyAV.
 
-A stream's thread decodes every frame, as its coding requires, and keeps the newest one. Frames of a
-segmented stream (HLS) and of a file are due at the pace at which they were recorded. If decoding
-falls behind, frames between key frames are passed over until it has caught up.
+The thread of a stream decodes every frame, because frames depend on earlier ones, and keeps the
+newest. Frames of a segmented stream (HLS) and of a file are due at the pace at which they were
+recorded. If decoding is too slow, frames between key frames are skipped until it has caught up.
 """
 
 import math
@@ -32,20 +32,20 @@ DEVICE = "/dev/"
 
 
 def is_stream(source: str) -> bool:
-    """Return whether a source is read as a live stream; all others are files."""
+    """Return whether a source is read as a live stream. All others are files."""
     return is_address(source) or source.startswith(DEVICE)
 
 
 def shown(source: str) -> str:
-    """Return the name of a source that may be printed."""
+    """Return the printable name of a source."""
     return shown_address(source) if is_address(source) else source
 
 
 class Pace:
-    """The time at which a frame is due, from its time in the stream.
+    """Computes when a frame is due from its time in the stream.
 
-    A stream begins when its first frame arrives. A frame that arrives earlier than the pace of the
-    others allows moves the beginning back; DRIFT moves it forward.
+    A stream begins when its first frame arrives. If a frame arrives before it is due, the beginning
+    is moved back; DRIFT moves it forward.
     """
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ def stream_frames(source: str, stop: Event) -> Iterator[tuple[Any, Any]]:
     """Yield (PyAV's frame, stream) of a live stream until it ends or `stop` is set.
 
     Raises:
-        UserError: it cannot be opened, breaks off, or is silent for SILENT seconds.
+        UserError: if it cannot be opened, breaks off, or sends nothing for SILENT seconds.
     """
     with open_stream(source) as (container, stream):
         av = optional("av", shown(source), REQUIREMENTS)
@@ -122,7 +122,7 @@ def file_frames(path: Path, stop: Event) -> Iterator[tuple[Any, Any]]:
 
 @contextmanager
 def open_stream(source: str) -> Iterator[tuple[Any, Any]]:
-    """Open a live stream; yield PyAV's container and its first stream of moving pictures.
+    """Open a live stream; yield PyAV's container and its first video stream.
 
     Raises:
         UserError: as in stream_frames. The message does not contain the address.

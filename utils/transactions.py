@@ -7,7 +7,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """One write transaction, committed completely or not at all; nested ones belong to the outer.
+    """Open a write transaction, which is committed completely or not at all.
+
+    A nested transaction belongs to the outer one.
 
     Args:
         db: a connection with isolation_level None.

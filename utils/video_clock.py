@@ -1,19 +1,20 @@
-"""One growing clock for the packets of a video whose times may go back."""
+"""A clock that never goes back, for the packets of a video whose times may go back."""
 
 from collections import deque
 from typing import Any
 
 
 class Clock:
-    """Put the times of packets on one clock that never goes back. All values are in ticks.
+    """Moves the times of packets to one clock that never goes back. All values are in ticks.
 
-    A recording that was joined from several, or whose camera started anew, returns to earlier
-    times. There the clock goes on, one frame after the latest one. If the times then return to
-    where they were before (one packet had a wrong time), the clock returns with them.
+    The times of a recording go back if it was joined from several, or its camera was restarted. The
+    clock then continues one frame after the latest one. If the times later return to where they
+    were before (one packet had a wrong time), the clock returns with them.
 
-    Times go back if a key frame is earlier than any packet before it, or another packet is by more
-    than `window`: frames are stored in another order than they are shown in, but never across a
-    key frame. Decoding times (dts) are not looked at: FFmpeg invents them for some containers.
+    Times go back if a key frame is earlier than any packet before it, or another packet is earlier
+    by more than `window`: frames are stored in another order than they are shown in, but never
+    across a key frame. Decoding times (dts) are not used, because FFmpeg invents them for some
+    containers.
     """
 
     def __init__(self, step: int, window: int, leap: int):
@@ -36,7 +37,7 @@ class Clock:
         return back
 
     def _choose(self, packet: Any, latest: int) -> bool:
-        """Choose the offset with which the packet follows those before it."""
+        """Choose the offset with which the packet follows the packets before it."""
         ahead = packet.pts + self._offsets[-1] - latest
         back = ahead < (0 if packet.is_keyframe else -self.window)
         if not back and ahead <= self.leap:

@@ -64,14 +64,15 @@ class Video:
 
     @property
     def length(self) -> float | None:
-        """The duration in the header in seconds, or None if the header does not contain it."""
+        """Return the duration in seconds according to the header, or None if the header does not
+        contain it."""
         if self.stream.duration is not None:
             return float(self.stream.duration * self.stream.time_base)
         alone = len(self.container.streams) == 1  # otherwise it may be that of the sound
         return self.container.duration / 1e6 if alone and self.container.duration else None
 
     def followed(self) -> bool:
-        """Return True if another recording begins after the packets that were read."""
+        """Return True if another recording follows the packets that were read."""
         if not self._end or not self.container.format.name.startswith(FIRST_ONLY):
             return False
         with open(self.path, "rb") as file:
@@ -84,7 +85,7 @@ class Video:
         return False
 
     def frames(self, second: float | None = None) -> Iterator[tuple[float, Any]]:
-        """Yield (seconds since the start, PyAV's frame), with growing times.
+        """Yield (seconds since the start, PyAV's frame) in order of time.
 
         Args:
             second: decoding begins at a key frame that is not later; None: at the start.
@@ -165,7 +166,7 @@ class Video:
 
 
 def _from_key_frame(packets: Iterator[Any], target: int) -> Iterator[Any]:
-    """Skip the packets before the last key frame that is not later than `target`, in ticks."""
+    """Skip the packets before the last key frame whose time is at most `target`, in ticks."""
     kept: list[Any] = []
     size = 0
     for packet in packets:
@@ -215,7 +216,7 @@ def open_video(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Video]:
 
 
 def is_video(path: Path) -> bool:
-    """Return True if the file can be opened as a video, whatever its name is."""
+    """Return True if the file can be opened as a video, whatever its name."""
     try:
         with open_video(path):
             return True

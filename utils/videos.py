@@ -1,4 +1,4 @@
-"""Frames of videos with their times, as a player shows them."""
+"""Frames of videos with their times, as a video player shows them."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -24,7 +24,12 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Frame:
-    """time: seconds since the video's start; pixels: [3, H, W] uint8, RGB, upright."""
+    """A frame of a video.
+
+    Attributes:
+        time: seconds since the video's start.
+        pixels: [3, H, W] uint8, RGB, upright.
+    """
 
     time: float
     pixels: Tensor
@@ -33,7 +38,7 @@ class Frame:
 def read_frames(
     path: Path, say: Say, max_pixels: int = MAX_PIXELS
 ) -> Iterator[tuple[int, Image.Image]]:
-    """Yield the number, from 1 on, and the RGB picture, upright, of each frame.
+    """Yield the number, counted from 1, and the upright RGB picture of each frame.
 
     Args:
         say: called with a line if the times of a video of constant rate have gaps, where frames may
@@ -69,10 +74,10 @@ def _expect_whole(video: Video) -> None:
 
 
 def find_gaps(times: list[float]) -> list[int]:
-    """Return the numbers, from 1 on, of the frames after which one or more may be missing.
+    """Return the numbers, counted from 1, of the frames after which frames may be missing.
 
-    Gaps are reported only if 90 % of the steps between frames are equal, since the steps in videos
-    of phones vary.
+    Gaps are reported only if 90 % of the intervals between frames are equal, since they vary in
+    videos of phones.
     """
     if len(times) < 2:
         return []
@@ -87,11 +92,11 @@ def sample_frames(
 ) -> Iterator[Frame]:
     """Yield the frames of a video that are later than `after`.
 
-    The frames do not depend on `after`: a reading that is interrupted and continued yields the same
-    frames as an uninterrupted one.
+    The frames do not depend on `after`: if reading is interrupted and continued, the same frames
+    are returned as without an interruption.
 
     Args:
-        every: seconds; the first frame of each interval of this length since the start is used; 0:
+        every: seconds. The first frame of each interval of this length since the start is used; 0:
             each frame.
         after: seconds since the start; None: from the first frame on.
         say: called with what is damaged or missing.
@@ -114,7 +119,11 @@ def sample_frames(
 
 
 def _report(video: Video, after: float | None, seen: float, say: Say) -> None:
-    """Report what is wrong with a video; seen: the second until which it was read."""
+    """Report what is wrong with a video.
+
+    Args:
+        seen: the second up to which it was read.
+    """
     if damaged := [time for time in video.damaged if after is None or time > after]:
         say(f"{len(damaged)} damaged frames, near {_places(damaged)}")
     if video.unplaced:
@@ -130,7 +139,7 @@ def _places(times: list[float]) -> str:
 
 
 def read_frame(path: Path, time: float, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Return the frame at a time that `sample_frames` has returned, [3, H, W] uint8."""
+    """Return the frame, [3, H, W] uint8, at a time that `sample_frames` has returned."""
     with open_video_at(path, time, max_pixels) as (video, frames):
         for second, frame in frames:
             if second > time - SAME:

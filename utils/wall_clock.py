@@ -6,10 +6,10 @@ from threading import Lock
 
 
 class WallClock:
-    """Seconds since 1970 that grow, also when the machine's clock is set back.
+    """Seconds since 1970 that only increase, even if the machine's clock is set back.
 
-    Where the machine's clock is ahead, it is followed. Where it is behind, time goes on from the
-    latest reading at its usual pace until the machine's clock has caught up.
+    If the machine's clock is ahead, this clock follows it. If it is behind, this clock continues at
+    its usual pace from the latest reading until the machine's clock has caught up.
 
     Args:
         after: no reading is earlier.

@@ -1,4 +1,4 @@
-"""Weights of other programs: files with the tensors of a network under some names.
+"""Weights of other programs: files that contain the tensors of a network under various names.
 
 Training programs wrap a state dict in different ways: under a key (`state_dict`, `model`,
 `teacher`), under a prefix (`module.encoder_q.` of MoCo, `backbone.` of DINO), or under the names of
@@ -66,9 +66,9 @@ def select_tensors(
 ) -> dict[str, Tensor]:
     """Select the tensors of a network from those of a file.
 
-    They are taken from under the prefix with the most compatible tensors. If some of them have
-    other names, all are assigned by their order and shapes. A line is printed if that happens, or
-    if the file holds several networks.
+    The prefix with the most compatible tensors is used. If some of these have other names, all
+    tensors are assigned by their order and shapes. A line is printed if that happens, or if the
+    file contains several networks.
 
     Args:
         tensors: of the file, see `read_tensors`.
@@ -104,7 +104,7 @@ def select_tensors(
 
 
 def _prefixes(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> list[str]:
-    """Return every text that stands before the first own name in the names of the file."""
+    """Return every text that precedes the first own name in the names of the file."""
     first = next(iter(own), "")
     return [
         name.removesuffix(first) for name in tensors if name == first or name.endswith(f".{first}")
@@ -124,8 +124,11 @@ def _preference(prefix: str) -> int:
 
 
 def _by_order(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Assign the first tensors of the file to the network's in their order; {} if a shape or the
-    last part of a name differs."""
+    """Assign the first tensors of the file to the network's tensors in order.
+
+    Returns:
+        The tensors by the network's names; {} if a shape or the last part of a name differs.
+    """
     values = [(name, v) for name, v in tensors.items() if v.is_floating_point()]
     for (name, own_value), (other, value) in zip(own.items(), values):
         last = other.rpartition(".")[2]

@@ -15,7 +15,10 @@ ALONE = "none"  # the student without a teacher
 class Method:
     """A part of a method.
 
-    terms: for DISTILLER.TERMS; options: further KEY VALUE pairs of the config; title: for tables.
+    Attributes:
+        terms: for DISTILLER.TERMS.
+        options: further KEY VALUE pairs of the config.
+        title: for tables.
     """
 
     terms: tuple[str, ...]
@@ -24,7 +27,7 @@ class Method:
 
     @property
     def name(self) -> str:
-        """A name that is equal for methods with equal effect: "fgd" and "dfd" are one method."""
+        """A name that is the same for methods with the same effect, such as "fgd" and "dfd"."""
         return "_".join(["+".join(self.terms) or ALONE, *self.options[1::2]])
 
 
@@ -48,7 +51,11 @@ METHODS = {term: Method((term,), title=term.upper()) for term in known_terms()} 
 
 
 def parse_method(text: str) -> list[Method]:
-    """Return the parts of a method such as "pkd+ld+cd". Raises a UserError for an unknown name."""
+    """Return the parts of a method such as "pkd+ld+cd".
+
+    Raises:
+        UserError: for an unknown name.
+    """
     names = text.split("+")
     if unknown := [name for name in names if name not in METHODS]:
         raise UserError(

@@ -1,4 +1,4 @@
-"""docs/benchmark.md and its plot, written from the kept results.
+"""docs/benchmark.md and its plot, written from the stored results.
 
 The text is the template docs/benchmark/page.md; every result in it comes from the results.
 """
@@ -42,7 +42,8 @@ TEMPLATE = Path(__file__).parents[2] / "docs/benchmark/page.md"
 
 
 def teachers_text(results: Results) -> str:
-    """mAP by epoch of every training of a teacher, which shows whether it has converged."""
+    """Return the mAP by epoch of every training of a teacher, which shows whether it has
+    converged."""
     lines = []
     for one in TEACHERS:
         for run in results.teachers[one.key]:
@@ -52,7 +53,7 @@ def teachers_text(results: Results) -> str:
 
 
 def missing_text(results: Results) -> str:
-    """Return how many runs have results, and which are missing."""
+    """Return how many runs have results, and which runs are missing."""
     more = in_order(undecided(results), MORE_SEEDS)
     runs = [*in_order(ROWS.values(), SEEDS), *more]
     needed = [(row, seed, seed in results.runs[row.key]) for row, seed in runs]
@@ -90,15 +91,17 @@ def machine_text(results: Results) -> str:
 
 
 def tuning_text(results: Results, tuning: dict[str, Row]) -> str:
-    """mAP of every learning rate."""
+    """Return the mAP of every learning rate."""
     found = {rate: results.tuning.get(row.key) for rate, row in tuning.items()}
     rates = [f"{rate}: {run['scores']['mAP']:.1f} mAP" for rate, run in found.items() if run]
     return "; ".join(rates) or NOT_YET
 
 
 def numbers(results: Results) -> dict[str, str]:
-    """Return numbers for sentences: $map_KEY and $gain_KEY of every row, $over_KEY of DDPS over
-    KEY."""
+    """Return the numbers that sentences contain.
+
+    They are $map_KEY and $gain_KEY of every row, and $over_KEY, the gain of DDPS over KEY.
+    """
 
     def gain_text(found: Gain | None) -> str:
         return NONE if found is None else f"{found.mean:+.1f}"

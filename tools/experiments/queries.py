@@ -8,9 +8,9 @@ from datasets.base import SearchDataset, digest
 
 
 def hidden(box: np.ndarray, others: np.ndarray) -> float:
-    """Return share of a person's box that is covered by the boxes of people nearer to the camera.
+    """Return the share of a person's box that boxes of people nearer to the camera cover.
 
-    A person is nearer if their feet are lower in the image. Boxes: x1 y1 x2 y2 in pixels.
+    A person is nearer if their feet are lower in the image. Boxes are x1 y1 x2 y2 in pixels.
     """
     nearer = others[others[:, 3] > box[3]].round().astype(int)
     left, top, right, bottom = box.round().astype(int)
@@ -24,7 +24,8 @@ def people_of(dataset: SearchDataset) -> list[int]:
     """Return the person of each query, as a number.
 
     Two queries show the same person if they have a box in common, as their own box or as a match.
-    Identities do not tell, since each query in the files of CUHK-SYSU has its own identity.
+    The identities do not show this, since each query in the files of CUHK-SYSU has its own
+    identity.
     """
     protocol = dataset.protocol(-1)
     own = [[query.scene, *query.box] for query in dataset.queries]
@@ -40,8 +41,8 @@ def people_of(dataset: SearchDataset) -> list[int]:
 def query_facts(dataset: SearchDataset) -> dict:
     """Return facts about a dataset, and about each of its queries.
 
-    A query has the name of its image, the number of its person, the height of its box in pixels of
-    the image, and the share of the box that other people hide.
+    Facts about a query are the name of its image, the number of its person, the height of its box
+    in pixels of the image, and the share of the box that other people hide.
     """
     found = []
     for query, person in zip(dataset.queries, people_of(dataset)):

@@ -1,4 +1,4 @@
-"""The record that is kept of a finished run: one small JSON file."""
+"""The stored record of a finished run: one small JSON file."""
 
 import hashlib
 import json
@@ -23,9 +23,10 @@ from utils.memory import keep_freed_memory
 
 
 def config_hash(run: Run) -> str:
-    """Return hash of the config values that scores depend on and that differ from the defaults.
+    """Return a hash of the config values on which the scores depend.
 
-    An option that is added later does not change the hash of runs that leave it at its default.
+    Values equal to the defaults are left out, so that an option that is added later does not change
+    the hash of runs that leave it at its default.
     """
     defaults = flatten(get_cfg())
     own = {key: value for key, value in values_of(run).items() if value != defaults[key]}
@@ -39,7 +40,8 @@ def file_hash(path: str) -> str:
 
 
 def commit() -> str:
-    """Return the abbreviated commit of HEAD, with "+" if files other than docs/ differ from it."""
+    """Return the abbreviated commit of HEAD, with "+" if files other than docs/ have changed
+    since."""
 
     def git(*arguments: str) -> subprocess.CompletedProcess:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
@@ -53,7 +55,8 @@ def commit() -> str:
 
 @cache
 def cost(path: str) -> dict[str, float]:
-    """Return parameters of a config's network, and GFLOP of a detection pass of one image."""
+    """Return the parameters of a config's network, and the GFLOP of a detection pass of one
+    image."""
     cfg = load_cfg(path)
     net = make_net(cfg, torch.device("cpu"))  # also seeds the random image
     flops = count_flops(net, torch.rand(3, cfg.INPUT.MIN_SIZE, cfg.INPUT.MAX_SIZE))
@@ -61,12 +64,13 @@ def cost(path: str) -> dict[str, float]:
 
 
 def checkpoint_of(run: Run) -> str:
-    """Return path of the checkpoint of the last epoch."""
+    """Return the path of the checkpoint of the last epoch."""
     return str(run.folder / f"epoch_{run.cfg.SOLVER.MAX_EPOCHS - 1:02}.pth")
 
 
 def given_boxes(run: Run) -> float:
-    """mAP in per cent with ground-truth boxes, which measures re-id without detection."""
+    """Return the mAP in per cent with ground-truth boxes, which measures re-id without
+    detection."""
     values = ["EVAL_USE_GT", "True", "OUTPUT_DIR", str(run.folder / "given_boxes")]
     cfg = load_cfg(run.cfg_path, [*run.overrides, *values])
     device = choose_device(cfg.DEVICE)
@@ -77,7 +81,7 @@ def given_boxes(run: Run) -> float:
 
 
 def map_by_epoch(run: Run) -> dict[int, float]:
-    """mAP in per cent of every evaluated epoch."""
+    """Return the mAP in per cent of every evaluated epoch."""
     past = evaluations_of(run.folder)
     return {one["epoch"]: round(100 * one["search/mAP"], 2) for one in past}
 

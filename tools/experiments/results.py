@@ -1,4 +1,4 @@
-"""The kept results of the benchmark, and their statistics: means, paired gains, intervals."""
+"""The stored results of the benchmark, and their statistics: means, paired gains, intervals."""
 
 import json
 import math
@@ -30,11 +30,13 @@ EVERY = slice(None)
 
 @dataclass(frozen=True)
 class Results:
-    """All kept records.
+    """All stored records.
 
-    runs: of each row, by seed; tuning: by key of the rows that are trained with TUNING_SEED;
-    teachers: by key, one record per training, with the hash of its "checkpoint"; queries: facts
-    about the data and the queries, see tools.experiments.queries.
+    Attributes:
+        runs: of each row, by seed.
+        tuning: by key, of the rows that are trained with TUNING_SEED.
+        teachers: by key, one record per training, with the hash of its "checkpoint".
+        queries: facts about the data and the queries, see tools.experiments.queries.
     """
 
     runs: dict[str, dict[int, dict]]
@@ -44,11 +46,11 @@ class Results:
 
     @property
     def people(self) -> np.ndarray:
-        """[Q] the person of each query."""
+        """Return the person of each query, [Q]."""
         return np.array([query["person"] for query in self.queries["queries"]])
 
     def all(self) -> list[dict]:
-        """Return the records of all runs, teachers and tuning included."""
+        """Return the records of all runs, including teachers and tuning."""
         groups = [list(runs.values()) for runs in (self.tuning, *self.runs.values())]
         return [run for group in [*groups, *self.teachers.values()] for run in group]
 
@@ -77,7 +79,7 @@ def load(folder: Path) -> Results:
 
 
 class Interval(NamedTuple):
-    """A 95 % interval."""
+    """A 95 % confidence interval."""
 
     low: float
     high: float
@@ -85,10 +87,12 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Gain:
-    """Mean gain of mAP in per cent over the same seeds of another row, with 95 % intervals.
+    """The mean gain of mAP in per cent over the same seeds of another row, with 95 % intervals.
 
-    over_seeds: by Student's t, None for fewer than three seeds; over_people: by bootstrap over
-    people, where the gain of a query is its mean over the seeds, None for fewer than two people.
+    Attributes:
+        over_seeds: by Student's t; None for fewer than three seeds.
+        over_people: by bootstrap over people, where the gain of a query is its mean over the seeds;
+            None for fewer than two people.
     """
 
     mean: float
@@ -114,7 +118,7 @@ def gain(
     Args:
         ours, theirs: records by seed.
         people: [Q] the person of each query.
-        some: indices of the queries to use.
+        some: indices of the queries that are used.
     """
     gains = paired_gains(ours, theirs)
     if not len(gains):
@@ -126,7 +130,7 @@ def gain(
 
 
 def t_interval(values: np.ndarray) -> Interval | None:
-    """Return interval of the mean by Student's t; None for fewer than three values."""
+    """Return the interval of the mean by Student's t; None for fewer than three values."""
     if len(values) < 3:
         return None
     mean, error = float(values.mean()), float(stats.sem(values))
@@ -135,7 +139,7 @@ def t_interval(values: np.ndarray) -> Interval | None:
 
 
 def bootstrap_interval(values: np.ndarray, people: np.ndarray) -> Interval | None:
-    """Return interval of the mean by bootstrap; None for fewer than two people.
+    """Return the interval of the mean by bootstrap; None for fewer than two people.
 
     All values of one person are drawn together, since they depend on each other.
     """
@@ -149,13 +153,13 @@ def bootstrap_interval(values: np.ndarray, people: np.ndarray) -> Interval | Non
 
 
 def mean_and_deviation(runs: Iterable[dict], name: str) -> tuple[float, float]:
-    """Return mean and sample standard deviation of a score; the deviation of one run is NaN."""
+    """Return the mean and sample standard deviation of a score. The deviation of one run is NaN."""
     values = [run["scores"][name] for run in runs]
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
 
 def teachers_of(results: Results, row: Row) -> dict[int, dict]:
-    """Return for each seed of a row the record of the teacher of that run.
+    """Return, for each seed of a row, the record of the teacher of that run.
 
     A student alone is compared with the mean over all trainings of the teacher.
     """
@@ -174,7 +178,7 @@ def is_open(ours: dict[int, dict], theirs: dict[int, dict]) -> bool:
 
 
 def undecided(results: Results) -> list[Row]:
-    """Return the rows of open comparisons, which are trained with MORE_SEEDS too."""
+    """Return the rows whose comparison is undecided. They are trained with MORE_SEEDS too."""
     runs = results.runs
     keys = {
         row.key for pair in COMPARISONS if is_open(*(runs[one.key] for one in pair)) for row in pair
@@ -184,8 +188,8 @@ def undecided(results: Results) -> list[Row]:
 
 
 def best_rate(folder: Path, tuning: dict[str, Row]) -> str | None:
-    """Return the learning rate with the highest mAP in TUNING or EQUAL_TUNING; None until every
-    rate has a result."""
+    """Return the learning rate with the highest mAP in TUNING or EQUAL_TUNING; None if results are
+    missing."""
     found = load(folder).tuning
     scores = {rate: found[row.key]["scores"] for rate, row in tuning.items() if row.key in found}
     if scores.keys() != tuning.keys():

@@ -20,8 +20,12 @@ TUNING_SEED = 100
 class Row:
     """A student trained by a method.
 
-    key: name of its results and of its folder; method: as in tools.compare; values: further KEY
-    VALUE pairs; student: name of its config; base: key of the row that it is compared with.
+    Attributes:
+        key: name of its results and of its folder.
+        student: name of its config.
+        method: as in tools.compare.
+        values: further KEY VALUE pairs.
+        base: key of the row with which it is compared.
     """
 
     key: str
@@ -40,8 +44,9 @@ class Row:
 class Teacher:
     """A teacher, trained once with the first seed. The checkpoint of its last epoch is used.
 
-    converged: whether students may only be trained if it has converged.
-    seed: of its training.
+    Attributes:
+        converged: whether it must have converged before students are trained.
+        seed: of its training.
     """
 
     key: str
@@ -101,26 +106,31 @@ TUNING = {
 
 
 def equal_values(rate: str = EQUAL_RATE, epochs: int = EQUAL_EPOCHS) -> tuple[str, ...]:
-    """Return KEY VALUE pairs of a schedule; the learning rate falls after the same share of the
-    epochs."""
+    """Return the KEY VALUE pairs of a schedule.
+
+    The learning rate falls after the same share of the epochs in all schedules.
+    """
     milestone = round(epochs * EQUAL_MILESTONE / EQUAL_EPOCHS)
     length = ("SOLVER.MAX_EPOCHS", str(epochs), "SOLVER.MILESTONES", f"[{milestone}]")
     return (*length, "SOLVER.EVAL_PERIOD", "2", "SOLVER.BASE_LR", rate)
 
 
 def epochs_in_equal_time(student: str) -> int:
-    """Return the epochs of a student alone in the time of the trainings of the teacher and of the
-    student with DDPS.
+    """Return the number of epochs of a student alone in the time of DDPS.
 
-    The number is even, so that the gain of the last two epochs is known.
+    The time of DDPS is that of the trainings of the teacher and of the student. The number is even,
+    so that the gain of the last two epochs is known.
     """
     alone, ddps = STEP_TIMES[student]
     return 2 * round(EQUAL_EPOCHS * (TEACHER_STEP_TIME + ddps) / alone / 2)
 
 
 def equal_rows(student: str) -> list[Row]:
-    """Return a student alone, by DDPS and by DDPS with contrastive CD over the epochs of its
-    teacher, and alone for the time of the teacher's training and its own with DDPS."""
+    """Return the rows of a student that is trained as long as its teacher.
+
+    They are: alone, by DDPS, and by DDPS with contrastive CD over the epochs of the teacher; and
+    alone for the time of the teacher's training and its own with DDPS.
+    """
     key, values, epochs = f"equal_{student}", equal_values(), epochs_in_equal_time(student)
     title, alone = f"{STUDENTS[student]}, {EQUAL_EPOCHS} epochs", f"{key}_alone"
     return [
@@ -205,8 +215,11 @@ if CHOSEN:
 
 
 def cached_rows(prefix: str, epochs: str, base: str, values: tuple[str, ...] = ()) -> list[Row]:
-    """Return STUDENT trained with cached teachers: the teacher exported to ONNX, the teacher's
-    checkpoint, and two teachers, whose similarities are averaged."""
+    """Return the rows of STUDENT with cached teachers.
+
+    They are the teacher exported to ONNX, the teacher's checkpoint, and two teachers whose
+    similarities are averaged.
+    """
 
     def row(key: str, title: str, method: str, own: tuple[str, ...]) -> Row:
         name = f"{STUDENTS[STUDENT]}, {epochs}, {title}"

@@ -55,7 +55,10 @@ FREE_KEYS = ("DEVICE", "INPUT.NUM_WORKERS", "SOLVER.CKPT_")
 class Run:
     """One training of a student.
 
-    cfg_path, overrides: give the config; name: of the method; terms: empty for the student alone.
+    Attributes:
+        cfg_path, overrides: define the config.
+        name: of the method.
+        terms: empty for the student alone.
     """
 
     cfg_path: str
@@ -75,8 +78,11 @@ class Run:
 
 
 def describe_run(path: str, overrides: list[str], method: str, seed: int) -> Run:
-    """Return the run of a method and a seed, without checks of files. Raises a UserError for an
-    unknown method."""
+    """Return the run of a method and a seed, without checking files.
+
+    Raises:
+        UserError: for an unknown method.
+    """
     parts = parse_method(method)
     terms = [term for part in parts for term in part.terms]
     options = [option for part in parts for option in part.options]
@@ -95,8 +101,12 @@ def make_run(path: str, overrides: list[str], method: str, seed: int) -> Run:
 
 
 def check_run(run: Run) -> None:
-    """Raise a UserError if the teacher is missing, or if the folder of the run contains a run with
-    other config values."""
+    """Check the teacher and the folder of a run.
+
+    Raises:
+        UserError: if the teacher is missing, or if the folder contains a run with other config
+            values.
+    """
     for key, teacher in teachers_of(run.cfg):
         if not Path(teacher).is_file():
             raise UserError(
@@ -123,8 +133,12 @@ def teachers_of(cfg: CfgNode) -> list[tuple[str, str]]:
 
 
 def check_inputs(run: Run) -> None:
-    """Raise a UserError if the folder of the run contains a run with another teacher, other initial
-    weights or other data behind the same paths."""
+    """Check that the files of a run have not changed.
+
+    Raises:
+        UserError: if the folder of the run contains a run with another teacher, other initial
+            weights or other data behind the same paths.
+    """
     if was := read_inputs(run.folder):
         data = describe_data_of(
             run.cfg.INPUT.DATASET, run.cfg.INPUT.DATA_ROOT, str(run.cfg.INPUT.EXTRA_TRAIN)
@@ -138,21 +152,26 @@ def check_inputs(run: Run) -> None:
 
 @cache
 def describe_data_of(name: str, root: str, extra: str) -> dict[str, Any]:
-    """Return `describe_data` of a dataset, which is read once. extra: INPUT.EXTRA_TRAIN as text."""
+    """Return `describe_data` of a dataset, which is read once.
+
+    Args:
+        extra: INPUT.EXTRA_TRAIN as text.
+    """
     return describe_data(load_dataset(name, root, yaml.safe_load(extra)))
 
 
 def values_of(run: Run) -> dict[str, Any]:
-    """Return config values by key, without the keys that the scores of this run do not depend
-    on."""
+    """Return the config values by key, without those on which the scores of this run do not
+    depend."""
     others = tuple(f"DISTILLER.{t.upper()}." for t in known_terms() if t not in run.terms)
     unread = FREE_KEYS + (others if run.terms else ("DISTILLER.",))
     return {key: v for key, v in flatten(run.cfg).items() if not key.startswith(unread)}
 
 
 def read_scores(run: Run) -> dict[str, float] | None:
-    """Return scores of the last epoch in per cent, seed and training seconds; None for an
-    unfinished run.
+    """Return the scores of the last epoch in per cent, seed and training seconds.
+
+    The result is None for an unfinished run.
 
     Raises:
         UserError: if the records in the run's folder are damaged.
@@ -170,7 +189,7 @@ def read_scores(run: Run) -> dict[str, float] | None:
 
 
 def training_seconds(folder: Path) -> float:
-    """Return training seconds of the steps that led to the final weights, without evaluations.
+    """Return the training seconds of the steps that led to the final weights, without evaluations.
 
     The parts of a resumed run are added. Steps that were lost in a crash and repeated count once.
     """
@@ -189,8 +208,8 @@ class Children:
     def stopped_with_us(self) -> Iterator[None]:
         """Forward Ctrl-C and SIGTERM to all running trainings.
 
-        After a signal no further training starts. When all have ended, this program exits with
-        128 + the number of the signal.
+        After a signal no further training starts. When all have ended, this program exits with 128
+        + the number of the signal.
         """
 
         def pass_on(number: int, _) -> None:
@@ -239,7 +258,7 @@ class Children:
 
 
 def train(run: Run, children: Children, threads: int) -> str | None:
-    """Train or resume a run. Returns None, or the reason of a failure in one line."""
+    """Train or resume a run. Return None, or the reason of a failure in one line."""
     program = ROOT / ("train_ddps.py" if run.terms else "train_base.py")
     command = [sys.executable, str(program), "--cfg", run.cfg_path, "--resume", *run.overrides]
     code, lines = children.call(command, run.log, threads)
@@ -254,8 +273,11 @@ def train(run: Run, children: Children, threads: int) -> str | None:
 def finish(
     run: Run, title: str, children: Children, threads: int = 0
 ) -> tuple[dict | None, str | None]:
-    """Train a run if it is not finished. Returns its scores and None, or None and the reason of a
-    failure."""
+    """Train a run if it is not finished.
+
+    Returns:
+        Its scores and None, or None and the reason of a failure.
+    """
     try:
         found, state, reason = read_scores(run), "already finished", None
         if found is None:
@@ -272,7 +294,7 @@ def finish(
 
 
 def finish_all(runs: Sequence[Run], jobs: int = 1) -> Iterator[tuple[Run, dict | None, str | None]]:
-    """Finish all runs, `jobs` at a time; the trainings share the CPU cores.
+    """Finish all runs, `jobs` at a time. The trainings share the CPU cores.
 
     Yields:
         (run, scores, reason of a failure) of each run, as soon as it ends.

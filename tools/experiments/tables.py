@@ -43,7 +43,7 @@ NONE, NOT_YET = "–", "No results yet."
 
 
 def table(lines: list[dict]) -> str:
-    """Return one line per dict; the first column is aligned left, all others right."""
+    """Format one line per dict. The first column is aligned left, all others right."""
     if not lines:
         return NOT_YET
     align = ["left", *["right"] * (len(lines[0]) - 1)]
@@ -74,7 +74,7 @@ def gain_cell(found: Gain | None) -> str:
 
 
 def gain_cells(found: Gain) -> dict[str, str]:
-    """Return the mean gain and its intervals."""
+    """Return the table cells of a gain: its mean and its intervals."""
     return {
         "gain": f"{found.mean:+.1f}",
         "95 % over seeds": interval(found.over_seeds),
@@ -95,7 +95,8 @@ def gain_over(results: Results, ours: Row, theirs: Row) -> Gain | None:
 
 
 def row_cells(results: Results, row: Row) -> dict[str, str]:
-    """Number of seeds, scores, and gain over the base of a row that has results."""
+    """Return the number of seeds, the scores, and the gain over the base, of a row that has
+    results."""
     runs = results.runs[row.key]
     found = gain_over(results, row, ROWS[row.base])
     return {"seeds": str(len(runs))} | scores_cells(runs.values()) | {"gain": gain_cell(found)}
@@ -106,7 +107,7 @@ def cost_cells(run: dict) -> dict[str, str]:
 
 
 def students_table(results: Results) -> str:
-    """Return the teacher, and every student alone and with DDPS."""
+    """Return the table of the teacher, and of every student alone and with DDPS."""
     lines = []
     if trained := results.teachers["teacher"]:
         seeds = {"seeds": "1" if len(trained) == 1 else f"1 ({len(trained)} runs)"}
@@ -121,7 +122,11 @@ def students_table(results: Results) -> str:
 
 
 def methods_table(results: Results, rows: Sequence[Row], bases: bool = False) -> str:
-    """Return scores of rows. bases: whether to add a column with the base of each row."""
+    """Return a table of scores.
+
+    Args:
+        bases: whether to add a column with the base of each row.
+    """
     lines = []
     for row in rows:
         if results.runs[row.key]:
@@ -131,7 +136,7 @@ def methods_table(results: Results, rows: Sequence[Row], bases: bool = False) ->
 
 
 def intervals_table(results: Results, pairs: Iterable[tuple[Row, Row]]) -> str:
-    """Return the gain of each (row, base) with its intervals."""
+    """Return a table of the gain of each (row, base) with its intervals."""
     lines = []
     for row, base in pairs:
         if found := gain_over(results, row, base):
@@ -145,7 +150,7 @@ def gain_over_teacher(results: Results, row: Row) -> Gain | None:
 
 
 def last_gain(runs: Collection[dict]) -> float:
-    """Return mean gain of mAP in the last two epochs; NaN if these were not evaluated."""
+    """Return the mean gain of mAP in the last two epochs; NaN if these were not evaluated."""
     gains = []
     for run in runs:
         past = {int(epoch): value for epoch, value in run["mAP by epoch"].items()}
@@ -154,7 +159,7 @@ def last_gain(runs: Collection[dict]) -> float:
 
 
 def equal_table(results: Results) -> str:
-    """Return the students over the epochs of their teacher, and alone in equal time."""
+    """Return a table of the students over the epochs of their teacher, and alone in equal time."""
     lines = []
     for student in EQUAL_STUDENTS:
         for row in GROUPS[f"equal: {student}"]:
@@ -167,7 +172,7 @@ def equal_table(results: Results) -> str:
 
 
 def teacher_intervals_table(results: Results) -> str:
-    """Return the gains of the students over their teacher with their intervals."""
+    """Return a table of the gains of the students over their teacher, with intervals."""
     lines = []
     for row in OVER_TEACHER:
         if found := gain_over_teacher(results, row):
@@ -176,7 +181,8 @@ def teacher_intervals_table(results: Results) -> str:
 
 
 def recipes_table(results: Results) -> str:
-    """Return the changes of DDPS that were tried with one seed, and their gain over DDPS."""
+    """Return a table of the changes of DDPS that were tried with one seed, and their gain over
+    DDPS."""
     lines = []
     for row in RECIPES.values():
         if run := results.tuning.get(row.key):
@@ -187,7 +193,7 @@ def recipes_table(results: Results) -> str:
 
 
 def against_table(results: Results) -> str:
-    """Return the gain of DDPS over every other method, with its intervals."""
+    """Return a table of the gain of DDPS over every other method, with intervals."""
     lines = []
     for ddps, row in DDPS_OVER:
         if found := gain_over(results, ddps, row):
@@ -196,7 +202,7 @@ def against_table(results: Results) -> str:
 
 
 def errors_table(results: Results, rows: Sequence[Row]) -> str:
-    """Return shares of found, low-scored, poorly placed and missed people, and mAP of given
+    """Return a table of found, low-scored, poorly placed and missed people, and the mAP of given
     boxes."""
     named = [(row.title, list(results.runs[row.key].values())) for row in rows]
     lines = []
@@ -213,13 +219,13 @@ def errors_table(results: Results, rows: Sequence[Row]) -> str:
 
 
 def thirds(name: str, values: Sequence[float]) -> dict[str, np.ndarray]:
-    """Return indices of the lowest, middle and highest third; equal values keep their order."""
+    """Return the indices of the lowest, middle and highest third. Equal values keep their order."""
     parts = np.array_split(np.argsort(values, kind="stable"), 3)
     return {f"{name} {values[one[0]]:.0f} to {values[one[-1]]:.0f}": one for one in parts}
 
 
 def query_groups(results: Results) -> dict[str, np.ndarray]:
-    """Return indices of queries by difficulty: AP of the teacher, height, occlusion."""
+    """Return the indices of queries by difficulty: AP of the teacher, height, occlusion."""
     teachers = [run["query_ap"] for run in results.teachers["teacher"]]
     facts = results.queries["queries"]
     is_hidden = np.array([query["hidden"] > 0 for query in facts])
@@ -232,7 +238,8 @@ def query_groups(results: Results) -> dict[str, np.ndarray]:
 
 
 def groups_table(results: Results) -> str:
-    """mAP of the student alone in each group of queries, and the gains of DDPS and its terms."""
+    """Return a table of the student's mAP in each group of queries, and the gains of DDPS and its
+    terms."""
     alone, *parts = [results.runs[key] for key in PARTS]
     if not alone:
         return NOT_YET
@@ -250,7 +257,7 @@ def groups_table(results: Results) -> str:
 
 
 def settings_table() -> str:
-    """Return the config values of every term, and their source."""
+    """Return a table of the config values of every term, and their source."""
     distiller = load_cfg(f"{CONFIGS}/{STUDENT}.yaml").DISTILLER
     lines = []
     for term, source in SOURCES.items():

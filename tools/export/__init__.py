@@ -1,1 +1,1 @@
-"""Code that the programs which convert or export networks share."""
+"""Code that the programs that convert or export networks share."""

@@ -18,11 +18,13 @@ PIXELS, NUMBERS = 0.05, 1e-3  # largest allowed difference of boxes and of embed
 
 @dataclass(frozen=True)
 class Difference:
-    """Differences between two networks on one picture.
+    """The differences between two networks on one picture.
 
-    plain, other: number of detections of each network; boxes (pixels), scores, embeddings: largest
-    difference between a detection of one network and the nearest detection of the other; queries:
-    largest difference between the embeddings of the query boxes.
+    Attributes:
+        plain, other: number of detections of each network.
+        boxes, scores, embeddings: largest difference between a detection of one network and the
+            nearest detection of the other; boxes in pixels.
+        queries: largest difference between the embeddings of the query boxes.
     """
 
     plain: int
@@ -92,8 +94,11 @@ def check(plain: Network, other: Network, path: Path, images: dict[str, Tensor])
 
 
 def pictures(paths: list[Path]) -> dict[str, Tensor]:
-    """Read pictures, each [3, H, W] uint8. PICTURES are changed to three different shapes: as they
-    are, transposed, and small with odd sides."""
+    """Read pictures, each [3, H, W] uint8.
+
+    The three PICTURES are given three different shapes: one stays as it is, one is transposed, and
+    one becomes small with odd sides.
+    """
     images = {str(path): read_pixels(path, upright=True) for path in paths}
     if paths is not PICTURES:
         return images

@@ -78,7 +78,8 @@ def convert_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def renumber_prw(lut: Tensor) -> Tensor:
     """Reorder the release's PRW table [482, D] to [483, D], the order of the labels 1..483 here.
 
-    The last two identities have empty rows: the release trained them towards rows of the queue.
+    The last two identities have empty rows, because the release trained them towards rows of the
+    queue.
     """
     return F.pad(lut[PRW_ROWS], (0, 0, 0, 2))
 

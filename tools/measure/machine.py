@@ -1,4 +1,4 @@
-"""The machine that a program measures on: its name, memory and speed."""
+"""The machine on which a program measures: its name, memory and speed."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ import torch
 
 
 def cpu_name() -> str:
-    """Return model name of the processor."""
+    """Return the model name of the processor."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
@@ -20,7 +20,8 @@ def cpu_name() -> str:
 
 
 def machine_name(device: torch.device) -> str:
-    """Name of the GPU, if `device` is one, name of the processor, and number of CPU cores."""
+    """Return the name of the GPU, if `device` is one, the name of the processor, and the number of
+    cores."""
     gpu = f"{torch.cuda.get_device_name(device)}, " if device.type == "cuda" else ""
     return f"{gpu}{cpu_name()}, {os.cpu_count()} CPU cores"
 
@@ -34,7 +35,7 @@ def describe_machine(device: torch.device) -> str:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return peak memory so far in bytes: of all tensors on a GPU, or of this process on the
+    """Return the peak memory so far in bytes: of all tensors on a GPU, or of this process on the
     CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -47,12 +48,12 @@ def peak_memory(device: torch.device) -> int:
 
 
 def peak_gib() -> float:
-    """Return peak memory of this process so far in GiB, including the data that it holds."""
+    """Return the peak memory of this process so far in GiB, including its data."""
     return peak_memory(torch.device("cpu")) / 2**30
 
 
 def elapsed(work: Callable[[], object], device: torch.device) -> float:
-    """Return seconds that a call of `work` takes, including its kernels on the GPU."""
+    """Return the seconds that a call of `work` takes, including its kernels on the GPU."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     wait()
     start = time.perf_counter()
@@ -62,7 +63,8 @@ def elapsed(work: Callable[[], object], device: torch.device) -> float:
 
 
 def matmul_flops(device: torch.device, side: int = 2048) -> float:
-    """Return FLOP per second of a float32 product of two square matrices, the best of ten runs."""
+    """Return the FLOP per second of a float32 product of two square matrices, the best of ten
+    runs."""
     a = torch.rand(side, side, device=device)
     best = min(elapsed(lambda: a @ a, device) for _ in range(10))
     return 2 * side**3 / best

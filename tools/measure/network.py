@@ -13,7 +13,7 @@ def make_net(cfg: CfgNode, device: torch.device) -> SearchNet:
     """Return a network in eval mode with random weights and the largest possible cost.
 
     Box and class predictions are zero, so every image has as many proposals and detections as the
-    config allows. Seeds PyTorch's generator with SEED.
+    config allows. PyTorch's generator is seeded with SEED.
     """
     torch.manual_seed(cfg.SEED)
     net = build_net(cfg, num_pids=1, pretrained=False)
@@ -25,15 +25,17 @@ def make_net(cfg: CfgNode, device: torch.device) -> SearchNet:
 
 
 def count_parameters(cfg: CfgNode) -> int:
-    """Number of parameters of the config's network, without buffers."""
+    """Return the number of parameters of the config's network, without buffers."""
     with torch.device("meta"):  # shapes only, no memory for the values
         net = build_net(cfg, num_pids=1, pretrained=False)
     return sum(p.numel() for p in net.parameters())
 
 
 def count_flops(net: SearchNet, image: Tensor) -> int:
-    """Return FLOPs of a detection pass of one image [3, H, W], 2 per multiply-add, without RoI
-    pooling."""
+    """Return the FLOPs of a detection pass of one image [3, H, W], without RoI pooling.
+
+    A multiply-add counts as 2.
+    """
     with FlopCounterMode(display=False) as counter:
         net.detect_and_embed([image], [image.new_zeros(0, 4)])
     return counter.get_total_flops()

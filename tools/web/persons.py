@@ -1,4 +1,4 @@
-"""The app's second tab: each person of an index, where and when; naming, merging, splitting."""
+"""The second tab of the app: where and when each person was seen; naming, merging, splitting."""
 
 import html
 from collections.abc import Callable, Sequence
@@ -33,10 +33,10 @@ CSS = """
 
 
 class PersonsController:
-    """Answers of the tab.
+    """Responses of the tab.
 
     Args:
-        index: returns the index as it is now.
+        index: returns the current index.
         folder: of the index.
     """
 
@@ -70,7 +70,7 @@ class PersonsController:
         return shown, tracklets, timeline(one), one.name
 
     def change(self, decide: Callable[[Identities], str]) -> str:
-        """Apply a decision; return what was done, or why it was not."""
+        """Apply a decision. Return what was done, or why it was refused."""
         try:
             identities = open_identities(self.folder, self.index().people)
             try:
@@ -93,7 +93,7 @@ class PersonsController:
         return cut_out(read_scene(person.path, person.time, self.folder), person.box, CROP)
 
     def scene(self, number: int, place: int, filters: Sequence[str] = ()) -> Any:
-        """Return the whole picture of an appearance, drawn."""
+        """Draw the whole picture of an appearance."""
         known = self._known(filters, {number})
         if not known or place >= len(known[0].appearances):
             return None
@@ -113,7 +113,7 @@ def _caption(known: Known) -> str:
 
 
 def timeline(known: Known) -> str:
-    """Render when each camera saw a person, on one scale."""
+    """Render when each camera saw a person. All cameras have the same scale."""
     timed = [one for one in known.appearances if one.span is not None]
     spans = [one.span for one in timed]
     if not spans:

@@ -1,8 +1,9 @@
-"""Serve a Gradio page to this machine's own names, without any other connection.
+"""Serve a Gradio page under this machine's own names, without any other connection.
 
-Requests must be addressed to a name of this server and come from its own page: a web page of
+Requests must be addressed to a name of this server and come from its own page. A web page of
 another origin could otherwise use a visitor's browser to reach a server that only this machine can
-reach (DNS rebinding, cross-site requests). The folder of uploaded and drawn files is bounded.
+reach (DNS rebinding, cross-site requests). The size of the folder of uploaded and drawn files is
+limited.
 """
 
 import socket
@@ -33,7 +34,7 @@ def address_of(host: str, port: int) -> str:
     """Return the IPv4 address of this machine that `host` names.
 
     Raises:
-        UserError: if there is none, or its port is not free.
+        UserError: if there is none, or the port is not free.
     """
     try:
         with socket.socket() as trial:
@@ -49,14 +50,13 @@ def address_of(host: str, port: int) -> str:
 def names_of(host: str, address: str, further: Sequence[str] = ()) -> set[str]:
     """Return the names under which a server at this address may be reached.
 
-    Every interface of this machine is served at 0.0.0.0; the address of a connection is checked in
-    Guard.
+    At 0.0.0.0 every interface of this machine is served; Guard checks the address of a connection.
 
     Args:
         further: other names, for example that of a proxy.
 
     Raises:
-        UserError: if one of `further` is not a name alone.
+        UserError: if one of `further` is more than a name.
     """
     for name in further:
         if not name or _name(name) != name.lower():
@@ -70,7 +70,7 @@ def names_of(host: str, address: str, further: Sequence[str] = ()) -> set[str]:
 
 
 class Guard:
-    """ASGI application around another one, which refuses requests and bounds the folder.
+    """An ASGI application around another one, which refuses requests and limits the folder.
 
     Args:
         app: the application.
@@ -103,7 +103,7 @@ class Guard:
         await self.app(scope, _limited(receive), respond)
 
     def _refused(self, scope: dict, headers: dict[bytes, bytes]) -> int:
-        """Return the status code of a request that is refused, else 0."""
+        """Return the status code of a request that is refused, otherwise 0."""
         host = headers.get(b"host", b"").decode("latin-1").lower()
         connection = (scope.get("server") or ("",))[0]
         if _name(host) not in {*self.names, connection}:
@@ -116,7 +116,7 @@ class Guard:
 
 
 def _name(host: str) -> str:
-    """Return the name in a Host header, "" if it has none."""
+    """Return the name in a Host header; "" if it has none."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
@@ -124,7 +124,8 @@ def _name(host: str) -> str:
 
 
 def _limited(receive: Any) -> Any:
-    """Pass on a request's body; one of MAX_UPLOAD bytes or more ends as if it was broken off."""
+    """Pass a request's body on. A body of MAX_UPLOAD bytes or more ends as if the connection was
+    lost."""
     received = 0
 
     async def limited() -> dict:
@@ -161,10 +162,11 @@ def trim(folder: Path, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES) -
 
 @contextmanager
 def no_connections(address: str) -> Iterator[None]:
-    """Let this process connect only to itself: to the address served, and to loopback ones.
+    """Allow this process to connect only to itself: to the served address and to loopback
+    addresses.
 
-    Whatever a library tries to report, look up or download raises PermissionError. The hook of the
-    interpreter cannot be removed; it has no effect after the block.
+    Any other connection or look-up of a library raises PermissionError. The hook cannot be removed
+    from the interpreter; after the block it has no effect.
     """
     active = True
 
