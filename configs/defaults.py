@@ -27,6 +27,8 @@ _C.INPUT.DATA_ROOT = "data/CUHK-SYSU"
 _C.INPUT.EXTRA_TRAIN = []
 # Augmentations beside the flip, none as published: names in datasets/augment.py: AUGMENTATIONS.
 _C.INPUT.AUGMENT = []
+# Annotations with a lower score are neither people nor background in training (ignore regions).
+_C.INPUT.MIN_SCORE = 0.5
 _C.INPUT.MAX_PIXELS = MAX_PIXELS  # larger pictures and video frames are not decoded
 _C.INPUT.MIN_SIZE = 900  # the shorter side after resizing, pixels
 _C.INPUT.MAX_SIZE = 1500  # limit of the longer side, pixels

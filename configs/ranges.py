@@ -47,6 +47,7 @@ MAXIMUM = {"INPUT.MAX_PIXELS": 178_956_970}  # Pillow decodes no larger pictures
 LARGEST = 2**31 - 1  # integer; torch and numpy reject larger sizes and seeds, but late
 BELOW_ONE = ("SOLVER.MOMENTUM", "DISTILLER.GRADIENT_SHARE")  # at least 0 and below 1
 SHARES = (  # numbers in 0..1
+    "INPUT.MIN_SCORE",
     "MODEL.RPN.NMS_THRESH",
     "MODEL.RPN.SCORE_THRESH",
     "MODEL.ROI.POSITIVE_FRACTION",

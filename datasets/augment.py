@@ -29,7 +29,7 @@ def crop(image: Tensor, target: Target, rng: np.random.Generator) -> tuple[Tenso
 
     The network resizes its input to one size, so a crop enlarges people, and cuts some of them at
     the border. Boxes are clipped to the window. A person loses their label if less than
-    LEAST_VISIBLE of their box is inside the window.
+    LEAST_VISIBLE of their box is inside the window. Ignore regions, whose "scores" are 0, stay.
     """
     height, width = image.shape[1:]
     side = rng.uniform(0.3, 1.0)
@@ -40,6 +40,8 @@ def crop(image: Tensor, target: Target, rng: np.random.Generator) -> tuple[Tenso
     moved = boxes - boxes.new_tensor([left, top, left, top])
     clipped = moved.clamp(min=0).minimum(boxes.new_tensor([w, h, w, h]))
     keep = _areas(clipped) >= LEAST_VISIBLE * _areas(boxes)
+    if "scores" in target:
+        keep |= target["scores"] == 0
     keep &= (clipped[:, 2:] > clipped[:, :2]).all(1)
     window = image[:, top : top + h, left : left + w].contiguous()
     return window, select(target | {"boxes": clipped}, keep)

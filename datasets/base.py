@@ -65,11 +65,12 @@ class SearchDataset(ABC):
 
 
 def digest(scenes: list[Scene]) -> str:
-    """Return a digest of the names, boxes and identities of scenes, in their order."""
+    """Return a digest of the names, boxes, identities and scores of scenes, in their order."""
     content = hashlib.sha1()
     for scene in scenes:
         content.update(scene.name.encode(errors="surrogateescape"))
         content.update(scene.boxes.tobytes() + scene.pids.tobytes())
+        content.update(b"" if scene.scores is None else scene.scores.tobytes())
     return content.hexdigest()[:10]
 
 
@@ -150,6 +151,7 @@ def make_scenes(
     pids: list[np.ndarray],
     cameras: list[int],
     dropped: Counter,
+    scores: list[np.ndarray] | None = None,
 ) -> list[Scene]:
     """Build the scenes of a split without unusable boxes.
 
@@ -161,6 +163,7 @@ def make_scenes(
         pids: The identities of each image, [n].
         cameras: The camera of each image.
         dropped: Counts the boxes that are dropped or clipped, by reason.
+        scores: Of the boxes of each image, [n]; None: all 1.
     """
     if not names:
         return []
@@ -175,9 +178,13 @@ def make_scenes(
     rows = np.split(np.arange(len(every)), ends)
     labels = np.concatenate(pids).astype(np.int64)
     kept = [r[keep[r]] for r in rows]
+    scene_scores: list[np.ndarray | None] = [None] * len(names)
+    if scores is not None:
+        sure = np.concatenate(scores).astype(np.float32)
+        scene_scores = [sure[r] if (sure[r] < 1).any() else None for r in kept]
     return [
-        Scene(name, os.path.join(folder, name), boxes[r], labels[r], camera)
-        for name, r, camera in zip(names, kept, cameras)
+        Scene(name, os.path.join(folder, name), boxes[r], labels[r], camera, scores=score)
+        for name, r, camera, score in zip(names, kept, cameras, scene_scores)
     ]
 
 

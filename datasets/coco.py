@@ -152,6 +152,7 @@ def scenes_of(
         [pids[r] for r in rows],
         [cameras.get(name or "", 0) for name in file.cameras],
         dropped,
+        [file.scores[r] for r in rows],
     )
     paths = picture_paths(file.names, root, split)
     return [

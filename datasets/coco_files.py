@@ -25,6 +25,7 @@ from datasets.json_fields import (
     person_name,
     read_json,
     records,
+    score,
     text,
 )
 from utils.errors import UserError, first_of
@@ -61,6 +62,7 @@ class Annotations:
     image: np.ndarray  # [n] int64: index in `names`
     xywh: np.ndarray  # [n, 4] float64
     people: list[str | None]  # [n]; None is unlabelled
+    scores: np.ndarray  # [n] float32 in 0..1; 0: a crowd
     key: str | None  # that the identities are from
 
 
@@ -74,7 +76,8 @@ def read_annotations(root: str, split: str, dropped: Counter) -> Annotations:
             "from a labelling tool's export, python -m tools.make_synthetic --layout coco writes "
             "an example"
         )
-    return parse_annotations(path, read_json(path), f"{split}: ", dropped)
+    prefix, training = f"{split}: ", split == "train"
+    return parse_annotations(path, read_json(path), prefix, dropped, training=training)
 
 
 def parse_annotations(
@@ -84,17 +87,19 @@ def parse_annotations(
     dropped: Counter,
     keys: Sequence[str] = PERSON_KEYS,
     names: Collection[str] = (),
+    training: bool = False,
 ) -> Annotations:
     """Return the annotations of a file.
 
-    Boxes of other categories, of crowds, and of people who have left a video (attributes.outside)
-    are left out and counted in `dropped`.
+    Boxes of other categories, of people who have left a video (attributes.outside) and, unless
+    `training`, of crowds are left out and counted in `dropped`.
 
     Args:
         content: the file's JSON.
         prefix: of the reasons in `dropped`.
         keys: where to look for identities.
         names: of the categories that are people; none: see `people_categories`.
+        training: read the scores, and keep crowds as boxes of score 0. Without it all scores are 1.
     """
     index, images, sizes, cameras = read_images(path, content)
     categories = people_categories(path, content, names)
@@ -113,18 +118,23 @@ def parse_annotations(
         crowd = field(record, "iscrowd", flag, where, absent=0)
         if categories and field(record, "category_id", identifier, where) not in categories:
             dropped[f"{prefix}box of another category than person, dropped"] += 1
-        elif crowd:
+        elif crowd and not training:
             dropped[f"{prefix}iscrowd, dropped"] += 1
         elif lookup(record, "attributes.outside") in (True, 1, "1", "true", "True"):
             dropped[f"{prefix}attributes.outside (the person has left), dropped"] += 1
         else:
-            rows.append((name, index[image], xywh, labelled(person)))
-    ids, image, boxes, people = zip(*rows) if rows else ((), (), (), ())
+            sure = field(record, "score", score, where, absent=1.0) if training else 1.0
+            if crowd:
+                dropped[f"{prefix}iscrowd, an ignore region"] += 1
+                person, sure = None, 0.0
+            rows.append((name, index[image], xywh, labelled(person), sure))
+    ids, image, boxes, people, scores = zip(*rows) if rows else ((), (), (), (), ())
     xywh = np.array(boxes, np.float64).reshape(-1, 4)
     refuse_shares(path, xywh)
     count_keys(prefix, annotations, key, keys, people, dropped)
+    places, sure = np.array(image, np.int64), np.array(scores, np.float32)
     return Annotations(
-        path, images, sizes, cameras, list(ids), np.array(image, np.int64), xywh, list(people), key
+        path, images, sizes, cameras, list(ids), places, xywh, list(people), sure, key
     )
 
 

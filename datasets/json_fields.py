@@ -78,6 +78,11 @@ def flag(value: Any) -> int | None:
     return int(value) if value in (0, 1) else None
 
 
+def score(value: Any) -> float | None:
+    """Return a number above 0 and at most 1; None for anything else."""
+    return float(value) if type(value) in (int, float) and 0 < value <= 1 else None
+
+
 def person_name(value: Any) -> str | None:
     """Return a name as `identifier` does, with NaN as an empty name."""
     return "" if isinstance(value, float) and math.isnan(value) else identifier(value)
@@ -89,6 +94,7 @@ EXPECTED: dict[Callable[[Any], Any], str] = {
     text: "a text",
     box: "four numbers x y w h",
     flag: "0 or 1",
+    score: "a number above 0 and at most 1",
     person_name: "a number or a text",
 }
 

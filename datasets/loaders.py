@@ -44,7 +44,8 @@ class SceneDataset(Dataset):
 
     In addition to boxes and labels, a target contains the keys of a teacher's cached outputs:
     "rows" [n] is 2·b for the b-th box of all scenes, and "picture" [] is 2·i for scene i. In a
-    mirrored image these numbers are larger by one.
+    mirrored image these numbers are larger by one. If the scene has scores, the target has "scores"
+    [n], which are 0 for ignore regions (see models.soft_labels).
 
     Args:
         train: clip boxes to the image, drop those without area, and mirror half of the images.
@@ -53,6 +54,7 @@ class SceneDataset(Dataset):
         augmentations: names in `datasets.augment.AUGMENTATIONS`, for training.
         shares: (number of scenes, share) of each part of the training data; see `epoch_batches`.
         max_pixels: of an image; larger ones are not decoded.
+        min_score: boxes with a lower score are ignore regions.
 
     Attributes:
         first_box: the number of the first box of each scene, among the boxes of all scenes.
@@ -69,10 +71,11 @@ class SceneDataset(Dataset):
         augmentations: Sequence[str] = (),
         shares: Sequence[tuple[int, float]] = (),
         max_pixels: int = MAX_PIXELS,
+        min_score: float = 0.0,
     ):
         self.scenes, self.train, self.seed, self.skip_damaged = scenes, train, seed, skip_damaged
         self.augmentations = tuple(augmentations)
-        self.max_pixels = max_pixels
+        self.max_pixels, self.min_score = max_pixels, min_score
         self.shares = list(shares) or [(len(scenes), 1.0)]
         self.first_box = np.cumsum([0, *(len(scene.boxes) for scene in scenes)])
         self.damaged: dict[str, str] = {}
@@ -96,6 +99,9 @@ class SceneDataset(Dataset):
             "rows": 2 * torch.arange(*self.first_box[index : index + 2]),
             "picture": torch.tensor(2 * index),
         }
+        if scene.scores is not None:
+            sure = np.where(scene.people(self.min_score), scene.scores, np.float32(0))
+            target["scores"] = torch.from_numpy(sure)
         if self.train:
             target = clipped(target, *image.shape[:0:-1])
             if np.random.default_rng([self.seed, epoch, index]).random() < 0.5:

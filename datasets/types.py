@@ -23,6 +23,14 @@ class Scene:
     camera: int  # 1..; 0 unknown, as in CUHK-SYSU
     upright: bool = False  # boxes refer to the image after its EXIF orientation, not as stored
     size: tuple[int, int] | None = None  # width, height that the annotation file records, if any
+    # [n] float32 in 0..1, how sure it is that a box is a person; 0: an ignore region; None: all 1
+    scores: np.ndarray | None = None
+
+    def people(self, min_score: float) -> np.ndarray:
+        """Return which boxes are people in training, [n] bool; the others are ignore regions."""
+        if self.scores is None:
+            return np.ones(len(self.boxes), bool)
+        return (self.scores >= min_score) & (self.scores > 0)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops.poolers import initLevelMapper
 from yacs.config import CfgNode
@@ -24,6 +23,7 @@ from models.oim import OIM
 from models.reference import Sizes
 from models.roi_heads import Branches, PersonSearchHeads, fc_branches
 from models.search_net import SearchNet
+from models.soft_labels import SoftRPN
 
 NOT_OF_TERMS = ("WEIGHT", "CACHED", "CACHED_REGIONS")  # keys of DISTILLER.<NAME>
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -58,7 +58,7 @@ def channels_of(cfg: CfgNode) -> int:
     return BACKBONES[cfg.BACKBONE.NAME].channels[int(c4.LEVEL)]
 
 
-def _make_rpn(cfg: CfgNode) -> RegionProposalNetwork:
+def _make_rpn(cfg: CfgNode) -> SoftRPN:
     """Return the RPN, with one anchor size on each level of an FPN, or all sizes on the only
     map."""
     sizes, rpn, width = cfg.MODEL.ANCHOR_SIZES, cfg.MODEL.RPN, None
@@ -66,7 +66,7 @@ def _make_rpn(cfg: CfgNode) -> RegionProposalNetwork:
     if not has_fpn(cfg):
         per_map, width = [tuple(sizes)], cfg.MODEL.C4.RPN_CHANNELS or None
     anchors = Float32Anchors(tuple(per_map), ((0.5, 1.0, 2.0),) * len(per_map))
-    return RegionProposalNetwork(
+    return SoftRPN(
         anchors,
         SparseRPNHead(channels_of(cfg), anchors.num_anchors_per_location()[0], width),
         fg_iou_thresh=0.7,

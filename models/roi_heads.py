@@ -13,6 +13,7 @@ from models.embedding import NormAwareEmbedding
 from models.filtering import DetectionLimits, filter_detections
 from models.oim import OIM
 from models.outputs import ForwardOutputs, Regions
+from models.soft_labels import classification_loss, sampled_scores, without_ignored
 
 PERSON = 1  # class index of the detection branch; 0 is background
 # What each loss is a mean over: a key of TrainingOutput.counts.
@@ -20,7 +21,11 @@ MEAN_OVER = {"proposal_cls": "proposals", "proposal_reg": "proposals", "oim": "l
 
 
 def detection_losses(
-    class_logits: Tensor, box_deltas: Tensor, labels: Tensor, targets: Tensor
+    class_logits: Tensor,
+    box_deltas: Tensor,
+    labels: Tensor,
+    targets: Tensor,
+    scores: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return losses of the detection branch (Girshick, "Fast R-CNN", ICCV 2015, equations 1 to 3).
 
@@ -29,6 +34,7 @@ def detection_losses(
         box_deltas: [R, 8].
         labels: [R], person labels.
         targets: [R, 4], regression targets.
+        scores: [R], targets of the class person; None: 1 for people, 0 for background.
 
     Returns:
         "proposal_cls": cross-entropy over person and background, mean over R.
@@ -40,7 +46,7 @@ def detection_losses(
     deltas = box_deltas.reshape(-1, 2, 4)[positives, PERSON]
     regions = max(len(labels), 1)
     return {
-        "proposal_cls": F.cross_entropy(class_logits, is_person.long(), reduction="sum") / regions,
+        "proposal_cls": classification_loss(class_logits, is_person, scores) / regions,
         "proposal_reg": F.smooth_l1_loss(deltas, targets[positives], beta=1.0, reduction="sum")
         / regions,
     }
@@ -144,12 +150,21 @@ class PersonSearchHeads(RoIHeads):
         """Return a training pass with unweighted losses: sample, classify, decode, sample again,
         embed."""
         sizes = images.image_sizes
-        boxes, _, labels, regression_targets = self.select_training_samples(proposals, targets)
+        threshold = self.proposal_matcher.low_threshold
+        proposals = without_ignored(proposals, targets, threshold)
+        boxes, matched, labels, regression_targets = self.select_training_samples(
+            proposals, targets
+        )
         class_logits, deltas = self.classify(features, boxes, sizes)
         losses = detection_losses(
-            class_logits, deltas, torch.cat(labels), torch.cat(regression_targets)
+            class_logits,
+            deltas,
+            torch.cat(labels),
+            torch.cat(regression_targets),
+            sampled_scores(matched, labels, targets),
         )
         decoded = [b.detach() for b in self._person_boxes(deltas, boxes, sizes)]
+        decoded = without_ignored(decoded, targets, threshold)
         people, _, identities, _ = self.select_training_samples(decoded, targets)
         embeddings = self.embed(features, people, sizes)
         losses["oim"] = self.oim(embeddings, torch.cat(identities))

@@ -13,6 +13,7 @@ from models.filtering import DetectionLimits
 from models.network import Network, as_floats
 from models.outputs import Detections, ForwardOutputs, Regions, TrainingOutput
 from models.roi_heads import MEAN_OVER, PersonSearchHeads
+from models.soft_labels import split_ignored
 
 
 class SearchNet(nn.Module, Network):
@@ -58,7 +59,8 @@ class SearchNet(nn.Module, Network):
 
         Args:
             images: as in Network.
-            targets: per image "boxes" [n, 4] and "labels" [n]: 1..N, above N for unlabelled people.
+            targets: per image "boxes" [n, 4] and "labels" [n]: 1..N, above N for unlabelled people;
+                optionally "scores" [n], see models.soft_labels.
             size: of the largest resized image of the batch; None if these images are the whole
                 batch.
         """
@@ -91,6 +93,7 @@ class SearchNet(nn.Module, Network):
     ) -> ForwardOutputs:
         """Return a training pass; arguments as in `forward`. The network must be in train mode."""
         resized, targets = self.transform(as_floats(images), targets)
+        targets = [split_ignored(target) for target in targets]
         if size is not None:
             resized.tensors = pad_maps(resized.tensors, size, self.transform.size_divisible)
         features = self.backbone(resized.tensors)

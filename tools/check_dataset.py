@@ -72,8 +72,8 @@ def turned(scenes: list[Scene], looks: list[Look]) -> list[str]:
     ]
 
 
-def survey(scenes: list[Scene], sizes: np.ndarray) -> dict[str, int]:
-    """Return the counts of one split."""
+def survey(scenes: list[Scene], sizes: np.ndarray, min_score: float) -> dict[str, int]:
+    """Return the counts of one split. min_score: INPUT.MIN_SCORE."""
     lengths = [len(s.boxes) for s in scenes]
     boxes = np.concatenate([s.boxes for s in scenes] or [np.zeros((0, 4))])
     pids = np.concatenate([s.pids for s in scenes] or [np.zeros(0, np.int64)])
@@ -88,6 +88,10 @@ def survey(scenes: list[Scene], sizes: np.ndarray) -> dict[str, int]:
         "images": len(scenes),
         "boxes": len(boxes),
         "boxes unlabelled": int((~known).sum()),
+        "boxes with a score under 1": sum(
+            int((s.scores < 1).sum()) for s in scenes if s.scores is not None
+        ),
+        "boxes ignored in training": sum(int((~s.people(min_score)).sum()) for s in scenes),
         "identities": len(images_of),
         "identities in one image only": int((images_of == 1).sum()),
         "images with an identity twice": len(np.unique(seen[times > 1, 0])),
@@ -160,7 +164,9 @@ def main() -> int:
     for split, scenes in splits.items():
         looks, sizes = walk(scenes, split, cfg.INPUT.NUM_WORKERS, cfg.INPUT.MAX_PIXELS)
         bad = [look.problem for look in looks if look.problem]
-        counts[split] = survey(scenes, sizes) | {"images missing or damaged": len(bad)}
+        counts[split] = survey(scenes, sizes, cfg.INPUT.MIN_SCORE) | {
+            "images missing or damaged": len(bad)
+        }
         may_skip = split == "train" and cfg.INPUT.SKIP_DAMAGED and len(bad) < len(scenes)
         for error in bad:
             skips = may_skip and isinstance(error, PictureError)

@@ -104,5 +104,10 @@ def _joined(tables: list[Tensor], dataset: SearchDataset, cfg: CfgNode) -> Cache
     people = torch.cat(tables, 1) / len(tables) ** 0.5
     model = cfg.MODEL.OIM
     oim = OIM(dataset.num_pids, model.QUEUE_SIZE, people.shape[1], model.MOMENTUM, model.SCALE)
-    pids = torch.cat([torch.from_numpy(scene.pids) for scene in dataset.train])
+    pids = torch.cat(
+        [
+            torch.from_numpy(scene.pids * scene.people(cfg.INPUT.MIN_SCORE))  # 0: in no table
+            for scene in dataset.train
+        ]
+    )
     return CachedEmbeddings(people, tables_of(people, pids, oim))

@@ -57,6 +57,7 @@ class Trainer:
             augmentations=cfg.INPUT.AUGMENT,
             shares=dataset.shares,
             max_pixels=cfg.INPUT.MAX_PIXELS,
+            min_score=cfg.INPUT.MIN_SCORE,
         )
         check_augmentations(cfg.INPUT.AUGMENT)
         self.batching = Batching.of(cfg)
