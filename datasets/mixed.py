@@ -38,12 +38,18 @@ def with_training_scenes(
 
     The gallery and the queries stay those of `dataset`. `shares` of the result contains the number
     of scenes of each dataset, in order, and the share of them that an epoch uses.
+
+    Raises:
+        UserError: if one of the others has no training images.
     """
     train, offset = list(dataset.train), dataset.num_pids
     shares = [(len(dataset.train), 1.0)]
     dropped = dataset.dropped.copy()
     for other, share in others:
-        other.check_training()
+        if not other.train:
+            raise UserError(
+                f"INPUT.EXTRA_TRAIN: {other.root}: expected training images, found none"
+            )
         train += [_renumbered(scene, offset) for scene in other.train]
         shares.append((len(other.train), share))
         offset += other.num_pids

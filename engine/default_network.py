@@ -48,7 +48,10 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def network_of(
-    cfg_path: str | Path | None, ckpt: str | Path | None, overrides: Sequence[str] = ()
+    cfg_path: str | Path | None,
+    ckpt: str | Path | None,
+    overrides: Sequence[str] = (),
+    option: str = "--ckpt",
 ) -> tuple[CfgNode, Checkpoint]:
     """Return the config and the checkpoint that a program uses for inference.
 
@@ -56,6 +59,7 @@ def network_of(
         cfg_path: --cfg; None: the config that the checkpoint contains.
         ckpt: --ckpt; None, without --cfg: the network in weights/, if that file exists.
         overrides: KEY VALUE pairs.
+        option: the name of `ckpt` in messages.
 
     Raises:
         UserError: if a config is given without a checkpoint, or a file or value cannot be used.
@@ -68,7 +72,7 @@ def network_of(
         raise UserError(
             f"--ckpt: expected FILE, found none; there is no default network, {DEFAULT}"
         )
-    checkpoint, cfg = Checkpoint.read(ckpt or DEFAULT), get_cfg()
+    checkpoint, cfg = Checkpoint.read(ckpt or DEFAULT, option), get_cfg()
     for key, value in flatten(checkpoint.cfg).items():
         if key.startswith(OWN):
             put(cfg, key, value, f"{checkpoint.where}: ")

@@ -77,8 +77,10 @@ class Searcher:
         name, limit = str(checkpoint.path), cfg.INPUT.MAX_PIXELS
         return Searcher(net, device, cfg.INPUT.BATCH_SIZE_TEST, amp, name, sizes, limit)
 
-    def detect(self, pictures: Sequence[Picture]) -> list[Detections]:
-        """Detect the people of each picture with a score of at least SEARCH_SCORE.
+    def detect(
+        self, pictures: Sequence[Picture], min_score: float = SEARCH_SCORE
+    ) -> list[Detections]:
+        """Detect the people of each picture with a score of at least `min_score`.
 
         Pictures of different sizes are processed in separate batches: padding to a common size
         would change the features at a picture's border.
@@ -97,7 +99,7 @@ class Searcher:
                 boxes = [torch.zeros(0, 4)] * len(some)
                 people, _ = self._run([pixels[i] for i in some], boxes)
                 found |= dict(zip(some, people))
-        return [_above_threshold(found[i]) for i in range(len(pixels))]
+        return [_above_threshold(found[i], min_score) for i in range(len(pixels))]
 
     def embed(self, picture: Picture, boxes: Tensor) -> Tensor:
         """Embed the people in boxes [n, 4]. Return unit embeddings [n, D] on the CPU."""
@@ -152,6 +154,6 @@ def to_pixels(picture: Picture, max_pixels: int = MAX_PIXELS) -> Tensor:
     return read_pixels(picture, True, max_pixels)
 
 
-def _above_threshold(people: Detections) -> Detections:
-    people = people[people.scores >= SEARCH_SCORE]
+def _above_threshold(people: Detections, min_score: float) -> Detections:
+    people = people[people.scores >= min_score]
     return Detections(people.boxes.cpu(), people.scores.cpu(), people.embeddings.float().cpu())

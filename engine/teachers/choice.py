@@ -7,6 +7,7 @@ from utils.errors import UserError
 
 REID_TEACHER = "DISTILLER.REID_TEACHER"
 TIMM = "timm:"  # before the name of a network of timm
+TORCHVISION = "torchvision:"  # before the name of a detector of torchvision
 
 
 def reid_teachers(cfg: CfgNode) -> list[str]:

@@ -149,23 +149,38 @@ def _onnx(
     name: str, option: str, output: str | int | None, device: torch.device
 ) -> tuple[Callable[[Tensor], Tensor], list]:
     """Return the function of an ONNX file, and the shape of its input."""
-    with open_file(name, option) as file, content_of(f"{option} {name}", "an ONNX file"):
-        data = file.read()
-    session = onnx_session(data, device, f"{option} {name}")
-    inputs = session.get_inputs()
-    if len(inputs) != 1:
-        raise UserError(
-            f"{option} {name}: expected a network with one input, found "
-            f"{first_of(one.name for one in inputs)}"
-        )
+    session = session_of(name, option, device)
+    source = one_input(session, f"{option} {name}")
     outputs = {one.name: one.name for one in session.get_outputs()}
     wanted = picked(outputs, output, str(description_of(name)))
 
     def run(pictures: Tensor) -> Tensor:
-        feed = {inputs[0].name: pictures.cpu().numpy()}
+        feed = {source.name: pictures.cpu().numpy()}
         return torch.from_numpy(session.run([wanted], feed)[0])
 
-    return run, inputs[0].shape
+    return run, source.shape
+
+
+def session_of(name: str, option: str, device: torch.device) -> Any:
+    """Open an ONNX file in onnxruntime.
+
+    Raises:
+        UserError: if it is missing or damaged, or onnxruntime is missing.
+    """
+    with open_file(name, option) as file, content_of(f"{option} {name}", "an ONNX file"):
+        data = file.read()
+    return onnx_session(data, device, f"{option} {name}")
+
+
+def one_input(session: Any, where: str) -> Any:
+    """Return the only input of a session; raise UserError if there are several."""
+    inputs = session.get_inputs()
+    if len(inputs) != 1:
+        raise UserError(
+            f"{where}: expected a network with one input, found "
+            f"{first_of(one.name for one in inputs)}"
+        )
+    return inputs[0]
 
 
 def _program(

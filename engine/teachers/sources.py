@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from engine.checkpoint import Checkpoint
-from engine.onnx_net import INPUTS, OUTPUTS, onnx_session
+from engine.onnx_net import INPUTS, OUTPUTS
 from engine.onnx_net import SUFFIX as ONNX
-from engine.teachers.choice import REID_TEACHER, TIMM
-from engine.teachers.networks import read_crop_network
+from engine.teachers.choice import REID_TEACHER, TIMM, TORCHVISION
+from engine.teachers.networks import read_crop_network, session_of
 from models.cached_teacher import outputs_on
 from models.search_net import SearchNet
-from utils.files import content_of, open_file
+from utils.weight_files import SAFETENSORS
 
 
 class Embedder(Protocol):
@@ -102,33 +102,34 @@ class OwnTeacher:
         return torch.stack(people, 1).cpu(), torch.cat([n.flatten() for n in numbers]).cpu()
 
 
-def read_reid_teacher(name: str, device: torch.device) -> Embeddings:
-    """Read the teacher that a value of DISTILLER.REID_TEACHER names.
+def read_reid_teacher(name: str, device: torch.device, option: str = REID_TEACHER) -> Embeddings:
+    """Read a re-id teacher, as a value of DISTILLER.REID_TEACHER names it.
 
     It is a network of this project (a checkpoint, weights or an ONNX file) or of another program.
+
+    Args:
+        option: the config key or option that names it.
 
     Raises:
         UserError: if it is missing, damaged, or does not fit its description.
     """
-    if not name.startswith(TIMM) and (
-        Path(name).suffix in (".pth", ".safetensors") or _is_own_graph(name, device)
-    ):
-        checkpoint = Checkpoint.read(name, REID_TEACHER)
+    if is_own_network(name, device, option):
+        checkpoint = Checkpoint.read(name, option)
         net = checkpoint.network(checkpoint.cfg, device)
         length = checkpoint.cfg.MODEL.EMBEDDING_SIZE
         return Embeddings(net, checkpoint.digest, length)
-    network = read_crop_network(name, REID_TEACHER, device)
+    network = read_crop_network(name, option, device)
     return Embeddings(network, network.digest, network.length())
 
 
-def _is_own_graph(name: str, device: torch.device) -> bool:
-    """Return whether a file is an ONNX file that tools.export_onnx wrote."""
-    if Path(name).suffix != ONNX:
-        return False
-    with (
-        open_file(name, REID_TEACHER) as file,
-        content_of(f"{REID_TEACHER} {name}", "an ONNX file"),
-    ):
-        session = onnx_session(file.read(), device, f"{REID_TEACHER} {name}")
+def is_own_network(name: str, device: torch.device, option: str) -> bool:
+    """Return whether a file is a network of this project.
+
+    Such a file is a checkpoint, weights, or an ONNX file that tools.export_onnx wrote.
+    """
+    suffix = "" if name.startswith((TIMM, TORCHVISION)) else Path(name).suffix
+    if suffix != ONNX:
+        return suffix in (".pth", SAFETENSORS)
+    session = session_of(name, option, device)
     found = [one.name for one in (*session.get_inputs(), *session.get_outputs())]
     return found == [*INPUTS, *OUTPUTS]
