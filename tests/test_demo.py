@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes
 from utils.errors import run_main
 from utils.lettering import drawable, font, wrapped
 from utils.media import read_pixels
-from utils.pages import Figure, Section, Span, Timeline, page
+from utils.pages import Figure, Section, Span, Timeline, page, period
 
 ROOT = Path(__file__).parent.parent
 
@@ -404,13 +405,20 @@ def test_timelines_show_people_at_the_same_time_in_rows(tmp_path):
     figures = [Figure(image, image, (1, 2, 3), str(i), "", 0.5) for i in range(4)]
     spans = [Span(0, 4, 0), Span(3, 5, 1), Span(4.5, 8, 2), Span(5, 5, 3)]
     html = page("t", "", [Section("a", "b", figures, [Timeline("<v>.mp4", 8, spans)])])
-    assert re.findall(r"top:(\d+)px;left:([\d.]+)%;width:([\d.]+)%", html) == [
+    assert re.findall(r"top:(\d+)px;left:min\(([\d.]+)%, 100% - 15px\);width:([\d.]+)%", html) == [
         ("0", "0.00", "50.00"),
         ("24", "37.50", "25.00"),
         ("0", "56.25", "43.75"),
         ("48", "62.50", "0.00"),
     ]
     assert "height:70px" in html and "&lt;v&gt;.mp4" in html
+
+
+def test_times_of_an_appearance():
+    assert (period(61.0, 62.5), period(3.0, 3.0)) == ("1:01.0 – 1:02.5", "0:03.0")
+    noon = datetime(2026, 1, 31, 12).timestamp()
+    assert period(noon, noon + 5) == "2026-01-31 12:00:00 – 12:00:05"
+    assert period(noon, noon + 86400) == "2026-01-31 12:00:00 – 2026-02-01 12:00:00"
 
 
 def test_cut_out_and_contact_sheet():

@@ -46,7 +46,7 @@ from utils.errors import UserError, run_main
 from utils.memory import keep_freed_memory
 from utils.names import printable
 from utils.optional import optional
-from utils.pages import clock
+from utils.pages import period
 
 QUERY_SIDE, SCENE_SIDE = 720, 1000  # longer sides of drawn pictures, pixels
 CUT_OUT = (210, 280)  # width and height of a crop, pixels
@@ -229,8 +229,7 @@ def where(match: Match) -> str:
     name = printable(name_of(match.person.path))
     if match.span is None:
         return name
-    first, last = map(clock, match.span)
-    return f"{name}   {first} – {last}" if first != last else f"{name}   {first}"
+    return f"{name}   {period(*match.span)}"
 
 
 def advice(thresholds: dict[str, float] | None) -> str:

@@ -19,6 +19,7 @@ from utils.drawing import Color
 from utils.names import printable
 
 ROW_HEIGHT = 24  # of a timeline, pixels
+SHORTEST = 0.02  # of a timeline's length: the space of a number
 DATES = 1e8  # seconds; no video is so long, and no camera was live so early
 
 
@@ -81,6 +82,7 @@ def page(title: str, intro: Markup, sections: Sequence[Section]) -> str:
         sections=sections,
         similarities=found,
         row_height=ROW_HEIGHT,
+        shortest=SHORTEST,
     )
 
 
@@ -91,7 +93,7 @@ def _template():
         undefined=StrictUndefined,
         finalize=_printable,
     )
-    environment.filters |= {"css": css, "clock": clock, "data_url": data_url, "rows": rows_of}
+    environment.filters |= {"css": css, "data_url": data_url, "period": period, "rows": rows_of}
     return environment.get_template("page.html")
 
 
@@ -101,15 +103,23 @@ def _printable(value: object) -> object:
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def rows_of(spans: Sequence[Span]) -> list[int]:
-    """Assign to each span the first row in which no earlier span overlaps it."""
+def rows_of(spans: Sequence[Span], least: float = 0.0) -> list[int]:
+    """Assign to each span the first row in which no earlier span overlaps it.
+
+    Args:
+        least: seconds; shorter spans are drawn with this length.
+    """
     rows: list[list[Span]] = []
     given = []
     for span in spans:
         free = (
             i
             for i, row in enumerate([*rows, []])
-            if all(span.first > one.last or span.last < one.first for one in row)
+            if all(
+                span.first > max(one.last, one.first + least)
+                or max(span.last, span.first + least) < one.first
+                for one in row
+            )
         )
         given.append(next(free))
         if given[-1] == len(rows):
@@ -127,6 +137,15 @@ def clock(seconds: float) -> str:
         return datetime.fromtimestamp(seconds).isoformat(" ", "seconds")
     tenths = round(10 * seconds)
     return f"{tenths // 600}:{tenths // 10 % 60:02d}.{tenths % 10}"
+
+
+def period(first: float, last: float) -> str:
+    """Format a time and a later one; a date that both have is written once."""
+    start, end = clock(first), clock(last)
+    if start == end:
+        return start
+    date, _, time = end.rpartition(" ")
+    return f"{start} – {time if start.startswith(date) else end}"
 
 
 def css(color: Color) -> str:

@@ -13,7 +13,7 @@ from engine.index.records import Match, Person, PersonFilter
 from engine.search import presentation as show
 from utils.drawing import cut_out, draw_boxes
 from utils.names import printable
-from utils.pages import Figure, Section, Span, clock, page
+from utils.pages import Figure, Section, Span, clock, page, period
 
 SHOWN = 12  # pictures of a person on the page
 PEOPLE_SHOWN = 200  # on the page and in the table
@@ -103,7 +103,7 @@ def places(known: Known) -> list[str]:
 
 def when(appearance: Appearance) -> str:
     """Format the first and last second of an appearance; "" for a picture."""
-    return "" if appearance.span is None else " – ".join(dict.fromkeys(map(clock, appearance.span)))
+    return "" if appearance.span is None else period(*appearance.span)
 
 
 def table(known: Sequence[Known]) -> str:

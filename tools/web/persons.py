@@ -13,7 +13,7 @@ from engine.search.presentation import RANKED, name_of, read_scene
 from utils.drawing import cut_out, draw_boxes
 from utils.errors import UserError
 from utils.names import printable
-from utils.pages import clock
+from utils.pages import period
 
 CROP = (150, 240)  # width and height of a picture, pixels
 MOST = 120  # people shown, and appearances of a person
@@ -124,12 +124,12 @@ def timeline(known: Known) -> str:
     for i, name in enumerate(dict.fromkeys(name_of(one.person.path) for one in timed)):
         mine = [one.span for one in timed if name_of(one.person.path) == name]
         bars = "".join(
-            f'<i title="{clock(first)} – {clock(last)}" style="left:{(first - start) * scale:.2f}%;'
+            f'<i title="{period(first, last)}" style="left:{(first - start) * scale:.2f}%;'
             f'width:{(last - first) * scale:.2f}%;background:{COLORS[i % len(COLORS)]}"></i>'
             for first, last in mine
         )
         rows.append(f"<span>{html.escape(printable(name))}</span><div>{bars}</div>")
-    ends = f"<span></span><span>{clock(start)} – {clock(end)}</span>"
+    ends = f"<span></span><span>{period(start, end)}</span>"
     title = message(f"Person {known.title}: {len(known.appearances)} appearances")
     return f'{title}<div class="lines">{"".join(rows)}{ends}</div>'
 
@@ -155,7 +155,13 @@ def persons_tab(gr: Any, controller: PersonsController) -> None:
                     other = gr.Textbox(label="Number or name", elem_id="other")
                     merge = gr.Button("Merge with this person", elem_id="merge")
                     split = gr.Button("Split off the chosen appearance", elem_id="split")
-                scene = gr.Image(label="Picture", height=420, interactive=False, buttons=[])
+                scene = gr.Image(
+                    label="Picture",
+                    height=420,
+                    interactive=False,
+                    buttons=[],
+                    elem_id="appearance",
+                )
         shown = [everyone, numbers, said]
         details = [some, tracklets, lines, name]
 
