@@ -16,9 +16,9 @@ import train_ddps
 from configs.defaults import load_cfg
 from datasets import load_dataset
 from datasets.loaders import SceneDataset, mirrored
-from engine.teachers import tables
+from engine.teachers import sources, tables
 from engine.teachers.networks import read_crop_network
-from engine.teachers.sources import OwnTeacher
+from engine.teachers.sources import Embeddings, OwnTeacher
 from engine.training.inputs import describe_files
 from models.build import build_net
 from tests.tiny import pairs
@@ -130,6 +130,27 @@ def test_cached_outputs_are_those_of_the_network(base, turned):
     torch.testing.assert_close(found.class_logits, expected.class_logits, atol=5e-3, rtol=0)
     assert torch.equal(found.oim.lut, expected.oim.lut) and found.oim.lut.any()
     assert cached.teacher.live is None
+
+
+def test_teachers_get_their_pictures_on_their_device(base, monkeypatch):
+    """A loader's pictures are on the CPU, while the network may be on a GPU."""
+    meta, seen = torch.device("meta"), []
+
+    def note(net, images, boxes, *rest):
+        seen.extend(one.device for one in (*images, *boxes))
+        return [torch.zeros(1, 4)] * 2, [torch.zeros(1, 2)] * 2, torch.zeros(0, 4), []
+
+    class Fake:
+        def embed(self, images, boxes):
+            return note(self, images, boxes)[0]
+
+    pictures, boxes = [torch.zeros(3, 8, 8)] * 2, [torch.zeros(1, 4)] * 2
+    people, _ = Embeddings(Fake(), "", 4, meta).compute(pictures, boxes)
+    assert people.shape == (1, 2, 4) and people.device == CPU
+    monkeypatch.setattr(sources, "outputs_on", note)
+    net = build_net(load_cfg(base / "tiny.yaml"), 3).to(meta)
+    OwnTeacher(net, "", 5).compute(pictures, boxes)
+    assert len(seen) == 8 and set(seen) == {meta}
 
 
 @pytest.mark.parametrize("terms", ["['ld','cd']", "['dfd','kd','rkd']"])

@@ -122,7 +122,7 @@ def load(args: argparse.Namespace, videos: bool) -> PeopleFinder:
             "by it, found none"
         )
     reid = read_reid_teacher(args.reid, device, REID) if args.reid and videos else None
-    return PeopleFinder(detector, reid, device, args.min_score, cfg.INPUT.MAX_PIXELS)
+    return PeopleFinder(detector, reid, args.min_score, cfg.INPUT.MAX_PIXELS)
 
 
 def check_overrides(overrides: list[str]) -> None:

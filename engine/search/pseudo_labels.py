@@ -37,14 +37,12 @@ class PeopleFinder:
 
     Attributes:
         reid: None: the detector embeds people itself, or there are no videos.
-        device: of `reid`.
         min_score: boxes with a lower score are left out.
         max_pixels: larger pictures and frames are not decoded.
     """
 
     detector: Detector
     reid: Embeddings | None
-    device: torch.device
     min_score: float
     max_pixels: int
 
@@ -58,9 +56,8 @@ class PeopleFinder:
             return people
         embeddings = people.boxes.new_zeros(0, self.reid.box_length)
         if len(people.boxes):
-            boxes = people.boxes.to(self.device)
-            [embeddings] = self.reid.net.embed([pixels.to(self.device)], [boxes])
-        return Detections(people.boxes, people.scores, embeddings.float().cpu())
+            [embeddings] = self.reid.embed([pixels], [people.boxes])
+        return Detections(people.boxes, people.scores, embeddings)
 
 
 @dataclass

@@ -52,17 +52,30 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Embeddings:
-    """The embeddings of a re-id teacher."""
+    """The embeddings of a re-id teacher.
+
+    Args:
+        device: of the network.
+    """
 
     net: Embedder
     digest: str
     box_length: int
+    device: torch.device
     picture_length: int = 0
+
+    def embed(self, images: list[Tensor], boxes: list[Tensor]) -> list[Tensor]:
+        """Return embeddings as Embedder.embed, on the CPU."""
+        moved = (on_device(images, self.device), on_device(boxes, self.device))
+        return [one.float().cpu() for one in self.net.embed(*moved)]
 
     def compute(self, images: list[Tensor], boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         """See Source."""
-        pair = self.net.embed(images, boxes)
-        return torch.stack([one.cpu() for one in pair], 1), torch.zeros(0)
+        return torch.stack(self.embed(images, boxes), 1), torch.zeros(0)
+
+
+def on_device(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
+    return [one.to(device) for one in tensors]
 
 
 @dataclass(frozen=True)
@@ -96,7 +109,9 @@ class OwnTeacher:
 
     def compute(self, images: list[Tensor], boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         """See Source."""
-        embeddings, logits, shares, background = outputs_on(self.net, images, boxes, self.regions)
+        device = self.net.oim.lut.device
+        moved = on_device(images, device), on_device(boxes, device)
+        embeddings, logits, shares, background = outputs_on(self.net, *moved, self.regions)
         people = [torch.cat(pair, 1) for pair in zip(embeddings, logits)]
         numbers = [shares, *background]
         return torch.stack(people, 1).cpu(), torch.cat([n.flatten() for n in numbers]).cpu()
@@ -117,9 +132,9 @@ def read_reid_teacher(name: str, device: torch.device, option: str = REID_TEACHE
         checkpoint = Checkpoint.read(name, option)
         net = checkpoint.network(checkpoint.cfg, device)
         length = checkpoint.cfg.MODEL.EMBEDDING_SIZE
-        return Embeddings(net, checkpoint.digest, length)
+        return Embeddings(net, checkpoint.digest, length, device)
     network = read_crop_network(name, option, device)
-    return Embeddings(network, network.digest, network.length())
+    return Embeddings(network, network.digest, network.length(), device)
 
 
 def is_own_network(name: str, device: torch.device, option: str) -> bool:
