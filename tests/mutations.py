@@ -41,6 +41,7 @@ class Mutation:
 FILES, STEP = "tests/test_files.py", "tests/test_train_step.py"
 TRAINER, METRICS = "tests/test_trainer.py", "tests/test_metrics.py"
 DISTILL, DATA = "tests/test_distill.py", "tests/test_datasets.py"
+SOFT = "tests/test_soft_labels.py"
 MUTATIONS = [
     # the thirteen of which the quick tests once noticed none
     Mutation(
@@ -176,6 +177,20 @@ MUTATIONS = [
         "beta=1.0",
         "beta=1 / 9",
         f"{STEP}::test_detection_losses_by_hand",
+    ),
+    Mutation(
+        "scores of annotations left out",
+        "models/soft_labels.py",
+        '            labels[person] = target["scores"][matched[person]]\n',
+        "",
+        SOFT,
+    ),
+    Mutation(
+        "ignore regions are background",
+        "models/soft_labels.py",
+        "on_person | ~on_ignored(boxes, target, iou)",
+        "on_person | ~on_person",
+        SOFT,
     ),
     Mutation(
         "similarities not weighted by scores",
