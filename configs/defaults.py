@@ -38,8 +38,10 @@ _C.INPUT.NUM_WORKERS = 5  # processes that read images, in training and in evalu
 _C.INPUT.SKIP_DAMAGED = False  # whether training skips and counts missing and damaged images
 
 _C.BACKBONE = CN()
-_C.BACKBONE.NAME = "resnet50"  # a name in models/backbones.py: BACKBONES
-_C.BACKBONE.WEIGHTS = "imagenet"  # "imagenet" (downloaded), "" (random), path of a state dict
+# A name in models/backbones.py: BACKBONES, or "timm:NAME", a network of timm (docs/slim.md).
+_C.BACKBONE.NAME = "resnet50"
+# "imagenet" (downloaded; of timm: the pretrained weights), "" (random), or path of a state dict.
+_C.BACKBONE.WEIGHTS = "imagenet"
 _C.BACKBONE.FROZEN_BN = False  # FrozenBatchNorm instead of BatchNorm
 _C.BACKBONE.FREEZE = True  # no gradients for the first convolution and its norm
 # Activations are computed again in the backward pass instead of stored: less memory, more time. On

@@ -1,12 +1,11 @@
-"""Backbones with an FPN, built from torchvision's modules."""
+"""Backbones with an FPN, built from torchvision's modules or from timm's."""
 
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -22,9 +21,11 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
+from models.timm_networks import TIMM, TimmBackbone
 from utils.errors import UserError, reason_of
 from utils.weight_files import read_tensors, select_tensors
 
+NO_CHAIN = "whose layers are not applied one after the other"
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
@@ -59,13 +60,16 @@ class Backbone:
 
     Attributes:
         make: its constructor.
-        layers: the layers whose outputs are the FPN's inputs.
+        layers: the layers whose outputs are the FPN's inputs; empty for a network of timm whose
+            layers are not applied one after the other.
         channels: of these outputs.
-        stem: the modules that BACKBONE.FREEZE freezes.
-        stage: the layers after the map of stride 16, which the C4 form applies to each region.
+        stem: the paths of the modules that BACKBONE.FREEZE freezes.
+        stage: the layers after the map of stride 16, which the C4 form applies to each region;
+            empty where `layers` is.
         stage_channels: of their output.
-        imagenet: whether torchvision has ImageNet weights for it.
-        batch_norm: whether its norms are BatchNorm, which BACKBONE.FROZEN_BN can freeze.
+        imagenet: whether torchvision or timm has pretrained weights for it.
+        batch_norm: whether it has BatchNorm, which BACKBONE.FROZEN_BN can freeze.
+        timm: of a network of timm.
     """
 
     make: Callable[..., nn.Module]
@@ -76,6 +80,7 @@ class Backbone:
     stage_channels: int
     imagenet: bool = True
     batch_norm: bool = True
+    timm: TimmBackbone | None = None
 
 
 _RESNET = dict(
@@ -115,37 +120,73 @@ BACKBONES = {
 }
 
 
-def _imagenet_state(name: str) -> dict[str, torch.Tensor]:
-    if not BACKBONES[name].imagenet:
+@cache
+def _timm_backbone(name: str) -> Backbone:
+    found = TimmBackbone(name)
+    return Backbone(
+        found.make,
+        found.layers,
+        found.channels,
+        found.stem,
+        found.stage,
+        found.channels[-1],
+        imagenet=found.pretrained,
+        batch_norm=found.batch_norm,
+        timm=found,
+    )
+
+
+def backbone_of(name: str) -> Backbone:
+    """Return the backbone of BACKBONE.NAME.
+
+    Raises:
+        UserError: if there is no such backbone, or timm is missing.
+    """
+    if name.startswith(TIMM):
+        return _timm_backbone(name.removeprefix(TIMM))
+    if name not in BACKBONES:
         raise UserError(
-            f"BACKBONE.WEIGHTS: expected '' or the path of a file for {name}, which has no "
-            "ImageNet weights; found imagenet"
+            f"BACKBONE.NAME: expected one of {', '.join(BACKBONES)}, or {TIMM}NAME; found {name}"
         )
-    weights = get_model_weights(name)["IMAGENET1K_V1"]
+    return BACKBONES[name]
+
+
+def _imagenet_state(name: str) -> dict[str, Tensor]:
+    """The pretrained weights of a backbone, from torchvision or timm."""
+    spec, option = backbone_of(name), "BACKBONE.WEIGHTS"
+    if not spec.imagenet:
+        raise UserError(
+            f"{option}: expected '' or the path of a file for {name}, which has no ImageNet "
+            "weights; found imagenet"
+        )
+    weights = None if spec.timm else get_model_weights(name)["IMAGENET1K_V1"]
     try:
+        if spec.timm:
+            return spec.timm.pretrained_state()
         return weights.get_state_dict(progress=True, check_hash=True)
     except Exception as error:  # raised by the network, the disk, or an incomplete file
         raise UserError(
-            f"BACKBONE.WEIGHTS imagenet: cannot download {weights.url} ({reason_of(error)}); "
-            "expected a network connection, or as BACKBONE.WEIGHTS the path of that file, or '' "
-            "for random weights"
+            f"{option} imagenet: cannot download {weights.url if weights else name} "
+            f"({reason_of(error)}); expected a network connection, or as {option} the path of that "
+            "file, or '' for random weights"
         ) from None
 
 
-def _load_weights(body: nn.Module, name: str, source: str, last: str) -> None:
-    """Load the weights `source` into `body`; weights of the layers after `last` may be missing."""
-    option = "BACKBONE.WEIGHTS"
+def _load_weights(body: nn.Module, name: str, source: str, last: str | None) -> None:
+    """Load `source` into `body`; weights of the layers after `last` may be missing."""
+    option, own, timm = "BACKBONE.WEIGHTS", body.state_dict(), backbone_of(name).timm
     found = _imagenet_state(name) if source == "imagenet" else read_tensors(source, option)
-    own = body.state_dict()
     parts = [part for part, _ in body.named_children()]
-    unused = parts[parts.index(last) + 1 :]
-    needed = {
-        key: value
-        for key, value in own.items()
+    unused = parts[parts.index(last) + 1 :] if last else []
+    keys = [
+        key
+        for key in own
         if not key.endswith("num_batches_tracked") and key.partition(".")[0] not in unused
-    }
+    ]
+    names = timm.names_in_file(keys) if timm else dict(zip(keys, keys))
+    needed = {names[key]: own[key] for key in keys if key in names}
     selected = select_tensors(found, needed, f"{option} {source}: weights of {name}")
-    body.load_state_dict(selected, strict=False)
+    body.load_state_dict({key: selected[theirs] for key, theirs in names.items()}, strict=False)
 
 
 class FrozenNormStatistics:
@@ -259,20 +300,18 @@ def make_body(
     Args:
         stage: whether all of the last stage is used, so that its weights are required.
     """
-    if name not in BACKBONES:
-        raise UserError(f"BACKBONE.NAME: expected one of {', '.join(BACKBONES)}; found {name}")
-    spec = BACKBONES[name]
+    spec = backbone_of(name)
     if frozen_bn and not spec.batch_norm:
         raise UserError(
-            f"BACKBONE.FROZEN_BN: expected False for {name}, which has LayerNorm and no statistics "
-            "to freeze; found True"
+            f"BACKBONE.FROZEN_BN: expected False for {name}, which has no BatchNorm; found True"
         )
     body = spec.make(norm_layer=FrozenBatchNorm2d if frozen_bn else nn.BatchNorm2d)
     if weights:
-        _load_weights(body, name, weights, (spec.stage if stage else spec.layers)[-1])
+        used = spec.stage if stage else spec.layers
+        _load_weights(body, name, weights, used[-1] if used else None)
     if freeze:
         for part in spec.stem:
-            getattr(body, part).requires_grad_(False)
+            body.get_submodule(part).requires_grad_(False)
     return body
 
 
@@ -287,20 +326,23 @@ def make_backbone(
     """Build a backbone and its FPN, whose levels are "0".."3" and "pool", strides 4 to 64.
 
     Args:
-        name: a key of BACKBONES.
+        name: a key of BACKBONES, or timm:NAME.
         weights: "imagenet", "" for random weights, or the path of a state dict with torchvision's
-            names.
+            or timm's names.
         frozen_bn: whether FrozenBatchNorm replaces BatchNorm.
         freeze: whether the stem is frozen.
         fpn_channels: of every level.
         checkpointed: whether all layers are checkpointed, as in `CheckpointedLayers`.
 
     Raises:
-        UserError: if the name is unknown, the weights are not of this backbone, or frozen_bn is set
-            for a backbone without BatchNorm.
+        UserError: if the name is unknown, the weights are not of this backbone, frozen_bn is set
+            for a backbone without BatchNorm, or checkpointed for one without `layers`.
     """
-    body, spec = make_body(name, weights, frozen_bn, freeze), BACKBONES[name]
-    levels = {layer: str(i) for i, layer in enumerate(spec.layers)}
-    layers = CheckpointedLayers(body, levels, everywhere=checkpointed)
+    body, spec = make_body(name, weights, frozen_bn, freeze), backbone_of(name)
+    if spec.layers:
+        levels = {layer: str(i) for i, layer in enumerate(spec.layers)}
+        body = CheckpointedLayers(body, levels, everywhere=checkpointed)
+    elif checkpointed:
+        raise UserError(f"BACKBONE.CHECKPOINT: expected False for {name}, {NO_CHAIN}; found True")
     fpn = LeanFPN(list(spec.channels), fpn_channels, extra_blocks=LastLevelMaxPool())
-    return BackboneWithFPN(layers, fpn)
+    return BackboneWithFPN(body, fpn)

@@ -11,7 +11,7 @@ from torchvision.ops.poolers import initLevelMapper
 from yacs.config import CfgNode
 
 from models import c4
-from models.backbones import BACKBONES, make_backbone
+from models.backbones import backbone_of, make_backbone
 from models.cached_teacher import CachedTeacher
 from models.distill import FPN_LEVELS, check_choice, check_terms, make_term
 from models.distiller import Distiller
@@ -20,13 +20,13 @@ from models.fast.roi_align import GatheredRoIAlign
 from models.fast.rpn_head import SparseRPNHead
 from models.filtering import DetectionLimits
 from models.oim import OIM
+from models.pixels import IMAGENET_MEAN, IMAGENET_STD
 from models.reference import Sizes
 from models.roi_heads import Branches, PersonSearchHeads, fc_branches
 from models.search_net import SearchNet
 from models.soft_labels import SoftRPN
 
 NOT_OF_TERMS = ("WEIGHT", "CACHED", "CACHED_REGIONS")  # keys of DISTILLER.<NAME>
-IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 class Float32Anchors(AnchorGenerator):
@@ -55,7 +55,7 @@ def channels_of(cfg: CfgNode) -> int:
     """Return the channels of these maps."""
     if has_fpn(cfg):
         return cfg.MODEL.FPN_CHANNELS
-    return BACKBONES[cfg.BACKBONE.NAME].channels[int(c4.LEVEL)]
+    return backbone_of(cfg.BACKBONE.NAME).channels[int(c4.LEVEL)]
 
 
 def _make_rpn(cfg: CfgNode) -> SoftRPN:

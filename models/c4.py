@@ -11,9 +11,16 @@ from copy import deepcopy
 from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 
-from models.backbones import BACKBONES, CheckpointedLayers, checkpointed_block, make_body
+from models.backbones import (
+    NO_CHAIN,
+    CheckpointedLayers,
+    backbone_of,
+    checkpointed_block,
+    make_body,
+)
 from models.embedding import NormAwareEmbedding
 from models.roi_heads import Branches
+from utils.errors import UserError
 
 LEVEL = "2"  # the FPN level of the same stride
 STRIDE = 16
@@ -80,8 +87,14 @@ def make_c4(
     Args:
         shared: whether one stage serves both branches; else each has a copy.
         embedding_size: length of an embedding.
+
+    Raises:
+        UserError: also if the last stage of the backbone cannot be separated.
     """
-    body, spec = make_body(name, weights, frozen_bn, freeze, stage=True), BACKBONES[name]
+    spec = backbone_of(name)
+    if not spec.stage:
+        raise UserError(f"MODEL.NECK: expected fpn for {name}, {NO_CHAIN}; found none")
+    body = make_body(name, weights, frozen_bn, freeze, stage=True)
     levels = {layer: str(i) for i, layer in enumerate(spec.layers[: int(LEVEL) + 1])}
     stage = nn.Sequential(*(getattr(body, part) for part in spec.stage))
     box_head = StageHead(stage, checkpointed)

@@ -25,7 +25,7 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, clip_boxes_to
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 from torchvision.ops.poolers import initLevelMapper
 
-from models.backbones import BACKBONES
+from models.backbones import backbone_of
 
 # --- 1. Network: Faster R-CNN with a second branch for re-id (SeqNet) ----------------------------
 
@@ -34,7 +34,7 @@ from models.backbones import BACKBONES
 class Sizes:
     """The published sizes. MobileNetV2 on CUHK-SYSU has rpn_keep 1000, 1000 and rpn_score 0.05."""
 
-    backbone: str  # a key of BACKBONES: its constructor, the layers that the FPN reads, its stem
+    backbone: str  # of backbone_of: its constructor, the layers that the FPN reads, its stem
     frozen_bn: bool = False
     identities: int = 5532  # N; PRW: 483
     queue: int = 5000  # PRW: 500
@@ -55,13 +55,13 @@ class Backbone(nn.Module):
 
     def __init__(self, s: Sizes):
         super().__init__()
-        self.spec = BACKBONES[s.backbone]
+        self.spec = backbone_of(s.backbone)
         norm = FrozenBatchNorm2d if s.frozen_bn else nn.BatchNorm2d
         layers = list(self.spec.make(norm_layer=norm).named_children())
         last = [name for name, _ in layers].index(self.spec.layers[-1])
         self.body = nn.ModuleDict(layers[: last + 1])
         for name in self.spec.stem:
-            self.body[name].requires_grad_(False)
+            self.body.get_submodule(name).requires_grad_(False)
         self.fpn = FeaturePyramidNetwork(list(self.spec.channels), s.channels, LastLevelMaxPool())
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:

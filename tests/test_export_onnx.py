@@ -70,6 +70,7 @@ NETS = [
     {"BACKBONE.NAME": "resnet18_x05"},
     {"BACKBONE.NAME": "mobilenet_v2"},
     {"BACKBONE.NAME": "mobilenet_v3_large", "MODEL.NECK": "none"},
+    {"BACKBONE.NAME": "timm:test_efficientnet"},
 ]
 
 

@@ -6,7 +6,6 @@ from models.distill import reads_of
 from utils.errors import UserError
 
 REID_TEACHER = "DISTILLER.REID_TEACHER"
-TIMM = "timm:"  # before the name of a network of timm
 TORCHVISION = "torchvision:"  # before the name of a detector of torchvision
 
 

@@ -1,18 +1,15 @@
 """Networks of other programs as functions of pictures: ONNX files, torch.export programs, timm."""
 
-import io
 from collections.abc import Callable
-from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from engine.onnx_net import onnx_session
-from engine.teachers.choice import TIMM
 from engine.teachers.preparation import (
     FIELDS,
     OUTPUT,
@@ -23,12 +20,12 @@ from engine.teachers.preparation import (
     preparation_of,
     read_fields,
 )
+from models.timm_networks import REQUIREMENTS_TIMM, TIMM, create_timm
 from utils.errors import UserError, first_of, reason_of
 from utils.files import content_of, file_digest, open_file
 from utils.optional import optional
 from utils.states import state_digest
 
-REQUIREMENTS_TIMM = "requirements-timm.txt"
 PROGRAMS = (".pt2",)  # of torch.export
 BATCH = 64  # pictures at once, where a network takes any number
 
@@ -211,7 +208,7 @@ def _timm(name: str, where: str, device: torch.device) -> CropNetwork:
     """Return a function that computes the features before the classifier of a pretrained timm
     network."""
     timm = optional("timm", where, REQUIREMENTS_TIMM)
-    net = timm_model(where, name, num_classes=0).to(device)
+    net = create_timm(where, name, pretrained=True, num_classes=0).eval().to(device)
     data = timm.data.resolve_model_data_config(net)
     prepare = Preparation(tuple(data["input_size"][1:]), "rgb", data["mean"], data["std"])
 
@@ -222,19 +219,3 @@ def _timm(name: str, where: str, device: torch.device) -> CropNetwork:
     return CropNetwork(
         where, f"{state_digest(net.state_dict())} {prepare}", prepare, run, 0, device
     )
-
-
-def timm_model(where: str, name: str, **options: Any) -> nn.Module:
-    """Return a pretrained network of timm in eval mode.
-
-    Raises:
-        UserError: if it does not exist, or its weights cannot be downloaded.
-    """
-    timm = optional("timm", where, REQUIREMENTS_TIMM)
-    try:
-        with redirect_stderr(io.StringIO()):  # retries of the download
-            return timm.create_model(name, pretrained=True, **options).eval()
-    except (
-        Exception
-    ) as error:  # of names, of the network, of files, as many kinds as there are hubs
-        raise UserError(f"{where}: cannot be created ({reason_of(error)})") from None

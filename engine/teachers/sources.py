@@ -11,10 +11,11 @@ from torch import Tensor
 from engine.checkpoint import Checkpoint
 from engine.onnx_net import INPUTS, OUTPUTS
 from engine.onnx_net import SUFFIX as ONNX
-from engine.teachers.choice import REID_TEACHER, TIMM, TORCHVISION
+from engine.teachers.choice import REID_TEACHER, TORCHVISION
 from engine.teachers.networks import read_crop_network, session_of
 from models.cached_teacher import outputs_on
 from models.search_net import SearchNet
+from models.timm_networks import TIMM
 from utils.weight_files import SAFETENSORS
 
 

@@ -16,6 +16,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from models.backbones import BATCH_NORMS
 from models.search_net import SearchNet
+from models.timm_networks import NormThenActivation
 
 
 def optimize_for_inference(net: SearchNet) -> SearchNet:
@@ -30,14 +31,16 @@ def optimize_for_inference(net: SearchNet) -> SearchNet:
     return net.to(memory_format=torch.channels_last)
 
 
-def fold_norms(parent: nn.Module) -> None:
+def fold_norms(parent: nn.Module, before: nn.Module | None = None) -> None:
     """Fold each norm that directly follows a convolution, among a module's children, into it.
 
-    In torchvision's backbones every BatchNorm follows its convolution in this way.
+    In torchvision's and timm's backbones every BatchNorm follows its convolution in this way.
+
+    Args:
+        before: the module that is applied before the first child.
     """
-    before = None
     for name, child in list(parent.named_children()):
-        if isinstance(child, (*BATCH_NORMS, FrozenBatchNorm2d)) and isinstance(before, nn.Conv2d):
+        if isinstance(child, (*BATCH_NORMS, FrozenBatchNorm2d)) and _uses_its_weights(before):
             before.weight, before.bias = fuse_conv_bn_weights(
                 before.weight,
                 before.bias,
@@ -48,5 +51,11 @@ def fold_norms(parent: nn.Module) -> None:
                 child.bias,
             )
             setattr(parent, name, nn.Identity())
-        fold_norms(child)
+        fold_norms(child, before if isinstance(child, NormThenActivation) else None)
         before = child
+
+
+def _uses_its_weights(module: nn.Module | None) -> bool:
+    """Whether it is a convolution with its own weights; timm's standardized ones, with an epsilon,
+    compute others from them."""
+    return isinstance(module, nn.Conv2d) and not hasattr(module, "eps")

@@ -22,7 +22,6 @@ from datasets import load_dataset
 from engine.evaluation.records import evaluations_of
 from engine.teachers.choice import (
     REID_TEACHER,
-    TIMM,
     cached_reads,
     needs_checkpoint,
     reid_teachers,
@@ -35,6 +34,7 @@ from engine.training.inputs import (
     read_inputs,
 )
 from models.distill import known_terms
+from models.timm_networks import TIMM
 from tools.experiments.methods import parse_method
 from utils.errors import UserError
 

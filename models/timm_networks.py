@@ -1,0 +1,243 @@
+"""Networks of timm, which is an optional requirement, and their use as backbones."""
+
+import difflib
+import io
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import redirect_stderr
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from models.pixels import FromImageNet
+from utils.errors import UserError, first_of, reason_of
+from utils.optional import optional
+
+TIMM = "timm:"  # before the name of a network of timm
+REQUIREMENTS_TIMM = "requirements-timm.txt"
+STRIDES = (4, 8, 16, 32)  # of the maps that the FPN reads
+SIZES = ((64, 96), (96, 160))  # of the images that a backbone is tried with
+INPUT = "from_imagenet"  # the first layer of a body
+PLAIN = "plain_norm"  # the norm in a NormThenActivation
+NORMS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
+
+
+def create_timm(where: str, name: str, pretrained: bool, **options: Any) -> nn.Module:
+    """Create a network of timm.
+
+    Args:
+        where: the option and its value, for messages.
+        pretrained: whether its weights are downloaded, or read from timm's own cache.
+        options: as in timm.create_model.
+
+    Raises:
+        UserError: if timm is missing, the network does not exist, or its weights cannot be read.
+    """
+    timm = optional("timm", where, REQUIREMENTS_TIMM)
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), 3)
+        near = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise UserError(f"{where}: expected the name of a network of timm, found {name}{near}")
+    try:
+        return _create(timm, name, pretrained, **options)
+    except Exception as error:  # of names, the network, files: as many kinds as there are hubs
+        raise UserError(f"{where}: cannot be created ({reason_of(error)})") from None
+
+
+def _create(timm: ModuleType, name: str, pretrained: bool, **options: Any) -> nn.Module:
+    with redirect_stderr(io.StringIO()):  # retries of the download
+        return timm.create_model(name, pretrained=pretrained, **options)
+
+
+class NormThenActivation(nn.Sequential):
+    """A BatchNorm and the activation after it, which timm computes in one module.
+
+    Programs that replace or fold a BatchNorm, such as PyTorch's conversion to SyncBatchNorm, would
+    lose the activation of timm's module.
+    """
+
+
+class Chain(nn.Sequential):
+    """A body whose layers are applied one after the other: image -> the maps "0".."3".
+
+    Args:
+        first: applied to the image.
+        layers: all others by name.
+        levels: the names of the layers with the maps.
+    """
+
+    def __init__(self, first: FromImageNet, layers: dict[str, nn.Module], levels: Iterable[str]):
+        super().__init__(OrderedDict([(INPUT, first), *layers.items()]))
+        self.levels = list(levels)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        maps = OrderedDict()
+        for name, layer in self.named_children():
+            x = layer(x)
+            if name in self.levels:
+                maps[str(len(maps))] = x
+        return maps
+
+
+class Whole(nn.Module):
+    """A body with another structure: image -> the maps "0".."3"."""
+
+    levels = ()
+
+    def __init__(self, first: FromImageNet, net: nn.Module):
+        super().__init__()
+        self.add_module(INPUT, first)
+        self.net = net
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        maps = self.net(getattr(self, INPUT)(x))
+        return OrderedDict((str(number), level) for number, level in enumerate(maps))
+
+
+class TimmBackbone:
+    """What a backbone needs of a network of timm, found out on the meta device.
+
+    Attributes:
+        layers: the layers of the body with the maps of strides 4 to 32; empty for a `Whole`.
+        channels: of these maps.
+        stem: the paths of the first convolution and its norm.
+        stage: the layers after the map of stride 16; empty for a `Whole`.
+        batch_norm: whether it has BatchNorm.
+        pretrained: whether timm has weights of it.
+
+    Args:
+        name: of the network, without "timm:".
+
+    Raises:
+        UserError: if there is no such network, or it has no such maps for images of any size.
+    """
+
+    def __init__(self, name: str):
+        self.name, self.where = name, f"BACKBONE.NAME {TIMM}{name}"
+        with torch.device("meta"):
+            strides = [fact["reduction"] for fact in self._create().feature_info.info]
+            if missing := [stride for stride in STRIDES if stride not in strides]:
+                raise UserError(
+                    f"{self.where}: expected a network with maps of strides 4, 8, 16 and 32; found "
+                    f"none of stride {first_of(missing)}"
+                )
+            last = {stride: number for number, stride in enumerate(strides)}
+            self.numbers = tuple(last[stride] for stride in STRIDES)
+            body = self.make()
+            shapes = [self._shapes(body, *size) for size in SIZES]
+        self.channels = tuple(shape[0] for shape in shapes[0])
+        for size, found in zip(SIZES, shapes):
+            sides = [tuple(side // stride for side in size) for stride in STRIDES]
+            expected = [(count, *side) for count, side in zip(self.channels, sides)]
+            if found != expected:
+                raise self._unusable(f"{expected} for an image of {size}", str(found))
+        self.layers = tuple(body.levels)
+        names = [layer for layer, _ in body.named_children()]
+        self.stage = tuple(names[names.index(self.layers[2]) + 1 :]) if self.layers else ()
+        self.stem = tuple(_stem(body))
+        timm = optional("timm", self.where, REQUIREMENTS_TIMM)
+        facts = timm.models.get_pretrained_cfg(name)
+        self.pretrained = facts is not None and facts.has_weights
+        self.batch_norm = any(isinstance(module, nn.BatchNorm2d) for module in body.modules())
+
+    def make(self, norm_layer: Callable[..., nn.Module] = nn.BatchNorm2d) -> nn.Module:
+        """Build the body: a `Chain` of the layers up to stride 32 if they are one, else a `Whole`.
+
+        Args:
+            norm_layer: BatchNorm2d, or FrozenBatchNorm2d in its place.
+        """
+        timm = optional("timm", self.where, REQUIREMENTS_TIMM)
+        net = self._create(out_indices=self.numbers)
+        _separate_activations(net, timm.layers.BatchNormAct2d)
+        if norm_layer is FrozenBatchNorm2d:
+            net = timm.layers.freeze_batch_norm_2d(net)
+        prepared = timm.data.resolve_model_data_config(net)
+        first = FromImageNet(prepared["mean"], prepared["std"])
+        found = _chain_of(net)
+        return Chain(first, *found) if found else Whole(first, net)
+
+    def pretrained_state(self) -> dict[str, Tensor]:
+        """The pretrained weights of the whole network, downloaded or from timm's own cache.
+
+        Raises:
+            Exception: of many kinds, if they cannot be read.
+        """
+        timm = optional("timm", self.where, REQUIREMENTS_TIMM)
+        return _create(timm, self.name, pretrained=True).state_dict()
+
+    def names_in_file(self, keys: Iterable[str]) -> dict[str, str]:
+        """The names of tensors of the body in a file of timm, which has no tensors of the first
+        layer."""
+        with torch.device("meta"):
+            theirs = create_timm(self.where, self.name, False).state_dict()
+        known = {name.replace(".", "_"): name for name in theirs}
+        names = {}
+        for key in keys:
+            if not key.startswith(INPUT):
+                own = key.replace(f".{PLAIN}.", ".").removeprefix("net.")
+                own = own.removeprefix("model.").removeprefix("body.").replace(".", "_")
+                names[key] = known.get(own, key)
+        return names
+
+    def _create(self, **options: Any) -> nn.Module:
+        return create_timm(self.where, self.name, False, features_only=True, **options)
+
+    def _shapes(self, body: nn.Module, height: int, width: int) -> list[tuple[int, ...]]:
+        """Channels, height and width of the four maps of an image."""
+        try:
+            maps = body.eval()(torch.empty(1, 3, height, width))
+            return [tuple(level.shape[1:]) for level in maps.values()]
+        except Exception as error:  # many kinds, of checks in many networks
+            raise self._unusable("images of any size", reason_of(error)) from None
+
+    def _unusable(self, expected: str, found: str) -> UserError:
+        return UserError(
+            f"{self.where}: expected a network that takes images of any size and returns maps "
+            f"[channels, height, width] of strides 4, 8, 16 and 32; found {found}"
+        )
+
+
+def _separate_activations(parent: nn.Module, kind: type) -> None:
+    """Replace every module of `kind`, timm's BatchNormAct2d, by a NormThenActivation."""
+    for name, child in list(parent.named_children()):
+        if not isinstance(child, kind):
+            _separate_activations(child, kind)
+            continue
+        norm = nn.BatchNorm2d(
+            child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
+        )
+        norm.load_state_dict(child.state_dict())
+        parts = [(PLAIN, norm), ("drop", child.drop), ("act", child.act)]
+        setattr(parent, name, NormThenActivation(OrderedDict(parts)))
+
+
+def _chain_of(net: nn.Module) -> tuple[dict[str, nn.Module], tuple[str, ...]] | None:
+    """The layers of a network whose forward pass applies one after the other, and those of them
+    whose outputs are its maps; None for other networks."""
+    kind, layers = type(net).__name__, {}
+    if kind == "FeatureListNet":
+        return dict(net.items()), tuple(net.return_layers)
+    if kind not in ("EfficientNetFeatures", "MobileNetV3Features") or net.feature_hooks:
+        return None
+    for name, child in net.named_children():
+        inner = child.named_children() if name == "blocks" else ()
+        layers |= {f"{name}_{number}": stage for number, stage in inner} or {name: child}
+    stages = net.feature_info.get("stage")  # counted from 1, after the stem
+    return layers, tuple(f"blocks_{stage - 1}" for stage in stages)
+
+
+def _stem(body: nn.Module) -> Iterator[str]:
+    """The path of the first convolution, and that of the norm if it is the next layer with
+    weights."""
+    before = None
+    for name, module in body.named_modules():
+        if before is not None and list(module.parameters(recurse=False)):
+            if isinstance(module, NORMS):
+                yield name
+            return
+        if before is None and isinstance(module, nn.Conv2d):
+            before = module
+            yield name
