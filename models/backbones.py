@@ -152,7 +152,7 @@ def backbone_of(name: str) -> Backbone:
 
 
 def _imagenet_state(name: str) -> dict[str, Tensor]:
-    """The pretrained weights of a backbone, from torchvision or timm."""
+    """Return the pretrained weights of a backbone, from torchvision or timm."""
     spec, option = backbone_of(name), "BACKBONE.WEIGHTS"
     if not spec.imagenet:
         raise UserError(

@@ -160,7 +160,7 @@ class TimmBackbone:
         return Chain(first, *found) if found else Whole(first, net)
 
     def pretrained_state(self) -> dict[str, Tensor]:
-        """The pretrained weights of the whole network, downloaded or from timm's own cache.
+        """Return the pretrained weights of the whole network, downloaded or from timm's own cache.
 
         Raises:
             Exception: of many kinds, if they cannot be read.
@@ -169,8 +169,8 @@ class TimmBackbone:
         return _create(timm, self.name, pretrained=True).state_dict()
 
     def names_in_file(self, keys: Iterable[str]) -> dict[str, str]:
-        """The names of tensors of the body in a file of timm, which has no tensors of the first
-        layer."""
+        """Return the names of tensors of the body in a file of timm, which has no tensors of the
+        first layer."""
         with torch.device("meta"):
             theirs = create_timm(self.where, self.name, False).state_dict()
         known = {name.replace(".", "_"): name for name in theirs}
@@ -186,7 +186,7 @@ class TimmBackbone:
         return create_timm(self.where, self.name, False, features_only=True, **options)
 
     def _shapes(self, body: nn.Module, height: int, width: int) -> list[tuple[int, ...]]:
-        """Channels, height and width of the four maps of an image."""
+        """Return channels, height and width of the four maps of an image."""
         try:
             maps = body.eval()(torch.empty(1, 3, height, width))
             return [tuple(level.shape[1:]) for level in maps.values()]
@@ -215,8 +215,10 @@ def _separate_activations(parent: nn.Module, kind: type) -> None:
 
 
 def _chain_of(net: nn.Module) -> tuple[dict[str, nn.Module], tuple[str, ...]] | None:
-    """The layers of a network whose forward pass applies one after the other, and those of them
-    whose outputs are its maps; None for other networks."""
+    """Return the layers of a network and the names of those whose outputs are its maps.
+
+    The result is None for a network that does not apply its layers one after the other.
+    """
     kind, layers = type(net).__name__, {}
     if kind == "FeatureListNet":
         return dict(net.items()), tuple(net.return_layers)
@@ -230,7 +232,7 @@ def _chain_of(net: nn.Module) -> tuple[dict[str, nn.Module], tuple[str, ...]] | 
 
 
 def _stem(body: nn.Module) -> Iterator[str]:
-    """The path of the first convolution, and that of the norm if it is the next layer with
+    """Yield the path of the first convolution, and that of the norm if it is the next layer with
     weights."""
     before = None
     for name, module in body.named_modules():

@@ -56,6 +56,8 @@ def fold_norms(parent: nn.Module, before: nn.Module | None = None) -> None:
 
 
 def _uses_its_weights(module: nn.Module | None) -> bool:
-    """Whether it is a convolution with its own weights; timm's standardized ones, with an epsilon,
-    compute others from them."""
+    """Return whether `module` is a convolution that uses its weights as they are.
+
+    timm's weight-standardized convolutions, which have an epsilon, compute others from them.
+    """
     return isinstance(module, nn.Conv2d) and not hasattr(module, "eps")
