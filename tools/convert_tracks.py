@@ -49,7 +49,7 @@ def parse_args() -> argparse.Namespace:
         metavar="FILE",
         help="files of boxes (default: see above)",
     )
-    add("--every", type=int, default=1, metavar="N", help="take the first frame of every N")
+    add_selection(parser)
     add(
         "--classes",
         type=int,
@@ -57,30 +57,47 @@ def parse_args() -> argparse.Namespace:
         metavar="N",
         help="classes of people (default: 1, or what gt/labels.txt calls a person)",
     )
-    add(
-        "--min-visibility",
-        type=float,
-        default=Rules.visibility,
-        metavar="X",
-        help=f"minimum visible share of a person (default: {Rules.visibility})",
-    )
-    add(
-        "--shared-identities",
-        action="store_true",
-        help="an id is the same person in all sequences (default: in its own sequence only)",
-    )
     args = parser.parse_args()
     check(args)
     return args
 
 
-def check(args: argparse.Namespace) -> None:
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Add the options that tools.import_annotations has too; see `check_selection`."""
+    parser.add_argument(
+        "--every", type=int, default=1, metavar="N", help="of every N frames, take the first one"
+    )
+    parser.add_argument(
+        "--min-visibility",
+        type=float,
+        default=Rules.visibility,
+        metavar="X",
+        help="MOTChallenge: leave out people of whom a smaller share is visible (default: "
+        "%(default)s)",
+    )
+    parser.add_argument(
+        "--shared-identities",
+        action="store_true",
+        help="the id of a track is the same person in all sources (default: in its own only)",
+    )
+
+
+def check_selection(args: argparse.Namespace) -> None:
+    """Check --test-share and the options of `add_selection`.
+
+    Raises:
+        UserError: if a value is out of range.
+    """
     if args.test_share is not None and not 0 < args.test_share < 1:
         raise UserError(f"--test-share: expected above 0 and below 1, found {args.test_share}")
     if args.every < 1:
         raise UserError(f"--every: expected at least 1, found {args.every}")
     if not 0 <= args.min_visibility <= 1:
         raise UserError(f"--min-visibility: expected 0 to 1, found {args.min_visibility}")
+
+
+def check(args: argparse.Namespace) -> None:
+    check_selection(args)
     if args.boxes and len(args.boxes) != len(args.sequences):
         raise UserError(
             f"--boxes: expected one file for each of {len(args.sequences)} sequences, "

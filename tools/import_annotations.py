@@ -20,6 +20,7 @@ from datasets.importers import read_source, unpack
 from datasets.importers.finder import Finder
 from datasets.importers.records import Labels, Options
 from datasets.importers.writer import Imported, Shown, Writer
+from tools.convert_tracks import add_selection, check_selection
 from utils.arguments import program_parser
 from utils.errors import UserError, first_of, run_main
 from utils.files import folder_beside
@@ -63,19 +64,7 @@ def parse_args() -> argparse.Namespace:
         metavar="NAME",
         help="the sources or cameras of these names are the test, all others are for training",
     )
-    add("--every", type=int, default=1, metavar="N", help="of a video, the first frame of every N")
-    add(
-        "--min-visibility",
-        type=float,
-        default=Options.min_visibility,
-        metavar="X",
-        help="MOT: leave out people of whom less is visible (default: %(default)s)",
-    )
-    add(
-        "--shared-identities",
-        action="store_true",
-        help="the id of a track is the same person in all sources",
-    )
+    add_selection(parser)
     add("--camera", metavar="REGEX", help="its first group in an image's name is the camera")
     args = parser.parse_args()
     check(args)
@@ -83,12 +72,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def check(args: argparse.Namespace) -> None:
-    if args.test_share is not None and not 0 < args.test_share < 1:
-        raise UserError(f"--test-share: expected above 0 and below 1, found {args.test_share}")
-    if args.every < 1:
-        raise UserError(f"--every: expected at least 1, found {args.every}")
-    if not 0 <= args.min_visibility <= 1:
-        raise UserError(f"--min-visibility: expected 0 to 1, found {args.min_visibility}")
+    check_selection(args)
     try:
         args.camera = re.compile(args.camera) if args.camera else None
     except re.error as error:

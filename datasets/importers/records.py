@@ -8,6 +8,7 @@ from pathlib import Path
 
 from datasets.coco_files import PERSON_KEYS, people_names
 from datasets.json_fields import labelled
+from datasets.track_files import Rules
 
 OUTSIDE = "the person has left (outside)"
 NO_PERSON = "another label than person"
@@ -25,7 +26,7 @@ class Options:
 
     person_key: str = ""
     labels: Sequence[str] = ()
-    min_visibility: float = 0.25
+    min_visibility: float = Rules.visibility
 
     @property
     def keys(self) -> Sequence[str]:

@@ -55,6 +55,29 @@ def parse_args(description: str | None) -> argparse.Namespace:
     parser = program_parser(description)
     add = parser.add_argument
     add_network_options(parser)
+    _add_queries(parser)
+    _add_sources(parser)
+    add("--top", type=int, default=TOP, metavar="N", help=f"number of matches (default: {TOP})")
+    add_filters(parser)
+    add(
+        "--persons",
+        action="store_true",
+        help="the best match of each person whom tools.identities has numbered",
+    )
+    _add_limits(parser)
+    add(
+        "--out",
+        type=nonempty_path,
+        metavar="FOLDER",
+        help="output folder (default: OUTPUT_DIR/demo)",
+    )
+    add("overrides", nargs="*", metavar="KEY VALUE", help="config values, for example DEVICE cpu")
+    return parser.parse_intermixed_args()
+
+
+def _add_queries(parser: argparse.ArgumentParser) -> None:
+    """Add the options --query, --box, --person and --join."""
+    add = parser.add_argument
     add(
         "--query",
         type=nonempty_path,
@@ -83,6 +106,10 @@ def parse_args(description: str | None) -> argparse.Namespace:
         default="mean",
         help="similarity to several queries: their mean or their maximum (default: mean)",
     )
+
+
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    """Add the options --gallery or --index, and --every."""
     searched = parser.add_mutually_exclusive_group()
     searched.add_argument(
         "--gallery",
@@ -98,20 +125,17 @@ def parse_args(description: str | None) -> argparse.Namespace:
         metavar="PLACE",
         help="search an index of tools.index_gallery: folder, FILE.db or http://HOST:PORT[/DATABASE]",
     )
-    add(
+    parser.add_argument(
         "--every",
         type=float,
         default=0,
         metavar="SECONDS",
         help="sample one frame of a video in this many seconds (default: every frame)",
     )
-    add("--top", type=int, default=TOP, metavar="N", help=f"number of matches (default: {TOP})")
-    add_filters(parser)
-    add(
-        "--persons",
-        action="store_true",
-        help="the best match of each person whom tools.identities has numbered",
-    )
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    """Add the options --min-similarity or --false-alarms."""
     cut = parser.add_mutually_exclusive_group()
     cut.add_argument(
         "--min-similarity",
@@ -126,14 +150,6 @@ def parse_args(description: str | None) -> argparse.Namespace:
         help="take --min-similarity from the checkpoint's evaluation: the similarity at which this "
         "share of queries has a false alarm; 0.01, 0.05 or 0.1",
     )
-    add(
-        "--out",
-        type=nonempty_path,
-        metavar="FOLDER",
-        help="output folder (default: OUTPUT_DIR/demo)",
-    )
-    add("overrides", nargs="*", metavar="KEY VALUE", help="config values, for example DEVICE cpu")
-    return parser.parse_intermixed_args()
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:

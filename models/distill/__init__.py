@@ -2,10 +2,10 @@
 
 `Term(student_channels=, teacher_channels=, levels=, **options)` takes the options of
 DISTILLER.<NAME> except WEIGHT and those of the cache. `Term.forward(student: ForwardOutputs,
-teacher: ForwardOutputs)` returns a scalar, which the caller weights. `Term.mean_over` is what the
-loss is a mean over, a key of TrainingOutput.counts, or BATCH for a `BatchTerm`. `Term.reads` is
-what it reads of the teacher: "features" (the default), "class_logits" or "embeddings"; the latter
-two may come from a cache. The parameters of a term are trained and saved with the student.
+teacher: ForwardOutputs)` returns a scalar, which the caller weights. `Term.mean_over` is a key of
+TrainingOutput.counts, over which the loss is a mean, or BATCH for a `BatchTerm`. `Term.reads` names
+the teacher's output that a term uses: "features" (the default), "class_logits" or "embeddings"; the
+latter two may come from a cache. The parameters of a term are trained and saved with the student.
 """
 
 import pkgutil

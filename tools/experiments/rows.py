@@ -116,7 +116,7 @@ def equal_values(rate: str = EQUAL_RATE, epochs: int = EQUAL_EPOCHS) -> tuple[st
 
 
 def epochs_in_equal_time(student: str) -> int:
-    """Return the number of epochs of a student alone in the time of DDPS.
+    """Return for how many epochs a student alone can be trained in the time of DDPS.
 
     The time of DDPS is that of the trainings of the teacher and of the student. The number is even,
     so that the gain of the last two epochs is known.
