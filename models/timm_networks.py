@@ -4,7 +4,7 @@ import difflib
 import io
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import redirect_stderr
+from contextlib import contextmanager, redirect_stderr
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +22,7 @@ STRIDES = (4, 8, 16, 32)  # of the maps that the FPN reads
 SIZES = ((64, 96), (96, 160))  # of the images that a backbone is tried with
 INPUT = "from_imagenet"  # the first layer of a body
 PLAIN = "plain_norm"  # the norm in a NormThenActivation
+FED_BY = "fed_by"  # attribute of a BatchNorm: its convolution in a list, or an empty list
 NORMS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 
 
@@ -107,6 +108,8 @@ class TimmBackbone:
         stage: the layers after the map of stride 16; empty for a `Whole`.
         batch_norm: whether it has BatchNorm.
         pretrained: whether timm has weights of it.
+        convolutions: for each BatchNorm, by its path, the path of the convolution whose output it
+            normalises; "" if it normalises another map, such as a sum.
 
     Args:
         name: of the network, without "timm:".
@@ -117,6 +120,7 @@ class TimmBackbone:
 
     def __init__(self, name: str):
         self.name, self.where = name, f"BACKBONE.NAME {TIMM}{name}"
+        self.convolutions: dict[str, str] = {}
         with torch.device("meta"):
             strides = [fact["reduction"] for fact in self._create().feature_info.info]
             if missing := [stride for stride in STRIDES if stride not in strides]:
@@ -127,7 +131,8 @@ class TimmBackbone:
             last = {stride: number for number, stride in enumerate(strides)}
             self.numbers = tuple(last[stride] for stride in STRIDES)
             body = self.make()
-            shapes = [self._shapes(body, *size) for size in SIZES]
+            with _convolutions_before_norms(body) as self.convolutions:
+                shapes = [self._shapes(body, *size) for size in SIZES]
         self.channels = tuple(shape[0] for shape in shapes[0])
         for size, found in zip(SIZES, shapes):
             sides = [tuple(side // stride for side in size) for stride in STRIDES]
@@ -157,7 +162,10 @@ class TimmBackbone:
         prepared = timm.data.resolve_model_data_config(net)
         first = FromImageNet(prepared["mean"], prepared["std"])
         found = _chain_of(net)
-        return Chain(first, *found) if found else Whole(first, net)
+        body = Chain(first, *found) if found else Whole(first, net)
+        for norm, path in self.convolutions.items():
+            setattr(body.get_submodule(norm), FED_BY, [body.get_submodule(path)] if path else [])
+        return body
 
     def pretrained_state(self) -> dict[str, Tensor]:
         """Return the pretrained weights of the whole network, downloaded or from timm's own cache.
@@ -212,6 +220,33 @@ def _separate_activations(parent: nn.Module, kind: type) -> None:
         norm.load_state_dict(child.state_dict())
         parts = [(PLAIN, norm), ("drop", child.drop), ("act", child.act)]
         setattr(parent, name, NormThenActivation(OrderedDict(parts)))
+
+
+@contextmanager
+def _convolutions_before_norms(body: nn.Module) -> Iterator[dict[str, str]]:
+    """Yield a dict that passes of `body` fill with its BatchNorms and their convolutions, see
+    `TimmBackbone`."""
+    paths = {module: path for path, module in body.named_modules()}
+    made, found = [], {}
+
+    def after_convolution(module: nn.Module, _: tuple, output: Tensor) -> None:
+        made.append((paths[module], output))
+
+    def before_norm(module: nn.Module, inputs: tuple) -> None:
+        source = next((path for path, output in made if output is inputs[0]), "")
+        norm = paths[module]
+        found[norm] = source if found.get(norm, source) == source else ""
+
+    hooks = [
+        module.register_forward_hook(after_convolution)
+        if isinstance(module, nn.Conv2d)
+        else module.register_forward_pre_hook(before_norm)
+        for module in paths
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d)
+    ]
+    yield found
+    for hook in hooks:
+        hook.remove()
 
 
 def _chain_of(net: nn.Module) -> tuple[dict[str, nn.Module], tuple[str, ...]] | None:

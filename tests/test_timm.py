@@ -120,6 +120,18 @@ def test_no_activation_is_lost_with_its_norm():
     close(body(IMAGES), expected, 1e-5)
 
 
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_norm_of_a_sum_is_not_folded():
+    """In RepViT a convolution is registered before a norm that normalises a sum."""
+    body = lively(make("repvit_m0_9").body)
+    expected, kept = body(IMAGES), [m for m in body.modules() if isinstance(m, BATCH_NORMS)]
+    fold_norms(body)
+    left = [m for m in body.modules() if isinstance(m, BATCH_NORMS)]
+    assert 0 < len(left) < len(kept) / 3 and all(norm.fed_by == [] for norm in left)
+    close(body(IMAGES), expected, 1e-5)
+
+
 def test_checkpointed_layers_are_equal():
     losses = []
     for checkpointed in (False, True):

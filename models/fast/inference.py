@@ -16,7 +16,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from models.backbones import BATCH_NORMS
 from models.search_net import SearchNet
-from models.timm_networks import NormThenActivation
+from models.timm_networks import FED_BY, NormThenActivation
 
 
 def optimize_for_inference(net: SearchNet) -> SearchNet:
@@ -34,13 +34,13 @@ def optimize_for_inference(net: SearchNet) -> SearchNet:
 def fold_norms(parent: nn.Module, before: nn.Module | None = None) -> None:
     """Fold each norm that directly follows a convolution, among a module's children, into it.
 
-    In torchvision's and timm's backbones every BatchNorm follows its convolution in this way.
+    Nearly all BatchNorms of torchvision's and timm's backbones directly follow a convolution.
 
     Args:
         before: the module that is applied before the first child.
     """
     for name, child in list(parent.named_children()):
-        if isinstance(child, (*BATCH_NORMS, FrozenBatchNorm2d)) and _uses_its_weights(before):
+        if isinstance(child, (*BATCH_NORMS, FrozenBatchNorm2d)) and _is_foldable(before, child):
             before.weight, before.bias = fuse_conv_bn_weights(
                 before.weight,
                 before.bias,
@@ -55,9 +55,11 @@ def fold_norms(parent: nn.Module, before: nn.Module | None = None) -> None:
         before = child
 
 
-def _uses_its_weights(module: nn.Module | None) -> bool:
-    """Return whether `module` is a convolution that uses its weights as they are.
+def _is_foldable(before: nn.Module | None, norm: nn.Module) -> bool:
+    """Return whether `before` is a convolution whose output `norm` normalises.
 
-    timm's weight-standardized convolutions, which have an epsilon, compute others from them.
+    That is so for every convolution before a norm in torchvision's backbones. In timm's, a norm may
+    normalise a sum, and convolutions with an epsilon standardise their weights in each pass.
     """
-    return isinstance(module, nn.Conv2d) and not hasattr(module, "eps")
+    convolution = isinstance(before, nn.Conv2d) and not hasattr(before, "eps")
+    return convolution and before in getattr(norm, FED_BY, [before])
