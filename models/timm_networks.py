@@ -208,6 +208,11 @@ class TimmBackbone:
         )
 
 
+def is_of_timm(body: nn.Module) -> bool:
+    """Return whether a body is that of a network of timm."""
+    return hasattr(body, INPUT)
+
+
 def _separate_activations(parent: nn.Module, kind: type) -> None:
     """Replace every module of `kind`, timm's BatchNormAct2d, by a NormThenActivation."""
     for name, child in list(parent.named_children()):

@@ -23,7 +23,7 @@ from models.timm_networks import NormThenActivation
 from tests.test_resume import At
 from tests.tiny import TINY, pairs
 from tests.training import Run, differences, make_data
-from tools import profile_model
+from tools import export_onnx, profile_model
 from utils.errors import UserError
 
 timm = pytest.importorskip("timm")
@@ -261,6 +261,16 @@ def test_timm_may_be_missing(monkeypatch):
     for prepare in (lambda: None, backbones._timm_backbone.cache_clear):
         prepare()
         assert "requirements-timm.txt" in refused()
+
+
+@pytest.mark.parametrize("form", [{}, C4])
+def test_networks_that_pytorch_cannot_export(monkeypatch, form):
+    def fail(*_):
+        raise ValueError("data-dependent\ncontrol flow")
+
+    monkeypatch.setattr(export_onnx, "_graph", fail)
+    with pytest.raises(UserError, match=r"backbone .* of timm \(data-dependent\)$"):
+        export_onnx.to_onnx(make_net(**form)[1], {})
 
 
 # --- programs -------------------------------------------------------------------------------------

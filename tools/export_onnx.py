@@ -38,6 +38,7 @@ from engine.onnx_net import (
 )
 from models.onnx_graph import SearchGraph
 from models.search_net import SearchNet
+from models.timm_networks import is_of_timm
 from tools.export.parity import NUMBERS, PICTURES, PIXELS, check, pictures
 from utils.arguments import program_parser
 from utils.errors import UserError, run_main
@@ -81,19 +82,20 @@ def to_onnx(net: SearchNet, notes: dict[str, str]) -> Any:
     """Export the network as an onnx.ModelProto with the metadata `notes`.
 
     Raises:
-        UserError: if the export fails with a PyTorch older than TESTED.
+        UserError: if the export fails for a backbone of timm, or with a PyTorch older than TESTED.
     """
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the libraries about one another
             model = _graph(SearchGraph(net).eval(), net.transform.size_divisible).model_proto
     except Exception as error:  # older exporters raise many kinds of errors
-        if torch.__version__ >= TESTED:
+        of_timm = is_of_timm(net.backbone.body)
+        if torch.__version__ >= TESTED and not of_timm:
             raise
+        expected = "another backbone than this one of timm" if of_timm else f"{TESTED} or newer"
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
-            f"torch {torch.__version__}: cannot export this network; expected {TESTED} or newer "
-            f"({reason})"
+            f"torch {torch.__version__}: cannot export this network; expected {expected} ({reason})"
         ) from None
     _tidy(model.graph)
     model.producer_name, model.doc_string = "DDPS", USAGE
