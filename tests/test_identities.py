@@ -1,5 +1,6 @@
 """tools.identities: one number for each person, decisions by hand, and forgetting."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from engine.index.people import People
 from engine.index.records import Origin, Sample, Source, camera_path
 from models.outputs import Detections
 from tools import identities
+from utils.errors import UserError
 
 WIDTH, PEOPLE_COUNT = 32, 8
 ORIGIN = Origin("net.pth", "MIN_SIZE 64", np.eye(WIDTH, dtype=np.float32)[0])
@@ -114,7 +116,8 @@ def test_who_is_certainly_different(index: Path) -> None:
     with writing(index, ORIGIN) as gallery:
         walk = Source(Path("/walk.mp4"), 1, 1, 1.0)
         picture = Source(Path("/a.jpg"), 1, 1)
-        found = Detections(torch.rand(2, 4), torch.ones(2), torch.eye(WIDTH)[:2])
+        boxes = torch.tensor([[0.0, 0, 10, 30], [40, 0, 50, 30]])
+        found = Detections(boxes, torch.ones(2), torch.eye(WIDTH)[:2])
         gallery.people.add(walk, [Sample(0.0, found)])
         gallery.people.add(picture, [Sample(None, found)])
     found = read_appearances(open_index(index).people)
@@ -128,6 +131,45 @@ def test_who_is_certainly_different(index: Path) -> None:
             assert different[i, j] == (one_time or (not live and one == other))
     shared = apart(found, found, CAMERAS)
     assert not any(shared[i, j] for i in range(8) for j in range(8) if names[i] != names[j])
+
+
+def test_two_boxes_of_one_person_may_be_the_same(index: Path) -> None:
+    who = Detections(
+        torch.tensor([[0.0, 0, 20, 60], [2, 0, 18, 30], [15, 0, 35, 60]]),
+        torch.ones(3),
+        torch.eye(WIDTH)[:3],
+    )
+    with writing(index, ORIGIN) as gallery:
+        gallery.people.add(Source(Path("/a.jpg"), 1, 1), [Sample(None, who)])
+        crossing = [Sample(1.0 * i, who[[0, 1 if i == 0 else 2]]) for i in range(3)]
+        source = Source(Path("/b.mp4"), 1, 1, 1.0)
+        given: list = [None, None]
+        for sample in crossing:  # within the other's box once, beside it twice
+            (given,) = gallery.people.add_tracked(source, [(sample, given)])
+    found = read_appearances(open_index(index).people)
+    whole, part, *others = found.tracklets.tolist()
+    assert found.doubled.tolist() == [[whole, part]] and len(others) == 3
+    expected = np.ones((5, 5), bool)
+    expected[:3, 3:] = expected[3:, :3] = expected[0, 1] = expected[1, 0] = False
+    assert np.array_equal(apart(found, found), expected)
+    order = np.array([4, 1, 3, 0, 2])
+    assert np.array_equal(apart(found[order], found[:2]), expected[order][:, :2])
+
+
+def test_false_detections_do_not_change_the_similarity(index: Path) -> None:
+    fill(index, range(30))
+    found = read_appearances(open_index(index).people)
+    expected = choose_similarity(found, 0.9)
+    with writing(index, ORIGIN) as gallery:
+        boxes = torch.tensor([[0.0, 0, 10, 30], [40, 0, 50, 30]])
+        things = Detections(boxes, torch.full((2,), 0.6), torch.eye(WIDTH)[[20, 20]])
+        for i in range(100):
+            gallery.people.add(Source(Path(f"/{i}.jpg"), 1, 1), [Sample(None, things)])
+    found = read_appearances(open_index(index).people)
+    assert len(found) == 320 and choose_similarity(found, 0.9) == expected
+    trusted = dataclasses.replace(found, scores=np.ones(len(found)))
+    with pytest.raises(UserError, match="no similarity"):
+        choose_similarity(trusted, 0.9)
 
 
 def test_each_person_keeps_their_number(index: Path, program) -> None:

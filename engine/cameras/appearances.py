@@ -10,6 +10,7 @@ import numpy as np
 from engine.index.people import HIDDEN, People
 from engine.index.records import camera_of
 
+INSIDE = 0.8  # share of a box within another from which on both boxes may show one person
 SLACK = 1.0  # seconds by which two cameras' views of one person may overlap: their clocks differ
 
 
@@ -22,15 +23,20 @@ class Appearances:
         tracklets: [n] int.
         sources: [n] int, positions in `paths`.
         first, last: [n] seconds; NaN for pictures.
+        scores: [n], the highest score of a detection.
         means: [n, D] float32, unit: the mean of the embeddings.
+        doubled: [k, 2] pairs of tracklets that may show one person in two boxes at the same time,
+            for example the whole person and their upper part.
     """
 
     tracklets: np.ndarray
     sources: np.ndarray
     first: np.ndarray
     last: np.ndarray
+    scores: np.ndarray
     means: np.ndarray
     paths: list[Path]
+    doubled: np.ndarray
 
     def __getitem__(self, keep: np.ndarray) -> "Appearances":
         return replace(
@@ -39,6 +45,7 @@ class Appearances:
             sources=self.sources[keep],
             first=self.first[keep],
             last=self.last[keep],
+            scores=self.scores[keep],
             means=self.means[keep],
         )
 
@@ -49,8 +56,8 @@ class Appearances:
 def read_appearances(people: People) -> Appearances:
     """Read the appearances of all sources, without hidden versions."""
     rows = people.select(
-        "SELECT appearance, source, MIN(time), MAX(time) FROM people GROUP BY appearance "
-        "ORDER BY appearance"
+        "SELECT appearance, source, MIN(time), MAX(time), MAX(score) FROM people "
+        "GROUP BY appearance ORDER BY appearance"
     )
     paths = dict(people.select("SELECT id, path FROM sources"))
     rows = [row for row in rows if not paths[row[1]].endswith(HIDDEN)]
@@ -62,8 +69,10 @@ def read_appearances(people: People) -> Appearances:
         np.array([place[row[1]] for row in rows], np.int64),
         np.array([row[2] for row in rows], np.float64),
         np.array([row[3] for row in rows], np.float64),
+        np.array([row[4] for row in rows], np.float64),
         _means(people, tracklets),
         [Path(os.fsdecode(paths[id])) for id in ids],
+        np.array(people.select(_DOUBLED, [INSIDE]), np.int64).reshape(-1, 2),
     )
 
 
@@ -85,7 +94,7 @@ def apart(one: Appearances, two: Appearances, overlapping: Collection[str] = ())
     """Return which appearances are certainly of different people, [n, m] bool.
 
     These are two appearances in one picture, in one video at the same time, or in two cameras at
-    the same time.
+    the same time. Two boxes of which one lies within the other may show the same person.
 
     Args:
         overlapping: names of cameras that see the same place, so that one person can be in several.
@@ -98,4 +107,28 @@ def apart(one: Appearances, two: Appearances, overlapping: Collection[str] = ())
     both = camera[one.sources][:, None] & camera[two.sources]
     both &= ~(shared[one.sources][:, None] & shared[two.sources])
     together = np.isnan(seconds) | (seconds >= 0)
-    return (same & together) | (~same & both & (seconds > SLACK))
+    different = (same & together) | (~same & both & (seconds > SLACK))
+    for pairs in (one.doubled, one.doubled[:, ::-1]):
+        rows, columns = _places(one.tracklets, pairs[:, 0]), _places(two.tracklets, pairs[:, 1])
+        here = (rows >= 0) & (columns >= 0)
+        different[rows[here], columns[here]] = False
+    return different
+
+
+def _places(tracklets: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return the positions of `wanted` in `tracklets`, -1 for those that are not there."""
+    if not len(tracklets):
+        return np.full(len(wanted), -1)
+    order = np.argsort(tracklets)
+    at = order[np.searchsorted(tracklets, wanted, sorter=order).clip(max=len(order) - 1)]
+    return np.where(tracklets[at] == wanted, at, -1)
+
+
+# Pairs of tracklets of which, in most samples that show both, one box lies within the other.
+_DOUBLED = """
+SELECT a.appearance, b.appearance FROM people a JOIN people b
+ON a.source = b.source AND a.time IS b.time AND a.appearance < b.appearance
+GROUP BY a.appearance, b.appearance HAVING 2 * SUM(
+    MAX(MIN(a.x2, b.x2) - MAX(a.x1, b.x1), 0) * MAX(MIN(a.y2, b.y2) - MAX(a.y1, b.y1), 0)
+    >= ? * MIN((a.x2 - a.x1) * (a.y2 - a.y1), (b.x2 - b.x1) * (b.y2 - b.y1))) > COUNT(*)
+"""

@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS apart (
     PRIMARY KEY (one, other));
 """
 SAMPLED = 3000  # appearances from which a similarity is derived
+CONFIDENT = 0.9  # score of a detection that is hardly ever false
 KNOWN_DIFFERENT = 50  # pairs of different people that this needs
 CHUNK = 4000  # new appearances that are grouped at once
 SHOWN_AS = 8  # appearances that stand for a person who is known already
@@ -215,24 +216,34 @@ def choose_similarity(
 ) -> float:
     """Return the lowest mean similarity that reaches a precision; see `similarity_for`.
 
+    Appearances with a high score are used, if they suffice: among the others are false detections,
+    whose similarities are not those of people.
+
     Raises:
         UserError: if too few pairs are known to be different people, or no similarity is precise
             enough.
     """
-    if len(found) > SAMPLED:
-        kept = np.random.default_rng(0).choice(len(found), SAMPLED, replace=False)
-        found = found[np.sort(kept)]
-    different = apart(found, found, overlapping)
-    pairs = int(np.triu(different, 1).sum())
-    if pairs < KNOWN_DIFFERENT:
+    for some in (found[found.scores >= CONFIDENT], found):
+        some = _sample(some)
+        different = apart(some, some, overlapping)
+        pairs = int(np.triu(different, 1).sum())
+        if pairs >= KNOWN_DIFFERENT:
+            break
+    else:
         raise UserError(
             f"--precision {precision:g}: expected {KNOWN_DIFFERENT} pairs of people who are seen "
             f"at one time, found {pairs}; give --min-similarity"
         )
-    similarity = similarity_for(precision, found.means @ found.means.T, different)
+    similarity = similarity_for(precision, some.means @ some.means.T, different)
     if similarity is None:
         raise UserError(f"--precision {precision:g}: no similarity is precise enough")
     return similarity
+
+
+def _sample(found: Appearances) -> Appearances:
+    if len(found) <= SAMPLED:
+        return found
+    return found[np.sort(np.random.default_rng(0).choice(len(found), SAMPLED, replace=False))]
 
 
 def identify(
