@@ -145,8 +145,10 @@ class Checkpoint:
     def _onnx_net(self, cfg: CfgNode, device: torch.device) -> OnnxNet:
         assert self.graph
         check_same_model(self.cfg, cfg, self.where, inference_keys(cfg))
-        session = self.graph.session(device)
-        if cfg.DEVICE.startswith("cuda") and "CUDAExecutionProvider" not in session.get_providers():
+        limits = detection_limits(cfg)
+        net = OnnxNet(self.graph, lambda file: file.session(device), limits)
+        providers = net.session.get_providers()
+        if cfg.DEVICE.startswith("cuda") and "CUDAExecutionProvider" not in providers:
             raise UserError(
                 f"DEVICE {cfg.DEVICE}: the installed onnxruntime does not support GPUs; expected "
                 "cpu or auto, or the package onnxruntime-gpu"
@@ -157,7 +159,7 @@ class Checkpoint:
                     f"{key} {cfg[key]}: expected the default with {self.where}, whose precision "
                     "was chosen at its export"
                 )
-        return OnnxNet(session, detection_limits(cfg))
+        return net
 
     def _openvino_net(self, cfg: CfgNode, device: torch.device) -> OnnxNet:
         assert self.graph
@@ -168,8 +170,12 @@ class Checkpoint:
                 "RUNTIME openvino: expected EVAL_AMP '' or bf16, EVAL_FAST False and the CPU; "
                 f"found {cfg.EVAL_AMP!r}, {cfg.EVAL_FAST} and DEVICE {cfg.DEVICE}"
             )
-        session = OpenVinoSession(self.graph.data, amp, self.where)
-        return OnnxNet(session, detection_limits(cfg), amp)
+        return OnnxNet(
+            self.graph,
+            lambda file: OpenVinoSession(file.data, amp, file.where),
+            detection_limits(cfg),
+            amp,
+        )
 
 
 def _table_of(net: SearchNet) -> dict[str, torch.Tensor]:

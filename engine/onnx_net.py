@@ -2,12 +2,13 @@
 
 import hashlib
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,12 +27,13 @@ INPUTS = {
     "image": "uint8 [height, width, 3], RGB, any size",
     "query_boxes": "float32 [queries, 4], x1 y1 x2 y2 in the image's pixels; queries may be 0",
 }
+QUERIES = "query_embeddings"
 OUTPUTS = {
     "boxes": "float32 [people, 4], all detections, best first: x1 y1 x2 y2 in the image's pixels",
     "scores": "float32 [people], 0 to 1",
     "embeddings": "float32 [people, D], of length 1: the similarity of two people is the inner\n"
     "    product of their embeddings; for ranking, multiply it by the score of the detection",
-    "query_embeddings": "float32 [queries, D], of length 1",
+    QUERIES: "float32 [queries, D], of length 1",
 }
 
 
@@ -40,15 +42,29 @@ class OnnxNet(Network):
     time.
 
     Args:
-        session: onnxruntime's, or an OpenVinoSession.
+        file: the graph.
+        open_session: creates a session for it: onnxruntime's, or an OpenVinoSession.
         limits: those with which the graph was exported.
         amp: the precision of the session; None: that of the file.
     """
 
-    def __init__(self, session: Any, limits: DetectionLimits, amp: torch.dtype | None = None):
-        self.session = session
+    def __init__(
+        self,
+        file: "OnnxFile",
+        open_session: Callable[["OnnxFile"], Any],
+        limits: DetectionLimits,
+        amp: torch.dtype | None = None,
+    ):
+        self.file = file
+        self.open_session = open_session
+        self.session = open_session(file)
         self._limits = limits
         self.amp = amp
+
+    @cached_property
+    def query_session(self) -> Any:
+        """A session that computes the embeddings of given boxes without the detector."""
+        return self.open_session(self.file.of_queries())
 
     @property
     def limits(self) -> DetectionLimits:
@@ -67,14 +83,29 @@ class OnnxNet(Network):
         found, embedded = zip(*map(self._run, images, boxes))
         return list(found), list(embedded)
 
+    def embed(
+        self, images: list[Tensor], boxes: Sequence[Tensor], amp: torch.dtype | None = None
+    ) -> list[Tensor]:
+        """Embed boxes as Network.embed does, without the detector."""
+        assert amp == self.amp
+        found = []
+        for image, given in zip(images, boxes):
+            (embeddings,) = self.query_session.run([QUERIES], feed(image, given))
+            found.append(torch.from_numpy(embeddings).to(image.device))
+        return found
+
     def _run(self, image: Tensor, boxes: Tensor) -> tuple[Detections, Tensor]:
-        if image.is_floating_point():
-            image = (image * 255).round().to(torch.uint8)
-        values = image.permute(1, 2, 0).contiguous(), boxes.reshape(-1, 4).float()
-        feed = {name: value.cpu().numpy() for name, value in zip(INPUTS, values)}
-        outputs = self.session.run(list(OUTPUTS), feed)
+        outputs = self.session.run(list(OUTPUTS), feed(image, boxes))
         *people, queries = (torch.from_numpy(value).to(image.device) for value in outputs)
         return Detections(*people), queries
+
+
+def feed(image: Tensor, boxes: Tensor) -> dict[str, np.ndarray]:
+    """Return the inputs of the graph of an image [3, H, W] and boxes [m, 4]."""
+    if image.is_floating_point():
+        image = (image * 255).round().to(torch.uint8)
+    values = image.permute(1, 2, 0).contiguous(), boxes.reshape(-1, 4).float()
+    return {name: value.cpu().numpy() for name, value in zip(INPUTS, values)}
 
 
 @dataclass(frozen=True)
@@ -93,6 +124,16 @@ class OnnxFile:
     def digest(self) -> str:
         """A digest of the file."""
         return hashlib.sha256(self.data).hexdigest()[:16]
+
+    def of_queries(self) -> "OnnxFile":
+        """Return the part of the graph from which the embeddings of given boxes are computed.
+
+        In files of earlier exports it includes the detector.
+        """
+        onnx, utils = (optional(m, self.where, REQUIREMENTS) for m in ("onnx", "onnx.utils"))
+        whole = onnx.load_from_string(self.data)
+        part = utils.Extractor(whole).extract_model(list(INPUTS), [QUERIES])
+        return replace(self, data=part.SerializeToString())
 
     def session(self, device: torch.device) -> Any:
         """Create an onnxruntime session on a device; on the CPU if onnxruntime has no GPU."""

@@ -35,20 +35,23 @@ class SearchGraph(nn.Module):
             boxes [n, 4] in pixels of the image, by falling score; scores [n]; unit embeddings
             [n, D] of these boxes; unit embeddings [m, D] of the query boxes.
         """
-        heads = self.net.roi_heads
         resized, size = self.resize(image)
         before, after = (torch.tensor(s, dtype=torch.float32) for s in (image.shape[:2], size))
         ratio = (after / before).flip(0).repeat(2)
         features = self.net.backbone(resized)
         proposals = self.propose(features, resized, size)
         boxes, scores = self.detect(features, proposals, size)
-        pooled = self.pool(features, torch.cat([boxes, query_boxes * ratio]))
-        embeddings = heads.embedding_head(pooled, heads.represent(pooled))[0]
-        count = boxes.shape[0]
-        return boxes / ratio, scores, embeddings[:count], embeddings[count:]
+        # In two calls, so that the embeddings of queries do not depend on the detections.
+        embeddings, queries = (self.embed(features, b) for b in (boxes, query_boxes * ratio))
+        return boxes / ratio, scores, embeddings, queries
+
+    def embed(self, features: dict[str, Tensor], boxes: Tensor) -> Tensor:
+        """Return the unit embeddings [n, D] of boxes [n, 4] in resized pixels."""
+        heads, pooled = self.net.roi_heads, self.pool(features, boxes)
+        return heads.embedding_head(pooled, heads.represent(pooled))[0]
 
     def resize(self, image: Tensor) -> tuple[Tensor, Size]:
-        """Normalise, resize and pad the image.
+        """Resize, normalise and pad the image.
 
         Sizes are computed in double precision, as Python does in GeneralizedRCNNTransform.
 
@@ -65,11 +68,15 @@ class SearchGraph(nn.Module):
         rows, columns = (blocks.item() for blocks in (after + step - 1) // step)
         for number in (height, width, rows, columns):
             torch._check(number > 0)
-        pixels = transform.normalize(image.permute(2, 0, 1) / 255)[None]
+        pixels = image.permute(2, 0, 1)[None].float()
         resized = F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False)
+        resized = transform.normalize(resized / 255)  # afterwards, since most pictures shrink
         # Padded to whole blocks, so that the sizes of all maps are simple multiples of the blocks.
-        padding = 0, columns * step - width, 0, rows * step - height
-        return F.pad(resized, padding), (height, width)
+        # Zeros are concatenated: OpenVINO takes longer for the operator Pad than for the resizing.
+        below = resized.new_zeros(1, 3, rows * step - height, width)
+        right = resized.new_zeros(1, 3, rows * step, columns * step - width)
+        padded = torch.cat([torch.cat([resized, below], dim=2), right], dim=3)
+        return padded, (height, width)
 
     def propose(self, features: dict[str, Tensor], resized: Tensor, size: Size) -> Tensor:
         """Return the RPN's proposals [n, 4] in resized pixels, by falling score, after NMS on each

@@ -147,6 +147,21 @@ def test_query_boxes_of_any_number_and_size(exported: Exported, boxes: list):
     agree(ours, in_pytorch(exported.net, image, boxes))
 
 
+@pytest.mark.parametrize("name", ["net.onnx", "int8.onnx"])
+def test_queries_are_embedded_without_the_detector(exported: Exported, name: str):
+    net = exported.load(exported.folder / name)
+    part = onnx.load_from_string(net.file.of_queries().data)
+    assert "NonMaxSuppression" not in {node.op_type for node in part.graph.node}
+    images = [torch.from_numpy(picture(48, 64)).permute(2, 0, 1), torch.rand(3, 90, 51)]
+    boxes = [torch.tensor([[3.0, 4, 30, 40], [0, 0, 64, 48]]), torch.zeros(0, 4)]
+    found, expected = net.embed(images, boxes), net.detect_and_embed(images, boxes)[1]
+    assert [len(one) for one in found] == [2, 0]
+    for ours, theirs in zip(found, expected):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    (in_torch,) = exported.net.embed(images[:1], boxes[:1])
+    assert (found[0] * in_torch).sum(1).min() > (1 - 1e-6 if name == "net.onnx" else 0.9)
+
+
 @pytest.mark.parametrize("boxes", [[], [[3.0, 4, 30, 40]]], ids=["no query", "a query"])
 def test_image_without_detections(exported: Exported, tmp_path: Path, boxes: list):
     model = onnx.load(exported.onnx)
