@@ -13,7 +13,8 @@ Box = tuple[float, float, float, float]  # x y w h
 
 
 def struct(rows: list[dict]) -> np.ndarray:
-    """Return a [1, n] MATLAB struct array; without rows, [0, 0] numbers, as MATLAB writes them."""
+    """Return a [1, n] MATLAB struct array. Without rows it is a [0, 0] number array, as MATLAB
+    writes it."""
     if not rows:
         return np.zeros((0, 0))
     array = np.empty((1, len(rows)), [(key, "O") for key in rows[0]])
@@ -30,7 +31,8 @@ def cell(values: list) -> np.ndarray:
 
 
 def located(box: Box | None) -> np.ndarray:
-    """Return an `idlocate` of the smallest unsigned type that can hold it; [1, 0] without a box."""
+    """Return an `idlocate` matrix of the smallest unsigned type that can hold the box; [1, 0]
+    without a box."""
     if box is None:
         return np.zeros((1, 0))
     return np.array([box], np.uint8 if max(box) < 256 else np.uint16)
@@ -45,7 +47,11 @@ def write_image(path: Path, size: tuple[int, int] = (64, 48)) -> None:
 def write_protocol(
     path: Path, variable: str, queries: list[tuple[str, Box, list[tuple[str, Box | None]]]]
 ) -> None:
-    """Write a protocol; queries: (image, box, [(gallery image, box or None), ...])."""
+    """Write a protocol.
+
+    Args:
+        queries: (image, box, [(gallery image, box or None), ...]) for each query.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
 
     def place(name, box, **more):

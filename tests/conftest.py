@@ -1,4 +1,5 @@
-"""Fixtures of several test modules: a tiny dataset, a tiny network, programs in this process."""
+"""Fixtures that several test modules share: a tiny dataset, a tiny network, programs in this
+process."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -50,7 +51,11 @@ def threads() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six gallery images of three sizes, one without people; three queries, two in one image."""
+    """Return the folder of a dataset.
+
+    It has six gallery images of three sizes, one of them without people, and three queries, two of
+    them in the same image.
+    """
     path = tmp_path_factory.mktemp("cuhk")
     images = {
         "s1.jpg": [A],
@@ -89,8 +94,8 @@ def net() -> SearchNet:
 def program(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    """A function program(main, *arguments) that runs a program in this process and returns (exit
-    code, stdout, stderr)."""
+    """Return a function program(main, *arguments) that runs a program in this process and returns
+    (exit code, stdout, stderr)."""
 
     def call(main: Callable[[], int | None], *arguments: Any) -> tuple[int, str, str]:
         capsys.readouterr()

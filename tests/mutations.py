@@ -29,7 +29,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Mutation:
-    """A defect. file: in the tree; old, new: text in it; tests: files or tests that run first."""
+    """A defect.
+
+    Attributes:
+        file: in the tree.
+        old, new: text in the file, and its replacement.
+        tests: files or tests that run first.
+    """
 
     name: str
     file: str
@@ -325,7 +331,7 @@ def copy_tree(target: Path) -> None:
 
 
 def run_tests(tree: Path, *arguments: str) -> tuple[int, str]:
-    """Run the quick tests in a copy. Returns the exit code and the first test that failed."""
+    """Run the quick tests in a copy. Return the exit code and the first test that failed."""
     command = [
         sys.executable,
         "-m",
@@ -344,7 +350,7 @@ def run_tests(tree: Path, *arguments: str) -> tuple[int, str]:
 
 
 def check(tree: Path, mutation: Mutation) -> tuple[bool, str]:
-    """Apply a mutation and run the tests. Returns whether it is caught, and by what."""
+    """Apply a mutation and run the tests. Return whether it is caught, and by which test."""
     path = tree / mutation.file
     text = path.read_text() if path.is_file() else ""
     if (count := text.count(mutation.old)) != 1:
@@ -363,7 +369,7 @@ def check(tree: Path, mutation: Mutation) -> tuple[bool, str]:
 
 
 def check_all(mutations: list[Mutation]) -> int:
-    """Check mutations one by one and print a table. Returns the exit code."""
+    """Check mutations one by one, and print a table. Return the exit code."""
     with TemporaryDirectory() as folder:
         tree = Path(folder)
         copy_tree(tree)

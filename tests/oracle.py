@@ -1,4 +1,4 @@
-"""Metrics as plain loops, in addition to those of models.reference."""
+"""Metrics as plain loops that models.reference does not contain."""
 
 import numpy as np
 
@@ -6,8 +6,11 @@ from models import reference
 
 
 def similarities(result, protocol):
-    """Return, for each query of a reference search, the largest similarity in images without the
-    person (-inf without any) and the similarities of the correct detections."""
+    """Return, for each query of a reference search, two kinds of similarities.
+
+    They are the largest similarity in images without the person (-inf without any), and those of
+    the correct detections.
+    """
     wrong, right = [], []
     for row, ranking in enumerate(result["rankings"]):
         images = set(protocol.image[protocol.query == row])

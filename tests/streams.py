@@ -48,7 +48,11 @@ def jpeg(size: tuple[int, int], color: str = "gray") -> bytes:
 
 @contextmanager
 def http_server(answer: Callable[[BaseHTTPRequestHandler, bytes], None]) -> Iterator[str]:
-    """Serve at a free port of this machine; answer: called with the handler and the body."""
+    """Serve at a free port of this machine.
+
+    Args:
+        answer: called with the handler and the body of each request.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -86,7 +90,7 @@ def send_frame(handler: BaseHTTPRequestHandler, data: bytes, share: float = 1.0)
 
 
 def why_no_rtsp() -> str:
-    """Return why there is no RTSP server here, "" if there is one."""
+    """Return why no RTSP server can run here; "" if one can."""
     if not shutil.which(PYTHON):
         return f"no {PYTHON}"
     code = RTSP.partition("Gst.init")[0].replace("import sys\n", "")

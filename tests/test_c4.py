@@ -21,7 +21,7 @@ from models.network import Network
 from models.search_net import SearchNet
 from tests.test_distributed import far, fixed_and_told
 from tests.test_resume import At
-from tests.tiny import TINY, pairs
+from tests.tiny import PUBLIC, TINY, pairs
 from tests.training import Run, differences, make_data, run_ranks, same
 from tools import profile_model
 from utils.errors import UserError
@@ -29,6 +29,7 @@ from utils.errors import UserError
 FOLDER = Path(__file__).parents[1] / "configs"
 C4 = {"MODEL.NECK": "none", "MODEL.C4.POOL_SIZE": 4, "MODEL.ANCHOR_SIZES": "[16, 32]"}
 BOXES = torch.tensor([[10.0, 10, 40, 60], [60, 5, 80, 50]])
+CHANNELS = 128  # of the map of stride 16
 ALL_TERMS = ["dfd", "ld", "cd", "pkd", "reviewkd", "kd", "hint", "rkd"]
 
 
@@ -52,7 +53,7 @@ def batch() -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
 # --- the network ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", PUBLIC)
 @pytest.mark.parametrize("heads", ["double", "shared"])
 def test_one_map_of_stride_16_and_the_last_stage_on_each_region(backbone, heads):
     spec = BACKBONES[backbone]
@@ -77,7 +78,7 @@ def test_the_published_size(dataset, kind):
 
 
 def test_a_region_is_what_the_plain_formula_says():
-    """Detection and both depths of an embedding equal RoIAlign, stage and maximum in plain
+    """Detection and both depths of an embedding equal RoIAlign, stage and maximum as plain
     formulas."""
     net = make_net().eval()
     image, box = torch.rand(3, 64, 128), torch.tensor([[16.0, 0, 80, 64]])
@@ -85,7 +86,7 @@ def test_a_region_is_what_the_plain_formula_says():
     level = net.backbone(net.transform([image])[0].tensors)["2"]
     heads = net.roi_heads
     pooled = heads.box_roi_pool({"2": level}, [box], [(64, 128)])
-    assert pooled.shape == (1, 128, 4, 4)
+    assert pooled.shape == (1, CHANNELS, 4, 4)
     stage = heads.reid_head.stage(pooled)
     depths = pooled.amax((2, 3)), stage.amax((2, 3))
     joined = [heads.embedding_head.pooled(depths[0]), heads.embedding_head.fc(depths[1])]
@@ -129,9 +130,9 @@ def test_both_heads_start_as_the_backbones_last_stage(tmp_path):
 
 
 def test_a_narrow_rpn_has_narrow_weights():
-    wide, narrow = make_net(), make_net(MODEL__C4__RPN_CHANNELS=24)
-    assert narrow.rpn.head.conv[0][0].weight.shape == (24, 128, 3, 3)
-    assert wide.rpn.head.conv[0][0].weight.shape == (128, 128, 3, 3)
+    wide, narrow = make_net(), make_net(MODEL__C4__RPN_CHANNELS=12)
+    assert narrow.rpn.head.conv[0][0].weight.shape == (12, CHANNELS, 3, 3)
+    assert wide.rpn.head.conv[0][0].weight.shape == (CHANNELS, CHANNELS, 3, 3)
     assert len(narrow.eval().detect([torch.rand(3, 64, 96)])[0].boxes) > 0
 
 
@@ -161,7 +162,7 @@ PAIRS = {"under an FPN": ({}, FPN), "over an FPN": (FPN, {}), "both": ({}, {})}
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_map_meets_the_map_of_its_stride(name):
-    """Each term of a C4 and an FPN network has a loss and gradients; DFD uses level "2" only."""
+    """Each term of a C4 and an FPN network has a loss and gradients; DFD uses only level "2"."""
     options = {"BACKBONE__NAME": "resnet18"}, {"BACKBONE__NAME": "resnet18_x05"}
     terms = {"DISTILLER__TERMS": ALL_TERMS}
     (own, theirs), made = PAIRS[name], []
@@ -275,7 +276,7 @@ OPTIONS = ("MODEL.NECK", "none", "MODEL.C4.POOL_SIZE", "4", "MODEL.C4.HEADS", "s
 
 
 class Killed:
-    """Apply `fixed_and_told`, and kill the process in the sixth step."""
+    """Apply `fixed_and_told`, and kill the process in its sixth step."""
 
     def __call__(self) -> None:
         fixed_and_told()

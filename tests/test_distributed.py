@@ -21,6 +21,7 @@ import engine.training.epoch_evaluation as epoch_evaluation
 from configs.defaults import load_cfg
 from datasets import load_dataset
 from datasets.loaders import SceneDataset, train_loader
+from engine import distributed
 from engine import run as program
 from engine.distributed import own_device, rank
 from engine.training.batching import Batching
@@ -82,8 +83,8 @@ def learn_in_double() -> None:
 
 
 def fixed_and_told() -> None:
-    """Apply `fix_regions` and `learn_in_double`, and save each rank's network at the end of the
-    run."""
+    """Apply `fix_regions` and `learn_in_double`, and make each rank save its network at the end of
+    the run."""
     fix_regions()
     learn_in_double()
     work = program.Trainer.run
@@ -97,7 +98,7 @@ def fixed_and_told() -> None:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A folder with data, a config, and a run of one rank with fixed regions."""
+    """Return a folder with data, a config, and a run of one rank with fixed regions."""
     folder = tmp_path_factory.mktemp("distributed")
     root = make_data(folder, frames=20)
     assert len(load_dataset("CUHK-SYSU", str(root)).train) % 5 == 1
@@ -156,10 +157,15 @@ def test_two_ranks_follow_one(base, tmp_path, kind):
 
 
 def torchrun(base: Path, out: Path, *arguments: str, sabotage: str = "") -> tuple[int, str]:
-    """Run two ranks with torchrun; sabotage: Python code that is executed first in each."""
+    """Run two ranks with torchrun.
+
+    Args:
+        sabotage: Python code that is executed first in each rank.
+    """
     code = (
         f"import torch; torch.set_num_threads(1)\n{sabotage}\n"
-        "import train_base; from engine.run import run; from utils.errors import run_main\n"
+        "import train_base\n"
+        "from engine.run import run\nfrom utils.errors import run_main\n"
         "run_main(lambda: run('', train_base.build))"
     )
     script = base / "script.py"
@@ -230,10 +236,19 @@ def test_a_rank_that_finds_an_error_says_it_once(base, tmp_path):
     copy = shutil.copytree(base / "data" / "CUHK-SYSU", tmp_path / "data")
     for image in load_dataset("CUHK-SYSU", str(copy)).train[:2]:
         Path(image.path).write_bytes(b"damaged")
-    for options in (("INPUT.DATA_ROOT", str(copy)), ("BACKBONE.NAME", "NCCL")):
-        code, text = torchrun(base, tmp_path / "out", *options)
-        assert code == 2 and text.count("error: ") == 1 and "Traceback" not in text, text
-        assert str(copy) in text or "BACKBONE.NAME" in text
+    code, text = torchrun(base, tmp_path / "out", "INPUT.DATA_ROOT", str(copy))
+    assert code == 2 and text.count("error: ") == 1 and "Traceback" not in text, text
+    assert str(copy) in text
+    options = tmp_path / "out", "BACKBONE.NAME", "NCCL"
+    runs = run_ranks(2, base, *options, sabotage=leave_at_once)
+    text = "".join(run.text for run in runs)
+    assert [run.wait() for run in runs] == [2, 2] and text.count("error: ") == 1, text
+    assert "BACKBONE.NAME" in text and "Traceback" not in text
+
+
+def leave_at_once() -> None:
+    """Do not wait for torchrun, which ends a rank after the first one has failed."""
+    distributed.time.sleep = lambda seconds: None
 
 
 # --- parts of a batch on one rank ---
@@ -241,7 +256,7 @@ def test_a_rank_that_finds_an_error_says_it_once(base, tmp_path):
 
 @pytest.fixture(scope="module")
 def world(base):
-    """A config, two batches, and a function that trains on them with options."""
+    """Return a function that trains on two batches with the given options."""
     data = load_dataset("CUHK-SYSU", str(base / "data" / "CUHK-SYSU"))
     loader = train_loader(SceneDataset(data.train, train=True), 6, 0, seed=1, epoch=0)
     batches = [batch for batch, _ in zip(loader, range(2))]

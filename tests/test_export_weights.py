@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def folder(tmp_path: Path, net: SearchNet) -> Path:
-    """A folder with the checkpoint, config and evaluations of a run."""
+    """Return a folder with the checkpoint, config and evaluations of a run."""
     cfg = load_cfg(None, pairs(TINY))
     (tmp_path / "cfg.yaml").write_text(cfg.dump())
     run_state = {"terms": {}, "optimizer": {"state": {0: torch.rand(50_000)}}}
@@ -175,7 +175,7 @@ def test_damaged_files_are_refused(weights: Path, place: int):
 
 @pytest.mark.parametrize("text", ["", "[", "3", '{"0.05": "much"}', '{"often": 0.5}', "[" * 9999])
 def test_thresholds_of_another_form_are_refused(net: SearchNet, tmp_path: Path, text: str):
-    """The header is invalid although its checksum is right."""
+    """The header is invalid, although its checksum is correct."""
     state = {name: v for name, v in net.state_dict().items() if not name.startswith(TABLE)}
     header = {"format": "pt", "config": load_cfg(None, pairs(TINY)).dump(), "thresholds": text}
     path = tmp_path / "a.safetensors"

@@ -16,7 +16,7 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 from torchvision.ops.poolers import initLevelMapper
 
 from models import reference
-from models.backbones import BACKBONES, LeanFPN, make_backbone
+from models.backbones import LeanFPN, make_backbone
 from models.distill.dfd import LevelLoss
 from models.fast import map_sums
 from models.fast.inference import fold_norms, optimize_for_inference
@@ -27,13 +27,14 @@ from tests.golden_net import (
     golden_net,
     load_named_weights,
 )
+from tests.tiny import PUBLIC
 
 ROOT = Path(__file__).parent.parent
 BOX = [[20.0, 30, 80, 200]]
 
 
 def same_loss_and_gradients(fast: tuple, plain: tuple) -> None:
-    """Compare two pairs of a loss and the tensors that it has gradients for."""
+    """Compare two pairs of a loss and the tensors for which it has gradients."""
     (loss, leaves), (expected, others) = fast, plain
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
     found, wanted = torch.autograd.grad(loss, leaves), torch.autograd.grad(expected, others)
@@ -45,9 +46,10 @@ def same_loss_and_gradients(fast: tuple, plain: tuple) -> None:
 
 
 def rpn_losses(head: RPNHead, levels: list[Tensor], sampled: list[tuple]) -> Tensor:
-    """A loss of some anchors' objectness and other anchors' deltas, as in an RPN.
+    """Return a loss of some anchors' objectness and other anchors' deltas, as in an RPN.
 
-    sampled: (level, image, y, x) of each anchor.
+    Args:
+        sampled: (level, image, y, x) of each anchor.
     """
     objectness, deltas = head(levels)
     loss = sum(objectness[i][n, y % 3, y, x].sigmoid() for i, n, y, x in sampled)
@@ -60,7 +62,8 @@ SAMPLED = [(0, 0, 0, 0), (0, 1, 5, 8), (0, 1, 5, 7), (0, 0, 2, 8), (1, 1, 2, 3),
 
 @pytest.mark.parametrize("autocast", [False, True])
 def test_rpn_head(autocast):
-    """Positions in corners, neighbours, duplicates, a level without a position; mixed precision."""
+    """Positions are in corners, adjacent, or duplicates; one level has none; mixed precision is
+    included."""
     torch.manual_seed(0)
     fast, plain = SparseRPNHead(8, 3), RPNHead(8, 3)
     for weight in fast.parameters():
@@ -81,7 +84,8 @@ def test_rpn_head(autocast):
 
 
 def test_cache_optimizations_are_used_on_the_cpu_only():
-    """On other devices maps are one chunk, and the RPN head's backward pass is torchvision's."""
+    """On other devices maps are processed in one chunk, and the RPN head's backward pass is
+    torchvision's."""
     maps = torch.rand(1, 4, 64, 80)
     for device, chunks, sparse in (("cpu", 2, True), ("meta", 1, False)):
         level = maps.to(device).requires_grad_()
@@ -104,7 +108,7 @@ PARTS = ("fg", "bg", "attention", "relation")
 
 
 def plain_level(level: LevelLoss, student_channels: int) -> reference.DFDLevel:
-    """The level in plain formulas, with the same parameters."""
+    """Return the level as plain formulas with the same parameters."""
     plain = reference.DFDLevel(student_channels, level.student_context.mask.in_channels)
     plain.load_state_dict(level.state_dict())
     return plain
@@ -118,7 +122,8 @@ def plain_loss(plain: reference.DFDLevel, weights: dict[str, float], *maps: Tens
 @pytest.mark.parametrize("channels", [12, 8])
 @pytest.mark.parametrize("part", [*PARTS, "all"])
 def test_dfd_level(part, channels):
-    """Each part and all parts together, with equal and different numbers of channels."""
+    """Each part and all parts together are compared, with equal and different numbers of
+    channels."""
     torch.manual_seed(0)
     level = LevelLoss(channels, 8, {name: float(part in (name, "all")) for name in PARTS})
     for weight in level.parameters():
@@ -144,7 +149,7 @@ def test_dfd_level(part, channels):
 
 @pytest.mark.slow
 def test_dfd_of_large_maps_is_accurate():
-    """On maps of several chunks the loss is that of double precision."""
+    """On maps of several chunks the loss equals that in double precision."""
     torch.manual_seed(0)
     strengths = {"fg": 5e-3, "bg": 1e-3, "attention": 1e-3, "relation": 5e-6}
     level = LevelLoss(64, 64, strengths)
@@ -162,8 +167,10 @@ def test_dfd_of_large_maps_is_accurate():
 
 @pytest.mark.parametrize("autocast", [False, True])
 def test_gathered_roi_align(autocast):
-    """Boxes of all sizes, outside the image and of zero size, no boxes; two images; half
-    precision; a channels-last map."""
+    """Boxes have all sizes, are outside the image, or have no area; one image has no boxes.
+
+    Half precision and a channels-last map are included.
+    """
     torch.manual_seed(0)
     boxes = torch.rand(60, 4) * torch.tensor([96, 64, 60, 50])
     boxes[:, 2:] += boxes[:, :2]
@@ -196,7 +203,8 @@ def test_gathered_roi_align(autocast):
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 1e30])
 def test_boxes_that_are_not_finite(value):
-    """Boxes of a diverging network raise no error here; `check_finite` reports its losses."""
+    """Boxes of a diverging network raise no error here. `check_finite` reports the network's
+    losses."""
     pool = GatheredRoIAlign(["0", "1"], 7, 2)
     pool.scales, pool.map_levels = [1 / 4, 1 / 8], initLevelMapper(2, 3)
     maps = {"0": torch.rand(1, 3, 20, 30), "1": torch.rand(1, 3, 10, 15)}
@@ -206,7 +214,8 @@ def test_boxes_that_are_not_finite(value):
 
 
 def test_lean_fpn_is_torchvisions():
-    """Maps and gradients are equal to the bit, also if a side is not twice the deeper one."""
+    """Maps and gradients are equal to the bit, even if a side is not twice that of the deeper
+    map."""
     torch.manual_seed(0)
     fpn = LeanFPN([4, 6, 8], 5, extra_blocks=LastLevelMaxPool())
     sides = [(2, 4, 11, 14), (2, 6, 6, 7), (2, 8, 3, 3)]
@@ -226,11 +235,9 @@ def test_lean_fpn_is_torchvisions():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name, frozen", [*((name, False) for name in BACKBONES), ("resnet50", True)]
-)
+@pytest.mark.parametrize("name, frozen", [*((name, False) for name in PUBLIC), ("resnet50", True)])
 def test_folded_norms(name, frozen):
-    """No norm remains after a convolution, and the maps are the same."""
+    """No norm remains after a convolution, and the maps are equal."""
     torch.manual_seed(0)
     net = make_backbone(name, "", frozen, freeze=False, fpn_channels=8).eval()
     kinds = (_BatchNorm, FrozenBatchNorm2d)
@@ -294,8 +301,10 @@ print(-faults() + faults())
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs glibc")
 def test_programs_keep_freed_memory_and_libraries_do_not():
-    """Count the page faults of 320 MB that were freed before: with a device chosen, and after
-    `keep_freed_memory` on a GPU and on a CPU."""
+    """Count the page faults for 320 MB that were freed before.
+
+    They are counted after choosing a device, and after `keep_freed_memory` for a GPU and for a CPU.
+    """
     faults = [
         int(subprocess.check_output([sys.executable, "-c", TOUCH, *kind], cwd=ROOT, text=True))
         for kind in ([], ["cuda"], ["cpu"])

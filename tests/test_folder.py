@@ -1,4 +1,4 @@
-"""OUTPUT_DIR: locking, files that are removed, damaged checkpoints, resuming, full disks."""
+"""OUTPUT_DIR: its lock, removal of files, damaged checkpoints, resuming, full disks."""
 
 import builtins
 import errno
@@ -27,8 +27,11 @@ PERIOD = ("SOLVER.CKPT_PERIOD_STEPS", "1")
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A folder with data, a config, an uninterrupted run, and a run that was killed in its 7th
-    step, the third of its second epoch."""
+    """Return a folder with data, a config and two runs.
+
+    One run was not interrupted. The other one was killed in its 7th step, the third of its second
+    epoch.
+    """
     folder = make_whole_run(tmp_path_factory.mktemp("folder"))
     run = Run(folder, "killed", *PERIOD, sabotage=InStep(7, die))
     assert run.wait() == -signal.SIGKILL, run.text
@@ -53,13 +56,13 @@ class InStep:
 
 
 def killed(base: Path, out: Path) -> Path:
-    """Copy the killed run to `out`; return `out`."""
+    """Copy the killed run to `out`, and return `out`."""
     shutil.copytree(base / "killed", out)
     return out
 
 
 def refused(run: Run, *said: str) -> None:
-    """Check that a run ends with exit code 2 and one error line that contains `said`."""
+    """Check that a run ends with exit code 2 and one error line, which contains `said`."""
     assert run.wait() == 2, run.text
     errors = [line for line in run.text.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and all(part in errors[0] for part in said), run.text
@@ -134,7 +137,7 @@ def test_only_incomplete_files_of_a_run_are_removed(base, tmp_path):
 
 
 def test_a_resumed_run_does_not_read_initial_weights(base, tmp_path):
-    """The file of the backbone's initial weights may be missing then."""
+    """The file with the backbone's initial weights may be missing then."""
     out = killed(base, tmp_path / "out")
     run = Run(base, out, "--resume", "BACKBONE.WEIGHTS", "/no/such.pth")
     assert run.wait() == 0, run.text
@@ -180,7 +183,7 @@ def test_a_folder_in_place_of_a_checkpoint_is_an_error(base, tmp_path):
 
 
 def test_a_run_without_an_undamaged_checkpoint_is_not_started_again(base, tmp_path):
-    """All checkpoints are damaged, or only best.pth and the evaluations are left."""
+    """Either all checkpoints are damaged, or only best.pth and the evaluations are left."""
     out = killed(base, tmp_path / "out")
     for path in out.glob("epoch_*.pth"):
         path.write_bytes(path.read_bytes()[:3000])
@@ -244,7 +247,7 @@ def gpu_is_full() -> None:
 
 
 def test_a_batch_that_is_too_large(base, tmp_path):
-    """The message names options that need less memory, and earlier checkpoints remain."""
+    """The message names options that reduce memory, and earlier checkpoints remain."""
     run = Run(base, tmp_path, *PERIOD, sabotage=InStep(3, gpu_is_full))
     refused(run, "INPUT.BATCH_SIZE_TRAIN 3", "epoch 1, step 3", "SOLVER.ACCUMULATE")
     run = Run(base, tmp_path, "--resume", *PERIOD)
@@ -299,7 +302,7 @@ def test_another_order_within_an_epoch(base, tmp_path, change):
 
 
 class Fewer:
-    """Remove images from the training data, up to the first `left`."""
+    """Remove images from the training data, except the first `left` ones."""
 
     def __init__(self, left: int):
         self.left = left

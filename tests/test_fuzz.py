@@ -1,4 +1,4 @@
-"""Configs, images, checkpoints, caches and records that are damaged at random.
+"""Randomly damaged configs, images, checkpoints, caches and records.
 
 Each is read correctly or refused with one line. Annotation files are tested in test_mat.py.
 """
@@ -19,6 +19,7 @@ from PIL import Image
 from configs.defaults import get_cfg, load_cfg
 from configs.ranges import flatten
 from datasets import load_dataset
+from datasets.base import SearchDataset
 from datasets.loaders import SceneDataset, train_loader
 from engine.checkpoint import (
     load_checkpoint,
@@ -34,7 +35,7 @@ from engine.training.train import Trainer
 from engine.training.train_step import TrainStep
 from models.backbones import make_backbone
 from models.build import build_net
-from tests.training import Run, differences, make_data, same
+from tests.training import CONFIG, Run, differences, make_data, same
 from utils.errors import UserError
 from utils.files import save_file
 from utils.media import read_pixels
@@ -47,9 +48,10 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A folder with data, a config and a run."""
+    """Return a folder with data, a config and a run."""
     folder = tmp_path_factory.mktemp("fuzz")
     make_data(folder)
+    (folder / "tiny.yaml").write_text(CONFIG.replace("NAME: resnet18_x05", "NAME: tiny"))
     run = Run(folder, "run", "SOLVER.MAX_EPOCHS", "1")
     assert run.wait() == 0, run.text
     return folder
@@ -195,7 +197,7 @@ def test_unknown_and_half_keys():
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """The same picture in several formats, and its pixels."""
+    """Return the files of one picture in several formats."""
     folder = tmp_path_factory.mktemp("pictures")
     pixels = np.random.default_rng(0).integers(0, 255, (24, 40, 3), dtype=np.uint8)
     for kind in ("jpg", "png", "bmp", "gif", "tiff", "webp"):
@@ -238,7 +240,7 @@ def test_damaged_images_are_skipped_counted_and_reported(base, tmp_path, dataset
 @settings(max_examples=150)
 @given(st.data())
 def test_damaged_checkpoints(base, tmp_path, data):
-    """A checkpoint is read to the bit, or refused with the file's name."""
+    """A checkpoint is read without any change, or refused with the file's name."""
     source = base / "run" / "epoch_00.pth"
     others = [(base / "run" / CACHE).read_bytes(), b"", (base / "tiny.yaml").read_bytes()]
     path = tmp_path / "epoch_00.pth"
@@ -269,8 +271,8 @@ PARTS = ["model", "terms", "optimizer", "scaler", "generators", "epoch", "step",
 
 @settings(max_examples=30)
 @given(st.dictionaries(st.sampled_from(PARTS), VALUES, min_size=1, max_size=2), st.booleans())
-def test_checkpoints_with_other_content(base, tmp_path, changes, leave_out):
-    """Undamaged files with wrong parts are read by every function that reads checkpoints."""
+def test_checkpoints_with_other_content(base, dataset, tmp_path, changes, leave_out):
+    """Undamaged files with wrong content are read by every function that reads checkpoints."""
     saved = torch.load(base / "run" / "epoch_00.pth", weights_only=True)
     for part, value in changes.items():
         saved[part] = value
@@ -278,24 +280,21 @@ def test_checkpoints_with_other_content(base, tmp_path, changes, leave_out):
             del saved[part]
     path = tmp_path / "a.pth"
     save_file(saved, path)
-    read_everywhere(base, path)
+    read_everywhere(base, dataset, path)
 
 
-def read_everywhere(base: Path, path: Path) -> None:
+def read_everywhere(base: Path, dataset: SearchDataset, path: Path) -> None:
     """Load a checkpoint as a network, as a teacher and to resume a run.
 
     Each is possible, or is refused with one line that names the file.
     """
-    root = str(base / "data" / "CUHK-SYSU")
-    cfg = load_cfg(
-        base / "tiny.yaml", ["INPUT.DATA_ROOT", root, "OUTPUT_DIR", str(path.parent / "none")]
-    )
+    root, out = base / "data" / "CUHK-SYSU", path.parent / "none"
+    cfg = load_cfg(base / "tiny.yaml", ["INPUT.DATA_ROOT", str(root), "OUTPUT_DIR", str(out)])
     for read in (lambda: load_net(cfg, path, CPU), lambda: load_teacher(path, CPU)):
         try:
             read()
         except UserError as error:
             assert one_line(error) and str(path) in str(error)
-    dataset = load_dataset("CUHK-SYSU", root)
     net = build_net(cfg, dataset.num_pids)
     trainer = Trainer(cfg, net, net, dataset, CPU)
     try:
@@ -348,11 +347,11 @@ def change_inside(data, content) -> None:
 
 @settings(max_examples=40)
 @given(st.data())
-def test_checkpoints_changed_at_any_depth(base, tmp_path, data):
+def test_checkpoints_changed_at_any_depth(base, dataset, tmp_path, data):
     saved = torch.load(base / "run" / "epoch_00.pth", weights_only=True)
     change_inside(data, saved)
     save_file(saved, tmp_path / "a.pth")
-    read_everywhere(base, tmp_path / "a.pth")
+    read_everywhere(base, dataset, tmp_path / "a.pth")
 
 
 def odd_inner_values(saved: dict) -> dict:
@@ -397,7 +396,7 @@ def test_odd_inner_values_are_refused(base, tmp_path, name):
 
 
 def test_settings_of_a_step_come_from_the_config(base, tmp_path):
-    """Parameter groups without momentum and the state of another scaler are not read."""
+    """Parameter groups without momentum, and the state of another scaler, are not read."""
     saved = torch.load(base / "run" / "epoch_00.pth", weights_only=True)
     del saved["optimizer"]["param_groups"][0]["momentum"]
     saved["optimizer"]["param_groups"][0]["weight_decay"] = "x"

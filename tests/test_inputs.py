@@ -66,7 +66,7 @@ def test_damaged_records_are_named(tmp_path: Path, content: str):
 
 @pytest.fixture
 def resume(tmp_path: Path):
-    """A function resume(teacher's path, teacher's content, pictures, step).
+    """Return a function resume(teacher's path, teacher's content, pictures, step).
 
     It returns the lines of `check_place` for a run that began with content "a" at `teacher.pth`.
     """

@@ -16,8 +16,10 @@ SYNC = "SOLVER.SYNC_BN True"
 
 @pytest.fixture
 def start(tmp_path: Path):
-    """A function start(script, arguments, NPROC, number of GPUs) that returns the command line of
-    python."""
+    """Return a function start(script, arguments, NPROC, number of GPUs).
+
+    It returns the command line with which Python is started.
+    """
     (tmp_path / "bin").mkdir()
     python = tmp_path / "bin" / "python"
     python.write_text(PYTHON)

@@ -1,4 +1,4 @@
-"""Options that save memory change the training not at all, or slightly."""
+"""Options that save memory do not change the training, or change it slightly."""
 
 import copy
 
@@ -11,8 +11,9 @@ from configs.defaults import load_cfg
 from engine.training.batching import Batching, Part
 from engine.training.generators import generator_states, restore_generators, seed_everything
 from engine.training.train_step import TrainStep
-from models.backbones import BACKBONES, FrozenNormStatistics, make_backbone
+from models.backbones import FrozenNormStatistics, make_backbone
 from models.build import build_distiller, build_net
+from tests.tiny import PUBLIC
 from tests.training import CONFIG, same
 from utils.errors import UserError
 
@@ -24,7 +25,7 @@ BOXES = torch.tensor([[10.0, 10, 40, 60], [60, 5, 80, 50]])
 
 @pytest.fixture
 def learn(tmp_path):
-    """A function that trains two steps with the given options."""
+    """Return a function that trains two steps with the given options."""
     (tmp_path / "tiny.yaml").write_text(CONFIG)
 
     def steps(
@@ -63,9 +64,10 @@ def test_checkpointed_backbone_is_equal_to_the_bit(learn, everywhere):
     assert same(net.state_dict(), checkpointed.state_dict())  # including running statistics
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", PUBLIC)
 def test_checkpointed_backbone_stores_less(name):
-    """Fewer bytes are stored for the backward pass, apart from the weights. Gradients are equal."""
+    """Fewer bytes, apart from the weights, are stored for the backward pass. Gradients are
+    equal."""
 
     def make(checkpointed):
         torch.manual_seed(0)
@@ -152,7 +154,7 @@ def test_outputs_and_terms_are_float32(learn):
 
 
 def test_anchors_are_exact():
-    """At 1500 pixels the spacing of bfloat16 is 8."""
+    """At 1500 pixels, neighbouring bfloat16 numbers differ by 8."""
     rpn = build_net(load_cfg(None, ["BACKBONE.WEIGHTS", ""]), 5).rpn
     images = ImageList(torch.zeros(1, 3, 64, 1504), [(64, 1500)])
     levels = [torch.zeros(1, 2, 64 // stride, 1504 // stride) for stride in (4, 8, 16, 32)]
@@ -187,7 +189,7 @@ def test_all_measures_together(learn):
 
 
 def test_counting_ahead_leaves_no_trace(learn):
-    """Statistics of norms and random numbers are the same as without counting."""
+    """Statistics of norms and random numbers are the same as without counting in advance."""
     _, net, train_step = learn()
     before = copy.deepcopy(net.state_dict())
     images, targets = [torch.rand(3, 64, 112)], [{"boxes": BOXES, "labels": torch.tensor([1, 2])}]

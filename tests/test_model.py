@@ -33,7 +33,7 @@ def test_resnet18_finds_and_embeds_as_the_release_does():
 
 @pytest.mark.slow
 def test_no_proposals_and_no_people():
-    """Without detections results are empty; a batch without people trains the detector only."""
+    """Without detections the results are empty. A batch without people trains only the detector."""
     net = golden_net(
         "resnet18_x05",
         **{"INPUT.MIN_SIZE": "64", "INPUT.MAX_SIZE": "96", "MODEL.RPN.SCORE_THRESH": "1.0"},

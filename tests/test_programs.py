@@ -1,4 +1,4 @@
-"""The train programs as a user runs them: teacher, student, evaluation, cache, bad input."""
+"""The training programs as a user runs them: teacher, student, evaluation, cache, bad input."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from scipy.io import savemat
 import train_base
 import train_ddps
 from engine.run import run
-from tests.training import CONFIG, make_data
+from tests.training import CONFIG, Run, make_data
 from tools import summarize
 from utils.errors import run_main
 
@@ -40,7 +40,8 @@ def train(program: str, base: Path, out: str, *arguments: str) -> subprocess.Com
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A folder with data, a config, the run of a teacher and the run of a student with it."""
+    """Return a folder with data, a config, the run of a teacher, and the run of a student with
+    it."""
     folder = tmp_path_factory.mktemp("programs")
     make_data(folder, frames=20)
     (folder / "tiny.yaml").write_text(CONFIG.replace("EVAL_USE_GT: True", "EVAL_USE_GT: False"))
@@ -115,20 +116,14 @@ def test_tensorboard_contains_all_losses_and_a_picture(base):
 
 def test_eval_equals_the_last_evaluation_of_training(base, tmp_path):
     wanted = results(base / "student")
-    done = train(
-        "train_ddps.py",
-        base,
-        str(tmp_path),
-        "--eval",
-        "--ckpt",
-        str(base / "student" / "epoch_01.pth"),
-    )
-    assert done.returncode == 0, done.stderr
-    assert results(tmp_path) == wanted
+    checkpoint = base / "student" / "epoch_01.pth"
+    run = Run(base, tmp_path / "out", "--eval", "--ckpt", str(checkpoint), program="ddps")
+    assert run.wait() == 0, run.text
+    assert results(run.out) == wanted
 
 
 def test_summarize(base, program):
-    """A title that looks like a number is printed as it is."""
+    """A title that looks like a number is printed unchanged."""
     metrics = json.loads((base / "teacher/results.json").read_text())
     code, out, err = program(summarize.main, f"0.001={base / 'teacher'}", f"b={base / 'teacher'}")
     assert code == 0, err
@@ -146,8 +141,8 @@ def test_cache_needs_neither_images_nor_checkpoint(base, tmp_path):
     (tmp_path / "data" / "Image" / "SSM").mkdir(parents=True)
     (tmp_path / "out").mkdir()
     shutil.copy(base / "student" / "eval_cache.pth", tmp_path / "out")
-    done = train("train_ddps.py", base, str(tmp_path / "out"), "--eval", "EVAL_USE_CACHE", "True")
-    assert done.returncode == 0, done.stderr
+    run = Run(base, tmp_path / "out", "--eval", "EVAL_USE_CACHE", "True", program="ddps")
+    assert run.wait() == 0, run.text
 
 
 def test_student_checkpoint_contains_only_the_student_and_the_terms(base):
@@ -224,7 +219,7 @@ PROGRAMS = {"base": train_base, "ddps": train_ddps}
 
 @pytest.fixture
 def refuse(base, tmp_path, monkeypatch, capsys):
-    """A function that runs a program in this process and returns its error line."""
+    """Return a function that runs a program in this process and returns its error line."""
 
     def call(program: str, *arguments: str) -> str:
         module = PROGRAMS[program]
@@ -298,7 +293,7 @@ def test_no_training_images(refuse, copy):
 
 
 def test_a_closed_output_pipe_is_no_error():
-    """The pipe is closed as by `| head`. A BrokenPipeError of other origin is raised."""
+    """The pipe is closed as by `| head`. A BrokenPipeError with another cause is raised."""
     for work, code, said in (
         ("print(*range(100000))", 141, b""),
         ("(_ for _ in ()).throw(BrokenPipeError(32, 'mine'))", 1, b"mine"),

@@ -148,7 +148,7 @@ def cfg(tmp_path):
 
 
 def make_batch() -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Two images of different sizes with labelled and unlabelled people."""
+    """Return two images of different sizes with labelled and unlabelled people."""
     images = [torch.rand(3, 64, 112), torch.rand(3, 60, 100)]
     labels = [[1, UNLABELLED, 2, UNLABELLED], [3, 1, UNLABELLED, 3]]
     return images, [{"boxes": BOXES, "labels": torch.tensor(ids)} for ids in labels]
@@ -177,7 +177,7 @@ def make_pair(cfg, student_channels: int = 16):
 
 @pytest.mark.parametrize("student_channels", [16, 12])
 def test_a_training_step_is_the_products(cfg, student_channels):
-    """Losses are equal to 1e-6, gradients (by the weights after the step) and OIM's tables to
+    """Losses are equal to 1e-6; gradients, seen in the weights after the step, and OIM's tables to
     1e-5."""
     cfg, model, student, teacher, dfd = make_pair(cfg, student_channels)
     images, targets = make_batch()

@@ -22,7 +22,7 @@ PERIOD = ("SOLVER.CKPT_PERIOD_STEPS", "3")  # within the epochs of four steps
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A folder with data, a config, and uninterrupted runs."""
+    """Return a folder with data, a config, and uninterrupted runs."""
     folder = tmp_path_factory.mktemp("resume")
     make_data(folder)
     run = Run(folder, "whole")
@@ -129,7 +129,8 @@ def test_killed_and_resumed(base, tmp_path, moment):
 
 
 def test_checkpoints_within_an_epoch_and_workers(base, tmp_path):
-    """Killed twice, resumed with another number of workers; one of the terms has parameters."""
+    """The run is killed twice and resumed with another number of workers; one of the terms has
+    parameters."""
     options = *under_teacher(base), *PERIOD, "INPUT.NUM_WORKERS"
     for workers, n, arguments in (("1", 4, ()), ("2", 5, ("--resume",))):
         sabotage = At("train_step", "step", n, "before")
@@ -166,7 +167,7 @@ def truncate(path: Path) -> None:
 
 
 def flip_a_weight(path: Path) -> None:
-    """Change a bit in the middle of the weights; torch.load does not notice it."""
+    """Change a bit in the middle of the weights, which torch.load does not notice."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -193,7 +194,7 @@ def test_a_damaged_newest_checkpoint_is_reported_and_skipped(base, tmp_path, dam
 
 
 def limit_files() -> None:
-    """Simulate a disk that is full after half of the second checkpoint."""
+    """Simulate a disk that becomes full after half of the second checkpoint."""
     save, calls = engine.training.folder.CheckpointFolder.save, iter(range(1, 1000))
 
     def replaced(self, content):
@@ -272,32 +273,12 @@ def test_stopped_terms_equal_terms_without_weight(base, tmp_path):
 
 
 def test_changed_configs_are_named(base, tmp_path):
-    first = base / "whole" / "epoch_00.pth"
-    run = Run(
-        base,
-        tmp_path,
-        "--resume",
-        "--ckpt",
-        first,
-        "MODEL.ANCHOR_SIZES",
-        "[8,16,24,32,64]",
-        "MODEL.FC_SIZE",
-        "16",
-    )
+    start = "--resume", "--ckpt", base / "whole" / "epoch_00.pth"
+    model = "MODEL.ANCHOR_SIZES", "[8,16,24,32,64]", "MODEL.FC_SIZE", "16"
+    run = Run(base, tmp_path, *start, *model)
     assert run.wait() == 2
     assert "MODEL.FC_SIZE" in run.text and "MODEL.ANCHOR_SIZES" in run.text
-    run = Run(
-        base,
-        tmp_path,
-        "--resume",
-        "--ckpt",
-        first,
-        "SOLVER.MAX_EPOCHS",
-        "1",
-        "SOLVER.GAMMA",
-        "0.5",
-        "EVAL_USE_GT",
-        "False",
-    )
+    others = "SOLVER.MAX_EPOCHS", "1", "SOLVER.GAMMA", "0.5", "EVAL_USE_GT", "False"
+    run = Run(base, tmp_path, *start, *others)
     assert run.wait() == 0, run.text
     assert "SOLVER.GAMMA" in run.text

@@ -1,4 +1,4 @@
-"""The Searcher finds the same as the network, with any kind of input."""
+"""The Searcher has the results of the network, with any kind of input."""
 
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def test_embed_runs_no_detection(searcher: Searcher, monkeypatch, amp) -> None:
 
 
 def test_numpys_boxes(searcher: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Boxes may be float64 with both implementations of RoIAlign."""
+    """Boxes may be float64 with either implementation of RoIAlign."""
     boxes = np.array([[10, 5, 40, 60.0]])
     wanted = searcher.embed(picture(2), torch.from_numpy(boxes).float())
     for pool in (GatheredRoIAlign.forward, MultiScaleRoIAlign.forward):

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP to a process group, as terminals and schedulers send them."""
+"""Ctrl-C, SIGTERM and SIGHUP sent to a process group, as terminals and schedulers do."""
 
 import os
 import re
@@ -58,7 +58,7 @@ OWNERS = {"train_step": TrainStep, "workers": datasets.workers, "run": engine.ru
 class WhileAwaited:
     """Send a signal to the group while the run waits for a batch that never arrives.
 
-    The process that reads its fifth image waits or is stopped.
+    The process that reads the run's fifth image waits, or is stopped.
     """
 
     def __init__(self, act: Callable[[], None], number: int, marker: Path):
@@ -104,7 +104,7 @@ def all_gone(group: int) -> bool:
 
 
 def ends(run: Run, number: int, saved: str = "") -> None:
-    """Check that the run ends by a signal, with one line that names it and the file `saved`."""
+    """Check that a signal ends the run, and that one line names the signal and the file `saved`."""
     assert run.wait() == 128 + number, run.text
     name = f"{signal.Signals(number).name}:"
     (line,) = [line for line in run.text.splitlines() if name in line]
@@ -151,7 +151,8 @@ def test_a_signal_ends_start_and_evaluation_at_once(base, tmp_path, place):
 
 
 def test_repeated_signals_of_launchers_are_one_signal(base, tmp_path):
-    """`timeout -s INT` sends SIGINT twice; launchers forward SIGTERM to a group that has got it."""
+    """`timeout -s INT` sends SIGINT twice. Launchers forward a SIGTERM that the group has already
+    received."""
     numbers = signal.SIGINT, signal.SIGINT
     run = Run(base, tmp_path / "int", sabotage=ToGroup("train_step", "step", 3, *numbers))
     ends(run, signal.SIGINT, f"{tmp_path}/int/epoch_00_step_000003.pth")
@@ -164,7 +165,7 @@ def test_repeated_signals_of_launchers_are_one_signal(base, tmp_path):
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_ctrl_c_ends_at_once(base, tmp_path, first):
-    """The run is within a step, and saves no checkpoint."""
+    """The run is within a step, and does not save a checkpoint."""
     twice = ToGroup("train_step", "step", 3, first, signal.SIGINT, apart=0.5)
     run = Run(base, tmp_path, "INPUT.NUM_WORKERS", "2", sabotage=twice)
     ends(run, signal.SIGINT)
@@ -196,7 +197,7 @@ def test_a_signal_in_the_first_seconds(base, tmp_path, number, seconds):
 
 
 def _wait(answered: bool) -> None:
-    """Receive a signal within a call that does not return; `answered`: see Signals."""
+    """Receive a signal within a call that does not return; for `answered` see Signals."""
     signals = Signals(patience=0.5)
     signals.answered = answered
     with signals.install(), signals.defer():

@@ -1,4 +1,4 @@
-"""Slim students: their size compared with the teacher's, counted without weights."""
+"""Slim students: their size compared with the teacher's, computed without weights."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def test_slim_students_are_small(dataset):
 
 
 def test_keys_that_change_tensors_are_model_keys():
-    """A checkpoint with another value of a model key is rejected by the name of the key."""
+    """A checkpoint with another value of a model key is refused, and the message names the key."""
     cfg = load_cfg(None, pairs(TINY))
 
     def tensors(key: str = "SEED", value: object = 1) -> dict[str, torch.Size]:

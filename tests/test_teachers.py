@@ -1,9 +1,11 @@
-"""Teachers whose outputs are computed once: foreign re-id networks and own checkpoints."""
+"""Teachers whose outputs are computed once: re-id networks of other programs and own
+checkpoints."""
 
 import shutil
 import sqlite3
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,7 +57,7 @@ class Two(Crops):
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """Data, a config, a checkpoint of a teacher, and re-id networks."""
+    """Return data, a config, a checkpoint of a teacher, and re-id networks."""
     folder = tmp_path_factory.mktemp("teachers")
     root = make_data(folder)
     cfg = config(folder)
@@ -70,7 +72,7 @@ def base(tmp_path_factory):
 
 
 def export(module: nn.Module, path: Path) -> None:
-    """Write a network as .onnx for any number of pictures, or as .pt2 for two at once."""
+    """Write a network as .onnx for any number of pictures, or as .pt2 for two at a time."""
     example = torch.zeros(2, 3, 32, 16)
     if path.suffix == ".pt2":
         torch.export.save(torch.export.export(module.eval(), (example,)), path)
@@ -105,7 +107,7 @@ def distiller(cfg):
 
 
 def a_batch(dataset, turned: bool):
-    """The first scenes with people, as they are or mirrored."""
+    """Return the first scenes with people, unchanged or mirrored."""
     data = SceneDataset(dataset.train)
     pairs = [data[i] for i, scene in enumerate(dataset.train) if len(scene.boxes)][:2]
     pairs = [mirrored(*pair) for pair in pairs] if turned else pairs
@@ -114,7 +116,7 @@ def a_batch(dataset, turned: bool):
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_cached_outputs_are_those_of_the_network(base, turned):
-    """Embeddings and logits of the annotated boxes, logits of the background boxes."""
+    """They are embeddings and logits of the annotated boxes, and logits of the background boxes."""
     values = {"DISTILLER.TERMS": "['ld','cd']"}
     cached, dataset = distiller(config(base, **CACHED, **values))
     live, _ = distiller(config(base, **values))
@@ -166,7 +168,7 @@ def test_terms_of_cached_teachers_train_the_student(base, terms):
 
 @pytest.mark.slow
 def test_other_numbers_are_computed_once(base, tmp_path, monkeypatch):
-    """Not again for the same data; again for a changed picture, box or number of regions."""
+    """They are computed again only for a changed picture, box or number of regions."""
     computed = []
     compute = OwnTeacher.compute
 
@@ -340,17 +342,19 @@ def test_rows_of_cached_teachers_name_files_of_the_benchmark():
     assert len(folders) == len(rows.CACHED) * len(rows.SEEDS)
 
 
+def caching(base: Path, folder: Path) -> dict[str, Any]:
+    """Return the values of a run with cached outputs in `folder`."""
+    return CACHED | {
+        "DISTILLER.TEACHER_CKPT": base / "teacher.pth",
+        "DISTILLER.CACHE_FILE": folder / "cache.sqlite",
+        "DISTILLER.TERMS": "['ld','cd']",
+    }
+
+
 @pytest.mark.slow
 def test_two_ranks_share_a_cache(base, tmp_path):
-    """Both compute their pictures; the next run, of one rank, computes none."""
-    values = {
-        "DISTILLER.TEACHER_CKPT": base / "teacher.pth",
-        "DISTILLER.CACHE_FILE": tmp_path / "cache.sqlite",
-        "DISTILLER.TERMS": "['ld','cd']",
-        "INPUT.BATCH_SIZE_TRAIN": 2,
-        "SOLVER.MAX_EPOCHS": 1,
-        **CACHED,
-    }
+    """Both ranks compute a part of the pictures. The next run, of one rank, computes none."""
+    values = caching(base, tmp_path) | {"INPUT.BATCH_SIZE_TRAIN": 2, "SOLVER.MAX_EPOCHS": 1}
     runs = run_ranks(2, base, tmp_path / "two", *pairs(values), program="ddps")
     assert [run.wait() for run in runs] == [0, 0], runs[0].text + runs[1].text
     one = Run(base, tmp_path / "one", *pairs(values), program="ddps", sabotage=compute_nothing)
@@ -366,12 +370,7 @@ def compute_nothing() -> None:
 
 @pytest.mark.slow
 def test_a_killed_cache_goes_on_and_a_run_resumes(base, tmp_path):
-    values = {
-        "DISTILLER.TEACHER_CKPT": base / "teacher.pth",
-        "DISTILLER.CACHE_FILE": tmp_path / "cache.sqlite",
-        "DISTILLER.TERMS": "['ld','cd']",
-        **CACHED,
-    }
+    values = caching(base, tmp_path)
     killed = Run(base, tmp_path / "a", *pairs(values), program="ddps", sabotage=die_at_the_fifth)
     assert killed.wait() == -9
     with sqlite3.connect(tmp_path / "cache.sqlite") as db:

@@ -1,4 +1,4 @@
-"""Processes that read images: a missing resource of the machine is one line, and the run ends."""
+"""Worker processes: if the machine lacks a resource, the run ends with one error line."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ WORKERS = ("INPUT.NUM_WORKERS", "2")
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A folder with data, a config, and an uninterrupted run."""
+    """Return a folder with data, a config, and an uninterrupted run."""
     return make_whole_run(tmp_path_factory.mktemp("workers"))
 
 
@@ -93,7 +93,7 @@ class FewFiles:
 
 @pytest.mark.parametrize("number", [20, 40, 60, 100])
 def test_few_file_descriptors(base, tmp_path, number):
-    """The run trains or names the limit; it does not blame a folder."""
+    """The run trains, or its message names the limit and no folder."""
     run = Run(base, tmp_path, "INPUT.NUM_WORKERS", "5", sabotage=FewFiles(number))
     assert run.wait() in (0, 2), run.text
     assert "Traceback" not in run.text and "cannot be written" not in run.text
@@ -109,7 +109,7 @@ def no_room() -> None:
 
 
 def test_without_shared_memory_images_go_through_pipes(base, tmp_path):
-    """Docker's /dev/shm has 64 MB."""
+    """In Docker, /dev/shm has 64 MB by default."""
     run = Run(base, tmp_path, *WORKERS, sabotage=no_room)
     assert run.wait() == 0, run.text
     assert "--shm-size" in run.text and "INPUT.NUM_WORKERS" in run.text
@@ -122,7 +122,7 @@ def a_gpu_is_there() -> None:
 
 
 def test_a_gpu_that_is_not_asked_for_is_left_alone(base, tmp_path):
-    """It may be full, so a run on the CPU does not pin memory for it."""
+    """The GPU may be full, so a run on the CPU does not pin memory."""
     run = Run(base, tmp_path, *WORKERS, sabotage=a_gpu_is_there)
     assert run.wait() == 0, run.text
     assert differences(tmp_path, base / "whole") == []

@@ -1,6 +1,48 @@
-"""Settings of networks small enough for tests."""
+"""Settings of networks small enough for tests, and a tiny backbone that is not in the product.
 
+Only processes that import this module can build the backbone.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
+
+from torch import nn
+from torchvision.models.resnet import BasicBlock
+
+from models.backbones import BACKBONES, Backbone
+
+PUBLIC = tuple(BACKBONES)  # the backbones that users can choose
+WIDTHS = (8, 16, 24, 32)  # of the four layers
+
+
+def tiny_resnet(norm_layer: Callable[..., nn.Module] = nn.BatchNorm2d) -> nn.Sequential:
+    """Return a ResNet with one narrow block in each layer."""
+    first = WIDTHS[0]
+    parts = OrderedDict(
+        conv1=nn.Conv2d(3, first, 7, 2, 3, bias=False),
+        bn1=norm_layer(first),
+        relu=nn.ReLU(inplace=True),
+        maxpool=nn.MaxPool2d(3, 2, 1),
+        layer1=nn.Sequential(BasicBlock(first, first, norm_layer=norm_layer)),
+    )
+    for number, (before, width) in enumerate(pairwise(WIDTHS), 2):
+        shortcut = nn.Sequential(nn.Conv2d(before, width, 1, 2, bias=False), norm_layer(width))
+        block = BasicBlock(before, width, 2, shortcut, norm_layer=norm_layer)
+        parts[f"layer{number}"] = nn.Sequential(block)
+    return nn.Sequential(parts)
+
+
+BACKBONES["tiny"] = Backbone(
+    tiny_resnet,
+    layers=("layer1", "layer2", "layer3", "layer4"),
+    channels=WIDTHS,
+    stem=("conv1", "bn1"),
+    stage=("layer4",),
+    stage_channels=WIDTHS[-1],
+    imagenet=False,
+)
 
 
 def pairs(settings: dict[str, Any]) -> list[str]:

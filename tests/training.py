@@ -18,6 +18,7 @@ import train_base
 import train_ddps
 from datasets.synthetic import write_dataset
 from engine.run import run
+from tests import tiny  # noqa: F401 (adds the backbone)
 from utils.errors import run_main
 
 CONFIG = """
@@ -42,7 +43,7 @@ FORKS.set_forkserver_preload(["tests.training"])
 
 
 def make_data(folder: Path, frames: int = 15) -> Path:
-    """Write a dataset, four fifths of it for training, and a config; return the dataset's root."""
+    """Write a dataset, four fifths of it for training, and a config. Return the dataset's root."""
     write_dataset(
         str(folder / "data"),
         identities=9,
@@ -57,7 +58,7 @@ def make_data(folder: Path, frames: int = 15) -> Path:
 
 
 def make_whole_run(folder: Path) -> Path:
-    """Write data, a config and an uninterrupted run into `folder`; return the folder."""
+    """Write data, a config and an uninterrupted run into `folder`, and return the folder."""
     make_data(folder)
     run = Run(folder, "whole")
     assert run.wait() == 0, run.text
@@ -103,7 +104,7 @@ class Run:
         self.process.start()
 
     def wait(self) -> int:
-        """Wait for the end; return the exit code, or the negative number of a signal."""
+        """Wait for the end. Return the exit code, or the negative number of a signal."""
         self.process.join(120)
         if self.process.exitcode is None:
             self.process.kill()
@@ -152,7 +153,8 @@ def _main(
 
 
 def fix_regions() -> None:
-    """No chance and no statistics of a part: all that cutting a batch cannot keep."""
+    """Remove what the division of a batch changes: random samples, and the statistics of
+    BatchNorm."""
     torch.randperm = lambda n, **options: torch.arange(n, **options)
     _BatchNorm.train = lambda self, mode=True: nn.Module.train(self, False)
 
@@ -167,7 +169,7 @@ def die() -> None:
 
 
 def scalars(out: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return all TensorBoard curves except times; a point that was written twice is in it twice."""
+    """Return all TensorBoard curves except times. A point that was written twice occurs twice."""
     events = EventAccumulator(str(out), {"scalars": 0}).Reload()
     return {
         tag: [(e.step, e.value) for e in events.Scalars(tag)]

@@ -125,7 +125,7 @@ def write_numbered(
     options: dict[str, str] | None = None,
     container: dict[str, str] | None = None,
 ) -> None:
-    """Write a video whose frames show their numbers, from 0 on.
+    """Write a video whose frames show their numbers, counted from 0.
 
     Frames have 128 x 32 pixels, and every 12th is a key frame.
 

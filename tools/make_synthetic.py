@@ -6,11 +6,12 @@ import argparse
 
 from datasets.synthetic import write_dataset
 from datasets.synthetic.videos import write_videos
+from utils.arguments import program_parser
 from utils.errors import UserError, run_main
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = program_parser(__doc__)
     add = parser.add_argument
     add(
         "--out",
