@@ -1,4 +1,4 @@
-"""Tracks in MOTChallenge's form become own data that loads, by time or by sequence."""
+"""Tracks in MOTChallenge's form are converted to custom data, divided by time or by sequence."""
 
 import json
 import re
@@ -81,7 +81,8 @@ def test_visibility_and_classes_are_as_asked(convert, tmp_path):
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_split_by_sequence(convert, tmp_path, shared):
-    """Sequences are cameras; the same number is another person in each, unless they share them."""
+    """Sequences are cameras. Equal numbers in two sequences are different people, unless numbers
+    are shared."""
     sequences = [make_sequence(tmp_path / name) for name in ("gate", "hall", "yard")]
     shares = ["--shared-identities"] if shared else []
     convert(*sequences, "--test-sequences", "yard", "hall", "--every", "2", *shares)
@@ -104,7 +105,7 @@ def test_files_with_fewer_or_more_columns(convert, tmp_path):
 
 
 def bars(count: int) -> list[np.ndarray]:
-    """A white bar that moves right by 8 pixels a frame."""
+    """Return images of a white bar that moves right by 8 pixels per frame."""
     frames = np.zeros((count, 48, 64, 3), np.uint8)
     for number, frame in enumerate(frames):
         frame[:, 8 * number : 8 * number + 8] = 255
@@ -113,7 +114,8 @@ def bars(count: int) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("rotation", [0, 90])
 def test_a_video(convert, tmp_path, rotation):
-    """Each frame's picture meets the boxes of its number, upright as a player shows it."""
+    """The picture of each frame fits the boxes of its number, and is upright as in a video
+    player."""
     pytest.importorskip("av")
     from tests.videos import write_video
 
@@ -233,7 +235,7 @@ def test_a_second_try_may_follow(convert, tmp_path):
 
 
 def test_the_form_of_cvat_and_datumaro(convert, tmp_path):
-    """gt/labels.txt names the classes, and pixels count from 0."""
+    """gt/labels.txt contains the names of the classes, and pixels are counted from 0."""
     rows = "1,1,11,6,10,20,1,2,1\n1,2,31,6,10,20,1,1,1\n2,1,12,6,10,20,1,2,1\n"
     sequence = make_sequence(tmp_path / "gate", frames=2, rows=rows)
     (sequence / "gt/labels.txt").write_text("car\nperson")
@@ -255,7 +257,7 @@ def test_only_pictures_are_frames(convert, tmp_path):
 
 
 def test_copies_of_a_sequence_are_left_out(convert, tmp_path):
-    """MOT17 is delivered three times, once for each detector."""
+    """MOT17 contains each sequence three times, once for each detector."""
     sequences = [make_sequence(tmp_path / f"MOT17-02-{name}") for name in ("DPM", "SDP")]
     said = convert(*sequences, "--test-share", "0.5")
     assert people(tmp_path, "train") == ["MOT17-02-DPM/5"] * 2
@@ -275,7 +277,7 @@ def test_nobody_counts(convert, tmp_path):
 
 
 def test_a_video_without_some_of_its_packets(convert, tmp_path):
-    """MPEG-TS marks what was lost; a gap in even times is said."""
+    """MPEG-TS marks lost packets, and a gap in otherwise regular times is reported."""
     pytest.importorskip("av")
     from tests.videos import write_video
 

@@ -1,4 +1,5 @@
-"""Distillation terms and OIM: values of the release, cases by hand, empty batches, gradients."""
+"""Distillation terms and OIM: values of the release, cases computed by hand, empty batches,
+gradients."""
 
 import json
 import zlib
@@ -218,8 +219,11 @@ def test_masks_without_boxes_and_without_background():
 @pytest.mark.parametrize("shape", [(8, 4, 6), (16, 5, 10)])
 @pytest.mark.parametrize("part, by_hand", [("fg", 256), ("bg", 256), ("relation", 256 * 100)])
 def test_normalized_dfd_by_hand(part, by_hand, shape):
-    """Maps that differ by 1 everywhere: the means over a box and over the background, and the sum
-    over the map, each scaled to the published channels and positions, here 100."""
+    """Maps differ by 1 everywhere.
+
+    The parts are the means over a box and over the background, and the sum over the map, each
+    scaled to the published number of channels and positions, here 100.
+    """
     weights = dict.fromkeys(DFD_PARTS, 0.0) | {part: 1.0}
     loss = dfd.LevelLoss(shape[0], shape[0], weights, places=100)
     foreground = dfd.foreground_mask(torch.tensor([[0.0, 0, 9, 20]]), (40, 40), shape[1:])
@@ -228,8 +232,8 @@ def test_normalized_dfd_by_hand(part, by_hand, shape):
 
 
 def test_normalized_attention_by_hand():
-    """At temperature 1/2, strengths of (ln 3) / 2 at half of the positions and 0 elsewhere give
-    attentions of 3/2 and 1/2, compared with 1: a difference of 1/2 everywhere."""
+    """At temperature 1/2, the strengths (ln 3) / 2 at half of the positions and 0 elsewhere give
+    attentions of 3/2 and 1/2. Both differ from 1 by 1/2."""
     for shape, halves, by_hand in [
         ((6, 4, 6), (6, 4, 3), 100 / 2),
         ((8, 5, 3), (4, 5, 3), 256 / 2),
@@ -298,7 +302,8 @@ def test_correlation_by_hand():
 
 
 def test_contrastive_by_hand():
-    """Two boxes of identity 1, one of identity 2, two unlabelled; table rows of both identities."""
+    """There are two boxes of identity 1, one of identity 2 and two unlabelled ones, and table rows
+    of both identities."""
     oim = OIM(3, 2, 2, scale=1.0)
     oim.lut[:2] = torch.tensor([[0.6, 0.8], [0.8, 0.6]])  # identity 3 has no row yet
     oim.cq[0] = torch.tensor([-1.0, 0])
@@ -335,7 +340,8 @@ def test_contrastive_prefers_the_teachers_embeddings():
 
 
 def test_hierarchical_loss_by_hand():
-    """A checkerboard of ±1 on 8×8 (error 1 at full size, 0 pooled), plus a constant 2."""
+    """The maps differ by a checkerboard of ±1 on 8×8 (error 1 at full size, 0 pooled), plus a
+    constant 2."""
     rows, columns = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
     checkers = (1 - 2 * ((rows + columns) % 2)).float().expand(2, 3, 8, 8)
     zeros = torch.zeros(2, 3, 8, 8)
@@ -353,7 +359,7 @@ def test_kd_by_hand():
 
 
 def test_ld_of_two_classes_is_kd():
-    """Therefore the benchmark trains only one of the two."""
+    """For this reason the benchmark trains only one of the two."""
     student, teacher = torch.randn(2, 30, 2, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(30) % 2
     loss = ld.decoupled_loss(student, teacher, labels, temperature=4, alpha=1, beta=0.5)
@@ -362,7 +368,10 @@ def test_ld_of_two_classes_is_kd():
 
 def test_standardized_kd_by_hand():
     """Each class of two proposals is standardized to +1 and -1, with opposite signs for the
-    teacher. At temperature 2 the teacher's odds are e to 1, the student's 1 to e."""
+    teacher.
+
+    At temperature 2 the teacher's odds are e to 1, and the student's 1 to e.
+    """
     student, teacher = torch.tensor([[0.0, 0], [2, -6]]), torch.tensor([[5.0, 5], [3, 9]])
     torch.testing.assert_close(kd.standardize(student), torch.tensor([[-1.0, 1], [1, -1]]))
     loss = kd.kd_loss(kd.standardize(student), kd.standardize(teacher), 2)
@@ -373,7 +382,7 @@ def test_standardized_kd_by_hand():
 
 
 def test_rkd_by_hand():
-    """The teacher's triangle has sides 3, 4, 5; the student's three points are on a line."""
+    """The teacher's triangle has sides 3, 4 and 5. The student's three points are on a line."""
     teacher = torch.tensor([[0.0, 0], [3, 0], [0, 4]])
     student = torch.tensor([[0.0], [1], [2]])
     distance = (0 + 0.5**2 / 2 + 0.5**2 / 2) / 3  # 3/4, 4/4, 5/4 against 3/4, 6/4, 3/4
@@ -385,7 +394,7 @@ def test_rkd_by_hand():
 
 
 def test_rpn_by_hand():
-    """Two anchors have the teacher's highest scores, the first and the third."""
+    """The teacher's scores of two anchors are the highest: the first and the third."""
     teacher = torch.tensor([[2.0, -3.0, 0.0]])
     student = torch.tensor([[1.0, 50.0, 1.0]], requires_grad=True)
     p, q = torch.sigmoid(teacher / 2)[0, [0, 2]], torch.sigmoid(torch.tensor([0.5, 0.5]))
@@ -420,9 +429,10 @@ SAMPLED = [[1, 2, U, 0, 1], [U, 3, 0, 0, 4, 2]]
 def make_outputs(
     key: str, channels: int = 8, boxes: list[int] = (2, 1), sampled: list[list[int]] = SAMPLED
 ) -> ForwardOutputs:
-    """Outputs of two images of 96×128, padded to 128×128.
+    """Return outputs for two images of 96×128, padded to 128×128.
 
-    sampled: labels of the regions of each image.
+    Args:
+        sampled: labels of the regions of each image.
     """
 
     def people(name, count):
@@ -523,7 +533,7 @@ def small_cfg(**options: str):
 
 
 def teacher_of(teacher, folder: Path, **options: str):
-    """Save a teacher in the folder; return the config of a student with it."""
+    """Save a teacher in the folder, and return the config of a student with it."""
     config = small_cfg(**{"BACKBONE.NAME": "resnet18"}).dump()
     save_file({"model": teacher.state_dict(), "config": config}, folder / "teacher.pth")
     cfg = small_cfg(**options).clone()

@@ -259,7 +259,7 @@ def test_a_full_disk_is_said(net, dataset, tmp_path):
 
 @pytest.fixture(scope="module")
 def made(net, dataset, tmp_path_factory):
-    """A folder with a complete cache, including the context of queries."""
+    """Return a folder with a complete cache, including the context of queries."""
     folder = tmp_path_factory.mktemp("made")
     ev.make_cache(
         net,
@@ -273,7 +273,7 @@ def made(net, dataset, tmp_path_factory):
 
 @pytest.fixture
 def saved(made, tmp_path):
-    """A copy of the cache that a test may change, and its path."""
+    """Return a copy of the cache, which a test may change, and its path."""
     path = shutil.copy(made / CACHE, tmp_path)
     return torch.load(path), ev.Path(path)
 
@@ -337,7 +337,7 @@ def test_features_of_other_settings_are_refused(saved, dataset, key, value):
 
 
 def test_features_of_other_weights_are_refused(saved, dataset):
-    """Weights are compared if a checkpoint is given. A cache of an earlier version does not record
+    """Weights are compared if a checkpoint is given. Caches of earlier versions do not record
     them."""
     cache, path = saved
     assert cache["made"]["weights"] == "0123"
@@ -350,8 +350,8 @@ def test_features_of_other_weights_are_refused(saved, dataset):
 
 
 def test_features_of_other_pictures_are_refused(saved, root, tmp_path):
-    """Images of the same names are compared by content. A dataset without images is accepted, since
-    scoring does not need them."""
+    """Images with the same names are compared by content. Scoring does not need images, so a
+    dataset without them is accepted."""
     _, path = saved
     copy = shutil.copytree(root, tmp_path / "copy")
     dataset = load_dataset("CUHK-SYSU", str(copy))

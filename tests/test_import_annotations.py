@@ -1,4 +1,4 @@
-"""Files in the forms of annotation tools become custom data."""
+"""Files in the forms of annotation tools are converted to custom data."""
 
 import csv
 import json
@@ -23,7 +23,10 @@ A, B = [5, 6, 10, 20], [30, 6, 10, 20]  # boxes x y w h in images of 64 x 48
 
 @pytest.fixture
 def run(program, tmp_path):
-    """run(*arguments): the exit code and what is printed; the dataset is in `tmp_path / "own"`."""
+    """Return a function run(*arguments) that imports into `tmp_path / "own"`.
+
+    It returns the exit code and what is printed.
+    """
 
     def call(*arguments) -> tuple[int, str]:
         code, out, err = program(import_annotations.main, *arguments, "--out", tmp_path / "own")
@@ -33,7 +36,7 @@ def run(program, tmp_path):
 
 
 def taken(root: Path) -> dict[str, list[tuple[list[float], str | None]]]:
-    """Every image of both splits, without its folder, and the boxes and identities in it."""
+    """Return the name of every image of both splits, with its boxes and identities."""
     found = {}
     for split in ("train", "test"):
         content = json.loads((root / "own" / f"{split}.json").read_text())
@@ -82,7 +85,7 @@ def test_cvat_images(run, tmp_path):
 
 
 def test_cvat_shapes(run, tmp_path):
-    """Turned boxes, polygons, ellipses and masks are read as the boxes around them."""
+    """Rotated boxes, polygons, ellipses and masks are imported as the boxes around them."""
     shapes = (
         cvat_box([20, 10, 20, 10], "turned", rotation=90)
         + '<polygon label="person" points="1,2;11,2;6,12"/>'
@@ -97,8 +100,10 @@ def test_cvat_shapes(run, tmp_path):
 
 
 def write_cvat_video(folder: Path, attribute: str | None = None, job: str = "") -> Path:
-    """Two people in frames 0 to 5, of whom the first leaves at frame 3 and the second is drawn at
-    frames 1 and 4 only."""
+    """Write a video task with two people in frames 0 to 5.
+
+    The first person leaves at frame 3. The second one is annotated only at frames 1 and 4.
+    """
     tracks = "".join(
         f'<track id="{track}" label="person">'
         + "".join(
@@ -135,7 +140,7 @@ VIDEO = [
 
 @pytest.mark.parametrize("name", ["images/frame_{:06d}.PNG", "img/shot_{:03d}.jpg"])
 def test_cvat_video(run, tmp_path, name):
-    """Tracks are identities. People who have left have no box. Boxes between keyframes are
+    """Tracks are identities, people who have left have no box, and boxes between keyframes are
     interpolated."""
     folder = write_cvat_video(tmp_path / "gate")
     for frame in range(6):
@@ -161,7 +166,7 @@ def test_cvat_video_from_the_video_itself(run, tmp_path):
 
 
 def test_names_count_before_tracks(run, tmp_path):
-    """An attribute person_id of tracks is a person in every source."""
+    """An attribute person_id of tracks denotes the same person in every source."""
     for name in ("gate", "hall"):
         folder = write_cvat_video(tmp_path / name, attribute="Anna")
         for frame in range(6):
@@ -210,7 +215,7 @@ def test_a_zip_and_a_project_of_several_tasks(run, tmp_path):
 
 
 def coco(images: list[str], people: list[list[tuple[list[float], dict]]], **more) -> dict:
-    """A file; of each image, its boxes and what else stands with them."""
+    """Return the content of a file; for each image, its boxes and their other keys."""
     return {
         "images": [
             {"id": number, "file_name": name, "width": 64, "height": 48}
@@ -236,7 +241,7 @@ def attributes(**keys) -> dict:
 
 
 def test_datumaro_coco_of_images(run, tmp_path):
-    """Images lie in images/SUBSET/, and the same boxes stand in files of other kinds."""
+    """Images are in images/SUBSET/, and files of other kinds contain the same boxes."""
     folder = tmp_path / "shop"
     content = coco(["a 1.jpg", "sub/b.jpg"], [[(A, attributes(person_id="Anna"))]] * 2)
     for kind in ("instances", "stuff"):
@@ -250,7 +255,8 @@ def test_datumaro_coco_of_images(run, tmp_path):
 
 
 def test_datumaro_coco_of_a_video(run, tmp_path):
-    """Names are frame_000000.png whatever the images are; a track's end is outside."""
+    """The frames are named frame_000000.png whatever the images' names are; a track ends with a box
+    marked as outside."""
     rows = [
         [(A, attributes(track_id=0, outside=False))],
         [(A, attributes(track_id=0, outside=False)), (B, attributes(track_id=1, outside=False))],
@@ -332,7 +338,7 @@ def test_another_key_and_other_labels(run, tmp_path):
 
 
 def region(id: str, xywh: list[float], person: str | None, label: str = "person") -> list[dict]:
-    """A rectangle in per cent of the image, and the text that belongs to it."""
+    """Return a rectangle in per cent of the image, and the text that belongs to it."""
     x, y, w, h = xywh
     value = {"x": x / 0.64, "y": y / 0.48, "width": w / 0.64, "height": h / 0.48, "rotation": 0}
     about = {"id": id, "original_width": 64, "original_height": 48, "to_name": "image"}
@@ -390,7 +396,7 @@ def test_label_studio_json(run, tmp_path, shots):
 
 
 def minimal(rows: list[dict]) -> dict:
-    """A task as JSON_MIN has it: the boxes in one list, the texts in another, or one alone."""
+    """Return a task in the form JSON_MIN: lists of boxes and of texts, or a single one of each."""
     boxes = [row["value"] | {"original_width": 64, "original_height": 48} for row in rows]
     texts = [row["text"][0] for row in boxes if "text" in row]
     return {
@@ -402,7 +408,7 @@ def minimal(rows: list[dict]) -> dict:
 
 @pytest.mark.parametrize("kind", ["json", "csv", "tsv"])
 def test_label_studio_json_min_and_tables(run, tmp_path, shots, kind):
-    """Texts are paired with boxes in order; where there are fewer, nobody is guessed."""
+    """Texts are paired with boxes in order. If there are fewer texts, no identity is assigned."""
     rows = [
         minimal([*region("r1", A, "Ben"), *region("r2", B, "Anna")]) | {"image": "/u/a_1.jpg"},
         minimal([*region("r3", A, None), *region("r4", B, "Anna")]) | {"image": "/u/shots/ä.jpg"},
@@ -435,7 +441,7 @@ def test_label_studio_coco_has_no_identities(run, tmp_path, shots):
 
 @pytest.mark.parametrize("labels", [None, "person"])
 def test_mot(run, tmp_path, labels):
-    """Corners count from 1 as MOTChallenge writes them, from 0 as CVAT and Datumaro do."""
+    """Pixels count from 1 as in MOTChallenge, or from 0 as CVAT and Datumaro write them."""
     folder = tmp_path / "gate"
     for frame in (1, 2):
         write_image(folder / f"img1/{frame:06d}.jpg")

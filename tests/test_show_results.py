@@ -21,7 +21,7 @@ from utils.errors import run_main
 
 @pytest.fixture(scope="module")
 def evaluated(net, dataset, root, tmp_path_factory):
-    """OUTPUT_DIR of an evaluation with annotated boxes, so that everyone is detected."""
+    """Return the OUTPUT_DIR of an evaluation with annotated boxes, in which everyone is found."""
     folder = tmp_path_factory.mktemp("evaluated")
     places = {"OUTPUT_DIR": folder, "INPUT.DATA_ROOT": root}
     options = {"EVAL_USE_GT": True, "EVAL_GALLERY_SIZE": 50}

@@ -33,8 +33,10 @@ SIMILARITY = st.sampled_from([-0.5, 0.0, 0.25, 0.5, 0.75])  # ties are frequent
 
 
 def search(*images: list[tuple[tuple, float]]) -> Similarities:
-    """Search for one query. Each image has (box, similarity) detections; the first image shows the
-    query person at PERSON."""
+    """Search for one query.
+
+    Each image has (box, similarity) detections. The first image shows the query person at PERSON.
+    """
     protocol = Protocol(
         "one",
         np.array([0]),
@@ -102,7 +104,7 @@ def stored_thresholds(path: Path) -> dict[str, float] | None:
 
 @pytest.fixture
 def checkpoint(root: Path, net, tmp_path: Path) -> Path:
-    """A checkpoint of a second epoch, and its config."""
+    """Return a checkpoint of a second epoch, and its config."""
     cfg = load_cfg(None, pairs(TINY | {"OUTPUT_DIR": tmp_path, "INPUT.DATA_ROOT": root}))
     (tmp_path / "cfg.yaml").write_text(cfg.dump())
     content = {"model": net.state_dict(), "config": cfg.dump(), "epoch": 2, "step": 0}
@@ -112,7 +114,7 @@ def checkpoint(root: Path, net, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def evaluated(checkpoint: Path, program):
-    """A function evaluated(path, KEY, VALUE, ...) that returns the results of --eval --ckpt
+    """Return a function evaluated(path, KEY, VALUE, ...) that returns the results of --eval --ckpt
     path."""
 
     def call(path: Path, *overrides: str) -> dict:
@@ -126,7 +128,7 @@ def evaluated(checkpoint: Path, program):
 
 
 def test_a_checkpoint_is_read_once(checkpoint: Path, evaluated, program, monkeypatch):
-    """--eval, and the demo with --false-alarms, read the file once."""
+    """--eval, and the demo with --false-alarms, read the file only once."""
     read = []
     monkeypatch.setattr(
         "engine.checkpoint.load_file", lambda *args: read.append(args) or load_file(*args)
