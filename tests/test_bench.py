@@ -1,12 +1,14 @@
-"""tools.bench_step and tools.bench_loader on small networks and pictures."""
+"""tools.bench_step, tools.bench_loader and tools.bench_watch on small networks and pictures."""
 
 import sys
 
 import pytest
 
 from configs.defaults import load_cfg
+from tests.crowds import make_world, moving
 from tests.training import CONFIG
-from tools import bench_loader, bench_step
+from tests.videos import write_video
+from tools import bench_loader, bench_step, bench_watch
 
 
 @pytest.mark.slow
@@ -55,3 +57,22 @@ def test_number_of_workers(tmp_path, monkeypatch, capsys):
     bench_loader.main()
     rows = [row.split() for row in capsys.readouterr().out.splitlines()[4:]]
     assert [row[-1] for row in rows] == ["3", "3"]  # 15 images a second
+
+
+@pytest.mark.slow
+def test_watching_is_compared_with_the_network(tmp_path, program):
+    pytest.importorskip("faiss")
+    world = make_world(tmp_path)
+    write_video(tmp_path / "hall.mp4", moving(40))
+    network = "--cfg", world / "cfg.yaml", "--ckpt", world / "everyone.pth"
+    line = [*network, "--seconds", 1, "--rounds", 1, tmp_path / "hall.mp4"]
+    code, out, err = program(bench_watch.main, *line)
+    assert code == 0, err
+    rows = [row.split() for row in out.splitlines()]
+    (alone,), (watched,) = (
+        [r for r in rows if r[0] == name] for name in ("network", "tools.watch")
+    )
+    assert min(map(float, [*alone[2:], *watched[1:]])) > 0
+    assert float(watched[1]) < 15  # the video's 10 frames a second
+    code, _, err = program(bench_watch.main, *network, "rtsp://127.0.0.1/live")
+    assert (code, err.count("\n")) == (2, 1)
