@@ -51,6 +51,28 @@ def test_boxes_whose_overlap_equals_the_threshold_are_kept(overlap):
     assert len(found) == (2 if overlap == 0.5 else 1)
 
 
+def test_sizes_are_computed_in_float64():
+    """For a picture of 61×47, float32 arithmetic gives another size."""
+    node = onnx.helper.make_node
+    nodes = [
+        node("Shape", ["image"], ["shape"], end=2),
+        node("Cast", ["shape"], ["sides"], to=onnx.TensorProto.DOUBLE),
+        node("ReduceMin", ["sides"], ["shorter"], keepdims=0),
+        node("Reciprocal", ["shorter"], ["inverse"]),
+        node("Mul", ["inverse", "side"], ["scale"]),
+        node("Mul", ["sides", "scale"], ["resized"]),
+        node("Floor", ["resized"], ["size"]),
+        node("ReduceMax", ["image"], ["brightest"], keepdims=0),
+        node("Cast", ["brightest"], ["zero"], to=onnx.TensorProto.DOUBLE),
+        node("Add", ["size", "zero"], ["sum"]),
+        node("Cast", ["sum"], ["output"], to=INT64),
+    ]
+    data = model(nodes, {"image": ["h", "w", 3]}, ("output", INT64, [2]), {"side": np.float64(64)})
+    expected, found = both(data, {"image": np.zeros((61, 47, 3), np.float32)})
+    assert found.tolist() == expected.tolist() == [83, 64]
+    assert np.floor(np.float32(47) * (1 / np.float32(47) * np.float32(64))) == 63
+
+
 def test_regions_without_area_are_pooled_as_in_onnxruntime():
     node = onnx.helper.make_node(
         "RoiAlign",

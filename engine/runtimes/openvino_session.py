@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from engine.onnx_net import REQUIREMENTS as ONNX_REQUIREMENTS
+from engine.onnx_net import onnx_session
 from utils.files import content_of
 from utils.optional import optional
 
@@ -20,7 +22,9 @@ class OpenVinoSession:
     By default OpenVINO computes in bfloat16 on processors that support it, which moves boxes by
     pixels; here it computes in float32 unless bfloat16 is requested. OpenVINO suppresses boxes
     whose IoU equals the threshold, which torchvision and onnxruntime keep; `keep_equal_overlaps`
-    changes the thresholds accordingly.
+    changes the thresholds accordingly. OpenVINO computes in float32 what the graph computes in
+    float64, the size of the resized picture, which is then off by a pixel for a quarter of all
+    picture sizes; onnxruntime computes this part of the graph.
 
     Args:
         data: the ONNX file.
@@ -39,6 +43,7 @@ class OpenVinoSession:
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }
+        self.sizes, data = without_sizes(data, where)
         with content_of(where, "an ONNX file that OpenVINO reads"):
             model = core.read_model(io.BytesIO(data))
             keep_equal_overlaps(model, openvino)
@@ -46,8 +51,34 @@ class OpenVinoSession:
 
     def run(self, names: Sequence[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
         """Compute the outputs with these names from the inputs by name."""
+        if self.sizes:
+            (size,) = self.sizes.get_outputs()
+            given = {one.name: feed[one.name] for one in self.sizes.get_inputs()}
+            feed = feed | {size.name: self.sizes.run([size.name], given)[0]}
         self.request.infer(feed)
         return [self.request.get_tensor(name).data.copy() for name in names]
+
+
+def without_sizes(data: bytes, where: str) -> tuple[Any, bytes]:
+    """Separate the computation of the size of the resized picture, whose last operator is the
+    graph's first Floor.
+
+    Returns:
+        An onnxruntime session for it, and the rest of the graph, which has one input more; None and
+        the whole graph if it has no Floor.
+    """
+    onnx, utils = (optional(name, where, ONNX_REQUIREMENTS) for name in ("onnx", "onnx.utils"))
+    model = onnx.load_from_string(data)
+    found = next((node.output[0] for node in model.graph.node if node.op_type == "Floor"), None)
+    if found is None:
+        return None, data
+    size = onnx.helper.make_tensor_value_info(found, onnx.TensorProto.DOUBLE, [2])
+    model.graph.value_info.append(size)
+    inputs, outputs = ([one.name for one in e] for e in (model.graph.input, model.graph.output))
+    parts = utils.Extractor(model)
+    sizes = parts.extract_model(inputs[:1], [found]).SerializeToString()
+    rest = parts.extract_model([*inputs, found], outputs).SerializeToString()
+    return onnx_session(sizes, torch.device("cpu"), where), rest
 
 
 def keep_equal_overlaps(model: Any, openvino: Any) -> None:
