@@ -14,8 +14,8 @@ from tools import check_dataset
 
 @pytest.fixture
 def check(tmp_path, monkeypatch, capsys):
-    """A function that runs the program on a small PRW after `spoil(root)`, and returns exit code
-    and lines."""
+    """Return a function that runs the program on a small PRW after `spoil(root)`, and returns exit
+    code and lines."""
     train = {
         "c1s1_1": [(1, 2, 2, 9, 9), (1, 2, 2, 9, 9), (-2, 1, 1, 5, 0)],
         "c2s1_1": [(1, 3, 2, 9, 9), (2, 58, 2, 9, 9)],

@@ -46,7 +46,7 @@ CONFIG = {
 
 
 def adapters(channels: int = 256) -> dict:
-    """FGD modules of four levels, scaled up from the 32 channels of the golden values."""
+    """Return FGD modules of four levels, enlarged from the 32 channels of the golden values."""
     scaled = {32: channels, 16: channels // 2}
     shapes = {k: [scaled.get(size, size) for size in shape] for k, shape in ADAPTER.items()}
     return {
@@ -242,7 +242,7 @@ ODD = (None, 1.5, "text", [], {"a": 1}, torch.zeros(()), torch.zeros(2, 0), torc
 
 
 def test_odd_structures_are_one_line(tmp_path, resnet18, monkeypatch):
-    """Every part of the file is replaced by values of other kinds, one at a time."""
+    """Each part of the file is replaced by values of other kinds, one part at a time."""
     whole = {"student": resnet18, "fgd": adapters()}
     names = ["roi_heads.oim.lut", "roi_heads.oim.cq", "backbone.fpn.inner_blocks.0.0.weight"]
     names = [name for name in resnet18 if name.endswith(tuple(n.split(".")[-1] for n in names))][:3]

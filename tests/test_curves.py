@@ -1,4 +1,5 @@
-"""Curves keep every point when the clock was set back between the start and the resumption."""
+"""Curves keep every point if the clock is set back between the start and the resumption of a
+run."""
 
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ def write(folder: Path, steps: range, first: int) -> None:
     "clock", [(2e9, 1e9, 1.5e9), (1e9, 1e9, 1e9), (3, 2, 1), (1e9, 1e9 + 9, 5)]
 )
 def test_the_clock_goes_back(tmp_path: Path, monkeypatch, clock: tuple[float, ...]):
-    """Steps of a killed run that are trained again have one point each."""
+    """Steps of a killed run that are repeated have one point each."""
     for now, (first, end) in zip(clock, ((0, 5), (3, 7), (6, 9))):
         monkeypatch.setattr(time, "time", lambda now=now: now)
         write(tmp_path, range(first, end), first)

@@ -1,4 +1,4 @@
-"""Files and locks: durable and complete writes, one process at a time, loading runs no code."""
+"""Files and locks: writes are durable and complete, locks exclude others, loading runs no code."""
 
 import errno
 import os

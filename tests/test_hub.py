@@ -73,7 +73,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def beside(tmp_path: Path) -> Path:
-    """A folder with other modules named `utils`, `models` and `datasets`."""
+    """Return a folder with other modules named `utils`, `models` and `datasets`."""
     (tmp_path / "utils.py").write_text("def helper():\n    return 1\n")
     for package, module in (("models", "yolo"), ("datasets", "arrow")):
         (tmp_path / package).mkdir()

@@ -1,4 +1,4 @@
-"""tools.identities: one number for each person, decisions by hand, and forgetting."""
+"""tools.identities: one number for each person, manual decisions, and removal of people."""
 
 import dataclasses
 import json
@@ -29,14 +29,17 @@ CAMERAS = ("hall", "door")
 
 
 def looks(who: list[int], rng: np.random.Generator) -> torch.Tensor:
-    """Embeddings of these people, each time a little different."""
+    """Return embeddings of these people, with random variation."""
     rows = np.eye(WIDTH)[who] + rng.normal(0, 0.08, (len(who), WIDTH))
     return torch.nn.functional.normalize(torch.tensor(rows, dtype=torch.float32))
 
 
 def write(people: People, folder: Path, slots: range, seed: int = 0) -> dict[int, int]:
-    """In each slot, two people are in each camera for three seconds. Returns who each tracklet is,
-    from 0 on."""
+    """Add two people in each camera for three seconds in every slot.
+
+    Returns:
+        The person of each tracklet, counted from 0.
+    """
     truth, pictures = {}, Pictures(people, folder)
     for slot in slots:
         rng = np.random.default_rng([seed, slot])
@@ -233,7 +236,7 @@ def test_too_little_is_known_for_a_precision(index: Path, program) -> None:
 
 
 def on_disk(index: Path, needles: list[bytes]) -> list[str]:
-    """The files that contain one of these."""
+    """Return the files that contain one of these byte sequences."""
     files = [path for path in index.rglob("*") if path.is_file()]
     return [path.name for path in files if any(one in path.read_bytes() for one in needles)]
 

@@ -1,4 +1,4 @@
-"""A training step in one process: clipping, ranks, the teacher and the learning rate, by hand."""
+"""A training step in one process, computed by hand: clipping, ranks, teacher and learning rate."""
 
 import copy
 import math
@@ -40,7 +40,8 @@ RATE = 0.5
 
 
 def take_step(**settings) -> Tensor:
-    """The change of all trained weights in one step of SGD, divided by its learning rate RATE.
+    """Return the change of all trained weights in one step of SGD, divided by its learning rate
+    RATE.
 
     The initial weights and the sampled regions are the same in every call.
     """
@@ -185,9 +186,10 @@ def test_the_teacher_can_have_a_precision_of_its_own():
 
 
 def distill(cuts: int = 1, **settings) -> tuple[Tensor, int]:
-    """The gradient of one distillation step on all weights, and how many of them are the student's.
+    """Return the gradient of one distillation step on all weights, and how many are the student's.
 
-    cuts: parts that the batch is divided into.
+    Args:
+        cuts: number of parts into which the batch is divided.
     """
     torch.manual_seed(3)
     values = {"SOLVER.CLIP_GRADIENTS": 0.0, "BACKBONE.FROZEN_BN": True} | settings
@@ -238,7 +240,7 @@ def test_weights_of_terms_stop_and_fall():
 
 
 def distilling(**settings) -> TrainStep:
-    """The step of a student with a teacher."""
+    """Return the step of a student with a teacher."""
     torch.manual_seed(3)
     cfg = load_cfg(None, pairs(SMALL | settings))
     student, teacher = build_net(cfg, num_pids=3), build_net(cfg, num_pids=3)
@@ -310,13 +312,15 @@ def test_a_term_to_decay_must_exist():
 
 
 def test_learning_rate_by_hand():
-    """Four steps per epoch: a linear warm-up over the first, then a tenth from epoch 2 on."""
+    """An epoch has four steps. The rate rises linearly in the first epoch, and is a tenth from
+    epoch 2 on."""
     rates = [learning_rate(step, 4, 0.3, 0.1, [2], 0.1) for step in range(10)]
     assert rates == pytest.approx([0.03, 0.12, 0.21, 0.3, 0.3, 0.3, 0.3, 0.3, 0.03, 0.03])
 
 
 def test_detection_losses_by_hand():
-    """Means over all regions; the deltas of people count, with a smooth L1 of beta 1."""
+    """Both losses are means over all regions. Only deltas of people count, by smooth L1 with beta
+    1."""
     logits = torch.tensor([[0.0, 0.0], [0.0, 0.0]])
     deltas = torch.zeros(2, 8)
     deltas[0, 4:] = torch.tensor([0.5, 3.0, 0.0, 0.0])
@@ -341,14 +345,15 @@ def test_embeddings_are_weighted_by_the_score():
 
 
 def test_anchors_are_ordered_by_ratio(net: SearchNet):
-    """Checkpoints of the release depend on the order: height / width is 0.5, 1, 2."""
+    """Checkpoints of the release require the order height / width = 0.5, 1, 2."""
     for anchors in net.rpn.anchor_generator.cell_anchors:
         width, height = (anchors[:, 2:] - anchors[:, :2]).unbind(dim=1)
         assert (height / width).tolist() == pytest.approx([0.5, 1, 2], rel=0.15)
 
 
 def test_matching_thresholds_are_the_published(net: SearchNet):
-    """IoU of regions with people, 0.5; of anchors, positive from 0.7 on and negative below 0.3."""
+    """The IoU of regions with people is 0.5. Anchors are positive from 0.7 on, and negative below
+    0.3."""
     regions, anchors = net.roi_heads.proposal_matcher, net.rpn.proposal_matcher
     assert (regions.high_threshold, regions.low_threshold) == (0.5, 0.5)
     assert (anchors.high_threshold, anchors.low_threshold) == (0.7, 0.3)

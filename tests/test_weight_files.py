@@ -91,7 +91,7 @@ def test_some_older_names_among_the_same(tmp_path: Path, state: State, capsys):
 
 @pytest.mark.parametrize("swapped", [("weight", "bias"), ("running_mean", "running_var")])
 def test_another_order_of_equal_shapes_is_refused(tmp_path: Path, state: State, swapped: tuple):
-    """Names are compared by their ends, not by shapes only."""
+    """Names are compared by their last parts, not only by shapes."""
     first, second = swapped
     names = list(state)
     for i, name in enumerate(names[:-1]):
