@@ -69,7 +69,6 @@ def lively(net: SearchNet) -> SearchNet:
 NETS = [
     {"BACKBONE.NAME": "resnet18_x05"},
     {"BACKBONE.NAME": "mobilenet_v3_large", "MODEL.NECK": "none"},
-    {"BACKBONE.NAME": "timm:test_efficientnet"},
 ]
 
 

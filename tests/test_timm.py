@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from configs.defaults import load_cfg
-from engine.checkpoint import Checkpoint
+from engine.checkpoint import Checkpoint, load_net
 from engine.training.batching import Part
 from engine.training.train_step import TrainStep
 from engine.weights import save_weights
@@ -36,6 +36,7 @@ WHOLE = "hrnet_w18_small"  # no sequence of layers
 C4 = {"MODEL.NECK": "none", "MODEL.C4.POOL_SIZE": 4, "MODEL.ANCHOR_SIZES": [16, 32]}
 BOXES = torch.tensor([[10.0, 10, 40, 60], [60, 5, 80, 50]])
 IMAGES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+FILES = {"cfg": "cfg.yaml", "ckpt": "net.pth", "out": "net.onnx"}
 TARGETS = [{"boxes": BOXES, "labels": torch.tensor([1, n])} for n in (2, 3)]
 
 
@@ -277,10 +278,28 @@ def test_networks_that_pytorch_cannot_export(monkeypatch, form):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", [(), ("MODEL.NECK", "none", "MODEL.C4.POOL_SIZE", "4")])
-def test_killed_and_resumed_to_the_bit(form, tmp_path: Path):
+def test_an_exported_network_finds_and_embeds_the_same(tmp_path: Path, monkeypatch):
+    """The program compares both networks; the exported one does not need timm."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    cfg, net = make_net()
+    lively(net.backbone.body)
+    (tmp_path / "cfg.yaml").write_text(cfg.dump())
+    torch.save({"model": net.state_dict(), "config": cfg.dump()}, tmp_path / "net.pth")
+    line = [f"--{name}={tmp_path / file}" for name, file in FILES.items()]
+    monkeypatch.setattr(sys, "argv", ["export_onnx", *line])
+    export_onnx.main()
+    (expected,) = net.eval().embed([IMAGES[0]], [BOXES])
+    monkeypatch.setitem(sys.modules, "timm", None)
+    (found,) = load_net(cfg, tmp_path / "net.onnx", CPU).embed([IMAGES[0]], [BOXES])
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_to_the_bit(tmp_path: Path):
+    """The network is then the teacher of another."""
     make_data(tmp_path)
-    options = "BACKBONE.NAME", SMALL, *form
+    options = "BACKBONE.NAME", SMALL
     whole = Run(tmp_path, "whole", *options)
     assert whole.wait() == 0, whole.text
     run = Run(tmp_path, "other", *options, sabotage=At("train_step", "step", 6, "before"))
