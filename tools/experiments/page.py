@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from tools.experiments import tables
 from tools.experiments.results import Gain, Results, load, mean_and_deviation, undecided
 from tools.experiments.rows import (
+    CACHED,
     COMPARISONS,
     DDPS_OVER,
     EQUAL_TUNING,
@@ -107,7 +108,7 @@ def numbers(results: Results) -> dict[str, str]:
         return NONE if found is None else f"{found.mean:+.1f}"
 
     found = {}
-    for key, row in ROWS.items():
+    for key, row in (ROWS | CACHED).items():
         runs = results.runs[key].values()
         found[f"map_{key}"] = f"{mean_and_deviation(runs, 'mAP')[0]:.1f}" if runs else NONE
         found[f"gain_{key}"] = gain_text(tables.gain_over(results, row, ROWS[row.base]))
@@ -123,16 +124,19 @@ def page(folder: Path) -> str:
     results = load(folder)
     main_rows = GROUPS[f"students: {STUDENT}"]
     rows = [*main_rows, *GROUPS["methods"]]
+    cached = [(row, ROWS[row.base]) for row in CACHED.values()]
     parts = {
         "frames": " and ".join(map(str, results.queries["frames"])),
         "identities": results.queries["identities"],
         "queries": len(results.people),
         "people": len(set(results.people.tolist())),
         "epochs": TEACHERS[0].run().cfg.SOLVER.MAX_EPOCHS,
-        "tested": len(COMPARISONS) + len(OVER_TEACHER),
+        "tested": len(COMPARISONS) + len(OVER_TEACHER) + len(cached),
         "students": tables.students_table(results),
         "methods": tables.methods_table(results, rows),
         "why": tables.methods_table(results, [*main_rows, *GROUPS["why"]], bases=True),
+        "cached": tables.methods_table(results, [*main_rows, *CACHED.values()], bases=True),
+        "cached_gains": tables.intervals_table(results, cached),
         "errors": tables.errors_table(results, rows),
         "groups": tables.groups_table(results),
         "intervals": tables.intervals_table(results, OVER_BASE + IN_EQUAL_TIME),

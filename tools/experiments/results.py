@@ -12,6 +12,7 @@ import numpy as np
 from scipy import stats
 
 from tools.experiments.rows import (
+    CACHED,
     COMPARISONS,
     EQUAL_TUNING,
     OVER_TEACHER,
@@ -62,7 +63,7 @@ def load(folder: Path) -> Results:
         return json.loads(read_text(path, "result"))
 
     runs: dict[str, dict[int, dict]] = {}
-    for key in ROWS:
+    for key in [*ROWS, *CACHED]:
         found = map(read, (folder / "runs").glob(f"{key}_seed*.json"))
         runs[key] = {run["seed"]: run for run in sorted(found, key=lambda run: run["seed"])}
     keys = [row.key for group in (TUNING, EQUAL_TUNING, RECIPES) for row in group.values()]
