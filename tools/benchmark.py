@@ -59,7 +59,7 @@ from utils.files import make_folder, read_text
 
 QUERIES = "queries.json"
 EQUAL_KEYS = ("equal_", "recipe_", "cached_equal_")  # of rows with the learning rate EQUAL_RATE
-CONVERGED = 0.5  # largest gain of mAP, in per cent, over the last two epochs of a converged teacher
+CONVERGED = 1.0  # largest gain of mAP, in per cent, over the last two epochs of a converged teacher
 
 
 def check_converged(run: Run) -> None:
