@@ -485,6 +485,34 @@ class Visit:
         x, y = (round(p * shown - m) for p, m in zip(place, middle))
         ActionChains(self.browser).move_to_element_with_offset(picture, x, y).click().perform()
 
+    def press(self, element) -> None:
+        """Click on an element as soon as no message of the page covers it."""
+        from selenium.common.exceptions import ElementClickInterceptedException
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        covered = [ElementClickInterceptedException]
+        wait = WebDriverWait(self.browser, PATIENCE, ignored_exceptions=covered)
+        wait.until(lambda _: element.click() or True)
+
+    def write(self, field: str, words: str, button: str) -> None:
+        """Write into a field and press a button."""
+        place = self.find(f"{field} input, {field} textarea")[0]
+        place.clear()
+        place.send_keys(words)
+        self.press(self.find(button)[0])
+
+    def show_people(self, count: int) -> None:
+        """Open the tab People, which shows this many."""
+        self.press(self.find("#people_tab-button")[0])
+        self.read("#persons_message", f"{count} people")
+
+    def choose_person(self, title: str) -> None:
+        """Click on the person with this number and name."""
+        shown = self.find("#persons .thumbnail-lg")
+        titles = [one.text.splitlines()[0] for one in shown]
+        self.press(shown[titles.index(title)])
+        self.read("#timeline", f"Person {title}:")
+
     def requests(self) -> set[str]:
         """Return the addresses of all requests except those of Chromium itself."""
         said = [json.loads(e["message"])["message"] for e in self.browser.get_log("performance")]
@@ -535,6 +563,35 @@ def whoever_is_her_own_best_match(
         if own and query.person_at(*place) == person:
             return person, place
     raise AssertionError("no such person; choose another seed for the pictures")
+
+
+@pytest.mark.slow
+def test_people_are_named_merged_and_split_in_the_page(base, address, browser) -> None:
+    people = open_index(base / "index").people
+    found, identities = read_appearances(people), open_identities(base / "index", people)
+    identify(identities, found, 2.0)  # nobody is joined
+    first, second, *others = identities.names()
+    visit = Visit(browser, address)
+    visit.show_people(2 + len(others))
+    visit.choose_person(f"{first}")
+    visit.write("#person_name", "Otto", "#rename")
+    visit.read("#persons_message", "Renamed")
+    visit.write("#other", f"{second}", "#merge")
+    visit.read("#persons_message", f"Merged: person {first}")
+    visit.read("#timeline", "Otto: 2 appearances")
+    identify(identities, found, 2.0)
+    assert identities.names() == {first: "Otto"} | dict.fromkeys(others, "")
+    visit = Visit(browser, address)
+    visit.show_people(1 + len(others))
+    visit.choose_person(f"{first} Otto")
+    visit.press(visit.find("#appearances .thumbnail-lg")[1])
+    assert visit.find("#appearance img")
+    visit.press(visit.find("#split")[0])
+    visit.read("#persons_message", "Split off: person")
+    identify(identities, found, -2.0)  # everyone is joined who may be
+    ((one, other),) = identities.known_apart()
+    assert one == first and identities.names().keys() >= {one, other}
+    assert all(url.startswith(address) for url in visit.requests())
 
 
 @pytest.mark.slow

@@ -106,18 +106,22 @@ def message(text: str, kind: str = "good") -> str:
     return f'<p class="{kind}">{html.escape(printable(text))}</p>'
 
 
-def _caption(known: Known) -> str:
+def _seen(known: Known) -> str:
     count = len(known.appearances)
-    seen = f"{count} appearance{'s' if count > 1 else ''}"
-    return f"{known.title}\n{seen}, {', '.join(places(known))[:60]}"
+    return f"{count} appearance{'s' if count > 1 else ''}"
+
+
+def _caption(known: Known) -> str:
+    return f"{known.title}\n{_seen(known)}, {', '.join(places(known))[:60]}"
 
 
 def timeline(known: Known) -> str:
     """Render when each camera saw a person. All cameras have the same scale."""
     timed = [one for one in known.appearances if one.span is not None]
     spans = [one.span for one in timed]
+    title = f"Person {known.title}: {_seen(known)}"
     if not spans:
-        return message(f"Person {known.title}: in pictures only")
+        return message(f"{title}, in pictures only")
     start, end = min(first for first, _ in spans), max(last for _, last in spans)
     scale = 100 / max(end - start, 0.001)
     rows = []
@@ -130,8 +134,7 @@ def timeline(known: Known) -> str:
         )
         rows.append(f"<span>{html.escape(printable(name))}</span><div>{bars}</div>")
     ends = f"<span></span><span>{period(start, end)}</span>"
-    title = message(f"Person {known.title}: {len(known.appearances)} appearances")
-    return f'{title}<div class="lines">{"".join(rows)}{ends}</div>'
+    return f'{message(title)}<div class="lines">{"".join(rows)}{ends}</div>'
 
 
 def persons_tab(gr: Any, controller: PersonsController) -> None:
