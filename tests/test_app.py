@@ -1,4 +1,4 @@
-"""The app: its answers, its server, and its page in a real browser."""
+"""The app: its responses, its server, and its page in a real browser."""
 
 import asyncio
 import json
@@ -163,7 +163,7 @@ def test_a_dropped_file_that_is_gone(base: Path, tmp_path: Path) -> None:
 
 
 def answer(headers: dict[str, str], served: str = "127.0.0.1", names: set | None = None) -> tuple:
-    """Return status and headers of a request to an app with a permissive CORS header."""
+    """Return the status and headers of a response by an app with a permissive CORS header."""
     sent: list[dict] = []
 
     async def inner(scope, receive, send):
@@ -212,7 +212,7 @@ def test_the_names_of_all_interfaces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_further_names_are_answered() -> None:
-    """A proxy passes on the name that the browser uses."""
+    """A proxy passes the name on that the browser uses."""
     names = server.names_of("127.0.0.1", "127.0.0.1", ["Search.example", "two.example"])
     for host in ("search.example", "two.example:443", "localhost"):
         assert answer({"host": host}, names=names)[0] == 200
@@ -308,7 +308,7 @@ except PermissionError as error:
 
 @pytest.fixture(scope="module")
 def address(base: Path) -> Iterator[str]:
-    """The address of a running `python -m tools.app`."""
+    """Return the address of a running `python -m tools.app`."""
     pytest.importorskip("gradio")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -334,7 +334,7 @@ def address(base: Path) -> Iterator[str]:
 
 
 def fetch(address: str, path: str, data: bytes | None = None, kind: str = "application/json"):
-    """Return (status, content)."""
+    """Send a request, and return (status, content)."""
     request = urllib.request.Request(address + path, data, {"Content-Type": kind})
     try:
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
@@ -379,7 +379,7 @@ def test_only_what_was_dropped_is_served(base: Path, address: str) -> None:
 
 @pytest.mark.slow
 def test_no_file_of_the_machine_is_looked_at(base: Path, address: str) -> None:
-    """Requests without the page may name uploaded files only."""
+    """Requests that do not come from the page may name uploaded files only."""
     ends = {}
     copy = upload(address, base / "dropped.png")
     for path in (copy, str(base / "gallery" / "s0.jpg"), "http://192.0.2.1/a.png"):

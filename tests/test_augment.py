@@ -42,7 +42,7 @@ def test_each_changes_the_image_and_keeps_boxes_inside(name):
 
 
 def test_a_crop_keeps_the_people_that_are_visible_enough():
-    """The values of pixels are their positions, so that a crop's offset can be read from it."""
+    """The value of each pixel is its position, so the offset of a crop can be read from it."""
     columns = torch.arange(160, dtype=torch.uint8).expand(96, 160)
     rows = torch.arange(96, dtype=torch.uint8)[:, None].expand(96, 160)
     image, (_, target) = torch.stack([columns, rows, rows]), example()

@@ -93,7 +93,7 @@ def test_config_hash_covers_the_values_that_scores_depend_on(monkeypatch):
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch) -> Path:
-    """The benchmark with one seed on tiny data; returns the folder of the results."""
+    """Set up the benchmark with one seed on tiny data; return the folder of the results."""
     root, runs = make_data(tmp_path), tmp_path / "runs"
     text = CONFIG.replace("INPUT: {", f"INPUT: {{DATA_ROOT: {root}, ")
     text = text.replace("MAX_EPOCHS: 2", "MAX_EPOCHS: 1").replace("EVAL_USE_GT: True\n", "")

@@ -299,7 +299,7 @@ def test_missing_image_is_named_as_the_file_names_it(own):
 
 
 def test_boxes_of_phone_pictures_are_where_a_viewer_shows_them(own):
-    """Boxes refer to the image after its EXIF orientation was applied, as in labelling tools."""
+    """Boxes refer to the image after its EXIF orientation is applied, as in labelling tools."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     sideways = Image.new("RGB", (48, 64))

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    """A folder with data, a teacher with random weights and the config of a student."""
+    """Return a folder with data, a teacher with random weights, and the config of a student."""
     folder = tmp_path_factory.mktemp("compare")
     make_data(folder, frames=20)
     config, teacher = folder / "tiny.yaml", folder / "teacher.pth"
@@ -42,7 +42,7 @@ def base(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def call(base, monkeypatch):
-    """Call main of tools.compare with the arguments that follow --methods."""
+    """Return a function that calls main of tools.compare with the arguments after --methods."""
 
     def main(*arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", command(base, *arguments)[2:])

@@ -1,4 +1,5 @@
-"""Datasets, protocols and batches of tiny files with every irregularity of the published ones."""
+"""Datasets, protocols and batches of tiny files that have every irregularity of the published
+ones."""
 
 import os
 from itertools import chain

@@ -42,7 +42,8 @@ def base(tmp_path_factory):
 
 @pytest.fixture
 def run(base, tmp_path, monkeypatch, capsys):
-    """A function that runs the demo in this process and returns (exit code, stdout, stderr)."""
+    """Return a function that runs the demo in this process and returns (exit code, stdout,
+    stderr)."""
 
     def call(**options):
         args = {
@@ -82,7 +83,8 @@ def test_draws_every_scene_a_sheet_and_a_page(run, tmp_path):
 
 
 def test_a_sheet_shows_no_more_than_fit_on_it(run, monkeypatch):
-    """The size of a JPEG is limited. The page and the table contain all matches."""
+    """The size of a JPEG is limited, so the sheet is. The page and the table contain all
+    matches."""
     seen = []
 
     def sheet(tiles, columns, title):
@@ -127,7 +129,7 @@ def test_matches_are_the_query_embedding_with_each_weighted_one(run, base, tmp_p
 
 @pytest.fixture(scope="module")
 def index(base, tmp_path_factory) -> Path:
-    """An index of mixed/, the gallery and a video of which a frame is read each 0.3 s."""
+    """Return an index of mixed/, the gallery, and a video of which one frame per 0.3 s is read."""
     folder = tmp_path_factory.mktemp("indexed")
     shutil.copytree(base / "gallery", base / "mixed")
     write_video(base / "mixed" / "walk.mp4", moving(12))

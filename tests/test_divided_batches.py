@@ -1,4 +1,4 @@
-"""Losses and gradients of a batch do not depend on the parts and ranks that it is divided into."""
+"""The losses and gradients of a batch do not depend on its division into parts and ranks."""
 
 import os
 from pathlib import Path
@@ -39,7 +39,7 @@ IDENTITIES = 3
 
 
 def make_step(parts: int) -> TrainStep:
-    """A step with all terms."""
+    """Return a step with all terms."""
     torch.manual_seed(3)
     cfg = load_cfg(None, pairs(SETTINGS | {"SOLVER.ACCUMULATE": parts}))
     teacher_cfg = load_cfg(None, pairs(SETTINGS | {"MODEL.FPN_CHANNELS": 20}))
@@ -66,7 +66,8 @@ def make_batch() -> tuple[list[Tensor], list[dict[str, Tensor]]]:
 
 
 def measure(weights: dict[str, float], batching: Batching) -> tuple[dict, Tensor]:
-    """Losses of the batch and the gradient of all weights, as one rank of `batching` gets them."""
+    """Return the losses of the batch and the gradient of all weights, as one rank of `batching`
+    gets them."""
     step, (images, targets) = make_step(batching.accumulate), make_batch()
     step.weights = weights
     numbers = batching.own(list(range(len(images))))
@@ -76,7 +77,7 @@ def measure(weights: dict[str, float], batching: Batching) -> tuple[dict, Tensor
 
 
 def stopped(weights: dict[str, float]) -> dict[str, float]:
-    """These weights without the terms."""
+    """Return these weights with the weights of the terms set to 0."""
     return weights | dict.fromkeys(CASES, 0.0)
 
 
@@ -93,8 +94,10 @@ def of_rank(environment: dict[str, str], weights: dict[str, float], folder: Path
 
 @pytest.fixture(scope="module")
 def weights():
-    """The weights with which all losses have gradients of equal length, so that an error in any of
-    them changes their sum."""
+    """Return weights with which all losses have gradients of equal length.
+
+    An error in any of them then changes their sum.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "randperm", torch.randperm)
         patch.setattr(_BatchNorm, "train", nn.Module.train)

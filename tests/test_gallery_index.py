@@ -1,5 +1,5 @@
-"""The index with generated people: searches, and indexes that are changed, damaged, locked, made by
-another network, or left by a killed process."""
+"""The index with generated people: searches, changes, damage, locks, other networks, killed
+processes."""
 
 import os
 import sqlite3
@@ -119,7 +119,7 @@ def test_an_index_grows_forgets_and_changes_its_kind(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["Flat", "HNSW16", "IVF4,Flat"])
 def test_vectors_that_lag_behind_hide_nobody(tmp_path: Path, kind: str) -> None:
-    """The most similar people were removed from people.sqlite, but not yet from people.faiss."""
+    """The most similar people were removed from people.sqlite, but are still in people.faiss."""
     query_embeddings = units(1, 7)
     with writing(tmp_path, ORIGIN, kind) as index:
         fill(index, range(40))
@@ -225,7 +225,7 @@ def test_vectors_of_another_index_are_rebuilt(tmp_path: Path, capsys) -> None:
 
 @pytest.mark.parametrize("file", [PEOPLE, VECTORS])
 def test_a_restored_backup_of_one_file_is_noticed(tmp_path: Path, file: str, capsys) -> None:
-    """Ids that were assigned after the backup belong to other people in the other file."""
+    """Ids that were assigned after the backup denote other people in the other file."""
     with writing(tmp_path, ORIGIN) as index:
         fill(index, range(3))
     backup = (tmp_path / file).read_bytes()

@@ -1,4 +1,4 @@
-"""tools.index_gallery: what is added, left out, refused and printed."""
+"""tools.index_gallery: which files are added, left out and refused, and the printed text."""
 
 import os
 import shutil
@@ -34,8 +34,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(base: Path, tmp_path: Path, program):
-    """A function run(arguments) with the options of network and index, which returns (exit code,
-    stdout, stderr)."""
+    """Return a function run(arguments) that adds the options of network and index.
+
+    It returns (exit code, stdout, stderr).
+    """
 
     def call(*arguments, ckpt="everyone.pth"):
         network = "--cfg", base / "cfg.yaml", "--ckpt", base / ckpt
@@ -52,7 +54,7 @@ def people_of(folder: Path) -> dict[str, int]:
 
 
 def matches(index: GalleryIndex) -> list[tuple]:
-    """Return everyone by similarity. With other batch sizes the last digits differ."""
+    """Return all people by similarity, without the last digits, which depend on the batch size."""
     return [
         (m.person.path, m.person.time, m.span, pytest.approx(m.similarity, abs=1e-5))
         for m in index.search(torch.eye(16)[:2], 999)
@@ -145,8 +147,8 @@ def test_what_is_damaged_is_named_and_passed_over(run, base, tmp_path):
 
 
 def test_what_fails_with_one_source_leaves_the_others(run, base, tmp_path, monkeypatch):
-    """A source is removed after it was listed, refused by the network, too large, or makes a
-    decoder raise. Each is named, and read again in the next run."""
+    """One source fails: it is removed after it was listed, refused by the network, too large, or
+    makes a decoder raise an error. It is named, and read again in the next run."""
     mine = shutil.copytree(base / "gallery", tmp_path / "mine")
     for i, name in enumerate(("gone.jpg", "odd.png", "nan.png", "raises.png")):
         noise((96, 64), 20 + i).save(mine / name)
@@ -305,7 +307,7 @@ def test_a_full_disk(run, base, tmp_path, monkeypatch):
 
 
 def _killed(command: list[str], commits: int) -> None:
-    """Kill the process within the transaction after `so many` others."""
+    """Kill the process within a transaction, after a number of complete ones."""
     torch.set_num_threads(1)
     add, calls = People.add, iter(range(1000))
 

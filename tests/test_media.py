@@ -21,7 +21,7 @@ COLOURS = np.stack([GREY, GREY.T.reshape(40, 60), 255 - GREY], 2)
 
 
 def shown(image: Image.Image, path: Path, **options) -> np.ndarray:
-    """Save an image and read it; return [H, W, 3]."""
+    """Save an image, and return what is read, [H, W, 3]."""
     image.save(path, **options)
     return read_pixels(path, upright=True).permute(1, 2, 0).numpy()
 
@@ -156,7 +156,7 @@ def test_a_bad_picture_is_one_line_and_never_hangs(tmp_path, name, says):
 
 @pytest.mark.parametrize("suffix", [".jpg", ".eps", ".png", ""])
 def test_postscript_reaches_no_program(tmp_path, monkeypatch, suffix):
-    """Pillow would pass PostScript to Ghostscript."""
+    """Pillow would run Ghostscript for PostScript."""
     monkeypatch.setattr(subprocess, "Popen", None)
     path = tmp_path / f"x{suffix}"
     Image.fromarray(COLOURS).save(path, "eps")

@@ -100,7 +100,7 @@ FEATURE = st.lists(st.integers(-2, 2), min_size=3, max_size=3)
 
 @st.composite
 def galleries(draw):
-    """Ground truth, detections (scores at the threshold among them) and features per image."""
+    """Draw ground truth, detections and features of each image. Some scores equal the threshold."""
     truth, dets, feats = [], [], []
     for _ in range(draw(st.integers(1, 6))):
         truth.append(tensor(draw(st.lists(st.sampled_from(PLACES), max_size=4)), 4))
@@ -235,7 +235,8 @@ def test_no_detection_anywhere_that_counts(count, cbgm):
 
 
 def one_image_search(boxes, sims, truth, times=1, scores=None):
-    """Search of one query in one gallery image, whose detections have the given similarities."""
+    """Return the search of one query in one gallery image, whose detections have the given
+    similarities."""
     count = len(boxes)
     scores = scores or [1.0] * count
     protocol = Protocol(
@@ -272,7 +273,7 @@ def test_tiny_people_need_less_overlap():
 
 
 def test_half_overlap_is_enough():
-    """IoU 0.55 is a match, of detections and in the search; 0.45 is none."""
+    """An IoU of 0.55 is a match, in detection and in search; 0.45 is not."""
     truth = (0, 0, 100, 100)
     for width, right in ((55, 1), (45, 0)):
         box = (0, 0, width, 100)
@@ -282,7 +283,8 @@ def test_half_overlap_is_enough():
 
 
 def test_cbgm_matches_the_first_people_of_the_query_image():
-    """With k2 = 2 the query takes detection 0; the third person would take it away."""
+    """With k2 = 2 the query is matched to detection 0; the third person would be matched to it
+    instead."""
     dets = [torch.tensor([[0, 0, 9, 9, 1.0], [9, 0, 18, 9, 1.0]])]
     feats = [torch.tensor([[0.6, 0.1, 0.9], [0.5, 0.1, 0.0]])]
     people = torch.eye(3)
@@ -294,7 +296,7 @@ def test_cbgm_matches_the_first_people_of_the_query_image():
 
 
 def test_cbgm_matches_the_images_of_the_best_detections():
-    """With k1 = 1 only the image of the best detection is matched."""
+    """With k1 = 1 only the image with the best detection is matched."""
     box = [0, 0, 9, 9, 1.0]
     dets = [torch.tensor([box]), torch.tensor([box, box])]
     feats = [torch.tensor([[0.5, 0.1]]), torch.tensor([[0.4, 0.9], [0.3, 0.0]])]

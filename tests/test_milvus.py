@@ -1,4 +1,4 @@
-"""The index in Milvus: the local one's answers, several writers, and writers that are killed."""
+"""The index in Milvus: the same results as the local index, several writers, and killed writers."""
 
 import json
 import subprocess
@@ -32,7 +32,7 @@ WALK = Source(Path('/videos/a "walk" é.mp4'), 5000, 3, 0.5)
 
 @pytest.fixture(scope="module")
 def lite(tmp_path_factory: pytest.TempPathFactory) -> Address:
-    """An index of 20 pictures and a video in Milvus Lite."""
+    """Return an index of 20 pictures and a video in Milvus Lite."""
     place = index_place(str(tmp_path_factory.mktemp("milvus") / "people.db"))
     with writing(place, ORIGIN) as index:
         fill_all(index)
@@ -41,7 +41,7 @@ def lite(tmp_path_factory: pytest.TempPathFactory) -> Address:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Address]:
-    """The address of a server, which several processes can reach."""
+    """Return the address of a server that several processes can reach."""
     running, database, port = server.start_server_in_thread(str(tmp_path / "db"), max_workers=1)
     yield Address(f"http://someone:secret@127.0.0.1:{port}")
     running.stop(0)
@@ -49,7 +49,7 @@ def cluster(tmp_path: Path) -> Iterator[Address]:
 
 
 def samples(count: int) -> list[Sample]:
-    """Frames of a video with the same four people, and one who is new in each frame."""
+    """Return frames of a video with the same four people, and one new person in each frame."""
     everyone = crowd(4 + count, 77)
     return [Sample(0.5 * i, everyone[[0, 1, 2, 3, 4 + i]]) for i in range(count)]
 

@@ -1,4 +1,4 @@
-"""Labels that a network proposes: formats, identities and the work that they save."""
+"""Labels proposed by a network: forms, identities, and the work that they save."""
 
 import json
 import re
@@ -20,7 +20,7 @@ A, B, C = [5.0, 6, 10, 20], [30.0, 6, 10, 20], [50.0, 30, 10, 10]
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of which the first and the third are equal."""
+    """Write pictures; the first and the third are equal."""
     folder = make_world(tmp_path_factory.mktemp("world"))
     noise((96, 64), 0).save(folder / "gallery/s3.png")
     return folder
@@ -37,8 +37,7 @@ def run(program, world):
 
 
 def boxes_of(path: Path) -> dict[str, list[tuple[list[int], str | None]]]:
-    """Return for each image the boxes in whole pixels and the proposed people, as they are
-    imported."""
+    """Return the imported boxes of each image in whole pixels, and the proposed people."""
     found = {}
     for labels in read_source(path, Options()):
         for image in labels.images:
@@ -48,7 +47,7 @@ def boxes_of(path: Path) -> dict[str, list[tuple[list[int], str | None]]]:
 
 
 def test_forms_say_the_same(run, world, tmp_path):
-    """The importers read what is written. Equal people get the same name."""
+    """The importers read what prelabel writes. Equal people get the same name."""
     code, said = run(world / "gallery", "--out", tmp_path / "cvat.xml")
     assert code == 0 and re.search("4 images, 20 boxes", said)
     cvat = boxes_of(tmp_path / "cvat.xml")
@@ -68,7 +67,7 @@ def test_forms_say_the_same(run, world, tmp_path):
 
 
 def test_a_video_becomes_tracks(run, tmp_path, program):
-    """A video is converted to tracks, and these, without corrections, to a dataset."""
+    """A video is converted to tracks, and uncorrected tracks to a dataset."""
     pytest.importorskip("av")
     from tests.videos import write_video
 
@@ -92,7 +91,7 @@ def test_a_network_that_finds_nobody(run, world, tmp_path):
 
 
 def test_what_is_saved(run, world, tmp_path):
-    """Compared with themselves all proposals are kept; compared with other boxes, those that
+    """Compared with themselves, all proposals are right; compared with other boxes, those that
     overlap enough."""
     run(world / "gallery", "--out", tmp_path / "truth.json")
     code, said = run(world / "gallery", "--truth", tmp_path / "truth.json")
@@ -112,7 +111,7 @@ def test_what_is_saved(run, world, tmp_path):
 
 
 def test_identities_by_average_linkage():
-    """Two people in five pictures; two people of one picture are never grouped."""
+    """There are two people in five pictures. Two people in one picture are never grouped."""
     towards = np.eye(4)[[0, 1, 0, 1, 0, 0]]
     towards += np.random.default_rng(0).normal(0, 0.1, towards.shape)
     embeddings = towards / np.linalg.norm(towards, axis=1, keepdims=True)

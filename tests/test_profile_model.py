@@ -1,4 +1,4 @@
-"""tools.profile_model: its values compared with counts by hand."""
+"""tools.profile_model: its values equal counts by hand."""
 
 import sys
 from pathlib import Path

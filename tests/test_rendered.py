@@ -147,7 +147,7 @@ def test_places_have_room_for_people(kind):
 
 
 class Walls:
-    """A scene in which everything is blocked, or nothing."""
+    """A scene in which either everything is blocked, or nothing."""
 
     def __init__(self, blocked: bool):
         self.all = blocked
@@ -212,7 +212,7 @@ def test_who_is_labelled(box, visible, hidden, kept):
 
 
 class Curtain:
-    """A scene with person 0 and, right of x = 0, an object at half of the distance."""
+    """A scene with person 0 and, to the right of x = 0, an object at half the distance."""
 
     owner_of = np.array([0, -1])
 
@@ -269,8 +269,11 @@ def test_a_camera_gives_bytes_and_a_brighter_sensor_no_other_shape():
 
 @pytest.fixture
 def stub(monkeypatch):
-    """Replace the renderer by frames made from the moment's number; return the list of rendered
-    moments."""
+    """Replace the renderer by frames that are computed from the moment's number.
+
+    Returns:
+        A list to which each rendered moment is added.
+    """
     done: list[int] = []
 
     def render_moment(moment, cameras, size, seed):

@@ -1,4 +1,4 @@
-"""Live cameras as sources: their names, what is read of them, and what becomes of bad ones."""
+"""Live cameras as sources: their names, their frames, and errors."""
 
 import sys
 import threading
@@ -41,8 +41,11 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def watch(source: str, until) -> tuple[list[tuple[int, int]], list[str]]:
-    """Read a camera until until(sizes, reasons); sizes: of frames, width and height; reasons why
-    there was no picture. No thread is left."""
+    """Read a camera until until(sizes, reasons) is true. All threads end.
+
+    The arguments are the sizes of the frames, width and height, and the reasons why there was no
+    picture.
+    """
     pytest.importorskip("av")
     sizes: list[tuple[int, int]] = []
     reasons: list[str] = []

@@ -1,5 +1,4 @@
-"""Synthetic data: it depends on the seed only, and its files have the layout of the published
-ones."""
+"""Synthetic data: they depend on the seed only, and their files have the published layouts."""
 
 import hashlib
 import json
@@ -109,8 +108,8 @@ def test_both_layouts_say_the_same(root):
 
 
 def test_own_data_says_the_same(root, tmp_path):
-    """The scenes are the same, unlabelled people stay unlabelled, and the queries are the same
-    people."""
+    """Scenes and queries are the same as in the other layouts, and unlabelled people stay
+    unlabelled."""
     write_dataset(tmp_path, "coco", seed=1, workers=1, **SMALL)
     own, prw = load_dataset("COCO", str(tmp_path / "COCO")), load_dataset("PRW", f"{root}/PRW")
     assert own.num_pids == prw.num_pids == 6 and not own.dropped
@@ -125,8 +124,8 @@ def test_own_data_says_the_same(root, tmp_path):
 
 
 def structure(value):
-    """Return nesting, field names, kinds and shapes (without the lengths of lists) of the result of
-    loadmat."""
+    """Return nesting, field names, kinds and shapes of the result of loadmat, without lengths of
+    lists."""
     if not isinstance(value, np.ndarray):
         return type(value)
     kind = "iu" if value.dtype.kind in "iu" else value.dtype.kind

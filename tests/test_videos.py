@@ -1,4 +1,4 @@
-"""Videos as a player shows them: frames, times, rotation and damage."""
+"""Videos as a video player shows them: frames, times, rotation and damage."""
 
 import shutil
 from fractions import Fraction
@@ -33,7 +33,7 @@ def shades(count: int) -> list[np.ndarray]:
 
 
 def read(path: Path, every: float = 0, after: float | None = None) -> tuple[list, list, list]:
-    """Return times and mean values of the frames, and the lines that were printed."""
+    """Return times and mean values of the frames, and the printed lines."""
     said: list[str] = []
     frames = list(sample_frames(path, every, after, said.append))
     return [round(f.time, 3) for f in frames], [int(f.pixels.float().mean()) for f in frames], said
@@ -79,8 +79,8 @@ def numbered(path: Path, after: float | None = None) -> list[tuple[float, int]]:
 
 
 def check_every_place(path: Path, count: int, places: int) -> None:
-    """Check that all frames are read in order, and that reading can continue from any of some
-    times."""
+    """Check that all frames are read in order, and that reading can continue from each given
+    time."""
     whole = numbered(path)
     assert [number for _, number in whole] == list(range(count))
     assert all(a[0] < b[0] for a, b in pairwise(whole))
@@ -132,7 +132,11 @@ def test_joined_recordings_continue_the_clock(tmp_path: Path, name: str) -> None
 
 
 def placed(pts: list[int | None], keys: set[int], step: int = 10) -> list[int]:
-    """Return the times that a clock assigns to packets; keys: numbers of the key frames."""
+    """Return the times that a clock assigns to packets.
+
+    Args:
+        keys: numbers of the key frames.
+    """
     clock = Clock(step, window=50, leap=100)
     packets = [
         SimpleNamespace(pts=time, dts=time, duration=0, is_keyframe=i in keys)
@@ -169,7 +173,7 @@ def test_a_second_stream_is_mentioned(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["h264.ts", "h264.mkv"])
 def test_missing_frames_are_told(tmp_path: Path, name: str) -> None:
-    """Boxes with frame numbers depend on it."""
+    """Boxes with frame numbers depend on this."""
     write_numbered(tmp_path / name, 30, **VIDEOS[name])
     said: list[str] = []
     assert len(list(read_frames(tmp_path / name, said.append))) == 30 and not said
@@ -191,7 +195,7 @@ def test_gaps_count_where_frames_come_at_one_rate() -> None:
 
 @pytest.mark.parametrize("content", ["ffconcat version 1.0\nfile x.mp4\n", "#EXTM3U\nx.mp4\n"])
 def test_a_playlist_is_no_video(tmp_path: Path, content: str) -> None:
-    """A playlist could name any file or address."""
+    """A playlist could contain any file or address."""
     write_video(tmp_path / "x.mp4", shades(3))
     (tmp_path / "list.mp4").write_text(content)
     with pytest.raises(UserError, match="damaged video"):
@@ -200,7 +204,7 @@ def test_a_playlist_is_no_video(tmp_path: Path, content: str) -> None:
 
 @pytest.mark.parametrize("name", ["plain.mp4", "x.mov", "h264.flv", "x.wmv"])
 def test_a_recording_after_the_first_is_reported(tmp_path: Path, name: str) -> None:
-    """FFmpeg reads only the first of two recordings in these forms, joined byte by byte."""
+    """Two recordings were concatenated. In these forms FFmpeg reads only the first one."""
     write_numbered(tmp_path / name, 12, **VIDEOS[name])
     assert read(tmp_path / name)[2] == []
     (tmp_path / f"two_{name}").write_bytes((tmp_path / name).read_bytes() * 2)

@@ -1,4 +1,4 @@
-"""tools.watch: what it writes, prints and sends, and what a full disk or a kill does to it."""
+"""tools.watch: its index, output and alarms, and the effects of a full disk or a kill."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def recorded(base: Path, index: Path, *more: object) -> list[str]:
 
 
 def files_and_rows(index: Path) -> tuple[set[str], set[str]]:
-    """The pictures in the folder, and those that the index lists."""
+    """Return the pictures in the folder, and those that the index lists."""
     files = {f"{path.parent.name} {path.stem}" for path in index.glob("pictures/*/*")}
     rows = People(index / PEOPLE).select(
         "SELECT path, time FROM pictures JOIN sources ON source = sources.id"
@@ -245,7 +245,7 @@ def test_killed_at_any_moment(base: Path, tmp_path: Path) -> None:
 
 
 def killed_at_any_moment(base: Path, index: Path, kills: int, seed: int) -> None:
-    """Kill a watch and start it again; no alarm that was printed and no older second is lost."""
+    """Kill tools.watch and start it again. No printed alarm and no earlier second may be lost."""
     rng = np.random.default_rng(seed)
     line = arguments(base, index, *WANTED, base / "hall.mp4", f"lobby={base / 'door.mp4'}")
     command = [sys.executable, "-m", "tools.watch", *line]
