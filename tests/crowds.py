@@ -11,6 +11,7 @@ from models.build import build_net
 from tests.tiny import TINY, pairs
 
 SMALL = TINY | {
+    "BACKBONE.NAME": "resnet18_x05",  # some programs run in processes of their own
     "INPUT.MAX_SIZE": 96,
     "INPUT.BATCH_SIZE_TEST": 2,
     "MODEL.ROI.DETECTIONS_PER_IMAGE": 5,

@@ -21,7 +21,7 @@ from models.network import Network
 from models.search_net import SearchNet
 from tests.test_distributed import far, fixed_and_told
 from tests.test_resume import At
-from tests.tiny import PUBLIC, TINY, pairs
+from tests.tiny import PUBLIC, TINY, WIDTHS, pairs
 from tests.training import Run, differences, make_data, run_ranks, same
 from tools import profile_model
 from utils.errors import UserError
@@ -29,7 +29,7 @@ from utils.errors import UserError
 FOLDER = Path(__file__).parents[1] / "configs"
 C4 = {"MODEL.NECK": "none", "MODEL.C4.POOL_SIZE": 4, "MODEL.ANCHOR_SIZES": "[16, 32]"}
 BOXES = torch.tensor([[10.0, 10, 40, 60], [60, 5, 80, 50]])
-CHANNELS = 128  # of the map of stride 16
+CHANNELS = WIDTHS[2]  # of the map of stride 16
 ALL_TERMS = ["dfd", "ld", "cd", "pkd", "reviewkd", "kd", "hint", "rkd"]
 
 

@@ -14,7 +14,7 @@ from configs.defaults import load_cfg
 from configs.ranges import flatten
 from engine.checkpoint import load_checkpoint
 from models.build import build_net, build_terms
-from tests.training import CONFIG, make_data
+from tests.training import PROGRAM_CONFIG, make_data
 from tools import compare
 from tools.experiments import runs
 from tools.experiments.comparison import SECONDS, make_rows, markdown
@@ -32,7 +32,7 @@ def base(tmp_path_factory) -> Path:
     make_data(folder, frames=20)
     config, teacher = folder / "tiny.yaml", folder / "teacher.pth"
     config.write_text(
-        f"{CONFIG}EVAL_GALLERY_SIZE: 50\nOUTPUT_DIR: {folder / 'out'}\n"
+        f"{PROGRAM_CONFIG}EVAL_GALLERY_SIZE: 50\nOUTPUT_DIR: {folder / 'out'}\n"
         f"DISTILLER: {{TEACHER_CKPT: {teacher}, DFD: {{SCALE_BOXES_BY: map}}}}\n"
     )
     cfg = load_cfg(str(config))

@@ -164,7 +164,7 @@ def torchrun(base: Path, out: Path, *arguments: str, sabotage: str = "") -> tupl
     """
     code = (
         f"import torch; torch.set_num_threads(1)\n{sabotage}\n"
-        "import train_base\n"
+        "import tests.tiny, train_base\n"
         "from engine.run import run\nfrom utils.errors import run_main\n"
         "run_main(lambda: run('', train_base.build))"
     )

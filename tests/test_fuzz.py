@@ -35,7 +35,7 @@ from engine.training.train import Trainer
 from engine.training.train_step import TrainStep
 from models.backbones import make_backbone
 from models.build import build_net
-from tests.training import CONFIG, Run, differences, make_data, same
+from tests.training import Run, differences, make_data, same
 from utils.errors import UserError
 from utils.files import save_file
 from utils.media import read_pixels
@@ -51,7 +51,6 @@ def base(tmp_path_factory):
     """Return a folder with data, a config and a run."""
     folder = tmp_path_factory.mktemp("fuzz")
     make_data(folder)
-    (folder / "tiny.yaml").write_text(CONFIG.replace("NAME: resnet18_x05", "NAME: tiny"))
     run = Run(folder, "run", "SOLVER.MAX_EPOCHS", "1")
     assert run.wait() == 0, run.text
     return folder

@@ -14,7 +14,7 @@ from scipy.io import savemat
 import train_base
 import train_ddps
 from engine.run import run
-from tests.training import CONFIG, Run, make_data
+from tests.training import PROGRAM_CONFIG, Run, make_data
 from tools import summarize
 from utils.errors import run_main
 
@@ -44,7 +44,9 @@ def base(tmp_path_factory):
     it."""
     folder = tmp_path_factory.mktemp("programs")
     make_data(folder, frames=20)
-    (folder / "tiny.yaml").write_text(CONFIG.replace("EVAL_USE_GT: True", "EVAL_USE_GT: False"))
+    (folder / "tiny.yaml").write_text(
+        PROGRAM_CONFIG.replace("EVAL_USE_GT: True", "EVAL_USE_GT: False")
+    )
     teacher = train(
         "train_base.py", folder, "teacher", "SOLVER.OPTIMIZER", "adamw", "SOLVER.BASE_LR", "0.001"
     )

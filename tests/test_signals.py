@@ -183,6 +183,7 @@ def has_handler(pid: int, number: signal.Signals) -> bool:
 def test_a_signal_in_the_first_seconds(base, tmp_path, number, seconds):
     command = [sys.executable, "train_base.py", "--cfg", str(base / "tiny.yaml")]
     command += ["INPUT.DATA_ROOT", str(base / "data" / "CUHK-SYSU"), "OUTPUT_DIR", str(tmp_path)]
+    command += ["BACKBONE.NAME", "resnet18_x05"]
     program = subprocess.Popen(
         command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
     )

@@ -24,7 +24,7 @@ from utils.errors import run_main
 CONFIG = """
 DEVICE: cpu
 INPUT: {MIN_SIZE: 64, MAX_SIZE: 112, BATCH_SIZE_TRAIN: 3, BATCH_SIZE_TEST: 2, NUM_WORKERS: 0}
-BACKBONE: {NAME: resnet18_x05, WEIGHTS: "", FREEZE: False}
+BACKBONE: {NAME: tiny, WEIGHTS: "", FREEZE: False}
 MODEL:
   FPN_CHANNELS: 16
   FC_SIZE: 32
@@ -36,6 +36,7 @@ MODEL:
 SOLVER: {MAX_EPOCHS: 2, MILESTONES: [1], BASE_LR: 0.02}
 EVAL_USE_GT: True
 """
+PROGRAM_CONFIG = CONFIG.replace("NAME: tiny", "NAME: resnet18_x05")
 PROGRAMS = {"base": train_base, "ddps": train_ddps}
 # Processes are forked from a server that has imported all modules and computed nothing.
 FORKS = multiprocessing.get_context("forkserver")
