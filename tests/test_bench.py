@@ -6,14 +6,14 @@ import pytest
 
 from configs.defaults import load_cfg
 from tests.crowds import make_world, moving
-from tests.training import CONFIG
+from tests.training import PROGRAM_CONFIG
 from tests.videos import write_video
 from tools import bench_loader, bench_step, bench_watch
 
 
 @pytest.mark.slow
 def test_fast_and_plain_steps_are_measured(tmp_path, monkeypatch, capsys):
-    (tmp_path / "tiny.yaml").write_text(CONFIG)
+    (tmp_path / "tiny.yaml").write_text(PROGRAM_CONFIG)
     config = str(tmp_path / "tiny.yaml")
     line = ["--cfg", config, "--teacher", config, "--measures", "none", "--repeats", "1"]
     monkeypatch.setattr(sys, "argv", ["bench_step", *line])
@@ -28,7 +28,7 @@ def test_fast_and_plain_steps_are_measured(tmp_path, monkeypatch, capsys):
 def test_a_wrong_value_is_an_error_and_an_unsupported_option_is_skipped(
     tmp_path, program, monkeypatch
 ):
-    (tmp_path / "tiny.yaml").write_text(CONFIG)
+    (tmp_path / "tiny.yaml").write_text(PROGRAM_CONFIG)
     measures = {"none": [], "FROZEN_BN True": ["BACKBONE.FROZEN_BN", "True"]}
     monkeypatch.setattr(bench_step, "measures", lambda *_: measures)
     line = ["--cfg", tmp_path / "tiny.yaml", "--repeats", 1]
