@@ -243,7 +243,9 @@ def test_int8_is_smaller_and_finds_people(exported: Exported):
     path = exported.folder / "int8.onnx"
     layers = (m for m in exported.net.roi_heads.modules() if isinstance(m, torch.nn.Linear))
     saved = 3 * sum(layer.weight.numel() for layer in layers)  # bytes of each weight
-    assert path.stat().st_size < exported.onnx.stat().st_size - saved // 3  # what describes the numbers takes space too
+    assert (
+        path.stat().st_size < exported.onnx.stat().st_size - saved // 3
+    )  # what describes the numbers takes space too
     image, boxes = picture(48, 64), [[3.0, 4, 30, 40]]
     ours, theirs = (
         in_onnxruntime(path, image, boxes),
