@@ -1,8 +1,9 @@
 """The network of an inference program: its options on the command line, and the default network."""
 
-from argparse import ArgumentParser
-from collections.abc import Sequence
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from yacs.config import CfgNode
 
@@ -25,6 +26,24 @@ def add_network_options(parser: ArgumentParser) -> None:
         metavar="FILE",
         help=f"its checkpoint (default: weights/{DEFAULT.name}, if it exists)",
     )
+
+
+def parse_sources(parser: ArgumentParser, kind: Callable[[str], Any] = str) -> Namespace:
+    """Parse the arguments of a program whose positional arguments are `sources`.
+
+    Args:
+        kind: converts each source.
+
+    Returns:
+        The arguments. The pairs KEY VALUE among the sources are in `overrides`.
+
+    Raises:
+        UserError: if a source is empty.
+    """
+    args = parser.parse_intermixed_args()
+    sources, args.overrides = split_overrides(args.sources)
+    args.sources = [kind(source) for source in sources]
+    return args
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -26,13 +26,12 @@ class FromImageNet(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
-        before, after = (torch.tensor(pair).view(2, 3, 1, 1) for pair in _pairs(mean, std))
-        self.register_buffer("scale", before[1] / after[1])
-        self.register_buffer("shift", (before[0] - after[0]) / after[1])
+        own_mean, own_std, new_mean, new_std = (
+            torch.tensor(list(numbers)).view(3, 1, 1)
+            for numbers in (IMAGENET_MEAN, IMAGENET_STD, mean, std)
+        )
+        self.register_buffer("scale", own_std / new_std)
+        self.register_buffer("shift", (own_mean - new_mean) / new_std)
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.scale + self.shift
-
-
-def _pairs(mean: Sequence[float], std: Sequence[float]) -> tuple[list, list]:
-    return [IMAGENET_MEAN, IMAGENET_STD], [list(mean), list(std)]

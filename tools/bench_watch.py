@@ -22,7 +22,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from engine.cameras.sources import Camera, name_cameras
-from engine.default_network import add_network_options, network_of, split_overrides
+from engine.default_network import add_network_options, network_of, parse_sources
 from engine.search.searcher import Searcher
 from tools.measure.machine import describe_machine
 from tools.watch import run_watch
@@ -89,16 +89,14 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="default: 5")
     parser.add_argument(
-        "videos", nargs="+", metavar="VIDEO", help="a camera; also config values as KEY VALUE"
+        "sources", nargs="+", metavar="VIDEO", help="a camera; also config values as KEY VALUE"
     )
-    args = parser.parse_intermixed_args()
-    args.videos, args.overrides = split_overrides(args.videos)
-    return args
+    return parse_sources(parser)
 
 
 def main() -> None:
     args = parse_args()
-    cameras = name_cameras(args.videos)
+    cameras = name_cameras(args.sources)
     if not cameras or any(is_stream(camera.source) for camera in cameras):
         raise UserError("VIDEO: expected files")
     searcher = Searcher.load(*network_of(args.cfg, args.ckpt, args.overrides))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from engine.default_network import add_network_options, network_of, split_overrides
+from engine.default_network import add_network_options, network_of, parse_sources
 from engine.distributed import process_group, rank
 from engine.index.gallery_index import GalleryIndex, index_place, open_index, writing
 from engine.index.indexing import IndexStats, add_sources, check_damaged
@@ -70,10 +70,7 @@ def parse_args() -> argparse.Namespace:
         metavar="SOURCE",
         help="pictures, videos and folders; also config values as KEY VALUE: DEVICE cpu",
     )
-    args = parser.parse_intermixed_args()
-    sources, args.overrides = split_overrides(args.sources)
-    args.sources = [Path(source) for source in sources]
-    return args
+    return parse_sources(parser, Path)
 
 
 def check(args: argparse.Namespace) -> None:

@@ -20,7 +20,7 @@ from datasets.importers import read_source
 from datasets.importers.finder import Finder
 from datasets.importers.forms import coco_json, cvat_xml, label_studio_json
 from datasets.importers.records import Box, Labels, Options
-from engine.default_network import add_network_options, network_of, split_overrides
+from engine.default_network import add_network_options, network_of, parse_sources
 from engine.search.proposals import propose_in_images, propose_in_video
 from engine.search.savings import Savings, compare
 from engine.search.searcher import Searcher
@@ -68,9 +68,7 @@ def parse_args() -> argparse.Namespace:
         metavar="IOU",
         help="with --truth: overlap from which a box needs no correction (default: %(default)s)",
     )
-    args = parser.parse_intermixed_args()
-    sources, args.overrides = split_overrides(args.sources)
-    args.sources = [Path(source) for source in sources]
+    args = parse_sources(parser, Path)
     check(args)
     return args
 

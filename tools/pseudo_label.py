@@ -16,7 +16,7 @@ from tabulate import tabulate
 
 from configs.defaults import load_cfg
 from datasets.coco_files import write_annotations
-from engine.default_network import network_of, split_overrides
+from engine.default_network import network_of, parse_sources
 from engine.device import choose_device
 from engine.distributed import own_device
 from engine.search.pseudo_labels import PeopleFinder, Writer
@@ -78,9 +78,7 @@ def parse_args() -> argparse.Namespace:
         help="tracklets of a video with such a mean similarity are one person (default: each is "
         "one)",
     )
-    args = parser.parse_intermixed_args()
-    sources, args.overrides = split_overrides(args.sources)
-    args.sources = [Path(source) for source in sources]
+    args = parse_sources(parser, Path)
     check(args)
     return args
 

@@ -25,7 +25,7 @@ from engine.cameras.sources import Camera, LiveCameras, name_cameras, recorded_r
 from engine.cameras.times import seconds_of
 from engine.cameras.watch import StatusLine, recording, watch, watched_for
 from engine.cameras.watcher import Watcher
-from engine.default_network import add_network_options, network_of, split_overrides
+from engine.default_network import add_network_options, network_of, parse_sources
 from engine.index.gallery_index import index_folder
 from engine.index.local import LocalPeople, follow, writing
 from engine.index.records import camera_path
@@ -100,9 +100,7 @@ def parse_args() -> argparse.Namespace:
         metavar="SOURCE",
         help="SOURCE or NAME=SOURCE; also config values as KEY VALUE: DEVICE cpu",
     )
-    args = parser.parse_intermixed_args()
-    args.sources, args.overrides = split_overrides(args.sources)
-    return args
+    return parse_sources(parser)
 
 
 def check(args: argparse.Namespace, cameras: list[Camera]) -> None:

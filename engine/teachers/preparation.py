@@ -17,6 +17,7 @@ import yaml
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
+from models.pixels import IMAGENET_MEAN, IMAGENET_STD
 from utils.errors import UserError, first_of
 from utils.files import read_text
 from utils.names import shown
@@ -36,8 +37,8 @@ class Preparation:
 
     size: tuple[int, int]
     colours: str = "rgb"
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    deviation: tuple[float, ...] = (0.229, 0.224, 0.225)
+    mean: tuple[float, ...] = tuple(IMAGENET_MEAN)
+    deviation: tuple[float, ...] = tuple(IMAGENET_STD)
 
     def __call__(self, image: Tensor) -> Tensor:
         """Convert an RGB image or a part of one, [3, H, W] uint8, to [3, height, width]."""
@@ -81,11 +82,11 @@ def is_output(value: Any) -> bool:
 FIELDS: dict[str, tuple[Any, ...]] = {
     "size": (is_size, "height and width in pixels, as [256, 128]"),
     "colours": (lambda v: v in COLOURS, " or ".join(COLOURS), "rgb"),
-    "mean": (numbers(3), "three numbers, of pixels in 0..1", [0.485, 0.456, 0.406]),
+    "mean": (numbers(3), "three numbers, of pixels in 0..1", IMAGENET_MEAN),
     "deviation": (
         lambda v: numbers(3)(v) and all(v),
         "three numbers other than 0, of pixels in 0..1",
-        [0.229, 0.224, 0.225],
+        IMAGENET_STD,
     ),
 }
 OUTPUT: dict[str, tuple[Any, ...]] = {
