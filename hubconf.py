@@ -79,11 +79,11 @@ class _Finder(MetaPathFinder):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec and type(spec.loader) is SourceFileLoader:
-            spec.loader = _Loader(spec.loader.name, spec.loader.path)
+            spec.loader = _HubLoader(spec.loader.name, spec.loader.path)
         return spec
 
 
-class _Loader(SourceFileLoader):
+class _HubLoader(SourceFileLoader):
     """Runs a module with an `__import__` of its own.
 
     Python takes a module's built-in functions from `__builtins__` among its globals, also for

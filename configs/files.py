@@ -40,7 +40,7 @@ def read_config(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[Path, di
     return [*read_config(below, (*above, path)), (path, values)]
 
 
-class _Loader(yaml.SafeLoader):
+class _UniqueKeyLoader(yaml.SafeLoader):
     """A YAML loader that rejects duplicate keys; YAML's own loader silently takes the last."""
 
     def construct_mapping(self, node, deep=False):
@@ -60,7 +60,7 @@ def parse(text: str, where: str) -> dict[Any, Any]:
         UserError: if the text is no YAML mapping.
     """
     try:
-        values = yaml.load(text, _Loader)
+        values = yaml.load(text, _UniqueKeyLoader)
         _check_size(values)
     except Exception as error:  # YAML's own, and those of numbers, dates and nesting
         reason = " ".join(str(error).split()) or type(error).__name__

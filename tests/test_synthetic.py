@@ -13,7 +13,7 @@ from scipy.io import loadmat
 from datasets import UNLABELED, load_dataset
 from datasets.synthetic import write_dataset
 from datasets.synthetic.plan import make_plan
-from datasets.synthetic.scenes import Frame, draw_scene
+from datasets.synthetic.scenes import SceneContent, draw_scene
 from utils.errors import UserError
 
 SMALL = dict(identities=9, frames=25, queries=4, size=(208, 128), progress=False)
@@ -188,7 +188,7 @@ def test_queries_have_matches_in_other_cameras():
 
 def test_a_frame_depends_on_seed_and_index_alone():
     looks = make_plan(9, 20, 2, 0, 0.5).looks
-    one, boxes = draw_scene(Frame(7, 2, (3, -2)), looks, (208, 128), seed=5)
+    one, boxes = draw_scene(SceneContent(7, 2, (3, -2)), looks, (208, 128), seed=5)
     np.random.default_rng().random(10)
-    two, again = draw_scene(Frame(7, 2, (3, -2)), looks, (208, 128), seed=5)
+    two, again = draw_scene(SceneContent(7, 2, (3, -2)), looks, (208, 128), seed=5)
     assert one.tobytes() == two.tobytes() and (boxes == again).all()

@@ -386,9 +386,9 @@ def test_a_killed_cache_goes_on_and_a_run_resumes(base, tmp_path):
 def die_at_the_fifth() -> None:
     from tests.training import die
 
-    put, calls = tables.Store.put, iter(range(1, 9))
+    put, calls = tables.OutputStore.put, iter(range(1, 9))
 
     def counted(self, rows):
         die() if next(calls) == 5 else put(self, rows)
 
-    tables.Store.put = counted
+    tables.OutputStore.put = counted

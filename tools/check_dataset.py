@@ -29,7 +29,7 @@ SLACK = 1  # pixels that the rounding of a box explains
 
 
 @dataclass(frozen=True)
-class Look:
+class ImageCheck:
     """The findings on one image.
 
     Attributes:
@@ -43,18 +43,18 @@ class Look:
     orientation: int = 1
 
 
-def look_at(scene: Scene, max_pixels: int) -> Look:
+def look_at(scene: Scene, max_pixels: int) -> ImageCheck:
     try:
         height, width = scene_pixels(scene, max_pixels).shape[1:]
-        return Look((width, height), None, orientation(scene.path))
+        return ImageCheck((width, height), None, orientation(scene.path))
     except UserError as error:
-        return Look(problem=error)
+        return ImageCheck(problem=error)
 
 
 def walk(
     scenes: list[Scene], title: str, workers: int, max_pixels: int
-) -> tuple[list[Look], np.ndarray]:
-    """Read all images. Return a Look of each, and their sizes [n, 2]."""
+) -> tuple[list[ImageCheck], np.ndarray]:
+    """Read all images. Return an ImageCheck of each, and their sizes [n, 2]."""
     with ThreadPoolExecutor(max(1, workers)) as pool:
         looks = list(
             tqdm(pool.map(look_at, scenes, repeat(max_pixels)), title, len(scenes), unit="image")
@@ -62,7 +62,7 @@ def walk(
     return looks, np.array([look.size for look in looks], float).reshape(-1, 2)
 
 
-def turned(scenes: list[Scene], looks: list[Look]) -> list[str]:
+def turned(scenes: list[Scene], looks: list[ImageCheck]) -> list[str]:
     """Return lines about the images with an EXIF orientation."""
     return [
         f"{scene.path}: EXIF orientation {look.orientation}, "

@@ -19,7 +19,7 @@ from datasets.coco_files import PERSON_KEYS, write_annotations
 from datasets.importers import read_source, unpack
 from datasets.importers.finder import Finder
 from datasets.importers.records import Labels, Options
-from datasets.importers.writer import Imported, Shown, Writer
+from datasets.importers.writer import Imported, ImportWriter, Shown
 from tools.convert_tracks import add_selection, check_selection
 from utils.arguments import program_parser
 from utils.errors import UserError, first_of, run_main
@@ -82,7 +82,7 @@ def check(args: argparse.Namespace) -> None:
 def import_all(args: argparse.Namespace, out: Path) -> list[Imported]:
     """Copy the images of each file of the sources below `out`, and return their scenes."""
     options = Options(args.person_key, args.label, args.min_visibility)
-    writer = Writer(out, args.every, args.shared_identities, args.camera)
+    writer = ImportWriter(out, args.every, args.shared_identities, args.camera)
     done: list[Imported] = []
     with TemporaryDirectory(dir=out.parent) as folder:
         for source in args.sources:

@@ -19,7 +19,7 @@ from datasets.coco_files import write_annotations
 from engine.default_network import network_of, parse_sources
 from engine.device import choose_device
 from engine.distributed import own_device
-from engine.search.pseudo_labels import PeopleFinder, Writer
+from engine.search.pseudo_labels import PeopleFinder, PseudoLabelWriter
 from engine.search.searcher import Searcher
 from engine.teachers.detectors import Detector, read_detector
 from engine.teachers.sources import is_own_network, read_reid_teacher
@@ -132,7 +132,7 @@ def check_overrides(overrides: list[str]) -> None:
         )
 
 
-def report(writer: Writer) -> None:
+def report(writer: PseudoLabelWriter) -> None:
     people = [row for _, rows in writer.scenes for row in rows]
     names = [name for _, name, _ in people if name is not None]
     rows = [
@@ -151,7 +151,7 @@ def main() -> None:
     media = find(args.sources, args.out)
     finder = load(args, any(medium.kind == VIDEO for medium in media))
     with folder_beside(args.out, "--out") as out:
-        writer = Writer(out, media, finder, args.every, args.min_similarity)
+        writer = PseudoLabelWriter(out, media, finder, args.every, args.min_similarity)
         for medium in media:
             writer.add(medium)
         print(*told(writer.left), sep="\n", end="\n" * bool(writer.left))

@@ -57,7 +57,7 @@ def put(image: Path | Image.Image, path: Path) -> None:
         raise UserError(f"{error.filename or path}: {reason_of(error)}") from None
 
 
-class Writer:
+class ImportWriter:
     """Writes the images of several files' labels to images/NAME/ in a folder.
 
     Args:

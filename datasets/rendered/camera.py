@@ -10,7 +10,7 @@ NEAREST = 0.05  # metres before the lens: what is nearer is not projected
 
 
 @dataclass(frozen=True)
-class Camera:
+class PinholeCamera:
     place: tuple[float, float, float]  # metres
     yaw: float  # radians; 0 looks along +y, positive turns left
     pitch: float  # radians downwards
@@ -53,14 +53,14 @@ def look_at(
     focal: float,
     size: tuple[int, int],
     roll: float = 0.0,
-) -> Camera:
+) -> PinholeCamera:
     """Return a camera at `place` with `target` in the middle of its picture."""
     dx, dy, dz = np.asarray(target) - np.asarray(place)
     flat = math.hypot(dx, dy)
-    return Camera(place, math.atan2(-dx, dy), math.atan2(-dz, flat), roll, focal, size)
+    return PinholeCamera(place, math.atan2(-dx, dy), math.atan2(-dz, flat), roll, focal, size)
 
 
-def extent(camera: Camera, points: np.ndarray) -> np.ndarray | None:
+def extent(camera: PinholeCamera, points: np.ndarray) -> np.ndarray | None:
     """Return the box x1 y1 x2 y2 around points [n, 3], not clipped to the picture; None if no point
     is in front of the lens."""
     pixels, depth = camera.project(points)

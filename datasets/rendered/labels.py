@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datasets.rendered.camera import NEAREST, Camera, clipped, extent
+from datasets.rendered.camera import NEAREST, PinholeCamera, clipped, extent
 from datasets.rendered.raycast import Tracer
 
 CELLS = 600  # of a grid over a whole body, to measure its visible share
@@ -21,7 +21,7 @@ class Label:
     hidden: float  # of the outline in the picture, the share that others or things hide
 
 
-def label(camera: Camera, tracer: Tracer, owner: int, points: np.ndarray) -> Label | None:
+def label(camera: PinholeCamera, tracer: Tracer, owner: int, points: np.ndarray) -> Label | None:
     """Return the label of person `owner` with vertices `points` [n, 3] in the scene of `tracer`,
     or None if no part of them is within the picture."""
     whole = extent(camera, points)
@@ -39,7 +39,7 @@ def label(camera: Camera, tracer: Tracer, owner: int, points: np.ndarray) -> Lab
     return Label(box, round(seen / len(outline), 3), round(hidden, 3))
 
 
-def outline_points(camera: Camera, points: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def outline_points(camera: PinholeCamera, points: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Return points of a body that represent equal parts of its outline: in every cell of a grid
     over the box `whole` (x1 y1 x2 y2), the point nearest to the camera."""
     pixels, depth = camera.project(points)
@@ -53,7 +53,7 @@ def outline_points(camera: Camera, points: np.ndarray, whole: np.ndarray) -> np.
     return points[order[first]]
 
 
-def _hidden(camera: Camera, tracer: Tracer, owner: int, points: np.ndarray) -> np.ndarray:
+def _hidden(camera: PinholeCamera, tracer: Tracer, owner: int, points: np.ndarray) -> np.ndarray:
     """Return whether an object in front of them hides points [n, 3] of person `owner`."""
     if not len(points):
         return np.zeros(0, bool)

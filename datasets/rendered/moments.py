@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from datasets.rendered.camera import Camera
+from datasets.rendered.camera import PinholeCamera
 from datasets.rendered.faults import Sensor, draw_sensor, expose
 from datasets.rendered.labels import Label, label
 from datasets.rendered.places import PLACES
@@ -23,7 +23,7 @@ PLACE, CAMERA, MOMENT, FRAME = 62, 63, 64, 65  # streams of random numbers
 @functools.lru_cache(maxsize=2)
 def _place(
     number: int, kind: str, framing: str, count: int, size: tuple[int, int], seed: int
-) -> tuple[Site, tuple[float, float], list[tuple[Camera, Sensor]]]:
+) -> tuple[Site, tuple[float, float], list[tuple[PinholeCamera, Sensor]]]:
     """Return the site, the focus and the cameras, which are the same for all moments of a place."""
     for attempt in range(ATTEMPTS):
         rng = np.random.default_rng([seed, PLACE, number, attempt])

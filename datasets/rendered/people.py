@@ -17,14 +17,14 @@ PEDAL = 0.17  # metres: height of a cyclist's lower foot
 
 
 @dataclass(frozen=True)
-class Person:
+class PersonMeshes:
     """The meshes of a person in their own frame: standing on z = 0 at the origin and facing -y."""
 
     own: list[Mesh]  # body, clothes, bag: what a box has to enclose
     other: list[Mesh]  # seat, bicycle or umbrella
 
 
-def make_person(identity: int, kind: str, seed: int, rng: np.random.Generator) -> Person:
+def make_person(identity: int, kind: str, seed: int, rng: np.random.Generator) -> PersonMeshes:
     """Return an identity in a pose of a kind: one of poses.KINDS, SEATED or CYCLING."""
     body = load_body()
     look, pieces = _outfit(identity, seed)
@@ -38,7 +38,7 @@ def make_person(identity: int, kind: str, seed: int, rng: np.random.Generator) -
     other = _support(vertices, kind, rng)
     if kind == UMBRELLA:
         other = umbrella(vertices, look, pose.hands[0])
-    return Person(own, other)
+    return PersonMeshes(own, other)
 
 
 @functools.lru_cache(maxsize=64)

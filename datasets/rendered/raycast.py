@@ -16,7 +16,7 @@ NOBODY = -1
 
 
 @dataclass
-class Seen:
+class RayHits:
     """What n rays hit. For rays that hit nothing, the triangle is -1 and the other values are
     zero."""
 
@@ -74,7 +74,7 @@ class Tracer:
         reach = reach.astype(np.float32)
         return self.scene.run(origins, directions, reach, query="OCCLUDED") != -1
 
-    def look(self, origins: np.ndarray, directions: np.ndarray) -> Seen:
+    def look(self, origins: np.ndarray, directions: np.ndarray) -> RayHits:
         """Return what rays [n, 3] hit, with the surfaces at these points."""
         n = len(directions)
         hit = self.first(origins, directions)
@@ -82,7 +82,7 @@ class Tracer:
         distance = np.where(triangle >= 0, hit["tfar"], np.inf).astype(np.float32)
         points, flat, normals, albedo, glow = np.zeros((5, n, 3), np.float32)
         gloss = np.zeros(n, np.float32)
-        seen = Seen(triangle, distance, points, flat, normals, albedo, gloss, glow)
+        seen = RayHits(triangle, distance, points, flat, normals, albedo, gloss, glow)
         rows = np.flatnonzero(triangle >= 0)
         corners = self.triangles[triangle[rows]]
         u, v = hit["u"][rows, None], hit["v"][rows, None]
@@ -96,7 +96,7 @@ class Tracer:
         self._shade(seen, rows, rest.astype(np.float32), flat.astype(np.float32))
         return seen
 
-    def _shade(self, seen: Seen, rows: np.ndarray, rest: np.ndarray, flat: np.ndarray) -> None:
+    def _shade(self, seen: RayHits, rows: np.ndarray, rest: np.ndarray, flat: np.ndarray) -> None:
         numbers = self.material_of[seen.triangle[rows]]
         order = np.argsort(numbers, kind="stable")
         for part in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):

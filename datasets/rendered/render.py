@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datasets.rendered.camera import Camera
+from datasets.rendered.camera import PinholeCamera
 from datasets.rendered.light import Light
 from datasets.rendered.meshes import dot
-from datasets.rendered.raycast import Seen, Tracer
+from datasets.rendered.raycast import RayHits, Tracer
 
 EDGE = 0.09  # change between neighbours from which a pixel is an edge
 EDGE_SAMPLES = 2  # further rays for a pixel with an edge
@@ -22,7 +22,7 @@ class Picture:
 
 
 def render(
-    tracer: Tracer, camera: Camera, light: Light, rng: np.random.Generator, rays: int = 2
+    tracer: Tracer, camera: PinholeCamera, light: Light, rng: np.random.Generator, rays: int = 2
 ) -> Picture:
     """Render a camera's picture. rays: number per pixel that estimate which share of the sky is
     visible."""
@@ -46,7 +46,9 @@ def render(
     return Picture(total.reshape(height, width, 3), seen.triangle.reshape(height, width))
 
 
-def _look(tracer: Tracer, camera: Camera, x: np.ndarray, y: np.ndarray) -> tuple[Seen, np.ndarray]:
+def _look(
+    tracer: Tracer, camera: PinholeCamera, x: np.ndarray, y: np.ndarray
+) -> tuple[RayHits, np.ndarray]:
     ways = camera.rays(x, y)
     origins = np.repeat(np.array([camera.place], np.float32), len(x), 0)
     return tracer.look(origins, ways), ways
@@ -57,7 +59,7 @@ def _tamed(colors: np.ndarray) -> np.ndarray:
 
 
 def _colors(
-    tracer: Tracer, light: Light, seen: Seen, ways: np.ndarray, visibility: np.ndarray
+    tracer: Tracer, light: Light, seen: RayHits, ways: np.ndarray, visibility: np.ndarray
 ) -> np.ndarray:
     """Return the light that arrives along n rays, [n, 3]."""
     colors = np.empty((len(ways), 3), np.float32)
@@ -93,7 +95,7 @@ def _mirror(tracer, light, seen, ways, colors, rows, visibility) -> None:
 
 
 def _filtered(
-    values: np.ndarray, seen: Seen, width: int, height: int, steps: tuple[tuple[int, ...], ...]
+    values: np.ndarray, seen: RayHits, width: int, height: int, steps: tuple[tuple[int, ...], ...]
 ) -> np.ndarray:
     """Average channels [n, C] over neighbouring pixels of the same surface.
 
@@ -133,7 +135,7 @@ def _overlap(length: int, shift: int) -> tuple[slice, slice]:
     return slice(-shift, length), slice(0, length + shift)
 
 
-def _edges(colors: np.ndarray, seen: Seen, width: int, height: int) -> np.ndarray:
+def _edges(colors: np.ndarray, seen: RayHits, width: int, height: int) -> np.ndarray:
     """Return the pixels [m] that differ most from a neighbour in surface or colour."""
     tone = np.sqrt(np.clip(colors, 0, 4)).reshape(height, width, 3)
     normals = seen.flat.reshape(height, width, 3)
@@ -161,7 +163,12 @@ def _largest(values: np.ndarray) -> np.ndarray:
 
 
 def _borrowed(
-    visibility: np.ndarray, seen: Seen, again: Seen, pixels: np.ndarray, width: int, height: int
+    visibility: np.ndarray,
+    seen: RayHits,
+    again: RayHits,
+    pixels: np.ndarray,
+    width: int,
+    height: int,
 ) -> np.ndarray:
     """Return the visibility for rays through `pixels` [m]: that of the most similar among the pixel
     and its four neighbours."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datasets.rendered.camera import Camera, look_at
+from datasets.rendered.camera import PinholeCamera, look_at
 from datasets.rendered.meshes import Mesh, dot, moved, unit
 from datasets.rendered.people import make_person
 from datasets.rendered.plan import Moment
@@ -55,7 +55,7 @@ def draw_focus(site: Site, rng: np.random.Generator) -> tuple[float, float] | No
 
 def draw_camera(
     site: Site, tracer: Tracer, framing: str, focus, size: tuple[int, int], rng
-) -> Camera | None:
+) -> PinholeCamera | None:
     """Return a camera that sees the focus, if possible at the distance of the framing; None if no
     position that was tried sees it."""
     width, height = size
@@ -134,7 +134,12 @@ def _from(place: Place, count: int) -> np.ndarray:
 
 
 def place_people(
-    moment: Moment, site: Site, cameras: list[Camera], focus, seed: int, rng: np.random.Generator
+    moment: Moment,
+    site: Site,
+    cameras: list[PinholeCamera],
+    focus,
+    seed: int,
+    rng: np.random.Generator,
 ) -> list[Staged]:
     """Place the people of a moment at a distance from each other, from things and from cameras.
 
@@ -198,7 +203,7 @@ def _spot(moment, site, cameras, focus, taken, radius, number, rng) -> tuple[flo
     return None
 
 
-def _off(camera: Camera, x: float, y: float) -> float:
+def _off(camera: PinholeCamera, x: float, y: float) -> float:
     """Return the distance from a camera in metres on the ground; infinite for a camera high enough
     to walk under."""
     if camera.place[2] > 2.8:
@@ -206,7 +211,7 @@ def _off(camera: Camera, x: float, y: float) -> float:
     return math.hypot(x - camera.place[0], y - camera.place[1])
 
 
-def _before(camera: Camera, rng: np.random.Generator) -> tuple[float, float]:
+def _before(camera: PinholeCamera, rng: np.random.Generator) -> tuple[float, float]:
     """Return a position near a camera, at the side of its picture."""
     half = math.atan(camera.size[0] / 2 / camera.focal)
     angle = camera.yaw + rng.choice([-1, 1]) * half * rng.uniform(0.6, 1.0)

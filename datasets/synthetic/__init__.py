@@ -30,7 +30,7 @@ from datasets.synthetic.output import (
     write_record,
 )
 from datasets.synthetic.plan import make_plan
-from datasets.synthetic.scenes import FRAME, Frame, draw_scene
+from datasets.synthetic.scenes import FRAME, SceneContent, draw_scene
 from utils.errors import UserError
 from utils.files import make_folder
 
@@ -117,7 +117,7 @@ def write_dataset(
 
 
 def _draw(
-    frame: Frame,
+    frame: SceneContent,
     looks: list[Look],
     size: tuple[int, int],
     seed: int,

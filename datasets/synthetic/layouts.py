@@ -12,24 +12,24 @@ from datasets.base import GALLERY_SIZE
 from datasets.coco_files import write_annotations
 from datasets.cuhk_sysu import SIZES
 from datasets.synthetic.plan import Plan
-from datasets.synthetic.scenes import NO_IDENTITY, Frame
+from datasets.synthetic.scenes import NO_IDENTITY, SceneContent
 from utils.files import write_text
 
 GALLERY = 5  # number of this module's random stream
-Boxes = list[np.ndarray]  # one [n, 4] x1 y1 x2 y2 for each frame, in order of Frame.index
+Boxes = list[np.ndarray]  # one [n, 4] x1 y1 x2 y2 for each frame, in order of SceneContent.index
 
 
-def cuhk_name(frame: Frame) -> str:
+def cuhk_name(frame: SceneContent) -> str:
     """Return the file name of a frame in CUHK-SYSU's layout."""
     return f"s{frame.index + 1}.jpg"
 
 
-def prw_name(frame: Frame) -> str:
+def prw_name(frame: SceneContent) -> str:
     """Return the file name of a frame in PRW's layout."""
     return f"c{frame.camera}s1_{25 * frame.index + 1:06d}.jpg"
 
 
-def coco_name(frame: Frame) -> str:
+def coco_name(frame: SceneContent) -> str:
     """Return the file name of a frame of custom data."""
     return f"camera {frame.camera}, {frame.index + 1:06d}.jpg"
 
@@ -69,7 +69,7 @@ def _locate(box: np.ndarray) -> np.ndarray:
     return xywh.astype(np.uint8 if xywh.max() < 256 else np.uint16)
 
 
-def _at(frame: Frame, box: np.ndarray) -> dict:
+def _at(frame: SceneContent, box: np.ndarray) -> dict:
     return {"imname": cuhk_name(frame), "idlocate": _locate(box), "ishard": _number(0)}
 
 
@@ -129,7 +129,7 @@ def _test(plan: Plan, boxes: Boxes, size: int, seed: int) -> np.ndarray:
 def write_prw(folder: str, plan: Plan, boxes: Boxes) -> None:
     """Write the annotation files of PRW: one for each frame, the frame lists and the queries."""
 
-    def rows(frame: Frame) -> np.ndarray:  # [n, 5] id x y w h
+    def rows(frame: SceneContent) -> np.ndarray:  # [n, 5] id x y w h
         b = boxes[frame.index].astype(float)
         return np.column_stack([frame.people, b[:, :2], b[:, 2:] - b[:, :2]])
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from datasets.synthetic.looks import Look, make_looks
 from datasets.synthetic.places import PLACES
-from datasets.synthetic.scenes import NO_IDENTITY, PEOPLE, Frame
+from datasets.synthetic.scenes import NO_IDENTITY, PEOPLE, SceneContent
 from utils.errors import UserError
 
 PLAN = 4  # number of this module's random stream
@@ -22,18 +22,20 @@ class Plan:
     """The people, frames and queries of a dataset."""
 
     looks: list[Look]  # of identity 1..N: training identities, then test identities
-    train: list[Frame]
-    gallery: list[Frame]
+    train: list[SceneContent]
+    gallery: list[SceneContent]
     queries: list[tuple[int, int]]  # (index in the gallery, index among the frame's people)
 
 
-def _frames(first: int, count: int, pids: np.ndarray, rng: np.random.Generator) -> list[Frame]:
+def _frames(
+    first: int, count: int, pids: np.ndarray, rng: np.random.Generator
+) -> list[SceneContent]:
     """Draw `count` frames, numbered from `first` on.
 
     The identities are dealt from a shuffled list, which is shuffled again when it is used up.
     """
     cameras = rng.permutation(np.arange(count) % CAMERAS) + 1
-    frames: list[Frame] = []
+    frames: list[SceneContent] = []
     pool: list[int] = []
     for index in range(count):
         known = min(int(rng.choice(len(CROWD), p=CROWD)), len(pids))
@@ -46,11 +48,15 @@ def _frames(first: int, count: int, pids: np.ndarray, rng: np.random.Generator) 
                 continue
             people.append(int(pool.pop(new)))
         others = int(rng.choice([0, 1, 2], p=[0.4, 0.4, 0.2])) or int(known == 0)
-        frames.append(Frame(first + index, int(cameras[index]), (*people, *[NO_IDENTITY] * others)))
+        frames.append(
+            SceneContent(first + index, int(cameras[index]), (*people, *[NO_IDENTITY] * others))
+        )
     return frames
 
 
-def _queries(gallery: list[Frame], count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+def _queries(
+    gallery: list[SceneContent], count: int, rng: np.random.Generator
+) -> list[tuple[int, int]]:
     """Choose `count` queries: boxes of people who also appear in frames of other cameras.
 
     All identities are taken once before any is taken a second time, and so on.

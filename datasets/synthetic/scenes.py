@@ -19,7 +19,7 @@ PEOPLE, FRAME, CAMERA = 1, 2, 3
 
 
 @dataclass(frozen=True)
-class Frame:
+class SceneContent:
     """The content of a scene: its camera (1..6) and its people (1..N or NO_IDENTITY)."""
 
     index: int
@@ -128,7 +128,7 @@ def camera_effects(
 
 
 def draw_scene(
-    frame: Frame, looks: list[Look], size: tuple[int, int], seed: int, hard: float = 1.0
+    frame: SceneContent, looks: list[Look], size: tuple[int, int], seed: int, hard: float = 1.0
 ):
     """Draw a frame.
 

@@ -79,7 +79,7 @@ def plan_walks(identities: int, cameras: int, seconds: float, seed: int) -> list
 
 
 @dataclass(frozen=True)
-class Video:
+class CameraVideo:
     """The video of one camera. The walks determine who is where."""
 
     camera: int
@@ -224,7 +224,7 @@ def write_videos(
         frames=round(seconds * rate),
         rate=rate,
     )
-    videos = [Video(camera + 1, size, seed, difficulty) for camera in range(cameras)]
+    videos = [CameraVideo(camera + 1, size, seed, difficulty) for camera in range(cameras)]
     for _ in tqdm(in_parallel(write, videos, workers), "drawing videos", cameras):
         pass
     write_record(out, asked, finished=True)
@@ -232,7 +232,7 @@ def write_videos(
 
 
 def write_video(
-    video: Video, root: Path, walks: list[Walk], looks: list[Look], frames: int, rate: int
+    video: CameraVideo, root: Path, walks: list[Walk], looks: list[Look], frames: int, rate: int
 ) -> None:
     """Write `camera_N.mp4` and its boxes, `camera_N.txt`, into `root`.
 

@@ -12,7 +12,7 @@ from threading import Thread
 
 from engine.cameras.alarms import AlarmFile
 from engine.cameras.pictures import Pictures, picture_path
-from engine.cameras.watcher import EVERY, Fired, Report, Seen
+from engine.cameras.watcher import EVERY, Fired, Report, TrackedFrame
 from engine.index.local import LocalPeople, follow
 from engine.index.records import CAMERA, Sample, Source, camera_path
 from engine.index.vectors import EXACT
@@ -146,7 +146,7 @@ class Recorder(Thread):
             self.alarms.write(self._record(camera, fired, bool(sizes.get(fired.seen.time))))
         kept.forget_ended(report.alive)
 
-    def _improved(self, kept: Kept, seen: Seen) -> list[tuple[int, float]]:
+    def _improved(self, kept: Kept, seen: TrackedFrame) -> list[tuple[int, float]]:
         """Return the tracklets for which this picture would be better than the stored one, with
         qualities."""
         return [
@@ -155,7 +155,7 @@ class Recorder(Thread):
             if quality > BETTER * kept.best.get(number, (0.0, 0.0))[0]
         ]
 
-    def _write_picture(self, camera: int, seen: Seen) -> int:
+    def _write_picture(self, camera: int, seen: TrackedFrame) -> int:
         """Write a picture, and return the size of its file; 0 if it cannot be written."""
         if clocks.monotonic() < self.refused_until:
             return 0
@@ -168,7 +168,7 @@ class Recorder(Thread):
         self.refused_until = -float("inf")
         return size
 
-    def _add(self, camera: int, samples: list[Seen]) -> None:
+    def _add(self, camera: int, samples: list[TrackedFrame]) -> None:
         """Add the people of samples. The first sample of a tracklet determines its number."""
         kept = self.kept[camera].numbers
         source = Source(camera_path(self.cameras[camera]), 0, 0, EVERY)

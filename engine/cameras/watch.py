@@ -11,7 +11,7 @@ from engine.cameras.alarms import Sender, Wanted
 from engine.cameras.recorder import Recorder
 from engine.cameras.sources import Reader, Shot
 from engine.cameras.watcher import Watcher
-from engine.index.indexing import Detector
+from engine.index.indexing import EmbeddingDetector
 from models.outputs import Detections
 from utils.errors import reason_of
 
@@ -20,7 +20,7 @@ STATUS = 10.0, 60.0  # seconds between status lines, on a terminal and elsewhere
 
 def watch(
     rounds: Iterator[list[Shot]],
-    detector: Detector,
+    detector: EmbeddingDetector,
     watchers: Sequence[Watcher],
     recorder: Recorder,
     stopped: Callable[[], bool],
@@ -56,7 +56,7 @@ def watch(
 
 
 def _detected(
-    detector: Detector, shots: list[Shot], failed: set[int]
+    detector: EmbeddingDetector, shots: list[Shot], failed: set[int]
 ) -> Iterator[tuple[Shot, Detections]]:
     """Yield the people of each frame. A camera whose frames cannot be processed is reported
     once."""

@@ -13,7 +13,7 @@ EVERY = 1.0  # seconds; each tracklet of this span is in at least one sample of 
 
 
 @dataclass(frozen=True)
-class Seen:
+class TrackedFrame:
     """A frame with its people.
 
     Attributes:
@@ -41,7 +41,7 @@ class Fired:
     """
 
     wanted: Wanted
-    seen: Seen
+    seen: TrackedFrame
     place: int
     similarity: float
 
@@ -56,7 +56,7 @@ class Report:
         alive: tracklets that may still be continued.
     """
 
-    samples: list[Seen]
+    samples: list[TrackedFrame]
     fired: list[Fired]
     alive: frozenset[int]
 
@@ -74,12 +74,13 @@ class Watcher:
         self.tracklets = Tracklets()
         self.count = 0
         self.began: float | None = None  # of the current span
-        self.best: dict[int, tuple[float, Seen]] = {}  # of each tracklet in the current span
+        # The best picture of each tracklet in the current span, with its quality.
+        self.best: dict[int, tuple[float, TrackedFrame]] = {}
         self.matched: set[tuple[int, str]] = set()
 
     def see(self, time: float, pixels: Tensor, people: Detections) -> Report | None:
         """Process the people of the next frame. Return what is to be written now, if anything."""
-        seen = Seen(time, pixels, people, self._link(time, people))
+        seen = TrackedFrame(time, pixels, people, self._link(time, people))
         report = self.flush() if self._ends_span(time) else None
         self.began = time if self.began is None else self.began
         for number, quality in zip(seen.tracklets, seen.qualities):
@@ -109,7 +110,7 @@ class Watcher:
         self.tracklets.add(time, people, numbers)
         return numbers
 
-    def _fired(self, seen: Seen) -> list[Fired]:
+    def _fired(self, seen: TrackedFrame) -> list[Fired]:
         """Return the tracklets that match for the first time."""
         fired = []
         for wanted in self.wanted:
@@ -121,7 +122,7 @@ class Watcher:
                     fired.append(Fired(wanted, seen, place, value))
         return fired
 
-    def _chosen(self, *also: Seen) -> list[Seen]:
+    def _chosen(self, *also: TrackedFrame) -> list[TrackedFrame]:
         """Select a few frames, including `also`, that show each tracklet of the span, and begin
         another span."""
         chosen, left = list(also), set(self.best)
@@ -135,11 +136,11 @@ class Watcher:
         self.best, self.began = {}, None
         return sorted(chosen, key=lambda seen: seen.time)
 
-    def _gain(self, seen: Seen, left: Collection[int]) -> tuple[int, float]:
+    def _gain(self, seen: TrackedFrame, left: Collection[int]) -> tuple[int, float]:
         new = [q for n, q in zip(seen.tracklets, seen.qualities) if n in left]
         return len(new), sum(new)
 
-    def _report(self, samples: list[Seen], fired: list[Fired]) -> Report:
+    def _report(self, samples: list[TrackedFrame], fired: list[Fired]) -> Report:
         alive = frozenset(self.tracklets.numbers)
         self.matched = {key for key in self.matched if key[0] in alive}
         return Report(samples, fired, alive)

@@ -30,7 +30,7 @@ MEETING = 20  # seconds between synchronizations of the ranks
 READ_AHEAD = 2  # batches read while the network processes another
 
 
-class Detector(Protocol):
+class EmbeddingDetector(Protocol):
     """A network that detects the people of pictures, such as engine.search.searcher.Searcher.
 
     Attributes:
@@ -132,7 +132,7 @@ def add_sources(
     people: People | MilvusWriter | None,
     folder: Path,
     media: Iterable[MediaFile],
-    detector: Detector,
+    detector: EmbeddingDetector,
     every: float,
     workers: int = 1,
 ) -> IndexStats:
@@ -173,7 +173,7 @@ def _plan(people: People | MilvusWriter | None, media: Iterable[MediaFile], ever
 
 
 def _work(
-    people: People | MilvusWriter, tasks: list[Task], detector: Detector, workers: int
+    people: People | MilvusWriter, tasks: list[Task], detector: EmbeddingDetector, workers: int
 ) -> IndexStats:
     stats, began = IndexStats(0, 0, 0, 0, []), time.perf_counter()
     names = {task.source: task.medium.name for task in tasks}
@@ -202,7 +202,7 @@ def _work(
 
 
 def _detected(
-    detector: Detector, batch: Batch
+    detector: EmbeddingDetector, batch: Batch
 ) -> Iterator[tuple[Source, float | None, Detections | str]]:
     """Yield the source, time and people of each picture or frame.
 
@@ -219,7 +219,7 @@ def _detected(
         yield source, second, found
 
 
-def _detect(detector: Detector, pixels: list[Tensor]) -> list[Detections] | str:
+def _detect(detector: EmbeddingDetector, pixels: list[Tensor]) -> list[Detections] | str:
     """Return the people of each picture, or the reason why detection failed."""
     try:
         return detector.detect(pixels)
@@ -270,7 +270,10 @@ def _portions(people: People | MilvusWriter, tasks: list[Task]) -> Iterator[list
 
 
 def _batches(
-    portions: Iterable[list[Task]], detector: Detector, workers: int, failed: Collection[Source]
+    portions: Iterable[list[Task]],
+    detector: EmbeddingDetector,
+    workers: int,
+    failed: Collection[Source],
 ) -> Iterator[Batch]:
     """Read the tasks in batches.
 

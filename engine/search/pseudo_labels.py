@@ -87,7 +87,7 @@ class Tracked:
         return groups[tracklets].tolist()
 
 
-class Writer:
+class PseudoLabelWriter:
     """Writes pictures and frames to images/ in a folder, with the people in them.
 
     Args:

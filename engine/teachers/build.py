@@ -10,8 +10,8 @@ from datasets.base import SearchDataset
 from engine.checkpoint import load_teacher
 from engine.distributed import from_first
 from engine.teachers.choice import cached_reads, check_caching, needs_checkpoint, reid_teachers
-from engine.teachers.sources import OwnTeacher, Source, read_reid_teacher
-from engine.teachers.store import Store
+from engine.teachers.sources import OwnTeacher, TeacherSource, read_reid_teacher
+from engine.teachers.store import OutputStore
 from engine.teachers.tables import fill, read_boxes, read_pictures
 from models.cached_teacher import CachedEmbeddings, CachedLogits, CachedTeacher, tables_of
 from models.distill import reads_of
@@ -78,12 +78,13 @@ class Cache:
 
     def __init__(self, cfg: CfgNode, dataset: SearchDataset):
         path = Path(cfg.DISTILLER.CACHE_FILE or Path(cfg.INPUT.DATA_ROOT) / CACHE)
-        from_first(lambda: Store(path, "DISTILLER.CACHE_FILE").close())  # one rank creates it
-        self.store = Store(path, "DISTILLER.CACHE_FILE")
+        option = "DISTILLER.CACHE_FILE"
+        from_first(lambda: OutputStore(path, option).close())  # one rank creates it
+        self.store = OutputStore(path, option)
         self.scenes, self.workers = dataset.train, cfg.INPUT.NUM_WORKERS
         self.data = dict(skip_damaged=cfg.INPUT.SKIP_DAMAGED, max_pixels=cfg.INPUT.MAX_PIXELS)
 
-    def tables(self, source: Source) -> tuple[Tensor, Tensor]:
+    def tables(self, source: TeacherSource) -> tuple[Tensor, Tensor]:
         """Return the values of all boxes and of all pictures. Missing ones are computed first."""
         keys = fill(self.scenes, source, self.store, self.workers, self.data)
         return read_boxes(keys, source, self.store), read_pictures(keys, source, self.store)

@@ -81,14 +81,14 @@ OUTPUT_FIELDS: dict[str, tuple[Any, ...]] = {
 
 
 @dataclass(frozen=True)
-class Part:
+class OutputPart:
     """An output of a network, or some columns of it."""
 
     output: str
     columns: slice | None = None
 
 
-def part_of(value: str | int, outputs: Sequence[str], where: str) -> Part:
+def part_of(value: str | int, outputs: Sequence[str], where: str) -> OutputPart:
     """Return the part of the outputs that a value in a description names.
 
     Raises:
@@ -105,7 +105,7 @@ def part_of(value: str | int, outputs: Sequence[str], where: str) -> Part:
             f"{where}: expected one of the network's outputs, {first_of(outputs, 9)}, "
             f"found {value!r}"
         )
-    return Part(str(name), columns)
+    return OutputPart(str(name), columns)
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,9 @@ class Layout:
     """
 
     where: str
-    boxes: Part
-    scores: Part
-    labels: Part | None
+    boxes: OutputPart
+    scores: OutputPart
+    labels: OutputPart | None
     person: int | None
     transposed: bool
     form: str
@@ -156,7 +156,7 @@ class Layout:
             person = self._numbers(outputs, self.labels, "labels", len(boxes))[:, 0] == self.person
         return boxes[person], scores[person, 0]
 
-    def _table(self, outputs: Mapping[str, Tensor], part: Part) -> Tensor:
+    def _table(self, outputs: Mapping[str, Tensor], part: OutputPart) -> Tensor:
         """Return an output as a matrix, without leading dimensions of length 1."""
         table = outputs[part.output].float()
         while table.dim() > 2 and len(table) == 1:
@@ -168,7 +168,9 @@ class Layout:
         table = table.T if self.transposed else table
         return table if part.columns is None else table[:, part.columns]
 
-    def _numbers(self, outputs: Mapping[str, Tensor], part: Part, key: str, count: int) -> Tensor:
+    def _numbers(
+        self, outputs: Mapping[str, Tensor], part: OutputPart, key: str, count: int
+    ) -> Tensor:
         """Return the numbers [count, k] of each box."""
         table = self._table(outputs, part)
         if not count:

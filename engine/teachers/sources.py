@@ -26,7 +26,7 @@ class Embedder(Protocol):
         """Return unit embeddings [n_i, D] of the boxes [n_i, 4] of each image [3, H, W] uint8."""
 
 
-class Source(Protocol):
+class TeacherSource(Protocol):
     """The interface between a teacher and the cache.
 
     Attributes:
@@ -71,7 +71,7 @@ class Embeddings:
         return [one.float().cpu() for one in self.net.embed(*moved)]
 
     def compute(self, images: list[Tensor], boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """See Source."""
+        """See TeacherSource."""
         return torch.stack(self.embed(images, boxes), 1), torch.zeros(0)
 
 
@@ -94,22 +94,22 @@ class OwnTeacher:
 
     @cached_property
     def digest(self) -> str:
-        """See Source."""
+        """See TeacherSource."""
         sizes = self.net.transform.min_size, self.net.transform.max_size
         return f"{self.weights} {sizes} {self.regions}"
 
     @property
     def box_length(self) -> int:
-        """See Source."""
+        """See TeacherSource."""
         return int(self.net.oim.dim) + 2
 
     @property
     def picture_length(self) -> int:
-        """See Source."""
+        """See TeacherSource."""
         return self.regions * (4 + 2 + 2)
 
     def compute(self, images: list[Tensor], boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """See Source."""
+        """See TeacherSource."""
         device = self.net.oim.lut.device
         moved = on_device(images, device), on_device(boxes, device)
         embeddings, logits, shares, background = outputs_on(self.net, *moved, self.regions)

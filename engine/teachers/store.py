@@ -14,7 +14,7 @@ PATIENCE = 600  # seconds to wait for the writes of other ranks
 CHUNK = 500  # keys in one statement
 
 
-class Store:
+class OutputStore:
     """An open file.
 
     Args:

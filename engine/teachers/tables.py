@@ -14,8 +14,8 @@ from datasets.base import end_of_file
 from datasets.loaders import Loader, SceneDataset, clipped, mirrored
 from datasets.types import Scene
 from engine.distributed import from_all, rank, ranks
-from engine.teachers.sources import Source
-from engine.teachers.store import Store
+from engine.teachers.sources import TeacherSource
+from engine.teachers.store import OutputStore
 from utils.errors import UserError
 
 BOX_TYPE, PICTURE_TYPE = np.dtype("<f2"), np.dtype("<f4")  # of the stored numbers
@@ -28,12 +28,12 @@ class Keys:
     picture: bytes
     boxes: list[bytes]
 
-    def all(self, source: Source) -> list[bytes]:
+    def all(self, source: TeacherSource) -> list[bytes]:
         """Return the keys under which a source has values."""
         return self.boxes + [self.picture] * bool(source.picture_length)
 
 
-def keys_of(scene: Scene, source: Source) -> Keys:
+def keys_of(scene: Scene, source: TeacherSource) -> Keys:
     """Return the keys of a scene: digests of the picture, the teacher, and one box or all boxes."""
     base = hashlib.sha1(b"%b %d " % (end_of_file(scene.path), scene.upright))
     base.update(source.digest.encode())
@@ -46,7 +46,9 @@ def keys_of(scene: Scene, source: Source) -> Keys:
     return Keys(key(scene.boxes, b"all"), [key(box, b"box") for box in scene.boxes])
 
 
-def fill(scenes: list[Scene], source: Source, store: Store, workers: int, data: dict) -> list[Keys]:
+def fill(
+    scenes: list[Scene], source: TeacherSource, store: OutputStore, workers: int, data: dict
+) -> list[Keys]:
     """Compute what the store lacks, each rank its share, and return the keys of the scenes.
 
     Args:
@@ -68,7 +70,7 @@ def fill(scenes: list[Scene], source: Source, store: Store, workers: int, data: 
 
 
 def _computed(
-    loader: Loader, source: Source, keys: list[Keys]
+    loader: Loader, source: TeacherSource, keys: list[Keys]
 ) -> Iterator[list[tuple[bytes, bytes]]]:
     """Yield the keys of the loader's pictures with their values.
 
@@ -89,7 +91,7 @@ def _computed(
         yield numbers + [(keys[index].picture, whole)] * bool(source.picture_length)
 
 
-def read_boxes(keys: list[Keys], source: Source, store: Store) -> Tensor:
+def read_boxes(keys: list[Keys], source: TeacherSource, store: OutputStore) -> Tensor:
     """Return the values of all boxes, [2B, box_length] in half precision.
 
     The values of each box are followed by those of its mirror image. Those of damaged pictures are
@@ -100,13 +102,15 @@ def read_boxes(keys: list[Keys], source: Source, store: Store) -> Tensor:
     )
 
 
-def read_pictures(keys: list[Keys], source: Source, store: Store) -> Tensor:
+def read_pictures(keys: list[Keys], source: TeacherSource, store: OutputStore) -> Tensor:
     """Return the values of all pictures, [I, picture_length]; zero for damaged ones."""
     wanted = [scene.picture for scene in keys]
     return _read(wanted, 1, source.picture_length, PICTURE_TYPE, store)
 
 
-def _read(wanted: list[bytes], each: int, length: int, kind: np.dtype, store: Store) -> Tensor:
+def _read(
+    wanted: list[bytes], each: int, length: int, kind: np.dtype, store: OutputStore
+) -> Tensor:
     """Return `each` rows for every key."""
     places: dict[bytes, list[int]] = {}
     for place, key in enumerate(wanted):
