@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from tools.experiments import tables
 from tools.experiments.results import Gain, Results, load, mean_and_deviation, undecided
 from tools.experiments.rows import (
+    C4_OVER_FPN,
     CACHED,
     COMPARISONS,
     DDPS_OVER,
@@ -134,6 +135,8 @@ def page(folder: Path) -> str:
         "tested": len(COMPARISONS) + len(OVER_TEACHER) + len(cached),
         "students": tables.students_table(results),
         "methods": tables.methods_table(results, rows),
+        "c4": tables.c4_table(results),
+        "c4_gains": tables.intervals_table(results, C4_OVER_FPN),
         "why": tables.methods_table(results, [*main_rows, *GROUPS["why"]], bases=True),
         "cached": tables.methods_table(results, [*main_rows, *CACHED.values()], bases=True),
         "cached_gains": tables.intervals_table(results, cached),

@@ -82,6 +82,7 @@ STUDENTS = {
     "mobilenet_v2": "MobileNetV2",
     "mobilenet_v2_slim": "MobileNetV2, slim",
 }
+C4_STUDENTS = {"mobilenet_v2_c4": "MobileNetV2, C4"}  # the same backbone without an FPN
 PLAIN = ("DISTILLER.DFD.NORMALIZE", "False")
 CONSTANT = ("DISTILLER.CD.RANK_BY", "constant")
 CONTRASTIVE = ("DISTILLER.CD.FORM", "contrastive")
@@ -159,13 +160,21 @@ EQUAL_TUNING = {
     rate: Row(f"equal_rate_{rate}", f"learning rate {rate}", ALONE, equal_values(rate))
     for rate in ("0.0005", "0.001", "0.002")
 }
+
+
+def student_rows(student: str, title: str) -> list[Row]:
+    """Return the rows of a student alone and with DDPS."""
+    alone = f"{student}_alone"
+    return [
+        Row(alone, f"{title}, alone", ALONE, (), student, alone),
+        Row(f"{student}_ddps", f"{title}, DDPS", "ddps", (), student, alone),
+    ]
+
+
 # Name of a group -> its rows. All rows of a group are trained with one seed before the next seed.
 GROUPS: dict[str, list[Row]] = {
-    f"students: {student}": [
-        Row(f"{student}_alone", f"{title}, alone", ALONE, (), student, f"{student}_alone"),
-        Row(f"{student}_ddps", f"{title}, DDPS", "ddps", (), student, f"{student}_alone"),
-    ]
-    for student, title in STUDENTS.items()
+    f"students: {student}": student_rows(student, title)
+    for student, title in (STUDENTS | C4_STUDENTS).items()
 } | {
     "methods": [
         method_row("dfd", " (FGD)"),
@@ -246,8 +255,8 @@ CACHED: dict[str, Row] = {
     ]
 }
 ROWS: dict[str, Row] = {row.key: row for rows in GROUPS.values() for row in rows}
-# (row, base) of every tested gain: every row over its base, DDPS over every other method, and DDPS
-# over the student alone in equal time.
+# (row, base) of every tested gain: every row over its base, DDPS over every other method, DDPS over
+# the student alone in equal time, and the C4 form over the same backbone with an FPN.
 DDPS_OVER = [(ROWS[f"{STUDENT}_ddps"], row) for row in GROUPS["methods"]]
 IN_EQUAL_TIME = [
     (row, ROWS[f"equal_{student}_time"])
@@ -255,8 +264,13 @@ IN_EQUAL_TIME = [
     for row in GROUPS[f"equal: {student}"]
     if row.method != ALONE
 ]
+C4_OVER_FPN = [
+    (ROWS[f"mobilenet_v2_c4_{how}"], ROWS[f"{student}_{how}"])
+    for student in ("mobilenet_v2", "mobilenet_v2_slim")
+    for how in ("alone", "ddps")
+]
 OVER_BASE = [(row, ROWS[row.base]) for row in ROWS.values() if row.key != row.base]
-COMPARISONS = OVER_BASE + DDPS_OVER + IN_EQUAL_TIME
+COMPARISONS = OVER_BASE + DDPS_OVER + IN_EQUAL_TIME + C4_OVER_FPN
 # The rows that are compared with their teacher.
 OVER_TEACHER = [row for student in EQUAL_STUDENTS for row in GROUPS[f"equal: {student}"]]
 

@@ -18,6 +18,7 @@ from tools.experiments.results import (
     teachers_of,
 )
 from tools.experiments.rows import (
+    C4_STUDENTS,
     CONFIGS,
     DDPS_OVER,
     EQUAL_STUDENTS,
@@ -113,12 +114,24 @@ def students_table(results: Results) -> str:
         seeds = {"seeds": "1" if len(trained) == 1 else f"1 ({len(trained)} runs)"}
         cells = cost_cells(trained[0]) | seeds | scores_cells(trained) | {"gain": NONE}
         lines.append({"": TEACHERS[0].title} | cells)
-    for student in STUDENTS:
+    return table(lines + student_lines(results, STUDENTS))
+
+
+def student_lines(results: Results, students: Iterable[str]) -> list[dict]:
+    """Return the lines of students alone and with DDPS, with their cost."""
+    lines = []
+    for student in students:
         for row in GROUPS[f"students: {student}"]:
             if runs := results.runs[row.key]:
                 cost = cost_cells(next(iter(runs.values())))
                 lines.append({"": row.title} | cost | row_cells(results, row))
-    return table(lines)
+    return lines
+
+
+def c4_table(results: Results) -> str:
+    """Return the table of MobileNetV2 with an FPN and in the C4 form."""
+    students = ("mobilenet_v2", "mobilenet_v2_slim", *C4_STUDENTS)
+    return table(student_lines(results, students))
 
 
 def methods_table(results: Results, rows: Sequence[Row], bases: bool = False) -> str:
