@@ -30,7 +30,7 @@ def read_config(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[Path, di
     where = "--cfg" if not above else f"{above[-1]}: {BASE}"
     values = parse(read_text(path, where), f"{where} {path}: ")
     if path.resolve() in [one.resolve() for one in above]:
-        raise UserError(f"{where} {path}: a circle of bases")
+        raise UserError(f"{where} {path}: the bases form a circle")
     base = values.pop(BASE, None)
     if base is None:
         return [(path, values)]
@@ -83,7 +83,7 @@ def _check_size(values: Any) -> None:
         value, depth = todo.pop()
         seen += 1
         if depth > MAX_DEPTH or seen > MAX_VALUES:
-            raise ValueError("nested too deep, too long, or within itself")
+            raise ValueError("nested too deeply, too long, or contained in itself")
         inner = [*value.keys(), *value.values()] if isinstance(value, dict) else value
         if isinstance(inner, list | tuple | set):
             todo += [(one, depth + 1) for one in inner]

@@ -120,4 +120,4 @@ def check_ranges(cfg: CfgNode) -> None:
             f"MODEL.EMBEDDING_SIZE: expected an even number, found {cfg.MODEL.EMBEDDING_SIZE}"
         )
     if len(set(cfg.DISTILLER.TERMS)) < len(cfg.DISTILLER.TERMS):
-        raise UserError(f"DISTILLER.TERMS: expected each once, found {cfg.DISTILLER.TERMS}")
+        raise UserError(f"DISTILLER.TERMS: expected each term once, found {cfg.DISTILLER.TERMS}")

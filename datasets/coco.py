@@ -42,7 +42,9 @@ class OwnData(SearchDataset):
         out no image, is the whole gallery.
         """
         if query_file:
-            raise UserError("EVAL_QUERY_FILE: PRW's; own data has its queries in queries.json")
+            raise UserError(
+                "EVAL_QUERY_FILE: expected only with PRW; custom data uses queries.json"
+            )
         if type(gallery_size) is not int or (gallery_size < 1 and gallery_size != -1):
             raise UserError(
                 "EVAL_GALLERY_SIZE: expected a number of images or -1 (whole gallery), "
@@ -50,7 +52,7 @@ class OwnData(SearchDataset):
             )
         if not self.queries:
             raise UserError(
-                f"{self.root}/test.json: expected a person_id in two or more images, to search for"
+                f"{self.root}/test.json: expected a person_id that occurs in two or more images"
             )
         unknown = sum(scene.camera == 0 for scene in self.gallery)
         if cross_camera and unknown:

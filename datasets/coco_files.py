@@ -35,7 +35,11 @@ from utils.files import write_text
 Person = tuple[list[float], str | int | None] | tuple[list[float], str | int | None, dict]
 # Where annotation tools keep an identity; the first one that any box of a file has is taken.
 PERSON_KEYS = ("person_id", "attributes.person_id", "track_id", "attributes.track_id")
-PEOPLE = ("person", "pedestrian", "human")  # names of the category, the first that there is
+PEOPLE = (
+    "person",
+    "pedestrian",
+    "human",
+)  # names of the category of people; the first one that a file has is used
 # Keys of COCO and of tools that never name an identity.
 OTHER_KEYS = {
     "id",
@@ -72,9 +76,9 @@ def read_annotations(root: str, split: str, dropped: Counter) -> Annotations:
     if not os.path.exists(path):
         raise UserError(
             f"COCO: no {split}.json in {os.path.abspath(root)} (INPUT.DATA_ROOT); "
-            "docs/custom_data.md says what it holds, python -m tools.import_annotations makes it "
-            "from a labelling tool's export, python -m tools.make_synthetic --layout coco writes "
-            "an example"
+            "docs/custom_data.md describes it, python -m tools.import_annotations creates it "
+            "from the export of an annotation tool, python -m tools.make_synthetic --layout coco "
+            "writes an example"
         )
     prefix, training = f"{split}: ", split == "train"
     return parse_annotations(path, read_json(path), prefix, dropped, training=training)

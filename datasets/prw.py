@@ -115,7 +115,9 @@ class Files:
             sorted(os.listdir(path)) if os.path.isdir(path) else []
         )  # reading a file fails later
         names = [name for name in there if not name.startswith(".")]
-        names.sort(key=lambda name: name.endswith(f".jpg{ending}"))  # a JPEG comes last and wins
+        names.sort(
+            key=lambda name: name.endswith(f".jpg{ending}")
+        )  # of files with one stem, a JPEG is the last and is used
         self.ending, self.names = ending, set(names)
         self.of_frame = {without_suffix(name.removesuffix(ending)): name for name in names}
 

@@ -99,7 +99,7 @@ def repeated(people: dict[int, list[Place]], name: str) -> list[str]:
     frame, person = twice[0]
     return [
         f"{name}: {len(twice)} frames contain an id twice, first {person} in frame {frame}: "
-        "at most one of the two boxes is right"
+        "at most one of the two boxes is correct"
     ]
 
 

@@ -201,12 +201,12 @@ def _why(error: BaseException, exits: list[int | None]) -> str:
         exits: The exit codes of the workers; None: running.
     """
     for number in (signal.Signals(-code) for code in exits if code and code < 0):
-        return ENDS.get(number, f"a worker was ended by {number.name}")
+        return ENDS.get(number, f"a worker was terminated by {number.name}")
     if given := [code for code in exits if code and code > 1]:
         error = OSError(given[0], os.strerror(given[0]))
     elif "ancdata" in str(error):  # a file descriptor that this side cannot open looks like this
         error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     refused = isinstance(error, (OSError, EOFError)) or no_memory(error)
     if refused or any(sign in str(error) for sign in SIGNS):
-        return f"workers cannot be started or go on ({reason_of(error)}); {LESS}"
+        return f"workers cannot be started or continue ({reason_of(error)}); {LESS}"
     return ""

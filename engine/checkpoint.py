@@ -207,7 +207,7 @@ def load_checkpoint(path: str | Path, option: str = "--ckpt") -> dict:
 
 def _not_a_checkpoint(where: str) -> UserError:
     return UserError(
-        f"{where}: an ONNX file only serves to detect and embed people; expected the checkpoint "
+        f"{where}: an ONNX file can only detect and embed people; expected the checkpoint "
         "that it was exported from"
     )
 

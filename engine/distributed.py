@@ -69,7 +69,7 @@ def process_group() -> Iterator[None]:
     except Exception as error:
         try:
             first = store.add("failed", 1) == 1
-        except dist.DistError:  # the failed rank has closed the store
+        except dist.DistError:  # the failed rank has closed the connection
             first = False
         if not first:
             time.sleep(10)  # torchrun ends this rank; the first failed rank has reported the error

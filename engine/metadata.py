@@ -78,7 +78,7 @@ def check_same_model(
     """
     there, here = flatten(stored), flatten(cfg)
     differ = [
-        f"{key} is {there[key]!r} there and {here[key]!r} in the config"
+        f"{key} is {there[key]!r} in the file and {here[key]!r} in the config"
         for key in keys
         if there[key] != here[key]
     ]

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Gradio 6.31.0: an event with a file input accepts only files that a visitor has uploaded, if the app
 # was started by launch(). If it was mounted by mount_gradio_app, as the documentation recommends for
-# FastAPI, the check is skipped, since nothing sets Blocks.has_launched: whoever can send a request
-# may name any file that the server's process can read.
+# FastAPI, the check is skipped, since nothing sets Blocks.has_launched: anyone who can send a
+# request can name any file that the server's process can read.
 #
 # Output seen (Linux x86_64, Python 3.11), for a file outside of the upload folder:
 #   launch():             accepted: False

@@ -1,6 +1,6 @@
 """Construction of modules from a config. No other file of models/ reads the config."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +21,12 @@ from models.fast.rpn_head import SparseRPNHead
 from models.filtering import DetectionLimits
 from models.oim import OIM
 from models.pixels import IMAGENET_MEAN, IMAGENET_STD
-from models.reference import Sizes
 from models.roi_heads import Branches, PersonSearchHeads, fc_branches
 from models.search_net import SearchNet
 from models.soft_labels import SoftRPN
+
+if TYPE_CHECKING:
+    from models.reference import Sizes
 
 NOT_OF_TERMS = ("WEIGHT", "CACHED", "CACHED_REGIONS")  # keys of DISTILLER.<NAME>
 
@@ -140,8 +142,10 @@ def detection_limits(cfg: CfgNode) -> DetectionLimits:
     return DetectionLimits(roi.SCORE_THRESH, roi.NMS_THRESH, roi.DETECTIONS_PER_IMAGE)
 
 
-def reference_sizes(cfg: CfgNode, num_pids: int) -> Sizes:
+def reference_sizes(cfg: CfgNode, num_pids: int) -> "Sizes":
     """Return the sizes for models.reference that correspond to the network of `cfg`."""
+    from models.reference import Sizes  # of which only tests and benchmarks need anything
+
     model, rpn = cfg.MODEL, cfg.MODEL.RPN
     return Sizes(
         backbone=cfg.BACKBONE.NAME,

@@ -49,7 +49,7 @@ TRAINER, METRICS = "tests/test_trainer.py", "tests/test_metrics.py"
 DISTILL, DATA = "tests/test_distill.py", "tests/test_datasets.py"
 SOFT = "tests/test_soft_labels.py"
 MUTATIONS = [
-    # the thirteen of which the quick tests once noticed none
+    # thirteen that the quick tests did not detect at first
     Mutation(
         "no file lock",
         "utils/locks.py",
@@ -148,7 +148,7 @@ MUTATIONS = [
         "(1 - self.momentum) * table + self.momentum * moves[:, k]",
         f"{DISTILL}::test_oim_momentum_is_the_share_of_the_old_row",
     ),
-    # twenty and more besides
+    # further ones
     Mutation(
         "boxes of mirrored images not mirrored",
         "datasets/loaders.py",

@@ -11,7 +11,7 @@ import pytest
 
 from configs.defaults import get_cfg
 from models.distill import known_terms
-from tests.training import PROGRAM_CONFIG, make_data
+from tests.training import CONFIG, fork_trainings, make_data
 from tools import benchmark
 from tools.experiments import page, queries, records, rows, tables
 from tools.experiments import results as results_module
@@ -94,8 +94,9 @@ def test_config_hash_covers_the_values_that_scores_depend_on(monkeypatch):
 @pytest.fixture
 def tiny(tmp_path, monkeypatch) -> Path:
     """Set up the benchmark with one seed on tiny data; return the folder of the results."""
+    fork_trainings(monkeypatch)
     root, runs = make_data(tmp_path), tmp_path / "runs"
-    text = PROGRAM_CONFIG.replace("INPUT: {", f"INPUT: {{DATA_ROOT: {root}, ")
+    text = CONFIG.replace("INPUT: {", f"INPUT: {{DATA_ROOT: {root}, ")
     text = text.replace("MAX_EPOCHS: 2", "MAX_EPOCHS: 1").replace("EVAL_USE_GT: True\n", "")
     text += "EVAL_GALLERY_SIZE: -1\n"
     (tmp_path / "resnet50_base.yaml").write_text(text)

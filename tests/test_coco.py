@@ -248,7 +248,7 @@ def test_what_is_wrong_is_one_line(own, case):
     "content, said",
     [
         (b"{", "expected JSON"),
-        (b"\xff\xfe{}", "not a text in UTF-8"),
+        (b"\xff\xfe{}", "not UTF-8"),
         (b"[" * 100000, "expected JSON"),
         (b"", "expected JSON"),
     ],

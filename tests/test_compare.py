@@ -14,7 +14,7 @@ from configs.defaults import load_cfg
 from configs.ranges import flatten
 from engine.checkpoint import load_checkpoint
 from models.build import build_net, build_terms
-from tests.training import PROGRAM_CONFIG, make_data
+from tests.training import CONFIG, PROGRAM_CONFIG, fork_trainings, make_data
 from tools import compare
 from tools.experiments import runs
 from tools.experiments.comparison import SECONDS, make_rows, markdown
@@ -27,16 +27,18 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    """Return a folder with data, a teacher with random weights, and the config of a student."""
+    """Return a folder with data, and for two backbones a teacher with random weights and the config
+    of a student: tiny.yaml, and program.yaml for processes of their own."""
     folder = tmp_path_factory.mktemp("compare")
     make_data(folder, frames=20)
-    config, teacher = folder / "tiny.yaml", folder / "teacher.pth"
-    config.write_text(
-        f"{PROGRAM_CONFIG}EVAL_GALLERY_SIZE: 50\nOUTPUT_DIR: {folder / 'out'}\n"
-        f"DISTILLER: {{TEACHER_CKPT: {teacher}, DFD: {{SCALE_BOXES_BY: map}}}}\n"
-    )
-    cfg = load_cfg(str(config))
-    save_file({"model": build_net(cfg, 6).state_dict(), "config": cfg.dump()}, teacher)
+    for name, text in (("tiny", CONFIG), ("program", PROGRAM_CONFIG)):
+        config, teacher = folder / f"{name}.yaml", folder / f"{name}.pth"
+        config.write_text(
+            f"{text}EVAL_GALLERY_SIZE: 50\nOUTPUT_DIR: {folder / 'out'}\n"
+            f"DISTILLER: {{TEACHER_CKPT: {teacher}, DFD: {{SCALE_BOXES_BY: map}}}}\n"
+        )
+        cfg = load_cfg(str(config))
+        save_file({"model": build_net(cfg, 6).state_dict(), "config": cfg.dump()}, teacher)
     return folder
 
 
@@ -44,20 +46,22 @@ def base(tmp_path_factory) -> Path:
 def call(base, monkeypatch):
     """Return a function that calls main of tools.compare with the arguments after --methods."""
 
-    def main(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", command(base, *arguments)[2:])
+    fork_trainings(monkeypatch)
+
+    def main(*arguments: str, config: str = "tiny.yaml") -> int:
+        monkeypatch.setattr(sys, "argv", command(base, *arguments, config=config)[2:])
         return compare.main()
 
     return main
 
 
-def command(base: Path, *arguments: str) -> list[str]:
+def command(base: Path, *arguments: str, config: str) -> list[str]:
     return [
         sys.executable,
         "-m",
         "tools.compare",
         "--cfg",
-        str(base / "tiny.yaml"),
+        str(base / config),
         "--methods",
         *arguments,
         "INPUT.DATA_ROOT",
@@ -108,12 +112,16 @@ def test_runs_fail_alone_and_are_not_repeated(base, call, capsys):
 
 @pytest.mark.slow
 def test_ctrl_c_saves_and_the_same_command_continues(base, call):
-    """Two simultaneous runs are saved, and the third does not start."""
+    """Two simultaneous runs are saved, and the third does not start. All are processes of their
+    own."""
     folders = [base / f"out/reviewkd+hint_seed{seed}" for seed in (8, 9, 10)]
     long = ("SOLVER.MAX_EPOCHS", "6", "SOLVER.EVAL_PERIOD", "6")
     words = ("reviewkd+hint", "--jobs", "2", "--seeds")
     process = subprocess.Popen(
-        command(base, *words, "8", "9", "10", *long), cwd=ROOT, stderr=subprocess.PIPE, text=True
+        command(base, *words, "8", "9", "10", *long, config="program.yaml"),
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not all(
@@ -125,7 +133,7 @@ def test_ctrl_c_saves_and_the_same_command_continues(base, call):
     assert process.returncode == 128 + signal.SIGINT and len(errors.splitlines()) == 1
     assert not folders[2].exists()
     run = folders[0]
-    assert call(*words, "8", *long) == 0
+    assert call(*words, "8", *long, config="program.yaml") == 0
     before, after = (load_checkpoint(run / f"epoch_0{epoch}.pth")["terms"] for epoch in (4, 5))
     for name in ("reviewkd.fusions.0.out.0.weight", "hint.regressors.3.weight"):
         assert not before[name].equal(after[name])

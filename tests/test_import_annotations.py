@@ -560,7 +560,7 @@ WRONG = {
     "images": (
         lambda f: shutil.rmtree(write_cvat_images(f) / "images"),
         [],
-        "none of its 3 images is taken (3 of image that is not there",
+        "none of its 3 images can be used (3 of missing image",
     ),
 }
 

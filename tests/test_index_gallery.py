@@ -140,9 +140,9 @@ def test_what_is_damaged_is_named_and_passed_over(run, base, tmp_path):
     assert code == 0 and "3 pictures and 4 frames" in out
     for name in ("cut.jpg", "bad.png", "notes.txt", "bad.mp4", "cut.mp4"):
         assert name in err
-    assert "a part, cut short: 1." in err
+    assert "a part, truncated: 1." in err
     assert people_of(tmp_path).keys() == {"s0.jpg", "s1.png", "s2.png", "cut.mp4"}
-    assert "cut short" in run("--list")[1]
+    assert "truncated" in run("--list")[1]
     assert "0 pictures and 0 frames" in run(mine, "--every", 0.5)[1]
 
 

@@ -1,6 +1,6 @@
-"""A network small enough for tests: its settings, and a backbone that only tests know.
+"""A network small enough for tests: its settings, and a backbone that is registered here.
 
-Programs in processes of their own do not know the backbone; their tests use resnet18_x05.
+Programs in processes of their own do not have this backbone; their tests use resnet18_x05.
 """
 
 from collections import OrderedDict

@@ -8,7 +8,10 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import IO, Any
 
+import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -38,9 +41,10 @@ EVAL_USE_GT: True
 """
 PROGRAM_CONFIG = CONFIG.replace("NAME: tiny", "NAME: resnet18_x05")
 PROGRAMS = {"base": train_base, "ddps": train_ddps}
-# Processes are forked from a server that has imported all modules and computed nothing.
+# Processes are forked from a server that has imported all modules and computed nothing. A training
+# imports the last one for its evaluations only.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.training"])
+FORKS.set_forkserver_preload(["tests.training", "sklearn.metrics"])
 
 
 def make_data(folder: Path, frames: int = 15) -> Path:
@@ -87,6 +91,7 @@ class Run:
         name: str = "said",
     ):
         self.said = folder / f"{name}_{(env or {}).get('RANK', '0')}.txt"
+        self.said.write_text("")
         self.out = folder / out
         root = root or folder / "data" / "CUHK-SYSU"
         command = [
@@ -117,6 +122,31 @@ class Run:
         return self.said.read_text()
 
 
+class Training:
+    """A stand-in for subprocess.Popen that runs a training program in a forked process.
+
+    The process need not import all modules first, and it knows the backbone "tiny".
+    """
+
+    def __init__(self, command: list[str], stdout: IO, env: dict[str, str], **_: Any):
+        program = Path(command[1]).stem.removeprefix("train_")
+        own = {key: value for key, value in env.items() if os.environ.get(key) != value}
+        self.process = FORKS.Process(
+            target=_main, args=(program, command[1:], Path(stdout.name), None, own)
+        )
+        self.process.start()
+
+    def wait(self) -> int:
+        self.process.join()
+        return self.process.exitcode
+
+
+def fork_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make `tools.experiments.runs` start its trainings as forked processes."""
+    stand_in = SimpleNamespace(Popen=Training, STDOUT=None)
+    monkeypatch.setattr("tools.experiments.runs.subprocess", stand_in)
+
+
 def rank_environments(count: int) -> list[dict[str, str]]:
     """Return the environment variables that torchrun sets for each rank."""
     with socket.socket() as free:
@@ -138,7 +168,7 @@ def _main(
     program: str, command: list[str], said: Path, sabotage: Callable | None, env: dict[str, str]
 ) -> None:
     os.environ.update(env)
-    with open(said, "w") as file:
+    with open(said, "a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     torch.set_num_threads(1)

@@ -253,7 +253,7 @@ def page(controller: AppController, hint: str) -> Any:
         query = gr.State(time_to_live=KEPT)
         with gr.Tabs(), gr.Tab("Search"), gr.Row():
             with gr.Column(scale=2):
-                dropped = gr.File(label="A picture: drop it or choose it", elem_id="dropped")
+                dropped = gr.File(label="Drop or choose a picture", elem_id="dropped")
                 people = gr.Image(
                     label="Click on a person", interactive=False, buttons=[], elem_id="people"
                 )

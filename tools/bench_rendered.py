@@ -26,11 +26,18 @@ from utils.errors import run_main
 def main() -> None:
     parser = program_parser(__doc__)
     add = parser.add_argument
-    add("--frames", type=positive, default=12, metavar="N", help="to render (default: 12)")
-    add("--people", type=positive, default=8, metavar="N", help="in a scene (default: 8)")
-    add("--cameras", type=positive, default=2, metavar="N", help="of a moment (default: 2)")
-    add("--size", type=positive, nargs=2, default=[640, 360], metavar=("W", "H"), help="640 360")
-    add("--seed", type=whole, default=0, metavar="N", help="of places and people (default: 0)")
+    add("--frames", type=positive, default=12, metavar="N", help="frames (default: 12)")
+    add("--people", type=positive, default=8, metavar="N", help="people per scene (default: 8)")
+    add("--cameras", type=positive, default=2, metavar="N", help="cameras per scene (default: 2)")
+    add(
+        "--size",
+        type=positive,
+        nargs=2,
+        default=[640, 360],
+        metavar=("W", "H"),
+        help="pixels (default: 640 360)",
+    )
+    add("--seed", type=whole, default=0, metavar="N", help="random seed (default: 0)")
     args = parser.parse_args()
     check_packages()
     torch.set_num_threads(1)

@@ -78,7 +78,7 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shared-identities",
         action="store_true",
-        help="the id of a track is the same person in all sources (default: in its own only)",
+        help="equal ids in different sources are the same person (default: different people)",
     )
 
 

@@ -37,35 +37,35 @@ def parse_args() -> argparse.Namespace:
         type=float,
         default=PRECISION,
         metavar="SHARE",
-        help="share of pairs with one number that should be one person, as estimated from people "
-        f"who are seen at one time (default: {PRECISION})",
+        help="minimum share of correct pairs among tracklets with the same number, estimated from "
+        f"people who are seen at the same time (default: {PRECISION})",
     )
     cut.add_argument(
         "--min-similarity",
         type=float,
         metavar="S",
-        help="mean similarity from which on two are one",
+        help="minimum mean similarity of two people who are merged",
     )
     add(
         "--overlapping",
         default="",
         metavar="CAMERA,CAMERA",
-        help="cameras that see the same place: one person can be in several of them at one time",
+        help="cameras that see the same place and can show one person at the same time",
     )
-    add("--merge", nargs=2, metavar="PERSON", help="make two people one")
+    add("--merge", nargs=2, metavar="PERSON", help="merge two people")
     add(
         "--split",
         nargs="+",
         metavar=("PERSON", "TRACKLET"),
-        help="make these tracklets of a person another person",
+        help="split these tracklets off a person, as another person",
     )
     add("--call", nargs=2, metavar=("PERSON", "NAME"), help="name a person")
     add(
         "--forget",
         nargs="*",
         metavar="PERSON",
-        help="remove these people from the index; without PERSON, everyone whom --camera, --after "
-        "and --before select",
+        help="remove these people from the index; without PERSON: everyone who is selected by "
+        "--camera, --after and --before",
     )
     add_filters(parser)
     add(

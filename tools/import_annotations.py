@@ -56,7 +56,7 @@ def parse_args() -> argparse.Namespace:
         type=float,
         metavar="X",
         help="the last share X of each source's images is the test "
-        f"(default: {SHARE} of those that their tool puts in no subset)",
+        f"(default: {SHARE} of the images without a subset)",
     )
     split.add_argument(
         "--test",
@@ -65,7 +65,11 @@ def parse_args() -> argparse.Namespace:
         help="the sources or cameras of these names are the test, all others are for training",
     )
     add_selection(parser)
-    add("--camera", metavar="REGEX", help="its first group in an image's name is the camera")
+    add(
+        "--camera",
+        metavar="REGEX",
+        help="regular expression whose first group, in an image's name, is the camera",
+    )
     args = parser.parse_args()
     check(args)
     return args

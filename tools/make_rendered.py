@@ -27,21 +27,21 @@ def parse_args() -> argparse.Namespace:
         type=positive,
         default=500,
         metavar="N",
-        help="default: 500, a fifth of them for the gallery",
+        help="images (default: 500); a fifth of them is the gallery",
     )
     add(
         "--identities",
         type=positive,
         default=200,
         metavar="N",
-        help="default: 200, a third of them for the test",
+        help="people with an identity (default: 200); a third of them is for the test",
     )
     add(
         "--cameras",
         type=positive,
         default=2,
         metavar="N",
-        help="that see a scene at the same time (default: 2)",
+        help="cameras that see a scene at the same time (default: 2)",
     )
     add(
         "--size",
@@ -56,16 +56,16 @@ def parse_args() -> argparse.Namespace:
         type=float,
         default=0.3,
         metavar="X",
-        help="share of a person that is seen, from which they have a box (default: 0.3)",
+        help="minimum visible share of a person with a box (default: 0.3)",
     )
     add(
         "--min-height",
         type=positive,
         default=16,
         metavar="PIXELS",
-        help="height of a box, from which it is labelled (default: 16)",
+        help="minimum height of a box (default: 16)",
     )
-    add("--seed", type=whole, default=0, metavar="N", help="determines everything (default: 0)")
+    add("--seed", type=whole, default=0, metavar="N", help="random seed of everything (default: 0)")
     add("--workers", type=positive, metavar="N", help="processes (default: one per core)")
     return parser.parse_args()
 

@@ -30,30 +30,30 @@ def parse_args() -> argparse.Namespace:
         "--identities",
         type=int,
         metavar="N",
-        help="default: 150, a third of them for the test; videos: 20",
+        help="people with an identity (default: 150; videos: 20); a third of them is for the test",
     )
     add(
         "--frames",
         type=int,
         metavar="N",
-        help="images; default: 500, a fifth of them for the gallery",
+        help="number of images (default: 500); a fifth of them is the gallery; not for videos",
     )
-    add("--queries", type=int, metavar="N", help="images; people to search for; default: 50")
-    add("--cameras", type=int, metavar="N", help="videos; default: 3")
-    add("--seconds", type=float, metavar="S", help="videos; length of each; default: 60")
-    add("--rate", type=int, metavar="N", help="videos; frames a second; default: 10")
-    add("--width", type=int, metavar="PIXELS", help="of a frame; default: 416; videos: 640")
-    add("--height", type=int, metavar="PIXELS", help="of a frame; default: 256; videos: 384")
-    add("--seed", type=int, default=0, metavar="N", help="decides everything that is drawn")
+    add("--queries", type=int, metavar="N", help="query people (default: 50); not for videos")
+    add("--cameras", type=int, metavar="N", help="videos only: number (default: 3)")
+    add("--seconds", type=float, metavar="S", help="videos only: length of each (default: 60)")
+    add("--rate", type=int, metavar="N", help="videos only: frames per second (default: 10)")
+    add("--width", type=int, metavar="PIXELS", help="of a frame (default: 416; videos: 640)")
+    add("--height", type=int, metavar="PIXELS", help="of a frame (default: 256; videos: 384)")
+    add("--seed", type=int, default=0, metavar="N", help="random seed of everything (default: 0)")
     add(
         "--difficulty",
         type=float,
         default=1.0,
         metavar="X",
-        help="scales camera effects and the share of look-alikes, 0 to 1.5 (default: 1); 0.2 suits "
-        "minutes of training from random weights, 1 hours",
+        help="factor of camera effects and of the share of look-alikes, 0 to 1.5 (default: 1); "
+        "0.2 is for minutes of training from random weights, 1 for hours",
     )
-    add("--workers", type=int, metavar="N", help="processes, one for each core if not given")
+    add("--workers", type=int, metavar="N", help="processes (default: one per core)")
     return parser.parse_args()
 
 

@@ -29,7 +29,7 @@ def run() -> int:
         if failure.exitcode > 0:
             return failure.exitcode
         name = signal.Signals(-failure.exitcode).name
-        print(f"error: rank {rank} was ended by {name}", file=sys.stderr)
+        print(f"error: rank {rank} was terminated by {name}", file=sys.stderr)
         return 128 - failure.exitcode
     except (ValueError, AssertionError) as error:  # wrong arguments of torchrun
         print(f"error: torchrun: {reason_of(error)}; see --help", file=sys.stderr)

@@ -114,7 +114,7 @@ def sections_of(dataset, cache, protocol, cfg, args) -> tuple[str, list[Section]
         number = int(protocol.queries[row])
         query, first = dataset.queries[number], int(search["first_hit"][row])
         hit = f"first correct match at rank {first}" if first else "not found"
-        images = "1 image holds" if present[row] == 1 else f"{present[row]} images hold"
+        images = "1 image shows" if present[row] == 1 else f"{present[row]} images show"
         asked = figure(dataset.gallery[query.scene], query.box, limit, BLUE, "query")
         found = [
             figure(

@@ -64,14 +64,14 @@ def parse_args() -> argparse.Namespace:
     )
     cut = parser.add_mutually_exclusive_group()
     cut.add_argument(
-        "--min-similarity", type=float, metavar="S", help="similarity from which on it is an alarm"
+        "--min-similarity", type=float, metavar="S", help="minimum similarity of an alarm"
     )
     cut.add_argument(
         "--false-alarms",
         type=float,
         metavar="SHARE",
-        help="take it from the checkpoint's evaluation: 0.01, 0.05 or 0.1 of queries have a false "
-        "alarm",
+        help="take --min-similarity from the checkpoint's evaluation: the similarity at which this "
+        "share of queries has a false alarm; 0.01, 0.05 or 0.1",
     )
     add("--post", metavar="URL", help="post each alarm to this address")
     add(
@@ -79,14 +79,14 @@ def parse_args() -> argparse.Namespace:
         type=float,
         default=math.inf,
         metavar="N",
-        help="remove what cameras saw after N days (default: never)",
+        help="remove people and pictures of cameras after N days (default: never)",
     )
     add(
         "--max-gb",
         type=float,
         default=math.inf,
         metavar="N",
-        help="remove the oldest pictures beyond this size (default: no limit)",
+        help="maximum size of all pictures, beyond which the oldest are removed (default: none)",
     )
     add(
         "--recorded",
@@ -162,8 +162,8 @@ def clocks_of(people: LocalPeople, cameras: list[Camera]) -> list[WallClock]:
         clocks.append(WallClock(people.read_until(camera_path(camera.name))))
         if (ahead := clocks[-1].ahead()) > 1:
             print(
-                f"{camera.name}: this machine's clock is {ahead:.0f} s behind the index; times go "
-                "on from there",
+                f"{camera.name}: this machine's clock is {ahead:.0f} s behind the index; times "
+                "continue from its last one",
                 file=sys.stderr,
             )
     return clocks

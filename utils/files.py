@@ -61,7 +61,7 @@ def written_beside(path: Path) -> Iterator[BinaryIO]:
                 raise
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be written ({reason_of(error)}); earlier files are whole"
+            f"{path}: cannot be written ({reason_of(error)}); files written earlier are complete"
         ) from None
 
 
@@ -252,7 +252,7 @@ def read_text(path: Path, what: str) -> str:
         except OSError as error:
             raise UserError(f"{where}: cannot be read ({reason_of(error)})") from None
         except UnicodeDecodeError as error:
-            raise UserError(f"{where}: not a text in UTF-8 ({error})") from None
+            raise UserError(f"{where}: not UTF-8 text ({error})") from None
 
 
 def load_file(path: str | Path, what: str) -> dict:
@@ -286,6 +286,6 @@ def _said(error: Exception) -> str:
     if "weights_only" not in str(error):
         return reason_of(error)
     if code := re.search(r"GLOBAL ([\w.]+)", str(error)):
-        return f"it holds {code.group(1)}, which is no tensor"
+        return f"it contains {code.group(1)}, which is not a tensor"
     said = re.search(r"Unsupported [^\n]+?(?= was not|\n|$)", str(error))
-    return said.group() if said else "it holds more than tensors"
+    return said.group() if said else "it contains more than tensors"

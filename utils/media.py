@@ -91,7 +91,7 @@ def open_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Ima
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # reading from a pipe may never end
-            raise PictureError(f"{path}: expected a picture, found no regular file")
+            raise PictureError(f"{path}: expected a picture, found a folder, a pipe or a device")
         with open_image(path) as image:
             check_size(path, *image.size, max_pixels)
             yield image

@@ -156,7 +156,7 @@ def _inside(
     if key in seen:
         left.append(LeftOut(f"{folder.relative_to(source)}/", seen[key]))
         return
-    seen[key] = "a link to a folder that was searched"
+    seen[key] = "a link to a folder that was already searched"
     for path in (folder / name for name in names):
         told_as = str(path.relative_to(source))
         if path.name.startswith("."):
@@ -166,7 +166,7 @@ def _inside(
         elif os.path.isfile(path):
             yield path, told_as
         else:
-            left.append(LeftOut(told_as, "no regular file" if path.exists() else "missing"))
+            left.append(LeftOut(told_as, "not a regular file" if path.exists() else "missing"))
 
 
 def _key(about: os.stat_result) -> tuple[int, int]:

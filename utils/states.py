@@ -62,13 +62,13 @@ def _items(content: Any) -> Iterator[tuple[Any, Any]]:
 def incompatibility(value: Any, own: Tensor) -> str:
     """Return why a saved value cannot replace the tensor `own`, or ""."""
     if not isinstance(value, Tensor):
-        return f"is a {type(value).__name__} there and a tensor in the model"
+        return f"is a {type(value).__name__} in the file and a tensor in the model"
     if not plain(value):
-        return f"holds no plain numbers there ({value.layout} on {value.device})"
+        return f"contains no plain numbers in the file ({value.layout} on {value.device})"
     if value.shape != own.shape:
-        return f"is {list(value.shape)} there and {list(own.shape)} in the model"
+        return f"is {list(value.shape)} in the file and {list(own.shape)} in the model"
     if not torch.can_cast(value.dtype, own.dtype):
-        return f"is {value.dtype} there and {own.dtype} in the model"
+        return f"is {value.dtype} in the file and {own.dtype} in the model"
     return ""
 
 

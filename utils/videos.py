@@ -131,7 +131,7 @@ def _report(video: Video, after: float | None, seen: float, say: Say) -> None:
     if video.followed():
         say(FOLLOWED)
     if video.length is not None and seen < video.length - SLACK:
-        say(f"cut short: {max(seen, 0):.1f} of {video.length:.1f} s can be read")
+        say(f"truncated: {max(seen, 0):.1f} of {video.length:.1f} s can be read")
 
 
 def _places(times: list[float]) -> str:

@@ -112,5 +112,5 @@ def unpack(archive: Path, folder: Path) -> Path:
         with zipfile.ZipFile(archive) as file:
             file.extractall(place)
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-        raise UserError(f"{archive}: damaged, or no .zip ({reason_of(error)})") from None
+        raise UserError(f"{archive}: damaged, or not a .zip file ({reason_of(error)})") from None
     return place

@@ -30,7 +30,7 @@ def read(path: Path, content: Any, options: Options) -> list[Labels]:
     ]
     remarks = [f"{reason}: {count}" for reason, count in left_out.items() if "identity" in reason]
     if lookup(content, "info.contributor") == "Label Studio" and file.key is None:
-        remarks.append("Label Studio leaves out the fields of regions in this form: export JSON")
+        remarks.append("Label Studio leaves out the fields of regions in this format: export JSON")
     left_out = Counter({k: count for k, count in left_out.items() if "identity" not in k})
     return [Labels(path, "COCO", images, left_out, remarks, tracks=is_track)]
 

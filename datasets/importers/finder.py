@@ -52,7 +52,7 @@ class Finder:
             if len(best) > 1 and not all(filecmp.cmp(best[0], path, False) for path in best):
                 raise UserError(
                     f"{name}: expected one image of this name, found {best[0]} and {best[1]}; "
-                    "--images says which folder is meant"
+                    "give its folder with --images"
                 )
             chosen.append(best[0] if best else None)
         return chosen

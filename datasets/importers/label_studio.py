@@ -39,7 +39,7 @@ VALUES = {  # kinds of fields, and where their value is
     "taxonomy": "taxonomy",
     "rating": "rating",
 }
-UNSURE = "identity whose box the form does not say (export JSON instead)"
+UNSURE = "identity that this format assigns to no box (export JSON instead)"
 MINIMAL = {"annotation_id", "annotator"}  # keys of each task in JSON_MIN and CSV
 
 

@@ -82,7 +82,7 @@ class ImportWriter:
                 path = Path(f"frame_{image.frame:06d}.jpg")
                 self._add(labels, image, source, path, named, done)
             elif source is None:
-                done.leave_out("image that is not there", image.name)
+                done.leave_out("missing image", image.name)
             else:
                 found.append((image, source))
         base = os.path.commonpath([path.absolute().parent for _, path in found]) if found else ""
@@ -91,7 +91,7 @@ class ImportWriter:
         if labels.images and not done.scenes:
             reasons = ", ".join(f"{done.left_out[r]} of {r}" for r in done.examples)
             raise UserError(
-                f"{labels.path}: none of its {len(labels.images)} images is taken ({reasons}, "
+                f"{labels.path}: none of its {len(labels.images)} images can be used ({reasons}, "
                 f"first {first_of(done.examples.values(), 1)}); give their folders with --images"
             )
         return done
@@ -113,11 +113,11 @@ class ImportWriter:
             return done.leave_out("image that cannot be read", str(error))
         if image.size not in (None, size):
             recorded, found = (f"{width} x {height}" for width, height in (image.size, size))
-            example = f"{image.name}: {recorded} there, {found} here"
-            return done.leave_out("image of another size than its labels are for", example)
+            example = f"{image.name}: {recorded} in the annotations, {found} in the file"
+            return done.leave_out("image of another size than in the annotations", example)
         if isinstance(source, Path):
             if earlier := self.taken.get(source.resolve()):
-                return done.leave_out(f"image that is taken for {earlier} already", image.name)
+                return done.leave_out(f"image that is already used for {earlier}", image.name)
             self.taken[source.resolve()] = done.name
         target = Path("images", done.name, path)
         make_folder((self.out / target).parent, "--out")

@@ -76,8 +76,8 @@ def rows_of(file: Path) -> list[list[float]]:
             row = [0.0]
         if row and (len(row) < 5 or (len(row) > 7 and len(row) % 2 == 0)):
             raise UserError(
-                f"{file}, line {number}: expected class, x, y, w, h and maybe a confidence and an "
-                f"id, found {line[:60]!r}"
+                f"{file}, line {number}: expected class, x, y, w, h and optionally a confidence "
+                f"and an id, found {line[:60]!r}"
             )
         rows += [row] if row else []
     return rows

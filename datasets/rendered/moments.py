@@ -40,7 +40,7 @@ def _place(
         if len(cameras) == count:
             return site, focus, cameras
     raise UserError(
-        f"cameras: no room for {count} at place {number}, a {kind}: ask for fewer, or another seed"
+        f"cameras: no room for {count} at place {number}, a {kind}; expected fewer, or another seed"
     )
 
 

@@ -51,7 +51,7 @@ def is_finished(out: str, asked: dict, record: str = RECORD) -> bool:
     for key in asked | found:
         if found.get(key) != asked.get(key):
             raise UserError(
-                f"{out}: holds a dataset with {key} {found.get(key)}, asked for {asked.get(key)}; "
+                f"{out}: contains a dataset with {key} {found.get(key)}, not {asked.get(key)}; "
                 "delete it or choose another folder"
             )
     return finished

@@ -104,13 +104,16 @@ class Sender(Thread):
             tries += refused
             if reason and tries < TRIES:
                 if pause == FIRST_PAUSE:
-                    print(f"{shown_address(self.url)}: {reason}; tried again", file=sys.stderr)
+                    print(
+                        f"{shown_address(self.url)}: {reason}; it will be tried again",
+                        file=sys.stderr,
+                    )
                 if self.stopping.wait(pause):
                     return
                 pause = min(2 * pause, LONGEST_PAUSE)
                 continue
             if reason:
-                print(f"{shown_address(self.url)}: an alarm is passed over", file=sys.stderr)
+                print(f"{shown_address(self.url)}: an alarm is skipped", file=sys.stderr)
             place, pause, tries = place + len(line), FIRST_PAUSE, 0
             self._record(place)
 

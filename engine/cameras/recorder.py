@@ -136,11 +136,11 @@ class Recorder(Thread):
                 old = self._list_pictures(camera, report, sizes)
             erase_all(old)
             if self.refused:
-                print(f"{self.folder}: written again", file=sys.stderr)
+                print(f"{self.folder}: can be written again", file=sys.stderr)
             self.refused = False
         except (UserError, OSError) as error:
             if not self.refused:
-                print(f"{error}; people are not written meanwhile", file=sys.stderr)
+                print(f"{error}; no people are written until then", file=sys.stderr)
             self.refused = True
         for fired in report.fired:
             self.alarms.write(self._record(camera, fired, bool(sizes.get(fired.seen.time))))

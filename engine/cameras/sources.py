@@ -178,7 +178,10 @@ class Reader(Thread):
         """Report once that the camera is lost."""
         with self.ready:
             if not self.lost or self.lost == "not open yet":
-                print(f"{self.camera.name}: no picture ({reason}); tried again", file=sys.stderr)
+                print(
+                    f"{self.camera.name}: no picture ({reason}); it will be tried again",
+                    file=sys.stderr,
+                )
             self.lost = reason
 
     @property

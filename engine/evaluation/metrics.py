@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from datasets.protocol import Protocol
@@ -53,6 +52,8 @@ def detection(
         labeled: bool [n] for each image; if given, only these ground truths count, and images
             without any are left out.
     """
+    from sklearn.metrics import average_precision_score  # its import takes over a second
+
     if labeled is not None:
         gt_boxes = [boxes[keep] for boxes, keep in zip(gt_boxes, labeled)]
         dets = [d if len(boxes) else d[:0] for d, boxes in zip(dets, gt_boxes)]

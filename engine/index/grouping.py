@@ -4,7 +4,7 @@ import numpy as np
 from scipy.cluster.hierarchy import cophenet, fcluster, linkage
 from scipy.spatial.distance import squareform
 
-NEVER = 1e9  # distance of two different people: more than any mean of others makes good
+NEVER = 1e9  # distance of two different people; no mean of other distances compensates for it
 
 
 def group(similarity: np.ndarray, apart: np.ndarray, min_similarity: float) -> np.ndarray:

@@ -43,7 +43,7 @@ class LocalPeople(People):
         """The network that made the embeddings."""
         with self.parsing():
             if self.fact("format") != FORMAT or len(self.fact("name")) != MARK:
-                raise ValueError("no index of this program")
+                raise ValueError("not an index of this program")
             probe = np.frombuffer(self.fact("probe"), np.float32)
             return Origin(str(self.fact("network")), str(self.fact("settings")), probe)
 

@@ -246,7 +246,7 @@ class MilvusWriter(MilvusPeople):
             UserError: if an embedding is not finite, or another program adds this source.
         """
         if source not in self._own and not self._claim([source])[0]:
-            raise UserError(f"--index {self.address}: another program adds {source.path}")
+            raise UserError(f"--index {self.address}: another process is adding {source.path}")
         version = self._own[source]
         for sample in samples:
             self._add_sample(source, version, sample)
@@ -269,7 +269,7 @@ class MilvusWriter(MilvusPeople):
     def _add_sample(self, source: Source, version: Version, sample: Sample) -> None:
         people, embeddings = sample.people, sample.people.weighted_embeddings
         if not embeddings.isfinite().all():
-            raise UserError(f"{self.address}: expected finite embeddings to be added, found others")
+            raise UserError(f"{self.address}: expected finite embeddings, found NaN or infinity")
         row, linked = version.row, [None] * len(people.boxes)
         ids = range(row["id"] + 1 + row["people"], row["id"] + 1 + row["people"] + len(linked))
         if sample.time is not None:

@@ -281,7 +281,7 @@ class People:
         """
         people, embeddings = sample.people, sample.people.weighted_embeddings
         if not embeddings.isfinite().all():
-            raise UserError(f"{self.path}: expected finite embeddings to be added, found others")
+            raise UserError(f"{self.path}: expected finite embeddings, found NaN or infinity")
         first = self.last_given() + 1
         ids = range(first, first + len(linked))
         given = [id if number is None else number for number, id in zip(linked, ids)]

@@ -175,8 +175,8 @@ class Vectors:
             except RuntimeError as error:
                 raise UserError(
                     f"--kind {self.kind}: cannot be trained on {count} people "
-                    f"({_reason(error)}); all are kept and compared one by one until there are "
-                    "more, or --kind is another"
+                    f"({_reason(error)}); until there are more people or --kind is "
+                    "changed, everyone is compared one by one"
                 ) from None
             made.learned_from = count
         return made._with_those_after(people, 0)
@@ -199,7 +199,9 @@ def _check_trailer(
     if trailer[:MARK] != owner:
         raise DamagedError(f"{path}: belongs to another index")
     if (trailer[MARK:] or None) not in states:
-        raise DamagedError(f"{path}: of another state of the index, as of a restored backup")
+        raise DamagedError(
+            f"{path}: belongs to another state of the index, for example to a restored backup"
+        )
 
 
 def _trailer(file: BinaryIO, length: int) -> bytes | None:

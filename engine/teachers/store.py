@@ -33,7 +33,9 @@ class OutputStore:
             if not found and not self.db.execute("SELECT * FROM sqlite_master").fetchall():
                 self.db.execute(f"PRAGMA application_id = {APPLICATION}")
             elif found != APPLICATION:
-                raise UserError(f"{self.where}: expected a cache of teachers, found another file")
+                raise UserError(
+                    f"{self.where}: expected a cache of teachers' outputs, found another file"
+                )
             self.db.execute(
                 "CREATE TABLE IF NOT EXISTS outputs (key BLOB PRIMARY KEY, numbers BLOB NOT NULL) "
                 "WITHOUT ROWID"

@@ -96,8 +96,8 @@ class Batching:
             return ""
         return (
             f"BatchNorm computes its statistics from {self.images_of_norm(sync)} of "
-            f"{self.size} images ({self.ranks} ranks, SOLVER.ACCUMULATE {self.accumulate}); all "
-            "else in a step is as with the undivided batch"
+            f"{self.size} images ({self.ranks} ranks, SOLVER.ACCUMULATE {self.accumulate}); "
+            "everything else in a step equals that of the undivided batch"
         )
 
     def norm_warning(self, sync: bool) -> str:

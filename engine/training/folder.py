@@ -63,13 +63,13 @@ class CheckpointFolder:
         left = self.files_of_earlier_run()
         if left and not resume:
             raise UserError(
-                f"OUTPUT_DIR {self.folder}: holds {first_of(left)} of an earlier run; "
+                f"OUTPUT_DIR {self.folder}: contains {first_of(left)} of an earlier run; "
                 "give --resume to continue it, or another OUTPUT_DIR"
             )
         if left and not checkpoint and not self.newest_first():
             raise UserError(
-                f"OUTPUT_DIR {self.folder}: holds {first_of(left)}, but no checkpoint to continue "
-                "from; give --ckpt FILE, or another OUTPUT_DIR"
+                f"OUTPUT_DIR {self.folder}: contains {first_of(left)}, but no checkpoint to "
+                "continue from; give --ckpt FILE, or another OUTPUT_DIR"
             )
 
     def save(self, content: dict) -> Path:
@@ -101,7 +101,7 @@ class CheckpointFolder:
         newest = self.newest_first()[:1]
         if newest and newest[0].resolve() != Path(path).resolve():
             raise UserError(
-                f"--ckpt {path}: OUTPUT_DIR {self.folder} holds {newest[0].name}, which the run "
+                f"--ckpt {path}: OUTPUT_DIR {self.folder} contains {newest[0].name}, which the run "
                 "would overwrite or mix with; move it, or give another OUTPUT_DIR"
             )
         if Path(path).suffix == SUFFIX:

@@ -58,7 +58,7 @@ def check_place(
         )
     changed_keys = [change.partition(" ")[0] for change in changes]
     if "SOLVER.OPTIMIZER" in changed_keys:
-        raise UserError(f"{where}: holds the state of another optimizer: {'; '.join(changes)}")
+        raise UserError(f"{where}: contains the state of another optimizer: {'; '.join(changes)}")
     for key in TEACHERS:
         if key in moved and key not in changed_keys:
             raise UserError(

@@ -104,8 +104,8 @@ class Trainer:
         if name := not_finite(state):
             raise UserError(
                 f"{name} is not finite after epoch {self.epoch}, step {self.step}; the last "
-                f"checkpoint is {self.checkpoint or 'none'}, after {self.saved} steps; smaller "
-                "SOLVER.BASE_LR or SOLVER.CLIP_GRADIENTS make smaller steps"
+                f"checkpoint is {self.checkpoint or 'none'}, after {self.saved} steps; expected a "
+                "smaller SOLVER.BASE_LR or SOLVER.CLIP_GRADIENTS"
             )
         return self.checkpoints.save(state)
 

@@ -145,7 +145,7 @@ def check_inputs(run: Run) -> None:
         )
         if changed := changed_inputs(was, data | describe_files(run.cfg)):
             raise UserError(
-                f"{run.folder}: holds a run with other inputs: {'; '.join(changed.values())}; "
+                f"{run.folder}: contains a run with other inputs: {'; '.join(changed.values())}; "
                 "choose another OUTPUT_DIR"
             )
 

@@ -7,7 +7,8 @@ if [ -n "${NPROC:-}" ]; then
     [[ $NPROC =~ ^[1-9][0-9]*$ ]] ||
         { echo "error: NPROC: expected a number of processes, found $NPROC" >&2; exit 2; }
     export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=120 # seconds that a stopped rank has to save a checkpoint
-    # With one image per GPU a BatchNorm needs the images of all GPUs; a later override wins.
+    # With one image per GPU, a BatchNorm needs the images of all GPUs. Of several values of a key, the
+    # last one is used, so that an argument can override this one.
     if [ "$NPROC" -gt 1 ] && python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' &&
         [[ " $* " != *" DEVICE cpu "* ]]; then
         set -- SOLVER.SYNC_BN True "$@"

@@ -50,7 +50,11 @@ class PersonsController:
         except UserError as error:
             return [], [], message(str(error), "bad")
         if not known:
-            return [], [], message("Nobody: python -m tools.identities gives people numbers.")
+            return (
+                [],
+                [],
+                message("There are no numbered people yet: run python -m tools.identities."),
+            )
         shown = [(self._crop(one, 0), _caption(one)) for one in known[:MOST]]
         more = f" The first {MOST} are shown." if len(known) > MOST else ""
         numbers = [one.number for one in known[:MOST]]
@@ -60,7 +64,7 @@ class PersonsController:
         """Return the pictures of a person's appearances, their tracklets, timeline and name."""
         known = self._known(filters, {number})
         if not known:
-            return [], [], message("This person is no longer there.", "bad"), ""
+            return [], [], message("This person has been removed.", "bad"), ""
         one = known[0]
         shown = [
             (self._crop(one, i), f"{name_of(a.person.path)}\n{when(a)}")
