@@ -11,6 +11,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -309,28 +310,32 @@ except PermissionError as error:
 @pytest.fixture(scope="module")
 def address(base: Path) -> Iterator[str]:
     """Return the address of a running `python -m tools.app`."""
+    with running(base, ["-m", "tools.app"]) as (_, line):
+        yield line.split()[0]
+    assert list((base / "temporary").glob("person_search_*")) == []  # no file remains
+
+
+@contextmanager
+def running(base: Path, program: list[str]) -> Iterator[tuple[subprocess.Popen, str]]:
+    """Run an app within the context. Yield the process and its first line, which begins with the
+    address."""
     pytest.importorskip("gradio")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tools.app", *network(base), "--index", base / "index"]
-    (base / "temporary").mkdir()
+    command = [sys.executable, *program, *network(base), "--index", base / "index", "--port", port]
+    (base / "temporary").mkdir(exist_ok=True)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(base / "temporary")}
     process = subprocess.Popen(
-        [*map(str, command), "--port", str(port)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
+        [*map(str, command)], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
     )
     try:
         line = process.stdout.readline()
         assert line.startswith(f"http://127.0.0.1:{port} ")
-        yield line.split()[0]
+        yield process, line
     finally:
         process.terminate()
         assert process.wait(PATIENCE) == 143
-        assert list((base / "temporary").glob("person_search_*")) == []  # no file remains
 
 
 def fetch(address: str, path: str, data: bytes | None = None, kind: str = "application/json"):
@@ -390,6 +395,31 @@ def test_no_file_of_the_machine_is_looked_at(base: Path, address: str) -> None:
         events = [json.loads(line[6:]) for line in said.decode().splitlines() if line]
         ends[path] = [e["success"] for e in events if e["msg"] == "process_completed"]
     assert list(ends.values()) == [[True], [False], [False]]
+
+
+@pytest.mark.slow
+def test_no_file_remains_of_an_answer_that_is_written_at_the_end(base: Path) -> None:
+    code = """
+import time
+from PIL import Image
+from tools import app
+save = Image.Image.save
+def slow(*args, **options):
+    print("saving", flush=True)
+    time.sleep(3)
+    save(*args, **options)
+Image.Image.save = slow
+app.run_main(app.main)
+"""
+    (base / "temporary").mkdir(exist_ok=True)
+    before = set((base / "temporary").glob("person_search_*"))
+    with running(base, ["-c", code]) as (process, line):
+        address = line.split()[0]
+        file = {"path": upload(address, base / "dropped.png"), "meta": {"_type": "gradio.FileData"}}
+        query = {"data": [file], "fn_index": 0, "session_hash": "session"}
+        fetch(address, "/gradio_api/queue/join", json.dumps(query).encode())
+        assert process.stdout.readline() == "saving\n"
+    assert set((base / "temporary").glob("person_search_*")) == before
 
 
 @pytest.mark.slow

@@ -7,8 +7,10 @@ and dropped pictures while the program runs; it serves no other file and connect
 """
 
 import argparse
+import atexit
 import html
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -374,7 +376,10 @@ def main() -> None:
     controller, thresholds = make_controller(args, cfg, checkpoint), thresholds_of(checkpoint)
     del checkpoint  # the network has its own copy of the weights
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    with tempfile.TemporaryDirectory(prefix="person_search_") as folder, no_connections(address):
+    folder = tempfile.mkdtemp(prefix="person_search_")
+    # At exit, after all threads have ended: one that still answers a request may write to it.
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with no_connections(address):
         for name in ("GRADIO_TEMP_DIR", "GRADIO_EXAMPLES_CACHE"):
             os.environ[name] = folder
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

@@ -6,6 +6,7 @@ reach (DNS rebinding, cross-site requests). The size of the folder of uploaded a
 limited.
 """
 
+import logging
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -240,6 +241,11 @@ def serve(blocks: Any, css: str, host: str, port: int, names: Sequence[str], fol
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
             print(f"http://{address}:{port}   (Ctrl-C ends it)", flush=True)
+
+        async def shutdown(self, sockets: Any = None) -> None:
+            # Open connections are cancelled after a second, which is no error.
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+            await super().shutdown(sockets)
 
     guard = Guard(app, own_names, folder)
     options = {"log_level": "warning", "timeout_graceful_shutdown": 1, "ws": "none"}
