@@ -44,6 +44,7 @@ CONFIGS = [
 RUNTIMES = "pytorch", "onnxruntime", "openvino"
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 PAIR = "YOLO26n + OSNet x0.25"
+YOLO_STRIDE = 32  # the sides of its pictures are multiples of it
 CPU = torch.device("cpu")
 Run = Callable[[], object]
 
@@ -154,9 +155,10 @@ def student(cfg_path: str, size: tuple[int, int], args: argparse.Namespace) -> R
 def pair(size: tuple[int, int], args: argparse.Namespace) -> Run:
     """Return YOLO26n on one picture, followed by OSNet x0.25 on the crops."""
     torch.manual_seed(0)
-    crops, picture = torch.rand(args.people, 3, 256, 128), torch.rand(1, 3, *size)
+    height, width = (-(-side // YOLO_STRIDE) * YOLO_STRIDE for side in size)
+    crops, picture = torch.rand(args.people, 3, 256, 128), torch.rand(1, 3, height, width)
     identify = osnet_x025()
-    detect, file = yolo26n(size)
+    detect, file = yolo26n((height, width))
     if args.runtime == "pytorch":
         amp = amp_of(args)
 
