@@ -118,7 +118,7 @@ def drop_twins(sequences: list[Sequence]) -> tuple[list[Sequence], list[str]]:
         twin = next((other for other in kept if are_twins(other, sequence)), None)
         same = twin and twin.name.rpartition("-")[0] == sequence.name.rpartition("-")[0] != ""
         if twin:
-            what = "left out" if same else "each of its people is counted in both"
+            what = "left out" if same else "each of its people counts twice"
             remarks.append(f"{sequence.name}: the same pictures and boxes as {twin.name}, {what}")
         if not same:
             kept.append(sequence)

@@ -171,7 +171,7 @@ def onnx_session(data: bytes, device: torch.device, where: str) -> Any:
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    # Threads without work must leave the cores to other threads, among them PyTorch's.
+    # Idle threads must not occupy the cores that other threads need, for example PyTorch's.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # errors are raised, so they need not be printed
     with content_of(where, "an ONNX file"):

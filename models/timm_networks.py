@@ -44,7 +44,7 @@ def create_timm(where: str, name: str, pretrained: bool, **options: Any) -> nn.M
         raise UserError(f"{where}: expected the name of a network of timm, found {name}{near}")
     try:
         return _create(timm, name, pretrained, **options)
-    except Exception as error:  # of names, the network, files: as many kinds as there are hubs
+    except Exception as error:  # errors of names, of the network and of files have many types
         raise UserError(f"{where}: cannot be created ({reason_of(error)})") from None
 
 
@@ -198,7 +198,7 @@ class TimmBackbone:
         try:
             maps = body.eval()(torch.empty(1, 3, height, width))
             return [tuple(level.shape[1:]) for level in maps.values()]
-        except Exception as error:  # many kinds, of checks in many networks
+        except Exception as error:  # networks check their input with errors of many types
             raise self._unusable("images of any size", reason_of(error)) from None
 
     def _unusable(self, expected: str, found: str) -> UserError:

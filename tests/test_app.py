@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 
 from configs.defaults import load_cfg
-from engine.cameras.appearances import read_appearances
 from engine.cameras.identities import identify, open_identities
+from engine.cameras.tracklet_table import read_tracklets
 from engine.index.gallery_index import open_index, writing
 from engine.index.records import Sample, Source
 from engine.search.searcher import Searcher, to_pixels
@@ -123,7 +123,7 @@ def test_people_are_shown_named_merged_and_split(tmp_path: Path) -> None:
     folder = tmp_path / "people"
     with writing(folder, identity_index.ORIGIN) as index:
         identity_index.write(index.people, folder, range(10))
-    found = read_appearances(open_index(folder).people)
+    found = read_tracklets(open_index(folder).people)
     identify(open_identities(folder, open_index(folder).people), found, 0.5)
     controller = PersonsController(lambda: open_index(folder), folder)
     pictures, numbers, said = controller.people()
@@ -598,7 +598,7 @@ def whoever_is_her_own_best_match(
 @pytest.mark.slow
 def test_people_are_named_merged_and_split_in_the_page(base, address, browser) -> None:
     people = open_index(base / "index").people
-    found, identities = read_appearances(people), open_identities(base / "index", people)
+    found, identities = read_tracklets(people), open_identities(base / "index", people)
     identify(identities, found, 2.0)  # nobody is joined
     first, second, *others = identities.names()
     visit = Visit(browser, address)
@@ -608,14 +608,14 @@ def test_people_are_named_merged_and_split_in_the_page(base, address, browser) -
     visit.read("#persons_message", "Renamed")
     visit.write("#other", f"{second}", "#merge")
     visit.read("#persons_message", f"Merged: person {first}")
-    visit.read("#timeline", "Otto: 2 appearances")
+    visit.read("#timeline", "Otto: 2 tracklets")
     identify(identities, found, 2.0)
     assert identities.names() == {first: "Otto"} | dict.fromkeys(others, "")
     visit = Visit(browser, address)
     visit.show_people(1 + len(others))
     visit.choose_person(f"{first} Otto")
-    visit.press(visit.find("#appearances .thumbnail-lg")[1])
-    assert visit.find("#appearance img")
+    visit.press(visit.find("#tracklets .thumbnail-lg")[1])
+    assert visit.find("#tracklet img")
     visit.press(visit.find("#split")[0])
     visit.read("#persons_message", "Split off: person")
     identify(identities, found, -2.0)  # everyone is joined who may be

@@ -416,7 +416,7 @@ def test_timelines_show_people_at_the_same_time_in_rows(tmp_path):
     assert "height:70px" in html and "&lt;v&gt;.mp4" in html
 
 
-def test_times_of_an_appearance():
+def test_times_of_a_tracklet():
     assert (period(61.0, 62.5), period(3.0, 3.0)) == ("1:01.0 – 1:02.5", "0:03.0")
     noon = datetime(2026, 1, 31, 12).timestamp()
     assert period(noon, noon + 5) == "2026-01-31 12:00:00 – 12:00:05"

@@ -11,9 +11,9 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import pdist
 
 from engine.cameras.alarms import ALARMS, SENT
-from engine.cameras.appearances import apart, read_appearances
 from engine.cameras.identities import FILE, choose_similarity, open_identities
 from engine.cameras.pictures import Pictures, picture_path
+from engine.cameras.tracklet_table import apart, read_tracklets
 from engine.index.gallery_index import open_index, writing
 from engine.index.grouping import group, similarity_for
 from engine.index.people import People
@@ -123,7 +123,7 @@ def test_who_is_certainly_different(index: Path) -> None:
         found = Detections(boxes, torch.ones(2), torch.eye(WIDTH)[:2])
         gallery.people.add(walk, [Sample(0.0, found)])
         gallery.people.add(picture, [Sample(None, found)])
-    found = read_appearances(open_index(index).people)
+    found = read_tracklets(open_index(index).people)
     names = [found.paths[source].name for source in found.sources]
     different = apart(found, found)
     assert np.array_equal(different, different.T)
@@ -149,7 +149,7 @@ def test_two_boxes_of_one_person_may_be_the_same(index: Path) -> None:
         given: list = [None, None]
         for sample in crossing:  # within the other's box once, beside it twice
             (given,) = gallery.people.add_tracked(source, [(sample, given)])
-    found = read_appearances(open_index(index).people)
+    found = read_tracklets(open_index(index).people)
     whole, part, *others = found.tracklets.tolist()
     assert found.doubled.tolist() == [[whole, part]] and len(others) == 3
     expected = np.ones((5, 5), bool)
@@ -161,14 +161,14 @@ def test_two_boxes_of_one_person_may_be_the_same(index: Path) -> None:
 
 def test_false_detections_do_not_change_the_similarity(index: Path) -> None:
     fill(index, range(30))
-    found = read_appearances(open_index(index).people)
+    found = read_tracklets(open_index(index).people)
     expected = choose_similarity(found, 0.9)
     with writing(index, ORIGIN) as gallery:
         boxes = torch.tensor([[0.0, 0, 10, 30], [40, 0, 50, 30]])
         things = Detections(boxes, torch.full((2,), 0.6), torch.eye(WIDTH)[[20, 20]])
         for i in range(100):
             gallery.people.add(Source(Path(f"/{i}.jpg"), 1, 1), [Sample(None, things)])
-    found = read_appearances(open_index(index).people)
+    found = read_tracklets(open_index(index).people)
     assert len(found) == 320 and choose_similarity(found, 0.9) == expected
     trusted = dataclasses.replace(found, scores=np.ones(len(found)))
     with pytest.raises(UserError, match="no similarity"):
@@ -229,9 +229,9 @@ def test_too_little_is_known_for_a_precision(index: Path, program) -> None:
     fill(index, range(2))
     assert program(identities.main, "--index", index)[0] == 2
     run(program, index, "--min-similarity", 0.5)
-    found = read_appearances(open_index(index).people)
+    found = read_tracklets(open_index(index).people)
     fill(index, range(2, 20))
-    everyone = read_appearances(open_index(index).people)
+    everyone = read_tracklets(open_index(index).people)
     assert len(everyone) > len(found) and 0 < choose_similarity(everyone, 0.9) < 1
 
 

@@ -12,10 +12,10 @@ import argparse
 import math
 import sys
 
-from engine.cameras.appearances import read_appearances
 from engine.cameras.forgetting import forget
 from engine.cameras.identities import Identities, choose_similarity, identify, open_identities
 from engine.cameras.persons import known_people, persons_page, table
+from engine.cameras.tracklet_table import read_tracklets
 from engine.index.gallery_index import index_folder
 from engine.index.local import LocalPeople, open_people, writing
 from engine.index.records import PersonFilter, camera_of
@@ -121,7 +121,7 @@ def run_forget(args: argparse.Namespace, wanted: PersonFilter | None) -> None:
 
 
 def run_identify(args: argparse.Namespace, people: LocalPeople, identities: Identities) -> None:
-    found = read_appearances(people)
+    found = read_tracklets(people)
     overlapping = [name for name in args.overlapping.split(",") if name]
     cameras = {camera_of(path) for path in found.paths}
     if unknown := set(overlapping) - cameras:
@@ -133,7 +133,7 @@ def run_identify(args: argparse.Namespace, people: LocalPeople, identities: Iden
     identify(identities, found, similarity, overlapping)
     now = identities.names()
     print(
-        f"{len(found)} appearances of {len(now)} people, {len(now.keys() - before.keys())} of them "
+        f"{len(found)} tracklets of {len(now)} people, {len(now.keys() - before.keys())} of them "
         f"new; joined from a similarity of {similarity:.3f} on"
     )
 

@@ -56,7 +56,7 @@ def written_beside(path: Path) -> Iterator[BinaryIO]:
                 os.fsync(file.fileno())
                 os.replace(part, path)
             except BaseException:
-                with suppress(OSError):  # a disk that became read-only keeps it
+                with suppress(OSError):  # the disk may have become read-only
                     part.unlink(missing_ok=True)
                 raise
     except OSError as error:
@@ -124,7 +124,7 @@ def overwritten(path: Path) -> Iterator[None]:
         return
     with file:
         yield
-        with suppress(OSError):  # as a disk that became read-only
+        with suppress(OSError):  # the disk may have become read-only
             file.write(bytes(os.fstat(file.fileno()).st_size))
             file.flush()
             os.fsync(file.fileno())

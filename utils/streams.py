@@ -25,8 +25,8 @@ FORMATS = (
     "rtsp,hls,mpjpeg,mjpeg,jpeg_pipe,image2,mpegts,flv,mov,mp4,matroska,webm,video4linux2,v4l2"
 )
 OPEN, SILENT = 10.0, 5.0  # seconds to wait for a connection, and for the next frame
-BEHIND = 0.5  # seconds after which frames are passed over
-DRIFT = 1e-3  # by which a camera's clock may differ from ours, as a share
+BEHIND = 0.5  # seconds after which frames are skipped
+DRIFT = 1e-3  # maximum relative difference between the clocks of a camera and of this machine
 JUMP = 10.0  # seconds; a larger step in a stream's times is no pause between two frames
 DEVICE = "/dev/"
 
@@ -131,7 +131,7 @@ def open_stream(source: str) -> Iterator[tuple[Any, Any]]:
     device = source.startswith(DEVICE)
     options = {} if device else {"protocol_whitelist": PROTOCOLS, "format_whitelist": FORMATS}
     if source.startswith("rtsp"):
-        options["rtsp_transport"] = "tcp"  # by UDP, lost packets spoil frames
+        options["rtsp_transport"] = "tcp"  # with UDP, lost packets damage frames
     options |= {"fflags": "nobuffer", "flags": "low_delay", "max_pixels": str(MAX_PIXELS)}
     form = {"format": "video4linux2"} if device else {}
     try:

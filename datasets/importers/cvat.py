@@ -30,7 +30,7 @@ from datasets.mat import LARGEST
 from utils.errors import UserError
 from utils.files import read_text
 
-SHAPES = ("box", "polygon", "ellipse", "mask")  # those that are read as a box around them
+SHAPES = ("box", "polygon", "ellipse", "mask")  # shapes that are replaced by the box around them
 LENGTHS = ("width", "height")
 OTHERS = ("polyline", "points", "cuboid", "skeleton")
 

@@ -96,7 +96,7 @@ def read(path: Path, tasks: Sequence[Any], options: Options) -> list[Labels]:
         camera = identifier(about.get("camera")) or None
         name = image_of(about, where)
         labels.images.append(LabelledImage(name, boxes, size, camera, shares=size is None))
-    labels.left_out += Counter()  # without zeros
+    labels.left_out += Counter()  # removes counts of zero
     return [labels]
 
 

@@ -9,7 +9,7 @@ from datasets.rendered import noise
 from datasets.rendered.meshes import unit
 from datasets.rendered.raycast import Tracer
 
-OPEN_REACH = 3.0  # metres within which surfaces take each other's light
+OPEN_REACH = 3.0  # metres within which surfaces shade each other
 Rgb = tuple[float, float, float]
 
 

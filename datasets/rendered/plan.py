@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets.rendered.places import PLACES, SHARES
-from utils.errors import UserError
+from datasets.synthetic.output import check_at_least
 
 PLAN = 61  # stream of random numbers
 GALLERY_SHARE = 0.2  # of the frames
@@ -51,15 +51,9 @@ def make_plan(identities: int, frames: int, cameras: int, seed: int) -> Plan:
     Raises:
         UserError: if a number is too small.
     """
-    limits = (
-        ("identities", identities, 3),
-        ("frames", frames, 2),
-        ("cameras", cameras, 1),
-        ("seed", seed, 0),
+    check_at_least(
+        identities=(identities, 3), frames=(frames, 2), cameras=(cameras, 1), seed=(seed, 0)
     )
-    for name, value, least in limits:
-        if value < least:
-            raise UserError(f"{name}: expected at least {least}, found {value}")
     rng = np.random.default_rng([seed, PLAN])
     tested, shown = max(1, round(identities * TEST_SHARE)), max(1, round(frames * GALLERY_SHARE))
     ids = np.arange(1, identities + 1)

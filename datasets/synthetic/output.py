@@ -30,6 +30,17 @@ def check_common(size: tuple[int, int], workers: int | None, difficulty: float) 
         raise UserError(f"difficulty: expected 0 to 1.5, found {difficulty}")
 
 
+def check_at_least(**limits: tuple[int, int]) -> None:
+    """Check parameters by name, each given as its value and its smallest valid value.
+
+    Raises:
+        UserError: one is too small.
+    """
+    for name, (value, least) in limits.items():
+        if value < least:
+            raise UserError(f"{name}: expected at least {least}, found {value}")
+
+
 def is_finished(out: str, asked: dict, record: str = RECORD) -> bool:
     """Return whether `out` holds a complete dataset with the parameters `asked`.
 

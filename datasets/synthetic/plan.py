@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets.synthetic.looks import Look, make_looks
+from datasets.synthetic.output import check_at_least
 from datasets.synthetic.places import PLACES
 from datasets.synthetic.scenes import NO_IDENTITY, PEOPLE, SceneContent
 from utils.errors import UserError
@@ -91,15 +92,9 @@ def make_plan(identities: int, frames: int, queries: int, seed: int, alike: floa
     Raises:
         UserError: The numbers are too small, or the gallery has too few boxes for the queries.
     """
-    limits = (
-        ("identities", identities, 3),
-        ("frames", frames, 10),
-        ("queries", queries, 1),
-        ("seed", seed, 0),
+    check_at_least(
+        identities=(identities, 3), frames=(frames, 10), queries=(queries, 1), seed=(seed, 0)
     )
-    for name, value, least in limits:
-        if value < least:
-            raise UserError(f"{name}: expected at least {least}, found {value}")
     rng = np.random.default_rng([seed, PLAN])
     test, shown = max(1, round(identities * TEST_SHARE)), max(2, round(frames * GALLERY_SHARE))
     looks = make_looks(identities, np.random.default_rng([seed, PEOPLE]), alike)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from datasets.synthetic.figures import draw_person
 from datasets.synthetic.looks import Look, Pose, make_looks
 from datasets.synthetic.output import (
+    check_at_least,
     VERSION,
     check_common,
     in_parallel,
@@ -191,10 +192,7 @@ def write_videos(
         UserError: `out` has other content, a number is out of its range, or PyAV is missing.
     """
     optional("av", "--layout video", "requirements-index.txt")
-    least = {"identities": (identities, 1), "cameras": (cameras, 1), "rate": (rate, 1)}
-    for name, (value, minimum) in least.items():
-        if value < minimum:
-            raise UserError(f"{name}: expected at least {minimum}, found {value}")
+    check_at_least(identities=(identities, 1), cameras=(cameras, 1), rate=(rate, 1))
     if not 1 <= seconds <= 36000:
         raise UserError(f"seconds: expected 1 to 36000, found {seconds:g}")
     if size[0] % 2 or size[1] % 2:

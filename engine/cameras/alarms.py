@@ -25,9 +25,9 @@ from utils.files import read_text, write_text
 ALARMS, SENT = "alarms.jsonl", "alarms.sent"
 ANSWER = 10.0  # seconds to wait for a receiver
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds before a receiver is tried again
-POLL = 0.5  # seconds between looks for new alarms
-TRIES = 5  # of a line that the receiver refuses
-LATER = (408, 425, 429)  # refusals that are no fault of the line
+POLL = 0.5  # seconds between checks for new alarms
+TRIES = 5  # attempts to send a line that the receiver refuses
+LATER = (408, 425, 429)  # status codes of refusals that are not caused by the line
 
 
 @dataclass(frozen=True)

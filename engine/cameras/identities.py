@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.cameras.appearances import Appearances, apart
+from engine.cameras.tracklet_table import TrackletTable, apart
 from engine.index.grouping import group, similarity_for
 from engine.index.local import LocalPeople
 from utils.errors import UserError
@@ -34,11 +34,11 @@ CREATE TABLE IF NOT EXISTS apart (
     other INTEGER NOT NULL REFERENCES persons (number) ON DELETE CASCADE,
     PRIMARY KEY (one, other));
 """
-SAMPLED = 3000  # appearances from which a similarity is derived
+SAMPLED = 3000  # tracklets from which a similarity is derived
 CONFIDENT = 0.9  # score of a detection that is hardly ever false
 KNOWN_DIFFERENT = 50  # pairs of different people that this needs
-CHUNK = 4000  # new appearances that are grouped at once
-SHOWN_AS = 8  # appearances that stand for a person who is known already
+CHUNK = 4000  # new tracklets that are grouped at once
+SHOWN_AS = 8  # tracklets that stand for a person who is known already
 TIMEOUT = 60  # seconds to wait for another process's transaction
 
 
@@ -147,7 +147,7 @@ class Identities:
         moved = [tracklet for tracklet in mine if tracklet in tracklets]
         if not moved or len(moved) == len(mine):
             raise UserError(
-                f"person {person}: expected some of their {len(mine)} appearances to split off, "
+                f"person {person}: expected some of their {len(mine)} tracklets to split off, "
                 f"found {len(moved)}"
             )
         with self.changing() as db:
@@ -212,11 +212,11 @@ def open_identities(folder: Path, people: LocalPeople) -> Identities:
 
 
 def choose_similarity(
-    found: Appearances, precision: float, overlapping: Collection[str] = ()
+    found: TrackletTable, precision: float, overlapping: Collection[str] = ()
 ) -> float:
     """Return the lowest mean similarity that reaches a precision; see `similarity_for`.
 
-    Appearances with a high score are used, if they suffice: among the others are false detections,
+    Tracklets with a high score are used, if they suffice: among the others are false detections,
     whose similarities are not those of people.
 
     Raises:
@@ -240,7 +240,7 @@ def choose_similarity(
     return similarity
 
 
-def _sample(found: Appearances) -> Appearances:
+def _sample(found: TrackletTable) -> TrackletTable:
     if len(found) <= SAMPLED:
         return found
     return found[np.sort(np.random.default_rng(0).choice(len(found), SAMPLED, replace=False))]
@@ -248,11 +248,11 @@ def _sample(found: Appearances) -> Appearances:
 
 def identify(
     identities: Identities,
-    found: Appearances,
+    found: TrackletTable,
     min_similarity: float,
     overlapping: Collection[str] = (),
 ) -> None:
-    """Assign a person to every appearance without one. Existing persons may be merged but not
+    """Assign a person to every tracklet without one. Existing persons may be merged but not
     split."""
     identities.keep(found.tracklets.tolist())
     new = ~np.isin(found.tracklets, list(identities.members()))
@@ -261,8 +261,10 @@ def identify(
         _identify(identities, found, order[start : start + CHUNK], min_similarity, overlapping)
 
 
-def _identify(identities, found: Appearances, new: np.ndarray, min_similarity, overlapping) -> None:
-    """Group the appearances at the positions `new` with the existing persons."""
+def _identify(
+    identities, found: TrackletTable, new: np.ndarray, min_similarity, overlapping
+) -> None:
+    """Group the tracklets at the positions `new` with the existing persons."""
     members, names = identities.members(), identities.names()
     here = found[np.array(sorted({*new, *_places(found, members)}), np.int64)]
     known = sorted({members[t] for t in here.tracklets.tolist() if t in members})
@@ -291,7 +293,7 @@ def _identify(identities, found: Appearances, new: np.ndarray, min_similarity, o
     identities.assign([people[label] for label in order], [tracklets[label] for label in order])
 
 
-def _places(found: Appearances, members: dict[int, int]) -> list[int]:
+def _places(found: TrackletTable, members: dict[int, int]) -> list[int]:
     return np.flatnonzero(np.isin(found.tracklets, list(members))).tolist()
 
 
@@ -300,8 +302,8 @@ def _named_differently(names: dict[int, str]) -> set[tuple[int, int]]:
     return {(a, b) for a, one in named for b, other in named if a < b and one != other}
 
 
-def _apart_groups(found: Appearances, owner: np.ndarray, overlapping) -> np.ndarray:
-    """Return which groups contain appearances of different people, [g, g] bool."""
+def _apart_groups(found: TrackletTable, owner: np.ndarray, overlapping) -> np.ndarray:
+    """Return which groups contain tracklets of different people, [g, g] bool."""
     order, count = np.argsort(owner, kind="stable"), int(owner.max(initial=-1)) + 1
     sorted_owner, starts = owner[order], np.searchsorted(owner[order], np.arange(count))
     different = np.zeros((count, count), bool)
@@ -315,7 +317,7 @@ def _apart_groups(found: Appearances, owner: np.ndarray, overlapping) -> np.ndar
 
 
 def _representatives(owner: np.ndarray) -> np.ndarray:
-    """Return the positions of at most SHOWN_AS appearances of each group, evenly spaced."""
+    """Return the positions of at most SHOWN_AS tracklets of each group, evenly spaced."""
     order = np.argsort(owner, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(owner[order])) + 1) if len(order) else []
     chosen = [some[np.linspace(0, len(some) - 1, SHOWN_AS).astype(int)] for some in groups]

@@ -21,7 +21,7 @@ COLOR = (64, 132, 255)
 
 
 @dataclass(frozen=True)
-class Appearance:
+class PersonTracklet:
     """A tracklet, or a person in a picture.
 
     Attributes:
@@ -34,12 +34,12 @@ class Appearance:
 
 
 @dataclass(frozen=True)
-class Known:
-    """A numbered person with their appearances in order of time."""
+class NumberedPerson:
+    """A numbered person with their tracklets in order of time."""
 
     number: int
     name: str
-    appearances: list[Appearance]
+    tracklets: list[PersonTracklet]
 
     @property
     def title(self) -> str:
@@ -51,8 +51,8 @@ def known_people(
     identities: Identities,
     wanted: PersonFilter | None = None,
     numbers: Collection[int] | None = None,
-) -> list[Known]:
-    """Return the persons, those with the most appearances first.
+) -> list[NumberedPerson]:
+    """Return the persons, those with the most tracklets first.
 
     Args:
         wanted: which detections count; None: all.
@@ -61,24 +61,24 @@ def known_people(
     names, members = identities.names(), identities.members()
     if numbers is not None:
         members = {tracklet: one for tracklet, one in members.items() if one in numbers}
-    found: dict[int, list[Appearance]] = {}
-    for tracklet, appearance in _appearances(people, sorted(members), wanted).items():
-        found.setdefault(members[tracklet], []).append(appearance)
+    found: dict[int, list[PersonTracklet]] = {}
+    for number, tracklet in _tracklets(people, sorted(members), wanted).items():
+        found.setdefault(members[number], []).append(tracklet)
     known = [
-        Known(number, names.get(number, ""), sorted(some, key=_order))
+        NumberedPerson(number, names.get(number, ""), sorted(some, key=_order))
         for number, some in found.items()
     ]
-    return sorted(known, key=lambda one: (-len(one.appearances), one.number))
+    return sorted(known, key=lambda one: (-len(one.tracklets), one.number))
 
 
-def _order(appearance: Appearance) -> tuple:
-    person = appearance.person
+def _order(tracklet: PersonTracklet) -> tuple:
+    person = tracklet.person
     return person.time or 0.0, str(person.path), person.id
 
 
-def _appearances(
+def _tracklets(
     people: LocalPeople, tracklets: Sequence[int], wanted: PersonFilter | None
-) -> dict[int, Appearance]:
+) -> dict[int, PersonTracklet]:
     """Return each tracklet with its best detection that counts; for a camera, one with a
     picture."""
     best: dict[int, Person] = {}
@@ -88,7 +88,7 @@ def _appearances(
         if counts and (known is None or _quality(person) > _quality(known)):
             best[person.tracklet] = person
     spans, pictured = people.spans(list(best)), people.pictured(list(best))
-    return {t: Appearance(pictured.get(t, one), spans.get(t)) for t, one in best.items()}
+    return {t: PersonTracklet(pictured.get(t, one), spans.get(t)) for t, one in best.items()}
 
 
 def _quality(person: Person) -> float:
@@ -96,35 +96,35 @@ def _quality(person: Person) -> float:
     return person.score * (x2 - x1) * (y2 - y1)
 
 
-def places(known: Known) -> list[str]:
+def places(known: NumberedPerson) -> list[str]:
     """Return the names of the cameras and files in which a person was seen, in order of time."""
-    return list(dict.fromkeys(show.name_of(one.person.path) for one in known.appearances))
+    return list(dict.fromkeys(show.name_of(one.person.path) for one in known.tracklets))
 
 
-def when(appearance: Appearance) -> str:
-    """Format the first and last second of an appearance; "" for a picture."""
-    return "" if appearance.span is None else period(*appearance.span)
+def when(tracklet: PersonTracklet) -> str:
+    """Format the first and last second of a tracklet; "" for a picture."""
+    return "" if tracklet.span is None else period(*tracklet.span)
 
 
-def table(known: Sequence[Known]) -> str:
+def table(known: Sequence[NumberedPerson]) -> str:
     rows = []
     for one in known[:PEOPLE_SHOWN]:
-        spans = [one.span for one in one.appearances if one.span is not None]
+        spans = [one.span for one in one.tracklets if one.span is not None]
         first, last = (clock(spans[0][0]), clock(spans[-1][1])) if spans else ("", "")
         where = printable(", ".join(places(one)))
-        rows.append([one.number, printable(one.name), len(one.appearances), where, first, last])
-    return tabulate(rows, ["person", "name", "appearances", "cameras", "first", "last"])
+        rows.append([one.number, printable(one.name), len(one.tracklets), where, first, last])
+    return tabulate(rows, ["person", "name", "tracklets", "cameras", "first", "last"])
 
 
-def persons_page(known: Sequence[Known], people: LocalPeople, folder: Path) -> str:
+def persons_page(known: Sequence[NumberedPerson], people: LocalPeople, folder: Path) -> str:
     """Render one self-contained page; folder: of the index."""
     sections = [_section(one, people, folder) for one in known[:PEOPLE_SHOWN]]
     intro = f"{len(known)} people; each with their best pictures, and when each camera saw them."
     return page("People", Markup.escape(intro), sections)
 
 
-def _section(known: Known, people: LocalPeople, folder: Path) -> Section:
-    chosen = sorted(known.appearances, key=lambda one: -_quality(one.person))[:SHOWN]
+def _section(known: NumberedPerson, people: LocalPeople, folder: Path) -> Section:
+    chosen = sorted(known.tracklets, key=lambda one: -_quality(one.person))[:SHOWN]
     chosen.sort(key=_order)
     figures, lines = [], {}
     for i, one in enumerate(chosen):
@@ -136,19 +136,19 @@ def _section(known: Known, people: LocalPeople, folder: Path) -> Section:
         if one.span is not None:
             lines.setdefault(one.person.path, []).append(Span(*one.span, i))
     names = show.names_of(list(lines))
-    details = f"{len(known.appearances)} appearances in {', '.join(places(known))}"
+    details = f"{len(known.tracklets)} tracklets in {', '.join(places(known))}"
     timelines = show.timelines(lines, names, people.read_until)
     return Section(f"Person {known.title}", details, figures, timelines)
 
 
-def as_json(known: Known) -> dict:
+def as_json(known: NumberedPerson) -> dict:
     """Return a record of a person: number, name, and when and where they were seen."""
-    appearances = [
+    seen = [
         {"camera": show.name_of(one.person.path)}
         | ({} if one.span is None else dict(zip(("from", "to"), _times(one.person, one.span))))
-        for one in known.appearances
+        for one in known.tracklets
     ]
-    return {"person": known.number, "name": known.name, "appearances": appearances}
+    return {"person": known.number, "name": known.name, "appearances": seen}
 
 
 def _times(person: Person, span: tuple[float, float]) -> list[float | str]:

@@ -160,7 +160,7 @@ class Reader(Thread):
                 self._put(frame, stream)
         except UserError as error:
             return str(error)
-        except Exception as error:  # of a decoder: this camera is tried again, the others go on
+        except Exception as error:  # of a decoder: this camera is tried again, the others continue
             return type(error).__name__
         self.ended = not live
         return "the stream has ended"

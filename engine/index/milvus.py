@@ -179,7 +179,8 @@ class MilvusPeople:
         hits, bound = self._nearest(queries, count, _conditions(wanted))
         sources = self._sources_of(hits)
         recent = [row for row in sources.values() if time.time() - row["finished"] < RECENT]
-        if recent and not self.address.lite:  # seen before all of their people were there, perhaps
+        # The first search may have been before all people of these sources were visible.
+        if recent and not self.address.lite:
             hits, bound = self._nearest(queries, count, _conditions(wanted))
         people = [_person(hit, sources[hit["source"]]) for hit in hits if hit["source"] in sources]
         return [person for person in people if person.path not in exclude], bound

@@ -41,8 +41,8 @@ from utils.errors import UserError
 EXACT = "FLAT"
 LITE_KINDS = ("FLAT", "HNSW", "HNSW_SQ", "IVF_FLAT", "IVF_SQ8")  # others fail after a restart
 INSERTED = 5_000  # rows in one message, which has at most 64 MB
-LEASE = 30.0  # seconds without a beat after which a writer counts as dead
-BEATS = 6  # in a lease
+LEASE = 30.0  # seconds without a heartbeat after which a writer counts as failed
+BEATS = 6  # heartbeats in the time of a lease
 CLAIMED = 64  # pictures claimed together
 GONE = 0  # the owner of a version that was removed
 

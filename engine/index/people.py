@@ -42,7 +42,7 @@ CREATE TABLE IF NOT EXISTS pictures (
     time REAL NOT NULL, bytes INTEGER NOT NULL, pinned INTEGER NOT NULL,
     PRIMARY KEY (source, time))
 """  # the frames of cameras that are kept as files; a pinned one belongs to an alarm
-HIDDEN = b"\0"  # behind the path of a new version that is not finished; no path contains it
+HIDDEN = b"\0"  # suffix of the path of a new version that is not finished; no path contains it
 TIMEOUT = 60  # seconds to wait for another process's transaction
 CHUNK = 500  # values in one statement: SQLite's oldest limit is 999
 

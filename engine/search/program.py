@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 
 from engine.cameras.identities import open_identities
-from engine.cameras.persons import Appearance, Known, as_json, known_people, search_persons
+from engine.cameras.persons import (
+    NumberedPerson,
+    PersonTracklet,
+    as_json,
+    known_people,
+    search_persons,
+)
 from engine.default_network import network_of
 from engine.index.gallery_index import GalleryIndex, folder_of, open_index, stale_sources
 from engine.index.indexing import add_sources, check_damaged
@@ -181,7 +187,7 @@ def print_summary(
 
 def answer(
     args: argparse.Namespace, index: GalleryIndex, search: Callable[..., list[Match]]
-) -> tuple[list[Match], list[Known]]:
+) -> tuple[list[Match], list[NumberedPerson]]:
     """Search, and return the matches; with --persons, one match per person, and these persons.
 
     A match to whom tools.identities has given no number yet belongs to person 0.
@@ -192,7 +198,9 @@ def answer(
     found = search_persons(lambda top: search(top=top), identities, args.top)
     numbers = {number for number, _ in found}
     known = {one.number: one for one in known_people(index.people, identities, None, numbers)}
-    persons = [known.get(n, Known(0, "", [Appearance(m.person, m.span)])) for n, m in found]
+    persons = [
+        known.get(n, NumberedPerson(0, "", [PersonTracklet(m.person, m.span)])) for n, m in found
+    ]
     return [match for _, match in found], persons
 
 

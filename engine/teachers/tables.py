@@ -49,7 +49,9 @@ def keys_of(scene: Scene, source: TeacherSource) -> Keys:
 def fill(
     scenes: list[Scene], source: TeacherSource, store: OutputStore, workers: int, data: dict
 ) -> list[Keys]:
-    """Compute what the store lacks, each rank its share, and return the keys of the scenes.
+    """Compute the values that the store lacks, and return the keys of the scenes.
+
+    Each rank computes its share, and then what is missing because ranks have no common disk.
 
     Args:
         workers: processes that read pictures.
@@ -57,12 +59,10 @@ def fill(
     """
     keys = [keys_of(scene, source) for scene in scenes]
     dataset = SceneDataset(scenes, **data)
-    for part, parts in ((rank(), ranks()), (0, 1)):  # then what the other ranks did not share
+    for part, parts in ((rank(), ranks()), (0, 1)):
         lacking = store.missing([key for scene in keys for key in scene.all(source)])
-        missing = [i for i, scene in enumerate(keys) if not lacking.isdisjoint(scene.all(source))][
-            part::parts
-        ]
-        loader = Loader(dataset, [[(0, i)] for i in missing], workers)
+        missing = [i for i, scene in enumerate(keys) if not lacking.isdisjoint(scene.all(source))]
+        loader = Loader(dataset, [[(0, i)] for i in missing[part::parts]], workers)
         for numbers in _computed(loader, source, keys):
             store.put(numbers)
         from_all(None)  # the ranks wait for each other

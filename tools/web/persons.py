@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.cameras.identities import Identities, open_identities
-from engine.cameras.persons import Known, known_people, places, when
+from engine.cameras.persons import NumberedPerson, known_people, places, when
 from engine.index.gallery_index import GalleryIndex
 from engine.search.arguments import filter_of_texts
 from engine.search.presentation import RANKED, name_of, read_scene
@@ -16,16 +16,16 @@ from utils.names import printable
 from utils.pages import period
 
 CROP = (150, 240)  # width and height of a picture, pixels
-MOST = 120  # people shown, and appearances of a person
+MOST = 120  # people shown, and tracklets of a person
 COLORS = ("#4084ff", "#2ecc71", "#ffb020", "#b36ae2", "#e2596a", "#30b5c0")
 CSS = """
 .lines { display: grid; grid-template-columns: max-content 1fr; gap: 6px 12px; align-items: center }
 .lines div { position: relative; height: 20px; background: #e8ebf0; border-radius: 4px }
 .lines i { position: absolute; top: 0; height: 20px; min-width: 4px; border-radius: 4px }
-#persons .grid-wrap, #appearances .grid-wrap { padding-top: 2.4em; height: auto; max-height: 70vh }
-#persons .thumbnail-lg, #appearances .thumbnail-lg { aspect-ratio: 1 / 2 }
-#appearances .grid-container { grid-template-columns: repeat(7, minmax(0, 1fr)) }
-#persons .caption-label, #appearances .caption-label {
+#persons .grid-wrap, #tracklets .grid-wrap { padding-top: 2.4em; height: auto; max-height: 70vh }
+#persons .thumbnail-lg, #tracklets .thumbnail-lg { aspect-ratio: 1 / 2 }
+#tracklets .grid-container { grid-template-columns: repeat(7, minmax(0, 1fr)) }
+#persons .caption-label, #tracklets .caption-label {
     left: 0; right: 0; bottom: 0; max-width: none; border-radius: 0; border: 0; padding: 2px 4px;
     white-space: pre-line; overflow-wrap: anywhere; text-align: center; line-height: 1.3;
 }
@@ -50,27 +50,24 @@ class PersonsController:
         except UserError as error:
             return [], [], message(str(error), "bad")
         if not known:
-            return (
-                [],
-                [],
-                message("There are no numbered people yet: run python -m tools.identities."),
-            )
+            none = "There are no numbered people yet: run python -m tools.identities."
+            return [], [], message(none)
         shown = [(self._crop(one, 0), _caption(one)) for one in known[:MOST]]
         more = f" The first {MOST} are shown." if len(known) > MOST else ""
         numbers = [one.number for one in known[:MOST]]
         return shown, numbers, message(f"{len(known)} people.{more} Click on one.")
 
     def person(self, number: int, filters: Sequence[str] = ()) -> tuple[list, list[int], str, str]:
-        """Return the pictures of a person's appearances, their tracklets, timeline and name."""
+        """Return the pictures and numbers of a person's tracklets, their timeline and name."""
         known = self._known(filters, {number})
         if not known:
             return [], [], message("This person has been removed.", "bad"), ""
         one = known[0]
         shown = [
             (self._crop(one, i), f"{name_of(a.person.path)}\n{when(a)}")
-            for i, a in enumerate(one.appearances[:MOST])
+            for i, a in enumerate(one.tracklets[:MOST])
         ]
-        tracklets = [a.person.tracklet for a in one.appearances[:MOST]]
+        tracklets = [a.person.tracklet for a in one.tracklets[:MOST]]
         return shown, tracklets, timeline(one), one.name
 
     def change(self, decide: Callable[[Identities], str]) -> str:
@@ -84,7 +81,9 @@ class PersonsController:
         except UserError as error:
             return message(str(error), "bad")
 
-    def _known(self, filters: Sequence[str], numbers: set[int] | None = None) -> list[Known]:
+    def _known(
+        self, filters: Sequence[str], numbers: set[int] | None = None
+    ) -> list[NumberedPerson]:
         people = self.index().people
         identities = open_identities(self.folder, people)
         try:
@@ -92,16 +91,16 @@ class PersonsController:
         finally:
             identities.close()
 
-    def _crop(self, known: Known, place: int) -> Any:
-        person = known.appearances[place].person
+    def _crop(self, known: NumberedPerson, place: int) -> Any:
+        person = known.tracklets[place].person
         return cut_out(read_scene(person.path, person.time, self.folder), person.box, CROP)
 
     def scene(self, number: int, place: int, filters: Sequence[str] = ()) -> Any:
-        """Draw the whole picture of an appearance."""
+        """Draw the whole picture of a tracklet."""
         known = self._known(filters, {number})
-        if not known or place >= len(known[0].appearances):
+        if not known or place >= len(known[0].tracklets):
             return None
-        person = known[0].appearances[place].person
+        person = known[0].tracklets[place].person
         picture = read_scene(person.path, person.time, self.folder)
         return draw_boxes(picture, [person.box], [known[0].title], RANKED, 900)
 
@@ -110,18 +109,18 @@ def message(text: str, kind: str = "good") -> str:
     return f'<p class="{kind}">{html.escape(printable(text))}</p>'
 
 
-def _seen(known: Known) -> str:
-    count = len(known.appearances)
-    return f"{count} appearance{'s' if count > 1 else ''}"
+def _seen(known: NumberedPerson) -> str:
+    count = len(known.tracklets)
+    return f"{count} tracklet{'s' if count > 1 else ''}"
 
 
-def _caption(known: Known) -> str:
+def _caption(known: NumberedPerson) -> str:
     return f"{known.title}\n{_seen(known)}, {', '.join(places(known))[:60]}"
 
 
-def timeline(known: Known) -> str:
+def timeline(known: NumberedPerson) -> str:
     """Render when each camera saw a person. All cameras have the same scale."""
-    timed = [one for one in known.appearances if one.span is not None]
+    timed = [one for one in known.tracklets if one.span is not None]
     spans = [one.span for one in timed]
     title = f"Person {known.title}: {_seen(known)}"
     if not spans:
@@ -154,20 +153,20 @@ def persons_tab(gr: Any, controller: PersonsController) -> None:
                 everyone = gr.Gallery(label="People", columns=5, elem_id="persons", **gallery)
             with gr.Column(scale=3):
                 lines = gr.HTML(elem_id="timeline")
-                some = gr.Gallery(label="Appearances", columns=7, elem_id="appearances", **gallery)
+                some = gr.Gallery(label="Tracklets", columns=7, elem_id="tracklets", **gallery)
                 with gr.Row():
                     name = gr.Textbox(label="Name", elem_id="person_name")
                     call = gr.Button("Rename", elem_id="rename")
                 with gr.Row():
                     other = gr.Textbox(label="Number or name", elem_id="other")
                     merge = gr.Button("Merge with this person", elem_id="merge")
-                    split = gr.Button("Split off the chosen appearance", elem_id="split")
+                    split = gr.Button("Split off the chosen tracklet", elem_id="split")
                 scene = gr.Image(
                     label="Picture",
                     height=420,
                     interactive=False,
                     buttons=[],
-                    elem_id="appearance",
+                    elem_id="tracklet",
                 )
         shown = [everyone, numbers, said]
         details = [some, tracklets, lines, name]

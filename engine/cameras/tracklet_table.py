@@ -1,4 +1,4 @@
-"""The appearances of an index: every tracklet, and every person of a picture."""
+"""All tracklets of an index; every person of a picture has one of their own."""
 
 import os
 from collections.abc import Collection
@@ -15,7 +15,7 @@ SLACK = 1.0  # seconds by which two cameras' views of one person may overlap: th
 
 
 @dataclass(frozen=True)
-class Appearances:
+class TrackletTable:
     """All tracklets of an index in ascending order. Each person in a picture has a tracklet of
     their own.
 
@@ -38,7 +38,7 @@ class Appearances:
     paths: list[Path]
     doubled: np.ndarray
 
-    def __getitem__(self, keep: np.ndarray) -> "Appearances":
+    def __getitem__(self, keep: np.ndarray) -> "TrackletTable":
         return replace(
             self,
             tracklets=self.tracklets[keep],
@@ -53,8 +53,8 @@ class Appearances:
         return len(self.tracklets)
 
 
-def read_appearances(people: People) -> Appearances:
-    """Read the appearances of all sources, without hidden versions."""
+def read_tracklets(people: People) -> TrackletTable:
+    """Read the tracklets of all sources, without hidden versions."""
     rows = people.select(
         "SELECT appearance, source, MIN(time), MAX(time), MAX(score) FROM people "
         "GROUP BY appearance ORDER BY appearance"
@@ -64,7 +64,7 @@ def read_appearances(people: People) -> Appearances:
     tracklets = np.array([row[0] for row in rows], np.int64)
     ids = list(dict.fromkeys(row[1] for row in rows))
     place = {id: i for i, id in enumerate(ids)}
-    return Appearances(
+    return TrackletTable(
         tracklets,
         np.array([place[row[1]] for row in rows], np.int64),
         np.array([row[2] for row in rows], np.float64),
@@ -90,10 +90,10 @@ def _means(people: People, tracklets: np.ndarray) -> np.ndarray:
     return sums / np.linalg.norm(sums, axis=1, keepdims=True).clip(1e-12)
 
 
-def apart(one: Appearances, two: Appearances, overlapping: Collection[str] = ()) -> np.ndarray:
-    """Return which appearances are certainly of different people, [n, m] bool.
+def apart(one: TrackletTable, two: TrackletTable, overlapping: Collection[str] = ()) -> np.ndarray:
+    """Return which tracklets are certainly of different people, [n, m] bool.
 
-    These are two appearances in one picture, in one video at the same time, or in two cameras at
+    These are two tracklets in one picture, in one video at the same time, or in two cameras at
     the same time. Two boxes of which one lies within the other may show the same person.
 
     Args:
