@@ -17,8 +17,8 @@ from tqdm import tqdm
 from datasets.synthetic.figures import draw_person
 from datasets.synthetic.looks import Look, Pose, make_looks
 from datasets.synthetic.output import (
-    check_at_least,
     VERSION,
+    check_at_least,
     check_common,
     in_parallel,
     is_finished,
