@@ -55,7 +55,8 @@ def base(tmp_path_factory):
     )
     assert teacher.returncode == 0, teacher.stderr
     best = str(folder / "teacher" / "best.pth")
-    student = Run(folder, "student", "DISTILLER.TEACHER_CKPT", best, program="ddps")
+    terms = "DISTILLER.TEACHER_CKPT", best
+    student = Run(folder, "student", *terms, program="ddps", drawn=True)
     assert student.wait() == 0, student.text
     return folder
 
