@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from torch import Tensor
 
@@ -72,7 +73,7 @@ class Watcher:
     def __init__(self, wanted: Sequence[Wanted], min_similarity: float):
         self.wanted, self.min_similarity = wanted, min_similarity
         self.tracklets = Tracklets()
-        self.count = 0
+        self.numbers = count(1)  # of new tracklets
         self.began: float | None = None  # of the current span
         # The best picture of each tracklet in the current span, with its quality.
         self.best: dict[int, tuple[float, TrackedFrame]] = {}
@@ -80,7 +81,8 @@ class Watcher:
 
     def see(self, time: float, pixels: Tensor, people: Detections) -> Report | None:
         """Process the people of the next frame. Return what is to be written now, if anything."""
-        seen = TrackedFrame(time, pixels, people, self._link(time, people))
+        numbers = self.tracklets.extend(time, people, self.numbers)
+        seen = TrackedFrame(time, pixels, people, numbers)
         report = self.flush() if self._ends_span(time) else None
         self.began = time if self.began is None else self.began
         for number, quality in zip(seen.tracklets, seen.qualities):
@@ -101,14 +103,6 @@ class Watcher:
 
     def _ends_span(self, time: float) -> bool:
         return self.began is not None and time - self.began >= EVERY
-
-    def _link(self, time: float, people: Detections) -> list[int]:
-        numbers = []
-        for number in self.tracklets.link(time, people):
-            self.count += number is None
-            numbers.append(self.count if number is None else number)
-        self.tracklets.add(time, people, numbers)
-        return numbers
 
     def _fired(self, seen: TrackedFrame) -> list[Fired]:
         """Return the tracklets that match for the first time."""

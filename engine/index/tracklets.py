@@ -1,6 +1,6 @@
 """Linking of the people of a video or a live camera to tracklets, sample by sample."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -34,6 +34,16 @@ class Tracklets:
         self.numbers = list(numbers)
         self.times = torch.tensor(times, dtype=torch.float64)
         self.people = people
+
+    def extend(self, time: float, now: Detections, numbers: Iterator[int]) -> list[int]:
+        """Link the people of the sample at `time`, add it, and return their tracklets.
+
+        New tracklets get the next of `numbers`.
+        """
+        linked = self.link(time, now)
+        given = [next(numbers) if number is None else number for number in linked]
+        self.add(time, now, given)
+        return given
 
     def link(self, time: float, now: Detections) -> list[int | None]:
         """Return the tracklet of each person who is seen at `time`; None for a new tracklet."""

@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -134,16 +135,12 @@ class PseudoLabelWriter:
     def _add_video(self, medium: MediaFile, target: Path) -> None:
         """Write the frames of a video to the folder `target`. Its tracklets are identities."""
         camera = target.relative_to("images").as_posix()
-        tracklets, tracked, count = Tracklets(), Tracked(), 0
+        tracklets, tracked, numbers = Tracklets(), Tracked(), count()
         for number, frame in enumerate(tqdm(self._frames(medium), medium.name, unit="frame")):
             people = self.finder.find(frame.pixels)
             sure = torch.where(people.scores >= SEARCH_SCORE)[0]
             seen = self.finder.embed(frame.pixels, people[sure])
-            who = []
-            for known in tracklets.link(frame.time, seen):
-                who.append(count if known is None else known)
-                count += known is None
-            tracklets.add(frame.time, seen, who)
+            who = tracklets.extend(frame.time, seen, numbers)
             picture = Image.fromarray(frame.pixels.permute(1, 2, 0).numpy())
             name = target / f"{frame.time:010.3f}.jpg"
             rows = self._write(picture, name, frame.pixels, people, {"camera": camera})
