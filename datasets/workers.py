@@ -50,7 +50,7 @@ class PackedBatch:
         self.note = ""
         try:
             for tensor in _tensors(batch):
-                tensor.share_memory_()  # all of them, before any is promised to the other side
+                tensor.share_memory_()  # all of them, before any is announced to the receiver
             self.content: Any = bytes(ForkingPickler.dumps(batch))
         except (OSError, RuntimeError) as error:
             said = getattr(error, "strerror", None) or str(error)
@@ -168,7 +168,7 @@ def _start(loader: DataLoader, workers: list[BaseProcess]) -> Iterator[PackedBat
     """Start the workers, append them to `workers`, and return the iterator over their batches.
 
     The handler of SIGCHLD is left unchanged. PyTorch's handler would raise an error within a step
-    when a worker dies, although this is noticed anyway when its batch is awaited.
+    when a worker ends unexpectedly, although this is noticed anyway when its batch is awaited.
     """
     before = signal.getsignal(signal.SIGCHLD)
     loader.multiprocessing_context = recording_context(workers)

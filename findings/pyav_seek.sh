@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# PyAV 18.1.0 (FFmpeg 8.0 inside): container.seek(t, stream=s) promises to land on a key frame at or
-# before t. For files that PyAV has written itself it does not in MPEG-TS, MPEG-PS, fragmented MP4 and
-# FLV: decoding begins after t, so that a program that relies on the seek loses frames. In an MPEG-PS,
-# frames also have other times after a seek than without one.
+# PyAV 18.1.0 (FFmpeg 8.0 inside): as documented, container.seek(t, stream=s) moves to a key frame at
+# or before t. For files that PyAV has written itself it does not do so in MPEG-TS, MPEG-PS, fragmented
+# MP4 and FLV: decoding begins after t, so that a program that relies on the seek loses frames. In an
+# MPEG-PS, frames also have other times after a seek than without one.
 #
 # Output seen (Linux x86_64, Python 3.11): of 60 frames, one seek to the time of each,
 #   x.mp4    begins later than asked for:  0, other time:  0

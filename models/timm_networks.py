@@ -99,7 +99,7 @@ class Whole(nn.Module):
 
 
 class TimmBackbone:
-    """What a backbone needs of a network of timm, found out on the meta device.
+    """What a backbone needs of a network of timm, determined on the meta device.
 
     Attributes:
         layers: the layers of the body with the maps of strides 4 to 32; empty for a `Whole`.

@@ -54,12 +54,12 @@ class Kept:
     best: dict[int, tuple[float, float]] = field(default_factory=dict)
     users: dict[float, set[int]] = field(default_factory=lambda: defaultdict(set))
 
-    def forget_ended(self, alive: frozenset[int]) -> None:
+    def forget_ended(self, active: frozenset[int]) -> None:
         """Drop the tracklets that have ended. Their pictures stay."""
-        for number in self.numbers.keys() - alive:
+        for number in self.numbers.keys() - active:
             del self.numbers[number]
             self.best.pop(number, None)
-        self.users = defaultdict(set, {t: who for t, who in self.users.items() if who & alive})
+        self.users = defaultdict(set, {t: who for t, who in self.users.items() if who & active})
 
 
 class Recorder(Thread):
@@ -144,7 +144,7 @@ class Recorder(Thread):
             self.refused = True
         for fired in report.fired:
             self.alarms.write(self._record(camera, fired, bool(sizes.get(fired.seen.time))))
-        kept.forget_ended(report.alive)
+        kept.forget_ended(report.active)
 
     def _improved(self, kept: Kept, seen: TrackedFrame) -> list[tuple[int, float]]:
         """Return the tracklets for which this picture would be better than the stored one, with

@@ -54,12 +54,12 @@ class Report:
     Attributes:
         samples: frames in order of time.
         fired: alarms, whose frames are among the samples.
-        alive: tracklets that may still be continued.
+        active: tracklets that may still be continued.
     """
 
     samples: list[TrackedFrame]
     fired: list[Fired]
-    alive: frozenset[int]
+    active: frozenset[int]
 
 
 class Watcher:
@@ -135,6 +135,6 @@ class Watcher:
         return len(new), sum(new)
 
     def _report(self, samples: list[TrackedFrame], fired: list[Fired]) -> Report:
-        alive = frozenset(self.tracklets.numbers)
-        self.matched = {key for key in self.matched if key[0] in alive}
-        return Report(samples, fired, alive)
+        active = frozenset(self.tracklets.numbers)
+        self.matched = {key for key in self.matched if key[0] in active}
+        return Report(samples, fired, active)

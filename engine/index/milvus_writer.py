@@ -154,7 +154,7 @@ class MilvusWriter(MilvusPeople):
             raise
 
     def beat(self, end: bool = False) -> None:
-        """Record that this writer is alive, or that it has ended."""
+        """Record that this writer is running, or that it has ended."""
         self._writer["beat"] = 0 if end else self._writer["beat"] + 1
         self._call("upsert", WRITERS, [self._writer])
 
