@@ -7,24 +7,42 @@
 Each mutation replaces one text in one file of a copy of the tree. First the tests that matter run,
 then, if they pass, all quick tests. A mutation is caught if a test fails. The exit code is 1 if one
 is not caught, if its old text is no longer found exactly once, or if the tests cannot be run.
+
+Each run of pytest is forked from this process, which has imported the libraries and nothing of the
+project that the tests use.
 """
 
 import argparse
+import compileall
+import importlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from py_compile import PycInvalidationMode
+from tempfile import TemporaryDirectory, TemporaryFile
 
+import pytest
 from tabulate import tabulate
 
 from utils.arguments import program_parser
 from utils.errors import UserError, run_main
 
 ROOT = Path(__file__).resolve().parents[1]
+LIBRARIES = (
+    "torch",
+    "torchvision",
+    "torch.utils.tensorboard",
+    "sklearn.metrics",
+    "scipy.optimize",
+    "matplotlib.figure",
+    "hypothesis",
+)
+CANNOT_RUN = 99  # an exit code that pytest does not have
 
 
 @dataclass(frozen=True)
@@ -332,21 +350,49 @@ def copy_tree(target: Path) -> None:
 
 def run_tests(tree: Path, *arguments: str) -> tuple[int, str]:
     """Run the quick tests in a copy. Return the exit code and the first test that failed."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "-m",
-        "not slow",
-        "-p",
-        "no:cacheprovider",
-    ]
-    env = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, *arguments], cwd=tree, env=env, capture_output=True, text=True)
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    return done.returncode, failed.group(1) if failed else ""
+    with TemporaryFile("w+") as output:
+        child = os.fork()
+        if not child:
+            _test(tree, arguments, output.fileno())
+        _, status = os.waitpid(child, 0)
+        output.seek(0)
+        failed = re.search(r"^(?:FAILED|ERROR) (\S+)", output.read(), re.MULTILINE)
+    return os.waitstatus_to_exitcode(status), failed.group(1) if failed else ""
+
+
+def _test(tree: Path, arguments: Sequence[str], output: int) -> None:
+    """Run pytest on a copy in this process, and end the process.
+
+    The project's modules that this process has imported are imported again, from the copy.
+    """
+    code: int = CANNOT_RUN
+    try:
+        os.dup2(output, sys.stdout.fileno())
+        os.dup2(output, sys.stderr.fileno())
+        os.chdir(tree)
+        own = {path.stem for path in ROOT.iterdir()}
+        for name in [name for name in sys.modules if name.partition(".")[0] in own]:
+            del sys.modules[name]
+        sys.path[0] = str(tree)
+        sys.dont_write_bytecode = True
+        options = ["-q", "-x", "-m", "not slow", "-p", "no:cacheprovider"]
+        code = pytest.main([*options, *arguments])
+        sys.stdout.flush()
+    finally:
+        os._exit(code)
+
+
+def prepare(tree: Path) -> None:
+    """Copy the project to `tree` and compile it. Import the libraries.
+
+    The compiled files contain digests of their sources, so that a changed source is compiled again.
+    """
+    copy_tree(tree)
+    mode = PycInvalidationMode.CHECKED_HASH
+    compileall.compile_dir(str(tree), quiet=2, invalidation_mode=mode)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    for name in LIBRARIES:
+        importlib.import_module(name)
 
 
 def check(tree: Path, mutation: Mutation) -> tuple[bool, str]:
@@ -372,7 +418,7 @@ def check_all(mutations: list[Mutation]) -> int:
     """Check mutations one by one, and print a table. Return the exit code."""
     with TemporaryDirectory() as folder:
         tree = Path(folder)
-        copy_tree(tree)
+        prepare(tree)
         tests = sorted({one for mutation in mutations for one in mutation.tests.split()})
         code, failed = run_tests(tree, *tests)
         if code:
