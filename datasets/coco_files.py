@@ -32,7 +32,7 @@ from utils.errors import UserError, first_of
 from utils.files import write_text
 
 # x y w h in pixels, person_id, and optionally a dict of further values
-Person = tuple[list[float], str | int | None] | tuple[list[float], str | int | None, dict]
+PersonRow = tuple[list[float], str | int | None] | tuple[list[float], str | int | None, dict]
 # Where annotation tools keep an identity; the first one that any box of a file has is taken.
 PERSON_KEYS = ("person_id", "attributes.person_id", "track_id", "attributes.track_id")
 PEOPLE = (
@@ -269,7 +269,7 @@ def people_names(names: Collection[str], wanted: Collection[str], where: str) ->
 
 
 def write_annotations(
-    path: Path, scenes: Sequence[tuple[dict, Sequence[Person]]]
+    path: Path, scenes: Sequence[tuple[dict, Sequence[PersonRow]]]
 ) -> list[list[int]]:
     """Write train.json or test.json, and return the ids of the annotations, scene by scene.
 

@@ -13,7 +13,13 @@ from torch import Tensor, nn
 from datasets import UNLABELED, load_dataset
 from datasets.loaders import SceneDataset
 from engine.teachers import detectors
-from engine.teachers.detectors import Layout, Part, fit_picture, read_detector, read_onnx_detector
+from engine.teachers.detectors import (
+    Layout,
+    OutputPart,
+    fit_picture,
+    read_detector,
+    read_onnx_detector,
+)
 from tests.annotations import write_own
 from tests.crowds import make_world
 from tools import pseudo_label
@@ -202,7 +208,13 @@ SCORES, LABELS = torch.tensor([0.9, 0.4, 0.8]), torch.tensor([3, 3, 1])
 EVERYTHING = dict(person=3, transposed=False, form="xyxy", unit="pixels", nms=True)
 
 
-def read(outputs: dict[str, Tensor], boxes: Part, scores: Part, labels: Part | None, **values):
+def read(
+    outputs: dict[str, Tensor],
+    boxes: OutputPart,
+    scores: OutputPart,
+    labels: OutputPart | None,
+    **values,
+):
     layout = Layout("d.yaml", boxes, scores, labels, **EVERYTHING | values)
     found, sure = layout.read(outputs, (50, 100))
     return found.tolist(), sure.tolist()
@@ -210,20 +222,24 @@ def read(outputs: dict[str, Tensor], boxes: Part, scores: Part, labels: Part | N
 
 def test_layouts_of_outputs():
     """The usual forms of detectors' outputs give the same people."""
-    boxes, scores, labels = Part("boxes"), Part("scores"), Part("labels")
+    boxes, scores, labels = OutputPart("boxes"), OutputPart("scores"), OutputPart("labels")
     apart = {"boxes": BOXES, "scores": SCORES, "labels": LABELS}
     expected = BOXES[:2].tolist(), SCORES[:2].tolist()
     assert read(apart, boxes, scores, labels) == expected
     batched = {name: value[None] for name, value in apart.items()}
     assert read(batched, boxes, scores, labels) == expected
     one = {"o": torch.cat([BOXES, SCORES[:, None], LABELS[:, None]], 1)[None]}
-    columns = Part("o", slice(0, 4)), Part("o", slice(4, 5)), Part("o", slice(5, 6))
+    columns = (
+        OutputPart("o", slice(0, 4)),
+        OutputPart("o", slice(4, 5)),
+        OutputPart("o", slice(5, 6)),
+    )
     assert read(one, *columns) == expected
     centres = torch.cat([(BOXES[:, :2] + BOXES[:, 2:]) / 2, BOXES[:, 2:] - BOXES[:, :2]], 1)
     shares = centres / torch.tensor([100.0, 50, 100, 50])
     classes = torch.zeros(3, 5).scatter(1, LABELS[:, None], SCORES[:, None])
     turned = {"o": torch.cat([shares, classes], 1).T[None]}
-    parts = Part("o", slice(0, 4)), Part("o", slice(4, 9))
+    parts = OutputPart("o", slice(0, 4)), OutputPart("o", slice(4, 9))
     found, sure = read(turned, *parts, None, transposed=True, form="cxcywh", unit="shares")
     np.testing.assert_allclose(found[:2], expected[0], atol=1e-4)
     assert sure == pytest.approx([0.9, 0.4, 0])
@@ -235,7 +251,7 @@ def test_layouts_of_outputs():
 def test_a_class_that_no_output_has(values):
     outputs = {"boxes": BOXES, "scores": torch.rand(3, 5)}
     with pytest.raises(UserError, match="person: expected a class below 5"):
-        read(outputs, Part("boxes"), Part("scores"), None, **values)
+        read(outputs, OutputPart("boxes"), OutputPart("scores"), None, **values)
 
 
 @pytest.mark.parametrize("fit", ["stretch", "centre", "corner"])
@@ -262,7 +278,7 @@ def without_grey(picture: Tensor) -> Tensor:
 
 def test_overlapping_boxes_are_suppressed_unless_the_network_does_it():
     found = torch.tensor([[0.0, 0, 10, 20, 0.9], [0, 0, 10, 19, 0.8], [20, 0, 30, 20, 0.7]])
-    parts = Part("o", slice(0, 4)), Part("o", slice(4, 5)), None
+    parts = OutputPart("o", slice(0, 4)), OutputPart("o", slice(4, 5)), None
     prepare = detectors.Preparation((50, 100))
     for nms, count in ((True, 3), (False, 2)):
         layout = Layout("d.yaml", *parts, **EVERYTHING | {"nms": nms})

@@ -14,7 +14,7 @@ from pathlib import Path
 from tabulate import tabulate
 from tqdm import tqdm
 
-from datasets.coco_files import Person, write_annotations
+from datasets.coco_files import PersonRow, write_annotations
 from datasets.importers.writer import Shown, put
 from datasets.track_files import Rules
 from datasets.tracks import Sequence, drop_twins, read_sequence
@@ -156,7 +156,7 @@ def convert(sequence: Sequence, out: Path, args: argparse.Namespace) -> list[Sho
             "frame": frame,
         }
         shared = args.shared_identities
-        people: list[Person] = [
+        people: list[PersonRow] = [
             (xywh, None if person < 0 else person if shared else f"{sequence.name}/{person}")
             for person, xywh in sequence.people.get(frame, [])
         ]

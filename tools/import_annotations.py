@@ -19,7 +19,7 @@ from datasets.coco_files import PERSON_KEYS, write_annotations
 from datasets.importers import read_source, unpack
 from datasets.importers.finder import Finder
 from datasets.importers.records import Labels, Options
-from datasets.importers.writer import Imported, ImportWriter, Shown
+from datasets.importers.writer import Imported, ImportWriter, SceneRows
 from tools.convert_tracks import add_selection, check_selection
 from utils.arguments import program_parser
 from utils.errors import UserError, first_of, run_main
@@ -124,9 +124,9 @@ def free(name: str, done: list[Imported]) -> str:
     return found
 
 
-def divide(done: list[Imported], args: argparse.Namespace) -> dict[str, list[Shown]]:
+def divide(done: list[Imported], args: argparse.Namespace) -> dict[str, list[SceneRows]]:
     """Return the scenes for training and those for the test."""
-    splits: dict[str, list[Shown]] = {"train": [], "test": []}
+    splits: dict[str, list[SceneRows]] = {"train": [], "test": []}
     cameras = {image.get("camera") for one in done for image, _ in one.scenes} - {None}
     names = {one.name for one in done} | cameras
     if wrong := [name for name in args.test or () if name not in names]:
@@ -149,7 +149,7 @@ def divide(done: list[Imported], args: argparse.Namespace) -> dict[str, list[Sho
     return splits
 
 
-def report(done: list[Imported], splits: dict[str, list[Shown]]) -> None:
+def report(done: list[Imported], splits: dict[str, list[SceneRows]]) -> None:
     rows = [[one.name, one.kind, *counts(one.scenes)] for one in done]
     rows += [[split, "", *counts(scenes)] for split, scenes in splits.items()]
     print(tabulate(rows, ["", "", "images", "boxes", "unlabelled", "people", "cameras"]))
@@ -161,7 +161,7 @@ def report(done: list[Imported], splits: dict[str, list[Shown]]) -> None:
             print(f"{one.name}: remark: {remark}")
 
 
-def counts(scenes: list[Shown]) -> list[int]:
+def counts(scenes: list[SceneRows]) -> list[int]:
     people = [person for _, people in scenes for _, person in people]
     cameras = {image["camera"] for image, _ in scenes if "camera" in image}
     named = {*people} - {None}

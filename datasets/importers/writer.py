@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from datasets.coco_files import Person
+from datasets.coco_files import PersonRow
 from datasets.importers.finder import Finder
 from datasets.importers.locate import locate, subset_of
 from datasets.importers.records import Box, LabelledImage, Labels
@@ -20,7 +20,9 @@ from utils.files import make_folder
 from utils.media import PictureError, picture_size
 
 QUALITY = 95  # of the JPEG files that a video's frames become
-Shown = tuple[dict, list[Person]]  # an image as train.json describes it, and the people in it
+SceneRows = tuple[
+    dict, list[PersonRow]
+]  # an image as train.json describes it, and the people in it
 
 
 @dataclass
@@ -35,7 +37,7 @@ class Imported:
 
     name: str
     kind: str
-    scenes: list[Shown] = field(default_factory=list)
+    scenes: list[SceneRows] = field(default_factory=list)
     subsets: list[str] = field(default_factory=list)
     left_out: Counter = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
@@ -126,7 +128,7 @@ class ImportWriter:
         about |= {} if image.frame is None else {"frame": image.frame}
         camera = self._camera_of(labels, image, done.name)
         about |= {"camera": camera} if camera else {}
-        people: list[Person] = []
+        people: list[PersonRow] = []
         for box in image.boxes:
             xywh = pixels_of(box, size) if image.shares else box.xywh
             if reason := unusable(xywh, size):
