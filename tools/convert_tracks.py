@@ -15,7 +15,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from datasets.coco_files import PersonRow, write_annotations
-from datasets.importers.writer import Shown, put
+from datasets.importers.writer import SceneRows, put
 from datasets.track_files import Rules
 from datasets.tracks import Sequence, drop_twins, read_sequence
 from utils.arguments import program_parser
@@ -127,7 +127,7 @@ def read_all(args: argparse.Namespace) -> tuple[list[Sequence], list[str]]:
     return sequences, remarks
 
 
-def convert(sequence: Sequence, out: Path, args: argparse.Namespace) -> list[Shown]:
+def convert(sequence: Sequence, out: Path, args: argparse.Namespace) -> list[SceneRows]:
     """Write one of every `args.every` pictures into out/images/NAME.
 
     Returns:
@@ -164,7 +164,9 @@ def convert(sequence: Sequence, out: Path, args: argparse.Namespace) -> list[Sho
     return scenes
 
 
-def divide(name: str, scenes: list[Shown], args: argparse.Namespace) -> tuple[list[Shown], ...]:
+def divide(
+    name: str, scenes: list[SceneRows], args: argparse.Namespace
+) -> tuple[list[SceneRows], ...]:
     """Return the scenes of a sequence for training, and those for the test."""
     if args.test_sequences:
         return ([], scenes) if name in args.test_sequences else (scenes, [])
@@ -172,7 +174,7 @@ def divide(name: str, scenes: list[Shown], args: argparse.Namespace) -> tuple[li
     return scenes[:first], scenes[first:]
 
 
-def report(splits: dict[str, list[Shown]], left_out: Counter) -> None:
+def report(splits: dict[str, list[SceneRows]], left_out: Counter) -> None:
     rows = []
     for split, scenes in splits.items():
         people = [person for _, people in scenes for _, person in people]
@@ -186,7 +188,7 @@ def report(splits: dict[str, list[Shown]], left_out: Counter) -> None:
 def main() -> None:
     args = parse_args()
     sequences, remarks = read_all(args)
-    splits: dict[str, list[Shown]] = {"train": [], "test": []}
+    splits: dict[str, list[SceneRows]] = {"train": [], "test": []}
     with folder_beside(args.out, "--out") as out:
         for sequence in sequences:
             parts = divide(sequence.name, convert(sequence, out, args), args)

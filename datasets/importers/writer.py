@@ -20,9 +20,8 @@ from utils.files import make_folder
 from utils.media import PictureError, picture_size
 
 QUALITY = 95  # of the JPEG files that a video's frames become
-SceneRows = tuple[
-    dict, list[PersonRow]
-]  # an image as train.json describes it, and the people in it
+# An image as train.json describes it, and the people in it.
+SceneRows = tuple[dict, list[PersonRow]]
 
 
 @dataclass
