@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +187,28 @@ def test_who_was_out_of_sight_comes_back() -> None:
     assert tracklets.link(SECONDS + 1.9, person(10)) == [7]
     tracklets.add(SECONDS + 2.1, person(200, 1), [8])
     assert tracklets.link(SECONDS + 2.2, person(10)) == [None]
+
+
+def test_two_who_cross_keep_their_tracklets() -> None:
+    """They look alike; the direction in which each of them walks decides."""
+    tracklets, numbers = Tracklets(), count(1)
+    for step in range(21):
+        one, other = person(10.0 * step), person(200 - 10.0 * step)
+        both = Detections(torch.cat([one.boxes, other.boxes]), torch.ones(2), torch.eye(4)[[0, 0]])
+        assert tracklets.extend(SECONDS + 0.1 * step, both, numbers) == [1, 2]
+
+
+def test_the_mean_embedding_outweighs_a_single_detection() -> None:
+    tracklets = Tracklets()
+    apart = Detections(
+        torch.cat([person(0).boxes, person(12).boxes]), torch.ones(2), torch.eye(4)[:2]
+    )
+    for step in range(5):
+        tracklets.add(SECONDS + 0.1 * step, apart, [7, 8])
+    odd = torch.nn.functional.normalize(torch.tensor([[1.0, 1.2, 0, 0]]))
+    tracklets.add(SECONDS + 0.5, Detections(person(0).boxes, torch.ones(1), odd), [7])
+    assert tracklets.link(SECONDS + 0.6, person(6)) == [7]
+    assert tracklets.link(SECONDS + 0.6, person(6, 1)) == [8]
 
 
 def test_half_a_line_of_a_killed_process_is_dropped(tmp_path: Path, capsys) -> None:

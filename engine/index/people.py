@@ -10,6 +10,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -261,17 +262,20 @@ class People:
         if until is None:
             return Tracklets()
         rows = self.select(
-            "SELECT x1, y1, x2, y2, score, appearance, MAX(time), embedding FROM people "
-            "WHERE source = ? AND time >= ? GROUP BY appearance ORDER BY id",
+            "SELECT time, appearance, x1, y1, x2, y2, score, embedding FROM people WHERE "
+            "appearance IN (SELECT appearance FROM people WHERE source = ? AND time >= ?) "
+            "ORDER BY time, id",
             [source, until - MEMORY],
         )
+        tracklets = Tracklets()
         with self.parsing():
-            boxes = torch.tensor([row[:4] for row in rows]).reshape(-1, 4)
-            scores = torch.tensor([row[4] for row in rows])
-            embeddings = torch.from_numpy(_matrix([row[7] for row in rows]))
-            numbers, times = [int(row[5]) for row in rows], [float(row[6]) for row in rows]
-        unit = torch.nn.functional.normalize(embeddings)
-        return Tracklets(numbers, times, Detections(boxes, scores, unit) if rows else None)
+            for time, sample in groupby(rows, key=lambda row: float(row[0])):
+                _, numbers, *columns, score, embedding = zip(*sample)
+                unit = torch.nn.functional.normalize(torch.from_numpy(_matrix(embedding)))
+                boxes = torch.tensor(columns).T.contiguous()
+                people = Detections(boxes, torch.tensor(score), unit)
+                tracklets.add(time, people, list(map(int, numbers)))
+        return tracklets
 
     def _write(self, db, source: int, sample: Sample, linked: Sequence[int | None]) -> list[int]:
         """Write a sample, whose people belong to the tracklets `linked`, and return their
@@ -436,7 +440,7 @@ _ROWS = "SELECT * FROM people WHERE source = ?"
 _INSERT = f"INSERT INTO people VALUES ({_marks(10)})"
 
 
-def _matrix(rows: list[bytes]) -> np.ndarray:
+def _matrix(rows: Sequence[bytes]) -> np.ndarray:
     """Return embeddings as a copy, [n, D] float32.
 
     Raises:
