@@ -191,8 +191,8 @@ def test_a_playlist_that_grows_is_read_at_its_pace(tmp_path: Path, monkeypatch) 
 
     seen = []
     with http_server(answer) as address:
-        for frame, stream in stream_frames(f"{address}/live.m3u8?token=word", threading.Event()):
-            number = number_in(frame_pixels(written, frame, stream))
+        for frame, width in stream_frames(f"{address}/live.m3u8?token=word", threading.Event()):
+            number = number_in(frame_pixels(written, frame, width))
             seen.append((time.monotonic(), number))
     assert len(requests) >= len(segments) - 2 > 3
     began, first = seen[0]  # what is read to find the streams is not decoded

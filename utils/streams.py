@@ -17,7 +17,7 @@ from utils.addresses import is_address, shown_address
 from utils.errors import UserError, reason_of
 from utils.limits import MAX_PIXELS
 from utils.optional import optional
-from utils.video_files import REQUIREMENTS, open_video
+from utils.video_files import REQUIREMENTS, open_video, shown_width
 
 SCHEMES = ("rtsp", "rtsps", "http", "https")
 PROTOCOLS = "rtsp,rtp,srtp,udp,tcp,tls,http,https,httpproxy,hls,crypto"
@@ -81,8 +81,11 @@ class Schedule:
         return max(early, 0.0)
 
 
-def stream_frames(source: str, stop: Event) -> Iterator[tuple[Any, Any]]:
-    """Yield (PyAV's frame, stream) of a live stream until it ends or `stop` is set.
+def stream_frames(source: str, stop: Event) -> Iterator[tuple[Any, int]]:
+    """Yield (PyAV's frame, its width with square pixels) of a live stream until it ends or `stop`
+    is set.
+
+    A stream must not be used after its container has been closed; frames may.
 
     Raises:
         UserError: if it cannot be opened, breaks off, or sends nothing for SILENT seconds.
@@ -105,19 +108,21 @@ def stream_frames(source: str, stop: Event) -> Iterator[tuple[Any, Any]]:
                 elif frame.time is not None:
                     late = pace.lag(frame.time, now) > BEHIND
                     context.skip_frame = "NONKEY" if late else "DEFAULT"
-                yield frame, stream
+                yield frame, shown_width(stream, frame.width)
 
 
-def file_frames(path: Path, stop: Event) -> Iterator[tuple[Any, Any]]:
-    """Yield (PyAV's frame, stream) of a file at the pace at which it was recorded."""
+def file_frames(path: Path, stop: Event) -> Iterator[tuple[Any, int]]:
+    """Yield (PyAV's frame, its width with square pixels) of a file at the pace at which it was
+    recorded."""
     with open_video(path) as video:
+        video.stream.codec_context.thread_count = 1  # each camera has a thread; more cost time
         began: float | None = None
         for second, frame in video.frames():
             now = time.monotonic()
             began = now - second if began is None else began
             if stop.wait(max(began + second - now, 0)):
                 return
-            yield frame, video.stream
+            yield frame, shown_width(video.stream, frame.width)
 
 
 @contextmanager

@@ -113,7 +113,8 @@ def sample_frames(
         for time, frame in frames:
             if time > seen + SAME and _span(time, every) > span:
                 span = _span(time, every)
-                yield Frame(time, frame_pixels(path, frame, video.stream, max_pixels))
+                width = shown_width(video.stream, frame.width)
+                yield Frame(time, frame_pixels(path, frame, width, max_pixels))
             seen = max(time, seen)
         _report(video, after, seen, say)
 
@@ -143,7 +144,8 @@ def read_frame(path: Path, time: float, max_pixels: int = MAX_PIXELS) -> Tensor:
     with open_video_at(path, time, max_pixels) as (video, frames):
         for second, frame in frames:
             if second > time - SAME:
-                return frame_pixels(path, frame, video.stream, max_pixels)
+                width = shown_width(video.stream, frame.width)
+                return frame_pixels(path, frame, width, max_pixels)
     raise UserError(f"{path}: no frame at {time:.3f} s")
 
 
@@ -162,9 +164,13 @@ def _span(time: float, every: float) -> float:
     return math.floor(time / every + SAME) if every else time
 
 
-def frame_pixels(path: str | Path, frame: Any, stream: Any, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Return the frame as [3, H, W] uint8 with square pixels, rotated as the file states."""
-    width = shown_width(stream, frame.width)
+def frame_pixels(path: str | Path, frame: Any, width: int, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Return PyAV's frame as [3, H, W] uint8, rotated as the file states.
+
+    Args:
+        width: see `shown_width`.
+    """
     check_size(path, width, frame.height, max_pixels)
     pixels = torch.from_numpy(frame.to_ndarray(format="rgb24", width=width, height=frame.height))
-    return pixels.permute(2, 0, 1).rot90(round(frame.rotation / 90) % 4, (1, 2)).contiguous()
+    pixels, turns = pixels.permute(2, 0, 1), round(frame.rotation / 90) % 4
+    return (pixels.rot90(turns, (1, 2)) if turns else pixels).contiguous()  # rot90 always copies

@@ -16,7 +16,7 @@ from torch import Tensor
 from utils.addresses import host_of, is_address
 from utils.errors import UserError
 from utils.streams import SCHEMES, file_frames, is_stream, shown, stream_frames
-from utils.video_files import open_video
+from utils.video_files import open_video, shown_width
 from utils.videos import frame_pixels
 from utils.wall_clock import WallClock
 
@@ -131,7 +131,7 @@ class Reader(Thread):
         self.received = self.taken = 0
         self.lost, self.ended = "not open yet", False
         self.stopping = Event()
-        self._newest: tuple[float, Any, Any] | None = None
+        self._newest: tuple[float, Any, int] | None = None
 
     def run(self) -> None:
         pause = FIRST_PAUSE
@@ -156,8 +156,8 @@ class Reader(Thread):
                 frames = stream_frames(self.camera.source, self.stopping)
             else:
                 frames = file_frames(Path(self.camera.source), self.stopping)
-            for frame, stream in frames:
-                self._put(frame, stream)
+            for frame, width in frames:
+                self._put(frame, width)
         except UserError as error:
             return str(error)
         except Exception as error:  # of a decoder: this camera is tried again, the others continue
@@ -165,13 +165,13 @@ class Reader(Thread):
         self.ended = not live
         return "the stream has ended"
 
-    def _put(self, frame: Any, stream: Any) -> None:
+    def _put(self, frame: Any, width: int) -> None:
         with self.ready:
             if self.lost and self.received:
                 print(f"{self.camera.name}: back", file=sys.stderr)
             self.lost = ""
             self.received += 1
-            self._newest = self.clock.now(), frame, stream
+            self._newest = self.clock.now(), frame, width
             self.ready.notify_all()
 
     def lose(self, reason: str) -> None:
@@ -199,8 +199,8 @@ class Reader(Thread):
         if newest is None:
             return None
         self.taken += 1
-        time_seen, frame, stream = newest
-        return time_seen, frame_pixels(self.camera.name, frame, stream)
+        time_seen, frame, width = newest
+        return time_seen, frame_pixels(self.camera.name, frame, width)
 
 
 class LiveCameras:
@@ -257,4 +257,5 @@ def recorded_rounds(
 def _recorded(camera: int, path: Path, began: float) -> Iterator[Shot]:
     with open_video(path) as video:
         for second, frame in video.frames():
-            yield Shot(camera, began + second, frame_pixels(path, frame, video.stream))
+            width = shown_width(video.stream, frame.width)
+            yield Shot(camera, began + second, frame_pixels(path, frame, width))
