@@ -116,13 +116,15 @@ def yolo26n(size: tuple[int, int]) -> tuple[nn.Module, bytes]:
         from ultralytics import YOLO
 
         model = YOLO("yolo26n.yaml", verbose=False)
-        before = Path.cwd()
+        before, threads = Path.cwd(), torch.get_num_threads()
         os.chdir(folder)
         try:
             file = model.export(format="onnx", imgsz=list(size), simplify=False, verbose=False)
             return model.model.fuse(verbose=False).eval(), Path(file).read_bytes()
         finally:
             os.chdir(before)
+            # the export changes it for the whole process: findings/ultralytics_torch_threads.sh
+            torch.set_num_threads(threads)
 
 
 def exported(net: nn.Module, example: Tensor) -> bytes:
