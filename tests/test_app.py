@@ -535,6 +535,7 @@ class Visit:
         """Open the tab People, which shows this many."""
         self.press(self.find("#people_tab-button")[0])
         self.read("#persons_message", f"{count} people")
+        assert not self.find("#message")[0].is_displayed()  # the tab Search
 
     def choose_person(self, title: str) -> None:
         """Click on the person with this number and name."""

@@ -249,11 +249,26 @@ def page(controller: AppController, hint: str) -> Any:
         hint: text beside the threshold.
     """
     gr = optional("gradio", "tools.app", REQUIREMENTS)
-    with gr.Blocks(
-        title="Person search", analytics_enabled=False, fill_width=True, delete_cache=(600, KEPT)
-    ) as blocks:
+    with (
+        gr.Blocks(
+            title="Person search",
+            analytics_enabled=False,
+            fill_width=True,
+            delete_cache=(600, KEPT),
+        ) as blocks,
+        gr.Tabs(),
+    ):
+        search_tab(gr, controller, hint)
+        if controller.folder is not None:
+            persons_tab(gr, PersonsController(controller.current, controller.folder))
+    return blocks
+
+
+def search_tab(gr: Any, controller: AppController, hint: str) -> None:
+    """Build the tab of the search within Gradio's Tabs."""
+    with gr.Tab("Search", elem_id="search_tab"):
         query = gr.State(time_to_live=KEPT)
-        with gr.Tabs(), gr.Tab("Search"), gr.Row():
+        with gr.Row():
             with gr.Column(scale=2):
                 dropped = gr.File(label="Drop or choose a picture", elem_id="dropped")
                 people = gr.Image(
@@ -275,23 +290,7 @@ def page(controller: AppController, hint: str) -> Any:
                         for label, example in FILTERS.items()
                     ]
             with gr.Column(scale=3):
-                matches = gr.Gallery(
-                    label="Best matches",
-                    columns=6,
-                    object_fit="cover",
-                    allow_preview=False,
-                    interactive=False,
-                    buttons=[],
-                    elem_id="matches",
-                )
-                scenes = gr.Gallery(
-                    label="Pictures of the matches",
-                    height=520,
-                    object_fit="contain",
-                    interactive=False,
-                    buttons=["fullscreen"],
-                    elem_id="scenes",
-                )
+                matches, scenes = _result_galleries(gr)
         answer = [query, people, text, matches, scenes]
         one_by_one = {"concurrency_id": "net", "concurrency_limit": 1, "api_visibility": "private"}
 
@@ -322,9 +321,28 @@ def page(controller: AppController, hint: str) -> Any:
         for box in filters:
             box.submit(search, [query, threshold, *filters], answer, **one_by_one)
         matches.select(show, None, scenes, api_visibility="private")
-        if controller.folder is not None:
-            persons_tab(gr, PersonsController(controller.current, controller.folder))
-    return blocks
+
+
+def _result_galleries(gr: Any) -> tuple[Any, Any]:
+    """Build the galleries of the best matches and of their pictures."""
+    matches = gr.Gallery(
+        label="Best matches",
+        columns=6,
+        object_fit="cover",
+        allow_preview=False,
+        interactive=False,
+        buttons=[],
+        elem_id="matches",
+    )
+    scenes = gr.Gallery(
+        label="Pictures of the matches",
+        height=520,
+        object_fit="contain",
+        interactive=False,
+        buttons=["fullscreen"],
+        elem_id="scenes",
+    )
+    return matches, scenes
 
 
 def parse_args() -> argparse.Namespace:

@@ -131,7 +131,8 @@ def timeline(known: NumberedPerson) -> str:
     for i, name in enumerate(dict.fromkeys(name_of(one.person.path) for one in timed)):
         mine = [one.span for one in timed if name_of(one.person.path) == name]
         bars = "".join(
-            f'<i title="{period(first, last)}" style="left:{(first - start) * scale:.2f}%;'
+            f'<i title="{period(first, last)}" '
+            f'style="left:min({(first - start) * scale:.2f}%,100% - 4px);'
             f'width:{(last - first) * scale:.2f}%;background:{COLORS[i % len(COLORS)]}"></i>'
             for first, last in mine
         )
@@ -150,7 +151,7 @@ def persons_tab(gr: Any, controller: PersonsController) -> None:
         with gr.Row():
             with gr.Column(scale=2):
                 said = gr.HTML(elem_id="persons_message")
-                everyone = gr.Gallery(label="People", columns=5, elem_id="persons", **gallery)
+                everyone = gr.Gallery(label="People", columns=4, elem_id="persons", **gallery)
             with gr.Column(scale=3):
                 lines = gr.HTML(elem_id="timeline")
                 some = gr.Gallery(label="Tracklets", columns=7, elem_id="tracklets", **gallery)
