@@ -321,7 +321,7 @@ def test_a_killed_run_goes_on_where_it_was(stub, tmp_path, monkeypatch):
     assert stub == [0, 1, 2, 3, 4]
     assert digest(torn) == digest(whole)
     assert not rendered.write_dataset(str(torn), **SMALL) and len(stub) == 5
-    with pytest.raises(UserError, match="seed 0, asked for 1"):
+    with pytest.raises(UserError, match="seed 0, not 1"):
         rendered.write_dataset(str(torn), **SMALL, seed=1)
 
 

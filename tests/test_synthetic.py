@@ -57,8 +57,8 @@ def test_a_finished_folder_is_left_alone_and_an_unfinished_one_completed(root, t
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"seed": 2}, "seed 1, asked for 2"),
-        ({"layout": "prw"}, "layout both, asked for prw"),
+        ({"seed": 2}, "seed 1, not 2"),
+        ({"layout": "prw"}, "layout both, not prw"),
         ({"layout": "voc"}, "expected cuhk, prw, both or coco"),
         ({"queries": 999}, "expected at most"),
         ({"identities": 1}, "identities: expected at least 3"),
