@@ -40,7 +40,7 @@ from engine.search.arguments import filter_of_texts
 from engine.search.presentation import QUERY, RANKED, name_of, read_scene
 from engine.search.searcher import Searcher, to_pixels
 from tools.web.persons import CSS as PERSONS_CSS
-from tools.web.persons import PersonsController, persons_tab
+from tools.web.persons import PEOPLE_GALLERY, PersonsController, persons_tab
 from tools.web.server import REQUIREMENTS, address_of, names_of, no_connections, serve
 from utils.arguments import program_parser
 from utils.drawing import PLAIN, cut_out, draw_boxes
@@ -325,15 +325,7 @@ def search_tab(gr: Any, controller: AppController, hint: str) -> None:
 
 def _result_galleries(gr: Any) -> tuple[Any, Any]:
     """Build the galleries of the best matches and of their pictures."""
-    matches = gr.Gallery(
-        label="Best matches",
-        columns=6,
-        object_fit="cover",
-        allow_preview=False,
-        interactive=False,
-        buttons=[],
-        elem_id="matches",
-    )
+    matches = gr.Gallery(label="Best matches", columns=6, elem_id="matches", **PEOPLE_GALLERY)
     scenes = gr.Gallery(
         label="Pictures of the matches",
         height=520,

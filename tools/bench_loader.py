@@ -22,7 +22,7 @@ from tabulate import tabulate
 from datasets.loaders import SceneDataset
 from datasets.types import Scene
 from tools.measure.machine import describe_machine
-from utils.arguments import positive, program_parser
+from utils.arguments import add_size, positive, program_parser
 from utils.errors import UserError, run_main
 
 
@@ -53,14 +53,7 @@ def rate(read: Callable[[int], object], count: int, seconds: float = 3) -> float
 
 def main() -> None:
     parser = program_parser(__doc__)
-    parser.add_argument(
-        "--size",
-        type=positive,
-        nargs=2,
-        default=[1920, 1080],
-        metavar=("W", "H"),
-        help="pixels of the generated JPEGs (default: 1920 1080)",
-    )
+    add_size(parser, (1920, 1080), "the generated JPEGs")
     parser.add_argument(
         "--images", type=Path, metavar="FOLDER", help="read the .jpg files of this folder instead"
     )

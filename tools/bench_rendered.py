@@ -19,7 +19,7 @@ from datasets.rendered.body import check_packages, load_body
 from datasets.rendered.moments import render_moment
 from datasets.rendered.plan import make_plan
 from tools.measure.machine import describe_machine
-from utils.arguments import positive, program_parser, whole
+from utils.arguments import add_size, positive, program_parser, whole
 from utils.errors import run_main
 
 
@@ -29,14 +29,7 @@ def main() -> None:
     add("--frames", type=positive, default=12, metavar="N", help="frames (default: 12)")
     add("--people", type=positive, default=8, metavar="N", help="people per scene (default: 8)")
     add("--cameras", type=positive, default=2, metavar="N", help="cameras per scene (default: 2)")
-    add(
-        "--size",
-        type=positive,
-        nargs=2,
-        default=[640, 360],
-        metavar=("W", "H"),
-        help="pixels (default: 640 360)",
-    )
+    add_size(parser, (640, 360), "a frame")
     add("--seed", type=whole, default=0, metavar="N", help="random seed (default: 0)")
     args = parser.parse_args()
     check_packages()

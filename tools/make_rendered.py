@@ -9,7 +9,7 @@ options mean and what is in the images: docs/photographs.md.
 import argparse
 
 from datasets.rendered import write_dataset
-from utils.arguments import positive, program_parser, whole
+from utils.arguments import add_size, positive, program_parser, whole
 from utils.errors import run_main
 
 
@@ -43,14 +43,7 @@ def parse_args() -> argparse.Namespace:
         metavar="N",
         help="cameras that see a scene at the same time (default: 2)",
     )
-    add(
-        "--size",
-        type=positive,
-        nargs=2,
-        default=(640, 360),
-        metavar=("W", "H"),
-        help="pixels of a frame (default: 640 360)",
-    )
+    add_size(parser, (640, 360), "a frame")
     add(
         "--min-visible",
         type=float,

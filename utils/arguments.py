@@ -36,3 +36,15 @@ def program_parser(docstring: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+
+
+def add_size(parser: argparse.ArgumentParser, size: tuple[int, int], what: str) -> None:
+    """Add the option --size W H, pixels of `what`, with its default."""
+    parser.add_argument(
+        "--size",
+        type=positive,
+        nargs=2,
+        default=size,
+        metavar=("W", "H"),
+        help=f"pixels of {what} (default: {size[0]} {size[1]})",
+    )

@@ -113,8 +113,7 @@ def sample_frames(
         for time, frame in frames:
             if time > seen + SAME and _span(time, every) > span:
                 span = _span(time, every)
-                width = shown_width(video.stream, frame.width)
-                yield Frame(time, frame_pixels(path, frame, width, max_pixels))
+                yield Frame(time, video_pixels(video, frame, max_pixels))
             seen = max(time, seen)
         _report(video, after, seen, say)
 
@@ -144,8 +143,7 @@ def read_frame(path: Path, time: float, max_pixels: int = MAX_PIXELS) -> Tensor:
     with open_video_at(path, time, max_pixels) as (video, frames):
         for second, frame in frames:
             if second > time - SAME:
-                width = shown_width(video.stream, frame.width)
-                return frame_pixels(path, frame, width, max_pixels)
+                return video_pixels(video, frame, max_pixels)
     raise UserError(f"{path}: no frame at {time:.3f} s")
 
 
@@ -162,6 +160,11 @@ def samples_expected(
 def _span(time: float, every: float) -> float:
     """Return the number of the interval that contains a time."""
     return math.floor(time / every + SAME) if every else time
+
+
+def video_pixels(video: Video, frame: Any, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Return PyAV's frame of an open video, see `frame_pixels`."""
+    return frame_pixels(video.path, frame, shown_width(video.stream, frame.width), max_pixels)
 
 
 def frame_pixels(path: str | Path, frame: Any, width: int, max_pixels: int = MAX_PIXELS) -> Tensor:

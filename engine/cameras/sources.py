@@ -16,8 +16,8 @@ from torch import Tensor
 from utils.addresses import host_of, is_address
 from utils.errors import UserError
 from utils.streams import SCHEMES, file_frames, is_stream, shown, stream_frames
-from utils.video_files import open_video, shown_width
-from utils.videos import frame_pixels
+from utils.video_files import open_video
+from utils.videos import frame_pixels, video_pixels
 from utils.wall_clock import WallClock
 
 NAME = re.compile(r"[\w][\w .-]{0,59}")
@@ -257,5 +257,4 @@ def recorded_rounds(
 def _recorded(camera: int, path: Path, began: float) -> Iterator[Shot]:
     with open_video(path) as video:
         for second, frame in video.frames():
-            width = shown_width(video.stream, frame.width)
-            yield Shot(camera, began + second, frame_pixels(path, frame, width))
+            yield Shot(camera, began + second, video_pixels(video, frame))

@@ -82,7 +82,8 @@ STUDENTS = {
     "mobilenet_v2": "MobileNetV2",
     "mobilenet_v2_slim": "MobileNetV2, slim",
 }
-C4_STUDENTS = {"mobilenet_v2_c4": "MobileNetV2, C4"}  # the same backbone without an FPN
+C4_STUDENTS = {"mobilenet_v2_c4": "MobileNetV2, C4"}
+FPN_STUDENTS = ("mobilenet_v2", "mobilenet_v2_slim")  # of the same backbone
 PLAIN = ("DISTILLER.DFD.NORMALIZE", "False")
 CONSTANT = ("DISTILLER.CD.RANK_BY", "constant")
 CONTRASTIVE = ("DISTILLER.CD.FORM", "contrastive")
@@ -265,8 +266,9 @@ IN_EQUAL_TIME = [
     if row.method != ALONE
 ]
 C4_OVER_FPN = [
-    (ROWS[f"mobilenet_v2_c4_{how}"], ROWS[f"{student}_{how}"])
-    for student in ("mobilenet_v2", "mobilenet_v2_slim")
+    (ROWS[f"{c4}_{how}"], ROWS[f"{student}_{how}"])
+    for c4 in C4_STUDENTS
+    for student in FPN_STUDENTS
     for how in ("alone", "ddps")
 ]
 OVER_BASE = [(row, ROWS[row.base]) for row in ROWS.values() if row.key != row.base]

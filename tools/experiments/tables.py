@@ -22,6 +22,7 @@ from tools.experiments.rows import (
     CONFIGS,
     DDPS_OVER,
     EQUAL_STUDENTS,
+    FPN_STUDENTS,
     GROUPS,
     OVER_TEACHER,
     RECIPES,
@@ -130,8 +131,7 @@ def student_lines(results: Results, students: Iterable[str]) -> list[dict]:
 
 def c4_table(results: Results) -> str:
     """Return the table of MobileNetV2 with an FPN and in the C4 form."""
-    students = ("mobilenet_v2", "mobilenet_v2_slim", *C4_STUDENTS)
-    return table(student_lines(results, students))
+    return table(student_lines(results, [*FPN_STUDENTS, *C4_STUDENTS]))
 
 
 def methods_table(results: Results, rows: Sequence[Row], bases: bool = False) -> str:

@@ -17,6 +17,13 @@ from utils.pages import period
 
 CROP = (150, 240)  # width and height of a picture, pixels
 MOST = 120  # people shown, and tracklets of a person
+# Options of a gallery of people: a click chooses one.
+PEOPLE_GALLERY = {
+    "object_fit": "cover",
+    "allow_preview": False,
+    "interactive": False,
+    "buttons": [],
+}
 COLORS = ("#4084ff", "#2ecc71", "#ffb020", "#b36ae2", "#e2596a", "#30b5c0")
 CSS = """
 .lines { display: grid; grid-template-columns: max-content 1fr; gap: 6px 12px; align-items: center }
@@ -144,17 +151,20 @@ def timeline(known: NumberedPerson) -> str:
 def persons_tab(gr: Any, controller: PersonsController) -> None:
     """Build the tab within Gradio's Tabs."""
     private = {"concurrency_id": "net", "concurrency_limit": 1, "api_visibility": "private"}
-    gallery = {"object_fit": "cover", "allow_preview": False, "interactive": False, "buttons": []}
     with gr.Tab("People", elem_id="people_tab") as tab:
         numbers, tracklets, chosen = gr.State([]), gr.State([]), gr.State(0)
         picked = gr.State(-1)
         with gr.Row():
             with gr.Column(scale=2):
                 said = gr.HTML(elem_id="persons_message")
-                everyone = gr.Gallery(label="People", columns=4, elem_id="persons", **gallery)
+                everyone = gr.Gallery(
+                    label="People", columns=4, elem_id="persons", **PEOPLE_GALLERY
+                )
             with gr.Column(scale=3):
                 lines = gr.HTML(elem_id="timeline")
-                some = gr.Gallery(label="Tracklets", columns=7, elem_id="tracklets", **gallery)
+                some = gr.Gallery(
+                    label="Tracklets", columns=7, elem_id="tracklets", **PEOPLE_GALLERY
+                )
                 with gr.Row():
                     name = gr.Textbox(label="Name", elem_id="person_name")
                     call = gr.Button("Rename", elem_id="rename")
