@@ -63,6 +63,7 @@ class ForwardOutputs:
         embeddings: [P, D], unit, of these regions.
         oim: the tables of the network that computed the pass.
         losses: the network's own losses, unweighted.
+        anchors: the number of sampled anchors, over which the RPN's losses are means.
         rpn_head: the RPN's head, from features to logits. Only the term rpn uses it.
     """
 
@@ -75,6 +76,7 @@ class ForwardOutputs:
     embeddings: Tensor
     oim: "OIM"
     losses: dict[str, Tensor] = field(default_factory=dict)
+    anchors: int = 0
     rpn_head: nn.Module | None = None
 
 
@@ -85,7 +87,8 @@ class TrainingOutput:
     Attributes:
         losses: by name, unweighted.
         mean_over: for each loss, the key of `counts` over which it is a mean, or BATCH.
-        counts: the number of images, of proposals and of labelled people in the pass.
+        counts: the number of images, of sampled anchors, of proposals and of labelled people in the
+            pass.
         embeddings: [P, D], without a graph; the OIM tables are updated with them after the
             gradient step.
         labels: [P], of these embeddings.

@@ -16,8 +16,6 @@ from models.outputs import ForwardOutputs, Regions
 from models.soft_labels import classification_loss, sampled_scores, without_ignored
 
 PERSON = 1  # class index of the detection branch; 0 is background
-# What each loss is a mean over: a key of TrainingOutput.counts.
-MEAN_OVER = {"proposal_cls": "proposals", "proposal_reg": "proposals", "oim": "labelled"}
 
 
 def detection_losses(

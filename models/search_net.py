@@ -12,8 +12,17 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform, res
 from models.filtering import DetectionLimits
 from models.network import Network, as_floats
 from models.outputs import Detections, ForwardOutputs, Regions, TrainingOutput
-from models.roi_heads import MEAN_OVER, PersonSearchHeads
+from models.roi_heads import PersonSearchHeads
 from models.soft_labels import split_ignored
+
+# What each loss is a mean over: a key of TrainingOutput.counts.
+MEAN_OVER = {
+    "rpn_cls": "anchors",
+    "rpn_reg": "anchors",
+    "proposal_cls": "proposals",
+    "proposal_reg": "proposals",
+    "oim": "labelled",
+}
 
 
 class SearchNet(nn.Module, Network):
@@ -71,10 +80,11 @@ class SearchNet(nn.Module, Network):
         labels = torch.cat(outputs.people.labels)
         counts = {
             "images": labels.new_tensor(len(outputs.targets)),
+            "anchors": labels.new_tensor(outputs.anchors),
             "proposals": labels.new_tensor(len(outputs.class_logits)),
             "labelled": self.oim.is_labelled(labels).sum(),
         }
-        mean_over = {name: MEAN_OVER.get(name, "images") for name in outputs.losses}
+        mean_over = {name: MEAN_OVER[name] for name in outputs.losses}
         embeddings = outputs.embeddings.detach()
         return TrainingOutput(outputs.losses, mean_over, counts, embeddings, labels)
 
@@ -99,10 +109,9 @@ class SearchNet(nn.Module, Network):
         features = self.backbone(resized.tensors)
         proposals, rpn_losses = self.rpn(resized, features, targets)
         outputs = self.roi_heads.forward_train(features, proposals, resized, targets)
-        outputs.losses = {
-            "rpn_cls": rpn_losses["loss_objectness"],
-            "rpn_reg": rpn_losses["loss_rpn_box_reg"],
-        } | outputs.losses
+        objectness, outputs.anchors = rpn_losses["loss_objectness"]
+        own = {"rpn_cls": objectness, "rpn_reg": rpn_losses["loss_rpn_box_reg"]}
+        outputs.losses = own | outputs.losses
         outputs.rpn_head = self.rpn.head
         return outputs
 

@@ -122,15 +122,26 @@ class SoftRPN(RegionProposalNetwork):
             person = matched >= 0
             labels[person] = target["scores"][matched[person]]
 
-    def compute_loss(
+    def compute_loss(  # type: ignore[override]  # forward passes on whatever this returns
         self,
         objectness: Tensor,
         pred_bbox_deltas: Tensor,
         labels: list[Tensor],
         regression_targets: list[Tensor],
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[tuple[Tensor, int], Tensor]:
         """Return the losses of objectness and deltas, as torchvision; zero if all anchors lie on
-        ignore regions."""
-        if all((some < 0).all() for some in labels):
-            return 0 * objectness.sum(), 0 * pred_bbox_deltas.sum()
-        return super().compute_loss(objectness, pred_bbox_deltas, labels, regression_targets)
+        ignore regions.
+
+        The first loss is in a pair with the number of sampled anchors, over which both are means.
+        """
+        count = sum(map(self._sampled, labels))
+        if not count:
+            return (0 * objectness.sum(), 0), 0 * pred_bbox_deltas.sum()
+        cls, reg = super().compute_loss(objectness, pred_bbox_deltas, labels, regression_targets)
+        return (cls, count), reg
+
+    def _sampled(self, labels: Tensor) -> int:
+        """Return how many anchors of an image the sampler selects."""
+        most, share = self.fg_bg_sampler.batch_size_per_image, self.fg_bg_sampler.positive_fraction
+        people = min(int((labels > 0).sum()), int(most * share))
+        return people + min(int((labels == 0).sum()), most - people)

@@ -58,11 +58,15 @@ def make_step(parts: int) -> TrainStep:
 
 
 def make_batch() -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Return four images. Nearly all anchors of the last one are on an ignore region."""
     torch.manual_seed(4)
     boxes = torch.tensor([[4.0, 4, 20, 38], [22, 6, 34, 36], [30, 2, 46, 38]])
     images = [torch.rand(3, *size) for size in SIZES]
     labels = torch.tensor([[1, 2, 9], [9, 3, 1], [2, 9, 9], [1, 9, 3]])
-    return images, [{"boxes": boxes, "labels": some} for some in labels]
+    targets = [{"boxes": boxes, "labels": some} for some in labels]
+    crowd = torch.tensor([[-99.0, -99, 199, 199], *boxes[1:].tolist()])
+    targets[3] |= {"boxes": crowd, "scores": torch.tensor([0.0, 1, 1])}
+    return images, targets
 
 
 def measure(weights: dict[str, float], batching: Batching) -> tuple[dict, Tensor]:

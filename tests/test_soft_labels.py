@@ -64,7 +64,9 @@ def test_soft_targets_of_anchors_by_hand(small):
     labels, _ = small.rpn.assign_targets_to_anchors([anchors], [split_ignored(target)])
     assert labels[0].tolist() == pytest.approx([0.7, 0, -1, -1])
     objectness = torch.tensor([0.4, -0.3, 2.0, 1.0], requires_grad=True)
-    loss, _ = small.rpn.compute_loss(objectness, torch.zeros(4, 4), labels, [torch.zeros(4, 4)])
+    zeros = torch.zeros(4, 4)
+    (loss, count), _ = small.rpn.compute_loss(objectness, zeros, labels, [zeros])
+    assert count == 2
     pairs = objectness[:2], torch.tensor([0.7, 0.0])
     torch.testing.assert_close(loss, F.binary_cross_entropy_with_logits(*pairs))
     [gradient] = torch.autograd.grad(loss, objectness)
