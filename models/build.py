@@ -20,6 +20,7 @@ from models.fast.roi_align import GatheredRoIAlign
 from models.fast.rpn_head import SparseRPNHead
 from models.filtering import DetectionLimits
 from models.oim import OIM
+from models.outputs import BATCH
 from models.pixels import IMAGENET_MEAN, IMAGENET_STD
 from models.roi_heads import Branches, PersonSearchHeads, fc_branches
 from models.search_net import SearchNet
@@ -223,4 +224,9 @@ def build_distiller(
             teacher.live = teacher.live and optimize_for_inference(teacher.live)
         else:
             teacher = optimize_for_inference(teacher)
-    return Distiller(student, teacher, build_terms(cfg, teacher_cfg), teacher_precision)
+    terms = build_terms(cfg, teacher_cfg)
+    if cfg.DISTILLER.LD.CACHED:  # a pass does not count the cached regions
+        for name in ("ld", "kd"):
+            if name in terms:
+                terms[name].mean_over = BATCH
+    return Distiller(student, teacher, terms, teacher_precision)

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 import train_ddps
 from configs.defaults import load_cfg
@@ -21,10 +22,12 @@ from datasets.loaders import SceneDataset, mirrored
 from engine.teachers import sources, tables
 from engine.teachers.networks import read_crop_network
 from engine.teachers.sources import Embeddings, OwnTeacher
+from engine.training.batching import Batching
 from engine.training.inputs import describe_files
+from engine.training.train_step import TrainStep
 from models.build import build_net
 from tests.tiny import pairs
-from tests.training import Run, make_data, run_ranks, same
+from tests.training import Run, fix_regions, make_data, run_ranks, same
 from tools.experiments import records, rows
 from tools.experiments.runs import teachers_of
 from utils.errors import UserError
@@ -164,6 +167,23 @@ def test_terms_of_cached_teachers_train_the_student(base, terms):
         model.zero_grad()
         out.losses[name].backward(retain_graph=True)
         assert any(p.grad is not None and p.grad.any() for p in model.student.parameters())
+
+
+def test_cached_logits_of_a_divided_batch(base, monkeypatch):
+    """The loss is a mean over all fixed regions, of which one picture has fewer."""
+    values = CACHED | {"DISTILLER.TERMS": "['ld','cd']", "DISTILLER.LD.TEMPERATURE": 0.05}
+    cfgs = {parts: config(base, **values, **{"SOLVER.ACCUMULATE": parts}) for parts in (1, 2)}
+    made = {parts: distiller(cfg) for parts, cfg in cfgs.items()}
+    monkeypatch.setattr(torch, "randperm", torch.randperm)
+    monkeypatch.setattr(_BatchNorm, "train", nn.Module.train)
+    fix_regions()
+    losses = []
+    for parts, (model, dataset) in made.items():
+        images, targets = a_batch(dataset, False)
+        model.teacher.logits_boxes[int(targets[0]["picture"]) // 2, 1:] = 0
+        step = TrainStep(cfgs[parts], model.train(), model.student, CPU)
+        losses.append(step.step(Batching(2, parts).parts(images, targets, 2), 0.0, "a test"))
+    assert losses[0]["ld"] > 0 and losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
 @pytest.mark.slow
