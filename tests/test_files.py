@@ -11,7 +11,7 @@ import torch
 from engine.training.lock import sole_run
 from utils import files, locks
 from utils.errors import DamagedError, UserError
-from utils.files import load_file, save_file, write_text, written_beside
+from utils.files import folder_beside, load_file, save_file, write_text, written_beside
 from utils.locks import locked
 
 
@@ -128,3 +128,27 @@ def test_a_process_that_was_started_does_not_hold_the_lock(tmp_path):
     finally:
         os.write(go, b".")
         os.waitpid(child, 0)
+
+
+def test_a_folder_is_made_at_the_place_of_a_link(tmp_path):
+    disk, link = tmp_path / "disk", tmp_path / "link"
+    disk.mkdir()
+    link.symlink_to(disk)
+    with folder_beside(link, "--out") as folder:
+        (folder / "a").touch()
+    assert link.is_symlink() and os.listdir(disk) == ["a"]
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, monkeypatch):
+    """A mount point cannot be replaced; another program has filled the folder meanwhile."""
+    out = tmp_path / "out"
+    with (
+        pytest.raises(UserError, match="--out .*out: cannot be made"),
+        folder_beside(out, "--out") as folder,
+    ):
+        (folder / "a").touch()
+        (out / "of another").mkdir(parents=True)
+    assert os.listdir(tmp_path) == ["out"]
+    monkeypatch.setattr(os.path, "ismount", lambda path: True)
+    with pytest.raises(UserError, match="mount point"), folder_beside(tmp_path / "new", "--out"):
+        pass

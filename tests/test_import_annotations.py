@@ -99,7 +99,9 @@ def test_cvat_shapes(run, tmp_path):
     assert boxes[2:] == [[25, 5, 10, 20], [1, 2, 10, 10], [15, 10, 10, 20], [3, 4, 7, 8]]
 
 
-def write_cvat_video(folder: Path, attribute: str | None = None, job: str = "") -> Path:
+def write_cvat_video(
+    folder: Path, attribute: str | None = None, job: str = "", step: str = ""
+) -> Path:
     """Write a video task with two people in frames 0 to 5.
 
     The first person leaves at frame 3. The second one is annotated only at frames 1 and 4.
@@ -121,7 +123,8 @@ def write_cvat_video(folder: Path, attribute: str | None = None, job: str = "") 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "annotations.xml").write_text(
         "<annotations><version>1.1</version><meta><task><id>7</id><name>w</name><size>6</size>"
-        f"<mode>interpolation</mode><frame_filter></frame_filter><source>walk.mp4</source>{job}"
+        f"<mode>interpolation</mode><frame_filter>{step}</frame_filter><source>walk.mp4</source>"
+        f"{job}"
         f"<original_size><width>64</width><height>48</height></original_size></task></meta>{tracks}"
         "</annotations>"
     )
@@ -488,11 +491,25 @@ def test_yolo_with_tracks(run, tmp_path, line, layout):
     }
 
 
+def write_yolo(folder: Path, line: str) -> Path:
+    write_image(folder / "images/a.jpg")
+    (folder / "labels").mkdir()
+    (folder / "labels/a.txt").write_text(line)
+    return folder
+
+
+def test_hidden_files_of_yolo_are_left_out(run, tmp_path):
+    """macOS writes such files into archives."""
+    folder = write_yolo(tmp_path / "gate", f"{YOLO} 3")
+    write_image(folder / "images/b.jpg")
+    (folder / "labels/b.txt").write_text(f"{YOLO} 3")
+    (folder / "labels/._a.txt").write_bytes(b"\0\xff")
+    code, _ = run(folder)
+    assert code == 0 and sorted(taken(tmp_path)) == ["a.jpg", "b.jpg"]
+
+
 def test_yolo_without_tracks_is_refused(run, tmp_path):
-    write_image(tmp_path / "gate/images/a.jpg")
-    (tmp_path / "gate/labels").mkdir()
-    (tmp_path / "gate/labels/a.txt").write_text(YOLO)
-    code, said = run(tmp_path / "gate")
+    code, said = run(write_yolo(tmp_path / "gate", YOLO))
     assert code == 2 and "gate" in said and not (tmp_path / "own").exists()
 
 
@@ -539,10 +556,23 @@ def test_tags_that_are_no_annotations(run, tmp_path):
         (tmp_path / "set" / name).write_text(text)
     code, said = run(tmp_path / "set")
     assert code == 2 and "found a.xml, b.json, c.csv" in said
+    (tmp_path / "set/c.csv").write_text('"' + "x" * 200_000)  # a quotation mark without its end
+    assert run(tmp_path / "set") == (code, said)
+
+
+def write_damaged_zip(folder: Path) -> None:
+    """Write an archive whose list of files is whole, but not their compressed content."""
+    path = folder / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.json", json.dumps(list(range(1000))))
+    content = bytearray(path.read_bytes())
+    content[60:90] = b"\xff" * 30
+    path.write_bytes(content)
 
 
 WRONG = {
     "no such": (lambda f: None, [], "nowhere: no such file"),
+    "no such zip": (lambda f: None, [], "nowhere.zip: no such file"),
     "xml": (lambda f: (f / "a.xml").write_text("<annotations>"), [], "a.xml: expected XML"),
     "json": (lambda f: (f / "a.json").write_text("{"), [], "a.json: expected JSON"),
     "zip": (lambda f: (f / "a.zip").write_text("PK"), [], "a.zip: damaged"),
@@ -557,6 +587,19 @@ WRONG = {
         [],
         "image 0: xtl: expected a number, found 'x'",
     ),
+    "rotation": (
+        lambda f: write_cvat_images(f, cvat_box(A, rotation="nan")),
+        [],
+        "image 0: rotation: expected a number, found 'nan'",
+    ),
+    "points": (
+        lambda f: write_cvat_images(f, '<polygon label="person" points="1,2;inf,2"/>'),
+        [],
+        "image 0: points: expected x,y",
+    ),
+    "step": (lambda f: write_cvat_video(f, step="step=0"), [], "frame_filter: expected step=N"),
+    "yolo": (lambda f: write_yolo(f, YOLO.replace("0.15", "nan")), [], "a.txt, line 1: expected"),
+    "damaged zip": (write_damaged_zip, [], "a.zip: damaged"),
     "images": (
         lambda f: shutil.rmtree(write_cvat_images(f) / "images"),
         [],
@@ -571,7 +614,7 @@ def test_what_is_wrong_is_one_line(run, tmp_path, case):
     folder = tmp_path / "shop"
     folder.mkdir()
     make(folder)
-    files = [*folder.glob("*.*")] if case != "no such" else [tmp_path / "nowhere"]
+    files = [*folder.glob("*.*")] if "no such" not in case else [tmp_path / said.split(":")[0]]
     code, printed = run(files[0] if len(files) == 1 else folder, *arguments)
     assert code == 2 and said in printed and not (tmp_path / "own").exists()
     assert not list(tmp_path.glob(".own*"))

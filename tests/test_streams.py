@@ -69,12 +69,14 @@ def test_addresses_are_shown_without_secrets(tmp_path: Path, monkeypatch) -> Non
     assert shown_address("http://camera/video?password=x") == "http://camera"
     assert shown_address("http://[::1]:80/x") == "http://[::1]:80"
     assert shown_address("rtsp://anna:12/w@camera/x") == "rtsp://***"
-    assert without_secrets(f"watch a={address} 'http://u:p@b/c' file.mp4") == (
-        "watch a=rtsp://127.0.0.1:554 'http://b' file.mp4"
-    )
-    monkeypatch.setattr(sys, "argv", ["watch", address, f"hall={address}"])
+    for odd in "/?# '\"":
+        assert "1" not in shown_address(f"rtsp://anna:1{odd}1@camera/x")
+        assert "1" not in without_secrets(f"--name=hall=rtsp://anna:1{odd}1@camera/x")
+    assert without_secrets(f"a={address}") == "a=rtsp://127.0.0.1:554"
+    monkeypatch.setattr(sys, "argv", ["watch", address, f"hall={address}", "rtsp://u:an'na@h"])
     with locked(tmp_path / "lock", "it"):
-        assert "anna" not in (tmp_path / "lock").read_text()
+        found = (tmp_path / "lock").read_text()
+    assert "anna" not in found and "na@" not in found and "rtsp://h" in found
     (camera,) = name_cameras([address])
     assert (camera.name, camera.source, camera.shown) == (
         "127.0.0.1",

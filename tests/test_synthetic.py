@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.io import loadmat
 
 from datasets import UNLABELED, load_dataset
 from datasets.synthetic import write_dataset
+from datasets.synthetic.output import in_parallel
 from datasets.synthetic.plan import make_plan
 from datasets.synthetic.scenes import SceneContent, draw_scene
 from utils.errors import UserError
@@ -192,3 +194,15 @@ def test_a_frame_depends_on_seed_and_index_alone():
     np.random.default_rng().random(10)
     two, again = draw_scene(SceneContent(7, 2, (3, -2)), looks, (208, 128), seed=5)
     assert one.tobytes() == two.tobytes() and (boxes == again).all()
+
+
+def killed(frame: int) -> int:
+    if frame == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return frame
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_drawing():
+    with pytest.raises(UserError, match="workers: .*killed"):
+        list(in_parallel(killed, range(4), workers=2, chunk=1))

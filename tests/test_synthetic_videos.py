@@ -78,6 +78,8 @@ def test_the_same_seed_gives_the_same_tracks(tmp_path, program):
         ("--layout", "video", "--cameras", 0),
         ("--layout", "video", "--width", 97),
         ("--layout", "video", "--seconds", 0),
+        ("--layout", "video", "--seed", -1),
+        ("--layout", "coco", "--width", 0),
     ],
 )
 def test_options_that_do_not_fit_are_refused(tmp_path, program, options):

@@ -67,9 +67,8 @@ def main() -> None:
     for name in IMAGES_ONLY if video else VIDEOS_ONLY:
         if name in given:
             raise UserError(f"--{name}: not an option of --layout {args['layout']}")
-    width, height = given.pop("width", None), given.pop("height", None)
-    default = (640, 384) if video else (416, 256)
-    given["size"] = (width or default[0], height or default[1])
+    width, height = (640, 384) if video else (416, 256)
+    given["size"] = (given.pop("width", width), given.pop("height", height))
     if video:
         del given["layout"]
     written = (write_videos if video else write_dataset)(**given)

@@ -3,7 +3,7 @@
 import re
 from urllib.parse import urlsplit
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]*")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.*", re.DOTALL)
 _PLACE = re.compile(r"(?:[^/?#]*@)?((?:\[[\da-fA-F:.]+\]|[^/?#@:\[\]]+)(?::\d+)?)(?:[/?#]|$)")
 
 
@@ -16,17 +16,17 @@ def shown_address(address: str) -> str:
     """Return scheme, host and port of an address.
 
     User, password, path and query may be secret: some cameras expect the password in the path. If a
-    password contains "/", only the scheme is shown.
+    "@" follows, only the scheme is shown, since the password may contain a "/", "?" or "#".
     """
     scheme, _, rest = address.partition("://")
-    place, after = _PLACE.match(rest), rest.partition("/")[2]
-    return f"{scheme}://{place.group(1) if place and '@' not in after else '***'}"
+    place = _PLACE.match(rest)
+    return f"{scheme}://{place[1] if place and '@' not in rest[place.end() :] else '***'}"
 
 
-def without_secrets(text: str) -> str:
-    """Return a text, such as a command line, in which each address is replaced by its
-    `shown_address`."""
-    return _ADDRESS.sub(lambda found: shown_address(found.group()), text)
+def without_secrets(argument: str) -> str:
+    """Return an argument of a command line in which an address, which extends to the argument's
+    end, is replaced by its `shown_address`."""
+    return _ADDRESS.sub(lambda found: shown_address(found.group()), argument)
 
 
 def host_of(address: str) -> str:

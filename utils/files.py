@@ -136,28 +136,50 @@ def make_folder(folder: Path, key: str) -> None:
     Args:
         key: the option or config key that names it.
     """
-    try:
+    with _reported(folder, key):
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise UserError(f"{key} {folder}: cannot be made ({reason_of(error)})") from None
 
 
 def expect_new(folder: Path, key: str) -> None:
     """Raise UserError unless `folder` is empty or does not exist."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    try:
+        free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise UserError(f"{key} {folder}: cannot be read ({reason_of(error)})") from None
+    if not free:
         raise UserError(f"{key} {folder}: expected a new or empty folder, found other content")
 
 
 @contextmanager
 def folder_beside(folder: Path, key: str) -> Iterator[Path]:
-    """Yield a new folder, which is renamed to `folder` at the end, or removed after an error."""
+    """Yield a new folder, which is renamed to `folder` at the end, or removed after an error.
+
+    If `folder` is a link, the folder to which it points is replaced.
+
+    Raises:
+        UserError: if `folder` has content, is a mount point, or cannot be made.
+    """
     expect_new(folder, key)
+    folder = folder.resolve()
+    if os.path.ismount(folder):  # it cannot be replaced
+        raise UserError(f"{key} {folder}: expected a folder within this mount point, not itself")
     make_folder(folder.parent, key)
-    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
-        whole = Path(beside, folder.name)
+    with _reported(folder, key):
+        beside = TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.")
+    with beside:
+        whole = Path(beside.name, folder.name)
         whole.mkdir()
         yield whole
-        os.replace(whole, folder)
+        with _reported(folder, key):
+            os.replace(whole, folder)
+
+
+@contextmanager
+def _reported(folder: Path, key: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise UserError(f"{key} {folder}: cannot be made ({reason_of(error)})") from None
 
 
 def check_target(option: str, path: Path, suffix: str) -> None:

@@ -48,9 +48,8 @@ def locked(path: Path, what: str) -> Iterator[None]:
     holder = f"process {os.getpid()} on {socket.gethostname()} since {since}: "
     try:
         with suppress(OSError):  # a full disk is reported by the work itself
-            path.write_text(
-                holder + without_secrets(shlex.join(sys.argv)) + "\n", errors="surrogateescape"
-            )
+            command = shlex.join(map(without_secrets, sys.argv))
+            path.write_text(f"{holder}{command}\n", errors="surrogateescape")
         yield
     finally:
         with suppress(OSError):

@@ -101,6 +101,11 @@ def without_suffix(name: str) -> str:
     return stem if known else name
 
 
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Return whether a file in a folder is hidden, itself or by a subfolder that contains it."""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
 def told(left: Iterable[LeftOut], shown: int = 5) -> list[str]:
     """Format what was left out, one line per reason, with the first names: "left out, hidden: 2
     (._a.jpg, …)"."""

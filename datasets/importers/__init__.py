@@ -9,8 +9,9 @@ from typing import Any
 from datasets.importers import coco, cvat, datumaro, label_studio, mot, yolo
 from datasets.importers.records import Labels, Options
 from datasets.json_fields import read_json
-from utils.errors import UserError, first_of, reason_of
-from utils.files import read_text
+from utils.errors import UserError, first_of
+from utils.files import content_of, open_file, read_text
+from utils.sources import is_hidden
 
 KINDS = (
     "CVAT XML, COCO JSON, Datumaro JSON, Label Studio JSON or CSV, a folder with gt/gt.txt (MOT) "
@@ -65,10 +66,9 @@ def _files(folder: Path) -> Iterator[Path]:
     """
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PARSERS)
     for path in paths:
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         kind, _, rest = path.name.rpartition("_")
         copy = kind in COPIES and path.with_name(f"instances_{rest}").exists()
-        if path.is_file() and not hidden and not copy:
+        if path.is_file() and not copy and not is_hidden(path, folder):
             yield path
 
 
@@ -108,9 +108,6 @@ def unpack(archive: Path, folder: Path) -> Path:
     while place.exists():
         number += 1
         place = folder / f"{archive.stem}-{number}"
-    try:
-        with zipfile.ZipFile(archive) as file:
-            file.extractall(place)
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-        raise UserError(f"{archive}: damaged, or not a .zip file ({reason_of(error)})") from None
+    with open_file(archive, "") as file, content_of(str(archive), "a .zip file"):
+        zipfile.ZipFile(file).extractall(place)
     return place

@@ -7,7 +7,6 @@ Form: https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/
 
 import functools
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -86,7 +85,7 @@ def read_video(path: Path, tracks: list[Element], about: Element, options: Optio
     labels = Labels(path, "CVAT, video", [], tracks=True)
     labels.video = about.findtext("source") or about.findtext(".//source") or ""
     people = people_in(tracks, options, path)
-    step = int(re.sub(r"^step=", "", about.findtext("frame_filter") or "") or 1)
+    step = step_of(about, str(path))
     frames: dict[int, list[Box]] = {}
     drawn = 0
     for number, track in enumerate(tracks):
@@ -114,6 +113,15 @@ def read_video(path: Path, tracks: list[Element], about: Element, options: Optio
             for frame in sorted(every)
         ]
     return labels
+
+
+def step_of(task: Element, where: str) -> int:
+    """Return the distance of a task's frames in its video, "step=N"; 1 if it has all frames."""
+    text = (task.findtext("frame_filter") or "").strip()
+    step = number_of({"frame_filter": text.removeprefix("step=") or "1"}, "frame_filter", where)
+    if step < 1 or step % 1:
+        raise UserError(f"{where}: frame_filter: expected step=N, found {text!r}")
+    return int(step)
 
 
 def between(places: dict[int, list[float] | None], step: int) -> dict[int, list[float] | None]:
@@ -181,7 +189,7 @@ def box_of(shape: Element, where: str) -> list[float]:
     else:
         left, top, right, bottom = (get(key) for key in ("xtl", "ytl", "xbr", "ybr"))
         xywh = [left, top, right - left, bottom - top]
-    turned = float(shape.get("rotation") or 0)
+    turned = number_of({"rotation": shape.get("rotation") or "0"}, "rotation", where)
     return enclosing([round(value, 3) for value in xywh], turned, corner=False)
 
 
@@ -189,9 +197,12 @@ def points_of(shape: Element, where: str) -> list[tuple[float, float]]:
     text = shape.get("points", "")
     try:
         pairs = [tuple(map(float, pair.split(","))) for pair in text.split(";")]
-        return [(x, y) for x, y in pairs]
+        points = [(x, y) for x, y in pairs]
     except ValueError:
-        raise UserError(f"{where}: points: expected x,y;x,y;..., found {text[:60]!r}") from None
+        points = []
+    if not points or not all(abs(value) < LARGEST for point in points for value in point):
+        raise UserError(f"{where}: points: expected x,y;x,y;..., found {text[:60]!r}")
+    return points
 
 
 def number_of(values: Mapping[str, str | None], key: str, where: str) -> float:

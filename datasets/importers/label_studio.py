@@ -52,7 +52,10 @@ def is_label_studio(content: Any) -> bool:
 
 
 def is_table(text: str) -> bool:
-    header = next(csv.reader(io.StringIO(text), delimiter=delimiter_of(text)), [])
+    try:
+        header = next(csv.reader(io.StringIO(text), delimiter=delimiter_of(text)), [])
+    except csv.Error:  # a quotation mark that is never closed
+        return False
     return set(header) >= MINIMAL
 
 

@@ -5,6 +5,7 @@ names of the classes are in data.yaml, classes.txt or obj.names. A sixth column 
 of its numbers are whole, otherwise confidences. Form: https://docs.ultralytics.com/datasets/detect/
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from datasets.importers.records import (
 )
 from utils.errors import UserError
 from utils.files import read_text
+from utils.sources import is_hidden
 
 NAMES = ("data.yaml", "classes.txt", "obj.names")
 
@@ -31,7 +33,11 @@ def is_yolo(folder: Path) -> bool:
 
 def read(folder: Path, options: Options) -> list[Labels]:
     """Return the images that have a text file, in order of name."""
-    files = sorted(path for path in folder.rglob("*.txt") if path.parent != folder)
+    files = sorted(
+        path
+        for path in folder.rglob("*.txt")
+        if path.parent != folder and not is_hidden(path, folder)
+    )
     rows = {file: rows_of(file) for file in files}
     names = class_names(folder)
     every = [row for some in rows.values() for row in some]
@@ -73,8 +79,9 @@ def rows_of(file: Path) -> list[list[float]]:
         try:
             row = [float(word) for word in line.split()]
         except ValueError:
-            row = [0.0]
-        if row and (len(row) < 5 or (len(row) > 7 and len(row) % 2 == 0)):
+            row = [math.nan]
+        finite = all(map(math.isfinite, row))
+        if row and (not finite or len(row) < 5 or (len(row) > 7 and len(row) % 2 == 0)):
             raise UserError(
                 f"{file}, line {number}: expected class, x, y, w, h and optionally a confidence "
                 f"and an id, found {line[:60]!r}"

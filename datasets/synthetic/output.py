@@ -1,12 +1,15 @@
 """The folder of a synthetic dataset with its record, and the processes that draw."""
 
 import json
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import get_context
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TypeVar
 
+from datasets.workers import prepare_worker
 from utils.errors import UserError
 from utils.files import expect_new, read_text, write_text
 
@@ -80,6 +83,9 @@ def in_parallel(
     Args:
         workers: number of processes; None: one per core.
         chunk: number of frames that a process takes at a time.
+
+    Raises:
+        UserError: if a process was killed.
     """
     workers = workers or (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -87,5 +93,18 @@ def in_parallel(
     if workers == 1:
         yield from map(draw, frames)
         return
-    with get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap(draw, frames, chunksize=chunk)
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), prepare_worker, initargs=(0,)
+    )
+    try:
+        yield from pool.map(draw, frames, chunksize=chunk)
+    except BrokenProcessPool:
+        raise UserError(
+            f"workers: expected fewer than {workers}: one of these processes was killed, as the "
+            "system does when memory runs out"
+        ) from None
+    finally:
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()
+        pool.shutdown(cancel_futures=True)

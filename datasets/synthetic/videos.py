@@ -192,7 +192,7 @@ def write_videos(
         UserError: `out` has other content, a number is out of its range, or PyAV is missing.
     """
     optional("av", "--layout video", "requirements-index.txt")
-    check_at_least(identities=(identities, 1), cameras=(cameras, 1), rate=(rate, 1))
+    check_at_least(identities=(identities, 1), cameras=(cameras, 1), rate=(rate, 1), seed=(seed, 0))
     if not 1 <= seconds <= 36000:
         raise UserError(f"seconds: expected 1 to 36000, found {seconds:g}")
     if size[0] % 2 or size[1] % 2:
