@@ -25,6 +25,7 @@ from models.pixels import IMAGENET_MEAN, IMAGENET_STD
 from models.roi_heads import Branches, PersonSearchHeads, fc_branches
 from models.search_net import SearchNet
 from models.soft_labels import SoftRPN
+from utils.errors import UserError
 
 if TYPE_CHECKING:
     from models.reference import Sizes
@@ -176,9 +177,11 @@ def build_terms(cfg: CfgNode, teacher_cfg: CfgNode) -> dict[str, nn.Module]:
     """Build the terms in the order of DISTILLER.TERMS.
 
     Raises:
-        UserError: if a term does not exist.
+        UserError: if a term does not exist, or needs another teacher.
     """
     check_terms(cfg.DISTILLER.TERMS)
+    if "rpn" in cfg.DISTILLER.TERMS:
+        check_same_anchors(cfg, teacher_cfg)
     theirs, terms = levels_of(teacher_cfg), {}
     levels = tuple(level for level in levels_of(cfg) if level in theirs)
     for name in cfg.DISTILLER.TERMS:
@@ -187,6 +190,20 @@ def build_terms(cfg: CfgNode, teacher_cfg: CfgNode) -> dict[str, nn.Module]:
             options["lengths"] = tuple(c.MODEL.EMBEDDING_SIZE for c in (cfg, teacher_cfg))
         terms[name] = make_term(name, channels_of(cfg), channels_of(teacher_cfg), options, levels)
     return terms
+
+
+def check_same_anchors(cfg: CfgNode, teacher_cfg: CfgNode) -> None:
+    """Check that both networks have the same anchors, whose logits the term rpn compares.
+
+    Raises:
+        UserError: if they have not.
+    """
+    for key in ("NECK", "ANCHOR_SIZES"):
+        if cfg.MODEL[key] != teacher_cfg.MODEL[key]:
+            raise UserError(
+                f"DISTILLER.TERMS: rpn: expected a teacher with the student's MODEL.{key} "
+                f"{cfg.MODEL[key]}, found {teacher_cfg.MODEL[key]}"
+            )
 
 
 def init_from_teacher(student: nn.Module, teacher: nn.Module) -> list[str]:

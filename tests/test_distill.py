@@ -405,12 +405,14 @@ def test_rpn_by_hand():
     assert student.grad[0, 1] == 0 and student.grad[0, [0, 2]].all()
 
 
-def test_rpn_needs_the_same_anchors():
-    term = make_term("rpn", 8, 8, OPTIONS["rpn"])
-    student, teacher = make_outputs("student"), make_outputs("teacher")
-    teacher.rpn_head = RPNHead(8, 4)
-    with pytest.raises(UserError, match="DISTILLER.TERMS: rpn "):
-        term(student, teacher)
+@pytest.mark.parametrize("key", ["NECK", "ANCHOR_SIZES"])
+def test_rpn_needs_the_same_anchors(key):
+    cfg, other = small_cfg(), small_cfg().clone()
+    other.defrost()
+    other.MODEL[key] = {"NECK": "none", "ANCHOR_SIZES": [8, 64, 128, 256, 512]}[key]
+    with pytest.raises(UserError, match=f"DISTILLER.TERMS: rpn: .*MODEL.{key} "):
+        build_terms(cfg, other)
+    assert "rpn" in build_terms(cfg, cfg)
 
 
 # --- every term, called as by the distiller -----------------------------------------------------

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from models.distill.kd import kd_loss
 from models.outputs import ForwardOutputs
-from utils.errors import UserError
 
 
 def objectness_loss(student: Tensor, teacher: Tensor, anchors: int, temperature: float) -> Tensor:
@@ -36,16 +35,18 @@ def _two_classes(logits: Tensor) -> Tensor:
     return torch.stack([logits, torch.zeros_like(logits)], dim=1)
 
 
-def objectness(outputs: ForwardOutputs) -> list[Tensor]:
-    """Compute the RPN's logits [N, A, H, W] of each level from the features of a pass."""
+def objectness(outputs: ForwardOutputs) -> Tensor:
+    """Compute the RPN's logits [N, A] of all anchors from the features of a pass."""
     assert outputs.rpn_head is not None
-    return outputs.rpn_head(list(outputs.features.values()))[0]
+    levels = outputs.rpn_head(list(outputs.features.values()))[0]
+    return torch.cat([level.flatten(1) for level in levels], dim=1)
 
 
 class Term(nn.Module):
     """Distillation of the RPN's objectness.
 
-    The student's RPN head runs a second time. All anchors but the selected ones have no gradient.
+    Both networks must have the same anchors. The student's RPN head runs a second time. All anchors
+    but the selected ones have no gradient.
 
     Args:
         anchors, temperature: as in `objectness_loss`.
@@ -71,13 +72,4 @@ class Term(nn.Module):
         ours = objectness(student)
         with torch.no_grad():
             theirs = objectness(teacher)
-        shapes = [[tuple(level.shape[1:]) for level in side] for side in (ours, theirs)]
-        if shapes[0] != shapes[1]:
-            raise UserError(
-                f"DISTILLER.TERMS: rpn expected a teacher with the student's anchors {shapes[0]}, "
-                f"found {shapes[1]}"
-            )
-        all_ours, all_theirs = (
-            torch.cat([level.flatten(1) for level in side], dim=1) for side in (ours, theirs)
-        )
-        return objectness_loss(all_ours, all_theirs, self.anchors, self.temperature)
+        return objectness_loss(ours, theirs, self.anchors, self.temperature)
