@@ -225,6 +225,8 @@ def load_initial_weights(net: SearchNet, cfg: CfgNode) -> None:
             than that of the config.
     """
     checkpoint = Checkpoint.read(cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS")
+    if checkpoint.graph:
+        raise _not_a_checkpoint(checkpoint.where)
     keys = [key for key in MODEL_KEYS if key != QUEUE]
     check_same_model(checkpoint.cfg, cfg, checkpoint.where, keys)
     model = checkpoint.content["model"]

@@ -29,7 +29,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def precision_of(key: str, value: str) -> torch.dtype | None:
-    """Convert the value of EVAL_AMP or SOLVER.AMP (`key`) to a dtype; None means float32.
+    """Convert the value of `key`, such as EVAL_AMP, to a dtype; None means float32.
 
     Raises:
         UserError: if the value is none of PRECISIONS.

@@ -5,6 +5,7 @@ import torch
 
 from configs.defaults import load_cfg
 from engine.checkpoint import load_initial_weights
+from engine.onnx_net import OnnxFile
 from engine.weights import TABLE, save_weights
 from models.build import build_net
 from tests.tiny import TINY, pairs
@@ -49,3 +50,11 @@ def test_another_network_is_refused(tmp_path, trained):
     missing = load_cfg(None, pairs(TINY | {"MODEL.WEIGHTS": tmp_path / "no.pth"}))
     with pytest.raises(UserError, match=r"MODEL\.WEIGHTS.*no\.pth"):
         load_initial_weights(build_net(missing, num_pids=2), missing)
+
+
+def test_a_graph_is_refused(tmp_path, trained, monkeypatch):
+    cfg = load_cfg(None, pairs(TINY | {"MODEL.WEIGHTS": tmp_path / "net.onnx"}))
+    file = OnnxFile("", b"", {"config": cfg.dump(), "thresholds": None})
+    monkeypatch.setattr("engine.checkpoint.read_onnx", lambda path, option: file)
+    with pytest.raises(UserError, match=r"MODEL\.WEIGHTS .*net\.onnx: an ONNX file"):
+        load_initial_weights(trained, cfg)

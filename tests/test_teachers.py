@@ -4,6 +4,7 @@ checkpoints."""
 import shutil
 import sqlite3
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from configs.defaults import load_cfg
 from datasets import load_dataset
 from datasets.loaders import SceneDataset, mirrored
 from engine.teachers import sources, tables
+from engine.teachers.build import build_teacher
 from engine.teachers.networks import read_crop_network
-from engine.teachers.sources import Embeddings, OwnTeacher
+from engine.teachers.sources import Embeddings, OwnTeacher, read_reid_teacher
 from engine.training.batching import Batching
 from engine.training.inputs import describe_files
 from engine.training.train_step import TrainStep
@@ -247,6 +249,33 @@ def test_foreign_teachers_train_a_student_of_another_length(base, form):
     assert torch.equal(model.teacher.oim.lut.any(1).nonzero()[:, 0] + 1, known)
 
 
+def test_pictures_whose_boxes_are_all_outside(base, tmp_path):
+    """A re-id network has nothing to embed there."""
+    values = {"DISTILLER.REID_TEACHER": base / "crops.onnx", "DISTILLER.TERMS": "['cd']"}
+    cfg = config(base, **values, **{"DISTILLER.CACHE_FILE": tmp_path / "cache.sqlite"})
+    dataset = load_dataset("CUHK-SYSU", cfg.INPUT.DATA_ROOT)
+    first = next(i for i, scene in enumerate(dataset.train) if len(scene.boxes))
+    scene = dataset.train[first]
+    dataset.train[first] = replace(scene, boxes=scene.boxes + 500)
+    people = build_teacher(cfg, dataset, CPU)[0].embeddings
+    row = 2 * sum(len(one.boxes) for one in dataset.train[:first])
+    assert not people[row : row + 2 * len(scene.boxes)].any() and people.any()
+
+
+def test_own_networks_of_other_settings_are_other_teachers(base, tmp_path):
+    """The size of the input changes embeddings, the runtime of the training's evaluations does
+    not."""
+    saved = torch.load(base / "teacher.pth")
+    digests = []
+    for change in ("MIN_SIZE: 64", "MIN_SIZE: 96"), ("cpu", "cuda"), ("onnxruntime", "openvino"):
+        text = saved["config"].replace(*change)
+        assert text != saved["config"]
+        save_file(saved | {"config": text}, tmp_path / "other.pth")
+        digests.append(read_reid_teacher(str(tmp_path / "other.pth"), CPU).digest)
+    own = read_reid_teacher(str(base / "teacher.pth"), CPU).digest
+    assert [digest == own for digest in digests] == [False, True, True]
+
+
 def test_similarities_of_several_teachers_are_averaged(base):
     names = [str(base / "crops.onnx"), str(base / "teacher.pth")]
     values = {"DISTILLER.TERMS": "['cd']"}
@@ -311,6 +340,19 @@ REFUSED = {
         LD,
         "",
         "tiny.yaml: cannot be used",
+    ),
+    "no terms": ({}, {"DISTILLER.TERMS": "[]"}, "", "TERMS: expected at least one"),
+    "two teachers of cd": (
+        {"DISTILLER.REID_TEACHER": "crops.onnx", "DISTILLER.CD.CACHED": True},
+        CD,
+        "",
+        "CD.CACHED: expected False",
+    ),
+    "two sources of weights": (
+        {"DISTILLER.INIT_STUDENT": True, "MODEL.WEIGHTS": "teacher.pth"},
+        CD,
+        "",
+        "MODEL.WEIGHTS: expected ''",
     ),
     "no term": ({"DISTILLER.CD.CACHED": True}, LD, "", "CD.CACHED: expected cd or rkd"),
     "cropped": (

@@ -15,8 +15,10 @@ from engine.teachers.store import OutputStore
 from engine.teachers.tables import fill, read_boxes, read_pictures
 from models.cached_teacher import CachedEmbeddings, CachedLogits, CachedTeacher, tables_of
 from models.distill import reads_of
+from models.distill.cd import check_tables
 from models.oim import OIM
 from models.search_net import SearchNet
+from utils.errors import UserError
 from utils.states import state_digest
 
 CACHE = "teachers.sqlite"  # in INPUT.DATA_ROOT
@@ -37,7 +39,11 @@ def build_teacher(
         net, teacher_cfg = load_teacher(cfg.DISTILLER.TEACHER_CKPT, device)
     cached = cached_reads(cfg)
     if not cached:
-        assert net
+        if net is None:
+            raise UserError(
+                "DISTILLER.TERMS: expected at least one term, found none; train_base.py trains "
+                "without a teacher"
+            )
         return net, teacher_cfg, net
     live = net if reads_of(cfg.DISTILLER.TERMS) - cached else None
     embeddings, logits = _read(cfg, dataset, net, cached, device)
@@ -61,6 +67,8 @@ def _read(
     cache = Cache(cfg, dataset)
     if "class_logits" in cached or not foreign:
         assert net
+        if "embeddings" in cached and not foreign:
+            check_tables(dataset.num_pids, net.oim)
         own = OwnTeacher(net, state_digest(net.state_dict()), cfg.DISTILLER.LD.CACHED_REGIONS)
         people, pictures = cache.tables(own)
         if "embeddings" in cached and not foreign:

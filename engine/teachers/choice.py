@@ -44,6 +44,11 @@ def check_caching(cfg: CfgNode) -> None:
         if given and wanted not in reads:
             terms = "cd or rkd" if wanted == "embeddings" else "ld or kd"
             raise UserError(f"{key}: expected {terms} in DISTILLER.TERMS, found {node.TERMS}")
+    if node.CD.CACHED and reid_teachers(cfg):
+        raise UserError(
+            f"DISTILLER.CD.CACHED: expected False with {REID_TEACHER}, whose embeddings are always "
+            "cached; found True"
+        )
     if node.LD.CACHED and "crop" in cfg.INPUT.AUGMENT:
         raise UserError(
             "DISTILLER.LD.CACHED True: expected whole pictures, since the cached regions are of "

@@ -8,7 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from engine.checkpoint import Checkpoint
+from configs.ranges import flatten
+from engine.default_network import network_of
+from engine.metadata import inference_keys
 from engine.onnx_net import INPUTS, OUTPUTS
 from engine.onnx_net import SUFFIX as ONNX
 from engine.teachers.choice import REID_TEACHER, TORCHVISION
@@ -130,10 +132,11 @@ def read_reid_teacher(name: str, device: torch.device, option: str = REID_TEACHE
         UserError: if it is missing, damaged, or does not fit its description.
     """
     if is_own_network(name, device, option):
-        checkpoint = Checkpoint.read(name, option)
-        net = checkpoint.network(checkpoint.cfg, device)
-        length = checkpoint.cfg.MODEL.EMBEDDING_SIZE
-        return Embeddings(net, checkpoint.digest, length, device)
+        cfg, checkpoint = network_of(None, name, option=option)
+        values = flatten(cfg)
+        digest = " ".join([checkpoint.digest, *(str(values[key]) for key in inference_keys(cfg))])
+        net = checkpoint.network(cfg, device)
+        return Embeddings(net, digest, cfg.MODEL.EMBEDDING_SIZE, device)
     network = read_crop_network(name, option, device)
     return Embeddings(network, network.digest, network.length(), device)
 

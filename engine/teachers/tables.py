@@ -85,7 +85,8 @@ def _computed(
         first = int(loader.data.first_box[index])
         places = (target["rows"] // 2 - first).tolist()
         rows = np.zeros((len(keys[index].boxes), 2, source.box_length), BOX_TYPE)
-        rows[places] = boxes.numpy()
+        if places:
+            rows[places] = boxes.numpy()
         numbers = [(key, row.tobytes()) for key, row in zip(keys[index].boxes, rows)]
         whole = picture.numpy().astype(PICTURE_TYPE).tobytes()
         yield numbers + [(keys[index].picture, whole)] * bool(source.picture_length)

@@ -9,6 +9,7 @@ from engine.device import precision_of
 from engine.teachers.build import build_teacher
 from models.build import build_distiller, build_net, init_from_teacher
 from models.search_net import SearchNet
+from utils.errors import UserError
 
 
 def build(
@@ -21,7 +22,15 @@ def build(
 
     Returns:
         The distiller, and the student in it.
+
+    Raises:
+        UserError: if the config contradicts itself, or its teacher cannot be used.
     """
+    if cfg.DISTILLER.INIT_STUDENT and cfg.MODEL.WEIGHTS:
+        raise UserError(
+            "MODEL.WEIGHTS: expected '' with DISTILLER.INIT_STUDENT True, found "
+            f"{cfg.MODEL.WEIGHTS}"
+        )
     student = build_net(cfg, dataset.num_pids).to(device)
     teacher, teacher_cfg, net = build_teacher(cfg, dataset, device)
     if cfg.DISTILLER.INIT_STUDENT:

@@ -98,20 +98,20 @@ def nms_per_identity(
     return large[keep]
 
 
-def check_tables(student: OIM, teacher: OIM) -> None:
-    """Check that a label is the same identity in both tables.
+def check_tables(identities: int, teacher: OIM) -> None:
+    """Check that the teacher's table has the student's number of identities.
 
     Raises:
-        UserError: if the tables have different numbers of identities, or the teacher's has none.
+        UserError: if it has another number of them, or none.
     """
     if not len(teacher.lut):
         raise UserError(
             "DISTILLER.TEACHER_CKPT: expected a checkpoint of the teacher's training, since the "
             "terms cd and rkd need its table of identities; found inference-only weights"
         )
-    if len(student.lut) != len(teacher.lut):
+    if identities != len(teacher.lut):
         raise UserError(
-            f"DISTILLER.TERMS: expected a teacher of the same {len(student.lut)} "
+            f"DISTILLER.TERMS: expected a teacher of the same {identities} "
             f"identities, found one of {len(teacher.lut)}"
         )
 
@@ -129,7 +129,7 @@ def compared_people(
     Returns:
         The student's embeddings [P, D], the teacher's [P, D'], and the labels [P].
     """
-    check_tables(student.oim, teacher.oim)
+    check_tables(len(student.oim.lut), teacher.oim)
     all_labels, boxes = torch.cat(student.people.labels), student.people.boxes
     counts = torch.tensor([len(image) for image in boxes], device=all_labels.device)
     images = torch.arange(len(counts), device=all_labels.device).repeat_interleave(counts)
