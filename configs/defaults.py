@@ -58,6 +58,9 @@ _C.MODEL.NECK = "fpn"
 _C.MODEL.C4 = CN()  # only with NECK "none"
 _C.MODEL.C4.HEADS = "double"  # a last stage for each branch, or "shared": one for both
 _C.MODEL.C4.POOL_SIZE = 14  # side of a pooled region
+# The first half of an embedding is computed from the maximum of each channel over the pooled
+# "region", as in SeqNet, or over each of its "rows", which keeps what is above and below apart.
+_C.MODEL.C4.MAXIMA = "region"
 _C.MODEL.C4.RPN_CHANNELS = 0  # after the RPN's first convolution; 0: as many as the map has
 _C.MODEL.FPN_CHANNELS = 256  # only with NECK "fpn"
 _C.MODEL.FC_SIZE = 1024  # width of the two fully connected layers of each branch; with NECK "fpn"

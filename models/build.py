@@ -105,7 +105,9 @@ def _make_backbone(cfg: CfgNode, pretrained: bool) -> tuple[nn.Module, Branches]
         pooled = model.FPN_CHANNELS * 7 * 7
         return maps, fc_branches(pooled, model.FC_SIZE, model.EMBEDDING_SIZE)
     heads = check_choice("MODEL.C4.HEADS", model.C4.HEADS, ("double", "shared"))
-    return c4.make_c4(*names, backbone.CHECKPOINT, heads == "shared", model.EMBEDDING_SIZE)
+    maxima = check_choice("MODEL.C4.MAXIMA", model.C4.MAXIMA, ("region", "rows"))
+    rows = model.C4.POOL_SIZE if maxima == "rows" else 0
+    return c4.make_c4(*names, backbone.CHECKPOINT, heads == "shared", rows, model.EMBEDDING_SIZE)
 
 
 def build_net(cfg: CfgNode, num_pids: int, pretrained: bool = True) -> SearchNet:

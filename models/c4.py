@@ -3,7 +3,9 @@
 The detector is that of He et al., "Deep Residual Learning for Image Recognition", CVPR 2016,
 appendix A. The embedding is that of SeqNet (Li and Miao, "Sequential End-to-end Network for
 Efficient Person Search", AAAI 2021): the inputs of the norm-aware embedding are the maxima over the
-positions of a region before and after the last stage.
+positions of a region before and after the last stage. With MODEL.C4.MAXIMA "rows", the first input
+has the maximum over each row of the region, after the horizontal parts of Sun et al., "Beyond Part
+Models", ECCV 2018.
 """
 
 from copy import deepcopy
@@ -66,9 +68,15 @@ class StageHead(nn.Module):
 class StageEmbedding(NormAwareEmbedding):
     """NAE of the maximum of each channel over the positions, before and after the last stage."""
 
-    @staticmethod
-    def flat(pooled: Tensor) -> Tensor:
+    def flat(self, pooled: Tensor) -> Tensor:
         return pooled.amax(dim=(2, 3))
+
+
+class RowsEmbedding(NormAwareEmbedding):
+    """As StageEmbedding, but with the maximum over each row of a region before the last stage."""
+
+    def flat(self, pooled: Tensor) -> Tensor:
+        return pooled.amax(dim=3).flatten(1)
 
 
 def make_c4(
@@ -78,6 +86,7 @@ def make_c4(
     freeze: bool,
     checkpointed: bool,
     shared: bool,
+    rows: int,
     embedding_size: int,
 ) -> tuple[OneMap, Branches]:
     """Build the backbone up to stride 16, and the branches, whose heads are its last stage.
@@ -86,6 +95,8 @@ def make_c4(
 
     Args:
         shared: whether one stage serves both branches; else each has a copy.
+        rows: height of a pooled region if the embedding uses the maximum of each of its rows; 0 if
+            it uses that of the whole region.
         embedding_size: length of an embedding.
 
     Raises:
@@ -98,10 +109,12 @@ def make_c4(
     levels = {layer: str(i) for i, layer in enumerate(spec.layers[: int(LEVEL) + 1])}
     stage = nn.Sequential(*(getattr(body, part) for part in spec.stage))
     box_head = StageHead(stage, checkpointed)
+    embedding = RowsEmbedding if rows else StageEmbedding
+    channels = spec.channels[int(LEVEL)] * max(rows, 1)
     branches = Branches(
         box_head,
         FastRCNNPredictor(spec.stage_channels, 2),
         None if shared else deepcopy(box_head),
-        StageEmbedding(spec.channels[int(LEVEL)], spec.stage_channels, embedding_size),
+        embedding(channels, spec.stage_channels, embedding_size),
     )
     return OneMap(CheckpointedLayers(body, levels, everywhere=checkpointed)), branches

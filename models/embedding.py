@@ -28,8 +28,7 @@ class NormAwareEmbedding(nn.Module):
         # output, so its two weights never receive a gradient.
         self.norm = nn.BatchNorm1d(1).requires_grad_(False)
 
-    @staticmethod
-    def flat(pooled: Tensor) -> Tensor:
+    def flat(self, pooled: Tensor) -> Tensor:
         """Return the input of the first projection for pooled regions [R, C, P, P]: [R, C·P·P]."""
         return pooled.flatten(1)
 

@@ -129,6 +129,20 @@ def test_both_heads_start_as_the_backbones_last_stage(tmp_path):
         make_net(BACKBONE__NAME="mobilenet_v3_large", BACKBONE__WEIGHTS=tmp_path / "cut.pth")
 
 
+def test_rows_of_a_region_are_kept_apart():
+    """Turning a region upside down changes the embedding only with "rows"; mirroring it never."""
+    torch.manual_seed(0)
+    pooled = torch.rand(3, CHANNELS, 4, 4)
+    for maxima, same in (("region", True), ("rows", False)):
+        net = make_net(MODEL__C4__MAXIMA=maxima, MODEL__C4__POOL_SIZE=4).eval()
+        embed = net.roi_heads.embedding_head
+        fc = torch.rand(3, embed.fc[0].in_features)
+        expected = embed(pooled, fc)[0]
+        assert torch.allclose(embed(pooled.flip(3), fc)[0], expected)
+        assert torch.allclose(embed(pooled.flip(2), fc)[0], expected) == same
+        assert len(net.detect([torch.rand(3, 64, 96)])[0].boxes) > 0
+
+
 def test_a_narrow_rpn_has_narrow_weights():
     wide, narrow = make_net(), make_net(MODEL__C4__RPN_CHANNELS=12)
     assert narrow.rpn.head.conv[0][0].weight.shape == (12, CHANNELS, 3, 3)
@@ -141,6 +155,7 @@ def test_a_narrow_rpn_has_narrow_weights():
     [
         ("MODEL.NECK", "pan"),
         ("MODEL.C4.HEADS", "triple"),
+        ("MODEL.C4.MAXIMA", "columns"),
         ("MODEL.C4.POOL_SIZE", 1),
         ("MODEL.C4.RPN_CHANNELS", -1),
         ("MODEL.ANCHOR_SIZES", "[]"),
