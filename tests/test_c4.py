@@ -133,13 +133,13 @@ def test_rows_of_a_region_are_kept_apart():
     """Turning a region upside down changes the embedding only with "rows"; mirroring it never."""
     torch.manual_seed(0)
     pooled = torch.rand(3, CHANNELS, 4, 4)
-    for maxima, same in (("region", True), ("rows", False)):
+    for maxima, equal in (("region", True), ("rows", False)):
         net = make_net(MODEL__C4__MAXIMA=maxima, MODEL__C4__POOL_SIZE=4).eval()
         embed = net.roi_heads.embedding_head
         fc = torch.rand(3, embed.fc[0].in_features)
         expected = embed(pooled, fc)[0]
         assert torch.allclose(embed(pooled.flip(3), fc)[0], expected)
-        assert torch.allclose(embed(pooled.flip(2), fc)[0], expected) == same
+        assert torch.allclose(embed(pooled.flip(2), fc)[0], expected) == equal
         assert len(net.detect([torch.rand(3, 64, 96)])[0].boxes) > 0
 
 
