@@ -275,7 +275,7 @@ def test_the_order_of_runs(monkeypatch, tmp_path):
 def test_gain_over_the_teacher_of_each_run():
     """A student of seed s is compared with the teacher of seed s; a student alone with the mean of
     both teachers."""
-    key, alone = "equal_resnet18_ddps", "equal_resnet18_alone"
+    key, alone = "equal_resnet18_x05_ddps", "equal_resnet18_x05_alone"
     teachers = [result(1, [ap], checkpoint=name) for ap, name in ((0.4, "a"), (0.6, "b"))]
     runs = {key: {1: result(1, [0.5], teacher="b"), 2: result(2, [0.5], teacher="a")}}
     runs |= {alone: {1: result(1, [0.9], teacher=None)}}
