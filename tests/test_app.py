@@ -128,19 +128,24 @@ def test_people_are_shown_named_merged_and_split(tmp_path: Path) -> None:
     controller = PersonsController(lambda: open_index(folder), folder)
     pictures, numbers, said = controller.people()
     assert len(pictures) == len(numbers) == identity_index.PEOPLE_COUNT and "8 people" in said
-    first, second = numbers[:2]
-    assert "renamed" in controller.change(lambda one: one.rename(first, "Otto") or "renamed")
-    controller.change(lambda one: str(one.merge(first, second)))
-    _, left, _ = controller.people()
+    first, second = sorted(numbers[:2])
+    _, _, said, number, *_, name, place, scene = controller.rename(first, " Otto")
+    assert 'class="good"' in said and (number, name, place, scene) == (first, "Otto", -1, None)
+    _, left, _, *person = controller.merge(second, f"{first}")
     assert len(left) == len(numbers) - 1
-    shown, tracklets, line, name = controller.person(min(first, second))
-    assert name == "Otto" and "Otto" in line and line.count("<i ") == len(shown) == len(tracklets)
-    controller.change(lambda one: str(one.split(min(first, second), tracklets[:1])))
-    assert len(controller.people()[1]) == len(numbers)
-    assert 'class="bad"' in controller.change(lambda one: str(one.merge(first, 99)))
-    assert controller.scene(min(first, second), 0).width > 0
-    assert controller.people(("cellar", "", ""))[0] == []
-    assert 'class="bad"' in controller.people(("", "noon", ""))[2]
+    number, shown, tracklets, line, name, *_ = person
+    assert (number, name) == (first, "Otto") and "Otto" in line
+    assert line.count("<i ") == len(shown) == len(tracklets) > 1
+    _, again, _, number, _, left, *_, place, _ = controller.split(first, tracklets, 1)
+    assert len(again) == len(numbers) and (number, place) == (first, -1)
+    assert left == [tracklets[0], *tracklets[2:]]
+    for refused in (
+        controller.merge(first, "99"),
+        controller.split(first, left, -1),
+        controller.rename(0, "Eve"),
+    ):
+        assert 'class="bad"' in refused[2]
+    assert controller.scene(first, 0).width > 0 and controller.scene(first, 99) is None
 
 
 def test_the_state_of_a_visit_is_small(base: Path, tmp_path: Path) -> None:

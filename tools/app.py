@@ -8,7 +8,6 @@ and dropped pictures while the program runs; it serves no other file and connect
 
 import argparse
 import atexit
-import html
 import os
 import shutil
 import signal
@@ -40,7 +39,7 @@ from engine.search.arguments import filter_of_texts
 from engine.search.presentation import QUERY, RANKED, name_of, read_scene
 from engine.search.searcher import Searcher, to_pixels
 from tools.web.persons import CSS as PERSONS_CSS
-from tools.web.persons import PEOPLE_GALLERY, PersonsController, persons_tab
+from tools.web.persons import PEOPLE_GALLERY, PersonsController, message, persons_tab
 from tools.web.server import REQUIREMENTS, address_of, names_of, no_connections, serve
 from utils.arguments import program_parser
 from utils.drawing import PLAIN, cut_out, draw_boxes
@@ -220,10 +219,6 @@ class AppController:
             matches.append((person, f"{title}\n{where(match)}{remark}"))
             scenes.append((box, f"{title}   {where(match)}{remark}"))
         return query, query.drawn(), message(shown), matches, scenes
-
-
-def message(text: str, kind: str = "good") -> str:
-    return f'<p class="{kind}">{html.escape(text)}</p>'
 
 
 def where(match: Match) -> str:

@@ -2,13 +2,13 @@
 
 import html
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from engine.cameras.identities import Identities, open_identities
 from engine.cameras.persons import NumberedPerson, known_people, places, when
 from engine.index.gallery_index import GalleryIndex
-from engine.search.arguments import filter_of_texts
 from engine.search.presentation import RANKED, name_of, read_scene
 from utils.drawing import cut_out, draw_boxes
 from utils.errors import UserError
@@ -50,10 +50,10 @@ class PersonsController:
     def __init__(self, index: Callable[[], GalleryIndex], folder: Path):
         self.index, self.folder = index, folder
 
-    def people(self, filters: Sequence[str] = ()) -> tuple[list, list[int], str]:
+    def people(self) -> tuple[list, list[int], str]:
         """Return pictures with captions, the numbers of these people, and a message."""
         try:
-            known = self._known(filters)
+            known = self._known()
         except UserError as error:
             return [], [], message(str(error), "bad")
         if not known:
@@ -64,55 +64,94 @@ class PersonsController:
         numbers = [one.number for one in known[:MOST]]
         return shown, numbers, message(f"{len(known)} people.{more} Click on one.")
 
-    def person(self, number: int, filters: Sequence[str] = ()) -> tuple[list, list[int], str, str]:
-        """Return the pictures and numbers of a person's tracklets, their timeline and name."""
-        known = self._known(filters, {number})
+    def person(self, number: int) -> tuple:
+        """Return what the tab shows of a person, of whom no tracklet is chosen.
+
+        Args:
+            number: of the person; 0: nobody.
+
+        Returns:
+            The number, pictures with captions and numbers of the tracklets, the timeline, the name,
+            and the position (-1) and picture (None) of the chosen tracklet.
+        """
+        known = self._known({number})
         if not known:
-            return [], [], message("This person has been removed.", "bad"), ""
+            said = message("This person has been removed.", "bad") if number else ""
+            return number, [], [], said, "", -1, None
         one = known[0]
         shown = [
             (self._crop(one, i), f"{name_of(a.person.path)}\n{when(a)}")
             for i, a in enumerate(one.tracklets[:MOST])
         ]
         tracklets = [a.person.tracklet for a in one.tracklets[:MOST]]
-        return shown, tracklets, timeline(one), one.name
+        return number, shown, tracklets, timeline(one), one.name, -1, None
 
-    def change(self, decide: Callable[[Identities], str]) -> str:
-        """Apply a decision. Return what was done, or why it was refused."""
+    def rename(self, person: int, name: str) -> tuple:
+        """Name a person. Return the content of the tab, as `people` and `person` do."""
+
+        def decide(identities: Identities) -> tuple[int, str]:
+            identities.rename(person, name)
+            return person, "Renamed."
+
+        return self._change(person, decide)
+
+    def merge(self, person: int, other: str) -> tuple:
+        """Merge a person with the one of a number or name. Return the content of the tab."""
+
+        def decide(identities: Identities) -> tuple[int, str]:
+            kept = identities.merge(person, identities.number_of(other.strip()))
+            return kept, f"Merged: person {kept}."
+
+        return self._change(person, decide)
+
+    def split(self, person: int, tracklets: Sequence[int], place: int) -> tuple:
+        """Split off the tracklet at a position, -1 for none. Return the content of the tab."""
+
+        def decide(identities: Identities) -> tuple[int, str]:
+            if place < 0:
+                raise UserError("Click on a tracklet first.")
+            return person, f"Split off: person {identities.split(person, [tracklets[place]])}."
+
+        return self._change(person, decide)
+
+    def _change(self, person: int, decide: Callable[[Identities], tuple[int, str]]) -> tuple:
+        """Apply a decision on a person.
+
+        Args:
+            decide: returns the number of the person to be shown, and what was done.
+        """
         try:
-            identities = open_identities(self.folder, self.index().people)
-            try:
-                return message(decide(identities))
-            finally:
-                identities.close()
+            if not person:
+                raise UserError("Click on a person first.")
+            with closing(open_identities(self.folder, self.index().people)) as identities:
+                person, done = decide(identities)
+            said = message(done)
         except UserError as error:
-            return message(str(error), "bad")
+            said = message(str(error), "bad")
+        pictures, numbers, _ = self.people()
+        return pictures, numbers, said, *self.person(person)
 
-    def _known(
-        self, filters: Sequence[str], numbers: set[int] | None = None
-    ) -> list[NumberedPerson]:
-        people = self.index().people
-        identities = open_identities(self.folder, people)
-        try:
-            return known_people(people, identities, filter_of_texts(*filters), numbers)
-        finally:
-            identities.close()
-
-    def _crop(self, known: NumberedPerson, place: int) -> Any:
-        person = known.tracklets[place].person
-        return cut_out(read_scene(person.path, person.time, self.folder), person.box, CROP)
-
-    def scene(self, number: int, place: int, filters: Sequence[str] = ()) -> Any:
+    def scene(self, number: int, place: int) -> Any:
         """Draw the whole picture of a tracklet."""
-        known = self._known(filters, {number})
+        known = self._known({number})
         if not known or place >= len(known[0].tracklets):
             return None
         person = known[0].tracklets[place].person
         picture = read_scene(person.path, person.time, self.folder)
         return draw_boxes(picture, [person.box], [known[0].title], RANKED, 900)
 
+    def _known(self, numbers: set[int] | None = None) -> list[NumberedPerson]:
+        people = self.index().people
+        with closing(open_identities(self.folder, people)) as identities:
+            return known_people(people, identities, numbers=numbers)
+
+    def _crop(self, known: NumberedPerson, place: int) -> Any:
+        person = known.tracklets[place].person
+        return cut_out(read_scene(person.path, person.time, self.folder), person.box, CROP)
+
 
 def message(text: str, kind: str = "good") -> str:
+    """Render a text; kind: "good", or "bad" for a mistake."""
     return f'<p class="{kind}">{html.escape(printable(text))}</p>'
 
 
@@ -150,65 +189,43 @@ def timeline(known: NumberedPerson) -> str:
 
 def persons_tab(gr: Any, controller: PersonsController) -> None:
     """Build the tab within Gradio's Tabs."""
+    with gr.Tab("People", elem_id="people_tab") as tab, gr.Row():
+        numbers, chosen, tracklets, picked = gr.State([]), gr.State(0), gr.State([]), gr.State(-1)
+        with gr.Column(scale=2):
+            said = gr.HTML(elem_id="persons_message")
+            everyone = gr.Gallery(label="People", columns=4, elem_id="persons", **PEOPLE_GALLERY)
+        with gr.Column(scale=3):
+            lines = gr.HTML(elem_id="timeline")
+            some = gr.Gallery(label="Tracklets", columns=7, elem_id="tracklets", **PEOPLE_GALLERY)
+            name, call, other, merge, split = _decisions(gr)
+            scene = gr.Image(
+                label="Picture", height=420, interactive=False, buttons=[], elem_id="tracklet"
+            )
+    people = [everyone, numbers, said]
+    person = [chosen, some, tracklets, lines, name, picked, scene]
     private = {"concurrency_id": "net", "concurrency_limit": 1, "api_visibility": "private"}
-    with gr.Tab("People", elem_id="people_tab") as tab:
-        numbers, tracklets, chosen = gr.State([]), gr.State([]), gr.State(0)
-        picked = gr.State(-1)
-        with gr.Row():
-            with gr.Column(scale=2):
-                said = gr.HTML(elem_id="persons_message")
-                everyone = gr.Gallery(
-                    label="People", columns=4, elem_id="persons", **PEOPLE_GALLERY
-                )
-            with gr.Column(scale=3):
-                lines = gr.HTML(elem_id="timeline")
-                some = gr.Gallery(
-                    label="Tracklets", columns=7, elem_id="tracklets", **PEOPLE_GALLERY
-                )
-                with gr.Row():
-                    name = gr.Textbox(label="Name", elem_id="person_name")
-                    call = gr.Button("Rename", elem_id="rename")
-                with gr.Row():
-                    other = gr.Textbox(label="Number or name", elem_id="other")
-                    merge = gr.Button("Merge with this person", elem_id="merge")
-                    split = gr.Button("Split off the chosen tracklet", elem_id="split")
-                scene = gr.Image(
-                    label="Picture",
-                    height=420,
-                    interactive=False,
-                    buttons=[],
-                    elem_id="tracklet",
-                )
-        shown = [everyone, numbers, said]
-        details = [some, tracklets, lines, name]
 
-        def choose(known: list[int], click: gr.SelectData) -> tuple:
-            return known[click.index], -1, None, *controller.person(known[click.index])
+    def choose(known: list[int], click: gr.SelectData) -> tuple:
+        return controller.person(known[click.index])
 
-        def pick(person: int, click: gr.SelectData) -> tuple:
-            return click.index, controller.scene(person, click.index)
+    def pick(number: int, click: gr.SelectData) -> tuple:
+        return click.index, controller.scene(number, click.index)
 
-        def after(decide: Callable[[Identities], str], person: int) -> tuple:
-            done = controller.change(decide)
-            pictures, known, _ = controller.people()
-            return pictures, known, done, *controller.person(person)
+    tab.select(controller.people, None, people, **private)
+    everyone.select(choose, numbers, person, **private)
+    some.select(pick, chosen, [picked, scene], **private)
+    call.click(controller.rename, [chosen, name], people + person, **private)
+    merge.click(controller.merge, [chosen, other], people + person, **private)
+    split.click(controller.split, [chosen, tracklets, picked], people + person, **private)
 
-        def rename(person: int, text: str) -> tuple:
-            return after(lambda one: one.rename(person, text) or "Renamed.", person)
 
-        def join(person: int, text: str) -> tuple:
-            def decide(one: Identities) -> str:
-                return f"Merged: person {one.merge(person, one.number_of(text.strip()))}."
-
-            return after(decide, person)
-
-        def divide(person: int, mine: list[int], place: int) -> tuple:
-            moved = mine[place : place + 1] if place >= 0 else []
-            return after(lambda one: f"Split off: person {one.split(person, moved)}.", person)
-
-        tab.select(controller.people, None, shown, **private)
-        everyone.select(choose, numbers, [chosen, picked, scene, *details], **private)
-        some.select(pick, chosen, [picked, scene], **private)
-        call.click(rename, [chosen, name], [*shown, *details], **private)
-        merge.click(join, [chosen, other], [*shown, *details], **private)
-        split.click(divide, [chosen, tracklets, picked], [*shown, *details], **private)
+def _decisions(gr: Any) -> tuple[Any, ...]:
+    """Build the text fields and buttons with which a person is named, merged and split."""
+    with gr.Row():
+        name = gr.Textbox(label="Name", elem_id="person_name")
+        call = gr.Button("Rename", elem_id="rename")
+    with gr.Row():
+        other = gr.Textbox(label="Number or name", elem_id="other")
+        merge = gr.Button("Merge with this person", elem_id="merge")
+        split = gr.Button("Split off the chosen tracklet", elem_id="split")
+    return name, call, other, merge, split
