@@ -105,6 +105,19 @@ def test_what_would_break_a_run(check, spoil, said):
     assert any(line.startswith("would break a run") and said in line for line in lines)
 
 
+@pytest.mark.parametrize("missing", ["", "a.jpg", "train.json"])
+def test_further_training_data_is_checked(check, tmp_path, missing):
+    own = tmp_path / "own"
+    write_own(own, {"a.jpg": [(1, 5, 6, 10, 20)], "b.jpg": []}, {})
+    if missing:
+        (own / missing).unlink()
+    code, lines = check(lambda root: None, "INPUT.EXTRA_TRAIN", f"[[COCO, {own}, 0.5]]")
+    if missing:
+        assert code == 1 and any("break a run" in line and missing in line for line in lines)
+    else:
+        assert code == 0 and {"images 5 2", "boxes 6 3", "identities 3 2"} <= lines
+
+
 def test_settings_that_a_run_would_refuse(check):
     code, lines = check(lambda root: None, "EVAL_QUERY_FILE", "mini.txt")
     assert code == 1

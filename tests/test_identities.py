@@ -220,9 +220,13 @@ def test_decisions_by_hand_are_kept(index: Path, program, tmp_path: Path) -> Non
         ("--precision", 1),
         ("--forget",),
         ("--overlapping", "cellar"),
+        ("--forget", 1, "--call", 3, "Eve"),
+        ("--forget", 1, "--out", tmp_path / "other"),
+        ("--merge", 1, 3, "--min-similarity", 0.5),
     ):
         code, _, err = program(identities.main, "--index", index, *wrong)
         assert code == 2 and len(err.splitlines()) == 1, wrong
+    assert numbers(index).keys() == truth.keys() and not (tmp_path / "other").exists()
 
 
 def test_too_little_is_known_for_a_precision(index: Path, program) -> None:

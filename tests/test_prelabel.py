@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,16 @@ def test_a_video_becomes_tracks(run, tmp_path, program):
     assert code == 0, said
     data = load_dataset("COCO", str(tmp_path / "own"))
     assert len(data.train) + len(data.gallery) == 5 and data.num_pids
+
+
+def test_pictures_of_one_name_in_two_folders(run, world, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(world / "gallery/s3.png", tmp_path / folder)
+    (tmp_path / "a/notes.txt").touch()
+    code, said = run(tmp_path / "a", tmp_path / "b", "--out", tmp_path / "coco.json")
+    assert code == 0 and "notes.txt" in said
+    assert list(boxes_of(tmp_path / "coco.json")) == ["a/s3.png", "b/s3.png"]
 
 
 def test_a_network_that_finds_nobody(run, world, tmp_path):

@@ -154,7 +154,7 @@ def main() -> int:
     args = parser.parse_intermixed_args()
     cfg = load_cfg(args.cfg, args.overrides)
     try:
-        dataset = load_dataset(cfg.INPUT.DATASET, cfg.INPUT.DATA_ROOT)
+        dataset = load_dataset(cfg.INPUT.DATASET, cfg.INPUT.DATA_ROOT, cfg.INPUT.EXTRA_TRAIN)
     except UserError as error:
         print(f"would break a run: {error}", file=sys.stderr)
         return 1

@@ -29,7 +29,7 @@ from tools.export.release_format import (
 )
 from utils.arguments import program_parser
 from utils.errors import UserError, no_memory, reason_of, run_main
-from utils.files import expect_new, load_file, make_folder, read_text, save_file, write_text
+from utils.files import expect_new, folder_beside, load_file, read_text, save_file, write_text
 from utils.states import incompatibilities
 
 DATASET_FOLDERS = {"CUHK-SYSU": "cuhk_sysu", "PRW": "prw"}
@@ -174,9 +174,10 @@ def well_formed(where: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ArithmeticError, AssertionError, AttributeError, LookupError) as error:
-        raise UserError(f"{where}: unexpected structure ({reason_of(error)})") from None
-    except (RuntimeError, TypeError, ValueError) as error:
+    except (
+        *(ArithmeticError, AssertionError, AttributeError, LookupError),
+        *(RuntimeError, TypeError, ValueError),
+    ) as error:
         if no_memory(error):
             raise
         raise UserError(f"{where}: unexpected structure ({reason_of(error)})") from None
@@ -186,7 +187,7 @@ def convert(cfg_path: str, ckpt_path: str, out: str) -> None:
     """Write out/config.yaml and out/<name of ckpt_path>, and print what was converted."""
     where, folder = f"--ckpt {ckpt_path}", Path(out)
     release = read_release_config(cfg_path)
-    targets = folder / "config.yaml", folder / Path(ckpt_path).with_suffix(".pth").name
+    target = folder / Path(ckpt_path).with_suffix(".pth").name
     expect_new(folder, "--out")
     content = load_file(ckpt_path, "--ckpt")
     with well_formed(where):
@@ -206,9 +207,9 @@ def convert(cfg_path: str, ckpt_path: str, out: str) -> None:
     checkpoint = {"model": state, "terms": terms, "config": cfg.dump(), "step": 0}
     if isinstance(content.get("epoch"), int):  # the last epoch's index -> finished epochs
         checkpoint["epoch"] = content["epoch"] + 1
-    make_folder(folder, "--out")
-    write_text(cfg.dump(), targets[0])
-    save_file(checkpoint, targets[1])
+    with folder_beside(folder, "--out") as made:
+        write_text(cfg.dump(), made / "config.yaml")
+        save_file(checkpoint, made / target.name)
     ignored = [key for key in release if key not in CONFIG_KEYS]
     if ignored:
         print(f"ignored keys of {cfg_path}: {', '.join(ignored)}")
@@ -217,7 +218,7 @@ def convert(cfg_path: str, ckpt_path: str, out: str) -> None:
         f"{cfg.BACKBONE.NAME}: {len(state)} tensors of the network, {len(terms)} of DFD, "
         f"{len(state[LUT])} identities, queue of {cfg.MODEL.OIM.QUEUE_SIZE}"
     )
-    print(f"wrote {targets[0]} and {targets[1]}")
+    print(f"wrote {folder / 'config.yaml'} and {target}")
 
 
 def main() -> None:

@@ -35,7 +35,6 @@ def parse_args() -> argparse.Namespace:
     cut.add_argument(
         "--precision",
         type=float,
-        default=PRECISION,
         metavar="SHARE",
         help="minimum share of correct pairs among tracklets with the same number, estimated from "
         f"people who are seen at the same time (default: {PRECISION})",
@@ -48,7 +47,6 @@ def parse_args() -> argparse.Namespace:
     )
     add(
         "--overlapping",
-        default="",
         metavar="CAMERA,CAMERA",
         help="cameras that see the same place and can show one person at the same time",
     )
@@ -83,7 +81,7 @@ def check(args: argparse.Namespace) -> None:
     Raises:
         UserError: if options are out of range or do not fit together.
     """
-    if not 0 < args.precision < 1:
+    if args.precision is not None and not 0 < args.precision < 1:
         raise UserError(f"--precision {args.precision:g}: expected a share between 0 and 1")
     if args.min_similarity is not None and math.isnan(args.min_similarity):
         raise UserError("--min-similarity nan: expected a number")
@@ -93,6 +91,18 @@ def check(args: argparse.Namespace) -> None:
         raise UserError(f"--split: expected numbers of tracklets, found {args.split[1:]}")
     if args.forget == [] and filter_of(args) is None:
         raise UserError("--forget: expected PERSON, --camera, --after or --before, found none")
+    decisions, numbering = (
+        ("merge", "split", "call"),
+        ("precision", "min_similarity", "overlapping"),
+    )
+    for changes, others in (
+        (("forget",), (*decisions, "out", *numbering)),
+        (decisions, numbering),  # whoever has no number yet gets none
+    ):
+        given = [one for one in changes if getattr(args, one) is not None]
+        if unused := [one for one in others if given and getattr(args, one) is not None]:
+            option = unused[0].replace("_", "-")
+            raise UserError(f"--{option}: expected without --{given[0]}, found both")
 
 
 def decide(args: argparse.Namespace, identities: Identities) -> bool:
@@ -122,14 +132,14 @@ def run_forget(args: argparse.Namespace, wanted: PersonFilter | None) -> None:
 
 def run_identify(args: argparse.Namespace, people: LocalPeople, identities: Identities) -> None:
     found = read_tracklets(people)
-    overlapping = [name for name in args.overlapping.split(",") if name]
+    overlapping = [name for name in (args.overlapping or "").split(",") if name]
     cameras = {camera_of(path) for path in found.paths}
     if unknown := set(overlapping) - cameras:
         raise UserError(f"--overlapping {min(unknown)}: expected a camera of the index")
     before = identities.names()
     similarity = args.min_similarity
     if similarity is None:
-        similarity = choose_similarity(found, args.precision, overlapping)
+        similarity = choose_similarity(found, args.precision or PRECISION, overlapping)
     identify(identities, found, similarity, overlapping)
     now = identities.names()
     print(

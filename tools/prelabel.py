@@ -12,6 +12,7 @@ names need no correction. It then writes a file only if --out is given.
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from tabulate import tabulate
@@ -27,6 +28,7 @@ from engine.search.searcher import Searcher
 from utils.arguments import program_parser
 from utils.errors import UserError, run_main
 from utils.files import check_target, write_text
+from utils.names import short_names
 from utils.sources import PICTURE, VIDEO, MediaFile, told, walk
 
 FORMS = {"cvat": ".xml", "coco": ".json", "label-studio": ".json"}
@@ -87,7 +89,10 @@ def check(args: argparse.Namespace) -> None:
 
 
 def choose_media(sources: list[Path]) -> list[MediaFile]:
-    """Return the images of the sources, or their only video.
+    """Return the images of the sources, or their only video, and print what is left out.
+
+    The names of the images differ: if two sources contain the same name, all names are relative to
+    the deepest folder that contains all images.
 
     Raises:
         UserError: if there is neither, more than one video, or both.
@@ -101,6 +106,11 @@ def choose_media(sources: list[Path]) -> list[MediaFile]:
             f"SOURCE: expected images or one video, since a task of an annotation tool is either, "
             f"found {len(videos)} videos and {len(media) - len(videos)} images"
         )
+    for line in told(left):
+        print(line)
+    if len({file.name for file in media}) < len(media):
+        names = short_names([file.path for file in media])
+        media = [replace(file, name=names[file.path]) for file in media]
     return media
 
 
@@ -154,7 +164,8 @@ def main() -> None:
         labels = propose_in_video(media[0].path, searcher, args.every, args.min_similarity)
     else:
         labels, left = propose_in_images(media, searcher, args.min_similarity)
-        print(*told(left), sep="\n")
+        for line in told(left):
+            print(line)
     if args.out:
         writers: dict[str, Callable[[Labels], str]] = {
             "cvat": cvat_xml,
@@ -162,6 +173,8 @@ def main() -> None:
             "label-studio": lambda labels: label_studio_json(labels, args.address),
         }
         write_text(writers[args.form](labels), args.out)
+    for remark in labels.remarks:
+        print(f"remark: {remark}")
     boxes = [box for image in labels.images for box in image.boxes]
     people = {box.name for box in boxes}
     print(f"{len(labels.images)} images, {len(boxes)} boxes, {len(people)} proposed people")

@@ -96,10 +96,10 @@ def check(args: argparse.Namespace) -> None:
 def find(sources: list[Path], out: Path) -> list[MediaFile]:
     """Return the pictures and videos of the sources."""
     media, left = walk(sources, "SOURCE", (PICTURE, VIDEO), out)
-    lines = told(left)
     if not media:
-        raise UserError("; ".join(["SOURCE: expected pictures or videos, found none", *lines]))
-    print(*lines, sep="\n", end="\n" * bool(lines))
+        raise UserError("; ".join(["SOURCE: expected pictures or videos, found none", *told(left)]))
+    for line in told(left):
+        print(line)
     return media
 
 
@@ -154,7 +154,8 @@ def main() -> None:
         writer = PseudoLabelWriter(out, media, finder, args.every, args.min_similarity)
         for medium in media:
             writer.add(medium)
-        print(*told(writer.left), sep="\n", end="\n" * bool(writer.left))
+        for line in told(writer.left):
+            print(line)
         if not writer.scenes:
             raise UserError(
                 f"{DETECTOR} {args.detector}: expected people in the sources, found nobody"

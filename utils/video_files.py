@@ -1,4 +1,4 @@
-"""Video files, decoded from a given second on. Only this module uses PyAV.
+"""Video files, decoded from a given second on. No other module opens them with PyAV.
 
 Seeks are not reliable: in MPEG-TS and MPEG-PS, and sometimes in fragmented MP4 and FLV, PyAV seeks
 beyond the requested position or returns other times than without a seek (findings/pyav_seek.sh).
