@@ -26,11 +26,9 @@ dependencies = [
     "yaml",
     "numpy",
     "scipy",
-    "sklearn",
     "PIL",
+    "filelock",
     "safetensors",
-    "matplotlib",
-    "tabulate",
     "tqdm",
 ]
 

@@ -114,9 +114,8 @@ _C.DISTILLER.TEACHER_CKPT = ""  # the teacher's checkpoint, which contains its c
 # which cd and rkd then compare with: .onnx or .pt2 with a .yaml beside it, "timm:NAME", or a
 # checkpoint, weights or .onnx of this project (docs/teachers.md).
 _C.DISTILLER.REID_TEACHER = ""
-_C.DISTILLER.CACHE_FILE = (
-    ""  # file of what is computed once; "": teachers.sqlite in INPUT.DATA_ROOT
-)
+# The file of what is computed once; "": teachers.sqlite in INPUT.DATA_ROOT.
+_C.DISTILLER.CACHE_FILE = ""
 _C.DISTILLER.TERMS = ["dfd", "ld", "cd"]
 # Precision of the teacher's pass: "" (that of the student), "bf16" or "fp16". In bf16 it is three
 # times as fast on processors with bfloat16 instructions (docs/training.md).
@@ -141,7 +140,7 @@ _C.DISTILLER.DFD.SCALE_BOXES_BY = "image"  # "image": published; "padded": corre
 _C.DISTILLER.DFD.NORMALIZE = False
 _C.DISTILLER.LD = CN()  # decoupled logit distillation; alone: DKD
 _C.DISTILLER.LD.WEIGHT = 1.0
-# On annotated people and fixed background boxes with the teacher's logits, computed once; also kd.
+# On annotated people and fixed background boxes, with the teacher's logits, computed once; also kd.
 _C.DISTILLER.LD.CACHED = False
 _C.DISTILLER.LD.CACHED_REGIONS = 64  # people and background boxes of a picture together
 _C.DISTILLER.LD.TEMPERATURE = 4.0
@@ -150,9 +149,8 @@ _C.DISTILLER.LD.ALPHA = 1.0  # weight of the target-class part
 _C.DISTILLER.LD.BETA = 0.5  # weight of the part of the other classes, zero with two classes
 _C.DISTILLER.CD = CN()  # re-id distillation
 _C.DISTILLER.CD.WEIGHT = 1.0
-_C.DISTILLER.CD.CACHED = (
-    False  # the teacher's embeddings of annotated people, computed once; also rkd
-)
+# With the embeddings of annotated people by TEACHER_CKPT, computed once; also rkd.
+_C.DISTILLER.CD.CACHED = False
 _C.DISTILLER.CD.FORM = "correlation"  # "correlation": published; "contrastive": InfoNCE
 _C.DISTILLER.CD.RANK_BY = "teacher"  # "teacher": by its confidence; "constant": as in the release
 _C.DISTILLER.CD.NMS_THRESH = 0.7  # IoU above which boxes of one identity overlap

@@ -86,7 +86,7 @@ def network_of(
     if cfg_path:
         if not ckpt:
             raise UserError(f"--cfg {cfg_path}: expected --ckpt FILE with it, found none")
-        return load_cfg(cfg_path, overrides), Checkpoint.read(ckpt)
+        return load_cfg(cfg_path, overrides), Checkpoint.read(ckpt, option)
     if not ckpt and not DEFAULT.is_file():
         raise UserError(
             f"--ckpt: expected FILE, found none; there is no default network, {DEFAULT}"

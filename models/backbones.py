@@ -1,4 +1,4 @@
-"""Backbones with an FPN, built from torchvision's modules or from timm's."""
+"""Backbones, built from torchvision's modules or from timm's, and their FPN."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -239,11 +239,17 @@ class CheckpointedLayers(nn.ModuleDict):
         for name, layer in self.items():
             first_on_cpu = not outputs and x.device.type == "cpu"
             checkpointed = self.training and (self.everywhere or first_on_cpu)
-            for block in layer if type(layer) is nn.Sequential else [layer]:
-                x = checkpointed_block(block, x) if checkpointed else block(x)
+            x = apply_layer(layer, x, checkpointed)
             if name in self.levels:
                 outputs[self.levels[name]] = x
         return outputs
+
+
+def apply_layer(layer: nn.Module, x: Tensor, checkpointed: bool) -> Tensor:
+    """Return `layer(x)`, block by block."""
+    for block in layer if type(layer) is nn.Sequential else [layer]:
+        x = checkpointed_block(block, x) if checkpointed else block(x)
+    return x
 
 
 def checkpointed_block(block: nn.Module, x: Tensor) -> Tensor:

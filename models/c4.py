@@ -16,8 +16,8 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from models.backbones import (
     NO_CHAIN,
     CheckpointedLayers,
+    apply_layer,
     backbone_of,
-    checkpointed_block,
     make_body,
 )
 from models.embedding import NormAwareEmbedding
@@ -25,7 +25,6 @@ from models.roi_heads import Branches
 from utils.errors import UserError
 
 LEVEL = "2"  # the FPN level of the same stride
-STRIDE = 16
 
 
 class OneMap(nn.Module):
@@ -56,12 +55,7 @@ class StageHead(nn.Module):
         """[R, C, P, P] -> [R, channels of the stage]."""
         x = pooled
         for layer in self.stage:
-            for block in layer if type(layer) is nn.Sequential else [layer]:
-                x = (
-                    checkpointed_block(block, x)
-                    if self.training and self.checkpointed
-                    else block(x)
-                )
+            x = apply_layer(layer, x, self.training and self.checkpointed)
         return x.amax(dim=(2, 3))
 
 

@@ -56,6 +56,8 @@ class AlarmFile:
         printed."""
         line = json.dumps(record, ensure_ascii=False) + "\n"
         try:
+            if self.refused and self.path.exists():  # perhaps in the middle of a line
+                drop_half_line(self.path)
             with open(self.path, "ab") as file:
                 file.write(line.encode())
                 file.flush()

@@ -109,8 +109,8 @@ def when(tracklet: PersonTracklet) -> str:
 def table(known: Sequence[NumberedPerson]) -> str:
     rows = []
     for one in known[:PEOPLE_SHOWN]:
-        spans = [one.span for one in one.tracklets if one.span is not None]
-        first, last = (clock(spans[0][0]), clock(spans[-1][1])) if spans else ("", "")
+        seconds = [second for each in one.tracklets for second in each.span or ()]
+        first, last = (clock(min(seconds)), clock(max(seconds))) if seconds else ("", "")
         where = printable(", ".join(places(one)))
         rows.append([one.number, printable(one.name), len(one.tracklets), where, first, last])
     return tabulate(rows, ["person", "name", "tracklets", "cameras", "first", "last"])

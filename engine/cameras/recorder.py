@@ -5,6 +5,7 @@ import sys
 import time as clocks
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -91,7 +92,7 @@ class Recorder(Thread):
         self.reports: queue.Queue[tuple[int, Report] | None] = queue.Queue(WAITING)
         self.error: BaseException | None = None
         self.refused_until = -float("inf")  # pictures, by a full disk
-        self.refused = False  # the last people, by a full disk
+        self.refused = False  # the last change of the database, by a full disk
         self.cared = -float("inf")
         self.followed = 0  # the last person in FAISS, if that is known
 
@@ -131,20 +132,33 @@ class Recorder(Thread):
             if id(seen) in places or self._improved(kept, seen):
                 sizes[seen.time] = self._write_picture(camera, seen)
         try:
-            with self.people.changing():
-                self._add(camera, report.samples)
-                old = self._list_pictures(camera, report, sizes)
-            erase_all(old)
+            erase_all(self._store(camera, report, sizes))
             if self.refused:
                 print(f"{self.folder}: can be written again", file=sys.stderr)
             self.refused = False
         except (UserError, OSError) as error:
-            if not self.refused:
-                print(f"{error}; no people are written until then", file=sys.stderr)
-            self.refused = True
+            self._refuse(error)
         for fired in report.fired:
             self.alarms.write(self._record(camera, fired, bool(sizes.get(fired.seen.time))))
-        kept.forget_ended(report.active)
+        self.kept[camera].forget_ended(report.active)
+
+    def _store(self, camera: int, report: Report, sizes: dict[float, int]) -> list[Path]:
+        """Write people and the list of pictures, all of them or, after an error, none. Return the
+        files that are replaced."""
+        before = deepcopy(self.kept[camera]), self.pictures.bytes
+        try:
+            with self.people.changing():
+                self._add(camera, report.samples)
+                return self._list_pictures(camera, report, sizes)
+        except BaseException:  # the ids of the tracklets will be given to others
+            self.kept[camera], self.pictures.bytes = before
+            raise
+
+    def _refuse(self, error: Exception) -> None:
+        """Report once that the disk refuses changes."""
+        if not self.refused:
+            print(f"{error}; what cannot be written is left out", file=sys.stderr)
+        self.refused = True
 
     def _improved(self, kept: Kept, seen: TrackedFrame) -> list[tuple[int, float]]:
         """Return the tracklets for which this picture would be better than the stored one, with
@@ -213,7 +227,14 @@ class Recorder(Thread):
         }
 
     def _care(self) -> None:
-        """Remove what exceeds the limits, and update FAISS from time to time."""
+        """Remove what exceeds the limits, and update FAISS from time to time, if the disk allows
+        it."""
+        try:
+            self._remove_and_update()
+        except (UserError, OSError) as error:
+            self._refuse(error)
+
+    def _remove_and_update(self) -> None:
         if self.pictures.bytes > self.limits.bytes:
             erase_all(self.pictures.drop(self.pictures.oldest_beyond(0.95 * self.limits.bytes)))
         if clocks.monotonic() - self.cared < CARE:

@@ -40,7 +40,7 @@ def watch(
     """
     frames, failed = 0, set()
     for shots in rounds:
-        for shot, people in _detected(detector, shots, failed):
+        for shot, people in _detected(detector, shots, failed, recorder.cameras):
             second = round(shot.time, 3)
             recorder.put(shot.camera, watchers[shot.camera].see(second, shot.pixels, people))
             frames += 1
@@ -56,7 +56,7 @@ def watch(
 
 
 def _detected(
-    detector: EmbeddingDetector, shots: list[Shot], failed: set[int]
+    detector: EmbeddingDetector, shots: list[Shot], failed: set[int], names: Sequence[str]
 ) -> Iterator[tuple[Shot, Detections]]:
     """Yield the people of each frame. A camera whose frames cannot be processed is reported
     once."""
@@ -70,7 +70,8 @@ def _detected(
             yield shot, detector.detect([shot.pixels])[0]
         except Exception as error:
             if shot.camera not in failed:
-                print(f"frames cannot be processed ({reason_of(error)})", file=sys.stderr)
+                reason = f"frames cannot be processed ({reason_of(error)})"
+                print(f"{names[shot.camera]}: {reason}", file=sys.stderr)
             failed.add(shot.camera)
 
 

@@ -221,10 +221,12 @@ def make_cache(
     return cache
 
 
-def draw_scene(net: Network, dataset: SearchDataset, device: torch.device) -> np.ndarray:
+def draw_scene(
+    net: Network, dataset: SearchDataset, device: torch.device, max_pixels: int
+) -> np.ndarray:
     """Draw the detections in the gallery scene with the most people: [H, W, 3] uint8."""
     scene = max(dataset.gallery, key=lambda s: len(s.boxes))
-    image, _ = SceneDataset([scene])[0]
+    image, _ = SceneDataset([scene], max_pixels=max_pixels)[0]
     found = net.eval().detect([image.to(device)])[0]
     sure = found.scores >= SEARCH_SCORE
     captions = [f"{value:.2f}" for value in found.scores[sure].tolist()]

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,23 +172,33 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
 
 
 def filter_of(args: argparse.Namespace) -> PersonFilter | None:
-    """Return the filter that --camera, --after and --before describe; None: everyone."""
-    return filter_of_texts(",".join(args.camera), args.after or "", args.before or "")
+    """Return the filter that --camera, --after and --before describe; None: everyone.
+
+    Raises:
+        UserError: if one of their values is empty or no time.
+    """
+    if "" in args.camera:
+        raise UserError("--camera: expected a name, found an empty one")
+    return _filter(args.camera, args.after, args.before)
 
 
 def filter_of_texts(cameras: str = "", after: str = "", before: str = "") -> PersonFilter | None:
-    """Return the filter that these texts describe; an empty text selects everyone.
+    """Return the filter that the fields of a form describe; an empty field selects everyone.
 
     Args:
         cameras: names, separated by commas.
         after, before: times as `seconds_of` reads them.
     """
-    names = tuple(name.strip() for name in cameras.split(",") if name.strip())
+    names = [name.strip() for name in cameras.split(",") if name.strip()]
+    return _filter(names, after.strip() or None, before.strip() or None)
+
+
+def _filter(cameras: Sequence[str], after: str | None, before: str | None) -> PersonFilter | None:
     first, last = (
-        seconds_of(text.strip(), option) if text.strip() else None
+        None if text is None else seconds_of(text, option)
         for option, text in (("--after", after), ("--before", before))
     )
-    return PersonFilter(names, first, last) or None
+    return PersonFilter(tuple(cameras), first, last) or None
 
 
 def default_query() -> QueryArgument:

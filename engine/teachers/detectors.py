@@ -1,17 +1,7 @@
 """Detectors of other programs, which find people in pictures: ONNX files and torchvision's.
 
-An ONNX file has a YAML file beside it, which describes its pictures (see
-engine.teachers.preparation) and its outputs:
-
-fit: centre                 # the picture is padded to the size; or corner, or stretch
-boxes: output0[0:4]         # the name or the number of an output, and its columns if it has others
-scores: output0[4]          # several columns: classes, of which `person` is taken
-labels: output0[5]          # only needed where a box has a label
-person: 0                   # the label or class of people
-transposed: true            # the outputs have a row for each number, not for each box
-form: xyxy                  # or xywh, cxcywh
-unit: pixels                # of the network's input; or shares of its sides
-nms: true                   # non-maximum suppression is part of the network
+An ONNX file has a YAML file beside it, which describes its pictures and its outputs
+(docs/teachers.md).
 """
 
 import re

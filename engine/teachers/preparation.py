@@ -1,10 +1,6 @@
-"""How a network of another program wants its pictures: a small YAML file beside the network.
+"""The preparation of pictures for a network of another program.
 
-size: [256, 128]                 # height, width
-colours: rgb                     # or bgr
-mean: [0.485, 0.456, 0.406]      # of pixels in 0..1, in the order of the colours
-deviation: [0.229, 0.224, 0.225]
-output: embeddings               # its name; only needed if there are several
+A YAML file beside the network describes it (docs/teachers.md).
 """
 
 from collections.abc import Callable, Sequence

@@ -59,7 +59,7 @@ class EpochEvaluation:
                 results = self.evaluate(epoch) if recorded is None else {}
                 if rank():
                     return
-                picture = draw_scene(self.net, self.dataset, self.device)
+                picture = draw_scene(self.net, self.dataset, self.device, self.cfg.INPUT.MAX_PIXELS)
         except Stopped as stopped:
             raise Stopped(stopped.number, "stopped evaluating; continue with --resume") from None
         recorded = recorded or self.record(epoch, checkpoint, past, flat_metrics(results))

@@ -96,7 +96,7 @@ class Trainer:
         self.saved = self.done
 
     def write(self, state: dict) -> Path:
-        """Write a checkpoint on rank 0.
+        """Write the file of `save`.
 
         Raises:
             UserError: if a value is NaN or infinite; such a checkpoint is never written.
