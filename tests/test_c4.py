@@ -287,7 +287,7 @@ def whole(tmp_path_factory) -> Path:
     return folder
 
 
-OPTIONS = ("MODEL.NECK", "none", "MODEL.C4.POOL_SIZE", "4", "MODEL.C4.HEADS", "shared")
+OPTIONS = ("MODEL.NECK", "none", "MODEL.C4.POOL_SIZE", "4", "MODEL.C4.MAXIMA", "rows")
 
 
 class Killed:

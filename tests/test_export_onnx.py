@@ -68,7 +68,7 @@ def lively(net: SearchNet) -> SearchNet:
 
 NETS = [
     {"BACKBONE.NAME": "resnet18_x05"},
-    {"BACKBONE.NAME": "mobilenet_v3_large", "MODEL.NECK": "none"},
+    {"BACKBONE.NAME": "mobilenet_v3_large", "MODEL.NECK": "none", "MODEL.C4.MAXIMA": "rows"},
 ]
 
 
