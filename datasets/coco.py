@@ -28,7 +28,7 @@ from utils.errors import UserError
 GALLERY_SEED = 17  # of drawn galleries; not the run's, so that all runs search the same ones
 
 
-class OwnData(SearchDataset):
+class CustomData(SearchDataset):
     def protocol(
         self,
         gallery_size: int | str = GALLERY_SIZE,
@@ -106,7 +106,7 @@ def draw(listed: np.ndarray, holds: np.ndarray, size: int) -> np.ndarray:
     return drawn
 
 
-def load(root: str) -> OwnData:
+def load(root: str) -> CustomData:
     """Load the dataset at `root`. Images are in the order of the files, identities in the order of
     their ids."""
     dropped: Counter = Counter()
@@ -122,7 +122,7 @@ def load(root: str) -> OwnData:
     training, num_pids = number_identities(
         scenes_of(train, root, "train", trained, cameras, dropped)
     )
-    return OwnData("COCO", root, training, gallery, queries, num_pids, dropped)
+    return CustomData("COCO", root, training, gallery, queries, num_pids, dropped)
 
 
 def numbered(names: Iterable[str | None]) -> dict[str, int]:

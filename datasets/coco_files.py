@@ -35,21 +35,11 @@ from utils.files import write_text
 PersonRow = tuple[list[float], str | int | None] | tuple[list[float], str | int | None, dict]
 # Where annotation tools keep an identity; the first one that any box of a file has is taken.
 PERSON_KEYS = ("person_id", "attributes.person_id", "track_id", "attributes.track_id")
-PEOPLE = (
-    "person",
-    "pedestrian",
-    "human",
-)  # names of the category of people; the first one that a file has is used
+# Names of the category of people; the first one that a file has is used.
+PEOPLE = ("person", "pedestrian", "human")
 # Keys of COCO and of tools that never name an identity.
 OTHER_KEYS = {
-    "id",
-    "image_id",
-    "category_id",
-    "area",
-    "iscrowd",
-    "ignore",
-    "score",
-    "num_keypoints",
+    *("id", "image_id", "category_id", "area", "iscrowd", "ignore", "score", "num_keypoints")
 }
 OTHER_KEYS |= {f"attributes.{key}" for key in ("occluded", "outside", "keyframe", "rotation")}
 
@@ -210,10 +200,8 @@ def read_images(
     sizes, cameras = [], []
     for number, record in enumerate(records(path, content, "images")):
         where = f"{path}: images[{number}]"
-        image, name = (
-            field(record, "id", identifier, where),
-            field(record, "file_name", text, where),
-        )
+        image = field(record, "id", identifier, where)
+        name = field(record, "file_name", text, where)
         if image in index or name in names:
             what = f"id {image}" if image in index else f"file_name {name}"
             raise UserError(f"{where}: {what}: expected once, found in an earlier image too")

@@ -72,7 +72,6 @@ class CuhkSysu(SearchDataset):
         )
 
     def choices(self) -> list[dict]:
-        """Return the arguments that `protocol` accepts, given the files that exist."""
         folder = os.path.join(self.root, "annotation")
         there = [k for k, (f, _) in PROTOCOLS.items() if os.path.exists(os.path.join(folder, f))]
         return [{"gallery_size": size} for size in [*there, -1]]

@@ -55,7 +55,6 @@ class PRW(SearchDataset):
         return make_protocol(name, -1, picked, listed, *found)
 
     def choices(self) -> list[dict]:
-        """Return the arguments that `protocol` accepts."""
         return [{}, {"cross_camera": True}]
 
     def _pick(self, query_file: str) -> np.ndarray:
@@ -111,13 +110,11 @@ class Files:
 
     def __init__(self, root: str, folder: str, ending: str = ""):
         path = os.path.join(root, folder)
-        there = (
-            sorted(os.listdir(path)) if os.path.isdir(path) else []
-        )  # reading a file fails later
+        # Without the folder, the reading of a file fails later.
+        there = sorted(os.listdir(path)) if os.path.isdir(path) else []
         names = [name for name in there if not name.startswith(".")]
-        names.sort(
-            key=lambda name: name.endswith(f".jpg{ending}")
-        )  # of files with one stem, a JPEG is the last and is used
+        # Of files with one stem, a JPEG is the last and is used.
+        names.sort(key=lambda name: name.endswith(f".jpg{ending}"))
         self.ending, self.names = ending, set(names)
         self.of_frame = {without_suffix(name.removesuffix(ending)): name for name in names}
 

@@ -16,9 +16,8 @@ class Scene:
 
     name: str
     path: str
-    boxes: (
-        np.ndarray
-    )  # [n, 4] float32 x1 y1 x2 y2, pixels; clipped at 0 only: the image is not read
+    # [n, 4] float32 x1 y1 x2 y2, pixels; clipped at 0 only: the image is not read
+    boxes: np.ndarray
     pids: np.ndarray  # [n] int64; training: 1..N or UNLABELED; test: raw identity or UNLABELED
     camera: int  # 1..; 0 unknown, as in CUHK-SYSU
     upright: bool = False  # boxes refer to the image after its EXIF orientation, not as stored

@@ -65,7 +65,7 @@ def walk(
     Raises:
         UserError: if a source does not exist.
     """
-    found: dict[Path, MediaFile] = {}
+    found: dict[str, MediaFile] = {}
     left: list[LeftOut] = []
     for source in sources:
         for path, name in _files(source, what, out, left):
@@ -73,7 +73,7 @@ def walk(
             if kind is None and path == source and VIDEO in kinds and is_video(path):
                 kind = VIDEO
             if kind is not None and kind in kinds:
-                found.setdefault(path, MediaFile(path, name, kind))
+                found.setdefault(os.path.abspath(path), MediaFile(path, name, kind))
             else:
                 left.append(LeftOut(name, f"a {kind}" if kind else "no picture"))
     return list(found.values()), left

@@ -51,7 +51,8 @@ def annotate(
     min_visible: float,
     min_height: int,
 ) -> None:
-    """Write train.json, test.json and queries.json from the labels of all moments."""
+    """Write train.json, test.json and, if there are queries, queries.json from the labels of all
+    moments."""
     for split, moments in splits.items():
         images, shown = [], []
         for moment in moments:
@@ -68,8 +69,8 @@ def annotate(
                 images.append((image, [_annotation(*pair) for pair in kept]))
                 shown.append((camera, kept))
         ids = write_annotations(Path(out, f"{split}.json"), images)
-        if split == "test":
-            write_text(json.dumps(choose_queries(ids, shown)), Path(out, "queries.json"))
+        if split == "test" and (queries := choose_queries(ids, shown)):
+            write_text(json.dumps(queries), Path(out, "queries.json"))
 
 
 def _annotation(identity: int, label: Label) -> tuple[list[float], str | None, dict]:

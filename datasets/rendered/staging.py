@@ -174,8 +174,8 @@ def _kind(moment: Moment, site: Site, rng: np.random.Generator) -> str:
 
 
 def _facing(at, focus, rng: np.random.Generator) -> float:
-    """Draw the directions in which people look: half at random, half towards the middle of the
-    group."""
+    """Draw the direction in which a person looks: any one with a probability of 60 %, otherwise
+    about that of the focus."""
     if rng.random() < 0.6:
         return float(rng.uniform(0, 2 * math.pi))
     dx, dy = focus[0] - at[0], focus[1] - at[1]
