@@ -33,6 +33,23 @@ LUT = TABLE + "lut"
 RUNTIMES = ("onnxruntime", "openvino")  # of an ONNX file
 
 
+def check_default_precision(cfg: CfgNode, where: str) -> None:
+    """Check that EVAL_AMP and EVAL_FAST have their defaults.
+
+    Args:
+        where: an exported file, for the message.
+
+    Raises:
+        UserError: if they have not.
+    """
+    for key in ("EVAL_AMP", "EVAL_FAST"):
+        if cfg[key]:
+            raise UserError(
+                f"{key} {cfg[key]}: expected the default with {where}, whose precision is chosen "
+                "at its export"
+            )
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """The content of a checkpoint, of inference-only weights (.safetensors) or of an ONNX file.
@@ -153,12 +170,7 @@ class Checkpoint:
                 f"DEVICE {cfg.DEVICE}: the installed onnxruntime does not support GPUs; expected "
                 "cpu or auto, or the package onnxruntime-gpu"
             )
-        for key in ("EVAL_AMP", "EVAL_FAST"):
-            if cfg[key]:
-                raise UserError(
-                    f"{key} {cfg[key]}: expected the default with {self.where}, whose precision "
-                    "was chosen at its export"
-                )
+        check_default_precision(cfg, self.where)
         return net
 
     def _openvino_net(self, cfg: CfgNode, device: torch.device) -> OnnxNet:

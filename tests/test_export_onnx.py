@@ -347,6 +347,7 @@ def test_bad_names_are_one_line(exported: Exported, tmp_path: Path, program: Cal
         "net.pth": ("--out", tmp_path / "net.pth"),
         "--int8": ("--out", one, "--int8", one),
         "none.jpg": ("--out", one, "--check", tmp_path / "none.jpg"),
+        "EVAL_FAST": ("--out", one, "EVAL_FAST", "True"),
     }
     for message, names in cases.items():
         code, _, err = program(export_onnx.main, *line, *names)

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from configs.defaults import load_cfg
-from engine.checkpoint import Checkpoint, load_net
+from engine.checkpoint import Checkpoint, check_default_precision, load_net
 from engine.evaluation.records import thresholds_of
 from engine.onnx_net import (
     CHECKSUM,
@@ -165,6 +165,7 @@ def main() -> None:
     if args.int8 is not None and args.int8.resolve() == args.out.resolve():
         raise UserError(f"--int8 {args.int8}: expected another file than --out")
     cfg = load_cfg(args.cfg, args.overrides)
+    check_default_precision(cfg, f"--out {args.out}")
     images = pictures(args.check)
     checkpoint = Checkpoint.read(args.ckpt)
     net = checkpoint.search_net(cfg, CPU)
