@@ -307,3 +307,11 @@ def test_no_name_breaks_a_print(tmp_path):
             assert ran.returncode == 2 and b"Traceback" not in ran.stderr
             assert ran.stderr.startswith(b"error: ") and ran.stderr.count(b"\n") == 1
             assert ran.stdout
+
+
+def test_a_file_of_two_sources_is_found_once(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "a/b.png")
+    monkeypatch.chdir(tmp_path)
+    media, left = walk([Path("a"), tmp_path / "a", Path("a/../a/b.png")], "SOURCE")
+    assert [medium.name for medium in media] == ["b.png"] and not left

@@ -14,7 +14,7 @@ from datasets import UNLABELED, load_dataset
 from datasets.rendered import camera as cam
 from datasets.rendered import materials_people as people
 from datasets.rendered import materials_places as surfaces
-from datasets.rendered.annotations import choose_queries
+from datasets.rendered.annotations import annotate, choose_queries, write_part
 from datasets.rendered.clothes import clip
 from datasets.rendered.faults import draw_sensor, expose
 from datasets.rendered.labels import LARGE, Label, keep, label, outline_points
@@ -22,7 +22,7 @@ from datasets.rendered.looks import look_of
 from datasets.rendered.materials import Plain
 from datasets.rendered.meshes import ball, box, lathe, moved, prism, tube
 from datasets.rendered.places import PLACES
-from datasets.rendered.plan import FRAMINGS, make_plan
+from datasets.rendered.plan import FRAMINGS, Moment, make_plan
 from datasets.rendered.poses import CYCLING, KINDS, SEATED, UMBRELLA, draw_pose
 from datasets.rendered.site import Site
 from datasets.rendered.staging import draw_camera, draw_focus
@@ -256,6 +256,16 @@ def test_queries_are_well_seen_and_of_different_cameras():
     ]
     ids = [[1, 2], [3, 4, 5], [6, 7], [8, 9]]
     assert choose_queries(ids, shown) == [3, 6]
+
+
+def test_data_without_queries_can_be_loaded(tmp_path):
+    """With one frame for the test, nobody is in two frames."""
+    moment = Moment(0, 0, 1, 0, "room", "group", (1,))
+    (tmp_path / "moments").mkdir()
+    write_part(str(tmp_path), moment, [[(1, Label((5.0, 6.0, 10.0, 20.0), 1.0, 0.0))]])
+    annotate(str(tmp_path), {"train": [moment], "test": [moment]}, (64, 48), 0.3, 16)
+    data = load_dataset("COCO", str(tmp_path))
+    assert data.num_pids == 1 and data.queries == []
 
 
 def test_a_camera_gives_bytes_and_a_brighter_sensor_no_other_shape():
