@@ -56,6 +56,7 @@ def store_all_activations(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("everywhere", ["False", "True"])
 def test_checkpointed_backbone_is_equal_to_the_bit(learn, everywhere):
+    torch.set_num_threads(1)  # several add in any order
     with pytest.MonkeyPatch.context() as patch:
         store_all_activations(patch)
         losses, net, _ = learn()
