@@ -62,14 +62,16 @@ class StageHead(nn.Module):
 class StageEmbedding(NormAwareEmbedding):
     """NAE of the maximum of each channel over the positions, before and after the last stage."""
 
-    def flat(self, pooled: Tensor) -> Tensor:
+    @staticmethod
+    def flat(pooled: Tensor) -> Tensor:
         return pooled.amax(dim=(2, 3))
 
 
 class RowsEmbedding(NormAwareEmbedding):
     """As StageEmbedding, but with the maximum over each row of a region before the last stage."""
 
-    def flat(self, pooled: Tensor) -> Tensor:
+    @staticmethod
+    def flat(pooled: Tensor) -> Tensor:
         return pooled.amax(dim=3).flatten(1)
 
 

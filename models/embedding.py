@@ -28,7 +28,8 @@ class NormAwareEmbedding(nn.Module):
         # output, so its two weights never receive a gradient.
         self.norm = nn.BatchNorm1d(1).requires_grad_(False)
 
-    def flat(self, pooled: Tensor) -> Tensor:
+    @staticmethod
+    def flat(pooled: Tensor) -> Tensor:
         """Return the input of the first projection for pooled regions [R, C, P, P]: [R, C·P·P]."""
         return pooled.flatten(1)
 

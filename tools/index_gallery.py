@@ -28,7 +28,7 @@ from utils.arguments import nonempty_path, program_parser
 from utils.errors import UserError, first_of, run_main
 from utils.memory import keep_freed_memory
 from utils.names import printable
-from utils.sources import PICTURE, VIDEO, MediaFile, told, walk
+from utils.sources import PICTURE, VIDEO, MediaFile, print_left_out, walk
 
 
 def parse_args() -> argparse.Namespace:
@@ -90,8 +90,7 @@ def check(args: argparse.Namespace) -> None:
 def find(sources: list[Path], folder: Path) -> list[MediaFile]:
     """Return all pictures and videos in the sources, and print what is left out."""
     media, left = walk(sources, "SOURCE", (PICTURE, VIDEO), out=folder)
-    for line in told(left):
-        print(line, file=sys.stderr)
+    print_left_out(left, sys.stderr)
     if not media:
         names = ", ".join(printable(str(source)) for source in sources)
         raise UserError(f"{names}: expected pictures or videos, found none")
@@ -130,8 +129,7 @@ def add(args: argparse.Namespace) -> IndexStats:
 
 def print_summary(stats: IndexStats, place: Path | Address) -> None:
     """Print what was read, what was left out, and what the index contains."""
-    for line in told(stats.left):
-        print(line, file=sys.stderr)
+    print_left_out(stats.left, sys.stderr)
     known = open_index(place).people.known()
     read = stats.pictures + stats.frames
     pace = f" ({read / stats.seconds:.1f} a second)" if stats.seconds and read else ""

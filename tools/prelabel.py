@@ -29,7 +29,7 @@ from utils.arguments import program_parser
 from utils.errors import UserError, run_main
 from utils.files import check_target, write_text
 from utils.names import short_names
-from utils.sources import PICTURE, VIDEO, MediaFile, told, walk
+from utils.sources import PICTURE, VIDEO, MediaFile, print_left_out, told, walk
 
 FORMS = {"cvat": ".xml", "coco": ".json", "label-studio": ".json"}
 SIMILAR = 0.5  # mean similarity of two groups of boxes from which on they are one person
@@ -106,8 +106,7 @@ def choose_media(sources: list[Path]) -> list[MediaFile]:
             f"SOURCE: expected images or one video, since a task of an annotation tool is either, "
             f"found {len(videos)} videos and {len(media) - len(videos)} images"
         )
-    for line in told(left):
-        print(line)
+    print_left_out(left)
     if len({file.name for file in media}) < len(media):
         names = short_names([file.path for file in media])
         media = [replace(file, name=names[file.path]) for file in media]
@@ -164,8 +163,7 @@ def main() -> None:
         labels = propose_in_video(media[0].path, searcher, args.every, args.min_similarity)
     else:
         labels, left = propose_in_images(media, searcher, args.min_similarity)
-        for line in told(left):
-            print(line)
+        print_left_out(left)
     if args.out:
         writers: dict[str, Callable[[Labels], str]] = {
             "cvat": cvat_xml,

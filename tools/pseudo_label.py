@@ -26,7 +26,7 @@ from engine.teachers.sources import is_own_network, read_reid_teacher
 from utils.arguments import nonempty_path, program_parser
 from utils.errors import UserError, run_main
 from utils.files import expect_new, folder_beside
-from utils.sources import PICTURE, VIDEO, MediaFile, told, walk
+from utils.sources import PICTURE, VIDEO, MediaFile, print_left_out, told, walk
 
 DETECTOR, REID = "--detector", "--reid"
 EVERY, MIN_SCORE = 0.5, 0.1
@@ -98,8 +98,7 @@ def find(sources: list[Path], out: Path) -> list[MediaFile]:
     media, left = walk(sources, "SOURCE", (PICTURE, VIDEO), out)
     if not media:
         raise UserError("; ".join(["SOURCE: expected pictures or videos, found none", *told(left)]))
-    for line in told(left):
-        print(line)
+    print_left_out(left)
     return media
 
 
@@ -154,8 +153,7 @@ def main() -> None:
         writer = PseudoLabelWriter(out, media, finder, args.every, args.min_similarity)
         for medium in media:
             writer.add(medium)
-        for line in told(writer.left):
-            print(line)
+        print_left_out(writer.left)
         if not writer.scenes:
             raise UserError(
                 f"{DETECTOR} {args.detector}: expected people in the sources, found nobody"

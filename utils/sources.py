@@ -6,6 +6,7 @@ import stat
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from PIL import Image
 
@@ -117,6 +118,12 @@ def told(left: Iterable[LeftOut], shown: int = 5) -> list[str]:
         f"{', ...' if len(some) > shown else ''})"
         for reason, some in names.items()
     ]
+
+
+def print_left_out(left: Iterable[LeftOut], file: TextIO | None = None) -> None:
+    """Print the lines of `told`; None: to stdout."""
+    for line in told(left):
+        print(line, file=file)
 
 
 def unread(medium: MediaFile, error: Exception) -> LeftOut:

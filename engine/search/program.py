@@ -39,7 +39,7 @@ from utils.files import make_folder, write_text
 from utils.media import read_pixels
 from utils.memory import keep_freed_memory
 from utils.names import output_names, printable
-from utils.sources import PICTURE, VIDEO, LeftOut, MediaFile, kind_of, told, walk
+from utils.sources import PICTURE, VIDEO, LeftOut, MediaFile, kind_of, print_left_out, told, walk
 
 
 def read_query(query: QueryArgument, max_pixels: int) -> Tensor:
@@ -118,8 +118,7 @@ def make_index(
     stats = add_sources(index.people, Path(), media, searcher, args.every, workers)
     if not stats.pictures + stats.frames:
         raise no_pictures(source, left + stats.left)
-    for line in told(left + stats.left):
-        print(line, file=sys.stderr)
+    print_left_out(left + stats.left, sys.stderr)
     return index
 
 
