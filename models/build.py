@@ -20,7 +20,6 @@ from models.fast.roi_align import GatheredRoIAlign
 from models.fast.rpn_head import SparseRPNHead
 from models.filtering import DetectionLimits
 from models.oim import OIM
-from models.outputs import BATCH
 from models.pixels import IMAGENET_MEAN, IMAGENET_STD
 from models.roi_heads import Branches, PersonSearchHeads, fc_branches
 from models.search_net import SearchNet
@@ -188,6 +187,8 @@ def build_terms(cfg: CfgNode, teacher_cfg: CfgNode) -> dict[str, nn.Module]:
     levels = tuple(level for level in levels_of(cfg) if level in theirs)
     for name in cfg.DISTILLER.TERMS:
         options = term_options(cfg, name)
+        if name in ("ld", "kd"):
+            options["cached"] = cfg.DISTILLER.LD.CACHED
         if name == "cd":
             options["lengths"] = tuple(c.MODEL.EMBEDDING_SIZE for c in (cfg, teacher_cfg))
         terms[name] = make_term(name, channels_of(cfg), channels_of(teacher_cfg), options, levels)
@@ -243,9 +244,4 @@ def build_distiller(
             teacher.live = teacher.live and optimize_for_inference(teacher.live)
         else:
             teacher = optimize_for_inference(teacher)
-    terms = build_terms(cfg, teacher_cfg)
-    if cfg.DISTILLER.LD.CACHED:  # a pass does not count the cached regions
-        for name in ("ld", "kd"):
-            if name in terms:
-                terms[name].mean_over = BATCH
-    return Distiller(student, teacher, terms, teacher_precision)
+    return Distiller(student, teacher, build_terms(cfg, teacher_cfg), teacher_precision)

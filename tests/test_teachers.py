@@ -355,6 +355,12 @@ REFUSED = {
         "MODEL.WEIGHTS: expected ''",
     ),
     "no term": ({"DISTILLER.CD.CACHED": True}, LD, "", "CD.CACHED: expected cd or rkd"),
+    "nothing in bfloat16": (
+        {"DISTILLER.CD.CACHED": True, "DISTILLER.TEACHER_AMP": "bf16"},
+        CD,
+        "",
+        "TEACHER_AMP: expected ''",
+    ),
     "cropped": (
         {"DISTILLER.LD.CACHED": True, "INPUT.AUGMENT": "['crop']"},
         LD,

@@ -305,10 +305,10 @@ def test_a_skipped_step_leaves_the_oim_tables():
         assert torch.equal(step.net.oim.lut, oim["lut"]) == skipped
 
 
-def test_a_term_to_decay_must_exist():
-    cfg = load_cfg(None, pairs(SMALL | {"DISTILLER.DECAY": "[fdf]"}))
+def test_a_term_to_decay_must_be_one_of_the_run():
+    cfg = load_cfg(None, pairs(SMALL | {"DISTILLER.TERMS": "[ld]", "DISTILLER.DECAY": "[dfd]"}))
     net = build_net(cfg, num_pids=3)
-    with pytest.raises(UserError, match=r"DISTILLER\.DECAY: .*found fdf"):
+    with pytest.raises(UserError, match=r"DISTILLER\.DECAY: .*found dfd"):
         TrainStep(cfg, net, net, CPU)
 
 

@@ -49,6 +49,11 @@ def check_caching(cfg: CfgNode) -> None:
             f"DISTILLER.CD.CACHED: expected False with {REID_TEACHER}, whose embeddings are always "
             "cached; found True"
         )
+    if node.TEACHER_AMP and reads and reads == cached_reads(cfg):
+        raise UserError(
+            "DISTILLER.TEACHER_AMP: expected '' if all outputs of the teacher are cached, found "
+            f"{node.TEACHER_AMP}"
+        )
     if node.LD.CACHED and "crop" in cfg.INPUT.AUGMENT:
         raise UserError(
             "DISTILLER.LD.CACHED True: expected whole pictures, since the cached regions are of "

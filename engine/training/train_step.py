@@ -42,6 +42,20 @@ def loss_weights(cfg: CfgNode, epoch: int = 0) -> dict[str, float]:
     }
 
 
+def check_decay(cfg: CfgNode) -> None:
+    """Check that the terms whose weights decrease are terms of the run.
+
+    Raises:
+        UserError: if one is not.
+    """
+    for name in cfg.DISTILLER.DECAY:
+        if name not in cfg.DISTILLER.TERMS:
+            raise UserError(
+                f"DISTILLER.DECAY: expected names out of DISTILLER.TERMS {cfg.DISTILLER.TERMS}, "
+                f"found {name}"
+            )
+
+
 def check_finite(losses: dict[str, Tensor], where: str) -> None:
     """Check that all losses are finite.
 
@@ -100,7 +114,7 @@ class TrainStep:
         self.optimizer = make_optimizer(cfg, self.parameters)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.solver.AMP == "fp16")
         check_terms(cfg.DISTILLER.TERMS)  # a network alone has the weights of terms too
-        check_terms(cfg.DISTILLER.DECAY, "DISTILLER.DECAY")
+        check_decay(cfg)
         self.weights = loss_weights(cfg)
         self.limit = self._make_limit(cfg.DISTILLER.GRADIENT_SHARE)
         self.parallel = model

@@ -53,8 +53,8 @@ def known_terms() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def check_terms(names: Sequence[str], key: str = "DISTILLER.TERMS") -> None:
-    """Check the names of terms in the config value of `key`.
+def check_terms(names: Sequence[str]) -> None:
+    """Check the names of DISTILLER.TERMS.
 
     Raises:
         UserError: if a term does not exist.
@@ -62,7 +62,7 @@ def check_terms(names: Sequence[str], key: str = "DISTILLER.TERMS") -> None:
     for name in names:
         if name not in known_terms():
             raise UserError(
-                f"{key}: expected names out of {', '.join(known_terms())}, found {name}"
+                f"DISTILLER.TERMS: expected names out of {', '.join(known_terms())}, found {name}"
             )
 
 

@@ -12,7 +12,15 @@ from torch import Tensor
 from models.distill import BatchTerm, check_choice
 from models.outputs import BATCH, ForwardOutputs
 
-LOGITS = {"raw": "proposals", "standardized": BATCH}  # and what their loss is a mean over
+LOGITS = ("raw", "standardized")
+
+
+def logits_mean_over(logits: str, cached: bool) -> str:
+    """Return what the loss of such logits is a mean over, as `Term.mean_over`.
+
+    The regions of a cached teacher are not those that a pass counts.
+    """
+    return "proposals" if logits == "raw" and not cached else BATCH
 
 
 def standardize(logits: Tensor) -> Tensor:
@@ -41,6 +49,7 @@ class Term(BatchTerm):
     Args:
         temperature: of both softmaxes.
         logits: "raw", or "standardized" by `standardize`.
+        cached: whether the teacher's logits come from the cache.
     """
 
     reads = "class_logits"
@@ -53,11 +62,12 @@ class Term(BatchTerm):
         levels: Sequence[str],
         temperature: float,
         logits: str,
+        cached: bool = False,
     ):
         super().__init__()
         self.temperature = temperature
-        self.logits = check_choice("DISTILLER.KD.LOGITS", logits, tuple(LOGITS))
-        self.mean_over = LOGITS[logits]
+        self.logits = check_choice("DISTILLER.KD.LOGITS", logits, LOGITS)
+        self.mean_over = logits_mean_over(logits, cached)
 
     def rows(self, student: ForwardOutputs, teacher: ForwardOutputs) -> tuple[Tensor, ...]:
         """Return class logits [R, 2] of the same R proposals."""

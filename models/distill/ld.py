@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.distill import BatchTerm, check_choice
-from models.distill.kd import LOGITS, standardize
+from models.distill.kd import LOGITS, logits_mean_over, standardize
 from models.outputs import ForwardOutputs
 
 
@@ -62,6 +62,7 @@ class Term(BatchTerm):
         alpha: weight of TCKD.
         beta: weight of NCKD; it has no effect with these two classes.
         logits: "raw" (published), or "standardized" as in `models.distill.kd`.
+        cached: whether the teacher's logits come from the cache.
     """
 
     reads = "class_logits"
@@ -76,10 +77,11 @@ class Term(BatchTerm):
         alpha: float,
         beta: float,
         logits: str,
+        cached: bool = False,
     ):
         super().__init__()
-        self.logits = check_choice("DISTILLER.LD.LOGITS", logits, tuple(LOGITS))
-        self.mean_over = LOGITS[logits]
+        self.logits = check_choice("DISTILLER.LD.LOGITS", logits, LOGITS)
+        self.mean_over = logits_mean_over(logits, cached)
         self.temperature = temperature
         self.alpha = alpha
         self.beta = beta

@@ -95,7 +95,8 @@ WEAK = ("DISTILLER.TEACHER_CKPT", f"{RUNS}/weak_teacher/epoch_03.pth")
 # teacher's forward pass are computed in bfloat16, in 0.86 (alone) and 0.63 (DDPS) of the time.
 EQUAL_EPOCHS, EQUAL_MILESTONE = 18, 11
 EQUAL_RATE = "0.001"  # the best of EQUAL_TUNING
-HALF = ("SOLVER.AMP", "bf16", "DISTILLER.TEACHER_AMP", "bf16")
+HALF = ("SOLVER.AMP", "bf16")
+TEACHER_HALF = ("DISTILLER.TEACHER_AMP", "bf16")
 # Student -> time of a step alone and with DDPS, as multiples of the first: medians of 12 steps in
 # bfloat16 that were measured in turn with those of the teacher, on one core.
 STEP_TIMES = {STUDENT: (1.0, 1.54)}
@@ -141,12 +142,12 @@ def equal_rows(student: str) -> list[Row]:
     title, alone = f"{STUDENTS[student]}, {EQUAL_EPOCHS} epochs", f"{key}_alone"
     return [
         Row(alone, f"{title}, alone", ALONE, values, student, alone),
-        Row(f"{key}_ddps", f"{title}, DDPS", "ddps", values, student, alone),
+        Row(f"{key}_ddps", f"{title}, DDPS", "ddps", values + TEACHER_HALF, student, alone),
         Row(
             f"{key}_contrastive",
             f"{title}, DDPS, CD contrastive",
             "ddps",
-            values + CONTRASTIVE,
+            values + TEACHER_HALF + CONTRASTIVE,
             student,
             alone,
         ),
@@ -203,7 +204,8 @@ GROUPS |= {f"equal: {student}": equal_rows(student) for student in EQUAL_STUDENT
 
 def recipe(key: str, title: str, values: tuple[str, ...] = (), method: str = "ddps") -> Row:
     """Return a change of DDPS over EQUAL_EPOCHS, trained with TUNING_SEED to choose a recipe."""
-    return Row(f"recipe_{key}", title, method, (*equal_values(), *values), base="recipe_ddps")
+    values = (*equal_values(), *TEACHER_HALF, *values)
+    return Row(f"recipe_{key}", title, method, values, base="recipe_ddps")
 
 
 SHARE = "DISTILLER.GRADIENT_SHARE"
