@@ -210,7 +210,7 @@ def load_checkpoint(path: str | Path, option: str = "--ckpt") -> dict:
     if not isinstance(content.get("model"), dict) or "config" not in content:
         raise UserError(
             f"{where}: expected the keys model and config, found {first_of(content)}; "
-            "tools/convert_release.py converts checkpoints of the published release"
+            "python -m tools.convert_release converts checkpoints of the published release"
         )
     if name := not_finite(content):
         raise DamagedError(f"{where}: {name} is not finite")

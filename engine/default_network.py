@@ -81,13 +81,17 @@ def network_of(
         option: the name of `ckpt` in messages.
 
     Raises:
-        UserError: if a config is given without a checkpoint, or a file or value cannot be used.
+        UserError: if a config is given without a checkpoint, a path is empty, or a file or value
+            cannot be used.
     """
-    if cfg_path:
-        if not ckpt:
+    for name, path in (("--cfg", cfg_path), (option, ckpt)):
+        if path is not None and not str(path).strip():  # an unset shell variable
+            raise UserError(f"{name}: expected a path, found {path!r}")
+    if cfg_path is not None:
+        if ckpt is None:
             raise UserError(f"--cfg {cfg_path}: expected --ckpt FILE with it, found none")
         return load_cfg(cfg_path, overrides), Checkpoint.read(ckpt, option)
-    if not ckpt and not DEFAULT.is_file():
+    if ckpt is None and not DEFAULT.is_file():
         raise UserError(
             f"--ckpt: expected FILE, found none; there is no default network, {DEFAULT}"
         )

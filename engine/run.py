@@ -25,6 +25,7 @@ from engine.training.generators import seed_everything
 from engine.training.lock import sole_run
 from engine.training.train import Trainer
 from models.search_net import SearchNet
+from utils.arguments import nonempty
 from utils.errors import UserError
 from utils.memory import keep_freed_memory
 from utils.signals import Signals, Stopped
@@ -48,7 +49,9 @@ def parse_args(description: str) -> argparse.Namespace:
         action="store_true",
         help="continue from --ckpt, or from the newest checkpoint in OUTPUT_DIR",
     )
-    parser.add_argument("--ckpt", metavar="FILE", help="checkpoint to evaluate or to resume from")
+    parser.add_argument(
+        "--ckpt", type=nonempty, metavar="FILE", help="checkpoint to evaluate or to resume from"
+    )
     parser.add_argument(
         "overrides",
         nargs="*",
@@ -83,21 +86,27 @@ def stopping(signals: Signals) -> Iterator[None]:
         raise
 
 
-def _start_of(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
-    """Return the config from which the network is built.
+def build_from(
+    cfg: CfgNode, build: Build, dataset: SearchDataset, device: torch.device, continues: bool
+) -> tuple[nn.Module, SearchNet]:
+    """Build the model and the network of a run, with their initial weights.
 
-    A run that continues from a checkpoint does not read the initial weights again, since their
-    files may be missing. If MODEL.WEIGHTS is given, it contains the backbone, so BACKBONE.WEIGHTS
-    is not read.
+    If MODEL.WEIGHTS is given, it contains the backbone, so BACKBONE.WEIGHTS is not read.
+
+    Args:
+        continues: whether the run continues from a checkpoint. The initial weights are then not
+            read again, since their files may be missing.
     """
-    folder = CheckpointFolder(Path(cfg.OUTPUT_DIR), cfg.SOLVER.CKPT_KEEP)
     start = cfg.clone()
     start.defrost()
-    if args.resume and from_first(lambda: bool(args.ckpt or folder.newest_first())):
+    if continues:
         start.MODEL.WEIGHTS = start.BACKBONE.WEIGHTS = ""
     elif cfg.MODEL.WEIGHTS:
         start.BACKBONE.WEIGHTS = ""
-    return start
+    model, net = build(start, dataset, device)
+    if start.MODEL.WEIGHTS:
+        load_initial_weights(net, start)
+    return model, net
 
 
 def work(args: argparse.Namespace, build: Build, signals: Signals) -> None:
@@ -129,10 +138,9 @@ def work(args: argparse.Namespace, build: Build, signals: Signals) -> None:
     check_settings(dataset, cfg)
     dataset.check_training()
     seed_everything(cfg.SEED)
-    start = _start_of(cfg, args)
-    model, net = build(start, dataset, device)
-    if start.MODEL.WEIGHTS:
-        load_initial_weights(net, start)
+    folder = CheckpointFolder(Path(cfg.OUTPUT_DIR), cfg.SOLVER.CKPT_KEEP)
+    continues = args.resume and from_first(lambda: bool(args.ckpt or folder.newest_first()))
+    model, net = build_from(cfg, build, dataset, device, continues)
     if rank():  # models start equal; each rank then draws regions of its own images
         seed_everything(cfg.SEED + rank())
     with sole_run(Path(cfg.OUTPUT_DIR)):

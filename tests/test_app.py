@@ -273,6 +273,12 @@ def test_where_it_cannot_be_served(program, base: Path) -> None:
             assert f"--host {host} --port {number}: " in err and why in err
 
 
+def test_an_empty_host_does_not_mean_every_address(program, base: Path, monkeypatch) -> None:
+    monkeypatch.setattr(app, "serve", lambda *_: None)
+    code, _, err = program(app.main, *network(base), "--index", base / "index", "--host", "")
+    assert code == 2 and "--host: expected" in err
+
+
 def test_a_name_of_this_machine_is_its_address() -> None:
     assert server.address_of("localhost", 0) == "127.0.0.1"
 

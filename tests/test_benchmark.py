@@ -180,6 +180,12 @@ def test_a_wrong_number_of_jobs(call):
     assert error.value.code == 2
 
 
+def test_options_of_a_training_without_one(call):
+    for options in (("--jobs", "2"), ("--rows", *PAIR)):
+        with pytest.raises(UserError, match=options[0]):
+            call("--page", *options)
+
+
 # --- statistics ---
 
 

@@ -14,9 +14,10 @@ from configs.defaults import load_cfg
 from configs.ranges import flatten
 from engine.checkpoint import load_checkpoint
 from models.build import build_net, build_terms
+from tests.tiny import TINY, pairs
 from tests.training import CONFIG, PROGRAM_CONFIG, fork_trainings, make_data
 from tools import compare
-from tools.experiments import runs
+from tools.experiments import gradients, runs
 from tools.experiments.comparison import SECONDS, make_rows, markdown
 from tools.experiments.methods import METHODS
 from utils.errors import UserError
@@ -176,6 +177,24 @@ def test_gradients_option_prints_norms_and_trains_nothing(base, call, capsys):
     doubled = norms("ddps", "--seeds", "5", "--gradients", "1", "DISTILLER.CD.WEIGHT", "2.0")
     assert float(doubled["dfd+ld+cd_seed5"]["cd"][0]) == pytest.approx(2 * first["cd"], rel=1e-2)
     assert not list((base / "out").glob("*seed5"))
+
+
+def test_gradients_are_those_of_the_training(root, net, tmp_path):
+    """All training data are used, and the initial weights of the config."""
+    config, weights = tmp_path / "tiny.yaml", tmp_path / "start.pth"
+    config.write_text("SEED: 1\n")
+    values = TINY | {"INPUT.DATA_ROOT": root, "INPUT.BATCH_SIZE_TRAIN": 1}
+    values |= {"OUTPUT_DIR": tmp_path / "out"}
+    save_file({"model": net.state_dict(), "config": load_cfg(None, pairs(values)).dump()}, weights)
+
+    def norms(*more: str) -> list[dict[str, float]]:
+        run = runs.describe_run(str(config), [*pairs(values), *more], "none", 1)
+        return gradients.measure(run, 9)
+
+    (plain,) = norms()
+    assert len(norms("INPUT.EXTRA_TRAIN", f"[[CUHK-SYSU, {root}, 1.0]]")) == 2
+    (started,) = norms("MODEL.WEIGHTS", str(weights))
+    assert started["rpn_cls"] != plain["rpn_cls"]
 
 
 @pytest.mark.slow

@@ -213,6 +213,16 @@ def test_options_that_cannot_be(convert, tmp_path, arguments, said):
         convert(make_sequence(tmp_path / "gate"), *arguments)
 
 
+@pytest.mark.parametrize("empty", ["source", "--boxes", "--out"])
+def test_an_empty_path_is_refused(program, tmp_path, empty):
+    """It must not mean the current folder."""
+    paths = {"source": make_sequence(tmp_path / "gate"), "--out": tmp_path / "own"}
+    paths |= {"--boxes": paths["source"] / "gt/gt.txt", empty: ""}
+    words = [word for option in ("--out", "--boxes") for word in (option, paths[option])]
+    code, _, err = program(convert_tracks.main, paths["source"], "--test-share", 0.5, *words)
+    assert code == 2 and "expected a path" in err and not (tmp_path / "own").exists()
+
+
 def test_nothing_already_made_is_lost(convert, tmp_path):
     sequence = make_sequence(tmp_path / "gate")
     convert(sequence, "--test-share", "0.5")

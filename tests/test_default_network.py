@@ -43,6 +43,9 @@ def test_the_network_is_the_checkpoints_and_the_rest_is_the_default(default):
 def test_a_config_needs_its_checkpoint(default, tmp_path):
     with pytest.raises(UserError, match="--ckpt"):
         network_of(tmp_path / "x.yaml", None)
+    for empty in (("", default), (None, "")):  # as of an unset shell variable
+        with pytest.raises(UserError, match="expected a path"):
+            network_of(*empty)
     with pytest.raises(UserError, match="no such key"):
         network_of(None, None, ["NO.KEY", "1"])
     default.unlink()

@@ -326,6 +326,8 @@ def test_the_query_of_the_demo_folder_is_the_default(run, base, tmp_path, monkey
         ({"overrides": "DEVICE cuda:77"}, "cuda:77"),
         ({"overrides": "EVAL_AMP fp8"}, "EVAL_AMP"),
         ({"min_similarity": "nan"}, "--min-similarity nan"),
+        ({"after": "2026-01-31"}, "--after"),
+        ({"camera": "cellar"}, "--camera cellar"),
         ({"overrides": "BACKBONE.NAME resnet18"}, "BACKBONE.NAME"),
     ],
 )

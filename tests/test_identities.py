@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -208,15 +209,21 @@ def test_decisions_by_hand_are_kept(index: Path, program, tmp_path: Path) -> Non
     assert names[1] == "Anna" and 2 not in names and {3, person} <= names.keys()
     run(program, index, "--merge", "Anna", 3)
     run(program, index, "--out", tmp_path / "page")
-    assert (tmp_path / "page/index.html").read_text().count("<section>") == len(
-        set(numbers(index).values())
-    )
+    page = (tmp_path / "page/index.html").read_text()
+    assert page.count("<section>") == len(set(numbers(index).values()))
+    shown = {int(number) for number in re.findall(r"tracklet (\d+)", page)}  # for --split
+    assert {numbers(index)[tracklet] for tracklet in shown} == set(numbers(index).values())
     for wrong in (
         ("--merge", 1, 1),
         ("--merge", 1, "Otto"),
         ("--split", 1),
         ("--split", 1, 999),
         ("--call", 99, "Otto"),
+        ("--call", 3, "17"),
+        ("--camera", "cellar"),
+        ("--forget", "--camera", "cellar"),
+        ("--overlapping", ""),
+        ("--overlapping", "hall"),
         ("--precision", 1),
         ("--forget",),
         ("--overlapping", "cellar"),

@@ -31,7 +31,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(program, world):
     def call(*arguments, ckpt: str = "everyone.pth") -> tuple[int, str]:
         network = ["--cfg", world / "cfg.yaml", "--ckpt", world / ckpt]
-        code, out, err = program(prelabel.main, *arguments, *network, "DEVICE", "cpu")
+        code, out, err = program(prelabel.main, *network, *arguments, "DEVICE", "cpu")
         return code, out + err
 
     return call
@@ -115,7 +115,9 @@ def test_what_is_saved(run, world, tmp_path):
     content["annotations"] = [row for row in content["annotations"] if row["image_id"] != 1]
     content["annotations"][0]["bbox"] = [0, 0, 1.5, 1.5]
     (tmp_path / "truth.json").write_text(json.dumps(content))
-    code, said = run(world / "gallery", "--truth", tmp_path / "truth.json")
+    out = tmp_path / "all.json"
+    code, said = run(world / "gallery", "--truth", tmp_path / "truth.json", "--out", out)
+    assert len(boxes_of(out)) == 4  # also the picture without true boxes
     rows = {" ".join(line.split()) for line in said.splitlines()}
     assert code == 0 and {"boxes, true 15", "to be drawn 1 6.7"} <= rows
     assert "boxes proposed of nobody, to be removed 1" in rows
@@ -160,6 +162,12 @@ WRONG = {
     "suffix": (["--out", "a.txt"], "--out a.txt: "),
     "every": (["--out", "a.xml", "--every", "0"], "--every: "),
     "similarity": (["--out", "a.xml", "--min-similarity", "2"], "--min-similarity: "),
+    "form": (["--truth", "a.xml", "--form", "coco"], "--form: "),
+    "address": (["--out", "a.xml", "--address", "/files/"], "--address: "),
+    "exact": (["--out", "a.xml", "--exact", "0.5"], "--exact: "),
+    "every image": (["--out", "a.xml", "--every", "2"], "--every: "),
+    "empty checkpoint": (["--out", "a.xml", "--ckpt", ""], "--ckpt: "),
+    "empty config": (["--out", "a.xml", "--cfg", ""], "--cfg: "),
 }
 
 

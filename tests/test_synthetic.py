@@ -16,6 +16,7 @@ from datasets.synthetic import write_dataset
 from datasets.synthetic.output import in_parallel
 from datasets.synthetic.plan import make_plan
 from datasets.synthetic.scenes import SceneContent, draw_scene
+from tools import make_rendered, make_synthetic
 from utils.errors import UserError
 
 SMALL = dict(identities=9, frames=25, queries=4, size=(208, 128), progress=False)
@@ -206,3 +207,11 @@ def killed(frame: int) -> int:
 def test_a_killed_process_ends_the_drawing():
     with pytest.raises(UserError, match="workers: .*killed"):
         list(in_parallel(killed, range(4), workers=2, chunk=1))
+
+
+@pytest.mark.parametrize("tool", [make_synthetic, make_rendered])
+def test_an_empty_folder_name_is_refused(program, tool, tmp_path, monkeypatch):
+    """It must not mean the current folder."""
+    monkeypatch.chdir(tmp_path)
+    code, _, err = program(tool.main, "--out", "", "--frames", 10, "--identities", 6)
+    assert code == 2 and "--out: expected" in err and not list(tmp_path.iterdir())

@@ -105,6 +105,7 @@ def test_a_search_shows_the_picture_of_a_camera(base: Path, tmp_path: Path, prog
     assert program(lambda: run(None), *line, "--after", "2027-01-31")[0] == 0
     assert json.loads((tmp_path / "found/matches.json").read_text()) == []
     assert program(lambda: run(None), *line, "--before", "noon")[0] == 2
+    assert program(lambda: run(None), *line, "--camera", "cellar")[0] == 2
 
 
 def test_bad_arguments_are_one_line(base: Path, tmp_path: Path, program) -> None:
@@ -116,7 +117,9 @@ def test_bad_arguments_are_one_line(base: Path, tmp_path: Path, program) -> None
         (hall, "--min-similarity", 0.5),
         (hall, *WANTED[:2], "--false-alarms", 0.03),
         (hall, *WANTED, "--post", "ftp://user:secret@host/"),
+        (hall, *WANTED, "--post", ""),
         (hall, "--keep-days", 0),
+        (hall, "--recorded", ""),
         (hall, "--recorded", "today"),
         ("/dev/video0", "--recorded", BEGAN),
         ("rtmp://user:secret@host/x",),
@@ -125,6 +128,14 @@ def test_bad_arguments_are_one_line(base: Path, tmp_path: Path, program) -> None
         code, _, err = program(watch.main, *arguments(base, tmp_path / "people", *words))
         assert code == 2 and len(err.splitlines()) == 1 and "secret" not in err, words
     assert not (tmp_path / "people").exists()
+
+
+def test_a_photograph_of_several_people(base: Path, tmp_path: Path, program) -> None:
+    """The message names the option of this program."""
+    line = base / "hall.mp4", WANTED[0], WANTED[1].removesuffix(":1"), *WANTED[2:]
+    code, _, err = program(watch.main, *arguments(base, tmp_path / "people", *line))
+    assert code == 2 and "--query" not in err
+    assert f"with --watch-for Anna={base}/gallery/s0.jpg:N, N from 1 to 5" in err
 
 
 def test_a_full_disk_stops_the_pictures_alone(base, tmp_path, program, monkeypatch) -> None:

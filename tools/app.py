@@ -34,14 +34,14 @@ from engine.index.gallery_index import (
     open_index,
     stale_sources,
 )
-from engine.index.records import Match
+from engine.index.records import Match, check_cameras
 from engine.search.arguments import filter_of_texts
 from engine.search.presentation import QUERY, RANKED, name_of, read_scene
 from engine.search.searcher import Searcher, to_pixels
 from tools.web.persons import CSS as PERSONS_CSS
 from tools.web.persons import PEOPLE_GALLERY, PersonsController, message, persons_tab
 from tools.web.server import REQUIREMENTS, address_of, names_of, no_connections, serve
-from utils.arguments import program_parser
+from utils.arguments import nonempty, program_parser
 from utils.drawing import PLAIN, cut_out, draw_boxes
 from utils.errors import UserError, run_main
 from utils.memory import keep_freed_memory
@@ -188,12 +188,11 @@ class AppController:
         if query is None or query.person is None or query.query_embeddings is None:
             return query, query and query.drawn(), message("Click on a person first."), [], []
         try:
+            index, wanted = self.current(), filter_of_texts(*filters)
+            if wanted:
+                check_cameras(wanted, [one.source.path for one in index.people.known()])
             found = self.searcher.search(
-                query.query_embeddings,
-                self.current(),
-                self.top,
-                min_similarity,
-                wanted=filter_of_texts(*filters),
+                query.query_embeddings, index, self.top, min_similarity, wanted=wanted
             )
             everyone = f"{self.index.people.count():,} people"
             stale = stale_sources(self.index.people, [match.person.path for match in found])
@@ -344,7 +343,10 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--top", type=int, default=12, metavar="N", help="number of matches")
     parser.add_argument(
-        "--host", default="127.0.0.1", help="address to serve; 0.0.0.0: every machine can reach it"
+        "--host",
+        type=nonempty,  # an empty one would mean 0.0.0.0
+        default="127.0.0.1",
+        help="address to serve; 0.0.0.0: every machine can reach it",
     )
     parser.add_argument("--port", type=int, default=7860)
     parser.add_argument(

@@ -210,7 +210,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--jobs",
         type=positive,
-        default=1,
         metavar="N",
         help="number of simultaneous trainings (default: 1)",
     )
@@ -230,9 +229,13 @@ def parse_args() -> argparse.Namespace:
         help="folder of the results; the page is FOLDER.md (default: docs/benchmark)",
     )
     parser.add_argument(
-        "--page", action="store_true", help="train nothing, write the page from the kept results"
+        "--page", action="store_true", help="train nothing, write the page from the stored results"
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.page and (args.jobs or args.rows):
+        option = "--jobs" if args.jobs else "--rows"
+        raise UserError(f"{option}: expected without --page, found both")
+    return args
 
 
 def train(folder: Path, jobs: int, keys: Iterable[str]) -> int:
@@ -258,7 +261,7 @@ def train(folder: Path, jobs: int, keys: Iterable[str]) -> int:
 def main() -> int:
     args = parse_args()
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns about every resumed run
-    failed = 0 if args.page else train(args.out, args.jobs, args.rows or [*ROWS, *RECIPES])
+    failed = 0 if args.page else train(args.out, args.jobs or 1, args.rows or [*ROWS, *RECIPES])
     page.write(args.out)
     return 1 if failed else 0
 

@@ -18,7 +18,7 @@ from datasets.coco_files import PersonRow, write_annotations
 from datasets.importers.writer import SceneRows, put
 from datasets.track_files import Rules
 from datasets.tracks import Sequence, drop_twins, read_sequence
-from utils.arguments import program_parser
+from utils.arguments import nonempty_path, program_parser
 from utils.errors import UserError, run_main
 from utils.files import folder_beside, make_folder
 from utils.media import picture_size
@@ -27,8 +27,14 @@ from utils.media import picture_size
 def parse_args() -> argparse.Namespace:
     parser = program_parser(__doc__)
     add = parser.add_argument
-    add("sequences", nargs="+", type=Path, metavar="SEQUENCE", help="a folder or a video")
-    add("--out", required=True, type=Path, metavar="FOLDER", help="a new folder")
+    add(
+        "sequences",
+        nargs="+",
+        type=nonempty_path,
+        metavar="SEQUENCE",
+        help="a folder or a video",
+    )
+    add("--out", required=True, type=nonempty_path, metavar="FOLDER", help="a new folder")
     split = parser.add_mutually_exclusive_group(required=True)
     split.add_argument(
         "--test-share",
@@ -45,7 +51,7 @@ def parse_args() -> argparse.Namespace:
     add(
         "--boxes",
         nargs="+",
-        type=Path,
+        type=nonempty_path,
         metavar="FILE",
         help="files of boxes (default: see above)",
     )

@@ -18,7 +18,7 @@ from engine.cameras.persons import known_people, persons_page, table
 from engine.cameras.tracklet_table import read_tracklets
 from engine.index.gallery_index import index_folder
 from engine.index.local import LocalPeople, open_people, writing
-from engine.index.records import PersonFilter, camera_of
+from engine.index.records import PersonFilter, camera_of, check_cameras
 from engine.search.arguments import add_filters, filter_of
 from utils.arguments import nonempty_path, program_parser
 from utils.errors import UserError, run_main
@@ -120,6 +120,7 @@ def decide(args: argparse.Namespace, identities: Identities) -> bool:
 
 def run_forget(args: argparse.Namespace, wanted: PersonFilter | None) -> None:
     with writing(args.index, None) as people:
+        check_cameras(wanted, [one.source.path for one in people.known()])
         identities = open_identities(args.index, people)
         tracklets = None
         if args.forget:
@@ -132,10 +133,11 @@ def run_forget(args: argparse.Namespace, wanted: PersonFilter | None) -> None:
 
 def run_identify(args: argparse.Namespace, people: LocalPeople, identities: Identities) -> None:
     found = read_tracklets(people)
-    overlapping = [name for name in (args.overlapping or "").split(",") if name]
-    cameras = {camera_of(path) for path in found.paths}
-    if unknown := set(overlapping) - cameras:
-        raise UserError(f"--overlapping {min(unknown)}: expected a camera of the index")
+    overlapping = set() if args.overlapping is None else set(args.overlapping.split(","))
+    if unknown := overlapping - {camera_of(path) for path in found.paths}:
+        raise UserError(f"--overlapping {min(unknown)!r}: expected a camera of the index")
+    if len(overlapping) == 1:
+        raise UserError(f"--overlapping {args.overlapping}: expected two cameras or more")
     before = identities.names()
     similarity = args.min_similarity
     if similarity is None:
@@ -155,6 +157,7 @@ def main() -> None:
     if args.forget is not None:
         return run_forget(args, wanted)
     people = open_people(args.index)
+    check_cameras(wanted, [one.source.path for one in people.known()])
     identities = open_identities(args.index, people)
     if not decide(args, identities):
         run_identify(args, people, identities)

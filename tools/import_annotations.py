@@ -21,7 +21,7 @@ from datasets.importers.finder import Finder
 from datasets.importers.records import Labels, Options
 from datasets.importers.writer import Imported, ImportWriter, SceneRows
 from tools.convert_tracks import add_selection, check_selection
-from utils.arguments import program_parser
+from utils.arguments import nonempty, nonempty_path, program_parser
 from utils.errors import UserError, first_of, run_main
 from utils.files import folder_beside
 
@@ -32,24 +32,37 @@ USUAL = {"annotations", "default", "labels", "result", "data", "instances", "tra
 def parse_args() -> argparse.Namespace:
     parser = program_parser(__doc__)
     add = parser.add_argument
-    add("sources", nargs="+", type=Path, metavar="SOURCE", help="a file, a folder or a .zip")
-    add("--out", required=True, type=Path, metavar="FOLDER", help="a new folder")
+    add(
+        "sources",
+        nargs="+",
+        type=nonempty_path,
+        metavar="SOURCE",
+        help="a file, a folder or a .zip",
+    )
+    add("--out", required=True, type=nonempty_path, metavar="FOLDER", help="a new folder")
     add(
         "--images",
         nargs="+",
-        type=Path,
+        type=nonempty_path,
         default=[],
         metavar="PATH",
         help="folders of images, or videos, if they are not beside the annotations",
     )
     add(
         "--person-key",
-        default="",
+        type=nonempty,
         metavar="NAME",
         help="attribute or field that holds identities (default: "
         f"{', '.join(PERSON_KEYS)}, the first of these that is there)",
     )
-    add("--label", nargs="+", default=[], metavar="NAME", help="labels of people (default: person)")
+    add(
+        "--label",
+        nargs="+",
+        type=nonempty,
+        default=[],
+        metavar="NAME",
+        help="labels of people (default: the only label, else person, pedestrian or human)",
+    )
     split = parser.add_mutually_exclusive_group()
     split.add_argument(
         "--test-share",
@@ -67,6 +80,7 @@ def parse_args() -> argparse.Namespace:
     add_selection(parser)
     add(
         "--camera",
+        type=nonempty,
         metavar="REGEX",
         help="regular expression whose first group, in an image's name, is the camera",
     )
@@ -85,7 +99,7 @@ def check(args: argparse.Namespace) -> None:
 
 def import_all(args: argparse.Namespace, out: Path) -> list[Imported]:
     """Copy the images of each file of the sources below `out`, and return their scenes."""
-    options = Options(args.person_key, args.label, args.min_visibility)
+    options = Options(args.person_key or "", args.label, args.min_visibility)
     writer = ImportWriter(out, args.every, args.shared_identities, args.camera)
     done: list[Imported] = []
     with TemporaryDirectory(dir=out.parent) as folder:

@@ -9,7 +9,7 @@ options mean and what is in the images: docs/photographs.md.
 import argparse
 
 from datasets.rendered import write_dataset
-from utils.arguments import add_size, positive, program_parser, whole
+from utils.arguments import add_size, nonempty, positive, program_parser, whole
 from utils.errors import run_main
 
 
@@ -18,6 +18,7 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add(
         "--out",
+        type=nonempty,
         default="data/rendered",
         metavar="FOLDER",
         help="a new folder, or that of an interrupted run (default: data/rendered)",

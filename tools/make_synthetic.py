@@ -6,7 +6,7 @@ import argparse
 
 from datasets.synthetic import write_dataset
 from datasets.synthetic.videos import write_videos
-from utils.arguments import program_parser
+from utils.arguments import nonempty, program_parser
 from utils.errors import UserError, run_main
 
 
@@ -15,6 +15,7 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add(
         "--out",
+        type=nonempty,
         default="data/synthetic",
         metavar="FOLDER",
         help="a new folder (default: data/synthetic)",

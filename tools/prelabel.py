@@ -34,6 +34,7 @@ from utils.sources import PICTURE, VIDEO, MediaFile, print_left_out, told, walk
 FORMS = {"cvat": ".xml", "coco": ".json", "label-studio": ".json"}
 SIMILAR = 0.5  # mean similarity of two groups of boxes from which on they are one person
 EXACT = 0.75  # IoU from which a proposed box needs no correction
+ADDRESS = "/data/local-files/?d="  # where Label Studio serves files of its machine
 
 
 def parse_args() -> argparse.Namespace:
@@ -58,17 +59,15 @@ def parse_args() -> argparse.Namespace:
     )
     add(
         "--address",
-        default="/data/local-files/?d=",
         metavar="TEXT",
-        help="Label Studio: prefix of an image's name (default: %(default)s)",
+        help=f"Label Studio: prefix of an image's name (default: {ADDRESS})",
     )
     add("--truth", type=Path, metavar="FILE", help="annotations of the images, to compare with")
     add(
         "--exact",
         type=float,
-        default=EXACT,
         metavar="IOU",
-        help="with --truth: overlap from which a box needs no correction (default: %(default)s)",
+        help=f"with --truth: overlap from which a box needs no correction (default: {EXACT})",
     )
     args = parse_sources(parser, Path)
     check(args)
@@ -81,10 +80,17 @@ def check(args: argparse.Namespace) -> None:
     if args.out:
         args.form = args.form or ("cvat" if args.out.suffix == ".xml" else "coco")
         check_target("--out", args.out, FORMS[args.form])
+    for option, given, needed, found in (
+        ("--form", args.form, "--out", args.out),
+        ("--address", args.address, "--form label-studio", args.form == "label-studio"),
+        ("--exact", args.exact, "--truth", args.truth),
+    ):
+        if given is not None and not found:
+            raise UserError(f"{option}: expected with {needed}, found without")
     if args.every < 1:
         raise UserError(f"--every: expected at least 1, found {args.every}")
     for option, value in (("--min-similarity", args.min_similarity), ("--exact", args.exact)):
-        if not 0 <= value <= 1:
+        if value is not None and not 0 <= value <= 1:
             raise UserError(f"{option}: expected 0 to 1, found {value}")
 
 
@@ -152,11 +158,14 @@ def share(part: int, whole: int) -> str:
 def main() -> None:
     args = parse_args()
     media = choose_media(args.sources)
+    if args.every > 1 and media[0].kind == PICTURE:
+        raise UserError("--every: expected with a video, found with images")
     truth = truth_of(args, media) if args.truth else {}
-    if args.truth and media[0].kind == PICTURE:
-        media = [file for file in media if file.path in truth]
-    if args.truth and not (media and truth):
+    known = [file for file in media if file.kind == VIDEO or file.path in truth]
+    if args.truth and not (known and truth):
         raise UserError(f"--truth {args.truth}: expected labels of images of SOURCE, found none")
+    if args.truth and not args.out:
+        media = known
     cfg, ckpt = network_of(args.cfg, args.ckpt, args.overrides)
     searcher = Searcher.load(cfg, ckpt)
     if media[0].kind == VIDEO:
@@ -165,10 +174,11 @@ def main() -> None:
         labels, left = propose_in_images(media, searcher, args.min_similarity)
         print_left_out(left)
     if args.out:
+        address = ADDRESS if args.address is None else args.address
         writers: dict[str, Callable[[Labels], str]] = {
             "cvat": cvat_xml,
             "coco": coco_json,
-            "label-studio": lambda labels: label_studio_json(labels, args.address),
+            "label-studio": lambda labels: label_studio_json(labels, address),
         }
         write_text(writers[args.form](labels), args.out)
     for remark in labels.remarks:
@@ -180,7 +190,8 @@ def main() -> None:
         keys = [image.path or image.frame for image in labels.images]
         proposed = [image.boxes for image in labels.images]
         pairs = [(boxes, truth[key]) for key, boxes in zip(keys, proposed) if key in truth]
-        report(compare(pairs, args.exact), args.exact)
+        exact = EXACT if args.exact is None else args.exact
+        report(compare(pairs, exact), exact)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from utils.files import write_text
 from utils.media import read_picture
 from utils.pages import Figure, Section, css, page
 
-TOP = 10
+COUNT, TOP = 12, 10  # default number of queries; matches of each
 GREEN, RED, BLUE = (22, 160, 90), (214, 54, 54), (52, 108, 216)
 CROP, SCENE = (128, 256), 600  # size of a crop, longer side of a picture; pixels
 
@@ -38,12 +38,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--cfg", required=True, metavar="FILE", help="config of the evaluation")
     parser.add_argument(
         "--show",
-        default="worst",
         choices=("worst", "best", "random"),
         help="queries to show, by average precision (default: worst)",
     )
     parser.add_argument(
-        "--count", type=int, default=12, metavar="N", help="number of queries (default: 12)"
+        "--count", type=int, metavar="N", help=f"number of queries (default: {COUNT})"
     )
     parser.add_argument(
         "--query",
@@ -52,7 +51,7 @@ def parse_args() -> argparse.Namespace:
         metavar="N",
         help="show these queries, by their number in results.json",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of --show random")
+    parser.add_argument("--seed", type=int, metavar="N", help="of --show random (default: 0)")
     parser.add_argument(
         "--out",
         type=Path,
@@ -65,7 +64,28 @@ def parse_args() -> argparse.Namespace:
         metavar="KEY VALUE",
         help="config values, for example EVAL_GALLERY_SIZE 50; the first of several sizes counts",
     )
-    return parser.parse_intermixed_args()
+    args = parser.parse_intermixed_args()
+    check(args)
+    return args
+
+
+def check(args: argparse.Namespace) -> None:
+    """Check the options.
+
+    Raises:
+        UserError: if a value is out of range, or an option has no effect.
+    """
+    for option in ("show", "count"):
+        if args.query and getattr(args, option) is not None:
+            raise UserError(f"--{option}: expected without --query, found both")
+    if args.seed is not None and args.show != "random":
+        raise UserError("--seed: expected with --show random, found without")
+    if args.count is not None and args.count < 1:
+        raise UserError(f"--count {args.count}: expected at least 1")
+    if args.seed is not None and args.seed < 0:
+        raise UserError(f"--seed {args.seed}: expected 0 or more")
+    if args.out and args.out.suffix not in (".html", ".png"):
+        raise UserError(f"--out {args.out}: expected a name that ends in .html or .png")
 
 
 def choose(ap: torch.Tensor, queries: np.ndarray, args: argparse.Namespace) -> list[int]:
@@ -79,7 +99,7 @@ def choose(ap: torch.Tensor, queries: np.ndarray, args: argparse.Namespace) -> l
         Positions in the protocol.
 
     Raises:
-        UserError: if an option is out of range.
+        UserError: if --query names a query that the protocol does not have.
     """
     if args.query:
         place = {query: i for i, query in enumerate(queries.tolist())}
@@ -90,15 +110,11 @@ def choose(ap: torch.Tensor, queries: np.ndarray, args: argparse.Namespace) -> l
                     f"queries, numbers {min(place)} to {max(place)}"
                 )
         return [place[query] for query in args.query]
-    if args.count < 1:
-        raise UserError(f"--count {args.count}: expected at least 1")
-    if args.seed < 0:
-        raise UserError(f"--seed {args.seed}: expected 0 or more")
     if args.show == "random":
-        order = np.random.default_rng(args.seed).permutation(len(ap))
+        order = np.random.default_rng(args.seed or 0).permutation(len(ap))
     else:
-        order = np.argsort(ap.numpy() if args.show == "worst" else -ap.numpy(), kind="stable")
-    return order[: args.count].tolist()
+        order = np.argsort(-ap.numpy() if args.show == "best" else ap.numpy(), kind="stable")
+    return order[: args.count or COUNT].tolist()
 
 
 def sections_of(dataset, cache, protocol, cfg, args) -> tuple[str, list[Section]]:
@@ -129,7 +145,7 @@ def sections_of(dataset, cache, protocol, cfg, args) -> tuple[str, list[Section]
         ]
         details = f"AP {100 * search['ap'][row]:.1f} % · {hit} · {images} this person"
         sections.append(Section(f"Query {number}", details, [asked, *found]))
-    kind = "chosen" if args.query else args.show
+    kind = "chosen" if args.query else args.show or "worst"
     return (
         f"{protocol.name}{' + CBGM' if cbgm else ''} · mAP {100 * search['mAP']:.2f} % · top-1 "
         f"{100 * search['top1']:.2f} % · {len(sections)} {kind} of {len(search['ap'])} queries"
@@ -185,8 +201,6 @@ def main() -> None:
     args = parse_args()
     cfg = load_cfg(args.cfg, args.overrides)
     out = args.out or Path(cfg.OUTPUT_DIR) / "queries.html"
-    if out.suffix not in (".html", ".png"):
-        raise UserError(f"--out {out}: expected a name that ends in .html or .png")
     dataset = load_dataset(cfg.INPUT.DATASET, cfg.INPUT.DATA_ROOT)
     protocol = check_settings(dataset, cfg)[0]
     cache = load_cache(Path(cfg.OUTPUT_DIR) / CACHE, dataset, cfg)

@@ -117,13 +117,15 @@ def check(args: argparse.Namespace, cameras: list[Camera]) -> None:
     threshold = args.min_similarity is not None or args.false_alarms is not None
     if args.watch_for and not threshold:
         raise UserError("--watch-for: expected --false-alarms or --min-similarity with it")
-    if (threshold or args.post) and not args.watch_for:
+    if (threshold or args.post is not None) and not args.watch_for:
         raise UserError("--false-alarms, --min-similarity, --post: expected --watch-for with it")
     if args.min_similarity is not None and math.isnan(args.min_similarity):
         raise UserError("--min-similarity nan: expected a number")
-    if args.post and not (is_address(args.post) and args.post.lower().startswith("http")):
+    if args.post is not None and not (
+        is_address(args.post) and args.post.lower().startswith("http")
+    ):
         raise UserError("--post: expected an address that begins with http:// or https://")
-    if args.recorded:
+    if args.recorded is not None:
         seconds_of(args.recorded)
     live = [camera.name for camera in cameras if is_stream(camera.source)]
     if args.recorded and live:
@@ -139,7 +141,12 @@ def wanted_people(args: argparse.Namespace, searcher: Searcher) -> list[Wanted]:
             raise UserError(f"--watch-for {argument}: expected NAME=PHOTO or NAME=PHOTO:PERSON")
         path, colon, number = photo.rpartition(":")
         person = int(number) if colon and number.isdecimal() else None
-        query = QueryArgument(Path(photo if person is None else path), person=person)
+        query = QueryArgument(
+            Path(photo if person is None else path),
+            person=person,
+            option=f"--watch-for {name}=",
+            choice=":{}",
+        )
         pixels = read_query(query, searcher.max_pixels)
         chosen = choose_person(query, pixels, searcher, args.index)
         photos.setdefault(name, []).append(searcher.embed(pixels, chosen.box[None]))

@@ -31,6 +31,14 @@ def nonempty_path(text: str) -> Path:
     return Path(text)
 
 
+def nonempty(text: str) -> str:
+    """Return a text that is not empty, because an unset shell variable must not mean the
+    default."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"expected a text, found {text!r}")
+    return text
+
+
 def program_parser(docstring: str | None) -> argparse.ArgumentParser:
     """Return a parser whose --help begins with the docstring of a program, line breaks included."""
     return argparse.ArgumentParser(

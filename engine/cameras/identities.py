@@ -127,7 +127,14 @@ class Identities:
     # --- decisions by hand ---
 
     def rename(self, person: int, name: str) -> None:
+        """Name a person; an empty name removes it.
+
+        Raises:
+            UserError: if the person does not exist, or the name is a number, as of another person.
+        """
         self.tracklets(person)
+        if name.strip().isdecimal():
+            raise UserError(f"name {name.strip()}: expected a name, found a number")
         with self.changing() as db:
             db.execute("UPDATE persons SET name = ? WHERE number = ?", [name.strip(), person])
 

@@ -132,7 +132,8 @@ def _section(known: NumberedPerson, people: LocalPeople, folder: Path) -> Sectio
         scene = draw_boxes(picture, [one.person.box], [str(known.number)], show.RANKED, show.SCENE)
         cut = cut_out(picture, one.person.box, show.CROP)
         name = show.name_of(one.person.path)
-        figures.append(Figure(cut, scene, COLOR, f"{i + 1} {name}", when(one)))
+        note = f"tracklet {one.person.tracklet} {when(one)}".strip()
+        figures.append(Figure(cut, scene, COLOR, f"{i + 1} {name}", note))
         if one.span is not None:
             lines.setdefault(one.person.path, []).append(Span(*one.span, i))
     names = show.names_of(list(lines))
@@ -142,9 +143,9 @@ def _section(known: NumberedPerson, people: LocalPeople, folder: Path) -> Sectio
 
 
 def as_json(known: NumberedPerson) -> dict:
-    """Return a record of a person: number, name, and when and where they were seen."""
+    """Return a record of a person: number, name, and their tracklets, with place and time."""
     seen = [
-        {"camera": show.name_of(one.person.path)}
+        {"tracklet": one.person.tracklet, "camera": show.name_of(one.person.path)}
         | ({} if one.span is None else dict(zip(("from", "to"), _times(one.person, one.span))))
         for one in known.tracklets
     ]

@@ -1,11 +1,14 @@
 """Records of an index: sources, people in them, and matches of a search."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from models.outputs import Detections
+from utils.errors import UserError
+from utils.names import printable
 
 CAMERA = "camera:"  # begins the path of a live camera's source
 SAME = 5e-3  # largest difference between probes of one network: devices, ONNX, half precision
@@ -171,4 +174,19 @@ class PersonFilter:
         first = -np.inf if self.after is None else self.after
         return time is not None and first <= time <= (
             np.inf if self.before is None else self.before
+        )
+
+
+def check_cameras(wanted: PersonFilter | None, sources: Iterable[Path]) -> None:
+    """Check that the sources contain every camera of a filter.
+
+    Raises:
+        UserError: naming the first one that they do not contain.
+    """
+    cameras = wanted.cameras if wanted else ()
+    known = {camera_name(path) for path in sources} if cameras else set()
+    if unknown := [name for name in cameras if name not in known]:
+        raise UserError(
+            f"--camera {printable(unknown[0])}: expected a camera, or the name of a file without "
+            "its suffix, found none of this name"
         )

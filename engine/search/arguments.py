@@ -23,11 +23,21 @@ TOP = 8  # default number of matches
 
 @dataclass
 class QueryArgument:
-    """The value of --query with those of the --box or --person options after it."""
+    """The value of --query with those of the --box or --person options after it.
+
+    Attributes:
+        option: what precedes the path on the command line, for messages.
+        choice: what chooses a person after the path; {} stands for the number.
+    """
 
     path: Path
     box: list[float] | None = None
     person: int | None = None
+    option: str = "--query "
+    choice: str = " --person {}"
+
+    def __str__(self) -> str:
+        return f"{self.option}{self.path}"
 
 
 class AddQuery(argparse.Action):
@@ -254,6 +264,9 @@ def check(args: argparse.Namespace, out: Path) -> None:
         raise UserError(f"--every {args.every:g}: expected seconds, 0 or more")
     if args.every and args.index:
         raise UserError("--every: expected with --gallery, found with --index")
+    if (args.after or args.before) and not args.index:
+        option = "--after" if args.after else "--before"
+        raise UserError(f"{option}: expected with --index, found with --gallery")
     if args.persons and folder_of(args.index) is None:
         raise UserError("--persons: expected with --index FOLDER, found without")
     if args.min_similarity is not None and math.isnan(args.min_similarity):

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -21,7 +22,7 @@ from engine.cameras.persons import (
 from engine.default_network import network_of
 from engine.index.gallery_index import GalleryIndex, folder_of, open_index, stale_sources
 from engine.index.indexing import add_sources, check_damaged
-from engine.index.records import Match
+from engine.index.records import Match, check_cameras
 from engine.search import presentation as show
 from engine.search.arguments import (
     QueryArgument,
@@ -49,7 +50,7 @@ def read_query(query: QueryArgument, max_pixels: int) -> Tensor:
         UserError: if it is a video or cannot be read, or the box is outside the picture.
     """
     if query.path.is_file() and kind_of(query.path) == VIDEO:
-        raise UserError(f"--query {query.path}: expected a picture, found a video")
+        raise UserError(f"{query}: expected a picture, found a video")
     pixels = read_pixels(query.path, True, max_pixels)
     height, width = pixels.shape[1:]
     if query.box:
@@ -77,19 +78,19 @@ def choose_person(
     boxes = searcher.detect([pixels])[0].boxes
     boxes = boxes[(boxes[:, 0] + boxes[:, 2]).argsort()]
     if not len(boxes):
-        raise UserError(
-            f"--query {query.path}: no person found; give the person's place with --box"
-        )
+        is_query = query.option == QueryArgument.option
+        hint = "; give the person's place with --box" if is_query else ""
+        raise UserError(f"{query}: no person found{hint}")
     number = 1 if query.person is None and len(boxes) == 1 else query.person or 0
     if 1 <= number <= len(boxes):
         return QueryPerson(query.path, pixels, boxes[number - 1])
     make_folder(out, "--out")
     drawn = out / output_names([f"query_{query.path.name}"])[0]
     save_picture(show.draw_query(pixels, boxes), drawn)
-    given = "" if query.person is None else f" --person {query.person}"
+    given = "" if query.person is None else query.choice.format(query.person)
     raise UserError(
-        f"--query {query.path}{given}: {len(boxes)} people found, numbered in {drawn}; choose one "
-        f"with --person N, 1 to {len(boxes)}"
+        f"{query}{given}: {len(boxes)} people found, numbered in {drawn}; choose one with "
+        f"{query}{query.choice.format('N')}, N from 1 to {len(boxes)}"
     )
 
 
@@ -224,6 +225,10 @@ def run(description: str | None) -> None:
     del checkpoint  # the network has its own copy of the weights
     if args.index:
         index = open_index(args.index, searcher.origin)
+        paths = [one.source.path for one in index.people.known()] if wanted else []
+    else:
+        paths = [Path(os.path.realpath(file.path)) for file in media]
+    check_cameras(wanted, paths)
     queries = [choose_person(q, image, searcher, out) for q, image in zip(arguments, pixels)]
     make_folder(out, "--out")
     if not args.index:

@@ -3,11 +3,15 @@
 import statistics
 from itertools import islice
 
+import torch
 from tabulate import tabulate
+from yacs.config import CfgNode
 
-from datasets import load_dataset
+from datasets import SearchDataset, load_dataset
 from engine.device import choose_device
-from engine.training.distillation import build
+from engine.run import build_from
+from engine.training import distillation
+from engine.training.folder import CheckpointFolder
 from engine.training.generators import seed_everything
 from engine.training.train import Trainer
 from models.build import build_net
@@ -23,12 +27,11 @@ def measure(run: Run, steps: int) -> list[dict[str, float]]:
     """
     cfg, device = run.cfg, choose_device(run.cfg.DEVICE)
     keep_freed_memory(device.type)
-    dataset = load_dataset(cfg.INPUT.DATASET, cfg.INPUT.DATA_ROOT)
+    dataset = load_dataset(cfg.INPUT.DATASET, cfg.INPUT.DATA_ROOT, cfg.INPUT.EXTRA_TRAIN)
     seed_everything(cfg.SEED)
-    if run.terms:
-        model, net = build(cfg, dataset, device)
-    else:
-        model = net = build_net(cfg, dataset.num_pids).to(device)
+    continues = bool(CheckpointFolder(run.folder, cfg.SOLVER.CKPT_KEEP).newest_first())
+    build = distillation.build if run.terms else _build_alone
+    model, net = build_from(cfg, build, dataset, device, continues)
     trainer = Trainer(cfg, model, net, dataset, device)
     trainer.resume(None)
     norms = []
@@ -37,6 +40,11 @@ def measure(run: Run, steps: int) -> list[dict[str, float]]:
         trainer.run_step(images, targets)
         trainer.step += 1
     return norms
+
+
+def _build_alone(cfg: CfgNode, dataset: SearchDataset, device: torch.device) -> tuple:
+    net = build_net(cfg, dataset.num_pids).to(device)
+    return net, net
 
 
 def show(run: Run, steps: int) -> None:
