@@ -127,7 +127,7 @@ _C.DISTILLER.DECAY = []
 # weights; longer gradients of the terms are scaled down. 0: no limit.
 _C.DISTILLER.GRADIENT_SHARE = 0.0
 _C.DISTILLER.INIT_STUDENT = False  # start the student with the teacher's weights of equal shape
-_C.DISTILLER.DFD = CN()  # foreground/background feature distillation; alone: FGD
+_C.DISTILLER.DFD = CN()  # foreground/background feature distillation; as the only term: FGD
 _C.DISTILLER.DFD.WEIGHT = 1.0
 _C.DISTILLER.DFD.FG_WEIGHT = 5e-5  # of features on people
 _C.DISTILLER.DFD.BG_WEIGHT = 2.5e-5  # of features on background
@@ -138,9 +138,9 @@ _C.DISTILLER.DFD.SCALE_BOXES_BY = "image"  # "image": published; "padded": corre
 # True: the published strength for maps of any size. False: plain sums as published, which have this
 # strength at 256 channels and 900×1500 only.
 _C.DISTILLER.DFD.NORMALIZE = False
-_C.DISTILLER.LD = CN()  # decoupled logit distillation; alone: DKD
+_C.DISTILLER.LD = CN()  # decoupled logit distillation; as the only term: DKD
 _C.DISTILLER.LD.WEIGHT = 1.0
-# On annotated people and fixed background boxes, with the teacher's logits, computed once; also kd.
+# The teacher's logits on annotated people and fixed background boxes are computed once, for kd too.
 _C.DISTILLER.LD.CACHED = False
 _C.DISTILLER.LD.CACHED_REGIONS = 64  # people and background boxes of a picture together
 _C.DISTILLER.LD.TEMPERATURE = 4.0
@@ -149,7 +149,7 @@ _C.DISTILLER.LD.ALPHA = 1.0  # weight of the target-class part
 _C.DISTILLER.LD.BETA = 0.5  # weight of the part of the other classes, zero with two classes
 _C.DISTILLER.CD = CN()  # re-id distillation
 _C.DISTILLER.CD.WEIGHT = 1.0
-# With the embeddings of annotated people by TEACHER_CKPT, computed once; also rkd.
+# The embeddings of annotated people by TEACHER_CKPT are computed once, for rkd too.
 _C.DISTILLER.CD.CACHED = False
 _C.DISTILLER.CD.FORM = "correlation"  # "correlation": published; "contrastive": InfoNCE
 _C.DISTILLER.CD.RANK_BY = "teacher"  # "teacher": by its confidence; "constant": as in the release

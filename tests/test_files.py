@@ -152,3 +152,16 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(os.path, "ismount", lambda path: True)
     with pytest.raises(UserError, match="mount point"), folder_beside(tmp_path / "new", "--out"):
         pass
+
+
+def test_a_target_is_checked_before_the_work(tmp_path, monkeypatch):
+    files.check_target("--out", tmp_path / "new/a.xml", ".xml")
+    assert (tmp_path / "new").is_dir()
+    with pytest.raises(UserError, match="ends in .xml"):
+        files.check_target("--out", tmp_path / "a.json", ".xml")
+    with pytest.raises(UserError, match="found a folder"):
+        (tmp_path / "new/a.xml").mkdir()
+        files.check_target("--out", tmp_path / "new/a.xml", ".xml")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UserError, match="cannot be written"):
+        files.check_target("--out", tmp_path / "new/b.xml", ".xml")

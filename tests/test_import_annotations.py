@@ -581,6 +581,8 @@ WRONG = {
     "regex": (write_cvat_images, ["--camera", "("], "--camera (: expected an expression"),
     "no source": (write_cvat_images, [""], "SOURCE: expected a path"),
     "no folder": (write_cvat_images, ["--images", ""], "--images: expected a path"),
+    "other camera": (write_cvat_images, ["--camera", "gate(9)"], "--camera gate(9): expected"),
+    "every image": (write_cvat_images, ["--every", "2"], "--every: expected with a video"),
     "no camera": (write_cvat_images, ["--camera", ""], "--camera: expected"),
     "no key": (write_cvat_images, ["--person-key", ""], "--person-key: expected"),
     "test": (write_cvat_images, ["--test", "hall"], "--test hall: expected one of shop"),

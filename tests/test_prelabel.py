@@ -162,6 +162,7 @@ WRONG = {
     "suffix": (["--out", "a.txt"], "--out a.txt: "),
     "every": (["--out", "a.xml", "--every", "0"], "--every: "),
     "similarity": (["--out", "a.xml", "--min-similarity", "2"], "--min-similarity: "),
+    "truth": (["--out", "a.xml", "--truth", "./a.xml"], "--out a.xml: "),
     "form": (["--truth", "a.xml", "--form", "coco"], "--form: "),
     "address": (["--out", "a.xml", "--address", "/files/"], "--address: "),
     "exact": (["--out", "a.xml", "--exact", "0.5"], "--exact: "),

@@ -197,19 +197,52 @@ def bench(count: int, kinds: list[str], args: argparse.Namespace) -> list[list]:
 
 def main() -> None:
     parser = program_parser(__doc__)
-    parser.add_argument("--people", type=positive, nargs="+", default=[10_000, 100_000])
-    parser.add_argument("--kinds", nargs="+", default=["Flat", "HNSW32", "IVF64,Flat"])
-    parser.add_argument("--width", type=positive, default=256, help="length of an embedding")
     parser.add_argument(
-        "--bare", type=int, default=5_000_000, help="measure only FAISS from this many people on"
+        "--people",
+        type=positive,
+        nargs="+",
+        default=[10_000, 100_000],
+        metavar="N",
+        help="sizes of the indexes (default: 10000 100000)",
+    )
+    parser.add_argument(
+        "--kinds",
+        nargs="+",
+        default=["Flat", "HNSW32", "IVF64,Flat"],
+        metavar="KIND",
+        help="factory strings of FAISS (default: Flat HNSW32 IVF64,Flat)",
+    )
+    parser.add_argument(
+        "--width",
+        type=positive,
+        default=256,
+        metavar="N",
+        help="length of an embedding (default: 256)",
+    )
+    parser.add_argument(
+        "--bare",
+        type=positive,
+        default=5_000_000,
+        metavar="N",
+        help="measure only FAISS from this many people on (default: 5000000)",
     )
     parser.add_argument("--folder", metavar="FOLDER", help="folder for temporary files")
-    parser.add_argument("--threads", type=positive, default=2)
-    parser.add_argument("--milvus", nargs="*", default=[], help="kinds of Milvus Lite: FLAT HNSW")
     parser.add_argument(
-        "--milvus-queries", type=positive, default=10, help="number of queries to Milvus Lite"
+        "--threads", type=positive, default=2, metavar="N", help="CPU threads (default: 2)"
     )
-    parser.add_argument("--seed", type=whole, default=1)
+    parser.add_argument(
+        "--milvus", nargs="+", default=[], metavar="KIND", help="kinds of Milvus Lite: FLAT HNSW"
+    )
+    parser.add_argument(
+        "--milvus-queries",
+        type=positive,
+        default=10,
+        metavar="N",
+        help="number of queries to Milvus Lite (default: 10)",
+    )
+    parser.add_argument(
+        "--seed", type=whole, default=1, metavar="N", help="of the embeddings (default: 1)"
+    )
     args = parser.parse_args()
     if args.folder:
         make_folder(Path(args.folder), "--folder")

@@ -98,10 +98,15 @@ def check(args: argparse.Namespace) -> None:
 
 
 def import_all(args: argparse.Namespace, out: Path) -> list[Imported]:
-    """Copy the images of each file of the sources below `out`, and return their scenes."""
+    """Copy the images of each file of the sources below `out`, and return their scenes.
+
+    Raises:
+        UserError: if a source cannot be used, or --every or --camera has no effect.
+    """
     options = Options(args.person_key or "", args.label, args.min_visibility)
     writer = ImportWriter(out, args.every, args.shared_identities, args.camera)
     done: list[Imported] = []
+    has_frames = False
     with TemporaryDirectory(dir=out.parent) as folder:
         for source in args.sources:
             place = unpack(source, Path(folder)) if source.suffix.lower() == ".zip" else source
@@ -109,7 +114,15 @@ def import_all(args: argparse.Namespace, out: Path) -> list[Imported]:
             finder = Finder(args.images or [place if place.is_dir() else place.parent])
             for labels in found:
                 name = name_of(source, labels, len(found) > 1)
+                has_frames |= labels.tracks
                 done.append(writer.write(labels, free(name, done), finder))
+    if args.every > 1 and not has_frames:
+        raise UserError("--every: expected with a video or a sequence, found with images")
+    if args.camera and not any("camera" in image for one in done for image, _ in one.scenes):
+        raise UserError(
+            f"--camera {args.camera.pattern}: expected an expression that finds the camera in the "
+            "names of the images, found none"
+        )
     return done
 
 

@@ -80,6 +80,8 @@ def check(args: argparse.Namespace) -> None:
     if args.out:
         args.form = args.form or ("cvat" if args.out.suffix == ".xml" else "coco")
         check_target("--out", args.out, FORMS[args.form])
+        if args.truth and args.out.resolve() == args.truth.resolve():
+            raise UserError(f"--out {args.out}: expected another file than --truth")
     for option, given, needed, found in (
         ("--form", args.form, "--out", args.out),
         ("--address", args.address, "--form label-studio", args.form == "label-studio"),

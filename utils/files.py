@@ -183,14 +183,18 @@ def _reported(folder: Path, key: str) -> Iterator[None]:
 
 
 def check_target(option: str, path: Path, suffix: str) -> None:
-    """Create the folder of a file to be written.
+    """Create the folder of a file to be written, and check it before any work.
 
     Raises:
-        UserError: if the name does not end in `suffix`.
+        UserError: if the name does not end in `suffix`, or no file can be written there.
     """
     if path.suffix != suffix:
         raise UserError(f"{option} {path}: expected a name that ends in {suffix}")
     make_folder(path.parent, option)
+    if path.is_dir():
+        raise UserError(f"{option} {path}: expected a file, found a folder")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"{option} {path}: cannot be written ({os.strerror(errno.EACCES)})")
 
 
 def file_digest(path: str | Path, what: str) -> str:

@@ -1,4 +1,4 @@
-"""Times of day in arguments and output: local time, as 2026-01-31T08:00:00."""
+"""Times of day in arguments: local time, as 2026-01-31T08:00:00."""
 
 from datetime import datetime
 
@@ -18,8 +18,3 @@ def seconds_of(text: str, option: str = "--recorded") -> float:
         raise UserError(
             f"{option} {text}: expected a time as 2026-01-31T08:00:00 or 2026-01-31"
         ) from None
-
-
-def shown_time(seconds: float) -> str:
-    """Format seconds since 1970 as local date and time, to the second."""
-    return datetime.fromtimestamp(seconds).isoformat(" ", "seconds")
