@@ -7,9 +7,11 @@ import pytest
 import torch
 
 import demo
+import train_base
 from configs.defaults import load_cfg
 from engine import default_network
 from engine.default_network import network_of
+from engine.run import run as train
 from engine.weights import save_weights
 from models.build import build_net
 from tests.annotations import write_image
@@ -51,6 +53,17 @@ def test_a_config_needs_its_checkpoint(default, tmp_path):
     default.unlink()
     with pytest.raises(UserError, match=default.name):
         network_of(None, None)
+
+
+@pytest.mark.parametrize("option", ["--resume", "--eval"])
+def test_an_empty_checkpoint_of_a_training(program, tmp_path, option):
+    """It must not mean the newest one in OUTPUT_DIR, or the cached features."""
+    (tmp_path / "cfg.yaml").write_text(
+        "EVAL_USE_CACHE: True\n" if option == "--eval" else "SEED: 1\n"
+    )
+    words = "--cfg", tmp_path / "cfg.yaml", option, "--ckpt", "", "OUTPUT_DIR", tmp_path / "out"
+    code, _, err = program(lambda: train("", train_base.build), *words)
+    assert code == 2 and "--ckpt: expected" in err
 
 
 @pytest.mark.slow

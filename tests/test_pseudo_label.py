@@ -353,6 +353,7 @@ def test_a_wrong_description_is_one_line(networks, tmp_path, case):
 
 
 OPTIONS = {
+    "an empty name": (["--reid", ""], "--reid: "),
     "every": (["--every", "-1"], "--every: "),
     "score": (["--min-score", "0"], "--min-score: "),
     "similarity": (["--min-similarity", "2"], "--min-similarity: "),

@@ -23,7 +23,7 @@ from engine.search.pseudo_labels import PeopleFinder, PseudoLabelWriter
 from engine.search.searcher import Searcher
 from engine.teachers.detectors import Detector, read_detector
 from engine.teachers.sources import is_own_network, read_reid_teacher
-from utils.arguments import nonempty_path, program_parser
+from utils.arguments import nonempty, nonempty_path, program_parser
 from utils.errors import UserError, run_main
 from utils.files import expect_new, folder_beside
 from utils.sources import PICTURE, VIDEO, MediaFile, print_left_out, told, walk
@@ -45,12 +45,14 @@ def parse_args() -> argparse.Namespace:
     add(
         DETECTOR,
         required=True,
+        type=nonempty,
         metavar="FILE",
         help="a network of this project, an .onnx file with a .yaml beside it (docs/teachers.md), "
         "or torchvision:NAME[=FILE]",
     )
     add(
         REID,
+        type=nonempty,
         metavar="FILE",
         help="as DISTILLER.REID_TEACHER, for videos (default: a detector that is a network of this "
         "project)",
