@@ -54,7 +54,7 @@ def test_rows_are_runs_with_folders_of_their_own():
 
 def test_every_row_names_a_teacher_of_the_benchmark():
     made = {records.checkpoint_of(teacher.run()) for teacher in TEACHERS}
-    assert {row.run(1).cfg.DISTILLER.TEACHER_CKPT for row in ROWS.values()} == made
+    assert {row.run(1).cfg.DISTILLER.TEACHER_CKPT for row in ROWS.values()} < made
 
 
 def test_equal_schedules_are_those_of_the_teacher():

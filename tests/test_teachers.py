@@ -399,7 +399,7 @@ def test_inputs_name_the_teachers_that_are_read(base):
 
 
 def test_rows_of_cached_teachers_name_files_of_the_benchmark():
-    made = {records.checkpoint_of(one.run()) for one in (*rows.TEACHERS, rows.SECOND_TEACHER)}
+    made = {records.checkpoint_of(one.run()) for one in rows.TEACHERS}
     for row in rows.CACHED.values():
         run = row.run(1)
         files = [path for _, path in teachers_of(run.cfg)]

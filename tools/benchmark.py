@@ -42,7 +42,6 @@ from tools.experiments.rows import (
     MORE_SEEDS,
     RECIPES,
     ROWS,
-    SECOND_TEACHER,
     SEEDS,
     STUDENT,
     TEACHERS,
@@ -154,7 +153,7 @@ class Benchmark:
         names = {run.folder: f"{row.key}_seed{seed}" for run, (row, seed) in zip(runs, missing)}
         files = {path for run in runs for _, path in teachers_of(run.cfg)}
         checkpoints = {str(Path(path).with_suffix(".pth")) for path in files}
-        for teacher in (*TEACHERS, SECOND_TEACHER):
+        for teacher in TEACHERS:
             if checkpoint_of(teacher.run()) in checkpoints:
                 self.finish_teacher(teacher)
         if EXPORTED in files:

@@ -72,10 +72,9 @@ def method_row(method: str, note: str = "") -> Row:
 TEACHERS = [
     Teacher("teacher", "ResNet-50, the teacher", True),
     Teacher("weak_teacher", "ResNet-50, stopped early", False, ("SOLVER.MAX_EPOCHS", "4")),
+    Teacher("second_teacher", "ResNet-50, second seed", True, seed=SEEDS[1]),
 ]
-# Only for CACHED: a teacher of another seed, and the first teacher as an ONNX file.
-SECOND_TEACHER = Teacher("second_teacher", "ResNet-50, second seed", True, seed=SEEDS[1])
-EXPORTED = f"{RUNS}/teacher/epoch_17.onnx"
+EXPORTED = f"{RUNS}/teacher/epoch_17.onnx"  # the teacher, for CACHED
 STUDENTS = {
     STUDENT: "ResNet-18(x0.5)",
     "resnet18": "ResNet-18",
@@ -241,7 +240,7 @@ def cached_rows(prefix: str, epochs: str, base: str, values: tuple[str, ...] = (
         name = f"{STUDENTS[STUDENT]}, {epochs}, {title}"
         return Row(f"{prefix}_{key}", name, method, (*values, *own), base=base)
 
-    both = [f"{RUNS}/{key}/epoch_17.pth" for key in ("teacher", SECOND_TEACHER.key)]
+    both = [f"{RUNS}/{key}/epoch_17.pth" for key in ("teacher", "second_teacher")]
     cd, ld = "DISTILLER.CD.CACHED", "DISTILLER.LD.CACHED"
     return [
         row("onnx", "CD of an ONNX file", "cd", (REID_TEACHER, EXPORTED)),
