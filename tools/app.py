@@ -189,8 +189,7 @@ class AppController:
             return query, query and query.drawn(), message("Click on a person first."), [], []
         try:
             index, wanted = self.current(), filter_of_texts(*filters)
-            if wanted:
-                check_cameras(wanted, [one.source.path for one in index.people.known()])
+            check_cameras(wanted, lambda: [one.source.path for one in index.people.known()])
             found = self.searcher.search(
                 query.query_embeddings, index, self.top, min_similarity, wanted=wanted
             )

@@ -120,7 +120,7 @@ def decide(args: argparse.Namespace, identities: Identities) -> bool:
 
 def run_forget(args: argparse.Namespace, wanted: PersonFilter | None) -> None:
     with writing(args.index, None) as people:
-        check_cameras(wanted, [one.source.path for one in people.known()])
+        check_cameras(wanted, lambda: [one.source.path for one in people.known()])
         identities = open_identities(args.index, people)
         tracklets = None
         if args.forget:
@@ -157,7 +157,7 @@ def main() -> None:
     if args.forget is not None:
         return run_forget(args, wanted)
     people = open_people(args.index)
-    check_cameras(wanted, [one.source.path for one in people.known()])
+    check_cameras(wanted, lambda: [one.source.path for one in people.known()])
     identities = open_identities(args.index, people)
     if not decide(args, identities):
         run_identify(args, people, identities)

@@ -1,6 +1,6 @@
 """Records of an index: sources, people in them, and matches of a search."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -177,15 +177,19 @@ class PersonFilter:
         )
 
 
-def check_cameras(wanted: PersonFilter | None, sources: Iterable[Path]) -> None:
+def check_cameras(wanted: PersonFilter | None, list_sources: Callable[[], Iterable[Path]]) -> None:
     """Check that the sources contain every camera of a filter.
+
+    Args:
+        list_sources: is only called if the filter has cameras, since it may read a whole index.
 
     Raises:
         UserError: naming the first one that they do not contain.
     """
-    cameras = wanted.cameras if wanted else ()
-    known = {camera_name(path) for path in sources} if cameras else set()
-    if unknown := [name for name in cameras if name not in known]:
+    if not (wanted and wanted.cameras):
+        return
+    known = {camera_name(path) for path in list_sources()}
+    if unknown := [name for name in wanted.cameras if name not in known]:
         raise UserError(
             f"--camera {printable(unknown[0])}: expected a camera, or the name of a file without "
             "its suffix, found none of this name"

@@ -225,10 +225,9 @@ def run(description: str | None) -> None:
     del checkpoint  # the network has its own copy of the weights
     if args.index:
         index = open_index(args.index, searcher.origin)
-        paths = [one.source.path for one in index.people.known()] if wanted else []
+        check_cameras(wanted, lambda: [one.source.path for one in index.people.known()])
     else:
-        paths = [Path(os.path.realpath(file.path)) for file in media]
-    check_cameras(wanted, paths)
+        check_cameras(wanted, lambda: [Path(os.path.realpath(file.path)) for file in media])
     queries = [choose_person(q, image, searcher, out) for q, image in zip(arguments, pixels)]
     make_folder(out, "--out")
     if not args.index:

@@ -3,18 +3,16 @@
 import statistics
 from itertools import islice
 
-import torch
 from tabulate import tabulate
-from yacs.config import CfgNode
 
-from datasets import SearchDataset, load_dataset
+import train_base
+from datasets import load_dataset
 from engine.device import choose_device
 from engine.run import build_from
 from engine.training import distillation
 from engine.training.folder import CheckpointFolder
 from engine.training.generators import seed_everything
 from engine.training.train import Trainer
-from models.build import build_net
 from tools.experiments.runs import Run
 from utils.memory import keep_freed_memory
 
@@ -30,7 +28,7 @@ def measure(run: Run, steps: int) -> list[dict[str, float]]:
     dataset = load_dataset(cfg.INPUT.DATASET, cfg.INPUT.DATA_ROOT, cfg.INPUT.EXTRA_TRAIN)
     seed_everything(cfg.SEED)
     continues = bool(CheckpointFolder(run.folder, cfg.SOLVER.CKPT_KEEP).newest_first())
-    build = distillation.build if run.terms else _build_alone
+    build = distillation.build if run.terms else train_base.build
     model, net = build_from(cfg, build, dataset, device, continues)
     trainer = Trainer(cfg, model, net, dataset, device)
     trainer.resume(None)
@@ -40,11 +38,6 @@ def measure(run: Run, steps: int) -> list[dict[str, float]]:
         trainer.run_step(images, targets)
         trainer.step += 1
     return norms
-
-
-def _build_alone(cfg: CfgNode, dataset: SearchDataset, device: torch.device) -> tuple:
-    net = build_net(cfg, dataset.num_pids).to(device)
-    return net, net
 
 
 def show(run: Run, steps: int) -> None:
