@@ -216,8 +216,8 @@ def serve(blocks: Any, css: str, host: str, port: int, names: Sequence[str], fol
     address = address_of(host, port)
     own_names = names_of(host, address, names)
     blocks.state_session_capacity = MAX_SESSIONS
-    # A mounted app would accept any path of this machine as an uploaded file otherwise
-    # (findings/gradio_mounted_paths.sh).
+    # launch() sets this, and so makes file inputs accept nothing but uploaded files. A mounted app
+    # does not call it.
     blocks.has_launched = True
     app = gr.mount_gradio_app(
         fastapi.FastAPI(openapi_url=None),
