@@ -36,14 +36,15 @@ def with_training_scenes(
 ) -> SearchDataset:
     """Add the training scenes of other datasets, whose identities are different people.
 
-    The gallery and the queries stay those of `dataset`. `shares` of the result contains the number
-    of scenes of each dataset, in order, and the share of them that an epoch uses.
+    The gallery and the queries stay those of `dataset`, which may have no training scenes itself.
+    `shares` of the result contains the number of scenes of each dataset that has some, in order,
+    and the share of them that an epoch uses.
 
     Raises:
         UserError: if one of the others has no training images.
     """
     train, offset = list(dataset.train), dataset.num_pids
-    shares = [(len(dataset.train), 1.0)]
+    shares = [(len(dataset.train), 1.0)] if dataset.train else []
     dropped = dataset.dropped.copy()
     for other, share in others:
         if not other.train:

@@ -203,7 +203,13 @@ def test_only_own_names_and_origins_are_answered() -> None:
         assert answer({"host": host})[0] == 403
     own = {"host": "127.0.0.1:7860"}
     assert answer(own | {"origin": "http://127.0.0.1:7860"})[0] == 200
-    for origin in ("http://evil.example", "null", "http://127.0.0.1:8000", "http://localhost:7860"):
+    for origin in (
+        "http://evil.example",
+        "null",
+        "http://127.0.0.1:8000",
+        "http://localhost:7860",
+        "http://[",
+    ):
         assert answer(own | {"origin": origin})[0] == 403
     assert answer(own | {"content-length": str(server.MAX_UPLOAD + 1)})[0] == 413
 
@@ -266,6 +272,7 @@ def test_where_it_cannot_be_served(program, base: Path) -> None:
         port = taken.getsockname()[1]
         places = {("127.0.0.1", port): "in use", ("127.0.0.1", 70000): "port must be 0-65535"}
         places |= {("203.0.113.9", port): "requested address", ("::1", port): ""}
+        places |= {("x" * 80, port): ""}
         for (host, number), why in places.items():
             where = ("--host", host, "--port", number)
             code, _, err = program(app.main, *network(base), "--index", base / "index", *where)

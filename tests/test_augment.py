@@ -1,6 +1,7 @@
 """Augmentations and training data of several datasets."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,6 +119,15 @@ def test_identities_of_another_dataset_are_other_people(roots):
     assert both.shares == [(2, 1.0), (4, 0.5)]
     assert epoch_length(both.shares) == 4
     assert epoch_length(SceneDataset(alone.train, train=True).shares) == 2
+
+
+def test_training_on_other_datasets_only(roots):
+    """The training data can be without images, if other data are added."""
+    (Path(roots[0]) / "train.json").write_text('{"images": [], "annotations": []}')
+    data = load_dataset("COCO", roots[0], [["COCO", roots[1], 1.0]])
+    assert data.shares == [(4, 1.0)] and len(data.gallery) == 2
+    batches = epoch_batches(data.shares, 3, seed=1, epoch=0)
+    assert sorted(index for batch in batches for index in batch) == [0, 1, 2, 3]
 
 
 def test_an_epoch_has_the_share_of_each_dataset():

@@ -168,6 +168,25 @@ def test_cvat_video_from_the_video_itself(run, tmp_path):
     assert abs(shown - 160) < 8
 
 
+def test_videos_of_one_name(run, tmp_path):
+    """A file's video is the one in its own folder; another one could fit by chance."""
+    pytest.importorskip("av")
+    from tests.videos import write_video
+
+    for name, tone in (("gate", 40), ("hall", 200)):
+        folder = write_cvat_video(tmp_path / "all" / name)
+        write_video(folder / "walk.mp4", [np.full((48, 64, 3), tone, np.uint8)] * 6)
+    code, _ = run(tmp_path / "all")
+    assert code == 0
+    for name, tone in (("gate", 40), ("hall", 200)):
+        (path,) = (tmp_path / "own/images").glob(f"*{name}*/frame_000000.jpg")
+        assert abs(np.asarray(Image.open(path)).mean() - tone) < 8
+    folder = write_cvat_video(tmp_path / "other")
+    shutil.rmtree(tmp_path / "own")
+    code, said = run(folder, "--images", tmp_path / "all")
+    assert code == 2 and "walk.mp4 and " in said and not (tmp_path / "own").exists()
+
+
 def test_names_count_before_tracks(run, tmp_path):
     """An attribute person_id of tracks denotes the same person in every source."""
     for name in ("gate", "hall"):
@@ -433,6 +452,17 @@ def test_label_studio_json_min_and_tables(run, tmp_path, shots, kind):
     assert found == [[(A, "Ben"), (B, "Anna")], [(A, None), (B, None)], [(B, "Anna")]]
 
 
+def test_a_rotated_region_needs_the_size_of_its_image(run, tmp_path, shots):
+    task = minimal(region("r1", A, "Ben")) | {"image": "/u/a_1.jpg"}
+    task["label"][0]["rotation"] = 90
+    path = write(tmp_path / "export.json", [task])
+    (boxed,) = read_source(path, Options())[0].images[0].boxes
+    assert boxed.xywh == pytest.approx([A[0] - A[3], A[1], A[3], A[2]], abs=0.01)
+    del task["label"][0]["original_width"]
+    code, said = run(write(path, [task]), "--images", shots)
+    assert code == 2 and "original_width" in said
+
+
 def test_label_studio_coco_has_no_identities(run, tmp_path, shots):
     content = coco(["a_1.jpg"], [[(A, {})]], info={"contributor": "Label Studio"})
     code, said = run(write(tmp_path / "result.json", content), "--images", shots)
@@ -489,6 +519,12 @@ def test_yolo_with_tracks(run, tmp_path, line, layout):
     assert {name: near(rows) for name, rows in taken(tmp_path).items()} == {
         name: [(A, "gate/3")] for name in ("a.jpg", "b.jpg")
     }
+
+
+def test_large_track_ids_of_yolo_stay_different(tmp_path):
+    folder = write_yolo(tmp_path / "gate", f"{YOLO} 1234567\n{YOLO} 1234568\n")
+    boxes = read_source(folder, Options())[0].images[0].boxes
+    assert [box.track for box in boxes] == ["1234567", "1234568"]
 
 
 def write_yolo(folder: Path, line: str) -> Path:

@@ -132,7 +132,8 @@ def test_summarize(base, program):
     assert (first[0], second[0]) == ("0.001", "b") and first[1:] == second[1:]
     assert first[2] == f"{100 * metrics['detection']['ap']:.2f}"
     assert first[-1] == f"{metrics['protocol']['seconds_per_image']:.3f}"
-    for wrong, found in ((base, str(base)), (f"a={base}", "results.json: expected")):
+    wrong_runs = ((base, str(base)), (f"a={base}", "results.json: expected"), ("a=", "found a="))
+    for wrong, found in wrong_runs:
         code, _, err = program(summarize.main, wrong)
         assert (code, err.count("\n")) == (2, 1) and found in err
 

@@ -188,9 +188,11 @@ def test_the_plan_keeps_training_and_test_apart():
     assert make_plan(30, 101, 3, 1) == plan != make_plan(30, 101, 3, 2)
 
 
-@pytest.mark.parametrize("key, value", [("identities", 2), ("frames", 1), ("cameras", 0)])
-def test_numbers_that_are_too_small_are_named(key, value, tmp_path):
-    with pytest.raises(UserError, match=f"{key}: expected .* found {value}"):
+@pytest.mark.parametrize(
+    "key, value", [("identities", 2), ("frames", 1), ("cameras", 0), ("size", (64, 70_000))]
+)
+def test_numbers_out_of_range_are_named(key, value, tmp_path):
+    with pytest.raises(UserError, match=f"{key}: expected .* found {np.max(value)}"):
         rendered.write_dataset(str(tmp_path / "out"), **SMALL | {key: value})
     assert not (tmp_path / "out").exists()
 

@@ -66,6 +66,7 @@ def test_a_finished_folder_is_left_alone_and_an_unfinished_one_completed(root, t
         ({"queries": 999}, "expected at most"),
         ({"identities": 1}, "identities: expected at least 3"),
         ({"size": (208, 0)}, "size"),
+        ({"size": (70_000, 64)}, "size"),
         ({"difficulty": 9.0}, "difficulty"),
         ({"seed": -1}, "seed: expected at least 0"),
         ({"workers": 0}, "workers"),

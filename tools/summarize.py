@@ -38,7 +38,7 @@ def main() -> None:
         "runs", nargs="+", metavar="TITLE=FOLDER", help="title and OUTPUT_DIR of a finished run"
     )
     args = parser.parse_args()
-    if wrong := [run for run in args.runs if "=" not in run]:
+    if wrong := [run for run in args.runs if not run.partition("=")[2]]:
         raise UserError(f"expected TITLE=FOLDER, found {wrong[0]}")
     runs = [run.partition("=")[::2] for run in args.runs]
     headers = ["", *SCORES, "parameters", "s/image"]

@@ -49,12 +49,7 @@ class Finder:
         for (name, _), some in zip(names, found):
             most = max((bases[base] for base, _ in some), default=0)
             best = list(dict.fromkeys(path for base, path in some if bases[base] == most))
-            if len(best) > 1 and not all(filecmp.cmp(best[0], path, False) for path in best):
-                raise UserError(
-                    f"{name}: expected one image of this name, found {best[0]} and {best[1]}; "
-                    "give its folder with --images"
-                )
-            chosen.append(best[0] if best else None)
+            chosen.append(only(best, f"{name}: expected one image of this name"))
         return chosen
 
     def _candidates(self, name: str, hints: Collection[str]) -> list[tuple[Path, Path]]:
@@ -70,13 +65,31 @@ class Finder:
         best = max((rank for rank, _, _ in ranked), default=None)
         return [(base, path) for rank, base, path in ranked if rank == best]
 
-    def video(self, name: str) -> Path | None:
-        """Return the video with this name, or the only video if there is just one."""
+    def video(self, name: str, hints: Collection[str]) -> Path | None:
+        """Return the video with this name, or the only video if there is just one.
+
+        Of several videos with this name, those in a folder among the hints are kept.
+
+        Raises:
+            UserError: if several different videos remain.
+        """
         wanted = PurePosixPath(name.replace("\\", "/"))
         found = [video for video in self.videos if video.name == wanted.name]
         found = found or [video for video in self.videos if name and video.stem == wanted.stem]
         found = found or (self.videos if len(self.videos) == 1 else [])
-        return found[0] if found else None
+        hinted = [video for video in found if any(hint in video.parts for hint in hints)]
+        return only(hinted or found, f"{name}: expected one video of this name")
+
+
+def only(paths: Sequence[Path], expected: str) -> Path | None:
+    """Return the first of files with equal content; None if there is no file.
+
+    Raises:
+        UserError: if the files differ; the message begins with `expected`.
+    """
+    if other := next((path for path in paths[1:] if not filecmp.cmp(paths[0], path, False)), None):
+        raise UserError(f"{expected}, found {paths[0]} and {other}; give its folder with --images")
+    return paths[0] if paths else None
 
 
 def agreement(path: Parts, name: Parts) -> int:

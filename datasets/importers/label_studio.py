@@ -203,11 +203,19 @@ def box_of(region: dict, size: tuple[int, int] | None, where: str) -> list[float
     """Return x y w h in pixels, or in fractions of the image if its size is unknown.
 
     A region is rotated about its upper left corner.
+
+    Raises:
+        UserError: if a number is missing or too large, or if a region is rotated in an image of
+            unknown size: the box around it depends on the ratio of the sides.
     """
     given = [region.get(key) for key in ("x", "y", "width", "height")]
     values = [float(v) for v in given if isinstance(v, int | float) and abs(v) < LARGEST]
     if len(values) < 4:
         raise UserError(f"{where}: expected x, y, width, height in per cent, found {given}")
+    if size is None and turned_by(region) % 360:
+        raise UserError(
+            f"{where}: expected original_width and original_height with a rotation, found none"
+        )
     across, down = size or (1, 1)
     x, y, width, height = (
         value / 100 * length for value, length in zip(values, (across, down) * 2)

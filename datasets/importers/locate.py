@@ -23,7 +23,7 @@ def locate(labels: Labels, finder: Finder) -> Iterator[tuple[LabelledImage, Sour
     frames = {image.frame: image for image in labels.images if image.frame is not None}
     if any(paths) or len(frames) < len(labels.images) or not frames:
         yield from zip(labels.images, paths)
-    elif video := finder.video(labels.video):
+    elif video := finder.video(labels.video, folders_of(labels)):
         yield from frames_of(video, frames, labels.remarks)
     else:
         yield from in_order(finder, frames, labels)
@@ -31,7 +31,12 @@ def locate(labels: Labels, finder: Finder) -> Iterator[tuple[LabelledImage, Sour
 
 def hints_of(labels: Labels, image: LabelledImage) -> set[str]:
     """Return the names of folders that may contain an image, according to its subset."""
-    return {image.subset, labels.path.stem.rpartition("_")[2], labels.path.parent.name} - {""}
+    return {image.subset} - {""} | folders_of(labels)
+
+
+def folders_of(labels: Labels) -> set[str]:
+    """Return the names of folders that may contain what a file describes."""
+    return {labels.path.stem.rpartition("_")[2], labels.path.parent.name} - {""}
 
 
 def subset_of(labels: Labels, image: LabelledImage) -> str:

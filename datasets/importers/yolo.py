@@ -55,7 +55,7 @@ def read(folder: Path, options: Options) -> list[Labels]:
         boxes = []
         for row in some:
             if names.get(row[0], f"{row[0]:g}") in people:
-                track = f"{row[-1]:g}" if len(row) in tracked else None
+                track = str(int(row[-1])) if len(row) in tracked else None
                 boxes.append(Box(shares_of(row, len(row) in (5, 6, *tracked)), None, track))
             else:
                 labels.left_out[NO_PERSON] += 1

@@ -19,7 +19,13 @@ from datasets.rendered.annotations import PARTS, annotate, frame_name, part_path
 from datasets.rendered.body import check_packages, load_body
 from datasets.rendered.moments import render_moment
 from datasets.rendered.plan import Moment, make_plan
-from datasets.synthetic.output import in_parallel, is_finished, write_record
+from datasets.synthetic.output import (
+    LONGEST_SIDE,
+    check_size,
+    in_parallel,
+    is_finished,
+    write_record,
+)
 from utils.errors import UserError
 from utils.files import make_folder, written_beside
 
@@ -55,10 +61,10 @@ def write_dataset(
         UserError: a parameter is out of its range, a package is missing, or `out` holds something
             else.
     """
+    check_size(size)
     limits = {
-        "size": (min(size), 64, 4096),
         "min-visible": (min_visible, 0, 1),
-        "min-height": (min_height, 1, 4096),
+        "min-height": (min_height, 1, LONGEST_SIDE),
         "workers": (1 if workers is None else workers, 1, 1024),
     }
     for name, (value, least, most) in limits.items():

@@ -17,6 +17,18 @@ T = TypeVar("T")
 R = TypeVar("R")
 VERSION = 1  # increases when the same parameters would give other images
 RECORD = "synthetic.json"
+LONGEST_SIDE = 4096  # pixels; drawing takes gigabytes beyond it, and JPEG files end at 65,500
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """Check the width and height of the pictures.
+
+    Raises:
+        UserError: one is out of its range.
+    """
+    for side in size:
+        if not 64 <= side <= LONGEST_SIDE:
+            raise UserError(f"size: expected sides of 64 to {LONGEST_SIDE} pixels, found {side}")
 
 
 def check_common(size: tuple[int, int], workers: int | None, difficulty: float) -> None:
@@ -25,8 +37,7 @@ def check_common(size: tuple[int, int], workers: int | None, difficulty: float) 
     Raises:
         UserError: one is out of its range.
     """
-    if min(size) < 64:
-        raise UserError(f"size: expected at least 64 x 64 pixels, found {size[0]} x {size[1]}")
+    check_size(size)
     if workers is not None and workers < 1:
         raise UserError(f"workers: expected at least 1, found {workers}")
     if not 0 <= difficulty <= 1.5:

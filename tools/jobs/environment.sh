@@ -29,5 +29,6 @@ if ! cat requirements*.txt constraints.txt | cmp -s - "$stamp"; then
             tail -n 1 "$log")); installing the newest compatible versions"
         install
     fi
+    rm "$log"
     cat requirements*.txt constraints.txt > "$stamp"
 fi

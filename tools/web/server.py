@@ -42,7 +42,7 @@ def address_of(host: str, port: int) -> str:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind((host, port))
             return trial.getsockname()[0]
-    except (OSError, OverflowError) as error:  # OverflowError: the port is out of range
+    except (OSError, OverflowError, TypeError) as error:  # a port or a name out of range
         raise UserError(
             f"--host {host} --port {port}: cannot be served at ({reason_of(error)})"
         ) from None
@@ -110,7 +110,7 @@ class Guard:
         if _name(host) not in {*self.names, connection}:
             return 403
         origin = headers.get(b"origin")
-        if origin is not None and urlsplit(origin.decode("latin-1").lower()).netloc != host:
+        if origin is not None and _place(origin.decode("latin-1").lower()) != host:
             return 403
         length = headers.get(b"content-length", b"0")
         return 413 if not length.isdigit() or int(length) > MAX_UPLOAD else 0
@@ -124,8 +124,16 @@ def _name(host: str) -> str:
         return ""
 
 
+def _place(origin: str) -> str:
+    """Return the name and port in an Origin header; "" if it has none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
+
+
 def _limited(receive: Any) -> Any:
-    """Pass a request's body on. A body of MAX_UPLOAD bytes or more ends as if the connection was
+    """Pass a request's body on. A body of more than MAX_UPLOAD bytes ends as if the connection was
     lost."""
     received = 0
 
