@@ -58,7 +58,7 @@ def test_every_row_names_a_teacher_of_the_benchmark():
 
 
 def test_equal_schedules_are_those_of_the_teacher():
-    teacher = TEACHERS[0].run().cfg.SOLVER
+    teacher = rows.EQUAL_TEACHER.run().cfg.SOLVER
     for row in rows.OVER_TEACHER:
         solver = row.run(1).cfg.SOLVER
         share = solver.MILESTONES[0] / solver.MAX_EPOCHS
@@ -67,8 +67,11 @@ def test_equal_schedules_are_those_of_the_teacher():
             assert solver.MAX_EPOCHS == teacher.MAX_EPOCHS
         past = range(solver.EVAL_PERIOD, solver.MAX_EPOCHS, solver.EVAL_PERIOD)
         assert solver.MAX_EPOCHS - 2 in past  # the gain of the last two epochs is known
-    for row in rows.RECIPES.values():
-        assert row.run(TUNING_SEED).cfg.SOLVER.MAX_EPOCHS == teacher.MAX_EPOCHS
+    taught = [*rows.RECIPES.values(), *(row for row in rows.OVER_TEACHER if row.method == "ddps")]
+    made = records.checkpoint_of(rows.EQUAL_TEACHER.run())
+    for cfg in (row.run(TUNING_SEED).cfg for row in [*taught, rows.CACHED["cached_equal"]]):
+        solver, path = cfg.SOLVER, cfg.DISTILLER.TEACHER_CKPT
+        assert (solver.MAX_EPOCHS, path) == (teacher.MAX_EPOCHS, made)
 
 
 def test_every_term_has_a_row_and_a_source():
@@ -227,7 +230,10 @@ def fake(bar: dict[str, list[float]]) -> Results:
         for key, values in bar.items()
     }
     return Results(
-        {key: {} for key in ROWS} | runs, {}, {"teacher": []}, {"queries": [{"person": 0}]}
+        {key: {} for key in ROWS} | runs,
+        {},
+        {one.key: [] for one in TEACHERS},
+        {"queries": [{"person": 0}]},
     )
 
 
@@ -266,7 +272,7 @@ def test_the_order_of_runs(monkeypatch, tmp_path):
     for name in ("check_data", "check_rate"):
         monkeypatch.setattr(benchmark, name, lambda *_: None)
     monkeypatch.setattr(benchmark.Benchmark, "finish", finish)
-    found = Results(results, {}, {"teacher": []}, {"queries": [{"person": 0}]})
+    found = Results(results, {}, {one.key: [] for one in TEACHERS}, {"queries": [{"person": 0}]})
     monkeypatch.setattr(results_module, "load", lambda folder: found)
     monkeypatch.setattr(page, "write", lambda folder: None)
     names = [*PAIR, "dfd", "ld"]
@@ -285,7 +291,8 @@ def test_gain_over_the_teacher_of_each_run():
     teachers = [result(1, [ap], checkpoint=name) for ap, name in ((0.4, "a"), (0.6, "b"))]
     runs = {key: {1: result(1, [0.5], teacher="b"), 2: result(2, [0.5], teacher="a")}}
     runs |= {alone: {1: result(1, [0.9], teacher=None)}}
-    found = Results(runs, {}, {"teacher": teachers}, {"queries": [{"person": 0}]})
+    trained = {rows.EQUAL_TEACHER.key: teachers}
+    found = Results(runs, {}, trained, {"queries": [{"person": 0}]})
     theirs = results_module.teachers_of(found, ROWS[key])
     gains = results_module.paired_gains(runs[key], theirs)
     assert gains[:, 0].tolist() == pytest.approx([-10, 10])
@@ -361,10 +368,13 @@ def test_kept_results_belong_to_current_rows():
             assert kept["config"] == records.config_hash(teacher.run())
 
 
-def test_the_students_have_the_learning_rate_that_tuning_chose():
-    if results_module.best_rate(FOLDER, TUNING):
-        benchmark.check_rate(FOLDER, TUNING, PAIR[0], "SOLVER.BASE_LR")
-    if results_module.best_rate(FOLDER, rows.EQUAL_TUNING):
-        benchmark.check_rate(FOLDER, rows.EQUAL_TUNING, f"equal_{PAIR[0]}", "EQUAL_RATE")
+def test_networks_have_the_learning_rate_that_tuning_chose():
+    for tuning, rate in (
+        (TUNING, ROWS[PAIR[0]].run(1).cfg.SOLVER.BASE_LR),
+        (rows.EQUAL_TUNING, rows.EQUAL_RATE),
+        (rows.EQUAL_TEACHERS, rows.EQUAL_TEACHER_RATE),
+    ):
+        if results_module.best_rate(FOLDER, tuning):
+            benchmark.check_rate(FOLDER, tuning, rate, "key")
     seeds = {*SEEDS, *rows.MORE_SEEDS}
     assert TUNING_SEED not in seeds

@@ -19,7 +19,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from datasets import load_dataset
@@ -36,6 +36,9 @@ from tools.experiments.records import (
 from tools.experiments.rows import (
     CACHED,
     CONFIGS,
+    EQUAL_RATE,
+    EQUAL_TEACHER_RATE,
+    EQUAL_TEACHERS,
     EQUAL_TUNING,
     EXPORTED,
     GROUPS,
@@ -57,7 +60,8 @@ from utils.errors import UserError, run_main
 from utils.files import make_folder, read_text
 
 QUERIES = "queries.json"
-EQUAL_KEYS = ("equal_", "recipe_", "cached_equal_")  # of rows with the learning rate EQUAL_RATE
+ROWS_FILE = "tools/experiments/rows.py"
+EQUAL_KEYS = ("equal_", "recipe_", "cached_equal")  # of rows with the learning rate EQUAL_RATE
 CONVERGED = 1.0  # largest gain of mAP, in per cent, over the last two epochs of a converged teacher
 
 
@@ -105,23 +109,22 @@ def export(teacher: Run) -> None:
         raise UserError(f"{EXPORTED}: cannot be written by tools.export_onnx")
 
 
-def check_rate(folder: Path, tuning: dict[str, Row], key: str, where: str) -> None:
-    """Check that the learning rate of a row is the best one of the tuning runs.
+def check_rate(
+    folder: Path, tuning: Mapping[str, Row | Teacher], rate: str | float, where: str
+) -> None:
+    """Check that a learning rate is the best one of the tuning runs.
 
     Args:
         folder: of the results.
         tuning: the tuning runs, by rate.
-        key: of the row.
         where: where the rate is defined, for the message.
 
     Raises:
         UserError: if it is not.
     """
-    rate, cfg = results.best_rate(folder, tuning), ROWS[key].run(SEEDS[0]).cfg
-    if rate is None or float(rate) != cfg.SOLVER.BASE_LR:
-        raise UserError(
-            f"{where}: expected {rate or 'results of all tuning runs'}, found {cfg.SOLVER.BASE_LR}"
-        )
+    best = results.best_rate(folder, tuning)
+    if best is None or float(best) != float(rate):
+        raise UserError(f"{where}: expected {best or 'results of all tuning runs'}, found {rate}")
 
 
 class Benchmark:
@@ -177,7 +180,7 @@ class Benchmark:
             if scores is None:
                 self.failed += 1
                 return
-            if teacher.converged:
+            if teacher.must_converge:
                 check_converged(run)
             checkpoint = checkpoint_of(run)
             if not os.path.isfile(checkpoint):
@@ -242,11 +245,15 @@ def train(folder: Path, jobs: int, keys: Iterable[str]) -> int:
     check_data(folder)
     benchmark = Benchmark(folder, jobs)
     benchmark.finish(in_order(TUNING.values(), (TUNING_SEED,)))
-    check_rate(folder, TUNING, f"{STUDENT}_alone", f"SOLVER.BASE_LR of the students in {CONFIGS}")
+    rate = ROWS[f"{STUDENT}_alone"].run(SEEDS[0]).cfg.SOLVER.BASE_LR
+    check_rate(folder, TUNING, rate, f"SOLVER.BASE_LR of the students in {CONFIGS}")
     if any(key.startswith(EQUAL_KEYS) for key in keys):
         benchmark.finish(in_order(EQUAL_TUNING.values(), (TUNING_SEED,)))
-        where = "EQUAL_RATE in tools/experiments/rows.py"
-        check_rate(folder, EQUAL_TUNING, f"equal_{STUDENT}_alone", where)
+        check_rate(folder, EQUAL_TUNING, EQUAL_RATE, f"EQUAL_RATE in {ROWS_FILE}")
+        for teacher in EQUAL_TEACHERS.values():
+            benchmark.finish_teacher(teacher)
+        where = f"EQUAL_TEACHER_RATE in {ROWS_FILE}"
+        check_rate(folder, EQUAL_TEACHERS, EQUAL_TEACHER_RATE, where)
     for name, rows in GROUPS.items():
         seeds = SEEDS + MORE_SEEDS if name == "chosen" else SEEDS
         benchmark.finish(in_order([row for row in rows if row.key in keys], seeds))

@@ -5,6 +5,7 @@ The text is the template docs/benchmark/page.md; every result in it comes from t
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 
@@ -13,12 +14,21 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from tools.experiments import tables
-from tools.experiments.results import Gain, Results, load, mean_and_deviation, undecided
+from tools.experiments.results import (
+    Gain,
+    Results,
+    load,
+    mean_and_deviation,
+    tuned,
+    undecided,
+)
 from tools.experiments.rows import (
     C4_OVER_FPN,
     CACHED,
     COMPARISONS,
     DDPS_OVER,
+    EQUAL_TEACHER,
+    EQUAL_TEACHERS,
     EQUAL_TUNING,
     GROUPS,
     IN_EQUAL_TIME,
@@ -34,6 +44,7 @@ from tools.experiments.rows import (
     TUNING,
     TUNING_SEED,
     Row,
+    Teacher,
     in_order,
 )
 from tools.experiments.tables import NONE, NOT_YET
@@ -92,10 +103,9 @@ def machine_text(results: Results) -> str:
     )
 
 
-def tuning_text(results: Results, tuning: dict[str, Row]) -> str:
+def tuning_text(results: Results, tuning: Mapping[str, Row | Teacher]) -> str:
     """Return the mAP of every learning rate."""
-    found = {rate: results.tuning.get(row.key) for rate, row in tuning.items()}
-    rates = [f"{rate}: {run['scores']['mAP']:.1f} mAP" for rate, run in found.items() if run]
+    rates = [f"{rate}: {mAP:.1f} mAP" for rate, mAP in tuned(results, tuning).items()]
     return "; ".join(rates) or NOT_YET
 
 
@@ -115,8 +125,9 @@ def numbers(results: Results) -> dict[str, str]:
         found[f"gain_{key}"] = gain_text(tables.gain_over(results, row, ROWS[row.base]))
     for ddps, row in DDPS_OVER:
         found[f"over_{row.key}"] = gain_text(tables.gain_over(results, ddps, row))
-    trained = results.teachers["teacher"]
-    found["map_teacher"] = f"{mean_and_deviation(trained, 'mAP')[0]:.1f}" if trained else NONE
+    for name, teacher in (("map_teacher", TEACHERS[0]), ("map_equal_teacher", EQUAL_TEACHER)):
+        trained = results.teachers[teacher.key]
+        found[name] = f"{mean_and_deviation(trained, 'mAP')[0]:.1f}" if trained else NONE
     return found
 
 
@@ -151,6 +162,7 @@ def page(folder: Path) -> str:
         "teachers": teachers_text(results),
         "tuning": tuning_text(results, TUNING),
         "equal_tuning": tuning_text(results, EQUAL_TUNING),
+        "equal_teacher_tuning": tuning_text(results, EQUAL_TEACHERS),
         "missing": missing_text(results),
         "machine": machine_text(results),
     }

@@ -3,7 +3,7 @@
 import json
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from scipy import stats
 from tools.experiments.rows import (
     CACHED,
     COMPARISONS,
+    EQUAL_TEACHER,
     EQUAL_TUNING,
     OVER_TEACHER,
     RECIPES,
@@ -23,6 +24,7 @@ from tools.experiments.rows import (
     TUNING,
     TUNING_SEED,
     Row,
+    Teacher,
 )
 from utils.files import read_text
 
@@ -160,11 +162,11 @@ def mean_and_deviation(runs: Iterable[dict], name: str) -> tuple[float, float]:
 
 
 def teachers_of(results: Results, row: Row) -> dict[int, dict]:
-    """Return, for each seed of a row, the record of the teacher of that run.
+    """Return, for each seed of a row of OVER_TEACHER, the record of the teacher of that run.
 
     A student alone is compared with the mean over all trainings of the teacher.
     """
-    trained = {one["checkpoint"]: one for one in results.teachers["teacher"]}
+    trained = {one["checkpoint"]: one for one in results.teachers[EQUAL_TEACHER.key]}
     if not trained:
         return {}
     mean = {"query_ap": np.mean([one["query_ap"] for one in trained.values()], axis=0)}
@@ -188,11 +190,17 @@ def undecided(results: Results) -> list[Row]:
     return [row for row in ROWS.values() if row.key in keys]
 
 
-def best_rate(folder: Path, tuning: dict[str, Row]) -> str | None:
-    """Return the learning rate with the highest mAP in TUNING or EQUAL_TUNING; None if results are
-    missing."""
-    found = load(folder).tuning
-    scores = {rate: found[row.key]["scores"] for rate, row in tuning.items() if row.key in found}
-    if scores.keys() != tuning.keys():
-        return None
-    return max(scores, key=lambda rate: scores[rate]["mAP"])
+def tuned(results: Results, tuning: Mapping[str, Row | Teacher]) -> dict[str, float]:
+    """Return the mAP of every learning rate whose run, or whose teacher, has a result."""
+    found = {}
+    for rate, one in tuning.items():
+        own = one.key in results.tuning
+        if runs := [results.tuning[one.key]] if own else results.teachers.get(one.key):
+            found[rate] = mean_and_deviation(runs, "mAP")[0]
+    return found
+
+
+def best_rate(folder: Path, tuning: Mapping[str, Row | Teacher]) -> str | None:
+    """Return the learning rate with the highest mAP; None if results are missing."""
+    scores = tuned(load(folder), tuning)
+    return max(scores, key=scores.__getitem__) if scores.keys() == tuning.keys() else None

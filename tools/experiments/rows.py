@@ -45,15 +45,15 @@ class Teacher:
     """A teacher, trained once with the first seed. The checkpoint of its last epoch is used.
 
     Attributes:
-        converged: whether it must have converged before students are trained.
         seed: of its training.
+        must_converge: whether no student is trained unless it has converged.
     """
 
     key: str
     title: str
-    converged: bool
     values: tuple[str, ...] = ()
     seed: int = SEEDS[0]
+    must_converge: bool = False
 
     def run(self) -> Run:
         """Return its run, in the folder RUNS/<key> that the configs of the students name."""
@@ -69,11 +69,6 @@ def method_row(method: str, note: str = "") -> Row:
     return Row(method.replace("+", "_"), f"{title_of(method)}{note}", method)
 
 
-TEACHERS = [
-    Teacher("teacher", "ResNet-50, the teacher", True),
-    Teacher("weak_teacher", "ResNet-50, stopped early", False, ("SOLVER.MAX_EPOCHS", "4")),
-    Teacher("second_teacher", "ResNet-50, second seed", True, seed=SEEDS[1]),
-]
 EXPORTED = f"{RUNS}/teacher/epoch_17.onnx"  # the teacher, for CACHED
 STUDENTS = {
     STUDENT: "ResNet-18(x0.5)",
@@ -90,10 +85,12 @@ TWICE = ("SOLVER.MAX_EPOCHS", "6", "SOLVER.MILESTONES", "[4]")
 STOPPED = ("DISTILLER.STOP_EPOCH", "2")
 WEAK = ("DISTILLER.TEACHER_CKPT", f"{RUNS}/weak_teacher/epoch_03.pth")
 
-# Equal schedules: students with the epochs and the milestone of their teacher. The student and the
-# teacher's forward pass are computed in bfloat16, in 0.86 (alone) and 0.63 (DDPS) of the time.
+# Equal schedules: teacher and students have the same epochs and milestone, and each has its best
+# learning rate. All are
+# computed in bfloat16, in 0.86 (student alone) and 0.63 (DDPS) of the time of float32.
 EQUAL_EPOCHS, EQUAL_MILESTONE = 18, 11
-EQUAL_RATE = "0.001"  # the best of EQUAL_TUNING
+EQUAL_RATE = "0.002"  # the best of EQUAL_TUNING
+EQUAL_TEACHER_RATE = "0.002"  # the best of EQUAL_TEACHERS
 HALF = ("SOLVER.AMP", "bf16")
 TEACHER_HALF = ("DISTILLER.TEACHER_AMP", "bf16")
 # Student -> time of a step alone and with DDPS, as multiples of the first: medians of 12 steps in
@@ -121,6 +118,26 @@ def equal_values(rate: str = EQUAL_RATE, epochs: int = EQUAL_EPOCHS) -> tuple[st
     return (*length, *period, "SOLVER.BASE_LR", rate, *HALF)
 
 
+# Learning rate -> teacher of the equal schedules. The one with the best mAP is used, which
+# favours the teacher.
+EQUAL_TEACHERS = {
+    rate: Teacher(f"equal_teacher_{rate}", f"ResNet-50, learning rate {rate}", equal_values(rate))
+    for rate in ("0.001", "0.002")
+}
+EQUAL_TEACHER = EQUAL_TEACHERS[EQUAL_TEACHER_RATE]
+TEACHERS = [
+    Teacher("teacher", "ResNet-50, the teacher", must_converge=True),
+    Teacher("weak_teacher", "ResNet-50, stopped early", ("SOLVER.MAX_EPOCHS", "4")),
+    Teacher("second_teacher", "ResNet-50, second seed", seed=SEEDS[1], must_converge=True),
+    *EQUAL_TEACHERS.values(),
+]
+# The values of a student that is taught in the equal schedules.
+TAUGHT = (
+    *equal_values(),
+    *("DISTILLER.TEACHER_CKPT", f"{RUNS}/{EQUAL_TEACHER.key}/epoch_{EQUAL_EPOCHS - 1}.pth"),
+)
+
+
 def epochs_in_equal_time(student: str) -> int:
     """Return for how many epochs a student alone can be trained in the time of DDPS.
 
@@ -137,16 +154,16 @@ def equal_rows(student: str) -> list[Row]:
     They are: alone, by DDPS, and by DDPS with contrastive CD over the epochs of the teacher; and
     alone for the time of the teacher's training and its own with DDPS.
     """
-    key, values, epochs = f"equal_{student}", equal_values(), epochs_in_equal_time(student)
+    key, epochs = f"equal_{student}", epochs_in_equal_time(student)
     title, alone = f"{STUDENTS[student]}, {EQUAL_EPOCHS} epochs", f"{key}_alone"
     return [
-        Row(alone, f"{title}, alone", ALONE, values, student, alone),
-        Row(f"{key}_ddps", f"{title}, DDPS", "ddps", values + TEACHER_HALF, student, alone),
+        Row(alone, f"{title}, alone", ALONE, equal_values(), student, alone),
+        Row(f"{key}_ddps", f"{title}, DDPS", "ddps", TAUGHT + TEACHER_HALF, student, alone),
         Row(
             f"{key}_contrastive",
             f"{title}, DDPS, CD contrastive",
             "ddps",
-            values + TEACHER_HALF + CONTRASTIVE,
+            TAUGHT + TEACHER_HALF + CONTRASTIVE,
             student,
             alone,
         ),
@@ -163,7 +180,7 @@ def equal_rows(student: str) -> list[Row]:
 
 EQUAL_TUNING = {
     rate: Row(f"equal_rate_{rate}", f"learning rate {rate}", ALONE, equal_values(rate))
-    for rate in ("0.001", "0.002")
+    for rate in ("0.001", "0.002", "0.004")
 }
 
 
@@ -203,8 +220,7 @@ GROUPS |= {f"equal: {student}": equal_rows(student) for student in EQUAL_STUDENT
 
 def recipe(key: str, title: str, values: tuple[str, ...] = (), method: str = "ddps") -> Row:
     """Return a change of DDPS over EQUAL_EPOCHS, trained with TUNING_SEED to choose a recipe."""
-    values = (*equal_values(), *TEACHER_HALF, *values)
-    return Row(f"recipe_{key}", title, method, values, base="recipe_ddps")
+    return Row(f"recipe_{key}", title, method, TAUGHT + TEACHER_HALF + values, base="recipe_ddps")
 
 
 SHARE = "DISTILLER.GRADIENT_SHARE"
@@ -229,34 +245,31 @@ if CHOSEN:
     GROUPS["chosen"] = [replace(RECIPES[CHOSEN], key=f"equal_{STUDENT}_plus", base=EQUAL_DDPS)]
 
 
-def cached_rows(prefix: str, epochs: str, base: str, values: tuple[str, ...] = ()) -> list[Row]:
-    """Return the rows of STUDENT with cached teachers.
-
-    They are the teacher exported to ONNX, the teacher's checkpoint, and two teachers whose
-    similarities are averaged.
-    """
-
-    def row(key: str, title: str, method: str, own: tuple[str, ...]) -> Row:
-        name = f"{STUDENTS[STUDENT]}, {epochs}, {title}"
-        return Row(f"{prefix}_{key}", name, method, (*values, *own), base=base)
-
-    both = [f"{RUNS}/{key}/epoch_17.pth" for key in ("teacher", "second_teacher")]
-    cd, ld = "DISTILLER.CD.CACHED", "DISTILLER.LD.CACHED"
-    return [
-        row("onnx", "CD of an ONNX file", "cd", (REID_TEACHER, EXPORTED)),
-        row("own", "LD and CD cached", "ld+cd", (cd, "True", ld, "True")),
-        row("two", "CD of two teachers", "cd", (REID_TEACHER, str(both))),
-    ]
+BOTH = [f"{RUNS}/{key}/epoch_17.pth" for key in ("teacher", "second_teacher")]
+CACHED_LD_CD = ("DISTILLER.CD.CACHED", "True", "DISTILLER.LD.CACHED", "True")
 
 
-# Rows of cached teachers, which are only trained if they are named: with the epochs of the methods,
-# and with those of the teacher. Their steps take as long as those of the student alone.
+def cached_row(
+    key: str, title: str, method: str, values: tuple[str, ...], base: str = f"{STUDENT}_alone"
+) -> Row:
+    """Return a row of STUDENT with cached teachers."""
+    return Row(f"cached_{key}", f"{STUDENTS[STUDENT]}, {title}", method, values, base=base)
+
+
+# Rows of cached teachers, which are only trained if they are named. Their steps take about as long
+# as those of the student alone.
 CACHED: dict[str, Row] = {
     row.key: row
     for row in [
-        *cached_rows("cached", "3 epochs", f"{STUDENT}_alone"),
-        *cached_rows(
-            "cached_equal", f"{EQUAL_EPOCHS} epochs", f"equal_{STUDENT}_alone", equal_values()
+        cached_row("onnx", "3 epochs, CD of an ONNX file", "cd", (REID_TEACHER, EXPORTED)),
+        cached_row("own", "3 epochs, LD and CD cached", "ld+cd", CACHED_LD_CD),
+        cached_row("two", "3 epochs, CD of two teachers", "cd", (REID_TEACHER, str(BOTH))),
+        cached_row(
+            "equal",
+            f"{EQUAL_EPOCHS} epochs, LD and CD cached",
+            "ld+cd",
+            TAUGHT + CACHED_LD_CD,
+            f"equal_{STUDENT}_alone",
         ),
     ]
 }
