@@ -1,8 +1,5 @@
 """The interface of a person search dataset, and functions that all readers of annotation files
-share.
-
-Labels: 0 is background, 1..N are the training identities in order, UNLABELED all other people.
-"""
+share."""
 
 import hashlib
 import os

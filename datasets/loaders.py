@@ -206,10 +206,15 @@ class Loader:
             self.data.outside[scene.name] = len(scene.boxes) - len(item[1]["boxes"])
 
 
+def part_length(scenes: int, share: float) -> int:
+    """Return the number of scenes of an epoch from a part of the training data: the share, but at
+    least one."""
+    return max(round(scenes * share), 1)
+
+
 def epoch_length(shares: Sequence[tuple[int, float]]) -> int:
-    """Return the number of scenes of an epoch: the sum of round(n·s) over the parts, which have n
-    scenes and the share s."""
-    return sum(max(round(scenes * share), 1) for scenes, share in shares)
+    """Return the number of scenes of an epoch; see `epoch_batches`."""
+    return sum(part_length(scenes, share) for scenes, share in shares)
 
 
 def epoch_batches(
@@ -224,7 +229,7 @@ def epoch_batches(
     """
     start, chosen = 0, []
     for number, (scenes, share) in enumerate(shares):
-        repeats, rest = divmod(max(round(scenes * share), 1), scenes)
+        repeats, rest = divmod(part_length(scenes, share), scenes)
         drawn = np.random.default_rng([seed, epoch, number]).permutation(scenes)[:rest]
         chosen += [start + part for part in [np.arange(scenes)] * repeats + [np.sort(drawn)]]
         start += scenes

@@ -146,6 +146,9 @@ def test_people_are_shown_named_merged_and_split(tmp_path: Path) -> None:
     ):
         assert 'class="bad"' in refused[2]
     assert controller.scene(first, 0).width > 0 and controller.scene(first, 99) is None
+    shutil.rmtree(folder)
+    assert 'class="bad"' in controller.person(first)[3] and controller.scene(first, 0) is None
+    assert 'class="bad"' in controller.merge(first, "1")[2]
 
 
 def test_the_state_of_a_visit_is_small(base: Path, tmp_path: Path) -> None:

@@ -282,6 +282,20 @@ def test_no_further_run_starts_after_the_caller_has_failed(monkeypatch):
     assert len(begun) < 5
 
 
+def test_a_signal_reaches_all_trainings_while_another_one_starts():
+    children, signalled = runs.Children(), []
+
+    class Training:
+        def send_signal(self, number: int) -> None:
+            signalled.append(number)
+            children.running.add(Training())
+
+    children.running |= {Training(), Training()}
+    with pytest.raises(SystemExit) as end, children.stopped_with_us():
+        signal.raise_signal(signal.SIGINT)
+    assert end.value.code == 128 + signal.SIGINT and signalled == [signal.SIGINT] * 2
+
+
 def test_rows_by_hand():
     def run(value: float, seconds: float) -> dict:
         return dict.fromkeys(("recall", "AP", "mAP", "top-1"), value) | {SECONDS: seconds}

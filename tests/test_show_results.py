@@ -83,9 +83,10 @@ def test_best_random_and_given_queries(evaluated, show, tmp_path):
 
 
 def test_a_sheet(show, tmp_path):
-    code, out, _ = show("--count", 2, "--out", tmp_path / "sheet.png")
-    assert code == 0 and "sheet.png" in out
-    assert Image.open(tmp_path / "sheet.png").width == 1900
+    sheet = tmp_path / "a new folder/sheet.png"
+    code, out, _ = show("--count", 2, "--out", sheet)
+    assert code == 0 and str(sheet) in out
+    assert Image.open(sheet).width == 1900
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_a_sheet(show, tmp_path):
         (["--query", "0", "--show", "best"], "--show"),
         (["--query", "0", "--count", "3"], "--count"),
         (["--seed", "3"], "--seed"),
-        (["--out", "/nowhere/x.png"], "/nowhere/x"),
+        (["--out", f"{__file__}/x.png"], f"--out {__file__}"),
         (["EVAL_USE_CBGM", "True"], "EVAL_USE_CBGM"),
         (["EVAL_USE_GT", "False"], "EVAL_USE_GT"),
         (["OUTPUT_DIR", "/nowhere"], f"/nowhere/{CACHE}: no such file"),

@@ -24,7 +24,7 @@ from engine.evaluation.metrics import SEARCH_SCORE
 from utils.arguments import program_parser
 from utils.drawing import Color, Style, Tile, contact_sheet, cut_out, draw_boxes, save_picture
 from utils.errors import UserError, run_main
-from utils.files import write_text
+from utils.files import check_target, write_text
 from utils.media import read_picture
 from utils.pages import Figure, Section, css, page
 
@@ -86,6 +86,8 @@ def check(args: argparse.Namespace) -> None:
         raise UserError(f"--seed {args.seed}: expected 0 or more")
     if args.out and args.out.suffix not in (".html", ".png"):
         raise UserError(f"--out {args.out}: expected a name that ends in .html or .png")
+    if args.out:
+        check_target("--out", args.out, args.out.suffix)
 
 
 def choose(ap: torch.Tensor, queries: np.ndarray, args: argparse.Namespace) -> list[int]:

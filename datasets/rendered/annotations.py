@@ -9,7 +9,7 @@ from datasets.rendered.labels import Label, keep
 from datasets.rendered.plan import Moment
 from utils.files import read_text, write_text
 
-PARTS = "moments"  # folder of the labels of finished moments, until all are finished
+PARTS = "moments"  # folder of the labels of finished moments, with which a run continues
 QUERY_VISIBLE, QUERY_HEIGHT = 0.5, 40  # what a query shows at least: share of the body, pixels
 QUERIES_EACH = 2  # of an identity, from different cameras
 People = list[tuple[int, Label]]  # the identities in a frame; unlabelled people are negative

@@ -10,6 +10,7 @@ from datasets.rendered.meshes import unit
 from datasets.rendered.raycast import Tracer
 
 OPEN_REACH = 3.0  # metres within which surfaces shade each other
+SKY_RAYS = 2  # for a point, to estimate the visible share of the sky
 Rgb = tuple[float, float, float]
 
 
@@ -48,16 +49,15 @@ class Light:
         return (above * up + np.asarray(self.bounce) * (1 - up)).astype(np.float32)
 
     def visibility(
-        self, tracer: Tracer, points: np.ndarray, normals: np.ndarray, rng, rays: int = 2
+        self, tracer: Tracer, points: np.ndarray, normals: np.ndarray, rng
     ) -> np.ndarray:
         """Estimate, with noise, the visible share of sky, lamps and sun at points [n, 3]: [n,
         3]."""
         seen = np.zeros((len(points), 3), np.float32)
-        for _ in range(rays):
-            way = normals + _sphere(rng, len(points))
-            way = unit(way)
+        for _ in range(SKY_RAYS):
+            way = unit(normals + _sphere(rng, len(points)))
             reach = np.full(len(points), OPEN_REACH) * rng.random(len(points)) ** 0.5
-            seen[:, 0] += ~tracer.blocked(points, way, reach) / rays
+            seen[:, 0] += ~tracer.blocked(points, way, reach) / SKY_RAYS
         if self.lamps:
             seen[:, 1] = self._lamp_visible(tracer, points, normals, rng)
         if any(self.sun):

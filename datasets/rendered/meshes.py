@@ -167,9 +167,9 @@ def _grid(rows: int, columns: int) -> np.ndarray:
     return np.stack(faces, -1).reshape(-1, 4)
 
 
-def ring(radius: float, thick: float, material: Material, sides: int = 28) -> Mesh:
+def ring(radius: float, thick: float, material: Material) -> Mesh:
     """Return a torus in the plane y = 0, centred at the origin."""
-    angle = np.linspace(0, 2 * np.pi, sides + 1)
+    angle = np.linspace(0, 2 * np.pi, 29)
     path = np.stack([np.cos(angle), np.zeros_like(angle), np.sin(angle)], 1) * radius
     return tube(path, thick, material, 7)
 

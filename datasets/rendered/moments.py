@@ -58,17 +58,17 @@ def render_moment(
     """
     site, focus, own = _place(moment.place, moment.place_kind, moment.framing, cameras, size, seed)
     rng = np.random.default_rng([seed, MOMENT, moment.index])
-    _, light = draw_light(site, rng)
+    light = draw_light(site, rng)
     people = place_people(moment, site, [camera for camera, _ in own], focus, seed, rng)
     tracer = trace(site, people)
     frames = []
     for number, (camera, sensor) in enumerate(own[: moment.cameras]):
         rng = np.random.default_rng([seed, FRAME, moment.first_frame + number])
-        picture = render(tracer, camera, light, rng)
+        picture = expose(render(tracer, camera, light, rng), sensor, rng)
         labels = [
             (person.identity, found)
             for owner, person in enumerate(people)
             if (found := label(camera, tracer, owner, person.points))
         ]
-        frames.append((expose(picture.light, sensor, rng), sensor.quality, labels))
+        frames.append((picture, sensor.quality, labels))
     return frames

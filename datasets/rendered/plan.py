@@ -9,10 +9,9 @@ import numpy as np
 
 from datasets.rendered.places import PLACES, SHARES
 from datasets.synthetic.output import check_at_least
+from datasets.synthetic.plan import GALLERY_SHARE, TEST_SHARE, deal
 
 PLAN = 61  # stream of random numbers
-GALLERY_SHARE = 0.2  # of the frames
-TEST_SHARE = 1 / 3  # of the identities
 MOMENTS_OF_A_PLACE = 4
 FRAMINGS = {"closeup": 0.24, "group": 0.26, "wide": 0.26, "crowd": 0.24}
 PEOPLE = {
@@ -64,8 +63,7 @@ def make_plan(identities: int, frames: int, cameras: int, seed: int) -> Plan:
 
 
 def _moments(pids, index, frames, cameras, place, rng, frame=0) -> list[Moment]:
-    """Return moments. Their people are dealt from a shuffled list of all identities, which is
-    shuffled again when it is used up."""
+    """Return moments, whose people are chosen by `deal`."""
     moments: list[Moment] = []
     pack: list[int] = []
     end = frame + frames
@@ -77,14 +75,7 @@ def _moments(pids, index, frames, cameras, place, rng, frame=0) -> list[Moment]:
                 framing = "closeup"
             number, place = place, place + 1
         count = min(int(rng.integers(*PEOPLE[framing])), len(pids))
-        people: list[int] = []
-        while len(people) < count:
-            pack = pack or rng.permutation(pids).tolist()
-            new = next((k for k, pid in enumerate(pack) if pid not in people), None)
-            if new is None:
-                pack += rng.permutation(pids).tolist()
-                continue
-            people.append(int(pack.pop(new)))
+        people = deal(pids, pack, count, rng)
         passers = int(rng.poisson(PASSERS[framing]))
         people += [-(1000 * (index + 1) + k) for k in range(passers)]
         seen_by = min(cameras, end - frame)

@@ -59,7 +59,7 @@ def _arm(pose: Pose, side: str, sign: int, swing: float, out: float, elbow: floa
     turn[f"upperarm01.{side}"] = rotation(X, -swing) @ rotation(Y, sign * (38 - out))
     turn[f"upperarm02.{side}"] = rotation(Z, -sign * inward)
     diagonal = math.sqrt(0.5)
-    turn[f"lowerarm01.{side}"] = rotation((-sign * diagonal * sign, 0, -sign * diagonal), elbow)
+    turn[f"lowerarm01.{side}"] = rotation((-diagonal, 0, -sign * diagonal), elbow)
 
 
 def _fingers(pose: Pose, rng: np.random.Generator) -> None:

@@ -17,11 +17,11 @@ NOBODY = -1
 
 @dataclass
 class RayHits:
-    """What n rays hit. For rays that hit nothing, the triangle is -1 and the other values are
-    zero."""
+    """What n rays hit. For a ray that hits nothing, the triangle is -1, the distance is infinite,
+    and the other values are zero."""
 
     triangle: np.ndarray  # [n] int64
-    distance: np.ndarray  # [n] float32 metres; inf: nothing
+    distance: np.ndarray  # [n] float32 metres
     points: np.ndarray  # [n, 3] float32, STEP off the surface
     flat: np.ndarray  # [n, 3] float32: normals without the material's structure, towards the ray
     normals: np.ndarray  # [n, 3] float32
@@ -44,11 +44,8 @@ class Tracer:
         self.triangles = self.triangles.astype(np.int32)
         counts = [len(mesh.triangles) for mesh in meshes]
         self.owner_of = np.repeat(np.asarray(owners, np.int64), counts)
-        self.materials: list[Material] = []
-        numbers: dict[Material, int] = {}
-        for mesh in meshes:
-            numbers.setdefault(mesh.material, len(numbers))
-        self.materials = list(numbers)
+        self.materials: list[Material] = list(dict.fromkeys(mesh.material for mesh in meshes))
+        numbers = {material: number for number, material in enumerate(self.materials)}
         own = np.array([numbers[mesh.material] for mesh in meshes], np.int16)  # sorted quickly
         self.material_of = np.repeat(own, counts)
         self.scene = scene.EmbreeScene()

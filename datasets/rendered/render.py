@@ -1,7 +1,5 @@
 """Rendering of a scene: one ray per pixel, filtered light, and additional rays at edges."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from datasets.rendered.camera import PinholeCamera
@@ -15,24 +13,17 @@ EDGE_SHARE = 0.3  # of all pixels at most
 MIRROR = 0.035  # gloss from which reflections are traced
 
 
-@dataclass(frozen=True)
-class Picture:
-    light: np.ndarray  # [H, W, 3] float32, linear
-    triangle: np.ndarray  # [H, W] int64: which one each pixel's first ray met, -1: the sky
-
-
 def render(
-    tracer: Tracer, camera: PinholeCamera, light: Light, rng: np.random.Generator, rays: int = 2
-) -> Picture:
-    """Render a camera's picture. rays: number per pixel that estimate which share of the sky is
-    visible."""
+    tracer: Tracer, camera: PinholeCamera, light: Light, rng: np.random.Generator
+) -> np.ndarray:
+    """Return the light of a camera's picture, [H, W, 3] float32, linear."""
     width, height = camera.size
     y, x = (axis.ravel() for axis in np.mgrid[:height, :width])
     jitter = rng.random((2, len(x)))
     seen, ways = _look(tracer, camera, x + jitter[0], y + jitter[1])
     hit = np.flatnonzero(seen.triangle >= 0)
     visibility = np.zeros((len(x), 3), np.float32)
-    visibility[hit] = light.visibility(tracer, seen.points[hit], seen.flat[hit], rng, rays)
+    visibility[hit] = light.visibility(tracer, seen.points[hit], seen.flat[hit], rng)
     visibility = _filtered(visibility, seen, width, height, steps=((1, 2, 4), (1, 2, 4), (1,)))
     colors = _colors(tracer, light, seen, ways, visibility)
     chosen = _edges(colors, seen, width, height)
@@ -43,7 +34,7 @@ def render(
         borrowed = _borrowed(visibility, seen, again, chosen, width, height)
         total[chosen] += _tamed(_colors(tracer, light, again, ways, borrowed))
     total[chosen] /= 1 + EDGE_SAMPLES
-    return Picture(total.reshape(height, width, 3), seen.triangle.reshape(height, width))
+    return total.reshape(height, width, 3)
 
 
 def _look(

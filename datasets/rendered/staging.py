@@ -23,6 +23,7 @@ SHARE = {  # share of the picture's height of a person in the focus
 }
 APART = {"closeup": 0.5, "group": 0.5, "wide": 0.55, "crowd": 0.42}  # metres between two people
 TRIES = 60
+POSE = 67  # stream of random numbers
 NEAREST = 1.1  # metres from a camera to the focus
 ROOM = 0.35  # metres around a camera that stay free
 STEEP = 0.45  # how far a camera may hang above people, over its distance
@@ -152,7 +153,7 @@ def place_people(
         radius = {SEATED: 0.5, CYCLING: 0.8}.get(kind, APART[moment.framing] / 2)
         at = _spot(moment, site, cameras, focus, taken, radius, number, rng)
         facing = _facing(at, focus, rng) if at else 0.0
-        own = np.random.default_rng([seed, 67, moment.index, number])
+        own = np.random.default_rng([seed, POSE, moment.index, number])
         if at is None:
             continue
         taken.append((*at, radius))

@@ -82,7 +82,7 @@ def litter_bin(rng: np.random.Generator) -> list[Mesh]:
     return [lathe(np.array(profile), metal(rng))]
 
 
-def column(rng: np.random.Generator, high: float = 4.0) -> list[Mesh]:
+def column(rng: np.random.Generator, high: float) -> list[Mesh]:
     wide = rng.uniform(0.2, 0.45)
     if rng.random() < 0.5:
         return [box((wide * 1.6, wide * 1.6, high), STONE)]
@@ -132,8 +132,8 @@ def traffic_light(rng: np.random.Generator) -> list[Mesh]:
     return parts
 
 
-def fence(rng: np.random.Generator, wide: float = 4.0) -> list[Mesh]:
-    own, high = metal(rng), rng.uniform(0.8, 1.2)
+def fence(rng: np.random.Generator) -> list[Mesh]:
+    own, high, wide = metal(rng), rng.uniform(0.8, 1.2), 4.0
     bars = [
         tube(np.array([(x, 0, 0), (x, 0, high)]), 0.014, own, 5)
         for x in np.arange(-wide / 2, wide / 2, 0.16)

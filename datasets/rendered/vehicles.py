@@ -32,9 +32,9 @@ def _wheel(radius: float, width: float, x: float, y: float) -> list[Mesh]:
     return [moved(part, (x, y, radius)) for part in (tyre, hub)]
 
 
-def _rounded(outline: np.ndarray, times: int = 2) -> np.ndarray:
+def _rounded(outline: np.ndarray) -> np.ndarray:
     """Return an outline [n, 2] with its corners cut off. Source: Chaikin 1974."""
-    for _ in range(times):
+    for _ in range(2):
         after = np.roll(outline, -1, 0)
         outline = np.stack([0.8 * outline + 0.2 * after, 0.2 * outline + 0.8 * after], 1)
         outline = outline.reshape(-1, 2)

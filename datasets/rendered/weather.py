@@ -11,13 +11,12 @@ from datasets.rendered.site import Site
 OUTDOORS = {"sun": 0.44, "overcast": 0.34, "evening": 0.1, "night": 0.12}
 
 
-def draw_light(site: Site, rng: np.random.Generator) -> tuple[str, Light]:
+def draw_light(site: Site, rng: np.random.Generator) -> Light:
     if site.indoors:
-        return "indoors", _room(site, rng)
+        return _room(site, rng)
     kind = str(rng.choice(list(OUTDOORS), p=list(OUTDOORS.values())))
-    return kind, {"sun": _sunny, "overcast": _overcast, "evening": _evening, "night": _night}[kind](
-        site, rng
-    )
+    draw = {"sun": _sunny, "overcast": _overcast, "evening": _evening, "night": _night}[kind]
+    return draw(site, rng)
 
 
 def _towards(azimuth: float, elevation: float) -> tuple[float, float, float]:

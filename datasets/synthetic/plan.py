@@ -28,26 +28,33 @@ class Plan:
     queries: list[tuple[int, int]]  # (index in the gallery, index among the frame's people)
 
 
+def deal(pids: np.ndarray, pool: list[int], count: int, rng: np.random.Generator) -> list[int]:
+    """Take different identities from a shuffled list, which is shuffled again when it is used up.
+
+    Args:
+        pids: all identities, at least `count`.
+        pool: what is left of the list; it is changed.
+    """
+    people: list[int] = []
+    while len(people) < count:
+        new = next((k for k, pid in enumerate(pool) if pid not in people), None)
+        if new is None:  # the list is empty, or only these people are left in it
+            pool += rng.permutation(pids).tolist()
+        else:
+            people.append(pool.pop(new))
+    return people
+
+
 def _frames(
     first: int, count: int, pids: np.ndarray, rng: np.random.Generator
 ) -> list[SceneContent]:
-    """Draw `count` frames, numbered from `first` on.
-
-    The identities are dealt from a shuffled list, which is shuffled again when it is used up.
-    """
+    """Draw `count` frames, numbered from `first` on, whose people are chosen by `deal`."""
     cameras = rng.permutation(np.arange(count) % CAMERAS) + 1
     frames: list[SceneContent] = []
     pool: list[int] = []
     for index in range(count):
         known = min(int(rng.choice(len(CROWD), p=CROWD)), len(pids))
-        people: list[int] = []
-        while len(people) < known:
-            pool = pool or rng.permutation(pids).tolist()
-            new = next((k for k, pid in enumerate(pool) if pid not in people), None)
-            if new is None:  # only people of this frame are left
-                pool += rng.permutation(pids).tolist()
-                continue
-            people.append(int(pool.pop(new)))
+        people = deal(pids, pool, known, rng)
         others = int(rng.choice([0, 1, 2], p=[0.4, 0.4, 0.2])) or int(known == 0)
         frames.append(
             SceneContent(first + index, int(cameras[index]), (*people, *[NO_IDENTITY] * others))

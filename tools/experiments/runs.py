@@ -214,7 +214,7 @@ class Children:
 
         def pass_on(number: int, _) -> None:
             self.received.append(number)
-            for process in self.running:
+            for process in list(self.running):  # other threads change the set meanwhile
                 process.send_signal(number)
 
         previous = {n: signal.signal(n, pass_on) for n in (signal.SIGINT, signal.SIGTERM)}

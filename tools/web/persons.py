@@ -74,7 +74,10 @@ class PersonsController:
             The number, pictures with captions and numbers of the tracklets, the timeline, the name,
             and the position (-1) and picture (None) of the chosen tracklet.
         """
-        known = self._known({number})
+        try:
+            known = self._known({number})
+        except UserError as error:
+            return number, [], [], message(str(error), "bad"), "", -1, None
         if not known:
             said = message("This person has been removed.", "bad") if number else ""
             return number, [], [], said, "", -1, None
@@ -132,8 +135,11 @@ class PersonsController:
         return pictures, numbers, said, *self.person(person)
 
     def scene(self, number: int, place: int) -> Any:
-        """Draw the whole picture of a tracklet."""
-        known = self._known({number})
+        """Draw the whole picture of a tracklet; None if it is no longer in the index."""
+        try:
+            known = self._known({number})
+        except UserError:  # `person` shows it
+            return None
         if not known or place >= len(known[0].tracklets):
             return None
         person = known[0].tracklets[place].person
