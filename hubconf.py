@@ -65,8 +65,8 @@ def _import(name: str) -> ModuleType:
 
 
 def _is_own(module: ModuleType | None) -> bool:
-    file = getattr(module, "__file__", None) or ""
-    return os.path.dirname(os.path.dirname(os.path.realpath(file))) == ROOT
+    file = getattr(module, "__file__", None)
+    return bool(file) and os.path.dirname(os.path.dirname(os.path.realpath(file))) == ROOT
 
 
 class _Finder(MetaPathFinder):

@@ -64,11 +64,9 @@ def parse(text: str, where: str) -> dict[Any, Any]:
         _check_size(values)
     except Exception as error:  # YAML's own, and those of numbers, dates and nesting
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{where}not a YAML config ({reason[:200]})") from None
+        raise UserError(f"{where}not YAML ({reason[:200]})") from None
     if not isinstance(values, dict):
-        raise UserError(
-            f"{where}not a YAML config (expected KEY: value lines, found {shown(values)})"
-        )
+        raise UserError(f"{where}not YAML (expected KEY: value lines, found {shown(values)})")
     return values
 
 

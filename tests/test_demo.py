@@ -24,7 +24,7 @@ from tests.crowds import SMALL, make_world, moving, noise
 from tests.tiny import pairs
 from tests.videos import write_video
 from tools import index_gallery
-from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes
+from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes, save_picture
 from utils.errors import run_main
 from utils.lettering import drawable, font, wrapped
 from utils.media import read_pixels
@@ -433,6 +433,12 @@ def test_cut_out_and_contact_sheet():
         [Tile(image, "one\ntwo", (255, 0, 0))] * 5, columns=3, title="title", width=700
     )
     assert sheet.width == 700 and sheet.height > 2 * 50
+
+
+def test_tall_pictures_fit_on_a_contact_sheet(tmp_path):
+    tall = Tile(Image.new("RGB", (10, 500)), "tall", (255, 0, 0))
+    save_picture(contact_sheet([tall] * 12, 3), tmp_path / "sheet.jpg")
+    assert Image.open(tmp_path / "sheet.jpg").width == 1600
 
 
 def test_letters_without_a_glyph_are_escaped():

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import hubconf
+import utils
 from tests.crowds import make_world
 
 ROOT = Path(__file__).parent.parent
@@ -57,6 +59,13 @@ searcher = load()
 assert type(searcher) is Searcher
 print(found(searcher))
 """
+
+
+def test_a_package_that_is_not_imported_is_not_the_repositorys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT / "tests" / "golden")  # as deep in the repository as "utils/NAME.py"
+    assert hubconf._is_own(utils) and not hubconf._is_own(None)
 
 
 def run(code: str, world: Path, cwd: Path) -> list[str]:

@@ -236,6 +236,14 @@ def test_decisions_by_hand_are_kept(index: Path, program, tmp_path: Path) -> Non
     assert numbers(index).keys() == truth.keys() and not (tmp_path / "other").exists()
 
 
+def test_a_name_that_is_not_utf8(index: Path, program) -> None:
+    fill(index, range(3))
+    run(program, index, "--min-similarity", 0.5)
+    words = "--index", index, "--call", 1, "Zo\udceb"
+    assert program(identities.main, *words)[0] == 2
+    assert set(open_identities(index, open_index(index).people).names().values()) == {""}
+
+
 def test_too_little_is_known_for_a_precision(index: Path, program) -> None:
     fill(index, range(2))
     assert program(identities.main, "--index", index)[0] == 2

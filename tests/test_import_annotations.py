@@ -575,6 +575,17 @@ def test_an_image_of_a_name_that_two_folders_have(run, tmp_path):
     assert np.asarray(Image.open(tmp_path / "own/images/set/a.jpg")).max() == 0
 
 
+def test_images_above_the_working_folder_stay_within_the_output(run, tmp_path, monkeypatch):
+    for name in ("pictures/a.jpg", "work/here/b.jpg"):
+        write_image(tmp_path / name, (64, 48))
+    rows = [[(A, {"person_id": 1})]] * 2
+    path = write(tmp_path / "work/labels.json", coco(["a.jpg", "b.jpg"], rows))
+    monkeypatch.chdir(tmp_path / "work")
+    code, said = run(path, "--images", "../pictures", "here")
+    assert code == 0, said
+    assert taken(tmp_path).keys() == {"pictures/a.jpg", "work/here/b.jpg"}
+
+
 def test_cameras_by_name(run, tmp_path):
     names = ["c1_1.jpg", "c1_2.jpg", "c2_1.jpg"]
     path = write(tmp_path / "set/labels.json", coco(names, [[(A, {"person_id": 1})]] * 3))

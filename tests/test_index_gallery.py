@@ -238,6 +238,13 @@ def test_a_name_that_is_not_utf8(run, base, tmp_path):
     assert run("--remove", mine)[0] == 0
 
 
+def test_a_network_with_a_name_that_is_not_utf8(run, base, tmp_path):
+    network = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.pth"))
+    shutil.copy(base / "everyone.pth", network)
+    assert run(base / "gallery", ckpt=network)[0] == 0
+    assert run(base / "gallery", ckpt=network)[0] == 0
+
+
 @pytest.mark.parametrize(
     "arguments, says",
     [

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from datasets import UNLABELED, load_dataset
 from datasets.loaders import SceneDataset
+from engine.search import pseudo_labels
 from engine.teachers import detectors
 from engine.teachers.detectors import (
     Layout,
@@ -24,6 +25,7 @@ from tests.annotations import write_own
 from tests.crowds import make_world
 from tools import pseudo_label
 from utils.errors import UserError
+from utils.videos import Frame
 
 CPU = torch.device("cpu")
 DETECTOR = """
@@ -143,6 +145,17 @@ def test_pictures_become_unlabelled_people_with_scores(run, tmp_path):
     assert code == 2 and "--out " in said and len(people_of(tmp_path / "own")) == 2
 
 
+def test_sources_above_the_working_folder_stay_within_the_output(run, tmp_path, monkeypatch):
+    for folder in ("work/here", "pictures"):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.fromarray(drawn((10, 8, 30, 40))).save(tmp_path / folder / "a.png")
+    monkeypatch.chdir(tmp_path / "work")
+    assert run("../pictures", "here", "--out", tmp_path / "own", reid=None)[0] == 0
+    names = {"images/pictures/a.png", "images/work/here/a.png"}
+    assert people_of(tmp_path / "own").keys() == names
+    assert all((tmp_path / "own" / name).is_file() for name in names)
+
+
 def test_tracklets_of_a_video_become_identities(run, tmp_path):
     """The red person walks and jumps once; the green one is not sure enough to be linked."""
     pytest.importorskip("av")
@@ -163,6 +176,18 @@ def test_tracklets_of_a_video_become_identities(run, tmp_path):
     assert run(*joined, "--min-similarity", "0.5")[0] == 0
     names = {name for some in people_of(tmp_path / "joined").values() for _, name, _ in some}
     assert names == {first, None} and len(people_of(tmp_path / "joined")) == 4
+
+
+def test_frames_within_a_millisecond_have_files_of_their_own(run, tmp_path, monkeypatch):
+    times = [0.0, 1e-5, 2e-5, 0.001]
+    pixels = [torch.from_numpy(drawn((x, 8, x + 20, 56))).permute(2, 0, 1) for x in (4, 6, 8, 9)]
+    frames = [*map(Frame, times, pixels)]
+    monkeypatch.setattr(pseudo_labels, "sample_frames", lambda *_: iter(frames))
+    (tmp_path / "walk.mp4").touch()
+    assert run(tmp_path / "walk.mp4", "--every", "0", "--out", tmp_path / "own")[0] == 0
+    found = people_of(tmp_path / "own")
+    assert [rows[0][0][0] for rows in found.values()] == [4, 6, 8, 9]
+    assert all((tmp_path / "own" / name).is_file() for name in found)
 
 
 def test_pseudo_labels_are_further_training_data(run, tmp_path):
@@ -333,6 +358,9 @@ WRONG = {
         "scores: expected one of the network's outputs, found",
     ),
     "no person": ("person: 1", "", "person: expected the label"),
+    "a negative output": ("boxes: found[0:4]", "boxes: -2", "boxes: expected one of the network"),
+    "no date": ("size: [64, 128]", "size: 2024-13-45", "not YAML"),
+    "a key twice": ("person: 1", "person: 1\nperson: 2", "'person' is given twice"),
     "a wrong form": ("fit:", "form: centre\nfit:", "form: expected xyxy or xywh or cxcywh"),
     "three columns": ("found[0:4]", "found[0:3]", "boxes: expected 4 numbers"),
     "scores of nothing": ("found[4]", "found[9]", "scores: expected one for each of 3 boxes"),

@@ -5,7 +5,9 @@ import shutil
 import sqlite3
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from engine.teachers import sources, tables
 from engine.teachers.build import build_teacher
 from engine.teachers.networks import read_crop_network
 from engine.teachers.sources import Embeddings, OwnTeacher, read_reid_teacher
+from engine.teachers.store import OutputStore
 from engine.training.batching import Batching
 from engine.training.inputs import describe_files
 from engine.training.train_step import TrainStep
@@ -427,6 +430,22 @@ def test_two_ranks_share_a_cache(base, tmp_path):
     assert [run.wait() for run in runs] == [0, 0], runs[0].text + runs[1].text
     one = Run(base, tmp_path / "one", *pairs(values), program="ddps", sabotage=compute_nothing)
     assert one.wait() == 0, one.text
+
+
+def test_two_runs_may_create_a_cache_at_the_same_time(tmp_path, monkeypatch):
+    path, others = tmp_path / "cache.sqlite", [sqlite3.connect]
+
+    class Overtaken(sqlite3.Connection):
+        def execute(self, *arguments):
+            rows = super().execute(*arguments).fetchall()
+            if others:  # the other run creates the file after this run's first statement
+                monkeypatch.setattr(sqlite3, "connect", others.pop())
+                OutputStore(path, "KEY").close()
+            return SimpleNamespace(fetchall=lambda: rows, fetchone=lambda: rows[0])
+
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Overtaken))
+    OutputStore(path, "KEY").put([(b"1", b"2")])
+    assert OutputStore(path, "KEY").missing([b"1", b"3"]) == {b"3"}
 
 
 def compute_nothing() -> None:

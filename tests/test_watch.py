@@ -229,6 +229,12 @@ def test_half_a_line_of_a_killed_process_is_dropped(tmp_path: Path, capsys) -> N
     assert capsys.readouterr().out == '{"a": 2}\n'
 
 
+def test_an_alarm_with_a_name_that_is_not_utf8(tmp_path: Path, capsys) -> None:
+    record = {"name": "Zo\udceb", "picture": "Foto \xeb.jpg"}
+    AlarmFile(tmp_path).write(record)
+    assert json.loads((tmp_path / ALARMS).read_bytes()) == record
+
+
 def test_a_receiver_that_is_down_loses_nothing(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(alarms, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr(alarms, "LONGEST_PAUSE", 0.02)
@@ -268,6 +274,29 @@ def test_a_receiver_that_is_down_loses_nothing(tmp_path: Path, monkeypatch, caps
     assert got.count((3, 422)) == alarms.TRIES
     said = "".join(capsys.readouterr())
     assert "secret" not in said and "secret" not in (tmp_path / alarms.SENT).read_text()
+
+
+def test_a_full_disk_does_not_stop_the_sending(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(alarms, "POLL", 0.01)
+    file, got, written = AlarmFile(tmp_path), [], alarms.write_text
+    sender = Sender(tmp_path, "http://127.0.0.1:9/")
+    monkeypatch.setattr(
+        sender, "_post", lambda line: (got.append(json.loads(line)), ("", False))[1]
+    )
+
+    def full(text: str, path: Path) -> None:
+        if len(got) < 3:
+            raise UserError("the disk is full")
+        written(text, path)
+
+    monkeypatch.setattr(alarms, "write_text", full)
+    for number in (1, 2, 3):
+        file.write({"number": number})
+    sender.start()
+    sender.stop()
+    assert [one["number"] for one in got] == [1, 2, 3]
+    assert capsys.readouterr().err.count("the disk is full") == 1
+    assert list(alarms.read_places(tmp_path / alarms.SENT).values()) == [42]
 
 
 # --- a process that is killed ---

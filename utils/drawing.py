@@ -13,6 +13,7 @@ Color = tuple[int, int, int]
 Box = tuple[float, float, float, float]  # x1 y1 x2 y2
 Label = tuple[Box, str, "Style", ImageFont.FreeTypeFont]
 INK, PAPER = (24, 28, 34), (255, 255, 255)
+TALLEST = 4  # height of a tile over its width: a JPEG has at most 65,500 rows
 SHOWN_AT = 1200  # typical display width in pixels, for which lines and text are sized
 
 
@@ -179,13 +180,7 @@ def contact_sheet(
     gap, line, frame = 20, 19, 5
     small = font(line)
     tile_width = (width - gap) // columns - gap
-    images = [
-        tile.image.resize(
-            (tile_width, max(round(tile.image.height * tile_width / tile.image.width), 1)),
-            Image.Resampling.LANCZOS,
-        )
-        for tile in tiles
-    ]
+    images = [_fitted(tile.image, tile_width) for tile in tiles]
     captions = [wrapped(drawable(tile.caption), small, tile_width) for tile in tiles]
     top = gap + (52 if title else 0)
     tops = []
@@ -201,11 +196,18 @@ def contact_sheet(
         x, y = gap + index % columns * (tile_width + gap), tops[index // columns]
         sheet.paste(image, (x, y))
         if tile.color:
-            edge = (x, y, x + tile_width - 1, y + image.height - 1)
+            edge = (x, y, x + image.width - 1, y + image.height - 1)
             draw.rectangle(edge, outline=tile.color, width=frame)
         below = (x, y + image.height + 8)
         draw.multiline_text(below, captions[index], fill=INK, font=small, spacing=5)
     return sheet
+
+
+def _fitted(image: Image.Image, width: int) -> Image.Image:
+    """Resize an image to a width, or to the height TALLEST · width if it would be higher."""
+    scale = min(width / image.width, TALLEST * width / image.height)
+    size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
+    return image.resize(size, Image.Resampling.LANCZOS)
 
 
 def stack(pictures: Sequence[Image.Image]) -> Image.Image:

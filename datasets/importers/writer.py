@@ -1,6 +1,5 @@
 """Copy the images of imported labels into a dataset's folder, and describe them."""
 
-import os
 import re
 import shutil
 from collections import Counter
@@ -18,6 +17,7 @@ from datasets.importers.records import Box, LabelledImage, Labels
 from utils.errors import UserError, first_of, reason_of
 from utils.files import make_folder
 from utils.media import PictureError, picture_size
+from utils.names import short_names
 
 QUALITY = 95  # of the JPEG files that a video's frames become
 # An image as train.json describes it, and the people in it.
@@ -86,9 +86,9 @@ class ImportWriter:
                 done.leave_out("missing image", image.name)
             else:
                 found.append((image, source))
-        base = os.path.commonpath([path.absolute().parent for _, path in found]) if found else ""
+        names = short_names([path for _, path in found])
         for image, path in found:
-            self._add(labels, image, path, Path(os.path.relpath(path, base)), named, done)
+            self._add(labels, image, path, Path(names[path]), named, done)
         if labels.images and not done.scenes:
             reasons = ", ".join(f"{done.left_out[r]} of {r}" for r in done.examples)
             raise UserError(

@@ -54,7 +54,8 @@ class AlarmFile:
     def write(self, record: dict) -> None:
         """Append a line, then print it. If the line cannot be written to the disk, it is only
         printed."""
-        line = json.dumps(record, ensure_ascii=False) + "\n"
+        text = json.dumps(record, ensure_ascii=False)  # bytes that are not UTF-8 are escaped below
+        line = text.encode(errors="backslashreplace").decode() + "\n"
         try:
             if self.refused and self.path.exists():  # perhaps in the middle of a line
                 drop_half_line(self.path)
@@ -89,6 +90,7 @@ class Sender(Thread):
         self.url, self.alarms, self.places = url, folder / ALARMS, folder / SENT
         self.key = hashlib.sha256(url.encode()).hexdigest()[:16]
         self.stopping = Event()
+        self.unrecorded = False  # whether the disk has refused the last position
         places = read_places(self.places)
         if self.key not in places:
             size = self.alarms.stat().st_size if self.alarms.exists() else 0
@@ -117,7 +119,7 @@ class Sender(Thread):
             if reason:
                 print(f"{shown_address(self.url)}: an alarm is skipped", file=sys.stderr)
             place, pause, tries = place + len(line), FIRST_PAUSE, 0
-            self._record(place)
+            self._try_to_record(place)
 
     def stop(self) -> None:
         """Send the remaining lines as long as the receiver accepts them, and end the thread."""
@@ -146,6 +148,16 @@ class Sender(Thread):
         except Exception as error:  # of a connection, or an answer that is not HTTP
             reason = getattr(error, "reason", error)
             return reason_of(reason if isinstance(reason, Exception) else error), False
+
+    def _try_to_record(self, place: int) -> None:
+        """Record a position. If the disk refuses it, later processes send some lines again."""
+        try:
+            self._record(place)
+            self.unrecorded = False
+        except UserError as error:
+            if not self.unrecorded:
+                print(error, file=sys.stderr)
+            self.unrecorded = True
 
     def _record(self, place: int) -> None:
         write_text(json.dumps(read_places(self.places) | {self.key: place}), self.places)

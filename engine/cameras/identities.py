@@ -130,13 +130,18 @@ class Identities:
         """Name a person; an empty name removes it.
 
         Raises:
-            UserError: if the person does not exist, or the name is a number, as of another person.
+            UserError: if the person does not exist, or the name is a number, as of another person,
+                or contains bytes that are not UTF-8.
         """
         self.tracklets(person)
-        if name.strip().isdecimal():
-            raise UserError(f"name {name.strip()}: expected a name, found a number")
-        with self.changing() as db:
-            db.execute("UPDATE persons SET name = ? WHERE number = ?", [name.strip(), person])
+        name = name.strip()
+        if name.isdecimal():
+            raise UserError(f"name {name}: expected a name, found a number")
+        try:
+            with self.changing() as db:
+                db.execute("UPDATE persons SET name = ? WHERE number = ?", [name, person])
+        except UnicodeEncodeError:
+            raise UserError(f"name {name}: expected UTF-8, found other bytes") from None
 
     def merge(self, one: int, other: int) -> int:
         """Merge two persons, and return the lower of their numbers, which the merged person has."""

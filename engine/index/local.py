@@ -20,6 +20,7 @@ from engine.index.vectors import EXACT, MARK, Vectors
 from utils.errors import DamagedError, UserError
 from utils.files import make_folder
 from utils.locks import locked
+from utils.names import printable
 
 PEOPLE, VECTORS, LOCK = "people.sqlite", "people.faiss", "lock"
 PARTS = "people.rank"  # followed by a rank's number and .sqlite
@@ -237,7 +238,7 @@ def _save_vectors(path: Path, people: LocalPeople, vectors: Vectors) -> None:
 def _begin(people: People, origin: Origin) -> None:
     people.set_facts(
         name=uuid4().bytes,
-        network=origin.name,
+        network=printable(origin.name),
         settings=origin.settings,
         probe=origin.probe.astype(np.float32).tobytes(),
         format=FORMAT,

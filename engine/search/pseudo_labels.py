@@ -1,6 +1,5 @@
 """People that networks find in unlabelled pictures and videos, as custom data with scores."""
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from models.outputs import Detections
 from utils.errors import UserError
 from utils.files import make_folder
 from utils.media import read_pixels
+from utils.names import short_names
 from utils.sources import VIDEO, LeftOut, MediaFile, unread
 from utils.videos import Frame, sample_frames
 
@@ -114,14 +114,14 @@ class PseudoLabelWriter:
         min_similarity: float | None,
     ):
         self.out, self.finder, self.every, self.min_similarity = out, finder, every, min_similarity
-        self.base = os.path.commonpath([file.path.absolute().parent for file in media])
+        self.names = short_names([file.path for file in media])
         self.scenes: list[tuple[dict, list[NamedBox]]] = []
         self.empty = 0
         self.left: list[LeftOut] = []
 
     def add(self, medium: MediaFile) -> None:
         """Write a picture, or the frames of a video."""
-        target = Path("images", os.path.relpath(medium.path.absolute(), self.base))
+        target = Path("images", self.names[medium.path])
         if medium.kind == VIDEO:
             self._add_video(medium, target)
             return
@@ -136,14 +136,17 @@ class PseudoLabelWriter:
         """Write the frames of a video to the folder `target`. Its tracklets are identities."""
         camera = target.relative_to("images").as_posix()
         tracklets, tracked, numbers = Tracklets(), Tracked(), count()
+        before = ""
         for number, frame in enumerate(tqdm(self._frames(medium), medium.name, unit="frame")):
             people = self.finder.find(frame.pixels)
             sure = torch.where(people.scores >= SEARCH_SCORE)[0]
             seen = self.finder.embed(frame.pixels, people[sure])
             who = tracklets.extend(frame.time, seen, numbers)
             picture = Image.fromarray(frame.pixels.permute(1, 2, 0).numpy())
-            name = target / f"{frame.time:010.3f}.jpg"
-            rows = self._write(picture, name, frame.pixels, people, {"camera": camera})
+            second = f"{frame.time:010.3f}"
+            name = f"{frame.time:013.6f}" if second == before else second
+            path, before = target / f"{name}.jpg", second
+            rows = self._write(picture, path, frame.pixels, people, {"camera": camera})
             tracked.tracklets += who
             tracked.frames += [number] * len(who)
             tracked.embeddings.append(seen.embeddings)

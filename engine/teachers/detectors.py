@@ -88,7 +88,7 @@ def part_of(value: str | int, outputs: Sequence[str], where: str) -> OutputPart:
     if isinstance(value, str) and value not in outputs and (found := COLUMNS.fullmatch(value)):
         first = int(found[2])
         name, columns = found[1], slice(first, int(found[3]) if found[3] else first + 1)
-    if isinstance(name, int) and name < len(outputs):
+    if isinstance(name, int) and 0 <= name < len(outputs):
         name = outputs[name]
     if name not in outputs:
         raise UserError(

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
+from configs.files import parse
 from models.pixels import IMAGENET_MEAN, IMAGENET_STD
 from utils.errors import UserError, first_of
 from utils.files import read_text
@@ -113,13 +113,7 @@ def read_fields(path: Path, fields: dict[str, tuple[Any, ...]], what: str) -> di
             f"{what}: expected {path.name} beside it with {needed or first_of(fields)}, "
             "found no such file (docs/teachers.md)"
         )
-    try:
-        content = yaml.safe_load(read_text(path, ""))
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: expected YAML ({reason})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected keys and values, found {shown(content)}")
+    content = parse(read_text(path, ""), f"{path}: ")
     for key in content:
         if key not in fields:
             raise UserError(f"{path}: {shown(key)}: expected one of {', '.join(fields)}")

@@ -29,8 +29,10 @@ class OutputStore:
         make_folder(path.parent, option)
         with self._errors():
             self.db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
+            # Read in this order: another run that creates the file writes the id before the table.
+            tables = self.db.execute("SELECT * FROM sqlite_master").fetchall()
             (found,) = self.db.execute("PRAGMA application_id").fetchone()
-            if not found and not self.db.execute("SELECT * FROM sqlite_master").fetchall():
+            if not found and not tables:
                 self.db.execute(f"PRAGMA application_id = {APPLICATION}")
             elif found != APPLICATION:
                 raise UserError(
