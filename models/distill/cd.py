@@ -94,6 +94,7 @@ def nms_per_identity(
     large = remove_small_boxes(boxes, MIN_SIDE)
     groups = torch.stack([images, labels], dim=1)[large].unique(dim=0, return_inverse=True)[1]
     # batched_nms offsets the boxes of each group: small group numbers and doubles keep IoUs exact
+    # (findings/batched_nms_categories.sh)
     keep = batched_nms(boxes[large].double(), scores[large].double(), groups, iou_thresh)
     return large[keep]
 
