@@ -140,19 +140,22 @@ def find_pictures(folder: Path, info: dict[str, str]) -> dict[int, Path]:
     """Return the pictures by frame, in order.
 
     Raises:
-        UserError: if there is none, or if seqinfo.ini states another number.
+        UserError: if there is none, if a frame has two, or if seqinfo.ini states another number.
     """
     inside = folder / info.get("imdir", "img1")
     if not inside.is_dir():
         raise UserError(f"{inside}: expected a folder of pictures, found none")
     ending = info.get("imext", "").lower()
-    pictures = {
-        int(file.stem): file
-        for file in inside.iterdir()
-        if file.stem.isdecimal()
-        and file.suffix.lower().endswith(ending)
-        and kind_of(file) == PICTURE
-    }
+    pictures: dict[int, Path] = {}
+    for file in sorted(inside.iterdir()):
+        named = file.stem.isdecimal() and file.suffix.lower().endswith(ending)
+        if not named or kind_of(file) != PICTURE:
+            continue
+        other = pictures.setdefault(int(file.stem), file)
+        if other != file:
+            raise UserError(
+                f"{inside}: expected one picture of each frame, found {other.name} and {file.name}"
+            )
     if not pictures:
         raise UserError(f"{inside}: expected pictures such as 000001.jpg, found none")
     if int(info.get("seqlength", len(pictures))) != len(pictures):

@@ -9,6 +9,7 @@ from tests.crowds import make_world, moving
 from tests.training import PROGRAM_CONFIG
 from tests.videos import write_video
 from tools import bench_loader, bench_step, bench_watch
+from utils.errors import UserError
 
 
 @pytest.mark.slow
@@ -57,6 +58,11 @@ def test_number_of_workers(tmp_path, monkeypatch, capsys):
     bench_loader.main()
     rows = [row.split() for row in capsys.readouterr().out.splitlines()[4:]]
     assert [row[-1] for row in rows] == ["3", "3"]  # 15 images a second
+
+
+def test_a_turn_without_a_frame_is_one_line():
+    with pytest.raises(UserError, match="--seconds: "):
+        bench_watch.measure(lambda: 0)
 
 
 @pytest.mark.slow

@@ -36,6 +36,8 @@ def test_the_exact_answer_and_who_looks_alike() -> None:
     everyone = np.concatenate([rows for _, rows in crowd.embeddings()])
     order = np.argsort(-(queries @ everyone.T), 1)[:, : bench_index.TOP] + 1
     assert bench_index.exact(crowd, queries).tolist() == order.tolist()
+    few = bench_index.exact(bench_index.Crowd(4, 32, 1), queries)
+    assert np.sort(few, 1).tolist() == [[1, 2, 3, 4]] * 20  # fewer than TOP
     units = everyone / np.linalg.norm(everyone, axis=1, keepdims=True)
     own = [(units[i] @ units[i + 1]).item() for i in range(0, 1000, bench_index.VIEWS)]
     others = [(units[i] @ units[i - 1]).item() for i in range(10, 1000, bench_index.VIEWS)]

@@ -266,6 +266,17 @@ def test_only_pictures_are_frames(convert, tmp_path):
     assert len(load(tmp_path).train) == 2
 
 
+def test_two_pictures_of_one_frame_are_refused(convert, tmp_path):
+    sequence = make_sequence(tmp_path / "gate")
+    (sequence / "seqinfo.ini").unlink()
+    write_image(sequence / "img1/2.png")
+    with pytest.raises(UserError, match=r"img1: .*000002.jpg and 2.png"):
+        convert(sequence, "--test-share", "0.5")
+    (sequence / "seqinfo.ini").write_text("[Sequence]\nimExt=.jpg\n")
+    convert(sequence, "--test-share", "0.5")
+    assert len(load(tmp_path).train) == 2
+
+
 def test_copies_of_a_sequence_are_left_out(convert, tmp_path):
     """MOT17 contains each sequence three times, once for each detector."""
     sequences = [make_sequence(tmp_path / f"MOT17-02-{name}") for name in ("DPM", "SDP")]

@@ -183,6 +183,10 @@ def test_what_is_wrong_is_one_line(run, world, case, tmp_path, monkeypatch):
 def test_sources_that_are_no_task(run, world, tmp_path):
     code, said = run(tmp_path, "--out", tmp_path / "a.xml")
     assert code == 2 and "SOURCE: " in said
+    (tmp_path / "a.jpg").touch()
+    code, said = run(tmp_path / "a.jpg", "--out", tmp_path / "a.xml")
+    assert code == 2 and "a.jpg" in said and not (tmp_path / "a.xml").exists()
+    (tmp_path / "a.jpg").unlink()
     for name in ("a.mp4", "b.mp4"):
         (tmp_path / name).touch()
     code, said = run(tmp_path, "--out", tmp_path / "a.xml")

@@ -98,7 +98,8 @@ def write(crowd: Crowd, people: People | MilvusWriter) -> None:
 
 
 def exact(crowd: Crowd, queries: np.ndarray) -> np.ndarray:
-    """Return the ids of the most similar people, best first: [q, TOP]."""
+    """Return the ids of the most similar people, best first: [q, TOP], or fewer in a small
+    crowd."""
     best = np.full((len(queries), TOP), -np.inf)
     who = np.zeros((len(queries), TOP), np.int64)
     for ids, rows in crowd.embeddings():
@@ -106,7 +107,7 @@ def exact(crowd: Crowd, queries: np.ndarray) -> np.ndarray:
         numbers = np.concatenate([who, np.broadcast_to(ids, (len(queries), len(ids)))], 1)
         some = np.argpartition(-values, TOP - 1, 1)[:, :TOP]
         best, who = np.take_along_axis(values, some, 1), np.take_along_axis(numbers, some, 1)
-    return np.take_along_axis(who, np.argsort(-best, 1), 1)
+    return np.take_along_axis(who, np.argsort(-best, 1), 1)[:, : crowd.size]
 
 
 def seconds(work: Callable[[], Any]) -> tuple[float, Any]:

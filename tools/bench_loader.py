@@ -24,6 +24,7 @@ from datasets.types import Scene
 from tools.measure.machine import describe_machine
 from utils.arguments import add_size, positive, program_parser
 from utils.errors import UserError, run_main
+from utils.media import picture_size
 
 
 def write_scenes(folder: Path, size: tuple[int, int], count: int = 8) -> None:
@@ -89,7 +90,7 @@ def main() -> None:
             with nullcontext() if fast else patch("utils.media._read_jpeg", return_value=None):
                 found = rate(data.__getitem__, len(paths))
             rows.append([name, found, math.ceil(args.steps * args.batch / found)])
-        width, height = Image.open(paths[0]).size
+        width, height = picture_size(paths[0], upright=False)
     print(f"{describe_machine(torch.device('cpu'))}\nJPEGs, the first of {width}×{height} pixels")
     workers = f"workers for {args.steps} steps/s of {args.batch} images"
     print(tabulate(rows, ["read", "images/s per worker", workers], floatfmt=".1f"))

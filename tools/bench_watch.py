@@ -74,10 +74,16 @@ def watched(searcher: Searcher, cameras: list[Camera], seconds: float) -> int:
 
 
 def measure(work: Callable[[], int]) -> tuple[float, float]:
-    """Return frames per second and CPU milliseconds per frame."""
+    """Return frames per second and CPU milliseconds per frame.
+
+    Raises:
+        UserError: if there was no frame.
+    """
     wall, cpu = time.perf_counter(), time.process_time()
     frames = work()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    if not frames:
+        raise UserError(f"--seconds: expected more, found no frame in {wall:.1f} s")
     return frames / wall, 1000 * cpu / frames
 
 

@@ -175,6 +175,8 @@ def main() -> None:
     else:
         labels, left = propose_in_images(media, searcher, args.min_similarity)
         print_left_out(left)
+        if not labels.images:
+            raise UserError("SOURCE: expected images, found none that can be read")
     if args.out:
         address = ADDRESS if args.address is None else args.address
         writers: dict[str, Callable[[Labels], str]] = {
