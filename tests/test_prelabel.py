@@ -95,6 +95,14 @@ def test_pictures_of_one_name_in_two_folders(run, world, tmp_path):
     assert list(boxes_of(tmp_path / "coco.json")) == ["a/s3.png", "b/s3.png"]
 
 
+def test_names_that_xml_cannot_represent(run, world, tmp_path):
+    shutil.copy(world / "gallery/s3.png", tmp_path / "a\x01b.png")
+    code, said = run(tmp_path / "a\x01b.png", "--out", tmp_path / "cvat.xml")
+    assert code == 2 and r"a\x01b.png: " in said and not (tmp_path / "cvat.xml").exists()
+    assert run(tmp_path / "a\x01b.png", "--out", tmp_path / "coco.json")[0] == 0
+    assert list(boxes_of(tmp_path / "coco.json")) == ["a\x01b.png"]
+
+
 def test_a_network_that_finds_nobody(run, world, tmp_path):
     code, said = run(world / "gallery", "--out", tmp_path / "a.xml", ckpt="nobody.pth")
     assert code == 0 and "4 images, 0 boxes, 0 proposed people" in said

@@ -19,7 +19,7 @@ from tabulate import tabulate
 
 from datasets.importers import read_source
 from datasets.importers.finder import Finder
-from datasets.importers.forms import coco_json, cvat_xml, label_studio_json
+from datasets.importers.forms import check_names, coco_json, cvat_xml, label_studio_json
 from datasets.importers.records import Box, Labels, Options
 from engine.default_network import add_network_options, network_of, parse_sources
 from engine.search.proposals import propose_in_images, propose_in_video
@@ -162,6 +162,8 @@ def main() -> None:
     media = choose_media(args.sources)
     if args.every > 1 and media[0].kind == PICTURE:
         raise UserError("--every: expected with a video, found with images")
+    if args.form == "cvat":
+        check_names(file.name for file in media if file.kind == PICTURE)
     truth = truth_of(args, media) if args.truth else {}
     known = [file for file in media if file.kind == VIDEO or file.path in truth]
     if args.truth and not (known and truth):

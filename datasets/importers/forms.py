@@ -1,14 +1,29 @@
 """Labels written in the forms that annotation tools import."""
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from datasets.importers.records import Box, LabelledImage, Labels
+from utils.errors import UserError
 
 LABEL, ATTRIBUTE = "person", "person_id"
+NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Check names of images that are to be written by `cvat_xml`.
+
+    Raises:
+        UserError: if one contains a character that XML cannot represent.
+    """
+    if wrong := next((name for name in names if NOT_IN_XML.search(name)), None):
+        raise UserError(
+            f"{wrong}: expected a name of characters that XML can represent, or another --form"
+        )
 
 
 def cvat_xml(labels: Labels) -> str:
