@@ -42,7 +42,7 @@ def person_search(cfg: str | None = None, ckpt: str | None = None, overrides: Se
         overrides: config values, KEY VALUE KEY VALUE ..., for example ["DEVICE", "cpu"].
 
     Raises:
-        UserError: a file or a value cannot be used.
+        UserError: if a file or a value cannot be used.
     """
     cfg, ckpt = _import("engine.default_network").network_of(cfg, ckpt, overrides)
     return _import("engine.search.searcher").Searcher.load(cfg, ckpt)
@@ -70,7 +70,7 @@ def _is_own(module: ModuleType | None) -> bool:
 
 
 class _Finder(MetaPathFinder):
-    """Finds the modules below PRIVATE."""
+    """A finder of the modules below PRIVATE."""
 
     def find_spec(self, fullname, path=None, target=None) -> ModuleSpec | None:
         if not fullname.startswith(PRIVATE + "."):
@@ -82,7 +82,7 @@ class _Finder(MetaPathFinder):
 
 
 class _HubLoader(SourceFileLoader):
-    """Runs a module with an `__import__` of its own.
+    """A loader that runs a module with an `__import__` of its own.
 
     Python takes a module's built-in functions from `__builtins__` among its globals, also for
     imports within functions.

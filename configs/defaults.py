@@ -75,7 +75,7 @@ _C.MODEL.RPN.SCORE_THRESH = 0.0
 _C.MODEL.ROI = CN()
 _C.MODEL.ROI.BATCH_SIZE = 512  # regions per image in each of the two samplings
 _C.MODEL.ROI.POSITIVE_FRACTION = 0.25  # largest share of people among them
-_C.MODEL.ROI.SCORE_THRESH = 0.05  # detections with a lower score are dropped
+_C.MODEL.ROI.SCORE_THRESH = 0.05  # only detections with a higher score are kept
 _C.MODEL.ROI.NMS_THRESH = 0.5
 _C.MODEL.ROI.DETECTIONS_PER_IMAGE = 100
 _C.MODEL.OIM = CN()
@@ -181,7 +181,7 @@ _C.EVAL_GALLERY_SIZE = 100
 _C.EVAL_QUERY_FILE = ""  # PRW: a file in DATA_ROOT with a subset of the queries
 _C.EVAL_CROSS_CAMERA = False  # PRW, custom data: only images of other cameras
 _C.EVAL_USE_CBGM = False  # re-rank by context bipartite graph matching
-_C.EVAL_CBGM_K1 = 10  # images re-ranked for each query (published for PRW: 30)
+_C.EVAL_CBGM_K1 = 10  # the images of this many best detections are re-ranked (PRW: 30)
 _C.EVAL_CBGM_K2 = 3  # people of the query's image used as context, including the query (PRW: 4)
 _C.EVAL_USE_GT = False  # ground-truth boxes instead of detections: the upper bound
 _C.EVAL_AMP = ""  # precision of the backbone in evaluation: "" (float32), "bf16" or "fp16"
@@ -220,7 +220,8 @@ def with_overrides(cfg: CfgNode, overrides: Sequence[str]) -> CfgNode:
     """Put `KEY VALUE ...` pairs into `cfg`, check all values, and freeze it.
 
     Raises:
-        UserError: an unknown key, a value of a wrong type or out of its range.
+        UserError: if a value is missing, a key is unknown, or a value has another type or is out of
+            range.
     """
     if len(overrides) % 2:
         raise UserError(f"overrides: expected KEY VALUE pairs; found {' '.join(overrides)}")

@@ -123,8 +123,10 @@ class Checkpoint:
         if cfg.RUNTIME not in RUNTIMES:
             raise UserError(f"RUNTIME: expected {' or '.join(RUNTIMES)}, found {cfg.RUNTIME}")
         if self.graph:
-            openvino = cfg.RUNTIME == "openvino"
-            return (self._openvino_net if openvino else self._onnx_net)(cfg, device)
+            check_same_model(self.cfg, cfg, self.where, inference_keys(cfg))
+            if cfg.RUNTIME == "openvino":
+                return self._openvino_net(cfg, self.graph)
+            return self._onnx_net(cfg, self.graph, device)
         if RUNTIMES[0] != cfg.RUNTIME:
             raise UserError(f"RUNTIME {cfg.RUNTIME}: expected an ONNX file, found {self.where}")
         return self.search_net(cfg, device)
@@ -159,11 +161,9 @@ class Checkpoint:
         load_state(net, state, self.where)
         return net.to(device).eval()
 
-    def _onnx_net(self, cfg: CfgNode, device: torch.device) -> OnnxNet:
-        assert self.graph
-        check_same_model(self.cfg, cfg, self.where, inference_keys(cfg))
+    def _onnx_net(self, cfg: CfgNode, graph: OnnxFile, device: torch.device) -> OnnxNet:
         limits = detection_limits(cfg)
-        net = OnnxNet(self.graph, lambda file: file.session(device), limits)
+        net = OnnxNet(graph, lambda file: file.session(device), limits)
         providers = net.session.get_providers()
         if cfg.DEVICE.startswith("cuda") and "CUDAExecutionProvider" not in providers:
             raise UserError(
@@ -173,9 +173,7 @@ class Checkpoint:
         check_default_precision(cfg, self.where)
         return net
 
-    def _openvino_net(self, cfg: CfgNode, device: torch.device) -> OnnxNet:
-        assert self.graph
-        check_same_model(self.cfg, cfg, self.where, inference_keys(cfg))
+    def _openvino_net(self, cfg: CfgNode, graph: OnnxFile) -> OnnxNet:
         amp = precision_of("EVAL_AMP", cfg.EVAL_AMP)
         if amp not in PRECISIONS or cfg.EVAL_FAST or cfg.DEVICE.startswith("cuda"):
             raise UserError(
@@ -183,7 +181,7 @@ class Checkpoint:
                 f"found {cfg.EVAL_AMP!r}, {cfg.EVAL_FAST} and DEVICE {cfg.DEVICE}"
             )
         return OnnxNet(
-            self.graph,
+            graph,
             lambda file: OpenVinoSession(file.data, amp, file.where),
             detection_limits(cfg),
             amp,

@@ -30,8 +30,8 @@ from utils.errors import UserError
 from utils.memory import keep_freed_memory
 from utils.signals import Signals, Stopped
 
-# (config, dataset, device) -> (model whose forward returns losses, network in
-# it that is evaluated and saved)
+# (config, dataset, device) -> the model, whose forward pass returns losses, and the network in it,
+# which is evaluated and saved
 Build = Callable[[CfgNode, SearchDataset, torch.device], tuple[nn.Module, SearchNet]]
 
 
@@ -110,6 +110,11 @@ def build_from(
 
 
 def work(args: argparse.Namespace, build: Build, signals: Signals) -> None:
+    """Train, resume or evaluate, as the arguments say.
+
+    Raises:
+        UserError: if arguments contradict each other, or a file or value cannot be used.
+    """
     cfg = load_cfg(args.cfg, args.overrides)
     if args.eval and args.resume:
         raise UserError("--eval and --resume: expected one of them")

@@ -237,7 +237,9 @@ def build_distiller(
 ) -> Distiller:
     """Build the distiller of a student and a teacher with the terms of DISTILLER.TERMS.
 
-    teacher_precision: of DISTILLER.TEACHER_AMP; with it the teacher has the form for inference.
+    Args:
+        teacher_precision: of DISTILLER.TEACHER_AMP; None: that of the student. A teacher with a
+            precision of its own is optimized for inference.
     """
     if teacher_precision is not None:
         if isinstance(teacher, CachedTeacher):

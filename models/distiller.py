@@ -20,11 +20,12 @@ def only_own(name: str, rows: Rows) -> Rows:
 
 
 class Distiller(nn.Module):
-    """Run the student, run the teacher on the same images and regions, and compute the terms.
+    """A student, a teacher, and the terms that compare them.
 
-    A term is a module `(student: ForwardOutputs, teacher: ForwardOutputs) -> scalar`. Terms are
-    computed in float32, since they sum over whole maps. Parameters of terms are trained with the
-    student's. The teacher is frozen and stays in eval mode.
+    A forward pass runs the student, then the teacher on the same images and regions, and computes
+    the terms. A term is a module `(student: ForwardOutputs, teacher: ForwardOutputs) -> scalar`.
+    Terms are computed in float32, since they sum over whole maps. Parameters of terms are trained
+    with the student's. The teacher is frozen and stays in eval mode.
 
     Args:
         teacher_precision: of the teacher's pass; None for the student's.

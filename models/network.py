@@ -28,7 +28,7 @@ class Network(ABC):
         """Detect the people of each image, and embed the given boxes.
 
         Args:
-            images: any number of images.
+            images: one image or more.
             boxes: the boxes to embed, [m_i, 4] for each image.
             amp: precision of the backbone; None for float32.
 

@@ -18,7 +18,7 @@ Size = tuple[int, int]  # height, width
 
 
 class SearchGraph(nn.Module):
-    """Detect and embed with a network in eval mode: forward(image, query_boxes)."""
+    """Detection and embedding by a network in eval mode: forward(image, query_boxes)."""
 
     def __init__(self, net: SearchNet):
         super().__init__()

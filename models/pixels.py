@@ -13,7 +13,7 @@ IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 class FromImageNet(nn.Module):
-    """Convert pixels normalised by ImageNet's mean and deviation to another mean and deviation.
+    """Conversion of pixels from ImageNet's mean and deviation to another mean and deviation.
 
     Both numbers of each channel are stored with the weights, which are valid for them only.
 

@@ -1,6 +1,7 @@
 """Curves keep every point if the clock is set back between the start and the resumption of a
 run."""
 
+import os
 import time
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from engine.training.curves import curves_in, order_before
 from tests.training import scalars
+from utils.errors import UserError
 
 
 def write(folder: Path, steps: range, first: int) -> None:
@@ -27,6 +29,13 @@ def test_the_clock_goes_back(tmp_path: Path, monkeypatch, clock: tuple[float, ..
     monkeypatch.undo()
     assert scalars(tmp_path) == {"loss": [(step, float(step)) for step in range(9)]}
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_folder_that_is_not_utf8_is_refused(tmp_path: Path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    folder.mkdir()
+    with pytest.raises(UserError, match="^OUTPUT_DIR .*: expected a path in UTF-8"):
+        write(folder, range(1), 0)
 
 
 def test_files_are_renamed_only_if_needed_and_none_is_lost(tmp_path: Path):

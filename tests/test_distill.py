@@ -621,7 +621,7 @@ def test_a_seed_gives_the_same_student_with_and_without_a_teacher(tmp_path):
     assert all(value.equal(starts[1][name]) for name, value in starts[0].items())
 
 
-def test_init_from_teacher_copies_equal_shapes_only(tmp_path, capsys):
+def test_init_from_teacher_copies_equal_shapes_only(tmp_path):
     teacher = build_net(small_cfg(**{"BACKBONE.NAME": "resnet18"}), 4)
     cfg = teacher_of(teacher, tmp_path, **{"BACKBONE.NAME": "resnet18", "MODEL.FC_SIZE": "16"})
     copied = init_from_teacher(build_net(cfg, 4), teacher)

@@ -198,9 +198,6 @@ def test_gathered_roi_align(autocast):
     assert not any(g.any() for g in torch.autograd.grad(nobody.sum(), list(maps.values())))
 
 
-# --- FPN ---------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 1e30])
 def test_boxes_that_are_not_finite(value):
     """Boxes of a diverging network raise no error here. `check_finite` reports the network's
@@ -211,6 +208,9 @@ def test_boxes_that_are_not_finite(value):
     boxes = torch.tensor([[value] * 4, [0, 0, value, value], [8, 8, 40, 60]])
     pooled = pool(maps, [boxes], [(80, 120)])
     assert pooled.isfinite().all() and pooled[0].sum() == 0 and pooled[2].min() > 0
+
+
+# --- FPN ---------------------------------------------------------------------------------------
 
 
 def test_lean_fpn_is_torchvisions():

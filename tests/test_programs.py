@@ -213,6 +213,7 @@ BAD = {
     "momentum of one": ("base", "SOLVER.OPTIMIZER adamw SOLVER.MOMENTUM 1.0", ["SOLVER.MOMENTUM"]),
     "temperature of zero": ("base", "DISTILLER.LD.TEMPERATURE 0.0", ["DISTILLER.LD.TEMPERATURE"]),
     "negative weight": ("base", "SOLVER.LOSS_WEIGHTS.OIM -1.0", ["SOLVER.LOSS_WEIGHTS.OIM"]),
+    "negative weight in LD": ("base", "DISTILLER.LD.ALPHA -1.0", ["DISTILLER.LD.ALPHA"]),
     "a device without computation": ("base", "DEVICE meta", ["DEVICE meta"]),
     "no cache": ("base", "--eval EVAL_USE_CACHE True OUTPUT_DIR {0}/new", ["eval_cache.pth"]),
 }

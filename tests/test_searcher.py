@@ -16,6 +16,7 @@ from engine.search.searcher import Searcher, to_pixels
 from models.build import build_net
 from models.fast.roi_align import GatheredRoIAlign
 from tests.tiny import TINY, pairs
+from utils.errors import UserError
 
 CPU = torch.device("cpu")
 CFG = load_cfg(None, pairs(TINY))
@@ -38,6 +39,16 @@ def picture(seed: int, size: tuple[int, int] = (96, 64)) -> Image.Image:
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (*size[::-1], 3), dtype=torch.uint8, generator=generator)
     return Image.fromarray(pixels.numpy())
+
+
+def test_what_is_no_picture_is_refused(searcher: Searcher) -> None:
+    array = np.zeros((64, 96, 3), np.uint8)
+    for wrong in ("plaza.jpg", to_pixels(picture(0)), [array], [to_pixels(picture(0))[0]], [None]):
+        with pytest.raises(UserError, match="^pictures?: expected "):
+            searcher.detect(wrong)
+    with pytest.raises(UserError, match=r"^picture: expected .* found ndarray \[64, 96, 3\]$"):
+        searcher.embed(array, torch.zeros(0, 4))
+    assert len(searcher.detect(torch.stack([to_pixels(picture(i)) for i in range(2)]))) == 2
 
 
 def test_detect_is_the_networks_own_pass(searcher: Searcher, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ AGAIN = 0.1  # seconds: `timeout -s INT` and some launchers send a signal twice 
 
 
 class Stopped(SystemExit):
-    """Raised to end the run with exit code 128 + `number` after a signal.
+    """The end of a run after a signal, with exit code 128 + `number`.
 
     Attributes:
         said: what was saved.

@@ -42,7 +42,7 @@ def shown(source: str) -> str:
 
 
 class Pace:
-    """Computes when a frame is due from its time in the stream.
+    """The lateness of a frame, from its time in the stream.
 
     A stream begins when its first frame arrives. If a frame arrives before it is due, the beginning
     is moved back; DRIFT moves it forward.

@@ -5,7 +5,7 @@ from typing import Any
 
 
 class Clock:
-    """Moves the times of packets to one clock that never goes back. All values are in ticks.
+    """One clock that never goes back, to which the times of packets are moved, in ticks.
 
     The times of a recording go back if it was joined from several, or its camera was restarted. The
     clock then continues one frame after the latest one. If the times later return to where they

@@ -48,7 +48,7 @@ class Pictures:
         """Write a frame, [3, H, W] uint8, and return its size in bytes; `add` lists it.
 
         Raises:
-            UserError: the disk refuses it.
+            UserError: if it cannot be written.
         """
         path, data = picture_path(self.folder, *place), io.BytesIO()
         make_folder(path.parent, "--index")

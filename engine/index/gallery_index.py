@@ -52,8 +52,8 @@ class Store(Protocol):
 
 
 class GalleryIndex:
-    """Search in a store of people. By default the store is an empty one in memory, which needs no
-    FAISS."""
+    """A store of people that can be searched. By default it is an empty one in memory, which needs
+    no FAISS."""
 
     def __init__(self, people: Store | None = None):
         self.people = local.LocalPeople() if people is None else people

@@ -61,7 +61,7 @@ class Version:
 
 
 class MilvusWriter(MilvusPeople):
-    """Changes the people of a database."""
+    """The people of one database, who can be added and removed."""
 
     def __init__(self, address: Address):
         super().__init__(address)

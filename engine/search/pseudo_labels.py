@@ -89,7 +89,7 @@ class Tracked:
 
 
 class PseudoLabelWriter:
-    """Writes pictures and frames to images/ in a folder, with the people in them.
+    """A writer of pictures and frames, to images/ in a folder, with the people in them.
 
     Args:
         out: the folder.

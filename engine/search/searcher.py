@@ -21,6 +21,7 @@ from engine.index.records import Match, Origin, PersonFilter
 from models.fast.inference import optimize_for_inference
 from models.network import Network
 from models.outputs import Detections
+from utils.errors import UserError
 from utils.limits import MAX_PIXELS
 from utils.media import read_pixels, to_rgb
 
@@ -87,7 +88,12 @@ class Searcher:
 
         Returns:
             One Detections per picture on the CPU, best score first, with unit embeddings.
+
+        Raises:
+            UserError: if a picture cannot be read, or is none.
         """
+        if isinstance(pictures, str):  # a list of pictures whose paths have one letter
+            raise UserError(f"pictures: expected a list of pictures, found {pictures!r}")
         pixels = [to_pixels(picture, self.max_pixels) for picture in pictures]
         groups = defaultdict(list)
         for i, image in enumerate(pixels):
@@ -146,12 +152,21 @@ def aggregate_queries(queries: Tensor, how: str) -> Tensor:
 
 
 def to_pixels(picture: Picture, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Return a picture as [3, H, W] uint8. Files and Pillow images are oriented as in a viewer."""
-    if isinstance(picture, Tensor):
+    """Return a picture as [3, H, W] uint8. Files and Pillow images are oriented as in a viewer.
+
+    Raises:
+        UserError: if it cannot be read, or is none.
+    """
+    if isinstance(picture, Tensor) and picture.ndim == 3:
         return picture
     if isinstance(picture, Image.Image):
         return pil_to_tensor(to_rgb(picture, upright=True))
-    return read_pixels(picture, True, max_pixels)
+    if isinstance(picture, str | Path):
+        return read_pixels(picture, True, max_pixels)
+    found = f"{type(picture).__name__} {list(getattr(picture, 'shape', ''))}".removesuffix(" []")
+    raise UserError(
+        f"picture: expected a path, a Pillow image or a tensor [3, H, W], found {found}"
+    )
 
 
 def _above_threshold(people: Detections, min_score: float) -> Detections:

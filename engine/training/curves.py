@@ -55,6 +55,10 @@ class Curves:
 def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
+    except UnicodeEncodeError:
+        raise UserError(
+            f"OUTPUT_DIR {folder}: expected a path in UTF-8, which TensorBoard requires"
+        ) from None
     except OSError as error:
         raise UserError(
             f"OUTPUT_DIR {folder}: the TensorBoard file cannot be written ({reason_of(error)}); "

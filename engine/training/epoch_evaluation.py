@@ -18,7 +18,7 @@ from utils.states import state_digest
 
 
 class EpochEvaluation:
-    """Evaluates the network after the epochs in which an evaluation is due.
+    """The evaluations of the network, after the epochs in which one is due.
 
     Args:
         checkpoints: of the run; its folder also contains the evaluations.

@@ -7,7 +7,7 @@ from engine.distributed import total
 
 
 class TermLimit:
-    """Collects the gradients of own losses and of terms separately, and adds them with a limit.
+    """The gradients of own losses and of terms, collected separately and added with a limit.
 
     Let o be the gradient of the student's own losses on its weights, and t that of all distillation
     terms. The limit scales t by a factor of at most 1, such that |t| / (|o| + |t|) is at most

@@ -1,7 +1,8 @@
 """Distillation terms by name. Each term is one file with a pure loss function and a `Term` module.
 
 `Term(student_channels=, teacher_channels=, levels=, **options)` takes the options of
-DISTILLER.<NAME> except WEIGHT and those of the cache. `Term.forward(student: ForwardOutputs,
+DISTILLER.<NAME> except WEIGHT and those of the cache; ld and kd also take `cached`, and cd takes
+`lengths`, which models.build derives from the config. `Term.forward(student: ForwardOutputs,
 teacher: ForwardOutputs)` returns a scalar, which the caller weights. `Term.mean_over` is a key of
 TrainingOutput.counts, over which the loss is a mean, or BATCH for a `BatchTerm`. `Term.reads` names
 the teacher's output that a term uses: "features" (the default), "class_logits" or "embeddings"; the
