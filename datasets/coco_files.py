@@ -133,7 +133,8 @@ def parse_annotations(
 
 
 def lookup(record: Any, key: str) -> Any:
-    """Return the value of a key, or else that of "attributes.KEY"; None if both are absent."""
+    """Return the value at keys that are joined by ".", as "attributes.person_id"; None if a key is
+    absent."""
     for part in key.split("."):
         record = record.get(part) if isinstance(record, dict) else None
     return record

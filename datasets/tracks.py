@@ -103,7 +103,7 @@ def repeated(people: dict[int, list[Place]], name: str) -> list[str]:
     ]
 
 
-def drop_twins(sequences: list[Sequence]) -> tuple[list[Sequence], list[str]]:
+def drop_copies(sequences: list[Sequence]) -> tuple[list[Sequence], list[str]]:
     """Remove the copies of a sequence that MOT17 contains for each detector.
 
     A copy has the pictures and boxes of an earlier sequence, and its name differs only in the last
@@ -115,17 +115,24 @@ def drop_twins(sequences: list[Sequence]) -> tuple[list[Sequence], list[str]]:
     kept: list[Sequence] = []
     remarks = []
     for sequence in sequences:
-        twin = next((other for other in kept if are_twins(other, sequence)), None)
-        same = twin and twin.name.rpartition("-")[0] == sequence.name.rpartition("-")[0] != ""
-        if twin:
-            what = "left out" if same else "each of its people counts twice"
-            remarks.append(f"{sequence.name}: the same pictures and boxes as {twin.name}, {what}")
-        if not same:
+        original = next((other for other in kept if are_copies(other, sequence)), None)
+        is_copy = original is not None and base_of(original) == base_of(sequence) != ""
+        if original:
+            what = "left out" if is_copy else "each of its people counts twice"
+            remarks.append(
+                f"{sequence.name}: the same pictures and boxes as {original.name}, {what}"
+            )
+        if not is_copy:
             kept.append(sequence)
     return kept, remarks
 
 
-def are_twins(one: Sequence, other: Sequence) -> bool:
+def base_of(sequence: Sequence) -> str:
+    """Return the name without its last part: "MOT17-02" of "MOT17-02-DPM"; "" without a "-"."""
+    return sequence.name.rpartition("-")[0]
+
+
+def are_copies(one: Sequence, other: Sequence) -> bool:
     """Return True if the people, the frame numbers and the first picture (or the video) agree."""
     if one.people != other.people or one.pictures.keys() != other.pictures.keys():
         return False

@@ -91,6 +91,11 @@ def test_config_hash_covers_the_values_that_scores_depend_on(monkeypatch):
     assert records.config_hash(rows.replace(run, cfg=cfg)) != before
 
 
+def test_the_commit_is_unknown_without_git(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert records.commit() == "unknown"
+
+
 # --- real runs ---
 
 

@@ -66,7 +66,7 @@ def turned(scenes: list[Scene], looks: list[ImageCheck]) -> list[str]:
     """Return lines about the images with an EXIF orientation."""
     return [
         f"{scene.path}: EXIF orientation {look.orientation}, "
-        + ("applied" if scene.upright else "ignored, since boxes count stored pixels")
+        + ("applied" if scene.upright else "ignored, since boxes refer to stored pixels")
         for scene, look in zip(scenes, looks)
         if look.orientation > 1
     ]

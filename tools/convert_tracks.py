@@ -17,7 +17,7 @@ from tqdm import tqdm
 from datasets.coco_files import PersonRow, write_annotations
 from datasets.importers.writer import SceneRows, put
 from datasets.track_files import Rules
-from datasets.tracks import Sequence, drop_twins, read_sequence
+from datasets.tracks import Sequence, drop_copies, read_sequence
 from utils.arguments import nonempty_path, program_parser
 from utils.errors import UserError, run_main
 from utils.files import folder_beside, make_folder
@@ -123,7 +123,7 @@ def read_all(args: argparse.Namespace) -> tuple[list[Sequence], list[str]]:
     rules = Rules(frozenset(args.classes) if args.classes else None, args.min_visibility)
     boxes = args.boxes or [None] * len(args.sequences)
     sequences = [read_sequence(*pair, rules) for pair in zip(args.sequences, boxes)]
-    sequences, remarks = drop_twins(sequences)
+    sequences, remarks = drop_copies(sequences)
     names = Counter(sequence.name for sequence in sequences)
     if twice := [name for name, number in names.items() if number > 1]:
         raise UserError(f"expected sequences of different names, found {twice[0]} twice")

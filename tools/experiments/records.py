@@ -46,8 +46,11 @@ def commit() -> str:
     def git(*arguments: str) -> subprocess.CompletedProcess:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
 
-    head = git("rev-parse", "--short", "HEAD")
-    if head.returncode:
+    try:
+        head = git("rev-parse", "--short", "HEAD")
+    except OSError:  # git is not installed
+        return "unknown"
+    if head.returncode:  # no repository
         return "unknown"
     same = git("diff", "--quiet", "HEAD", "--", ":!docs").returncode == 0
     return head.stdout.strip() + ("" if same else "+")
