@@ -17,13 +17,22 @@ from utils.pages import clock
 
 
 def test_empty_filters_are_refused():
-    """A name may contain a comma. Nothing must be selected by an empty shell variable."""
+    """A name may contain a comma. Nothing must be selected by an empty shell variable, or by
+    exchanged times."""
 
     def of(camera=(), after=None, before=None):
         return filter_of(Namespace(camera=list(camera), after=after, before=before))
 
     assert of() is None and of(["Smith, John"]).cameras == ("Smith, John",)
-    for options in (dict(camera=["hall", ""]), dict(after=""), dict(camera=["hall"], before="")):
+    days = dict(after="2026-01-31", before="2026-02-01")
+    assert of(**days).before - of(**days).after == 86400
+    turned = dict(zip(days, reversed(days.values())))
+    for options in (
+        dict(camera=["hall", ""]),
+        dict(after=""),
+        dict(camera=["hall"], before=""),
+        turned,
+    ):
         with pytest.raises(UserError, match="^--"):
             of(**options)
 

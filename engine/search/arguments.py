@@ -185,7 +185,7 @@ def filter_of(args: argparse.Namespace) -> PersonFilter | None:
     """Return the filter that --camera, --after and --before describe; None: everyone.
 
     Raises:
-        UserError: if one of their values is empty or no time.
+        UserError: if one of their values is empty or no time, or --before is earlier than --after.
     """
     if "" in args.camera:
         raise UserError("--camera: expected a name, found an empty one")
@@ -208,6 +208,8 @@ def _filter(cameras: Sequence[str], after: str | None, before: str | None) -> Pe
         None if text is None else seconds_of(text, option)
         for option, text in (("--after", after), ("--before", before))
     )
+    if first is not None and last is not None and first > last:
+        raise UserError(f"--before {before}: expected --after {after} or later")
     return PersonFilter(tuple(cameras), first, last) or None
 
 
