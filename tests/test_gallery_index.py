@@ -79,6 +79,7 @@ def test_min_similarity_exclude_and_equal_people() -> None:
     cut = found(index, query_embeddings, top=999, min_similarity=similarities[5])
     assert [m[3] for m in cut] == similarities[:6]
     assert found(index, query_embeddings, min_similarity=1.5) == []
+    assert found(index, query_embeddings, top=0) == []
     left = found(index, query_embeddings, top=999, exclude={Path("/pictures/3.jpg")})
     assert len(left) == 220
 

@@ -87,7 +87,7 @@ class GalleryIndex:
             count = min(count, most)
             people, bound = self.people.candidates(queries, count, exclude, wanted)
             found = _best_of_tracklets(people, query_embeddings)[:top]
-            if bound == -np.inf or count == most:
+            if bound == -np.inf or count == most or not top:
                 break
             if len(found) == top and found[-1].similarity > bound + MARGIN:
                 break
