@@ -58,7 +58,7 @@ def test_every_row_names_a_teacher_of_the_benchmark():
 
 
 def test_equal_schedules_are_those_of_the_teacher():
-    teacher = rows.EQUAL_TEACHER.run().cfg.SOLVER
+    teacher = TEACHERS[0].run().cfg.SOLVER
     for row in rows.OVER_TEACHER:
         solver = row.run(1).cfg.SOLVER
         share = solver.MILESTONES[0] / solver.MAX_EPOCHS
@@ -68,7 +68,7 @@ def test_equal_schedules_are_those_of_the_teacher():
         past = range(solver.EVAL_PERIOD, solver.MAX_EPOCHS, solver.EVAL_PERIOD)
         assert solver.MAX_EPOCHS - 2 in past  # the gain of the last two epochs is known
     taught = [*rows.RECIPES.values(), *(row for row in rows.OVER_TEACHER if row.method == "ddps")]
-    made = records.checkpoint_of(rows.EQUAL_TEACHER.run())
+    made = records.checkpoint_of(TEACHERS[0].run())
     for cfg in (row.run(TUNING_SEED).cfg for row in [*taught, rows.CACHED["cached_equal"]]):
         solver, path = cfg.SOLVER, cfg.DISTILLER.TEACHER_CKPT
         assert (solver.MAX_EPOCHS, path) == (teacher.MAX_EPOCHS, made)
@@ -296,8 +296,7 @@ def test_gain_over_the_teacher_of_each_run():
     teachers = [result(1, [ap], checkpoint=name) for ap, name in ((0.4, "a"), (0.6, "b"))]
     runs = {key: {1: result(1, [0.5], teacher="b"), 2: result(2, [0.5], teacher="a")}}
     runs |= {alone: {1: result(1, [0.9], teacher=None)}}
-    trained = {rows.EQUAL_TEACHER.key: teachers}
-    found = Results(runs, {}, trained, {"queries": [{"person": 0}]})
+    found = Results(runs, {}, {"teacher": teachers}, {"queries": [{"person": 0}]})
     theirs = results_module.teachers_of(found, ROWS[key])
     gains = results_module.paired_gains(runs[key], theirs)
     assert gains[:, 0].tolist() == pytest.approx([-10, 10])
@@ -377,7 +376,6 @@ def test_networks_have_the_learning_rate_that_tuning_chose():
     for tuning, rate in (
         (TUNING, ROWS[PAIR[0]].run(1).cfg.SOLVER.BASE_LR),
         (rows.EQUAL_TUNING, rows.EQUAL_RATE),
-        (rows.EQUAL_TEACHERS, rows.EQUAL_TEACHER_RATE),
     ):
         if results_module.best_rate(FOLDER, tuning):
             benchmark.check_rate(FOLDER, tuning, rate, "key")

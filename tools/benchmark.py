@@ -19,7 +19,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from datasets import load_dataset
@@ -37,8 +37,6 @@ from tools.experiments.rows import (
     CACHED,
     CONFIGS,
     EQUAL_RATE,
-    EQUAL_TEACHER_RATE,
-    EQUAL_TEACHERS,
     EQUAL_TUNING,
     EXPORTED,
     GROUPS,
@@ -60,7 +58,6 @@ from utils.errors import UserError, run_main
 from utils.files import make_folder, read_text
 
 QUERIES = "queries.json"
-ROWS_FILE = "tools/experiments/rows.py"
 EQUAL_KEYS = ("equal_", "recipe_", "cached_equal")  # of rows with the learning rate EQUAL_RATE
 CONVERGED = 1.0  # largest gain of mAP, in per cent, over the last two epochs of a converged teacher
 
@@ -109,9 +106,7 @@ def export(teacher: Run) -> None:
         raise UserError(f"{EXPORTED}: cannot be written by tools.export_onnx")
 
 
-def check_rate(
-    folder: Path, tuning: Mapping[str, Row | Teacher], rate: str | float, where: str
-) -> None:
+def check_rate(folder: Path, tuning: dict[str, Row], rate: str | float, where: str) -> None:
     """Check that a learning rate is the best one of the tuning runs.
 
     Args:
@@ -249,11 +244,7 @@ def train(folder: Path, jobs: int, keys: Iterable[str]) -> int:
     check_rate(folder, TUNING, rate, f"SOLVER.BASE_LR of the students in {CONFIGS}")
     if any(key.startswith(EQUAL_KEYS) for key in keys):
         benchmark.finish(in_order(EQUAL_TUNING.values(), (TUNING_SEED,)))
-        check_rate(folder, EQUAL_TUNING, EQUAL_RATE, f"EQUAL_RATE in {ROWS_FILE}")
-        for teacher in EQUAL_TEACHERS.values():
-            benchmark.finish_teacher(teacher)
-        where = f"EQUAL_TEACHER_RATE in {ROWS_FILE}"
-        check_rate(folder, EQUAL_TEACHERS, EQUAL_TEACHER_RATE, where)
+        check_rate(folder, EQUAL_TUNING, EQUAL_RATE, "EQUAL_RATE in tools/experiments/rows.py")
     for name, rows in GROUPS.items():
         seeds = SEEDS + MORE_SEEDS if name == "chosen" else SEEDS
         benchmark.finish(in_order([row for row in rows if row.key in keys], seeds))

@@ -5,7 +5,6 @@ The text is the template docs/benchmark/page.md; every result in it comes from t
 
 import math
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 
@@ -27,8 +26,6 @@ from tools.experiments.rows import (
     CACHED,
     COMPARISONS,
     DDPS_OVER,
-    EQUAL_TEACHER,
-    EQUAL_TEACHERS,
     EQUAL_TUNING,
     GROUPS,
     IN_EQUAL_TIME,
@@ -44,7 +41,6 @@ from tools.experiments.rows import (
     TUNING,
     TUNING_SEED,
     Row,
-    Teacher,
     in_order,
 )
 from tools.experiments.tables import NONE, NOT_YET
@@ -103,7 +99,7 @@ def machine_text(results: Results) -> str:
     )
 
 
-def tuning_text(results: Results, tuning: Mapping[str, Row | Teacher]) -> str:
+def tuning_text(results: Results, tuning: dict[str, Row]) -> str:
     """Return the mAP of every learning rate."""
     rates = [f"{rate}: {mAP:.1f} mAP" for rate, mAP in tuned(results, tuning).items()]
     return "; ".join(rates) or NOT_YET
@@ -125,9 +121,8 @@ def numbers(results: Results) -> dict[str, str]:
         found[f"gain_{key}"] = gain_text(tables.gain_over(results, row, ROWS[row.base]))
     for ddps, row in DDPS_OVER:
         found[f"over_{row.key}"] = gain_text(tables.gain_over(results, ddps, row))
-    for name, teacher in (("map_teacher", TEACHERS[0]), ("map_equal_teacher", EQUAL_TEACHER)):
-        trained = results.teachers[teacher.key]
-        found[name] = f"{mean_and_deviation(trained, 'mAP')[0]:.1f}" if trained else NONE
+    trained = results.teachers["teacher"]
+    found["map_teacher"] = f"{mean_and_deviation(trained, 'mAP')[0]:.1f}" if trained else NONE
     return found
 
 
@@ -162,7 +157,6 @@ def page(folder: Path) -> str:
         "teachers": teachers_text(results),
         "tuning": tuning_text(results, TUNING),
         "equal_tuning": tuning_text(results, EQUAL_TUNING),
-        "equal_teacher_tuning": tuning_text(results, EQUAL_TEACHERS),
         "missing": missing_text(results),
         "machine": machine_text(results),
     }

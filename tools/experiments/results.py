@@ -3,7 +3,7 @@
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,6 @@ from scipy import stats
 from tools.experiments.rows import (
     CACHED,
     COMPARISONS,
-    EQUAL_TEACHER,
     EQUAL_TUNING,
     OVER_TEACHER,
     RECIPES,
@@ -24,7 +23,6 @@ from tools.experiments.rows import (
     TUNING,
     TUNING_SEED,
     Row,
-    Teacher,
 )
 from utils.files import read_text
 
@@ -166,7 +164,7 @@ def teachers_of(results: Results, row: Row) -> dict[int, dict]:
 
     A student alone is compared with the mean over all trainings of the teacher.
     """
-    trained = {one["checkpoint"]: one for one in results.teachers[EQUAL_TEACHER.key]}
+    trained = {one["checkpoint"]: one for one in results.teachers["teacher"]}
     if not trained:
         return {}
     mean = {"query_ap": np.mean([one["query_ap"] for one in trained.values()], axis=0)}
@@ -190,17 +188,13 @@ def undecided(results: Results) -> list[Row]:
     return [row for row in ROWS.values() if row.key in keys]
 
 
-def tuned(results: Results, tuning: Mapping[str, Row | Teacher]) -> dict[str, float]:
-    """Return the mAP of every learning rate whose run, or whose teacher, has a result."""
-    found = {}
-    for rate, one in tuning.items():
-        own = one.key in results.tuning
-        if runs := [results.tuning[one.key]] if own else results.teachers.get(one.key):
-            found[rate] = mean_and_deviation(runs, "mAP")[0]
-    return found
+def tuned(results: Results, tuning: dict[str, Row]) -> dict[str, float]:
+    """Return the mAP of every learning rate of TUNING or EQUAL_TUNING that has a result."""
+    found = {rate: results.tuning.get(row.key) for rate, row in tuning.items()}
+    return {rate: run["scores"]["mAP"] for rate, run in found.items() if run}
 
 
-def best_rate(folder: Path, tuning: Mapping[str, Row | Teacher]) -> str | None:
+def best_rate(folder: Path, tuning: dict[str, Row]) -> str | None:
     """Return the learning rate with the highest mAP; None if results are missing."""
     scores = tuned(load(folder), tuning)
     return max(scores, key=scores.__getitem__) if scores.keys() == tuning.keys() else None

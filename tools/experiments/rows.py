@@ -69,6 +69,11 @@ def method_row(method: str, note: str = "") -> Row:
     return Row(method.replace("+", "_"), f"{title_of(method)}{note}", method)
 
 
+TEACHERS = [
+    Teacher("teacher", "ResNet-50, the teacher", must_converge=True),
+    Teacher("weak_teacher", "ResNet-50, stopped early", ("SOLVER.MAX_EPOCHS", "4")),
+    Teacher("second_teacher", "ResNet-50, second seed", seed=SEEDS[1], must_converge=True),
+]
 EXPORTED = f"{RUNS}/teacher/epoch_17.onnx"  # the teacher, for CACHED
 STUDENTS = {
     STUDENT: "ResNet-18(x0.5)",
@@ -85,12 +90,10 @@ TWICE = ("SOLVER.MAX_EPOCHS", "6", "SOLVER.MILESTONES", "[4]")
 STOPPED = ("DISTILLER.STOP_EPOCH", "2")
 WEAK = ("DISTILLER.TEACHER_CKPT", f"{RUNS}/weak_teacher/epoch_03.pth")
 
-# Equal schedules: teacher and students have the same epochs and milestone, and each has its best
-# learning rate. All are
-# computed in bfloat16, in 0.86 (student alone) and 0.63 (DDPS) of the time of float32.
+# Equal schedules: students with the epochs and the milestone of their teacher. The student and the
+# teacher's forward pass are computed in bfloat16, in 0.86 (alone) and 0.63 (DDPS) of the time.
 EQUAL_EPOCHS, EQUAL_MILESTONE = 18, 11
 EQUAL_RATE = "0.002"  # the best of EQUAL_TUNING
-EQUAL_TEACHER_RATE = "0.002"  # the best of EQUAL_TEACHERS
 HALF = ("SOLVER.AMP", "bf16")
 TEACHER_HALF = ("DISTILLER.TEACHER_AMP", "bf16")
 # Student -> time of a step alone and with DDPS, as multiples of the first: medians of 12 steps in
@@ -118,26 +121,6 @@ def equal_values(rate: str = EQUAL_RATE, epochs: int = EQUAL_EPOCHS) -> tuple[st
     return (*length, *period, "SOLVER.BASE_LR", rate, *HALF)
 
 
-# Learning rate -> teacher of the equal schedules. The one with the best mAP is used, which
-# favours the teacher.
-EQUAL_TEACHERS = {
-    rate: Teacher(f"equal_teacher_{rate}", f"ResNet-50, learning rate {rate}", equal_values(rate))
-    for rate in ("0.001", "0.002")
-}
-EQUAL_TEACHER = EQUAL_TEACHERS[EQUAL_TEACHER_RATE]
-TEACHERS = [
-    Teacher("teacher", "ResNet-50, the teacher", must_converge=True),
-    Teacher("weak_teacher", "ResNet-50, stopped early", ("SOLVER.MAX_EPOCHS", "4")),
-    Teacher("second_teacher", "ResNet-50, second seed", seed=SEEDS[1], must_converge=True),
-    *EQUAL_TEACHERS.values(),
-]
-# The values of a student that is taught in the equal schedules.
-TAUGHT = (
-    *equal_values(),
-    *("DISTILLER.TEACHER_CKPT", f"{RUNS}/{EQUAL_TEACHER.key}/epoch_{EQUAL_EPOCHS - 1}.pth"),
-)
-
-
 def epochs_in_equal_time(student: str) -> int:
     """Return for how many epochs a student alone can be trained in the time of DDPS.
 
@@ -154,16 +137,16 @@ def equal_rows(student: str) -> list[Row]:
     They are: alone, by DDPS, and by DDPS with contrastive CD over the epochs of the teacher; and
     alone for the time of the teacher's training and its own with DDPS.
     """
-    key, epochs = f"equal_{student}", epochs_in_equal_time(student)
+    key, values, epochs = f"equal_{student}", equal_values(), epochs_in_equal_time(student)
     title, alone = f"{STUDENTS[student]}, {EQUAL_EPOCHS} epochs", f"{key}_alone"
     return [
-        Row(alone, f"{title}, alone", ALONE, equal_values(), student, alone),
-        Row(f"{key}_ddps", f"{title}, DDPS", "ddps", TAUGHT + TEACHER_HALF, student, alone),
+        Row(alone, f"{title}, alone", ALONE, values, student, alone),
+        Row(f"{key}_ddps", f"{title}, DDPS", "ddps", values + TEACHER_HALF, student, alone),
         Row(
             f"{key}_contrastive",
             f"{title}, DDPS, CD contrastive",
             "ddps",
-            TAUGHT + TEACHER_HALF + CONTRASTIVE,
+            values + TEACHER_HALF + CONTRASTIVE,
             student,
             alone,
         ),
@@ -220,7 +203,8 @@ GROUPS |= {f"equal: {student}": equal_rows(student) for student in EQUAL_STUDENT
 
 def recipe(key: str, title: str, values: tuple[str, ...] = (), method: str = "ddps") -> Row:
     """Return a change of DDPS over EQUAL_EPOCHS, trained with TUNING_SEED to choose a recipe."""
-    return Row(f"recipe_{key}", title, method, TAUGHT + TEACHER_HALF + values, base="recipe_ddps")
+    values = (*equal_values(), *TEACHER_HALF, *values)
+    return Row(f"recipe_{key}", title, method, values, base="recipe_ddps")
 
 
 SHARE = "DISTILLER.GRADIENT_SHARE"
@@ -268,7 +252,7 @@ CACHED: dict[str, Row] = {
             "equal",
             f"{EQUAL_EPOCHS} epochs, LD and CD cached",
             "ld+cd",
-            TAUGHT + CACHED_LD_CD,
+            equal_values() + CACHED_LD_CD,
             f"equal_{STUDENT}_alone",
         ),
     ]

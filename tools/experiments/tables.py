@@ -21,8 +21,8 @@ from tools.experiments.rows import (
     C4_STUDENTS,
     CONFIGS,
     DDPS_OVER,
+    EQUAL_EPOCHS,
     EQUAL_STUDENTS,
-    EQUAL_TEACHER,
     FPN_STUDENTS,
     GROUPS,
     OVER_TEACHER,
@@ -175,10 +175,10 @@ def last_gain(runs: Collection[dict]) -> float:
 def equal_table(results: Results) -> str:
     """Return a table of the students over the epochs of their teacher, and alone in equal time."""
     lines = []
-    if trained := results.teachers[EQUAL_TEACHER.key]:
+    if trained := results.teachers["teacher"]:
         cells = {"seeds": str(len(trained))} | scores_cells(trained) | {"gain": NONE}
         cells |= {"over the teacher": NONE, "last two epochs": f"{last_gain(trained):+.1f}"}
-        lines.append({"": f"{EQUAL_TEACHER.title}, the teacher"} | cells)
+        lines.append({"": f"{TEACHERS[0].title}, {EQUAL_EPOCHS} epochs"} | cells)
     for student in EQUAL_STUDENTS:
         for row in GROUPS[f"equal: {student}"]:
             if runs := results.runs[row.key]:
