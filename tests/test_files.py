@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 
 from engine.training.lock import sole_run
 from utils import files, locks
+from utils.early import leave
 from utils.errors import DamagedError, UserError
 from utils.files import folder_beside, load_file, save_file, write_text, written_beside
 from utils.locks import locked
@@ -23,6 +25,18 @@ def test_a_lock_is_exclusive(tmp_path):
         pass
     with lock():
         pass
+
+
+def test_a_signal_removes_an_unfinished_folder(tmp_path):
+    before = signal.signal(signal.SIGTERM, leave)  # as in a program
+    try:
+        with pytest.raises(SystemExit) as end, folder_beside(tmp_path / "out", "--out") as made:
+            write_text("half", made / "a.txt")
+            signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is leave
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert end.value.code == 128 + signal.SIGTERM and not list(tmp_path.iterdir())
 
 
 def test_one_run_per_output_dir(tmp_path):

@@ -3,6 +3,9 @@ program."""
 
 import os
 import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 
@@ -15,3 +18,19 @@ def leave_on_signals() -> None:
     """Make SIGINT and SIGTERM end the process at once."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, leave)
+
+
+@contextmanager
+def ended_by_exception() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit within the context, so that unfinished files are removed.
+
+    It has an effect only where `leave` would end the process at once.
+    """
+    if signal.getsignal(signal.SIGTERM) is not leave:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, leave)

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import torch
 from filelock import lock_descriptor
 
+from utils.early import ended_by_exception
 from utils.errors import DamagedError, UserError, no_memory, reason_of
 
 
@@ -152,7 +153,8 @@ def expect_new(folder: Path, key: str) -> None:
 
 @contextmanager
 def folder_beside(folder: Path, key: str) -> Iterator[Path]:
-    """Yield a new folder, which is renamed to `folder` at the end, or removed after an error.
+    """Yield a new folder, which is renamed to `folder` at the end, or removed after an error or a
+    signal.
 
     If `folder` is a link, the folder to which it points is replaced.
 
@@ -166,7 +168,7 @@ def folder_beside(folder: Path, key: str) -> Iterator[Path]:
     make_folder(folder.parent, key)
     with _reported(folder, key):
         beside = TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.")
-    with beside:
+    with beside, ended_by_exception():
         whole = Path(beside.name, folder.name)
         whole.mkdir()
         yield whole
