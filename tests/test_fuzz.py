@@ -21,11 +21,7 @@ from configs.ranges import flatten
 from datasets import load_dataset
 from datasets.base import SearchDataset
 from datasets.loaders import SceneDataset, train_loader
-from engine.checkpoint import (
-    load_checkpoint,
-    load_net,
-    load_teacher,
-)
+from engine.checkpoint import load_checkpoint, load_net, load_teacher
 from engine.evaluation.cache import CACHE, load_cache
 from engine.metadata import compare_configs, parse_stored
 from engine.training.batching import Batching
@@ -446,7 +442,7 @@ def test_a_file_that_would_run_code_is_refused_without_advice(tmp_path, call, zi
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_a_pickle_that_runs_code_is_refused(base, dataset, tmp_path, protocol):
+def test_a_pickle_that_runs_code_is_refused(dataset, tmp_path, protocol):
     ran, path = tmp_path / "ran", tmp_path / "epoch_00.pth"
     content = {"model": {"x": Code(ran)}, "config": "", "gallery_dets": [Code(ran)]}
     zipped = lambda: torch.save(content, path)  # noqa: E731

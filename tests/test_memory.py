@@ -11,7 +11,7 @@ from configs.defaults import load_cfg
 from engine.training.batching import Batching, Part
 from engine.training.generators import generator_states, restore_generators, seed_everything
 from engine.training.train_step import TrainStep
-from models.backbones import FrozenNormStatistics, make_backbone
+from models.backbones import make_backbone
 from models.build import build_distiller, build_net
 from tests.tiny import PUBLIC
 from tests.training import CONFIG, same
@@ -201,10 +201,3 @@ def test_counting_ahead_leaves_no_trace(learn):
     assert same(before, net.state_dict()) and same(states, generator_states())
     restore_generators(states, "a test")
     assert counts["images"] == 1 and counts["proposals"] <= 16 and counts["labelled"] >= 2
-
-
-def test_frozen_norm_statistics():
-    norm = nn.BatchNorm1d(2)
-    with FrozenNormStatistics(norm):
-        norm(torch.rand(4, 2))
-    assert same(norm.state_dict(), nn.BatchNorm1d(2).state_dict()) and norm.momentum == 0.1

@@ -245,7 +245,7 @@ def test_an_older_checkpoint_needs_another_folder(base, tmp_path):
     assert run.wait() == 2 and "epoch_01.pth" in run.text
     run = Run(base, tmp_path, "--resume", "--ckpt", base / "whole" / "epoch_00.pth")
     assert run.wait() == 0, run.text
-    assert not [d for d in differences(tmp_path, base / "whole") if d == "last checkpoint"]
+    assert "last checkpoint" not in differences(tmp_path, base / "whole")
 
 
 def test_stopped_terms_equal_terms_without_weight(base, tmp_path):

@@ -23,7 +23,6 @@ SETTINGS = TINY | {
     "SOLVER.MAX_EPOCHS": 3,
     "SOLVER.EVAL_PERIOD": 2,
 }
-METRICS = {"search/mAP": 0.5}
 
 
 def make_trainer(dataset: SearchDataset, folder: Path) -> Trainer:
@@ -67,7 +66,7 @@ def test_the_newest_checkpoints_are_kept(trainer):
 def test_every_second_and_the_last_epoch_are_evaluated(trainer, monkeypatch, epoch, due):
     evaluated = []
     monkeypatch.setattr(epoch_evaluation, "evaluate", lambda *_: evaluated.append(trainer.epoch))
-    monkeypatch.setattr(epoch_evaluation, "flat_metrics", lambda results: dict(METRICS))
+    monkeypatch.setattr(epoch_evaluation, "flat_metrics", lambda _: {"search/mAP": 0.5})
     monkeypatch.setattr(epoch_evaluation, "draw_scene", lambda *_: np.zeros((4, 4, 3), np.uint8))
     trainer.epoch, trainer.checkpoint = epoch, trainer.folder / "epoch_00.pth"
     torch.save({}, trainer.checkpoint)
@@ -77,27 +76,25 @@ def test_every_second_and_the_last_epoch_are_evaluated(trainer, monkeypatch, epo
     assert points == ({"eval/search/mAP": 0.5} if due else {})
 
 
-def train_steps(trainer: Trainer, steps: int) -> list[dict[str, float]]:
-    losses = []
-    for _ in range(steps):
-        trainer.step = 0
-        for images, targets in trainer.start_epoch():
-            losses.append(trainer.run_step(images, targets))
-        trainer.epoch += 1
+def train_epoch(trainer: Trainer) -> list[dict[str, float]]:
+    """Return the losses of the steps."""
+    trainer.step = 0
+    losses = [trainer.run_step(images, targets) for images, targets in trainer.start_epoch()]
+    trainer.epoch += 1
     return losses
 
 
 def test_a_resumed_run_continues_as_an_uninterrupted_one(dataset, tmp_path):
     """Weights, optimizer, generators and position are restored."""
     whole = make_trainer(dataset, tmp_path / "whole")
-    train_steps(whole, 1)
+    train_epoch(whole)
     (tmp_path / "whole").mkdir()
     whole.done = 1
     whole.save()
-    expected = train_steps(whole, 1)
+    expected = train_epoch(whole)
     resumed = make_trainer(dataset, tmp_path / "whole")
     resumed.resume(None)
     assert (resumed.epoch, resumed.step, resumed.done) == (1, 0, 1)
-    assert train_steps(resumed, 1) == expected
+    assert train_epoch(resumed) == expected
     for ours, theirs in zip(resumed.net.state_dict().values(), whole.net.state_dict().values()):
         assert torch.equal(ours, theirs)

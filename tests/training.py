@@ -131,7 +131,7 @@ class Run:
 class Training:
     """A stand-in for subprocess.Popen that runs a training program in a forked process.
 
-    The process need not import all modules first, and it knows the backbone "tiny".
+    The process need not import all modules first, and the backbone "tiny" is registered in it.
     """
 
     def __init__(self, command: list[str], stdout: IO, env: dict[str, str], **_: Any):
@@ -184,9 +184,7 @@ def _main(
         os.dup2(file.fileno(), 2)
     torch.set_num_threads(1)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
-    multiprocessing.set_start_method(
-        "fork", force=True
-    )  # the default of a program, not of a server
+    multiprocessing.set_start_method("fork", force=True)  # a program's default, not a server's
     sys.argv = command
     if not drawn:
         draw_nothing()
