@@ -74,7 +74,13 @@ def test_indexes_searched_one_by_one_find_what_one_index_finds() -> None:
 
 
 @pytest.mark.slow
-def test_where_faiss_stands_is_on_the_disk(tmp_path: Path, program) -> None:
+def test_files_are_in_the_given_folder_and_are_deleted(
+    tmp_path: Path, program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure, used = bench_index.measure, []
+    monkeypatch.setattr(
+        bench_index, "measure", lambda *args: used.append(args[-1].parent) or measure(*args)
+    )
     options = "--people", 100, "--kinds", "Flat", "--width", 16, "--folder", tmp_path
     assert program(bench_index.main, *options)[0] == 0
-    assert list(tmp_path.iterdir()) == []  # the files are deleted
+    assert used == [tmp_path] and list(tmp_path.iterdir()) == []

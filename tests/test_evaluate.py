@@ -125,7 +125,7 @@ def test_fast_evaluation_is_close(net, dataset, config):
 def test_several_galleries_give_a_table_and_a_curve(net, dataset, config, capsys):
     cfg = config(EVAL_GALLERY_SIZE="[50, -1, 'Occlusion', 100]", EVAL_USE_CBGM=True)
     results = ev.evaluate(net, dataset, cfg, CPU)
-    folder = ev.Path(cfg.OUTPUT_DIR)
+    folder = Path(cfg.OUTPUT_DIR)
     assert json.loads((folder / "results.json").read_text()) == results
     files = [CACHE, "gallery_sizes.png", "results.json", "thresholds.png"]
     assert sorted(p.name for p in folder.iterdir()) == files
@@ -275,7 +275,7 @@ def made(net, dataset, tmp_path_factory):
 def saved(made, tmp_path):
     """Return a copy of the cache, which a test may change, and its path."""
     path = shutil.copy(made / CACHE, tmp_path)
-    return torch.load(path), ev.Path(path)
+    return torch.load(path), Path(path)
 
 
 def changed(**entries):
@@ -380,11 +380,6 @@ def test_the_five_lists_alone_are_a_cache(saved, dataset):
     assert set(load_cache(path, dataset, settings(EVAL_USE_GT=True, EVAL_USE_CBGM=True))) == set(
         LISTS
     )
-
-
-def test_company_in_a_cache_does_no_harm(saved, dataset):
-    _, path = saved
-    load_cache(path, dataset, settings())
 
 
 def test_another_dataset_is_told_apart(root, dataset):

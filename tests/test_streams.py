@@ -109,11 +109,12 @@ def test_nothing_secret_is_printed_of_a_camera_that_is_not_there(capsys) -> None
 
 def test_a_file_is_played_at_its_pace_and_ends(tmp_path: Path) -> None:
     pytest.importorskip("av")
-    write_video(tmp_path / "a.mp4", moving(6))
+    write_video(tmp_path / "a.mp4", moving(6))  # the last frame is due after half a second
+    began = time.monotonic()
     with LiveCameras([Camera("a", str(tmp_path / "a.mp4"))], [WallClock()]) as cameras:
         times = [shot.time for shots in cameras.rounds() for shot in shots]
     assert cameras.readers[0].received == 6 and cameras.readers[0].ended
-    assert times == sorted(times) and times[-1] - times[0] <= 0.5 + PATIENCE
+    assert times == sorted(times) and time.monotonic() - began > 0.45
 
 
 def test_a_camera_that_sends_another_size_dies_in_mid_frame_and_is_silent(capsys) -> None:
@@ -133,7 +134,7 @@ def test_a_camera_that_sends_another_size_dies_in_mid_frame_and_is_silent(capsys
 
     with http_server(answer) as address:
         sizes, _ = watch(address, lambda sizes, _: len(sizes) >= 3)
-    assert sizes[:3] == [(64, 48), (48, 64), (64, 48)]
+    assert len(sizes) >= 3 and set(sizes) == {(64, 48), (48, 64)}
     said = [line for line in capsys.readouterr().err.splitlines() if "no picture" in line]
     assert any("does not answer" in line for line in said) and len(said) <= len(connections)
 
