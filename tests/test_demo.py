@@ -176,13 +176,11 @@ def test_an_index_is_searched_without_its_gallery(run, base, index, tmp_path):
         os.utime(base / "mixed" / "s1.png", ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-def test_a_video_as_query(run, base, tmp_path):
+def test_a_video_as_query(run, tmp_path):
     write_video(tmp_path / "walk.mp4", moving(3))
     code, _, err = run(query=tmp_path / "walk.mp4")
-    assert (code, err) == (
-        2,
-        f"error: --query {tmp_path}/walk.mp4: expected a picture, found a video\n",
-    )
+    assert code == 2 and err.count("\n") == 1
+    assert err.startswith(f"error: --query {tmp_path}/walk.mp4: expected a picture")
 
 
 @pytest.mark.parametrize("option", ["query", "gallery", "index", "out"])
@@ -191,7 +189,7 @@ def test_an_empty_path_is_refused(run, option):
     assert code == 2 and f"--{option}" in err.splitlines()[-1]
 
 
-def test_a_picture_beyond_the_limit(run, base):
+def test_a_picture_beyond_the_limit(run):
     code, _, err = run(overrides="INPUT.MAX_PIXELS 6143")
     assert code == 2 and "query.jpg" in err and "INPUT.MAX_PIXELS" in err and err.count("\n") == 1
 
@@ -210,8 +208,6 @@ def test_a_query_without_a_box(run, base, index, tmp_path):
     box = sorted(boxes.tolist(), key=lambda b: b[0] + b[2])[1]
     assert run(**options | {"box": " ".join(map(str, box))})[0] == 0
     assert matches_of(tmp_path / "out") == by_number
-    code, _, err = run(**options, ckpt=base / "nobody.pth", overrides="")
-    assert code == 2 and err.count("\n") == 1
 
 
 def test_nobody_in_the_query(run, base):
@@ -222,7 +218,7 @@ def test_nobody_in_the_query(run, base):
 
 
 @pytest.mark.slow
-def test_several_queries_are_joined(run, base, tmp_path, monkeypatch, program):
+def test_several_queries_are_joined(base, tmp_path, program):
     line = ["--cfg", base / "cfg.yaml", "--ckpt", base / "everyone.pth", "--top", 999]
     line += ["--gallery", base / "gallery", "--out", tmp_path / "out"]
     one = ["--query", base / "query.jpg", "--box", 10, 5, 40, 60]
@@ -291,7 +287,7 @@ def test_the_querys_own_picture_is_drawn_but_not_ranked(run, base, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_query_of_the_demo_folder_is_the_default(run, base, tmp_path, monkeypatch):
+def test_the_query_of_the_demo_folder_is_the_default(run, tmp_path, monkeypatch):
     monkeypatch.setattr(arguments, "DEMO", tmp_path)
     code, _, err = run(query=None, box=None)
     assert code == 2 and "--query" in err and err.count("\n") == 1
@@ -380,7 +376,7 @@ def test_out_is_not_the_gallery_nor_a_file(run, base, tmp_path):
 
 
 @pytest.mark.slow
-def test_as_a_program(base):
+def test_as_a_program():
     line = [sys.executable, "demo.py", "--cfg", "missing.yaml", "--ckpt", "x"]
     ran = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 2 and ran.stderr.startswith("error: --cfg missing.yaml: ")
@@ -404,7 +400,7 @@ def test_no_boxes_and_boxes_beyond_the_picture():
     assert draw_boxes(image, [[-50, -50, 900, 900], [5, 5, 5, 5]], ["far", ""]).size == (1200, 900)
 
 
-def test_timelines_show_people_at_the_same_time_in_rows(tmp_path):
+def test_timelines_show_people_at_the_same_time_in_rows():
     image = Image.new("RGB", (8, 8))
     figures = [Figure(image, image, (1, 2, 3), str(i), "", 0.5) for i in range(4)]
     spans = [Span(0, 4, 0), Span(3, 5, 1), Span(4.5, 8, 2), Span(5, 5, 3)]
