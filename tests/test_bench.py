@@ -48,7 +48,7 @@ def test_the_plain_step_is_for_published_options(teacher):
     assert bench_step.has_plain_step(other, teacher) == (teacher is None)
 
 
-def test_number_of_workers(tmp_path, monkeypatch, capsys):
+def test_number_of_workers(monkeypatch, capsys):
     def rate(read, count):
         assert read(count - 1) is not None
         return 7

@@ -262,7 +262,7 @@ def test_checkpoints_weights_and_folded_norms_find_the_same_people(tmp_path, hea
 
 
 @pytest.mark.slow
-def test_the_profile_counts_the_stage(tmp_path):
+def test_the_profile_counts_the_stage():
     """A shared stage is counted once. Each further region costs one pass of the stage."""
     values = settings(BACKBONE__NAME="resnet18_x05", MODEL__C4__HEADS="shared")
     cfg = FOLDER / "cuhk_sysu/resnet18_x05_base.yaml"

@@ -272,7 +272,7 @@ def test_no_dataset_says_what_is_missing(own):
         load(own)
 
 
-def test_settings_that_cannot_be(own, tmp_path):
+def test_settings_that_cannot_be(own):
     data = load(own)
     for size in (0, "Occlusion", -2, True):
         with pytest.raises(UserError, match="EVAL_GALLERY_SIZE: "):

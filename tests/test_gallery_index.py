@@ -204,7 +204,7 @@ def test_damaged_vectors_are_named_and_rebuilt(tmp_path: Path, how: str, capsys)
             assert capsys.readouterr().err.count(f"{tmp_path}/{VECTORS}: damaged") == reports
 
 
-def test_vectors_are_rebuilt_in_memory_while_another_process_writes(tmp_path: Path, capsys) -> None:
+def test_vectors_are_rebuilt_in_memory_while_another_process_writes(tmp_path: Path) -> None:
     with writing(tmp_path, ORIGIN) as index:
         fill(index, range(3))
     with writing(tmp_path, ORIGIN):

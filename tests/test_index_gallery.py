@@ -214,7 +214,7 @@ def test_what_fails_with_one_source_leaves_the_others(run, base, tmp_path, monke
     assert set(before) < set(open_index(tmp_path / "index").people.numbers())
 
 
-def test_a_changed_source_stays_until_it_is_replaced(run, base, tmp_path, monkeypatch):
+def test_a_changed_source_stays_until_it_is_replaced(run, base, tmp_path):
     mine = shutil.copytree(base / "gallery", tmp_path / "mine")
     run(mine)
     before = matches(open_index(tmp_path / "index"))
@@ -384,7 +384,7 @@ def test_ranks_share_the_sources(run, base, tmp_path):
     assert matches(open_index(tmp_path / "index")) == matches(open_index(tmp_path / "one"))
 
 
-def test_a_picture_turned_by_exif_is_searched_upright(run, base, tmp_path):
+def test_a_picture_turned_by_exif_is_searched_upright(run, tmp_path):
     exif = Image.Exif()
     exif[274] = 6
     noise((96, 48), 3).save(tmp_path / "turned.png", exif=exif)

@@ -289,7 +289,7 @@ def test_a_name_too_long_is_one_line_wherever_it_is_met(program):
     assert code == 2 and err == f"error: {'x' * 300}: File name too long\n"
 
 
-def test_no_name_breaks_a_print(tmp_path):
+def test_no_name_breaks_a_print():
     code = (
         "import sys; from utils.errors import UserError, run_main\n"
         "def main():\n"

@@ -45,7 +45,7 @@ def test_the_seed_decides_every_byte(root, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_finished_folder_is_left_alone_and_an_unfinished_one_completed(root, tmp_path):
+def test_a_finished_folder_is_left_alone_and_an_unfinished_one_completed(root):
     before = digest(root)
     assert not write_dataset(root, "both", seed=1, workers=1, **SMALL)
     assert digest(root) == before

@@ -220,7 +220,7 @@ def test_other_numbers_are_computed_once(base, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
-def test_foreign_networks_embed_prepared_crops(base, tmp_path, suffix):
+def test_foreign_networks_embed_prepared_crops(tmp_path, suffix):
     torch.manual_seed(2)
     net, path = Crops().eval(), tmp_path / f"net{suffix}"
     export(net, path)
