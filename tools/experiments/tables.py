@@ -105,6 +105,12 @@ def row_cells(results: Results, row: Row) -> dict[str, str]:
     return {"seeds": str(len(runs))} | scores_cells(runs.values()) | {"gain": gain_cell(found)}
 
 
+def teacher_cells(trained: Collection[dict]) -> dict[str, str]:
+    """Return the cells of `row_cells` for the trainings of a teacher, which have the same seed."""
+    seeds = "1" if len(trained) == 1 else f"1 ({len(trained)} runs)"
+    return {"seeds": seeds} | scores_cells(trained) | {"gain": NONE}
+
+
 def cost_cells(run: dict) -> dict[str, str]:
     return {"parameters": f"{run['parameters'] / 1e6:.2f} M", "GFLOP": f"{run['gflop']:.2f}"}
 
@@ -113,8 +119,7 @@ def students_table(results: Results) -> str:
     """Return the table of the teacher, and of every student alone and with DDPS."""
     lines = []
     if trained := results.teachers["teacher"]:
-        seeds = {"seeds": "1" if len(trained) == 1 else f"1 ({len(trained)} runs)"}
-        cells = cost_cells(trained[0]) | seeds | scores_cells(trained) | {"gain": NONE}
+        cells = cost_cells(trained[0]) | teacher_cells(trained)
         lines.append({"": TEACHERS[0].title} | cells)
     return table(lines + student_lines(results, STUDENTS))
 
@@ -176,9 +181,10 @@ def equal_table(results: Results) -> str:
     """Return a table of the students over the epochs of their teacher, and alone in equal time."""
     lines = []
     if trained := results.teachers["teacher"]:
-        cells = {"seeds": str(len(trained))} | scores_cells(trained) | {"gain": NONE}
-        cells |= {"over the teacher": NONE, "last two epochs": f"{last_gain(trained):+.1f}"}
-        lines.append({"": f"{TEACHERS[0].title}, {EQUAL_EPOCHS} epochs"} | cells)
+        last = {"over the teacher": NONE, "last two epochs": f"{last_gain(trained):+.1f}"}
+        lines.append(
+            {"": f"{TEACHERS[0].title}, {EQUAL_EPOCHS} epochs"} | teacher_cells(trained) | last
+        )
     for student in EQUAL_STUDENTS:
         for row in GROUPS[f"equal: {student}"]:
             if runs := results.runs[row.key]:
