@@ -34,7 +34,7 @@ from engine.index.gallery_index import (
     open_index,
     stale_sources,
 )
-from engine.index.records import Match, check_cameras
+from engine.index.records import Match, check_indexed_cameras
 from engine.search.arguments import filter_of_texts
 from engine.search.presentation import QUERY, RANKED, name_of, read_scene
 from engine.search.searcher import Searcher, to_pixels
@@ -189,7 +189,7 @@ class AppController:
             return query, query and query.drawn(), message("Click on a person first."), [], []
         try:
             index, wanted = self.current(), filter_of_texts(*filters)
-            check_cameras(wanted, lambda: [one.source.path for one in index.people.known()])
+            check_indexed_cameras(wanted, index.people.known)
             found = self.searcher.search(
                 query.query_embeddings, index, self.top, min_similarity, wanted=wanted
             )

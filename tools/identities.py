@@ -18,7 +18,7 @@ from engine.cameras.persons import known_people, persons_page, table
 from engine.cameras.tracklet_table import read_tracklets
 from engine.index.gallery_index import index_folder
 from engine.index.local import LocalPeople, open_people, writing
-from engine.index.records import PersonFilter, camera_of, check_cameras
+from engine.index.records import PersonFilter, camera_of, check_indexed_cameras
 from engine.search.arguments import add_filters, filter_of
 from utils.arguments import nonempty_path, program_parser
 from utils.errors import UserError, run_main
@@ -120,7 +120,7 @@ def decide(args: argparse.Namespace, identities: Identities) -> bool:
 
 def run_forget(args: argparse.Namespace, wanted: PersonFilter | None) -> None:
     with writing(args.index, None) as people:
-        check_cameras(wanted, lambda: [one.source.path for one in people.known()])
+        check_indexed_cameras(wanted, people.known)
         identities = open_identities(args.index, people)
         tracklets = None
         if args.forget:
@@ -157,7 +157,7 @@ def main() -> None:
     if args.forget is not None:
         return run_forget(args, wanted)
     people = open_people(args.index)
-    check_cameras(wanted, lambda: [one.source.path for one in people.known()])
+    check_indexed_cameras(wanted, people.known)
     identities = open_identities(args.index, people)
     if not decide(args, identities):
         run_identify(args, people, identities)

@@ -194,3 +194,14 @@ def check_cameras(wanted: PersonFilter | None, list_sources: Callable[[], Iterab
             f"--camera {printable(unknown[0])}: expected a camera, or the name of a file without "
             "its suffix, found none of this name"
         )
+
+
+def check_indexed_cameras(
+    wanted: PersonFilter | None, known: Callable[[], Iterable[IndexedSource]]
+) -> None:
+    """Check that an index, whose sources `known` lists, contains every camera of a filter.
+
+    Raises:
+        UserError: naming the first one that it does not contain.
+    """
+    check_cameras(wanted, lambda: [one.source.path for one in known()])

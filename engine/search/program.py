@@ -22,7 +22,7 @@ from engine.cameras.persons import (
 from engine.default_network import network_of
 from engine.index.gallery_index import GalleryIndex, folder_of, open_index, stale_sources
 from engine.index.indexing import add_sources, check_damaged
-from engine.index.records import Match, check_cameras
+from engine.index.records import Match, check_cameras, check_indexed_cameras
 from engine.search import presentation as show
 from engine.search.arguments import (
     QueryArgument,
@@ -225,7 +225,7 @@ def run(description: str | None) -> None:
     del checkpoint  # the network has its own copy of the weights
     if args.index:
         index = open_index(args.index, searcher.origin)
-        check_cameras(wanted, lambda: [one.source.path for one in index.people.known()])
+        check_indexed_cameras(wanted, index.people.known)
     else:
         check_cameras(wanted, lambda: [Path(os.path.realpath(file.path)) for file in media])
     queries = [choose_person(q, image, searcher, out) for q, image in zip(arguments, pixels)]
