@@ -68,10 +68,10 @@ def test_equal_schedules_are_those_of_the_teacher():
         past = range(solver.EVAL_PERIOD, solver.MAX_EPOCHS, solver.EVAL_PERIOD)
         assert solver.MAX_EPOCHS - 2 in past  # the gain of the last two epochs is known
     taught = [*rows.RECIPES.values(), *(row for row in rows.OVER_TEACHER if row.method == "ddps")]
-    made = records.checkpoint_of(TEACHERS[0].run())
+    made = {records.checkpoint_of(one.run()) for one in TEACHERS if one.key in rows.EQUAL_TEACHERS}
     for cfg in (row.run(TUNING_SEED).cfg for row in [*taught, rows.CACHED["cached_equal"]]):
         solver, path = cfg.SOLVER, cfg.DISTILLER.TEACHER_CKPT
-        assert (solver.MAX_EPOCHS, path) == (teacher.MAX_EPOCHS, made)
+        assert solver.MAX_EPOCHS == teacher.MAX_EPOCHS and path in made
 
 
 def test_every_term_has_a_row_and_a_source():

@@ -162,13 +162,13 @@ def mean_and_deviation(runs: Iterable[dict], name: str) -> tuple[float, float]:
 def teachers_of(results: Results, row: Row) -> dict[int, dict]:
     """Return, for each seed of a row of OVER_TEACHER, the record of the teacher of that run.
 
-    A student alone is compared with the mean over all trainings of the teacher.
+    A student alone is compared with the mean over all trainings of the first teacher.
     """
-    trained = {one["checkpoint"]: one for one in results.teachers["teacher"]}
-    if not trained:
+    made = {one["checkpoint"]: one for runs in results.teachers.values() for one in runs}
+    if not (first := results.teachers[TEACHERS[0].key]):
         return {}
-    mean = {"query_ap": np.mean([one["query_ap"] for one in trained.values()], axis=0)}
-    return {seed: trained.get(run["teacher"], mean) for seed, run in results.runs[row.key].items()}
+    mean = {"query_ap": np.mean([one["query_ap"] for one in first], axis=0)}
+    return {seed: made.get(run["teacher"], mean) for seed, run in results.runs[row.key].items()}
 
 
 def is_open(ours: dict[int, dict], theirs: dict[int, dict]) -> bool:

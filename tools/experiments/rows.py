@@ -45,6 +45,7 @@ class Teacher:
     """A teacher, trained once with the first seed. The checkpoint of its last epoch is used.
 
     Attributes:
+        config: name of its config.
         seed: of its training.
         must_converge: whether no student is trained unless it has converged.
     """
@@ -52,12 +53,13 @@ class Teacher:
     key: str
     title: str
     values: tuple[str, ...] = ()
+    config: str = "resnet50_base"
     seed: int = SEEDS[0]
     must_converge: bool = False
 
     def run(self) -> Run:
         """Return its run, in the folder RUNS/<key> that the configs of the students name."""
-        path = f"{CONFIGS}/resnet50_base.yaml"
+        path = f"{CONFIGS}/{self.config}.yaml"
         own = ["OUTPUT_DIR", f"{RUNS}/{self.key}", *self.values]
         run = describe_run(path, own, ALONE, self.seed)
         values = [*run.overrides, *own[:2]]
@@ -69,11 +71,6 @@ def method_row(method: str, note: str = "") -> Row:
     return Row(method.replace("+", "_"), f"{title_of(method)}{note}", method)
 
 
-TEACHERS = [
-    Teacher("teacher", "ResNet-50, the teacher", must_converge=True),
-    Teacher("weak_teacher", "ResNet-50, stopped early", ("SOLVER.MAX_EPOCHS", "4")),
-    Teacher("second_teacher", "ResNet-50, second seed", seed=SEEDS[1], must_converge=True),
-]
 EXPORTED = f"{RUNS}/teacher/epoch_17.onnx"  # the teacher, for CACHED
 STUDENTS = {
     STUDENT: "ResNet-18(x0.5)",
@@ -89,6 +86,7 @@ CONTRASTIVE = ("DISTILLER.CD.FORM", "contrastive")
 TWICE = ("SOLVER.MAX_EPOCHS", "6", "SOLVER.MILESTONES", "[4]")
 STOPPED = ("DISTILLER.STOP_EPOCH", "2")
 WEAK = ("DISTILLER.TEACHER_CKPT", f"{RUNS}/weak_teacher/epoch_03.pth")
+BETTER = ("DISTILLER.TEACHER_CKPT", f"{RUNS}/resnet18_teacher/epoch_17.pth")
 
 # Equal schedules: students with the epochs and the milestone of their teacher. The student and the
 # teacher's forward pass are computed in bfloat16, in 0.86 (alone) and 0.63 (DDPS) of the time.
@@ -119,6 +117,15 @@ def equal_values(rate: str = EQUAL_RATE, epochs: int = EQUAL_EPOCHS) -> tuple[st
     length = ("SOLVER.MAX_EPOCHS", str(epochs), "SOLVER.MILESTONES", f"[{milestone}]")
     period = ("SOLVER.EVAL_PERIOD", str(epochs - 2))
     return (*length, *period, "SOLVER.BASE_LR", rate, *HALF)
+
+
+TEACHERS = [
+    Teacher("teacher", "ResNet-50, the teacher", must_converge=True),
+    Teacher("weak_teacher", "ResNet-50, stopped early", ("SOLVER.MAX_EPOCHS", "4")),
+    Teacher("second_teacher", "ResNet-50, second seed", seed=SEEDS[1], must_converge=True),
+    Teacher("resnet18_teacher", "ResNet-18", equal_values(), "resnet18", must_converge=True),
+]
+EQUAL_TEACHERS = ("teacher", "resnet18_teacher")  # of the students over as many epochs
 
 
 def epochs_in_equal_time(student: str) -> int:
@@ -199,6 +206,15 @@ GROUPS: dict[str, list[Row]] = {
     ],
 }
 GROUPS |= {f"equal: {student}": equal_rows(student) for student in EQUAL_STUDENTS}
+GROUPS["equal: better teacher"] = [
+    Row(
+        "equal_better_teacher",
+        f"{STUDENTS[STUDENT]}, {EQUAL_EPOCHS} epochs, DDPS of ResNet-18",
+        "ddps",
+        (*equal_values(), *TEACHER_HALF, *BETTER),
+        base=f"equal_{STUDENT}_alone",
+    )
+]
 
 
 def recipe(key: str, title: str, values: tuple[str, ...] = (), method: str = "ddps") -> Row:
@@ -276,7 +292,7 @@ C4_OVER_FPN = [
 OVER_BASE = [(row, ROWS[row.base]) for row in ROWS.values() if row.key != row.base]
 COMPARISONS = OVER_BASE + DDPS_OVER + IN_EQUAL_TIME + C4_OVER_FPN
 # The rows that are compared with their teacher.
-OVER_TEACHER = [row for student in EQUAL_STUDENTS for row in GROUPS[f"equal: {student}"]]
+OVER_TEACHER = [row for name, rows in GROUPS.items() if name.startswith("equal: ") for row in rows]
 
 # Term -> source of its settings. None of them was tuned on this data.
 SOURCES = {

@@ -22,7 +22,7 @@ from tools.experiments.rows import (
     CONFIGS,
     DDPS_OVER,
     EQUAL_EPOCHS,
-    EQUAL_STUDENTS,
+    EQUAL_TEACHERS,
     FPN_STUDENTS,
     GROUPS,
     OVER_TEACHER,
@@ -178,20 +178,22 @@ def last_gain(runs: Collection[dict]) -> float:
 
 
 def equal_table(results: Results) -> str:
-    """Return a table of the students over the epochs of their teacher, and alone in equal time."""
+    """Return a table of teachers and students over as many epochs, and of a student in equal
+    time."""
     lines = []
-    if trained := results.teachers["teacher"]:
-        last = {"over the teacher": NONE, "last two epochs": f"{last_gain(trained):+.1f}"}
-        lines.append(
-            {"": f"{TEACHERS[0].title}, {EQUAL_EPOCHS} epochs"} | teacher_cells(trained) | last
-        )
-    for student in EQUAL_STUDENTS:
-        for row in GROUPS[f"equal: {student}"]:
-            if runs := results.runs[row.key]:
-                cells = row_cells(results, row)
-                cells["over the teacher"] = gain_cell(gain_over_teacher(results, row))
-                cells["last two epochs"] = f"{last_gain(runs.values()):+.1f}"
-                lines.append({"": row.title} | cells)
+    for one in TEACHERS:
+        trained = results.teachers[one.key]
+        if trained and one.key in EQUAL_TEACHERS:
+            last = {"over the teacher": NONE, "last two epochs": f"{last_gain(trained):+.1f}"}
+            lines.append(
+                {"": f"{one.title}, {EQUAL_EPOCHS} epochs"} | teacher_cells(trained) | last
+            )
+    for row in OVER_TEACHER:
+        if runs := results.runs[row.key]:
+            cells = row_cells(results, row)
+            cells["over the teacher"] = gain_cell(gain_over_teacher(results, row))
+            cells["last two epochs"] = f"{last_gain(runs.values()):+.1f}"
+            lines.append({"": row.title} | cells)
     return table(lines)
 
 
