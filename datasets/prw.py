@@ -161,6 +161,8 @@ def read_queries(path: str, gallery: list[Scene]) -> list[Query]:
             pid = int(person)
             if not has_area(xywh)[0] or not (np.abs(xywh) < LARGEST).all():
                 raise ValueError(f"box {xywh[0].tolist()}")
+            if not 0 <= pid < UNLABELED:
+                raise ValueError(f"identity {pid}")
             name = name.rstrip()
         index = scene_of.get(name, scene_of.get(without_suffix(name)))
         if index is None:

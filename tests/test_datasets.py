@@ -170,6 +170,8 @@ def test_prw_query_file_with_unix_line_ends(prw):
         ("7 1 2 0 4 c1s1_2", "line 1"),
         ("", "found none"),
         ("7 nan 2 3 4 c1s1_2", "line 1"),
+        ("2147483647 1 2 3 4 c1s1_2", "line 1"),  # the label of unlabelled people
+        ("-2 1 2 3 4 c1s1_2", "line 1"),
         ("7 1 2 3 4 c9", "c9 is not in the gallery"),
     ],
 )

@@ -140,13 +140,13 @@ def test_oim_golden(update_first):
 
 def test_pkd_value():
     student, teacher = t("pkd.s", 2, 32, 20, 30), t("pkd.t", 2, 32, 20, 30)
-    value = pkd.pkd_loss(student, teacher)
+    value = pkd.loss_of_moments(pkd.channel_moments(student, teacher))
     correlations = [
         np.corrcoef(student[:, c].flatten(), teacher[:, c].flatten())[0, 1] for c in range(32)
     ]
     assert value.item() == pytest.approx((1 - np.mean(correlations)) * 1199 / 1200, rel=1e-5)
     close(WEIGHTS["pkd"] * value, 5.9557237)
-    close(pkd.pkd_loss(3 * teacher + 1, teacher), 0)
+    close(pkd.loss_of_moments(pkd.channel_moments(3 * teacher + 1, teacher)), 0)
 
 
 # --- OIM ---------------------------------------------------------------------------------------

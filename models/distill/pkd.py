@@ -45,10 +45,12 @@ def channel_moments(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def loss_of_moments(moments: Tensor) -> Tensor:
-    """Return `pkd_loss` of maps with these moments [..., C, 6], one value for each level: [...].
+    """Return the loss of PKD of maps with these moments [..., C, 6], one for each level: [...].
 
-    After normalisation the squares of a map add up to n - 1. In double precision the differences
-    below are accurate enough for the loss.
+    The loss is half the mean squared error of the normalised maps, which is 1 - their mean
+    correlation. Each channel is normalised to zero mean and unit standard deviation over N, H and
+    W, so that the squares of a map add up to n - 1. In double precision the differences below are
+    accurate enough for the loss.
     """
     n, s, t, ss, tt, st = moments.unbind(dim=-1)
     squares = [(ss - s * s / n), (tt - t * t / n)]
@@ -59,17 +61,8 @@ def loss_of_moments(moments: Tensor) -> Tensor:
     return ((parts[0] + parts[1] - 2 * product) / (2 * n)).mean(dim=-1).float()
 
 
-def pkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return half the mean squared error of normalised maps [N, C, H, W], which is 1 - their mean
-    correlation.
-
-    Each channel is normalised to zero mean and unit standard deviation over N, H and W.
-    """
-    return loss_of_moments(channel_moments(student, teacher))
-
-
 class Term(BatchTerm):
-    """Sum of `pkd_loss` over the levels of both networks: 0 to 3 if both have an FPN."""
+    """Sum of the losses of PKD over the levels of both networks: 0 to 3 if both have an FPN."""
 
     def __init__(self, *, student_channels: int, teacher_channels: int, levels: Sequence[str]):
         super().__init__()
