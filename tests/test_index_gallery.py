@@ -36,11 +36,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(base: Path, tmp_path: Path, program):
     """Return a function run(arguments) that adds the options of network and index.
 
-    It returns (exit code, stdout, stderr).
+    It returns (exit code, stdout, stderr). With `ckpt` None, there are no options of a network.
     """
 
-    def call(*arguments, ckpt="everyone.pth"):
-        network = "--cfg", base / "cfg.yaml", "--ckpt", base / ckpt
+    def call(*arguments, ckpt: str | Path | None = "everyone.pth"):
+        network = ("--cfg", base / "cfg.yaml", "--ckpt", base / ckpt) if ckpt else ()
         options = *network, "--index", tmp_path / "index", *arguments
         return program(index_gallery.main, *options)
 
@@ -71,7 +71,7 @@ def test_folders_files_and_videos(run, base, tmp_path):
     assert sorted(index.people.vectors.ids) == index.people.numbers().tolist()
     times = {time for (time,) in index.people.select("SELECT time FROM people")}
     assert sorted(t for t in times if t is not None) == pytest.approx([0, 0.5, 1, 1.5])
-    code, out, _ = run("--list")
+    code, out, _ = run("--list", ckpt=None)
     assert code == 0 and "4 frames" in out and str(base / "gallery/s1.png") in out
 
 
@@ -116,12 +116,12 @@ def test_remove(run, base, tmp_path):
     mine = shutil.copytree(base / "gallery", tmp_path / "mine" / "sub")
     run(tmp_path / "mine", base / "walk.mp4")
     shutil.rmtree(mine)
-    code, out, _ = run("--remove", base / "walk.mp4", mine / "s0.jpg", "--list")
+    code, out, _ = run("--remove", base / "walk.mp4", mine / "s0.jpg", "--list", ckpt=None)
     assert code == 0 and "s1.png" in out and "walk.mp4  " not in out
-    assert run("--remove", tmp_path / "mine")[0] == 0
+    assert run("--remove", tmp_path / "mine", ckpt=None)[0] == 0
     index = open_index(tmp_path / "index")
     assert people_of(tmp_path) == {} and not len(index.people.vectors.ids)
-    code, _, err = run("--remove", mine)
+    code, _, err = run("--remove", mine, ckpt=None)
     assert code == 2 and err.startswith(f"error: --remove {mine}: ") and err.count("\n") == 1
 
 
@@ -142,7 +142,7 @@ def test_what_is_damaged_is_named_and_passed_over(run, base, tmp_path):
         assert name in err
     assert "a part, truncated: 1." in err
     assert people_of(tmp_path).keys() == {"s0.jpg", "s1.png", "s2.png", "cut.mp4"}
-    assert "truncated" in run("--list")[1]
+    assert "truncated" in run("--list", ckpt=None)[1]
     assert "0 pictures and 0 frames" in run(mine, "--every", 0.5)[1]
 
 
@@ -235,7 +235,7 @@ def test_a_name_that_is_not_utf8(run, base, tmp_path):
     shutil.copy(base / "gallery/s0.jpg", mine / "s0.jpg")
     assert run(mine, "--list")[0] == 0
     assert next(iter(People(tmp_path / "index" / PEOPLE).known())).source.path == mine / "s0.jpg"
-    assert run("--remove", mine)[0] == 0
+    assert run("--remove", mine, ckpt=None)[0] == 0
 
 
 def test_a_network_with_a_name_that_is_not_utf8(run, base, tmp_path):
@@ -251,10 +251,8 @@ def test_a_network_with_a_name_that_is_not_utf8(run, base, tmp_path):
         (["missing"], "SOURCE missing: "),
         (["--every", "-1", "."], "--every -1.0: "),
         (["--every", "nan", "."], "--every nan"),
-        (["--list"], "--index"),
+        (["--list"], "--cfg, --ckpt: "),
         (["--list", "--every", "5"], "--every"),
-        (["--remove", "x"], "--index"),
-        ([], "SOURCE"),
         (["--kind", "Nonsense", "GALLERY"], "--kind Nonsense"),
         (["GALLERY", "DEVICE"], "KEY VALUE"),
         (["GALLERY", "DEVICE", "cuda:77"], "cuda:77"),
@@ -269,6 +267,13 @@ def test_bad_input_is_one_line(run, base, tmp_path, arguments, says):
     code, _, err = run(*(places.get(word, word) for word in arguments))
     assert code == 2 and says in err
     assert err.startswith("error: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["--list"], ["--remove", "x"], []])
+def test_without_sources_and_index_it_is_one_line(run, tmp_path, arguments):
+    code, _, err = run(*arguments, ckpt=None)
+    assert code == 2 and err.startswith("error: ") and err.count("\n") == 1
+    assert not (tmp_path / "index").exists()
 
 
 @pytest.mark.slow

@@ -81,8 +81,15 @@ def check(args: argparse.Namespace) -> None:
     """
     if not math.isfinite(args.every) or args.every < 0:
         raise UserError(f"--every {args.every}: expected seconds, 0 or more")
-    if not args.sources and (args.every or args.overrides):
-        raise UserError("--every and KEY VALUE: expected with SOURCE, found without")
+    of_sources = {
+        "--cfg": args.cfg,
+        "--ckpt": args.ckpt,
+        "--every": args.every,
+        "KEY VALUE": args.overrides,
+    }
+    given = [name for name, value in of_sources.items() if value not in (None, 0, [])]
+    if given and not args.sources:
+        raise UserError(f"{', '.join(given)}: expected with SOURCE, found without")
     if not (args.sources or args.list or args.remove or args.kind):
         raise UserError("expected SOURCE, --list, --remove or --kind, found none of them")
 
