@@ -16,10 +16,11 @@ from tempfile import TemporaryDirectory
 from tabulate import tabulate
 
 from datasets.coco_files import PERSON_KEYS, write_annotations
-from datasets.importers import read_source, unpack
+from datasets.importers import mot, read_source, unpack
 from datasets.importers.finder import Finder
 from datasets.importers.records import Labels, Options
 from datasets.importers.writer import Imported, ImportWriter, SceneRows
+from datasets.track_files import Rules
 from tools.convert_tracks import add_selection, check_selection
 from utils.arguments import nonempty, nonempty_path, program_parser
 from utils.errors import UserError, first_of, run_main
@@ -101,12 +102,12 @@ def import_all(args: argparse.Namespace, out: Path) -> list[Imported]:
     """Copy the images of each file of the sources below `out`, and return their scenes.
 
     Raises:
-        UserError: if a source cannot be used, or --every or --camera has no effect.
+        UserError: if a source cannot be used, or an option has no effect.
     """
     options = Options(args.person_key or "", args.label, args.min_visibility)
     writer = ImportWriter(out, args.every, args.shared_identities, args.camera)
     done: list[Imported] = []
-    has_frames = False
+    has_tracks = False
     with TemporaryDirectory(dir=out.parent) as folder:
         for source in args.sources:
             place = unpack(source, Path(folder)) if source.suffix.lower() == ".zip" else source
@@ -114,16 +115,32 @@ def import_all(args: argparse.Namespace, out: Path) -> list[Imported]:
             finder = Finder(args.images or [place if place.is_dir() else place.parent])
             for labels in found:
                 name = name_of(source, labels, len(found) > 1)
-                has_frames |= labels.tracks
+                has_tracks |= labels.tracks
                 done.append(writer.write(labels, free(name, done), finder))
-    if args.every > 1 and not has_frames:
-        raise UserError("--every: expected with a video or a sequence, found with images")
+    check_effects(args, done, has_tracks)
+    return done
+
+
+def check_effects(args: argparse.Namespace, done: list[Imported], has_tracks: bool) -> None:
+    """Check that the options had an effect on the sources.
+
+    Raises:
+        UserError: if one had none.
+    """
+    for option, given in (
+        ("--every", args.every > 1),
+        ("--shared-identities", args.shared_identities),
+    ):
+        if given and not has_tracks:
+            raise UserError(f"{option}: expected with a video or a sequence, found with images")
+    if args.min_visibility != Rules.visibility and all(one.kind != mot.KIND for one in done):
+        found = first_of(dict.fromkeys(one.kind for one in done))
+        raise UserError(f"--min-visibility: expected with a source of {mot.KIND}, found {found}")
     if args.camera and not any("camera" in image for one in done for image, _ in one.scenes):
         raise UserError(
             f"--camera {args.camera.pattern}: expected an expression that finds the camera in the "
             "names of the images, found none"
         )
-    return done
 
 
 def name_of(source: Path, labels: Labels, several: bool) -> str:

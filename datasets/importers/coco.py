@@ -9,7 +9,7 @@ from typing import Any
 from datasets.coco_files import lookup, parse_annotations
 from datasets.importers.records import Box, LabelledImage, Labels, Options
 
-FRAME = re.compile(r"frame_(\d+)")  # the name of a video's frame, as CVAT and Datumaro write it
+FRAME = re.compile(r"frame_(\d{1,9})")  # the name of a video's frame, as CVAT and Datumaro write it
 
 
 def is_coco(content: Any) -> bool:

@@ -65,9 +65,13 @@ def delimiter_of(text: str) -> str:
 
 def read_table(path: Path, text: str, options: Options) -> list[Labels]:
     """Read a CSV or TSV file: tasks as in JSON_MIN, with JSON in the cells."""
-    csv.field_size_limit(1 << 30)
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text))
-    return read(path, [{key: value_of(cell) for key, cell in row.items()} for row in rows], options)
+    before = csv.field_size_limit(1 << 30)  # of the whole process
+    try:
+        tasks = [{key: value_of(cell) for key, cell in row.items()} for row in rows]
+    finally:
+        csv.field_size_limit(before)
+    return read(path, tasks, options)
 
 
 def value_of(cell: Any) -> Any:

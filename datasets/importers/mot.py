@@ -6,6 +6,8 @@ from datasets.importers.records import Box, LabelledImage, Labels, Options
 from datasets.track_files import Rules
 from datasets.tracks import read_sequence
 
+KIND = "MOT"
+
 
 def is_sequence(folder: Path) -> bool:
     return (folder / "gt" / "gt.txt").is_file()
@@ -24,4 +26,4 @@ def read(folder: Path, options: Options) -> list[Labels]:
         images.append(LabelledImage(name, boxes, sequence.size, frame=frame - 1, path=path))
     left_out = sequence.left_out
     remarks = [remark.removeprefix(f"{sequence.name}: ") for remark in sequence.remarks]
-    return [Labels(folder / "gt" / "gt.txt", "MOT", images, left_out, remarks, tracks=True)]
+    return [Labels(folder / "gt" / "gt.txt", KIND, images, left_out, remarks, tracks=True)]

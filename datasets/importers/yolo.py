@@ -2,7 +2,8 @@
 
 Ultralytics writes them during tracking (save_txt), CVAT as "Ultralytics YOLO Detection Track". The
 names of the classes are in data.yaml, classes.txt or obj.names. A sixth column contains ids if all
-of its numbers are whole, otherwise confidences. Form: https://docs.ultralytics.com/datasets/detect/
+of its numbers are whole, otherwise confidences. A negative id is an unlabelled person.
+Form: https://docs.ultralytics.com/datasets/detect/
 """
 
 import math
@@ -55,7 +56,8 @@ def read(folder: Path, options: Options) -> list[Labels]:
         boxes = []
         for row in some:
             if names.get(row[0], f"{row[0]:g}") in people:
-                track = str(int(row[-1])) if len(row) in tracked else None
+                known = len(row) in tracked and row[-1] >= 0
+                track = str(int(row[-1])) if known else None
                 boxes.append(Box(shares_of(row, len(row) in (5, 6, *tracked)), None, track))
             else:
                 labels.left_out[NO_PERSON] += 1
