@@ -5,10 +5,9 @@ from utils.early import leave_on_signals
 
 def build(cfg, dataset, device):
     """Build the model and the network, see engine.run.Build."""
-    from models.build import build_net
+    from engine.training.build import build_alone
 
-    net = build_net(cfg, dataset.num_pids).to(device)
-    return net, net
+    return build_alone(cfg, dataset, device)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ from utils.early import leave_on_signals
 
 def build(cfg, dataset, device):
     """Build the model and the network, see engine.run.Build."""
-    from engine.training import distillation
+    from engine.training.build import build_distilled
 
-    return distillation.build(cfg, dataset, device)
+    return build_distilled(cfg, dataset, device)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+# torchvision's RPN creates this sampler itself, and has no parameter for another one.
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import box_iou
 
-from datasets.augment import Target, select
+Target = dict[str, Tensor]
 
 
 def split_ignored(target: Target) -> Target:
@@ -23,7 +25,8 @@ def split_ignored(target: Target) -> Target:
     if "scores" not in target:
         return target
     person = target["scores"] > 0
-    return select(target, person) | {"ignored": target["boxes"][~person]}
+    people = {key: value[person] if value.dim() else value for key, value in target.items()}
+    return people | {"ignored": target["boxes"][~person]}
 
 
 def on_ignored(boxes: Tensor, target: Target, share: float) -> Tensor:

@@ -183,8 +183,8 @@ def test_the_plan_keeps_training_and_test_apart():
     ends = [0, *(m.first_frame + m.cameras for m in every)]
     assert ends[:-1] == [m.first_frame for m in every] and ends[-1] == 101
     assert sum(m.cameras for m in plan.test) == 20
-    strangers = [p for m in every for p in m.people if p < 0]
-    assert len(strangers) == len(set(strangers)) > 0
+    unlabelled = [p for m in every for p in m.people if p < 0]
+    assert len(unlabelled) == len(set(unlabelled)) > 0
     assert make_plan(30, 101, 3, 1) == plan != make_plan(30, 101, 3, 2)
 
 

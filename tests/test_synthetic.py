@@ -172,7 +172,7 @@ def test_galleries_name_matches_first_and_leave_distractors_empty(root):
         assert all(box.shape == (1, 0) for box in boxes if not box.size)
 
 
-def test_prw_files_end_lines_and_mark_strangers_as_the_real_ones(root):
+def test_prw_files_have_the_line_ends_and_the_unlabelled_people_of_the_real_ones(root):
     text = (Path(root) / "PRW/query_info.txt").read_bytes()
     assert text.count(b"\r\n") == 4 and len(text.split()) == 24
     rows = [loadmat(p)["box_new"] for p in (Path(root) / "PRW/annotations").iterdir()]

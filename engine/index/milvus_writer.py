@@ -214,10 +214,10 @@ class MilvusWriter(MilvusPeople):
             self._own[source] = Version(self._new_version(source, max(epochs, default=0) + 1))
         if tried:
             self._call("insert", SOURCES, [self._own[source].row for source in tried])
-        _, done, rivals = self._state(tried)
-        lost = done | rivals
+        _, done, taken = self._state(tried)  # by writers that claimed them at the same time
+        lost = done | taken
         self._delete([self._own.pop(source).row["id"] for source in lost])
-        return [source for source in tried if source not in lost], [*held, *rivals]
+        return [source for source in tried if source not in lost], [*held, *taken]
 
     def _new_version(self, source: Source, epoch: int) -> dict:
         every = NONE if source.every is None else source.every

@@ -5,11 +5,10 @@ from itertools import islice
 
 from tabulate import tabulate
 
-import train_base
 from datasets import load_dataset
 from engine.device import choose_device
 from engine.run import build_from
-from engine.training import distillation
+from engine.training.build import build_alone, build_distilled
 from engine.training.folder import CheckpointFolder
 from engine.training.generators import seed_everything
 from engine.training.train import Trainer
@@ -28,7 +27,7 @@ def measure(run: Run, steps: int) -> list[dict[str, float]]:
     dataset = load_dataset(cfg.INPUT.DATASET, cfg.INPUT.DATA_ROOT, cfg.INPUT.EXTRA_TRAIN)
     seed_everything(cfg.SEED)
     continues = bool(CheckpointFolder(run.folder, cfg.SOLVER.CKPT_KEEP).newest_first())
-    build = distillation.build if run.terms else train_base.build
+    build = build_distilled if run.terms else build_alone
     model, net = build_from(cfg, build, dataset, device, continues)
     trainer = Trainer(cfg, model, net, dataset, device)
     trainer.resume(None)

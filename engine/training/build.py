@@ -1,4 +1,4 @@
-"""Construction of a distilled student from a config."""
+"""Construction of what is trained from a config: a network alone, or a distilled student."""
 
 import torch
 from torch import nn
@@ -12,7 +12,15 @@ from models.search_net import SearchNet
 from utils.errors import UserError
 
 
-def build(
+def build_alone(
+    cfg: CfgNode, dataset: SearchDataset, device: torch.device
+) -> tuple[nn.Module, SearchNet]:
+    """Build a network that is trained without a teacher, and return it twice."""
+    net = build_net(cfg, dataset.num_pids).to(device)
+    return net, net
+
+
+def build_distilled(
     cfg: CfgNode, dataset: SearchDataset, device: torch.device
 ) -> tuple[nn.Module, SearchNet]:
     """Build the distiller of DISTILLER.TERMS with its teacher.
