@@ -19,6 +19,7 @@ from datasets.json_fields import (
     box,
     convert,
     field,
+    file_name,
     flag,
     identifier,
     labelled,
@@ -202,7 +203,7 @@ def read_images(
     for number, record in enumerate(records(path, content, "images")):
         where = f"{path}: images[{number}]"
         image = field(record, "id", identifier, where)
-        name = field(record, "file_name", text, where)
+        name = field(record, "file_name", file_name, where)
         if image in index or name in names:
             what = f"id {image}" if image in index else f"file_name {name}"
             raise UserError(f"{where}: {what}: expected once, found in an earlier image too")

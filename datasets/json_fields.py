@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,15 @@ def text(value: Any) -> str | None:
     return value if isinstance(value, str) and value.strip() else None
 
 
+def file_name(value: Any) -> str | None:
+    """Return text that the file system accepts as a name; None for anything else."""
+    name = text(value)
+    try:
+        return name if name and b"\0" not in os.fsencode(name) else None
+    except UnicodeEncodeError:
+        return None
+
+
 def box(value: Any) -> list[float] | None:
     """Return four finite numbers x y w h; None for anything else."""
     number = (int, float)
@@ -92,6 +102,7 @@ def person_name(value: Any) -> str | None:
 EXPECTED: dict[Callable[[Any], Any], str] = {
     identifier: "a number or a text",
     text: "a text",
+    file_name: "the name of a file",
     box: "four numbers x y w h",
     flag: "0 or 1",
     score: "a number above 0 and at most 1",

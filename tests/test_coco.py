@@ -186,7 +186,15 @@ BAD = {
     ),
     "a name that is no text": (
         lambda c: first(c, "images").update(file_name=5),
-        r"images\[0\]: file_name: expected a text, found 5",
+        r"images\[0\]: file_name: expected the name of a file, found 5",
+    ),
+    "a name with a zero byte": (
+        lambda c: first(c, "images").update(file_name="a\0.jpg"),
+        r"images\[0\]: file_name: expected the name of a file, found",
+    ),
+    "a name with half of a character": (
+        lambda c: first(c, "images").update(file_name="\ud800.jpg"),
+        r"images\[0\]: file_name: expected the name of a file, found",
     ),
     "an id twice": (
         lambda c: first(c, "images").update(id="2"),

@@ -12,7 +12,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import pdist
 
 from engine.cameras.alarms import ALARMS, SENT
-from engine.cameras.identities import FILE, choose_similarity, open_identities
+from engine.cameras.identities import FILE, Identities, choose_similarity, open_identities
 from engine.cameras.pictures import Pictures, picture_path
 from engine.cameras.tracklet_table import apart, read_tracklets
 from engine.index.gallery_index import open_index, writing
@@ -234,6 +234,15 @@ def test_decisions_by_hand_are_kept(index: Path, program, tmp_path: Path) -> Non
         code, _, err = program(identities.main, "--index", index, *wrong)
         assert code == 2 and len(err.splitlines()) == 1, wrong
     assert numbers(index).keys() == truth.keys() and not (tmp_path / "other").exists()
+
+
+def test_an_empty_word_does_not_mean_the_only_person_without_a_name(tmp_path: Path) -> None:
+    people = Identities(tmp_path, b"index")
+    people.assign([set(), set()], [[1], [2]])
+    people.rename(1, "Otto")
+    with pytest.raises(UserError, match="person: "):
+        people.number_of("")
+    assert people.number_of("Otto") == 1 and people.names() == {1: "Otto", 2: ""}
 
 
 def test_a_name_that_is_not_utf8(index: Path, program) -> None:

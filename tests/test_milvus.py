@@ -133,8 +133,14 @@ def test_another_network_is_refused(lite: Address) -> None:
 
 
 def test_bad_addresses_and_kinds(tmp_path: Path, lite: Address) -> None:
-    with pytest.raises(UserError, match="no index there"):
-        open_index(index_place(str(tmp_path / "none.db")))
+    missing = tmp_path / "none.db"
+    with pytest.raises(UserError, match=f"--index {missing}: "):
+        open_index(index_place(str(missing)))
+    wrong = ("", "[", "someone:secret@host:port", "someone:secret/@host:1", "someone:secret@host:0")
+    for place in wrong:
+        with pytest.raises(UserError, match="--index http://") as refused:
+            index_place(f"http://{place}")
+        assert "secret" not in str(refused.value) and "\n" not in str(refused.value)
     (tmp_path / "text.db").write_text("no database")
     nothing = Address("http://someone:secret@127.0.0.1:1")
     for place in (Address(str(tmp_path / "text.db")), nothing):

@@ -114,8 +114,10 @@ class Identities:
         """Return the number of the person with this number or name.
 
         Raises:
-            UserError: if there is none.
+            UserError: if there is none, or the word is empty: people without a name are not meant.
         """
+        if not word:
+            raise UserError("person: expected a number or a name, found an empty text")
         names = self.names()
         found = [number for number, name in names.items() if name == word]
         if word.isdecimal() and int(word) in names:

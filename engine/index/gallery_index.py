@@ -157,7 +157,11 @@ def stale_sources(people: Store, paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def index_place(text: str) -> Path | Address:
-    """Convert a command line argument to an index's folder, or to an address of Milvus."""
+    """Convert a command line argument to an index's folder, or to an address of Milvus.
+
+    Raises:
+        UserError: if an address of Milvus has the wrong form.
+    """
     return Address(text) if Address.accepts(text) else nonempty_path(text)
 
 
@@ -169,9 +173,10 @@ def folder_of(place: Path | Address | None) -> Path | None:
 
 def index_folder(text: str) -> Path:
     """Convert a command line argument of a program that changes only local indexes."""
-    if Address.accepts(text):
-        raise ArgumentTypeError(f"expected a folder, found {Address(text)}, an address of Milvus")
-    return nonempty_path(text)
+    place = index_place(text)
+    if isinstance(place, Address):
+        raise ArgumentTypeError(f"expected a folder, found {place}, an address of Milvus")
+    return place
 
 
 def open_index(place: Path | Address, origin: Origin | None = None) -> GalleryIndex:

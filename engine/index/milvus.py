@@ -23,6 +23,7 @@ import numpy as np
 
 from engine.index.local import check_same
 from engine.index.records import IndexedSource, Origin, Person, PersonFilter, Source
+from utils.addresses import shown_address
 from utils.errors import UserError
 from utils.optional import optional
 
@@ -45,9 +46,19 @@ class Address:
 
     It is a path that ends in ".db" (Milvus Lite) or http[s]://[USER:PASSWORD@]HOST:PORT[/DATABASE].
     As text it contains no user name and no password.
+
+    Raises:
+        UserError: if it has another form.
     """
 
     uri: str
+
+    def __post_init__(self) -> None:
+        if not self.lite and not _has_host(self.uri):
+            raise UserError(
+                f"--index {shown_address(self.uri)}: expected "
+                "http[s]://[USER:PASSWORD@]HOST:PORT[/DATABASE], with %2F for a / in the password"
+            )
 
     @staticmethod
     def accepts(text: str) -> bool:
@@ -60,6 +71,16 @@ class Address:
     def __str__(self) -> str:
         parts = urlsplit(self.uri)
         return self.uri.replace(parts.netloc, parts.netloc.rpartition("@")[2], 1)
+
+
+def _has_host(uri: str) -> bool:
+    """Return whether an address has a host, and a valid port or none."""
+    try:
+        parts = urlsplit(uri)
+        after = parts.path + parts.query + parts.fragment
+        return bool(parts.hostname) and parts.port != 0 and "@" not in after
+    except ValueError:
+        return False
 
 
 class MilvusPeople:
