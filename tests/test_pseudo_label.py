@@ -85,7 +85,7 @@ def export(module: nn.Module, path: Path, size: tuple[int, int], description: st
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """bright.onnx, colour.onnx, and their descriptions."""
+    """Return a folder with bright.onnx, colour.onnx, and their descriptions."""
     pytest.importorskip("onnxruntime")
     folder = tmp_path_factory.mktemp("networks")
     export(Bright(), folder / "bright.onnx", (64, 128), DETECTOR.format(fit="stretch"))
@@ -94,7 +94,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def drawn(red: tuple | None, green: tuple | None = None, size: tuple[int, int] = (96, 64)):
-    """A picture [H, W, 3] with a red rectangle of brightness 0.9 and a green one of 0.4, at
+    """Return a picture [H, W, 3] with a red rectangle of brightness 0.9 and a green one of 0.4, at
     (x1, y1, x2, y2); what is not red or green is dark blue."""
     pixels = np.zeros((size[1], size[0], 3), np.uint8)
     for channel, (box, value) in enumerate([(red, 230), (green, 102)]):
@@ -105,7 +105,9 @@ def drawn(red: tuple | None, green: tuple | None = None, size: tuple[int, int] =
 
 @pytest.fixture
 def run(program, networks):
-    def call(*arguments, detector="bright.onnx", reid="colour.onnx") -> tuple[int, str]:
+    """Return a function run(*arguments) that returns the exit code and what is printed."""
+
+    def call(*arguments, detector="bright.onnx", reid=None) -> tuple[int, str]:
         named = str(detector).startswith("torchvision:")
         options = ["--detector", detector if named else networks / detector]
         options += ["--reid", networks / reid] if reid else []
@@ -116,7 +118,7 @@ def run(program, networks):
 
 
 def people_of(folder: Path) -> dict[str, list[tuple[list[int], str | None, float]]]:
-    """Boxes in whole pixels, identities and scores, by the name of the image."""
+    """Return boxes in whole pixels, identities and scores, by the name of the image."""
     content = json.loads((folder / "train.json").read_text())
     found: dict = {image["id"]: [] for image in content["images"]}
     for row in content["annotations"]:
@@ -132,7 +134,7 @@ def test_pictures_become_unlabelled_people_with_scores(run, tmp_path):
     Image.fromarray(drawn((24, 4, 60, 60))).save(pictures / "sub/a.png")
     Image.fromarray(drawn(None)).save(pictures / "nobody.png")
     (pictures / "broken.png").write_bytes(b"x")
-    code, said = run(pictures, "--out", tmp_path / "own", reid=None)
+    code, said = run(pictures, "--out", tmp_path / "own")
     assert code == 0 and "broken.png" in said
     assert people_of(tmp_path / "own") == {
         "images/a.png": [([10, 8, 20, 32], None, 0.902), ([50, 20, 10, 30], None, 0.4)],
@@ -150,7 +152,7 @@ def test_sources_above_the_working_folder_stay_within_the_output(run, tmp_path, 
         (tmp_path / folder).mkdir(parents=True)
         Image.fromarray(drawn((10, 8, 30, 40))).save(tmp_path / folder / "a.png")
     monkeypatch.chdir(tmp_path / "work")
-    assert run("../pictures", "here", "--out", tmp_path / "own", reid=None)[0] == 0
+    assert run("../pictures", "here", "--out", tmp_path / "own")[0] == 0
     names = {"images/pictures/a.png", "images/work/here/a.png"}
     assert people_of(tmp_path / "own").keys() == names
     assert all((tmp_path / "own" / name).is_file() for name in names)
@@ -164,7 +166,8 @@ def test_tracklets_of_a_video_become_identities(run, tmp_path):
     lefts = [4, 8, 12, 16, 70, 66, 40]
     frames = [drawn((x, 8, x + 20, 56), (40, 10, 50, 20)) for x in lefts]
     write_video(tmp_path / "walk.mp4", frames, [0, 0.1, 0.2, 0.3, 0.4, 0.5, 20])
-    code, said = run(tmp_path / "walk.mp4", "--every", "0", "--out", tmp_path / "own")
+    reid = "colour.onnx"
+    code, said = run(tmp_path / "walk.mp4", "--every", "0", "--out", tmp_path / "own", reid=reid)
     assert code == 0, said
     rows = list(people_of(tmp_path / "own").values())
     first, second = "walk.mp4/1", "walk.mp4/2"
@@ -173,7 +176,7 @@ def test_tracklets_of_a_video_become_identities(run, tmp_path):
     assert all(name is None for some in rows for _, name, score in some if score < 0.7)
     assert all(0.2 < score < 0.6 for some in rows for _, _, score in some if score < 0.7)
     joined = [tmp_path / "walk.mp4", "--every", "0.2", "--out", tmp_path / "joined"]
-    assert run(*joined, "--min-similarity", "0.5")[0] == 0
+    assert run(*joined, "--min-similarity", "0.5", reid=reid)[0] == 0
     names = {name for some in people_of(tmp_path / "joined").values() for _, name, _ in some}
     assert names == {first, None} and len(people_of(tmp_path / "joined")) == 4
 
@@ -184,7 +187,8 @@ def test_frames_within_a_millisecond_have_files_of_their_own(run, tmp_path, monk
     frames = [*map(Frame, times, pixels)]
     monkeypatch.setattr(pseudo_labels, "sample_frames", lambda *_: iter(frames))
     (tmp_path / "walk.mp4").touch()
-    assert run(tmp_path / "walk.mp4", "--every", "0", "--out", tmp_path / "own")[0] == 0
+    options = ["--every", "0", "--out", tmp_path / "own"]
+    assert run(tmp_path / "walk.mp4", *options, reid="colour.onnx")[0] == 0
     found = people_of(tmp_path / "own")
     assert [rows[0][0][0] for rows in found.values()] == [4, 6, 8, 9]
     assert all((tmp_path / "own" / name).is_file() for name in found)
@@ -205,14 +209,10 @@ def test_pseudo_labels_are_further_training_data(run, tmp_path):
 
 
 def test_a_network_of_this_project_needs_no_other(run, tmp_path):
-    world = make_world(tmp_path)
-    for reid in (None, "colour.onnx"):
-        out = tmp_path / f"with {reid}"
-        code, said = run(
-            world / "gallery", "--out", out, detector=world / "everyone.pth", reid=reid
-        )
-        assert code == 0, said
-        assert [len(rows) for rows in people_of(out).values()] == [5] * 3
+    world, out = make_world(tmp_path), tmp_path / "own"
+    code, said = run(world / "gallery", "--out", out, detector=world / "everyone.pth")
+    assert code == 0, said
+    assert [len(rows) for rows in people_of(out).values()] == [5] * 3
 
 
 @pytest.mark.slow
@@ -224,7 +224,7 @@ def test_a_network_of_this_project_links_people(run, tmp_path):
     world = make_world(tmp_path)
     write_video(tmp_path / "walk.mp4", moving(4, step=1))
     options = [tmp_path / "walk.mp4", "--every", "0", "--out", tmp_path / "own"]
-    assert run(*options, detector=world / "everyone.pth", reid=None)[0] == 0
+    assert run(*options, detector=world / "everyone.pth")[0] == 0
     assert any(name for rows in people_of(tmp_path / "own").values() for _, name, _ in rows)
 
 
@@ -296,7 +296,7 @@ def test_boxes_are_those_of_the_picture(networks, tmp_path, fit, size):
 
 
 def without_grey(picture: Tensor) -> Tensor:
-    """The detector's output on a picture whose padding is made black."""
+    """Return the detector's output on a picture whose padding is made black."""
     padding = (picture - detectors.GREY / 255).abs().amax(1, keepdim=True) < 1e-3
     return Bright()(picture * ~padding)
 
@@ -386,6 +386,9 @@ OPTIONS = {
     "score": (["--min-score", "0"], "--min-score: "),
     "similarity": (["--min-similarity", "2"], "--min-similarity: "),
     "a value for other networks": (["INPUT.MIN_SIZE", "64"], "override INPUT.MIN_SIZE: "),
+    "re-id of pictures": (["--reid", "reid.onnx"], "--reid: expected with a video"),
+    "seconds of pictures": (["--every", "0"], "--every: expected with a video"),
+    "tracklets of pictures": (["--min-similarity", "0"], "--min-similarity: expected with a video"),
 }
 
 
@@ -402,9 +405,9 @@ def test_sources_and_networks_that_do_not_fit(run, networks, tmp_path):
     code, said = run(networks, *out)
     assert code == 2 and "SOURCE: " in said
     (tmp_path / "a.mp4").touch()
-    code, said = run(tmp_path / "a.mp4", *out, reid=None)
-    assert code == 2 and "--reid: " in said
     code, said = run(tmp_path / "a.mp4", *out)
+    assert code == 2 and "--reid: " in said
+    code, said = run(tmp_path / "a.mp4", *out, reid="colour.onnx")
     assert code == 2 and "a.mp4" in said and "found nobody" in said
     Image.fromarray(drawn(None)).save(tmp_path / "a.png")
     for detector, expected in {

@@ -61,10 +61,8 @@ def parse_args() -> argparse.Namespace:
     add(
         "--every",
         type=float,
-        default=EVERY,
         metavar="SECONDS",
-        help="take one frame of a video in this many seconds; 0: every frame (default: "
-        "%(default)s)",
+        help=f"take one frame of a video in this many seconds; 0: every frame (default: {EVERY})",
     )
     add(
         "--min-score",
@@ -86,13 +84,24 @@ def parse_args() -> argparse.Namespace:
 
 
 def check(args: argparse.Namespace) -> None:
-    if not math.isfinite(args.every) or args.every < 0:
+    if args.every is not None and not 0 <= args.every < math.inf:
         raise UserError(f"--every: expected seconds, 0 or more, found {args.every}")
     if not 0 < args.min_score <= 1:
         raise UserError(f"--min-score: expected above 0 and at most 1, found {args.min_score}")
     if args.min_similarity is not None and not 0 <= args.min_similarity <= 1:
         raise UserError(f"--min-similarity: expected 0 to 1, found {args.min_similarity}")
     expect_new(args.out, "--out")
+
+
+def check_effects(args: argparse.Namespace) -> None:
+    """Refuse the options that have no effect on pictures."""
+    for option, value in (
+        (REID, args.reid),
+        ("--every", args.every),
+        ("--min-similarity", args.min_similarity),
+    ):
+        if value is not None:
+            raise UserError(f"{option}: expected with a video, found with pictures")
 
 
 def find(sources: list[Path], out: Path) -> list[MediaFile]:
@@ -120,7 +129,7 @@ def load(args: argparse.Namespace, videos: bool) -> PeopleFinder:
             f"{REID}: expected a network that embeds people, since the people of videos are linked "
             "by it, found none"
         )
-    reid = read_reid_teacher(args.reid, device, REID) if args.reid and videos else None
+    reid = read_reid_teacher(args.reid, device, REID) if args.reid else None
     return PeopleFinder(detector, reid, args.min_score, cfg.INPUT.MAX_PIXELS)
 
 
@@ -150,9 +159,13 @@ def report(writer: PseudoLabelWriter) -> None:
 def main() -> None:
     args = parse_args()
     media = find(args.sources, args.out)
-    finder = load(args, any(medium.kind == VIDEO for medium in media))
+    videos = any(medium.kind == VIDEO for medium in media)
+    if not videos:
+        check_effects(args)
+    finder = load(args, videos)
+    every = EVERY if args.every is None else args.every
     with folder_beside(args.out, "--out") as out:
-        writer = PseudoLabelWriter(out, media, finder, args.every, args.min_similarity)
+        writer = PseudoLabelWriter(out, media, finder, every, args.min_similarity)
         for medium in media:
             writer.add(medium)
         print_left_out(writer.left)
