@@ -17,7 +17,7 @@ def read_extras(items: Sequence) -> list[Extra]:
     """Check INPUT.EXTRA_TRAIN, a list of [DATASET, DATA_ROOT, SHARE].
 
     Raises:
-        UserError: an item is not of this form, or its share is not above 0.
+        UserError: an item is not of this form, or its share is not above 0 and at most 100.
     """
     extras = []
     for item in items:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from configs.defaults import get_cfg, load_cfg
 from configs.files import BASE, read_config
 from configs.ranges import BELOW_ONE, flatten
-from configs.values import PATHS
+from configs.values import GALLERIES, PATHS
 from engine.training.train_step import loss_weights
 from models.build import build_net, build_terms
 from tests.tiny import PUBLIC
@@ -172,6 +172,13 @@ def test_floats_accept_integers_and_stay_floats():
         if isinstance(default, float):
             value = "0" if key in BELOW_ONE else "1"
             assert type(flatten(load_cfg(None, [key, value]))[key]) is float, key
+
+
+def test_every_number_has_a_smallest_value():
+    for key, default in flatten(get_cfg()).items():
+        if type(default) in (int, float) and key != GALLERIES:
+            with pytest.raises(UserError, match=f"^{key}: expected"):
+                load_cfg(None, [key, "-1"])
 
 
 def test_text_values_on_the_command_line_stay_text():
@@ -333,7 +340,7 @@ def test_random_overrides(key, text):
     try:
         check_values(load_cfg(None, [key, text]))
     except UserError as error:
-        assert len(str(error)) < 1000
+        assert "\n" not in str(error) and len(str(error)) < 1000
 
 
 def test_paths_that_are_no_files(tmp_path):
@@ -342,7 +349,7 @@ def test_paths_that_are_no_files(tmp_path):
         ("x" * 300, "cannot be read .File name too long"),
         ("missing.yaml", "no such file"),
         (".", "found a folder"),
-        ("pipe", "found a pipe|a pipe"),
+        ("pipe", "a pipe"),
         ("n\0", "cannot be read"),
     ):
         with pytest.raises(UserError, match=f"--cfg .*{says}"):

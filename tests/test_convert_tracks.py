@@ -85,7 +85,8 @@ def test_split_by_sequence(convert, tmp_path, shared):
     are shared."""
     sequences = [make_sequence(tmp_path / name) for name in ("gate", "hall", "yard")]
     shares = ["--shared-identities"] if shared else []
-    convert(*sequences, "--test-sequences", "yard", "hall", "--every", "2", *shares)
+    said = convert(*sequences, "--test-sequences", "yard", "hall", "--every", "2", *shares)
+    assert "remark: hall: " in said and "remark: yard: " in said  # have the content of gate
     data = load(tmp_path)
     assert [s.name for s in data.train] == ["images/gate/000001.jpg", "images/gate/000003.jpg"]
     assert [s.camera for s in data.gallery] == [2, 2, 3, 3]
@@ -283,6 +284,13 @@ def test_copies_of_a_sequence_are_left_out(convert, tmp_path):
     said = convert(*sequences, "--test-share", "0.5")
     assert people(tmp_path, "train") == ["MOT17-02-DPM/5"] * 2
     assert "remark: MOT17-02-SDP" in said
+
+
+def test_two_sequences_of_one_name_are_refused(convert, tmp_path):
+    sequences = [make_sequence(tmp_path / place / "gate") for place in ("a", "b")]
+    with pytest.raises(UserError, match="found gate twice"):
+        convert(*sequences, "--test-share", "0.5")
+    assert not (tmp_path / "own").exists()
 
 
 def test_what_is_doubtful_is_said(convert, tmp_path):

@@ -95,6 +95,21 @@ def test_cuhk_protocols(cuhk):
     assert whole.query.tolist() == lists.query.tolist()
 
 
+def test_cuhk_irregular_lists_are_counted(tmp_path):
+    """The gallery lists an image twice, and an identity has a box that its image does not have."""
+    images = {"s1.jpg": [A], "g1.jpg": [A], "g2.jpg": [A]}
+    people = [[("s1.jpg", A)], [("s1.jpg", B)]]
+    queries = {50: [("g1.jpg", A, [("g2.jpg", A)])]}
+    write_cuhk(tmp_path, images, ["g1.jpg", "g2.jpg", "g1.jpg"], people, queries)
+    data = load_dataset("CUHK-SYSU", str(tmp_path))
+    assert [scene.name for scene in data.gallery] == ["g1.jpg", "g2.jpg"]
+    assert [scene.pids.tolist() for scene in data.train] == [[1]] and data.num_pids == 2
+    assert data.dropped == {
+        "pool.mat: image listed twice": 1,
+        "train: identity's box not in Images.mat, ignored": 1,
+    }
+
+
 def test_cuhk_subset_with_a_query_of_its_own(cuhk):
     write_protocol(
         cuhk / "annotation/test/subset/Occlusion.mat",
@@ -254,14 +269,14 @@ def test_cuhk_query_without_a_gallery_is_unmatched(cuhk):
 
 
 @pytest.mark.parametrize("head", [b"MATLAB 7.3 MAT-file, Platform: GLNXA64", b"\x89HDF\r\n\x1a\n"])
-def test_matlab_7_3_is_told_with_its_remedy(cuhk, head):
+def test_the_error_for_matlab_7_3_states_the_remedy(cuhk, head):
     (cuhk / "annotation/Images.mat").write_bytes(head.ljust(124) + b"\0\2IM" + bytes(500))
     with pytest.raises(UserError, match="Images.mat: .*MATLAB 7.3 .HDF5.*save.*'-v7'"):
         load_dataset("CUHK-SYSU", str(cuhk))
 
 
 @pytest.mark.parametrize("name", ["CUHK-SYSU", "PRW"])
-def test_no_dataset_says_where_and_how(name, tmp_path):
+def test_the_error_for_a_missing_dataset_names_its_folder_and_the_generator(name, tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path}.*make_synthetic"):
         load_dataset(name, str(tmp_path))
 
@@ -357,13 +372,12 @@ def test_damaged_image(tmp_path, workers, damage):
 def test_all_images_damaged(tmp_path):
     data = SceneDataset(scenes_in(tmp_path / "a", 3), train=True, skip_damaged=True)
     for scene in data.scenes:
-        Image.new("RGB", (4, 4)).save(scene.path)
-        open(scene.path, "wb").close()
+        Path(scene.path).write_bytes(b"")
     with pytest.raises(UserError, match="2 more: every image"):
         list(train_loader(data, 2, 0, 0, 0))
 
 
-def test_a_thread_of_an_image_is_refused(tmp_path):
+def test_a_very_narrow_image_is_refused(tmp_path):
     Image.new("RGB", (1, 60)).save(tmp_path / "a.png")
     with pytest.raises(UserError, match="a.png: expected .* at most 50 times .* found 1 x 60"):
         read_pixels(tmp_path / "a.png", upright=False)

@@ -106,7 +106,7 @@ def test_a_mesh_is_cut_along_the_zero_line_of_a_field():
         Plain((0.3, 0.3, 0.3), glow=1.0),
     ],
 )
-def test_materials_give_light_that_can_be(material):
+def test_materials_have_possible_colours_and_unit_normals(material):
     rest = rng().uniform((-5, -8, -1), (5, 9, 2), (4000, 3)).astype("f4")
     normals = rng(1).normal(size=rest.shape).astype("f4")
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
@@ -189,10 +189,21 @@ def test_the_plan_keeps_training_and_test_apart():
 
 
 @pytest.mark.parametrize(
-    "key, value", [("identities", 2), ("frames", 1), ("cameras", 0), ("size", (64, 70_000))]
+    "key, value",
+    [
+        ("identities", 2),
+        ("frames", 1),
+        ("cameras", 0),
+        ("size", (64, 70_000)),
+        ("min_visible", 1.5),
+        ("min_height", 0),
+        ("seed", -1),
+        ("workers", 0),
+    ],
 )
 def test_numbers_out_of_range_are_named(key, value, tmp_path):
-    with pytest.raises(UserError, match=f"{key}: expected .* found {np.max(value)}"):
+    option = key.replace("_", "-")
+    with pytest.raises(UserError, match=f"^{option}: expected .* found {np.max(value)}"):
         rendered.write_dataset(str(tmp_path / "out"), **SMALL | {key: value})
     assert not (tmp_path / "out").exists()
 
@@ -270,7 +281,7 @@ def test_data_without_queries_can_be_loaded(tmp_path):
     assert data.num_pids == 1 and data.queries == []
 
 
-def test_a_camera_gives_bytes_and_a_brighter_sensor_no_other_shape():
+def test_an_exposed_image_has_bytes_and_depends_on_the_light_and_the_generator():
     light = rng().uniform(0, 3, (30, 40, 3)).astype("f4")
     image = expose(light, draw_sensor(rng(1)), rng(2))
     assert image.dtype == np.uint8 and image.shape == light.shape and image.std() > 5
