@@ -303,7 +303,6 @@ def test_nobody_seen_twice(tmp_path):
 def test_missing_image_is_named_as_the_file_names_it(own):
     (own / "gate/2.jpg").unlink()
     assert load(own).gallery[1].path == str(own / "gate/2.jpg")
-    write_image(own / "gate/2.jpg")
 
 
 def test_boxes_of_phone_pictures_are_where_a_viewer_shows_them(own):
@@ -337,9 +336,8 @@ def test_the_table_of_the_guide_becomes_the_files_of_the_guide(tmp_path, monkeyp
 
 
 @pytest.mark.slow
-def test_training_evaluation_and_pages_know_it_by_its_name(tmp_path):
-    """Custom data can be used to train, to evaluate with drawn galleries and across cameras, and to
-    show results."""
+def test_training_and_evaluation(tmp_path):
+    """The evaluations use drawn galleries and other cameras."""
     write_dataset(str(tmp_path / "data"), "coco", 9, 20, 3, (112, 64), workers=1, progress=False)
     (tmp_path / "tiny.yaml").write_text(CONFIG)
     own = ["INPUT.DATASET", "COCO", "EVAL_GALLERY_SIZE", "[2, 3, -1]"]

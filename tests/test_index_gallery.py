@@ -312,7 +312,6 @@ def test_a_full_disk(run, base, tmp_path, monkeypatch):
     monkeypatch.setattr(sqlite3, "connect", small)
     code, _, err = run(base / "walk.mp4")
     assert code == 2 and PEOPLE in err and err.splitlines()[-1].startswith("error: ")
-    monkeypatch.undo()
 
 
 # --- killed, and many ranks ---

@@ -18,7 +18,7 @@ from engine.index.milvus import Address, MilvusPeople
 from engine.index.milvus_writer import MilvusWriter
 from engine.index.records import Origin, PersonFilter, Sample, Source, camera_path
 from tests.crowds import make_world, moving
-from tests.test_gallery_index import ORIGIN, WIDTH, crowd, fill, units
+from tests.indexes import ORIGIN, WIDTH, crowd, fill, units
 from tests.videos import write_video
 from tools import index_gallery
 from utils.errors import UserError
@@ -154,6 +154,8 @@ def test_bad_addresses_and_kinds(tmp_path: Path, lite: Address) -> None:
 
 def test_a_new_version_replaces_the_old_one_when_it_is_finished(cluster: Address) -> None:
     old, new = (Source(Path("/a.jpg"), 1, i) for i in (1, 2))
+    broken = crowd(2, 9)
+    broken.embeddings[1, 0] = torch.nan
     with writing(cluster, ORIGIN) as index:
         index.people.add(old, [Sample(None, crowd(3, 1))])
         index.people.add(new, [Sample(None, crowd(5, 2))], finished=False)
@@ -164,21 +166,15 @@ def test_a_new_version_replaces_the_old_one_when_it_is_finished(cluster: Address
         assert [one.source for one in reader.people.known()] == [new]
         assert len(answers(reader, units(1, 1), 99)) == 5 == reader.people.count()
         with pytest.raises(UserError):
-            index.people.add(Source(Path("/b.jpg"), 1, 1), [Sample(None, broken())])
+            index.people.add(Source(Path("/b.jpg"), 1, 1), [Sample(None, broken)])
     assert names(open_index(cluster).people) == ["a.jpg"]
     with writing(cluster, None, "HNSW,M=8") as index:
         assert index.people.remove([Path("/a.jpg"), Path("/b.jpg")]) == 1
     assert answers(reader, units(1, 1), 99) == [] and reader.people.count() == 0
 
 
-def broken():
-    people = crowd(2, 9)
-    people.embeddings[1, 0] = float("nan")
-    return people
-
-
 def test_every_source_is_taken_by_one_writer(cluster: Address, monkeypatch) -> None:
-    monkeypatch.setattr(milvus_writer, "LEASE", 0.6)
+    monkeypatch.setattr(milvus_writer, "BEATS", 200)  # 0.15 seconds between them
     monkeypatch.setattr(milvus_writer, "CLAIMED", 2)
     sources = [Source(Path(f"/{i}.jpg"), 1, 1) for i in range(6)]
     with writing(cluster, ORIGIN) as one, writing(cluster, ORIGIN) as two:
@@ -195,8 +191,11 @@ def test_every_source_is_taken_by_one_writer(cluster: Address, monkeypatch) -> N
 
 WRITER = """
 import sys, time
+from pathlib import Path
 from engine.index.gallery_index import index_place, writing
-from tests.test_milvus import ORIGIN, WALK, Path, Sample, Source, crowd, samples
+from engine.index.records import Sample, Source
+from tests.indexes import ORIGIN, crowd
+from tests.test_milvus import WALK, samples
 with writing(index_place(sys.argv[1]), ORIGIN) as index:
     index.people.add(Source(Path("/b.jpg"), 1, 1), [Sample(None, crowd(3, 1))])
     index.people.add(WALK, samples(4)[:3], finished=False)
@@ -211,7 +210,7 @@ def test_a_killed_writer(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WRITER, place]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout and writer.stdout.readline() == "written\n"
-        with pytest.raises(UserError, match="another program"):
+        with pytest.raises(UserError, match=f"--index {place}: "):
             open_index(Address(place))
         writer.kill()
     reader = open_index(Address(place))
