@@ -14,7 +14,7 @@ from torch import Tensor
 from engine.index.gallery_index import GalleryIndex, open_index, writing
 from engine.index.local import PEOPLE, VECTORS, LocalPeople
 from engine.index.people import People
-from engine.index.records import Origin, Sample, Source
+from engine.index.records import Origin, PersonFilter, Sample, Source
 from engine.index.vectors import CHECKSUM, MARK, Vectors
 from tests.indexes import ORIGIN, WIDTH, crowd, fill, units
 from tests.training import FORKS, die
@@ -42,6 +42,19 @@ def test_any_kind_finds_what_comparing_everyone_finds(tmp_path: Path, kind: str)
     best = found(index, query_embeddings, top=1)[0]
     everyone = torch.cat([crowd(10, i).weighted_embeddings for i in range(40)])
     assert best[3] == pytest.approx(float((everyone @ query_embeddings.T).max()), abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["IVF16,Flat", "IVF16,SQ8,RFlat"])
+def test_a_filter_finds_people_in_every_cell(tmp_path: Path, kind: str) -> None:
+    """A search without a filter reads 8 of the 16 cells."""
+    with writing(tmp_path, ORIGIN, kind) as index:
+        fill(index, range(64))
+    index, query_embeddings = open_index(tmp_path), units(1, 7)
+    for name in ("0", "31", "63"):
+        assert len(found(index, query_embeddings, 99, wanted=PersonFilter((name,)))) == 10
+    others = {Path(f"/pictures/{i}.jpg") for i in range(1, 64)}
+    assert len(found(index, query_embeddings, 99, exclude=others)) == 10
+    assert len(found(index, query_embeddings, 999)) == 640
 
 
 def test_min_similarity_exclude_and_equal_people() -> None:

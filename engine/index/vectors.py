@@ -116,15 +116,22 @@ class Vectors:
     def nearest(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Find the people nearest to queries [q, D] float32.
 
+        If the cells of an inverted file that are searched contain fewer than `count` people, all
+        cells are searched, so that a filter of the results can select from everyone.
+
         Returns:
             inner products [q, count] in descending order, and ids [q, count], -1 behind the last.
         """
         self._set_effort(count)
-        return self.index.search(queries, count)
+        similar, ids = self.index.search(queries, count)
+        if (ids[:, : self.index.ntotal] < 0).any():
+            self._set_effort(count, every_cell=True)
+            similar, ids = self.index.search(queries, count)
+        return similar, ids
 
-    def _set_effort(self, count: int) -> None:
+    def _set_effort(self, count: int, every_cell: bool = False) -> None:
         """Set how many cells of an inverted file are searched: a sixteenth of them, but at least
-        eight.
+        eight, or all.
 
         A kind with refinement ("…,RFlat") compares four times as many candidates.
         """
@@ -135,7 +142,8 @@ class Vectors:
             if hasattr(inner, "k_factor"):
                 inner.k_factor = 4
         if hasattr(inner, "nprobe"):
-            inner.nprobe = min(inner.nlist, max(8, math.ceil(inner.nlist / 16)))
+            some = min(inner.nlist, max(8, math.ceil(inner.nlist / 16)))
+            inner.nprobe = inner.nlist if every_cell else some
         if hasattr(inner, "hnsw"):
             inner.hnsw.efSearch = max(64, count)
 
