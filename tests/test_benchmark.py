@@ -182,16 +182,13 @@ def test_a_teacher_must_have_converged(monkeypatch, before, last):
         benchmark.check_converged(run)
 
 
-def test_a_wrong_number_of_jobs(call):
-    with pytest.raises(SystemExit) as error:
-        call("--jobs", "0")
-    assert error.value.code == 2
-
-
-def test_options_of_a_training_without_one(call):
-    for options in (("--jobs", "2"), ("--rows", *PAIR)):
-        with pytest.raises(UserError, match=options[0]):
-            call("--page", *options)
+@pytest.mark.parametrize(
+    "options", [("--jobs", 0), ("--jobs", 2, "--page"), ("--rows", *PAIR, "--page")]
+)
+def test_wrong_options_are_refused(program, tmp_path, options):
+    """--page trains nothing, so that options of a training have no effect."""
+    code, _, err = program(benchmark.main, *options, "--out", tmp_path / "benchmark")
+    assert code == 2 and f"{options[0]}: expected " in err
 
 
 # --- statistics ---

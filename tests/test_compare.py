@@ -210,7 +210,6 @@ def test_damaged_evaluations_are_one_line(base, text):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "method, name, terms, options",
     [
@@ -220,10 +219,12 @@ def test_damaged_evaluations_are_one_line(base, text):
         ("none", "none", [], {}),
     ],
 )
-def test_methods(base, method, name, terms, options):
-    run = runs.make_run(str(base / "tiny.yaml"), ["DISTILLER.CD.WEIGHT", "2."], method, 3)
+def test_a_method_sets_the_name_the_terms_and_the_options(method, name, terms, options):
+    config = str(ROOT / "configs/prw/resnet18_ddps.yaml")
+    overrides = ["OUTPUT_DIR", "out", "DISTILLER.CD.WEIGHT", "2."]
+    run = runs.describe_run(config, overrides, method, 3)
     assert (run.name, run.terms, run.cfg.SEED) == (name, terms, 3)
-    assert run.folder == base / f"out/{name}_seed3" and terms == run.cfg.DISTILLER.TERMS
+    assert run.folder == Path(f"out/{name}_seed3") and terms == run.cfg.DISTILLER.TERMS
     assert options.items() <= run.cfg.DISTILLER.CD.items() and run.cfg.DISTILLER.CD.WEIGHT == 2
 
 
@@ -279,7 +280,7 @@ def test_no_further_run_starts_after_the_caller_has_failed(monkeypatch):
     with pytest.raises(OSError):
         for _ in runs.finish_all(some):
             raise OSError
-    assert len(begun) < 5
+    assert len(begun) < len(some)
 
 
 def test_a_signal_reaches_all_trainings_while_another_one_starts():

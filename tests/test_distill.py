@@ -429,7 +429,7 @@ SAMPLED = [[1, 2, U, 0, 1], [U, 3, 0, 0, 4, 2]]
 
 
 def make_outputs(
-    key: str, channels: int = 8, boxes: list[int] = (2, 1), sampled: list[list[int]] = SAMPLED
+    key: str, channels: int = 8, boxes: tuple[int, ...] = (2, 1), sampled: list[list[int]] = SAMPLED
 ) -> ForwardOutputs:
     """Return outputs for two images of 96×128, padded to 128×128.
 
@@ -574,13 +574,16 @@ def test_each_term_trains_the_student_and_not_the_teacher():
     assert all(torch.equal(value, before[n]) for n, value in teacher.state_dict().items())
 
 
-def test_scale_boxes_by_changes_the_mask():
-    student, teacher = make_outputs("student"), make_outputs("teacher")
-    values = set()
-    for scale_boxes_by in ("image", "padded"):
+def test_scale_boxes_by_is_the_size_that_a_map_covers():
+    def loss(scale_boxes_by: str, sizes: list[tuple[int, int]]) -> float:
+        student, teacher = make_outputs("student"), make_outputs("teacher")
+        student.images.image_sizes = sizes
         term = make_term("dfd", 8, 8, OPTIONS["dfd"] | dict(scale_boxes_by=scale_boxes_by))
-        values.add(term(student, teacher).item())
-    assert len(values) == 2
+        return term(student, teacher).item()
+
+    before, after = [(96, 128), (96, 120)], [(128, 128)] * 2  # padding
+    assert loss("padded", before) == loss("padded", after) == loss("image", after)
+    assert loss("image", before) != loss("image", after)
 
 
 @pytest.mark.slow
