@@ -66,10 +66,10 @@ class Tracked:
     """The boxes of a video that are linked.
 
     Attributes:
-        tracklets: of each box, from 0 on.
-        frames: the number of its frame.
-        embeddings: of the boxes of each frame.
-        rows: the boxes of the people in the frame, and the place of this one among them.
+        tracklets: the tracklet of each box, from 0 on.
+        frames: the frame of each box.
+        embeddings: [n, D] of the n linked boxes of each frame.
+        rows: for each box, all boxes of its frame, and its index among them.
     """
 
     tracklets: list[int] = field(default_factory=list)
