@@ -228,6 +228,7 @@ RECIPES: dict[str, Row] = {
     row.key: row
     for row in [
         recipe("ddps", "DDPS"),
+        recipe("rate", "learning rate 0.004", ("SOLVER.BASE_LR", "0.004")),
         recipe("share_half", "terms limited to half of the gradient", (SHARE, "0.5")),
         recipe("share_fifth", "terms limited to a fifth of the gradient", (SHARE, "0.2")),
         recipe("decay", "weight of DFD falls over the epochs", ("DISTILLER.DECAY", "['dfd']")),
