@@ -220,9 +220,10 @@ GROUPS["equal: better teacher"] = [
 def recipe(key: str, title: str, values: tuple[str, ...] = (), method: str = "ddps") -> Row:
     """Return a change of DDPS over EQUAL_EPOCHS, trained with TUNING_SEED to choose a recipe."""
     values = (*equal_values(), *TEACHER_HALF, *values)
-    return Row(f"recipe_{key}", title, method, values, base="recipe_ddps")
+    return Row(f"recipe_{key}", title, method, values, base=RECIPE_BASE)
 
 
+RECIPE_BASE = "recipe_ddps"
 SHARE = "DISTILLER.GRADIENT_SHARE"
 RECIPES: dict[str, Row] = {
     row.key: row

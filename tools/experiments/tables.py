@@ -22,10 +22,13 @@ from tools.experiments.rows import (
     CONFIGS,
     DDPS_OVER,
     EQUAL_EPOCHS,
+    EQUAL_RATE,
     EQUAL_TEACHERS,
+    EQUAL_TUNING,
     FPN_STUDENTS,
     GROUPS,
     OVER_TEACHER,
+    RECIPE_BASE,
     RECIPES,
     ROWS,
     SOURCES,
@@ -208,13 +211,14 @@ def teacher_intervals_table(results: Results) -> str:
 
 def recipes_table(results: Results) -> str:
     """Return a table of the changes of DDPS that were tried with one seed, and their gain over
-    DDPS."""
+    DDPS. The student alone with this seed is the first row."""
     lines = []
-    for row in RECIPES.values():
+    for row in [EQUAL_TUNING[EQUAL_RATE], *RECIPES.values()]:
         if run := results.tuning.get(row.key):
-            base = results.tuning.get(row.base)
-            gained = run["scores"]["mAP"] - base["scores"]["mAP"] if base else math.nan
-            lines.append({"": row.title} | scores_cells([run]) | {"gain": f"{gained:+.1f}"})
+            title = row.title if row.key in RECIPES else "the student alone"
+            base = results.tuning.get(RECIPE_BASE)
+            gained = f"{run['scores']['mAP'] - base['scores']['mAP']:+.1f}" if base else NONE
+            lines.append({"": title} | scores_cells([run]) | {"over DDPS": gained})
     return table(lines)
 
 
