@@ -376,6 +376,8 @@ def main() -> None:
     args = parse_args()
     if args.top < 1:
         raise UserError(f"--top {args.top}: expected at least 1")
+    if args.port == 0:  # of any free port the page's address would be unknown
+        raise UserError("--port 0: expected 1-65535")
     address = address_of(args.host, args.port)
     names_of(args.host, address, args.host_name)
     cfg, checkpoint = network_of(args.cfg, args.ckpt, args.overrides)
