@@ -92,6 +92,22 @@ def test_responses_to_a_picture_a_click_and_a_threshold(base: Path) -> None:
     assert len(nobody.boxes) == 0
 
 
+def test_the_fields_of_the_form_select_people(base: Path) -> None:
+    controller = make_controller(base)
+    query = controller.detect(str(base / "query.jpg"))[0]
+    chosen = controller.choose(query, 0, middle(query, 0))[0]
+    found = controller.search(chosen, 0, (" s1, walk ,", "", " "))[3]
+    assert found and all("s1.png" in text or "walk.mp4" in text for _, text in found)
+    assert controller.search(chosen, 0, ("", "2026-01-31", ""))[3] == []  # files have no time
+    for refused in (
+        ("cellar", "", ""),
+        ("", "yesterday", ""),
+        ("", "2026-01-31", "2026-01-30"),
+    ):
+        *_, said, matches, _ = controller.search(chosen, 0, refused)
+        assert 'class="bad"' in said and matches == []
+
+
 def test_a_picture_that_is_gone_is_grey(base: Path, tmp_path: Path) -> None:
     controller = make_controller(base)
     query = controller.detect(str(base / "dropped.png"))[0]
