@@ -24,6 +24,7 @@ from engine.cameras.tracklet_table import read_tracklets
 from engine.index.gallery_index import open_index, writing
 from engine.index.records import Sample, Source
 from engine.search.searcher import Searcher
+from models.outputs import Detections
 from tests import test_identities as identity_index
 from tests.crowds import make_world, moving, noise
 from tests.videos import write_video
@@ -90,6 +91,18 @@ def test_responses_to_a_picture_a_click_and_a_threshold(base: Path) -> None:
     assert "Not present: " in said and matches == scenes == []
     nobody, *_ = make_controller(base, "nobody.pth").detect(str(base / "query.jpg"))
     assert len(nobody.boxes) == 0
+
+
+def test_the_threshold_0_leaves_out_nobody(base: Path, tmp_path: Path) -> None:
+    controller = make_controller(base)
+    query = controller.detect(str(base / "query.jpg"))[0]
+    chosen = controller.choose(query, 0, middle(query, 0))[0]
+    opposite = Detections(query.boxes[:1], torch.ones(1), -chosen.query_embeddings)
+    with writing(tmp_path, controller.searcher.origin) as index:
+        index.people.add(Source(base / "gallery" / "s0.jpg", 1, 1), [Sample(None, opposite)])
+    controller.index = open_index(tmp_path)
+    assert len(controller.search(chosen, 0)[3]) == 1
+    assert controller.search(chosen, 0.01)[3] == []
 
 
 def test_the_fields_of_the_form_select_people(base: Path) -> None:

@@ -183,6 +183,7 @@ class AppController:
         """Respond to a changed threshold or a click: search for the chosen person.
 
         Args:
+            min_similarity: lowest similarity of a match; 0: no limit.
             filters: cameras, separated by commas, and the times after and before.
         """
         if query is None or query.person is None or query.query_embeddings is None:
@@ -191,7 +192,7 @@ class AppController:
             index, wanted = self.current(), filter_of_texts(*filters)
             check_indexed_cameras(wanted, index.people.known)
             found = self.searcher.search(
-                query.query_embeddings, index, self.top, min_similarity, wanted=wanted
+                query.query_embeddings, index, self.top, min_similarity or -torch.inf, wanted=wanted
             )
             everyone = f"{self.index.people.count():,} people"
             stale = stale_sources(self.index.people, [match.person.path for match in found])
