@@ -132,6 +132,22 @@ def test_bad_queries(own, text, said):
         load(own)
 
 
+def test_a_query_of_several_annotations_is_refused(own):
+    def change(content):
+        for row in content["annotations"]:
+            row["id"] = 3
+
+    edit(own, change)
+    (own / "queries.json").write_text("[3]")
+    with pytest.raises(UserError, match=r"queries.json: query 1: .* 3 in .*test\.json, found 7"):
+        load(own)
+
+
+def test_an_image_for_training_and_test_is_counted(tmp_path):
+    write_own(tmp_path, TRAIN, TEST | {"images/c.jpg": []})
+    assert load(tmp_path).dropped["image in train.json and in test.json"] == 1
+
+
 def test_ids_as_texts_with_gaps_and_more_of_a_labelling_tool(own):
     def change(content):
         for image in content["images"]:
