@@ -84,6 +84,20 @@ def test_cvat_images(run, tmp_path):
     assert data.train[0].pids.tolist() == [1, UNLABELED]
 
 
+def test_subsets_of_cvat(run, tmp_path):
+    """An image whose subset is neither train nor test is divided as usual."""
+    folder = write_cvat_images(tmp_path / "shop")
+    path = folder / "annotations.xml"
+    text = path.read_text()
+    for name, subset in (("a 1.jpg", "Validation"), ("sub/b.jpg", "Train"), ("c.jpg", "rest")):
+        text = text.replace(f'name="{name}"', f'name="{name}" subset="{subset}"')
+    path.write_text(text)
+    assert run(folder)[0] == 0
+    data = load_dataset("COCO", str(tmp_path / "own"))
+    assert [scene.name for scene in data.gallery] == ["images/shop/a 1.jpg"]
+    assert {scene.name for scene in data.train} == {"images/shop/sub/b.jpg", "images/shop/c.jpg"}
+
+
 def test_cvat_shapes(run, tmp_path):
     """Rotated boxes, polygons, ellipses and masks are imported as the boxes around them."""
     shapes = (
@@ -197,6 +211,16 @@ def test_names_count_before_tracks(run, tmp_path):
     assert code == 0
     data = load_dataset("COCO", str(tmp_path / "own"))
     assert data.num_pids == 1 and [scene.camera for scene in data.gallery] == [2] * 6
+
+
+def test_a_key_that_no_box_has_is_refused(run, tmp_path):
+    """The tracks of the video must not be used in its place."""
+    folder = write_cvat_video(tmp_path / "gate", attribute="Anna")
+    for frame in range(6):
+        write_image(folder / f"frame_{frame:06d}.jpg")
+    code, said = run(folder, "--person-key", "who")
+    assert code == 2 and "--person-key who: " in said and not (tmp_path / "own").exists()
+    assert run(folder, "--person-key", "person_id")[0] == 0
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -353,6 +377,8 @@ def test_datumaro_json(run, tmp_path):
         for i in range(2)
     ]
     items[0]["annotations"].append({"type": "points", "points": [1, 2], "label_id": 1})
+    polygon = {"type": "polygon", "points": [1, 2, 11, 2, 6, 12], "label_id": 1}
+    items[0]["annotations"].append(polygon)
     labels = {"label": {"labels": [{"name": "car"}, {"name": "Person"}]}}
     write(tmp_path / "gate/annotations/default.json", {"items": items, "categories": labels})
     for i in range(2):
@@ -360,7 +386,10 @@ def test_datumaro_json(run, tmp_path):
     code, said = run(tmp_path / "gate")
     assert code == 0 and "points: 1" in said
     a, b = (A, "gate/0"), (B, "gate/1")
-    assert taken(tmp_path) == {"frame_000000.jpg": [a, b], "frame_000001.jpg": [a]}
+    assert taken(tmp_path) == {
+        "frame_000000.jpg": [a, b, ([1, 2, 10, 10], None)],
+        "frame_000001.jpg": [a],
+    }
 
 
 def test_fiftyone(run, tmp_path):
@@ -461,6 +490,47 @@ def test_label_studio_json(run, tmp_path, shots):
     assert list(found) == ["a_1.jpg", "shots/ä.jpg", "shots/c.jpg"]
     assert near(found["a_1.jpg"]) == [(A, None), (B, "Anna")]  # the text's own region
     assert near(found["shots/ä.jpg"]) == [(A, "Anna")] and not found["shots/c.jpg"]
+    data = load_dataset("COCO", str(tmp_path / "own"))
+    assert {scene.camera for scene in data.train + data.gallery} == {1}
+
+
+@pytest.mark.parametrize(
+    "field, person",
+    [
+        ({"type": "textarea", "value": {"text": ["Anna"]}}, "Anna"),
+        ({"type": "choices", "value": {"choices": ["Anna"]}}, "Anna"),
+        ({"type": "number", "value": {"number": 7}}, "7"),
+        ({"type": "taxonomy", "value": {"taxonomy": [["staff", "Anna"]]}}, "staff Anna"),
+        ({"type": "rating", "value": {"rating": 3}}, "3"),
+        ({"type": "choices", "from_name": "pose", "value": {"choices": ["left"]}}, None),
+    ],
+)
+def test_label_studio_fields(tmp_path, field, person):
+    """The identity is in a field of the region with the name person_id, of any kind."""
+    (task,) = tasks()[:1]
+    task["annotations"][1]["result"] = [
+        *region("r1", A, None),
+        {"id": "r1", "from_name": "person_id", "to_name": "image"} | field,
+    ]
+    path = write(tmp_path / "labels.json", [task])
+    assert [box.name for box in read_source(path, Options())[0].images[0].boxes] == [person]
+
+
+def test_label_studio_notes_and_ground_truth(tmp_path):
+    """The notes of a region are its identity if no field is; an annotation that is marked as the
+    truth counts before newer ones."""
+    (task,) = tasks()[:1]
+    old, new = task["annotations"][:2]
+    old["result"][0]["meta"] = {"text": ["Ben"]}
+    old["result"] = old["result"][:1]
+    new["result"] = region("r1", A, "Anna")
+    path = tmp_path / "labels.json"
+    found = []
+    for is_true in (False, True):
+        old["ground_truth"] = is_true
+        labels = read_source(write(path, [task]), Options())[0]
+        found.append([(box.name, [round(v) for v in box.xywh]) for box in labels.images[0].boxes])
+    assert found == [[("Anna", A)], [("Ben", B)]]
 
 
 def minimal(rows: list[dict]) -> dict:
@@ -537,6 +607,16 @@ def test_mot(run, tmp_path, labels):
     assert taken(tmp_path) == {f"00000{i}.jpg": [(xywh, "gate/3")] for i in (1, 2)}
 
 
+def test_the_file_of_mot_in_the_working_folder(run, tmp_path, monkeypatch):
+    for frame in (1, 2):
+        write_image(tmp_path / f"gate/img1/{frame:06d}.jpg")
+    (tmp_path / "gate/gt").mkdir()
+    (tmp_path / "gate/gt/gt.txt").write_text("1,3,6,7,10,20,1,1,1\n2,3,6,7,10,20,1,1,1\n")
+    monkeypatch.chdir(tmp_path / "gate/gt")
+    assert run("gt.txt")[0] == 0
+    assert taken(tmp_path) == {f"00000{i}.jpg": [(A, "gate/3")] for i in (1, 2)}
+
+
 def test_mot_without_ids_is_refused(run, tmp_path):
     write_image(tmp_path / "gate/img1/000001.jpg")
     (tmp_path / "gate/gt").mkdir()
@@ -562,7 +642,8 @@ def test_yolo_with_tracks(run, tmp_path, line, layout):
         (folder / "obj.names").write_text("person\ncar\n")
     else:
         (folder / "data.yaml").write_text("names: {0: person, 1: car}\n")
-    code, said = run(folder, "--test-share", "0.5")
+    names = folder / "obj.names"
+    code, said = run(names if names.exists() else folder, "--test-share", "0.5")
     assert code == 0 and "person: 2" in said
     assert {name: near(rows) for name, rows in taken(tmp_path).items()} == {
         name: [(A, "gate/3")] for name in ("a.jpg", "b.jpg")
@@ -573,6 +654,13 @@ def test_large_track_ids_of_yolo_stay_different(tmp_path):
     folder = write_yolo(tmp_path / "gate", f"{YOLO} 1234567\n{YOLO} 1234568\n")
     boxes = read_source(folder, Options())[0].images[0].boxes
     assert [box.track for box in boxes] == ["1234567", "1234568"]
+
+
+def test_polygons_of_yolo(tmp_path):
+    """The identity is not known of a polygon, which has no column for it."""
+    folder = write_yolo(tmp_path / "gate", f"{YOLO} 3\n0 0.25 0.5 0.5 0.75 0.25 1 0.125 0.75\n")
+    boxes = read_source(folder, Options())[0].images[0].boxes
+    assert [(box.track, box.xywh) for box in boxes[1:]] == [(None, [0.125, 0.5, 0.375, 0.5])]
 
 
 def test_a_negative_id_of_yolo_is_an_unlabelled_person(tmp_path):

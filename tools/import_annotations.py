@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from tabulate import tabulate
 
 from datasets.coco_files import PERSON_KEYS, write_annotations
-from datasets.importers import mot, read_source, unpack
+from datasets.importers import mot, read_source, unpack, yolo
 from datasets.importers.finder import Finder
 from datasets.importers.records import Labels, Options
 from datasets.importers.writer import Imported, ImportWriter, SceneRows
@@ -28,6 +28,7 @@ from utils.files import folder_beside
 
 SHARE = 0.5  # of the images that become the test if no other option decides
 USUAL = {"annotations", "default", "labels", "result", "data", "instances", "train", "test", "coco"}
+USUAL |= {Path(name).stem for name in yolo.NAMES}
 
 
 def parse_args() -> argparse.Namespace:
@@ -102,12 +103,11 @@ def import_all(args: argparse.Namespace, out: Path) -> list[Imported]:
     """Copy the images of each file of the sources below `out`, and return their scenes.
 
     Raises:
-        UserError: if a source cannot be used, or an option has no effect.
+        UserError: if a source cannot be used.
     """
     options = Options(args.person_key or "", args.label, args.min_visibility)
     writer = ImportWriter(out, args.every, args.shared_identities, args.camera)
     done: list[Imported] = []
-    has_tracks = False
     with TemporaryDirectory(dir=out.parent) as folder:
         for source in args.sources:
             place = unpack(source, Path(folder)) if source.suffix.lower() == ".zip" else source
@@ -115,13 +115,11 @@ def import_all(args: argparse.Namespace, out: Path) -> list[Imported]:
             finder = Finder(args.images or [place if place.is_dir() else place.parent])
             for labels in found:
                 name = name_of(source, labels, len(found) > 1)
-                has_tracks |= labels.tracks
                 done.append(writer.write(labels, free(name, done), finder))
-    check_effects(args, done, has_tracks)
     return done
 
 
-def check_effects(args: argparse.Namespace, done: list[Imported], has_tracks: bool) -> None:
+def check_effects(args: argparse.Namespace, done: list[Imported]) -> None:
     """Check that the options had an effect on the sources.
 
     Raises:
@@ -131,11 +129,18 @@ def check_effects(args: argparse.Namespace, done: list[Imported], has_tracks: bo
         ("--every", args.every > 1),
         ("--shared-identities", args.shared_identities),
     ):
-        if given and not has_tracks:
+        if given and not any(one.tracks for one in done):
             raise UserError(f"{option}: expected with a video or a sequence, found with images")
     if args.min_visibility != Rules.visibility and all(one.kind != mot.KIND for one in done):
         found = first_of(dict.fromkeys(one.kind for one in done))
         raise UserError(f"--min-visibility: expected with a source of {mot.KIND}, found {found}")
+    # in COCO's form, the identities of such a key are tracks instead of names
+    is_track = (args.person_key or "").endswith("track_id")
+    if args.person_key and not is_track and not any(one.named for one in done):
+        raise UserError(
+            f"--person-key {args.person_key}: expected the name of a field or attribute of boxes, "
+            "found only tracks without it"
+        )
     if args.camera and not any("camera" in image for one in done for image, _ in one.scenes):
         raise UserError(
             f"--camera {args.camera.pattern}: expected an expression that finds the camera in the "
@@ -234,6 +239,7 @@ def main() -> None:
     with folder_beside(args.out, "--out") as out:
         done = import_all(args, out)
         check_identities(done, args.person_key or " or ".join(PERSON_KEYS))
+        check_effects(args, done)
         splits = divide(done, args)
         for split, scenes in splits.items():
             if not scenes:

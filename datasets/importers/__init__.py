@@ -39,7 +39,7 @@ def read_source(source: Path, options: Options) -> list[Labels]:
     if source.is_dir():
         found = _read_folder(source, options)
     elif source.name == "gt.txt":
-        found = _read_folder(source.parent.parent, options)
+        found = _read_folder(source.absolute().parent.parent, options)
     elif source.name in yolo.NAMES:
         found = yolo.read(source.parent, options)
     else:

@@ -29,6 +29,8 @@ class Imported:
     """The result of importing one file's labels.
 
     Attributes:
+        tracks: as in Labels.
+        named: whether a box has a name, so that tracks are not used.
         subsets: "train", "test" or "" for each scene.
         left_out: the number of boxes and images left out, by reason.
         examples: the first image for each reason.
@@ -36,6 +38,8 @@ class Imported:
 
     name: str
     kind: str
+    tracks: bool = False
+    named: bool = False
     scenes: list[SceneRows] = field(default_factory=list)
     subsets: list[str] = field(default_factory=list)
     left_out: Counter = field(default_factory=Counter)
@@ -72,23 +76,29 @@ class ImportWriter:
         self.taken: dict[Path, str] = {}  # files that were copied, and for which labels
 
     def write(self, labels: Labels, name: str, finder: Finder) -> Imported:
-        done = Imported(name, labels.kind, left_out=labels.left_out, remarks=labels.remarks)
         if labels.tracks:
             labels.images = labels.images[:: self.every]
-        named = any(box.name for image in labels.images for box in image.boxes)
+        done = Imported(
+            name,
+            labels.kind,
+            labels.tracks,
+            any(box.name for image in labels.images for box in image.boxes),
+            left_out=labels.left_out,
+            remarks=labels.remarks,
+        )
         located = tqdm(locate(labels, finder), name, len(labels.images), unit="image")
         found = []
         for image, source in located:
             if isinstance(source, Image.Image):
                 path = Path(f"frame_{image.frame:06d}.jpg")
-                self._add(labels, image, source, path, named, done)
+                self._add(labels, image, source, path, done)
             elif source is None:
                 done.leave_out("missing image", image.name)
             else:
                 found.append((image, source))
         names = short_names([path for _, path in found])
         for image, path in found:
-            self._add(labels, image, path, Path(names[path]), named, done)
+            self._add(labels, image, path, Path(names[path]), done)
         if labels.images and not done.scenes:
             reasons = ", ".join(f"{done.left_out[r]} of {r}" for r in done.examples)
             raise UserError(
@@ -103,7 +113,6 @@ class ImportWriter:
         image: LabelledImage,
         source: Path | Image.Image,
         path: Path,
-        named: bool,
         done: Imported,
     ) -> None:
         """Copy an image to images/NAME/`path` and describe it, or count the reason why it is left
@@ -133,16 +142,16 @@ class ImportWriter:
             if reason := unusable(xywh, size):
                 done.leave_out(reason, image.name)
             else:
-                people.append((xywh, self._person(box, named, done.name)))
+                people.append((xywh, self._person(box, done)))
         done.scenes.append((about, people))
         done.subsets.append(subset_of(labels, image))
         return None
 
-    def _person(self, box: Box, named: bool, name: str) -> str | None:
+    def _person(self, box: Box, done: Imported) -> str | None:
         """Return the identity of a box. Tracks are used in files without any names."""
-        if named or box.track is None:
+        if done.named or box.track is None:
             return box.name
-        return box.track if self.shared else f"{name}/{box.track}"
+        return box.track if self.shared else f"{done.name}/{box.track}"
 
     def _camera_of(self, labels: Labels, image: LabelledImage, name: str) -> str | None:
         if self.camera:
