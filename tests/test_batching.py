@@ -1,9 +1,12 @@
 """The division of a batch over ranks and parts."""
 
 import pytest
+import torch
 
 from configs.defaults import load_cfg
+from engine.distributed import own_device
 from engine.training.batching import Batching
+from engine.training.schedule import scaled_lr
 from utils.errors import UserError
 
 
@@ -73,3 +76,13 @@ def test_a_norm_of_single_images_is_warned_of(size, accumulate, ranks, sync, ima
     assert bool(batching.norm_note(sync)) == (images < size)
     assert ("SOLVER.SYNC_BN" in warning) == (images < 2 and ranks > 1 and not sync)
     assert ("smaller SOLVER.ACCUMULATE" in warning) == (images < 2 and accumulate > 1)
+
+
+def test_the_learning_rate_is_scaled_by_the_batch(capsys):
+    assert scaled_lr(0.003, 0, 20) == 0.003 and capsys.readouterr().out == ""
+    assert scaled_lr(0.003, 5, 20) == pytest.approx(0.012)
+    assert "learning rate 0.012: SOLVER.BASE_LR 0.003 x batch 20" in capsys.readouterr().out
+
+
+def test_one_rank_uses_the_current_gpu():
+    assert own_device(torch.device("cuda")) == torch.device("cuda")

@@ -19,7 +19,7 @@ from models.distill import FPN_LEVELS, dfd
 from models.fast.inference import optimize_for_inference
 from models.network import Network
 from models.search_net import SearchNet
-from tests.test_distributed import far, fixed_and_told
+from tests.ranks import largest_difference, make_comparable
 from tests.test_resume import At
 from tests.tiny import PUBLIC, TINY, WIDTHS, pairs
 from tests.training import Run, differences, make_data, run_ranks, same
@@ -43,7 +43,7 @@ def make_net(**changes: object) -> SearchNet:
 
 
 def batch() -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
-    """Two images, one without people."""
+    """Return two images, one without people."""
     generator = torch.Generator().manual_seed(1)
     images = [torch.rand(3, 64, width, generator=generator) for width in (112, 96)]
     nobody = {"boxes": BOXES[:0], "labels": torch.zeros(0, dtype=torch.int64)}
@@ -134,7 +134,7 @@ def test_rows_of_a_region_are_kept_apart():
     torch.manual_seed(0)
     pooled = torch.rand(3, CHANNELS, 4, 4)
     for maxima, equal in (("region", True), ("rows", False)):
-        net = make_net(MODEL__C4__MAXIMA=maxima, MODEL__C4__POOL_SIZE=4).eval()
+        net = make_net(MODEL__C4__MAXIMA=maxima).eval()
         embed = net.roi_heads.embedding_head
         fc = torch.rand(3, embed.fc[0].in_features)
         expected = embed(pooled, fc)[0]
@@ -172,18 +172,21 @@ def test_bad_values_name_their_key(key, value):
 # --- distillation ---------------------------------------------------------------------------------
 
 FPN = {"MODEL__NECK": "fpn", "MODEL__ANCHOR_SIZES": "[8, 16, 24, 32, 48]"}
-PAIRS = {"under an FPN": ({}, FPN), "over an FPN": (FPN, {}), "both": ({}, {})}
+PAIRS = {  # the form of the student, and of the teacher
+    "C4 and FPN": ({}, FPN),
+    "FPN and C4": (FPN, {}),
+    "C4 and C4": ({}, {}),
+}
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_a_map_meets_the_map_of_its_stride(name):
+def test_terms_compare_the_maps_of_equal_stride(name):
     """Each term of a C4 and an FPN network has a loss and gradients; DFD uses only level "2"."""
-    options = {"BACKBONE__NAME": "resnet18"}, {"BACKBONE__NAME": "resnet18_x05"}
     terms = {"DISTILLER__TERMS": ALL_TERMS}
-    (own, theirs), made = PAIRS[name], []
-    for backbone, form in zip(options[::-1], (own, theirs)):
-        made.append(load_cfg(None, pairs(settings(**backbone, **form, **terms))))
-    cfg, teacher_cfg = made
+    cfg, teacher_cfg = (
+        load_cfg(None, pairs(settings(BACKBONE__NAME=backbone, **form, **terms)))
+        for backbone, form in zip(("resnet18_x05", "resnet18"), PAIRS[name])
+    )
     torch.manual_seed(0)
     student, teacher = build_net(cfg, 4), build_net(teacher_cfg, 4)
     distiller = build_distiller(cfg, student, teacher, teacher_cfg).train()
@@ -209,7 +212,7 @@ def test_a_map_meets_the_map_of_its_stride(name):
     torch.testing.assert_close(distiller.terms["dfd"](seen, other), alone)
 
 
-def test_pyramids_meet_as_before():
+def test_terms_of_two_fpn_networks_use_every_level():
     cfg = get_cfg()
     cfg.DISTILLER.TERMS = ["dfd", "pkd", "reviewkd", "hint"]
     terms = build_terms(cfg, cfg)
@@ -277,40 +280,38 @@ def test_the_profile_counts_the_stage():
     assert more["flops"] - few["flops"] == 10 * 2 * (convolutions + 256 * (2 + 8))
 
 
+OPTIONS = ("MODEL.NECK", "none", "MODEL.C4.POOL_SIZE", "4", "MODEL.C4.MAXIMA", "rows")
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
-    """A folder with data and an uninterrupted C4 run of one rank with fixed regions."""
+    """Return a folder with data and an uninterrupted C4 run of one rank with fixed regions."""
     folder = tmp_path_factory.mktemp("c4")
     make_data(folder)
-    run = Run(folder, "whole", *OPTIONS, sabotage=fixed_and_told)
+    run = Run(folder, "whole", *OPTIONS, sabotage=make_comparable)
     assert run.wait() == 0, run.text
     return folder
 
 
-OPTIONS = ("MODEL.NECK", "none", "MODEL.C4.POOL_SIZE", "4", "MODEL.C4.MAXIMA", "rows")
-
-
-class Killed:
-    """Apply `fixed_and_told`, and kill the process in its sixth step."""
-
-    def __call__(self) -> None:
-        fixed_and_told()
-        At("train_step", "step", 6, "before")()
+def die_in_the_sixth_step() -> None:
+    """Apply `make_comparable`, and kill the process in its sixth step."""
+    make_comparable()
+    At("train_step", "step", 6, "before")()
 
 
 @pytest.mark.slow
 def test_killed_and_resumed_to_the_bit(whole, tmp_path):
-    run = Run(whole, tmp_path, *OPTIONS, sabotage=Killed())
+    run = Run(whole, tmp_path, *OPTIONS, sabotage=die_in_the_sixth_step)
     assert run.wait() == -signal.SIGKILL, run.text
-    run = Run(whole, tmp_path, *OPTIONS, "--resume", sabotage=fixed_and_told)
+    run = Run(whole, tmp_path, *OPTIONS, "--resume", sabotage=make_comparable)
     assert run.wait() == 0, run.text
     assert differences(tmp_path, whole / "whole") == []
 
 
 @pytest.mark.slow
 def test_two_ranks_follow_one(whole, tmp_path):
-    runs = run_ranks(2, whole, tmp_path, *OPTIONS, sabotage=fixed_and_told)
+    runs = run_ranks(2, whole, tmp_path, *OPTIONS, sabotage=make_comparable)
     assert [run.wait() for run in runs] == [0, 0], runs[0].text + runs[1].text
     first, second = (torch.load(tmp_path / f"rank{r}.pt") for r in (0, 1))
     assert same(first, second)
-    assert far(torch.load(whole / "whole" / "rank0.pt"), first) < 1e-6
+    assert largest_difference(torch.load(whole / "whole" / "rank0.pt"), first) < 1e-6

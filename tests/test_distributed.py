@@ -6,29 +6,21 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-import engine.training.epoch_evaluation as epoch_evaluation
 from configs.defaults import load_cfg
 from datasets import load_dataset
 from datasets.loaders import SceneDataset, train_loader
 from engine import distributed
-from engine import run as program
-from engine.distributed import own_device, rank
 from engine.training.batching import Batching
 from engine.training.generators import seed_everything
-from engine.training.schedule import scaled_lr
 from engine.training.train_step import TrainStep
 from models.build import build_distiller, build_net
 from models.oim import OIM
+from tests.ranks import largest_difference, make_comparable
 from tests.training import Run, differences, fix_regions, make_data, run_ranks, same
 from utils.errors import UserError
 
@@ -36,62 +28,8 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
-ODD = ("INPUT.BATCH_SIZE_TRAIN", "5", "SOLVER.BASE_LR", "0.005")  # parts of 2 and 3, then 1 and 0
-
-
-@contextmanager
-def numbers_of(dtype: torch.dtype) -> Iterator[None]:
-    """Create new tensors in this type, and let `float()` convert to it."""
-    before, single = torch.get_default_dtype(), torch.Tensor.float
-    torch.set_default_dtype(dtype)
-    torch.Tensor.float = lambda self: self.to(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-        torch.Tensor.float = single
-
-
-def learn_in_double() -> None:
-    """Train in double precision; evaluate in single precision.
-
-    In single precision rounding errors grow from step to step, until another region is chosen. In
-    double precision they remain far smaller than the effect of a wrong gradient.
-    """
-    begin, step, score = TrainStep.__init__, TrainStep.step, epoch_evaluation.evaluate
-
-    def in_double(self, cfg, model, net, device):
-        begin(self, cfg, model.double(), net, device)
-
-    def doubled(self, parts, *args):
-        with numbers_of(torch.float64):
-            parts = [
-                part._replace(
-                    targets=[one | {"boxes": one["boxes"].double()} for one in part.targets]
-                )
-                for part in parts
-            ]
-            return step(self, parts, *args)
-
-    def in_single(net, *args):
-        return score(deepcopy(net).to(torch.float32), *args)
-
-    TrainStep.__init__, TrainStep.step = in_double, doubled
-    epoch_evaluation.evaluate = in_single
-
-
-def fixed_and_told() -> None:
-    """Apply `fix_regions` and `learn_in_double`, and make each rank save its network at the end of
-    the run."""
-    fix_regions()
-    learn_in_double()
-    work = program.Trainer.run
-
-    def replaced(self, *args):
-        work(self, *args)
-        torch.save(self.net.state_dict(), self.folder / f"rank{rank()}.pt")
-
-    program.Trainer.run = replaced
+# The ranks have 2 and 3 images, in the last step 0 and 1.
+ODD = ("INPUT.BATCH_SIZE_TRAIN", "5", "SOLVER.BASE_LR", "0.005")
 
 
 @pytest.fixture(scope="module")
@@ -100,19 +38,9 @@ def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("distributed")
     root = make_data(folder, frames=20)
     assert len(load_dataset("CUHK-SYSU", str(root)).train) % 5 == 1
-    run = Run(folder, "one", *ODD, sabotage=fixed_and_told)
+    run = Run(folder, "one", *ODD, sabotage=make_comparable)
     assert run.wait() == 0, run.text
     return folder
-
-
-def far(a: dict, b: dict) -> float:
-    """Return the largest difference of two state dicts, relative to the largest value of the
-    tensor."""
-    return max(
-        float((a[k] - b[k]).abs().max() / a[k].abs().max().clamp(min=1e-3))
-        for k in a
-        if a[k].is_floating_point() and a[k].numel()
-    )
 
 
 def ddps(base: Path) -> tuple[str, ...]:
@@ -131,16 +59,16 @@ def test_two_ranks_follow_one(base, tmp_path, kind):
     one = base / "one"
     if kind == "ddps":
         one = tmp_path / "one"
-        run = Run(base, one, *options, program=kind, sabotage=fixed_and_told)
+        run = Run(base, one, *options, program=kind, sabotage=make_comparable)
         assert run.wait() == 0, run.text
-    runs = run_ranks(2, base, tmp_path / "two", *options, program=kind, sabotage=fixed_and_told)
+    runs = run_ranks(2, base, tmp_path / "two", *options, program=kind, sabotage=make_comparable)
     assert [run.wait() for run in runs] == [0, 0], runs[0].text + runs[1].text
     whole = torch.load(one / "rank0.pt")
     first, second = (torch.load(tmp_path / "two" / f"rank{r}.pt") for r in (0, 1))
     assert same(first, second)
     assert torch.equal(whole["roi_heads.oim.head"], first["roi_heads.oim.head"])
-    print(kind, "two ranks against one:", far(whole, first))
-    assert far(whole, first) < 1e-6
+    print(kind, "two ranks against one:", largest_difference(whole, first))
+    assert largest_difference(whole, first) < 1e-6
     assert "mAP" in runs[0].text and runs[1].text == ""
     expected, found = (
         json.loads((out / "results.json").read_text()) for out in (one, tmp_path / "two")
@@ -230,14 +158,14 @@ def test_a_dead_rank_ends_the_run_which_resumes(base, tmp_path):
     assert one.wait() == 0 and "written by 2 ranks" in one.text
 
 
-def test_a_rank_that_finds_an_error_says_it_once(base, tmp_path):
+def test_an_error_on_each_rank_is_printed_once(base, tmp_path):
     copy = shutil.copytree(base / "data" / "CUHK-SYSU", tmp_path / "data")
     for image in load_dataset("CUHK-SYSU", str(copy)).train[:2]:
         Path(image.path).write_bytes(b"damaged")
     code, text = torchrun(base, tmp_path / "out", "INPUT.DATA_ROOT", str(copy))
     assert code == 2 and text.count("error: ") == 1 and "Traceback" not in text, text
     assert str(copy) in text
-    options = tmp_path / "out", "BACKBONE.NAME", "NCCL"
+    options = tmp_path / "out", "BACKBONE.NAME", "NCCL"  # a word of messages on lost ranks
     runs = run_ranks(2, base, *options, sabotage=leave_at_once)
     text = "".join(run.text for run in runs)
     assert [run.wait() for run in runs] == [2, 2] and text.count("error: ") == 1, text
@@ -279,8 +207,7 @@ def world(base):
 
 @pytest.fixture
 def fixed(monkeypatch):
-    monkeypatch.setattr(torch, "randperm", lambda n, **options: torch.arange(n, **options))
-    monkeypatch.setattr(_BatchNorm, "train", lambda self, mode=True: nn.Module.train(self, False))
+    fix_regions(monkeypatch.setattr)
 
 
 @pytest.mark.parametrize("parts", ["2", "3", "6"])
@@ -290,7 +217,7 @@ def test_accumulated_parts_equal_the_whole_batch(world, fixed, parts):
     others, cut = world(*options, "SOLVER.ACCUMULATE", parts, distill=True)
     for expected, found in zip(losses, others):
         assert found == pytest.approx(expected, rel=1e-4)
-    assert far(whole, cut) < 1e-5
+    assert largest_difference(whole, cut) < 1e-5
 
 
 def test_batches_without_labelled_people_and_parts(world, fixed, monkeypatch):
@@ -299,21 +226,6 @@ def test_batches_without_labelled_people_and_parts(world, fixed, monkeypatch):
     assert all(one["oim"] == 0 for one in losses)
 
 
-def test_too_small_a_batch_says_so(world):
-    with pytest.raises(UserError, match="BATCH_SIZE_TRAIN.*1 ranks times SOLVER.ACCUMULATE 7"):
-        world("SOLVER.ACCUMULATE", "7")
-
-
 def test_sync_bn_needs_gpus(world):
     with pytest.raises(UserError, match="SOLVER.SYNC_BN"):
         world("SOLVER.SYNC_BN", "True")
-
-
-def test_one_rank_takes_the_gpu_that_torch_would():
-    assert own_device(torch.device("cuda")) == torch.device("cuda")
-
-
-def test_learning_rate_scales_and_says_so(capsys):
-    assert scaled_lr(0.003, 0, 20) == 0.003 and capsys.readouterr().out == ""
-    assert scaled_lr(0.003, 5, 20) == pytest.approx(0.012)
-    assert "learning rate 0.012: SOLVER.BASE_LR 0.003 x batch 20" in capsys.readouterr().out

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 
 from configs.defaults import get_cfg, load_cfg
 from engine.training.batching import Batching, Part
@@ -103,9 +102,7 @@ def weights():
     An error in any of them then changes their sum.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "randperm", torch.randperm)
-        patch.setattr(_BatchNorm, "train", nn.Module.train)
-        fix_regions()
+        fix_regions(patch.setattr)
         step = make_step(1)
         step.weights |= dict.fromkeys(CASES, 1.0)
         norms = step.gradient_norms(*make_batch())

@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 import train_ddps
 from configs.defaults import load_cfg
@@ -114,12 +113,12 @@ def distiller(cfg):
     return train_ddps.build(cfg, dataset, CPU)[0].train(), dataset
 
 
-def a_batch(dataset, turned: bool):
+def make_batch(dataset, turned: bool):
     """Return the first scenes with people, unchanged or mirrored."""
     data = SceneDataset(dataset.train)
-    pairs = [data[i] for i, scene in enumerate(dataset.train) if len(scene.boxes)][:2]
-    pairs = [mirrored(*pair) for pair in pairs] if turned else pairs
-    return [list(part) for part in zip(*pairs)]
+    scenes = [data[i] for i, scene in enumerate(dataset.train) if len(scene.boxes)][:2]
+    scenes = [mirrored(*scene) for scene in scenes] if turned else scenes
+    return [list(part) for part in zip(*scenes)]
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -128,7 +127,7 @@ def test_cached_outputs_are_those_of_the_network(base, turned):
     values = {"DISTILLER.TERMS": "['ld','cd']"}
     cached, dataset = distiller(config(base, **CACHED, **values))
     live, _ = distiller(config(base, **values))
-    student = live.student.forward_train(*a_batch(dataset, turned))
+    student = live.student.forward_train(*make_batch(dataset, turned))
     student.people.boxes = [target["boxes"] for target in student.targets]
     student.people.labels = [target["labels"] for target in student.targets]
     with torch.no_grad():
@@ -167,7 +166,7 @@ def test_teachers_get_their_pictures_on_their_device(base, monkeypatch):
 def test_terms_of_cached_teachers_train_the_student(base, terms):
     model, dataset = distiller(config(base, **CACHED, **{"DISTILLER.TERMS": terms}))
     assert (model.teacher.live is not None) == ("dfd" in terms)
-    out = model(*a_batch(dataset, False))
+    out = model(*make_batch(dataset, False))
     for name in model.terms:
         model.zero_grad()
         out.losses[name].backward(retain_graph=True)
@@ -179,12 +178,10 @@ def test_cached_logits_of_a_divided_batch(base, monkeypatch):
     values = CACHED | {"DISTILLER.TERMS": "['ld','cd']", "DISTILLER.LD.TEMPERATURE": 0.05}
     cfgs = {parts: config(base, **values, **{"SOLVER.ACCUMULATE": parts}) for parts in (1, 2)}
     made = {parts: distiller(cfg) for parts, cfg in cfgs.items()}
-    monkeypatch.setattr(torch, "randperm", torch.randperm)
-    monkeypatch.setattr(_BatchNorm, "train", nn.Module.train)
-    fix_regions()
+    fix_regions(monkeypatch.setattr)
     losses = []
     for parts, (model, dataset) in made.items():
-        images, targets = a_batch(dataset, False)
+        images, targets = make_batch(dataset, False)
         model.teacher.logits_boxes[int(targets[0]["picture"]) // 2, 1:] = 0
         step = TrainStep(cfgs[parts], model.train(), model.student, CPU)
         losses.append(step.step(Batching(2, parts).parts(images, targets, 2), 0.0, "a test"))
@@ -241,10 +238,10 @@ def test_foreign_teachers_train_a_student_of_another_length(base, form):
     model, dataset = distiller(
         config(base, **values, **{"DISTILLER.REID_TEACHER": base / "crops.onnx"})
     )
-    out = model(*a_batch(dataset, True))
+    out = model(*make_batch(dataset, True))
     out.losses["cd"].backward()
     assert out.losses["cd"] > 0 and all(p.grad.any() for p in model.terms.parameters())
-    rows = torch.cat([target["rows"] for target in a_batch(dataset, True)[1]])
+    rows = torch.cat([target["rows"] for target in make_batch(dataset, True)[1]])
     table = model.teacher.embeddings[rows].float()
     assert table.shape[1] == 6 and torch.allclose(table.norm(dim=1), torch.ones(1), atol=1e-2)
     labels = torch.from_numpy(np.concatenate([scene.pids for scene in dataset.train]))

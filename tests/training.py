@@ -200,11 +200,15 @@ def draw_nothing() -> None:
     epoch_evaluation.draw_scene = lambda *args: np.zeros((8, 8, 3), np.uint8)
 
 
-def fix_regions() -> None:
+def fix_regions(replace: Callable = setattr) -> None:
     """Remove what the division of a batch changes: random samples, and the statistics of
-    BatchNorm."""
-    torch.randperm = lambda n, **options: torch.arange(n, **options)
-    _BatchNorm.train = lambda self, mode=True: nn.Module.train(self, False)
+    BatchNorm.
+
+    Args:
+        replace: sets an attribute; `MonkeyPatch.setattr` restores it after the test.
+    """
+    replace(torch, "randperm", lambda n, **options: torch.arange(n, **options))
+    replace(_BatchNorm, "train", lambda self, mode=True: nn.Module.train(self, False))
 
 
 def children(pid: int) -> list[int]:
