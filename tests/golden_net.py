@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 from yacs.config import CfgNode
 
@@ -18,6 +19,7 @@ from tools.export.release_format import convert_state
 
 GOLDEN = Path(__file__).parent / "golden"
 SHAPES = json.loads((GOLDEN / "official_shapes.json").read_text())
+BOX = torch.tensor([[20.0, 30, 80, 200]])  # of the known embedding
 UNUSED_REGRESSOR = 8216  # Linear(1024, 8), 8200, and BatchNorm1d(8), 16
 # Published; ResNet-18's is that of the baseline, whose FrozenBatchNorm has no parameters.
 PARAMETERS = {
@@ -43,13 +45,18 @@ def load_named_weights(net: SearchNet, backbone: str) -> None:
     net.load_state_dict(state, strict=True)
 
 
+def golden_image() -> Tensor:
+    """Return the image for which results are known, [3, 256, 416] in 0..1."""
+    return to_tensor(Image.open(GOLDEN / "image_0.png").convert("RGB"))
+
+
 def finds_and_embeds_as_the_release_does(net: SearchNet) -> None:
     """Compare a network with named weights: boxes and scores to 1e-3, embeddings to 1e-4."""
     expected = np.load(GOLDEN / "model_resnet18.npz")
-    image = to_tensor(Image.open(GOLDEN / "image_0.png").convert("RGB"))
+    image = golden_image()
     found = net.detect([image])[0]
     np.testing.assert_allclose(found.boxes, expected["boxes"], atol=1e-3)
     np.testing.assert_allclose(found.scores, expected["scores"], atol=1e-3)
     np.testing.assert_allclose(found.weighted_embeddings, expected["emb"], atol=1e-4)
-    embedding = net.embed([image], [torch.tensor([[20.0, 30, 80, 200]])])[0]
+    embedding = net.embed([image], [BOX])[0]
     np.testing.assert_allclose(embedding, expected["q"], atol=1e-4)

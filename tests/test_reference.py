@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import to_tensor
 
 from configs.defaults import load_cfg
 from datasets import load_dataset
@@ -20,7 +18,15 @@ from models import reference
 from models.backbones import BACKBONES
 from models.build import build_distiller, build_net, reference_sizes
 from tests.golden import named_weights
-from tests.golden_net import GOLDEN, PARAMETERS, golden_cfg, golden_net, load_named_weights
+from tests.golden_net import (
+    BOX,
+    GOLDEN,
+    PARAMETERS,
+    golden_cfg,
+    golden_image,
+    golden_net,
+    load_named_weights,
+)
 from tests.test_distill import release_name, t
 from tests.tiny import TINY, pairs
 from tests.training import CONFIG
@@ -116,12 +122,12 @@ def test_detections_and_embeddings_are_the_releases():
     net = reference.Network(reference_sizes(golden_cfg("resnet18", **sizes), 40)).eval()
     net.load_state_dict(product.state_dict())
     expected = np.load(GOLDEN / "model_resnet18.npz")
-    image = to_tensor(Image.open(GOLDEN / "image_0.png").convert("RGB"))
+    image = golden_image()
     boxes, scores, embeddings = reference.detect(net, image)
     np.testing.assert_allclose(boxes, expected["boxes"], atol=1e-3)
     np.testing.assert_allclose(scores, expected["scores"], atol=1e-3)
     np.testing.assert_allclose(embeddings, expected["emb"], atol=1e-4)
-    found = reference.embed(net, image, torch.tensor([[20.0, 30, 80, 200]]))
+    found = reference.embed(net, image, BOX)
     np.testing.assert_allclose(found, expected["q"], atol=1e-4)
 
 
