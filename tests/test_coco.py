@@ -296,7 +296,7 @@ def test_no_dataset_says_what_is_missing(own):
         load(own)
 
 
-def test_settings_that_cannot_be(own):
+def test_invalid_requests_for_a_protocol(own):
     data = load(own)
     for size in (0, "Occlusion", -2, True):
         with pytest.raises(UserError, match="EVAL_GALLERY_SIZE: "):
@@ -310,7 +310,7 @@ def test_settings_that_cannot_be(own):
         data.protocol(-1, cross_camera=True)
 
 
-def test_nobody_seen_twice(tmp_path):
+def test_nobody_is_in_two_images(tmp_path):
     write_own(tmp_path, TRAIN, {"1.jpg": [(1, *BOX), (1, *BOX)], "2.jpg": [(2, *BOX)]})
     with pytest.raises(UserError, match="test.json: .*person_id"):
         load(tmp_path).protocol(-1)

@@ -111,7 +111,7 @@ def test_an_index_grows_forgets_and_changes_its_kind(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["Flat", "HNSW16", "IVF4,Flat"])
-def test_vectors_that_lag_behind_hide_nobody(tmp_path: Path, kind: str) -> None:
+def test_an_older_faiss_file_hides_nobody(tmp_path: Path, kind: str) -> None:
     """The most similar people were removed from people.sqlite, but are still in people.faiss."""
     query_embeddings = units(1, 7)
     with writing(tmp_path, ORIGIN, kind) as index:

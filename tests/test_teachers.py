@@ -189,8 +189,8 @@ def test_cached_logits_of_a_divided_batch(base, monkeypatch):
 
 
 @pytest.mark.slow
-def test_other_numbers_are_computed_once(base, tmp_path, monkeypatch):
-    """They are computed again only for a changed picture, box or number of regions."""
+def test_outputs_are_computed_once(base, tmp_path, monkeypatch):
+    """Those of a picture are computed again if it has changed, or if they are missing."""
     computed = []
     compute = OwnTeacher.compute
 
@@ -453,7 +453,7 @@ def compute_nothing() -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_cache_goes_on_and_a_run_resumes(base, tmp_path):
+def test_a_killed_run_continues_its_cache(base, tmp_path):
     values = caching(base, tmp_path)
     killed = Run(base, tmp_path / "a", *pairs(values), program="ddps", sabotage=die_at_the_fifth)
     assert killed.wait() == -9
