@@ -21,11 +21,13 @@ import train_ddps
 from configs.defaults import load_cfg
 from datasets import load_dataset
 from datasets.loaders import SceneDataset, mirrored
+from datasets.types import Scene
 from engine.teachers import sources, tables
 from engine.teachers.build import build_teacher
 from engine.teachers.networks import read_crop_network
 from engine.teachers.sources import Embeddings, OwnTeacher, read_reid_teacher
 from engine.teachers.store import OutputStore
+from engine.teachers.tables import keys_of
 from engine.training.batching import Batching
 from engine.training.inputs import describe_files
 from engine.training.train_step import TrainStep
@@ -214,6 +216,21 @@ def test_outputs_are_computed_once(base, tmp_path, monkeypatch):
         db.execute("DELETE FROM outputs WHERE key IN (SELECT key FROM outputs LIMIT 1)")
     distiller(cfg)
     assert len(computed) == len(dataset.train) + 2
+
+
+def test_keys_of_the_cache_depend_on_picture_box_and_teacher(tmp_path):
+    path, boxes = tmp_path / "a.png", np.float32([[1, 2, 5, 7], [2, 2, 6, 6]])
+    Image.new("RGB", (8, 8)).save(path)
+    scene = Scene("a.png", str(path), boxes, np.int64([1, 2]), 0)
+    one, other = SimpleNamespace(digest="one"), SimpleNamespace(digest="other")
+    keys = keys_of(scene, one)
+    moved = keys_of(replace(scene, boxes=boxes + np.float32([[0], [1]])), one)
+    assert moved.boxes[0] == keys.boxes[0] and moved.boxes[1] != keys.boxes[1]
+    assert moved.picture != keys.picture
+    changed = [keys_of(scene, other)]
+    Image.new("RGB", (8, 8), "red").save(path)
+    changed.append(keys_of(scene, one))
+    assert len({key for some in (keys, *changed) for key in (*some.boxes, some.picture)}) == 9
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
