@@ -250,6 +250,13 @@ def test_mistakes_before_any_run(call, arguments, message):
         call(*arguments)
 
 
+def test_gradients_of_no_step_are_refused(program):
+    """The program would train all runs, which --gradients promises not to do."""
+    words = ["--cfg", ROOT / "configs/prw/resnet18_ddps.yaml", "--methods", "unknown"]
+    code, _, err = program(compare.main, *words, "--gradients", 0)
+    assert code == 2 and "--gradients: expected " in err
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_builds_its_terms(method):
     run = runs.describe_run(str(ROOT / "configs/prw/resnet18_ddps.yaml"), [], method, 1)

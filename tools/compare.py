@@ -20,7 +20,7 @@ from tools.experiments.comparison import write
 from tools.experiments.methods import ALONE, METHODS
 from tools.experiments.runs import Run, finish_all, make_run
 from tools.measure.network import count_parameters
-from utils.arguments import positive, program_parser, whole
+from utils.arguments import positive, program_parser
 from utils.errors import UserError, run_main
 
 
@@ -79,7 +79,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--gradients",
-        type=whole,
+        type=positive,
         default=0,
         metavar="N",
         help="train nothing, print gradient norms for N steps",
