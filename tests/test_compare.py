@@ -12,7 +12,9 @@ import pytest
 
 from configs.defaults import load_cfg
 from configs.ranges import flatten
+from datasets import load_dataset
 from engine.checkpoint import load_checkpoint
+from engine.training.inputs import describe_data, write_inputs
 from models.build import build_net, build_terms
 from tests.tiny import TINY, pairs
 from tests.training import CONFIG, PROGRAM_CONFIG, fork_trainings, make_data
@@ -197,6 +199,21 @@ def test_gradients_are_those_of_the_training(root, net, tmp_path):
     assert started["rpn_cls"] != plain["rpn_cls"]
 
 
+def test_a_folder_with_a_run_of_other_data_is_refused(root, tmp_path):
+    config = tmp_path / "tiny.yaml"
+    config.write_text("SEED: 1\n")
+    values = pairs(TINY | {"INPUT.DATA_ROOT": root, "OUTPUT_DIR": tmp_path})
+    run = runs.describe_run(str(config), values, "none", 1)
+    run.folder.mkdir()
+    (run.folder / "config.yaml").write_text(run.cfg.dump())
+    inputs = describe_data(load_dataset("CUHK-SYSU", str(root)))
+    write_inputs(inputs, run.folder)
+    runs.check_run(run)
+    write_inputs(inputs | {"identities": 99}, run.folder)
+    with pytest.raises(UserError, match="none_seed1: .*identities were 99, are "):
+        runs.check_run(run)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["{\n", '{"epoch": 2}\n', "3\n", '{"epoch": 2, "search/mAP": 1}\n']
@@ -271,6 +288,24 @@ def test_different_methods_have_different_names():
     methods = ("ld+kd", "dkd_standardized+kd", "dkd+kd_standardized", "cd_contrastive+ld", "cd+ld")
     names = [runs.describe_run(config, [], method, 1).name for method in methods]
     assert names[:2] == ["ld+kd", "ld_standardized+kd"] and len({*names}) == len(methods)
+
+
+@pytest.mark.parametrize(
+    "code, lines, reason",
+    [
+        (0, ["error: of an earlier try"], None),
+        (2, ["error: first", "more", "error: last", "more"], "last"),
+        (1, ["a traceback", "its last line"], "its last line"),
+        (1, [], "no output"),
+        (-9, ["more"], "killed by SIGKILL"),
+    ],
+)
+def test_the_reason_of_a_failed_training(monkeypatch, code, lines, reason):
+    children = runs.Children()
+    monkeypatch.setattr(children, "call", lambda *_: (code, lines))
+    config = str(ROOT / "configs/benchmark/resnet18_x05.yaml")
+    run = runs.describe_run(config, [], "none", 1)
+    assert runs.train(run, children, threads=0) == reason
 
 
 def test_no_further_run_starts_after_the_caller_has_failed(monkeypatch):

@@ -113,9 +113,7 @@ def test_cvat_shapes(run, tmp_path):
     assert boxes[2:] == [[25, 5, 10, 20], [1, 2, 10, 10], [15, 10, 10, 20], [3, 4, 7, 8]]
 
 
-def write_cvat_video(
-    folder: Path, attribute: str | None = None, job: str = "", step: str = ""
-) -> Path:
+def write_cvat_video(folder: Path, attribute: str | None = None, step: str = "") -> Path:
     """Write a video task with two people in frames 0 to 5.
 
     The first person leaves at frame 3. The second one is annotated only at frames 1 and 4.
@@ -138,7 +136,6 @@ def write_cvat_video(
     (folder / "annotations.xml").write_text(
         "<annotations><version>1.1</version><meta><task><id>7</id><name>w</name><size>6</size>"
         f"<mode>interpolation</mode><frame_filter>{step}</frame_filter><source>walk.mp4</source>"
-        f"{job}"
         f"<original_size><width>64</width><height>48</height></original_size></task></meta>{tracks}"
         "</annotations>"
     )
@@ -167,6 +164,29 @@ def test_cvat_video(run, tmp_path, name):
     assert list(taken(tmp_path).values()) == VIDEO
     data = load_dataset("COCO", str(tmp_path / "own"))
     assert {scene.camera for scene in data.train + data.gallery} == {1}
+
+
+@pytest.mark.parametrize("kind", ["task", "job"])
+def test_boxes_of_a_cvat_video_with_steps(tmp_path, kind):
+    """Boxes are interpolated in the frames of the task or job only, here every third one."""
+    folder = write_cvat_video(tmp_path / "gate", step="step=3")
+    path = folder / "annotations.xml"
+    path.write_text(path.read_text().replace("task>", f"{kind}>"))
+    (labels,) = read_source(folder, Options())
+    assert labels.video == "walk.mp4" and {image.size for image in labels.images} == {(64, 48)}
+    boxes = {image.frame: len(image.boxes) for image in labels.images}
+    assert boxes == {0: 1, 1: 2, 2: 1, 3: 0, 4: 1, 5: 0}
+
+
+@pytest.mark.parametrize("numbers", [range(5), range(5, 11)])
+def test_images_that_cannot_be_the_frames_of_a_video(run, tmp_path, numbers):
+    """They are too few for the frames 0 to 5, or in another order by name than by number."""
+    folder = write_cvat_video(tmp_path / "gate")
+    for number in numbers:
+        write_image(folder / f"{number}.jpg")
+    code, said = run(folder)
+    assert code == 2 and f"found {len(numbers)} images" in said
+    assert not (tmp_path / "own").exists()
 
 
 def test_cvat_video_from_the_video_itself(run, tmp_path):
