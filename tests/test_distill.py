@@ -1,7 +1,6 @@
 """Distillation terms and OIM: values of the release, cases computed by hand, empty batches,
 gradients."""
 
-import json
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,23 +42,17 @@ from models.distill import (
 from models.oim import OIM
 from models.outputs import ForwardOutputs, Regions
 from tests.golden import named_weights
+from tests.golden_losses import LOSSES, normals, release_name
 from tests.tiny import pairs
 from utils.errors import UserError
 from utils.files import save_file
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "losses.json").read_text())
 OPTIONS = {name: term_options(get_cfg(), name) for name in known_terms()}
 OPTIONS["rpn"]["anchors"] = 5000  # all of them, so that every level has a gradient
 WEIGHTS = {name: get_cfg().DISTILLER[name.upper()].WEIGHT for name in OPTIONS}
 DFD_PARTS = ("fg", "bg", "attention", "relation")
 CONTRASTIVE = OPTIONS["cd"] | dict(form="contrastive")
 U = UNLABELED
-
-
-def t(key: str, *shape: int) -> torch.Tensor:
-    """Return the input of the reference values with this name."""
-    random = np.random.RandomState(zlib.crc32(key.encode()))
-    return torch.from_numpy(random.standard_normal(shape).astype(np.float32))
 
 
 def close(value, expected):
@@ -69,14 +62,8 @@ def close(value, expected):
 # --- values of the release ---------------------------------------------------------------------
 
 
-def release_name(name: str) -> str:
-    side, part, rest = name.split(".", 2)
-    side = side[0]  # student_context, teacher_context
-    return f"conv_mask_{side}.{rest}" if part == "mask" else f"channel_add_conv_{side}.{rest}"
-
-
 def test_dfd_golden():
-    golden = GOLDEN["dfd"]
+    golden = LOSSES["dfd"]
     weights = {part: OPTIONS["dfd"][f"{part}_weight"] for part in DFD_PARTS}
     loss = dfd.LevelLoss(32, 32, weights)
     state = {
@@ -92,8 +79,8 @@ def test_dfd_golden():
     ]
     sizes = [(160, 240), (155, 240)]
     masks = [dfd.foreground_mask(b, size, (20, 30)) for b, size in zip(boxes, sizes)]
-    student = t("dfd.s", 2, 32, 20, 30).requires_grad_()
-    teacher = t("dfd.t", 2, 32, 20, 30)
+    student = normals("dfd.s", 2, 32, 20, 30).requires_grad_()
+    teacher = normals("dfd.t", 2, 32, 20, 30)
     value = loss(student, teacher, torch.stack(masks), OPTIONS["dfd"]["temperature"])
     value.backward()
     close(value, golden["loss"])
@@ -104,27 +91,27 @@ def test_dfd_golden():
 @pytest.mark.parametrize(
     "name, key, classes, labels",
     [
-        ("ld", "ld", 2, (t("ld.y", 24) > 0).long()),
-        ("ld_5class", "ld5", 5, (t("ld5.y", 24).abs() * 10).long() % 5),
+        ("ld", "ld", 2, (normals("ld.y", 24) > 0).long()),
+        ("ld_5class", "ld5", 5, (normals("ld5.y", 24).abs() * 10).long() % 5),
     ],
 )
 def test_ld_golden(name, key, classes, labels):
-    student = (t(f"{key}.s", 24, classes) * 3).requires_grad_()
-    teacher = t(f"{key}.t", 24, classes) * 3
+    student = (normals(f"{key}.s", 24, classes) * 3).requires_grad_()
+    teacher = normals(f"{key}.t", 24, classes) * 3
     options = {key: OPTIONS["ld"][key] for key in ("temperature", "alpha", "beta")}
     value = ld.decoupled_loss(student, teacher, labels, **options)
     value.backward()
-    close(value, GOLDEN[name]["loss"])
-    close(student.grad.norm(), GOLDEN[name]["grad_norm"])
+    close(value, LOSSES[name]["loss"])
+    close(student.grad.norm(), LOSSES[name]["grad_norm"])
 
 
 @pytest.mark.parametrize("update_first", [False, True])
 def test_oim_golden(update_first):
     oim = OIM(40, 30, 256)
-    oim.lut.copy_(F.normalize(t("oim.lut", 40, 256)))
+    oim.lut.copy_(F.normalize(normals("oim.lut", 40, 256)))
     labels = torch.tensor([0, 1, 5, U, 7, 5, U, 0, 40, 12, U, 1])
-    for k, golden in enumerate(GOLDEN["oim"]):
-        x = F.normalize(t(f"oim.x{k}", 12, 256)).requires_grad_()
+    for k, golden in enumerate(LOSSES["oim"]):
+        x = F.normalize(normals(f"oim.x{k}", 12, 256)).requires_grad_()
         loss = oim(x, labels)
         if update_first:
             oim.update(x, labels)
@@ -139,7 +126,7 @@ def test_oim_golden(update_first):
 
 
 def test_pkd_value():
-    student, teacher = t("pkd.s", 2, 32, 20, 30), t("pkd.t", 2, 32, 20, 30)
+    student, teacher = normals("pkd.s", 2, 32, 20, 30), normals("pkd.t", 2, 32, 20, 30)
     value = pkd.loss_of_moments(pkd.channel_moments(student, teacher))
     correlations = [
         np.corrcoef(student[:, c].flatten(), teacher[:, c].flatten())[0, 1] for c in range(32)
@@ -154,7 +141,7 @@ def test_pkd_value():
 
 def test_oim_updates_in_order():
     oim, dim = OIM(3, 4, 8), 8
-    x = F.normalize(t("people", 9, dim))
+    x = F.normalize(normals("people", 9, dim))
     labels = torch.tensor([2, U, 2, 0, U, U, 2, U, U])
     expected = torch.zeros(dim)
     for row in x[labels == 2]:
@@ -177,7 +164,7 @@ def test_oim_momentum_is_the_share_of_the_old_row():
 
 
 def test_oim_without_queue():
-    oim, x = OIM(3, 0, 8), F.normalize(t("people", 3, 8)).requires_grad_()
+    oim, x = OIM(3, 0, 8), F.normalize(normals("people", 3, 8)).requires_grad_()
     labels = torch.tensor([1, U, 3])
     oim.update(x.flip(0), labels)
     loss = oim(x, labels)
@@ -188,7 +175,7 @@ def test_oim_without_queue():
 @pytest.mark.parametrize("labels", [[], [0, 0], [U, 0, U]])
 def test_oim_without_identity(labels):
     oim, labels = OIM(3, 4, 8), torch.tensor(labels, dtype=torch.int64)
-    x = t("x", len(labels), 8).requires_grad_()
+    x = normals("x", len(labels), 8).requires_grad_()
     loss = oim(x, labels)
     loss.backward()
     oim.update(x, labels)
@@ -252,7 +239,8 @@ def test_normalized_dfd_is_the_published_at_the_published_size():
     published = dfd.LevelLoss(256, 256, weights)
     normalized = dfd.LevelLoss(256, 256, weights, dfd.PLACES["3"])
     normalized.load_state_dict(published.state_dict())
-    maps, mask = (t("s", 1, 256, 29, 47), t("t", 1, 256, 29, 47)), torch.zeros(1, 29, 47)
+    maps = normals("s", 1, 256, 29, 47), normals("t", 1, 256, 29, 47)
+    mask = torch.zeros(1, 29, 47)
     assert published(*maps, mask, 0.5) == normalized(*maps, mask, 0.5)
     assert dfd.PLACES == {"0": 232 * 376, "1": 116 * 188, "2": 58 * 94, "3": 29 * 47}
     outputs = make_outputs("student"), make_outputs("teacher")
@@ -287,7 +275,7 @@ def test_nms_is_exact_with_large_labels():
 
 def test_confidence_of_labelled_and_unlabelled_people():
     oim = make_oim()
-    x = F.normalize(t("confident", 3, 8))
+    x = F.normalize(normals("confident", 3, 8))
     probabilities = (30 * x @ torch.cat([oim.lut, oim.cq]).t()).softmax(dim=1)
     found = cd.confidence(x, torch.tensor([2, U, 4]), oim)
     expected = torch.stack([probabilities[0, 1], probabilities[1, 4:].max(), probabilities[2, 3]])
@@ -308,7 +296,7 @@ def test_contrastive_by_hand():
     oim.lut[:2] = torch.tensor([[0.6, 0.8], [0.8, 0.6]])  # identity 3 has no row yet
     oim.cq[0] = torch.tensor([-1.0, 0])
     labels = torch.tensor([1, 1, 2, U, U])
-    student, teacher = F.normalize(t("s", 5, 2)), F.normalize(t("t", 5, 2))
+    student, teacher = F.normalize(normals("s", 5, 2)), F.normalize(normals("t", 5, 2))
     lut, cq = oim.lut, oim.cq
     positives = [[0, 1], [0, 1], [2], [3], [4]]
     first, second = teacher[:2], teacher[2:3]
@@ -329,7 +317,7 @@ def test_contrastive_by_hand():
 
 def test_contrastive_prefers_the_teachers_embeddings():
     oim, labels = make_oim(), torch.tensor([1, 2, 3, U, 1, 2])
-    teacher, other = F.normalize(t("a", 6, 8)), F.normalize(t("b", 6, 8))
+    teacher, other = F.normalize(normals("a", 6, 8)), F.normalize(normals("b", 6, 8))
     same = cd.contrastive_loss(teacher, teacher, labels, oim)
     assert same < cd.contrastive_loss(other, teacher, labels, oim)
     alone = cd.contrastive_loss(teacher[3:4], teacher[3:4], labels[3:4], OIM(4, 3, 8))
@@ -420,8 +408,8 @@ def test_rpn_needs_the_same_anchors(key):
 
 def make_oim() -> OIM:
     oim = OIM(4, 3, 8)
-    oim.lut.copy_(F.normalize(t("lut", 4, 8)))
-    oim.cq.copy_(F.normalize(t("cq", 3, 8)))
+    oim.lut.copy_(F.normalize(normals("lut", 4, 8)))
+    oim.cq.copy_(F.normalize(normals("cq", 3, 8)))
     return oim
 
 
@@ -456,13 +444,13 @@ def make_outputs(
             for i, n in enumerate(boxes)
         ],
         features={
-            level: t(f"{key}{level}", 2, channels, size, size).requires_grad_(grad)
+            level: normals(f"{key}{level}", 2, channels, size, size).requires_grad_(grad)
             for level, size in sizes.items()
         },
         proposals=regions,
-        class_logits=t(f"{key}.logits", count, 2).requires_grad_(grad),
+        class_logits=normals(f"{key}.logits", count, 2).requires_grad_(grad),
         people=regions,
-        embeddings=F.normalize(t(f"{key}.x", count, 8)).requires_grad_(grad),
+        embeddings=F.normalize(normals(f"{key}.x", count, 8)).requires_grad_(grad),
         oim=make_oim(),
         rpn_head=RPNHead(channels, 3),
     )
@@ -558,7 +546,7 @@ def test_each_term_trains_the_student_and_not_the_teacher():
         {"boxes": boxes, "labels": torch.tensor([1, U, 2])},
         {"boxes": boxes[:0], "labels": torch.zeros(0, dtype=torch.int64)},
     ]
-    images = [t("image0", 3, 96, 128).sigmoid(), t("image1", 3, 96, 110).sigmoid()]
+    images = [normals("image0", 3, 96, 128).sigmoid(), normals("image1", 3, 96, 110).sigmoid()]
     step = distiller(images, targets)
     for name, term in distiller.terms.items():
         distiller.zero_grad()
@@ -642,7 +630,7 @@ def test_cd_needs_a_teacher_of_the_same_identities():
 def test_lengths_of_embeddings_may_differ():
     student, teacher = make_outputs("student"), make_outputs("teacher")
     teacher.oim = OIM(4, 3, 6)
-    teacher.embeddings = F.normalize(t("teacher.x", len(teacher.embeddings), 6))
+    teacher.embeddings = F.normalize(normals("teacher.x", len(teacher.embeddings), 6))
     for name, options in [
         ("cd", OPTIONS["cd"] | dict(rank_by="constant")),
         ("rkd", OPTIONS["rkd"]),

@@ -18,6 +18,7 @@ from models import reference
 from models.backbones import BACKBONES
 from models.build import build_distiller, build_net, reference_sizes
 from tests.golden import named_weights
+from tests.golden_losses import LOSSES, normals, release_name
 from tests.golden_net import (
     BOX,
     GOLDEN,
@@ -27,11 +28,9 @@ from tests.golden_net import (
     golden_net,
     load_named_weights,
 )
-from tests.test_distill import release_name, t
 from tests.tiny import TINY, pairs
 from tests.training import CONFIG
 
-LOSSES = json.loads((GOLDEN / "losses.json").read_text())
 UNLABELLED = 99  # any label above the number of identities
 IDENTITIES = 5
 BOXES = torch.tensor([[10.0, 10, 40, 60], [60, 5, 80, 50], [85, 5, 105, 60], [5, 2, 9, 30]])
@@ -57,8 +56,8 @@ def test_dfd_is_the_releases():
     ]
     sizes = [(160, 240), (155, 240)]
     masks = [reference.foreground_mask(b, size, (20, 30)) for b, size in zip(boxes, sizes)]
-    student = t("dfd.s", 2, 32, 20, 30).requires_grad_()
-    loss = level(student, t("dfd.t", 2, 32, 20, 30), torch.stack(masks))
+    student = normals("dfd.s", 2, 32, 20, 30).requires_grad_()
+    loss = level(student, normals("dfd.t", 2, 32, 20, 30), torch.stack(masks))
     loss.backward()
     close(loss, LOSSES["dfd"]["loss"])
     close(student.grad.norm(), LOSSES["dfd"]["grad_norm"])
@@ -67,13 +66,13 @@ def test_dfd_is_the_releases():
 @pytest.mark.parametrize(
     "name, key, classes, labels",
     [
-        ("ld", "ld", 2, (t("ld.y", 24) > 0).long()),
-        ("ld_5class", "ld5", 5, (t("ld5.y", 24).abs() * 10).long() % 5),
+        ("ld", "ld", 2, (normals("ld.y", 24) > 0).long()),
+        ("ld_5class", "ld5", 5, (normals("ld5.y", 24).abs() * 10).long() % 5),
     ],
 )
 def test_ld_is_the_releases(name, key, classes, labels):
-    student = (t(f"{key}.s", 24, classes) * 3).requires_grad_()
-    loss = reference.ld(student, t(f"{key}.t", 24, classes) * 3, labels)
+    student = (normals(f"{key}.s", 24, classes) * 3).requires_grad_()
+    loss = reference.ld(student, normals(f"{key}.t", 24, classes) * 3, labels)
     loss.backward()
     close(loss, LOSSES[name]["loss"])
     close(student.grad.norm(), LOSSES[name]["grad_norm"])
@@ -81,10 +80,10 @@ def test_ld_is_the_releases(name, key, classes, labels):
 
 def test_oim_is_the_releases():
     oim = reference.OIM(reference.Sizes("resnet18", identities=40, queue=30))
-    oim.lut.copy_(F.normalize(t("oim.lut", 40, 256)))
+    oim.lut.copy_(F.normalize(normals("oim.lut", 40, 256)))
     labels = torch.tensor([0, 1, 5, 99, 7, 5, 99, 0, 40, 12, 99, 1])
     for k, golden in enumerate(LOSSES["oim"]):
-        x = F.normalize(t(f"oim.x{k}", 12, 256)).requires_grad_()
+        x = F.normalize(normals(f"oim.x{k}", 12, 256)).requires_grad_()
         loss = oim(x, labels)
         loss.backward()
         oim.update(x, labels)
