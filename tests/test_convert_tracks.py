@@ -38,6 +38,9 @@ def make_sequence(folder: Path, frames: int = 4, rows: str = ROWS) -> Path:
 
 @pytest.fixture
 def convert(monkeypatch, tmp_path, capsys):
+    """Return a function convert(*arguments) that writes to `tmp_path / "own"` and returns what is
+    printed."""
+
     def run(*arguments) -> str:
         command = ["convert_tracks", *arguments, "--out", tmp_path / "own"]
         monkeypatch.setattr(sys, "argv", [str(part) for part in command])
@@ -63,7 +66,7 @@ def test_split_by_time(convert, tmp_path):
     assert [s.boxes.tolist() for s in data.train] == [[[10, 5, 20, 25]], [[11, 5, 21, 25]]]
     assert [s.boxes[:, 0].tolist() for s in data.gallery] == [[12], [13.5, 30]]
     assert people(tmp_path, "train") == ["gate/5"] * 2
-    assert people(tmp_path, "test") == ["gate/5"] * 2 + [None]  # -1 is nobody in particular
+    assert people(tmp_path, "test") == ["gate/5"] * 2 + [None]  # -1: an unlabelled person
     assert {s.camera for s in data.train + data.gallery} == {1}
     original = (tmp_path / "gate/img1/000003.jpg").read_bytes()
     assert Path(data.gallery[0].path).read_bytes() == original
@@ -145,7 +148,7 @@ def test_a_video_with_fewer_frames_than_boxes(convert, tmp_path):
         convert(tmp_path / "v.mp4", "--test-share", "0.5")
 
 
-def test_what_is_no_video(convert, tmp_path):
+def test_a_file_that_is_no_video(convert, tmp_path):
     pytest.importorskip("av")
     (tmp_path / "v.mp4").write_bytes(b"no video" * 99)
     (tmp_path / "v.txt").write_text("1,1,1,1,8,8\n")
@@ -209,7 +212,7 @@ def test_what_is_wrong_is_one_line(convert, tmp_path, case):
         (["--test-sequences", "gate"], "nothing is left for train.json"),
     ],
 )
-def test_options_that_cannot_be(convert, tmp_path, arguments, said):
+def test_options_without_a_valid_value_are_refused(convert, tmp_path, arguments, said):
     with pytest.raises(UserError, match=said):
         convert(make_sequence(tmp_path / "gate"), *arguments)
 
@@ -233,7 +236,7 @@ def test_nothing_already_made_is_lost(convert, tmp_path):
     assert (tmp_path / "own/train.json").read_bytes() == before
 
 
-def test_a_second_try_may_follow(convert, tmp_path):
+def test_a_failed_conversion_can_be_repeated(convert, tmp_path):
     with pytest.raises(UserError, match="nowhere: "):
         convert(tmp_path / "nowhere", "--test-share", "0.5")
     sequence = make_sequence(tmp_path / "gate")
@@ -293,13 +296,13 @@ def test_two_sequences_of_one_name_are_refused(convert, tmp_path):
     assert not (tmp_path / "own").exists()
 
 
-def test_what_is_doubtful_is_said(convert, tmp_path):
+def test_an_id_that_a_frame_contains_twice_is_reported(convert, tmp_path):
     rows = "1,5,11,6,10,20\n1,5,31,6,10,20\n2,5,11,6,10,20\n"
     said = convert(make_sequence(tmp_path / "gate", rows=rows), "--test-share", "0.5")
     assert re.search("remark: gate: 1 frames .*first 5 in frame 1", said)
 
 
-def test_nobody_counts(convert, tmp_path):
+def test_a_file_without_usable_boxes_is_refused(convert, tmp_path):
     rows = "1,5,11,6,10,20,1,1,0\n2,5,11,6,10,20,1,1,0\n3,5,1,1,9,9,1,2,1\n"
     with pytest.raises(UserError, match=r"gt.txt: .*\(2: .*--min-visibility\), 1: .*--classes\)"):
         convert(make_sequence(tmp_path / "gate", rows=rows), "--test-share", "0.5")

@@ -49,7 +49,7 @@ def test_rays_pass_through_the_points_that_are_projected():
     assert np.allclose(middle, (160, 90))
 
 
-def test_left_is_left_up_is_up_and_boxes_end_at_the_border():
+def test_pixels_count_right_and_down_and_boxes_end_at_the_border():
     camera = cam.look_at((0, -5, 1), (0, 0, 1), 200.0, (200, 100))
     left, right, high = camera.project(np.array([[-1, 0, 1], [1, 0, 1], [0, 0, 2.0]]))[0]
     assert left[0] < 100 < right[0] and high[1] < 50
@@ -248,7 +248,7 @@ def test_the_visible_share_counts_what_is_hidden_and_what_the_border_cuts():
     assert label(aside, Curtain(), 0, points - np.array([9, 0, 0])) is None
 
 
-def test_the_outline_has_one_point_in_every_cell_the_nearest():
+def test_the_outline_has_the_nearest_point_of_every_cell():
     camera = cam.look_at((0, -5, 1), (0, 0, 1), 200.0, (200, 100))
     near = np.array([(0, 0, 0), (0, 0, 2), (1, 0, 0), (1, 0, 2), (0.5, 0, 1.0)])
     behind = near + np.array([0, 0.01, 0])
@@ -323,7 +323,7 @@ def test_the_folder_is_custom_data_with_cameras_and_queries(stub, tmp_path):
     assert {(a["visible"], a["hidden"]) for a in annotations} == {(1.0, 0.0)}
 
 
-def test_a_killed_run_goes_on_where_it_was(stub, tmp_path, monkeypatch):
+def test_an_interrupted_run_continues_with_the_missing_moments(stub, tmp_path, monkeypatch):
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     assert rendered.write_dataset(str(whole), **SMALL)
     assert stub == [0, 1, 2, 3, 4]
