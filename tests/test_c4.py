@@ -19,8 +19,8 @@ from models.distill import FPN_LEVELS, dfd
 from models.fast.inference import optimize_for_inference
 from models.network import Network
 from models.search_net import SearchNet
+from tests.interruptions import At
 from tests.ranks import largest_difference, make_comparable
-from tests.test_resume import At
 from tests.tiny import PUBLIC, TINY, WIDTHS, pairs
 from tests.training import Run, differences, make_data, run_ranks, same
 from tools import profile_model

@@ -1,6 +1,5 @@
 """A run that is killed and resumed equals an uninterrupted run, bit by bit."""
 
-import os
 import resource
 import signal
 from pathlib import Path
@@ -8,11 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-import engine.evaluation.evaluate
-import engine.training.epoch_evaluation
 import engine.training.folder
-import engine.training.train
 from engine.training.train_step import TrainStep
+from tests.interruptions import At
 from tests.training import Run, die, differences, evaluations, make_data, same, state
 
 pytestmark = pytest.mark.slow
@@ -41,31 +38,6 @@ def under_teacher(folder: Path) -> tuple[str, ...]:
     )
 
 
-# --- interruptions, each in the n-th call of a function (named, so that they can be pickled) ---
-
-
-class At:
-    """Send a signal before or after the n-th call of `owner.name`."""
-
-    def __init__(self, owner: str, name: str, n: int, when: str, number: int = signal.SIGKILL):
-        self.owner, self.name, self.n, self.when, self.number = owner, name, n, when, number
-
-    def __call__(self) -> None:
-        owner = OWNERS[self.owner]
-        work, calls = getattr(owner, self.name), iter(range(1, 1000))
-
-        def replaced(*args, **kwargs):
-            now = self.when if next(calls) == self.n else ""
-            if now == "before":
-                os.kill(os.getpid(), self.number)
-            result = work(*args, **kwargs)
-            if now == "after":
-                os.kill(os.getpid(), self.number)
-            return result
-
-        setattr(owner, self.name, replaced)
-
-
 class InWrite:
     """Kill the process when half of the n-th checkpoint is written."""
 
@@ -85,15 +57,6 @@ class InWrite:
         torch.save = half
 
 
-OWNERS = {
-    "train_step": TrainStep,
-    "trainer": engine.training.train.Trainer,
-    "epochs": engine.training.epoch_evaluation,
-    "checkpoints": engine.training.folder.CheckpointFolder,
-    "os": os,
-    "eval": engine.evaluation.evaluate,
-    "sgd": torch.optim.SGD,
-}
 # An epoch calls torch.save and os.replace three times (checkpoint, evaluation cache, best.pth), and
 # os.replace once more for evaluations.jsonl.
 KILLS = {

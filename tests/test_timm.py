@@ -20,7 +20,7 @@ from models.build import build_distiller, build_net, reference_sizes
 from models.fast.inference import fold_norms, optimize_for_inference
 from models.pixels import IMAGENET_MEAN, IMAGENET_STD
 from models.timm_networks import NormThenActivation
-from tests.test_resume import At
+from tests.interruptions import At
 from tests.tiny import TINY, pairs
 from tests.training import Run, differences, make_data
 from tools import export_onnx, profile_model
