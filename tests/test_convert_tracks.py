@@ -289,9 +289,10 @@ def test_copies_of_a_sequence_are_left_out(convert, tmp_path):
     assert "remark: MOT17-02-SDP" in said
 
 
-def test_two_sequences_of_one_name_are_refused(convert, tmp_path):
-    sequences = [make_sequence(tmp_path / place / "gate") for place in ("a", "b")]
-    with pytest.raises(UserError, match="found gate twice"):
+@pytest.mark.parametrize("name", ["gate", "Gate"])
+def test_two_sequences_of_one_name_are_refused(convert, tmp_path, name):
+    sequences = [make_sequence(tmp_path / "a/gate"), make_sequence(tmp_path / "b" / name)]
+    with pytest.raises(UserError, match=f"SEQUENCE: .*gate and {name}"):
         convert(*sequences, "--test-share", "0.5")
     assert not (tmp_path / "own").exists()
 

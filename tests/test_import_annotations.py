@@ -243,6 +243,16 @@ def test_a_key_that_no_box_has_is_refused(run, tmp_path):
     assert run(folder, "--person-key", "person_id")[0] == 0
 
 
+def test_names_of_sources_differ_by_more_than_case(run, tmp_path):
+    sources = [write_cvat_images(tmp_path / place) for place in ("a/shop", "b/Shop", "c/shop")]
+    assert run(*sources)[0] == 0
+    assert {path.name for path in (tmp_path / "own/images").iterdir()} == {
+        "shop",
+        "Shop-2",
+        "shop-3",
+    }
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_tracks_of_several_sources(run, tmp_path, shared):
     for name in ("gate", "hall"):

@@ -9,6 +9,7 @@ of a video are written as JPEG files.
 
 import argparse
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 
 from tabulate import tabulate
@@ -118,15 +119,20 @@ def read_all(args: argparse.Namespace) -> tuple[list[Sequence], list[str]]:
         The sequences, whose names are distinct, and a remark on each copy of another one.
 
     Raises:
-        UserError: if two have the same name, or if --test-sequences names another one.
+        UserError: if the names of two differ by upper and lower case at most, which may be equal in
+            a file system, or if --test-sequences names another one.
     """
     rules = Rules(frozenset(args.classes) if args.classes else None, args.min_visibility)
     boxes = args.boxes or [None] * len(args.sequences)
     sequences = [read_sequence(*pair, rules) for pair in zip(args.sequences, boxes)]
     sequences, remarks = drop_copies(sequences)
-    names = Counter(sequence.name for sequence in sequences)
-    if twice := [name for name, number in names.items() if number > 1]:
-        raise UserError(f"expected sequences of different names, found {twice[0]} twice")
+    names = [sequence.name for sequence in sequences]
+    for first, second in combinations(names, 2):
+        if first.casefold() == second.casefold():
+            raise UserError(
+                "SEQUENCE: expected names that differ by more than upper and lower case, "
+                f"found {first} and {second}"
+            )
     for name in args.test_sequences or ():
         if name not in names:
             raise UserError(f"--test-sequences {name}: expected one of {', '.join(names)}")

@@ -165,9 +165,11 @@ def name_of(source: Path, labels: Labels, several: bool) -> str:
 
 
 def free(name: str, done: list[Imported]) -> str:
-    taken = {one.name for one in done}
+    """Return the name, or with a number if it is taken; upper and lower case may be equal in a file
+    system."""
+    taken = {one.name.casefold() for one in done}
     number, found = 1, name
-    while found in taken:
+    while found.casefold() in taken:
         number += 1
         found = f"{name}-{number}"
     return found
