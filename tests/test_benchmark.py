@@ -107,9 +107,11 @@ def tiny(tmp_path, monkeypatch) -> Path:
     text = CONFIG.replace("INPUT: {", f"INPUT: {{DATA_ROOT: {root}, ")
     text = text.replace("MAX_EPOCHS: 2", "MAX_EPOCHS: 1").replace("EVAL_USE_GT: True\n", "")
     text += "EVAL_GALLERY_SIZE: -1\n"
-    (tmp_path / "resnet50_base.yaml").write_text(text)
-    teacher = runs / "teacher" / "epoch_00.pth"
-    (tmp_path / "resnet18_x05.yaml").write_text(f"{text}DISTILLER: {{TEACHER_CKPT: {teacher}}}\n")
+    for teacher in TEACHERS:
+        (tmp_path / f"{teacher.config}.yaml").write_text(text)
+    checkpoint = runs / "teacher" / "epoch_00.pth"
+    student = f"{text}DISTILLER: {{TEACHER_CKPT: {checkpoint}}}\n"
+    (tmp_path / "resnet18_x05.yaml").write_text(student)
     monkeypatch.setattr(rows, "CONFIGS", str(tmp_path))
     monkeypatch.setattr(tables, "CONFIGS", str(tmp_path))
     monkeypatch.setattr(rows, "RUNS", str(runs))
