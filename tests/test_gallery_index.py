@@ -51,7 +51,7 @@ def test_a_filter_finds_people_in_every_cell(tmp_path: Path, kind: str) -> None:
         fill(index, range(64))
     index, query_embeddings = open_index(tmp_path), units(1, 7)
     for name in ("0", "31", "63"):
-        assert len(found(index, query_embeddings, 99, wanted=PersonFilter((name,)))) == 10
+        assert len(found(index, query_embeddings, 99, person_filter=PersonFilter((name,)))) == 10
     others = {Path(f"/pictures/{i}.jpg") for i in range(1, 64)}
     assert len(found(index, query_embeddings, 99, exclude=others)) == 10
     assert len(found(index, query_embeddings, 999)) == 640

@@ -96,26 +96,28 @@ def test_answers_are_those_of_the_local_index(lite: Address) -> None:
 def test_filters_select_in_the_database(lite: Address) -> None:
     local, there = GalleryIndex(), open_index(lite)
     fill_all(local)
-    for wanted, count in (
+    for person_filter, count in (
         (PersonFilter(('a "walk" é', "3")), 18),
         (PersonFilter(after=0.0), 0),
         (PersonFilter(("7",), before=1.0), 0),
     ):
-        found = answers(there, units(1, 5), 99, wanted=wanted)
-        assert len(found) == count and found == answers(local, units(1, 5), 99, wanted=wanted)
+        found = answers(there, units(1, 5), 99, person_filter=person_filter)
+        assert len(found) == count and found == answers(
+            local, units(1, 5), 99, person_filter=person_filter
+        )
 
 
 def test_times_of_cameras(cluster: Address) -> None:
     hall = Source(camera_path("hall"), 0, 0, 0.0)
     with writing(cluster, ORIGIN) as index:
         index.people.add(hall, [Sample(one.time + 1e9, one.people) for one in samples(3)])
-        for wanted, count in (
+        for person_filter, count in (
             (PersonFilter(("hall",), after=1e9 + 0.75), 5),
             (PersonFilter(after=1e9 + 0.25, before=1e9 + 0.75), 5),
             (PersonFilter(after=1e9 + 2), 0),
             (PersonFilter(("gate",)), 0),
         ):
-            assert len(index.search(units(1, 5), 99, wanted=wanted)) == count
+            assert len(index.search(units(1, 5), 99, person_filter=person_filter)) == count
 
 
 def test_more_rows_than_one_answer_has(lite: Address, monkeypatch: pytest.MonkeyPatch) -> None:

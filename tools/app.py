@@ -189,10 +189,14 @@ class AppController:
         if query is None or query.person is None or query.query_embeddings is None:
             return query, query and query.drawn(), message("Click on a person first."), [], []
         try:
-            index, wanted = self.current(), filter_of_texts(*filters)
-            check_indexed_cameras(wanted, index.people.known)
+            index, person_filter = self.current(), filter_of_texts(*filters)
+            check_indexed_cameras(person_filter, index.people.known)
             found = self.searcher.search(
-                query.query_embeddings, index, self.top, min_similarity or -torch.inf, wanted=wanted
+                query.query_embeddings,
+                index,
+                self.top,
+                min_similarity or -torch.inf,
+                person_filter=person_filter,
             )
             everyone = f"{self.index.people.count():,} people"
             stale = stale_sources(self.index.people, [match.person.path for match in found])

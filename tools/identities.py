@@ -118,15 +118,15 @@ def decide(args: argparse.Namespace, identities: Identities) -> bool:
     return bool(args.merge or args.split or args.call)
 
 
-def run_forget(args: argparse.Namespace, wanted: PersonFilter | None) -> None:
+def run_forget(args: argparse.Namespace, person_filter: PersonFilter | None) -> None:
     with writing(args.index, None) as people:
-        check_indexed_cameras(wanted, people.known)
+        check_indexed_cameras(person_filter, people.known)
         identities = open_identities(args.index, people)
         tracklets = None
         if args.forget:
             numbers = {identities.number_of(word) for word in args.forget}
             tracklets = {t for t, one in identities.members().items() if one in numbers}
-        count, gone = forget(people, args.index, tracklets, wanted)
+        count, gone = forget(people, args.index, tracklets, person_filter)
         identities.forget(gone)
     print(f"{count} people removed in {len(gone)} tracklets")
 
@@ -153,15 +153,15 @@ def run_identify(args: argparse.Namespace, people: LocalPeople, identities: Iden
 def main() -> None:
     args = parse_args()
     check(args)
-    wanted = filter_of(args)
+    person_filter = filter_of(args)
     if args.forget is not None:
-        return run_forget(args, wanted)
+        return run_forget(args, person_filter)
     people = open_people(args.index)
-    check_indexed_cameras(wanted, people.known)
+    check_indexed_cameras(person_filter, people.known)
     identities = open_identities(args.index, people)
     if not decide(args, identities):
         run_identify(args, people, identities)
-    known = known_people(people, identities, wanted)
+    known = known_people(people, identities, person_filter)
     print(table(known))
     if args.out:
         make_folder(args.out, "--out")

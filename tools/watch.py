@@ -179,8 +179,8 @@ def clocks_of(people: LocalPeople, cameras: list[Camera]) -> list[WallClock]:
 def run_watch(args: argparse.Namespace, cameras: list[Camera], searcher: Searcher, signals) -> int:
     """Watch until the files have ended or a signal comes. Return the number of frames."""
     wanted = wanted_people(args, searcher)
-    least = math.inf if args.min_similarity is None else args.min_similarity
-    watchers = [Watcher(wanted, least) for _ in cameras]
+    min_similarity = math.inf if args.min_similarity is None else args.min_similarity
+    watchers = [Watcher(wanted, min_similarity) for _ in cameras]
     with ExitStack() as stack:
         people = stack.enter_context(writing(args.index, searcher.origin))
         recorder = make_recorder(people, args, cameras)

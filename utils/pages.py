@@ -103,11 +103,11 @@ def _printable(value: object) -> object:
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def rows_of(spans: Sequence[Span], least: float = 0.0) -> list[int]:
+def rows_of(spans: Sequence[Span], min_length: float = 0.0) -> list[int]:
     """Assign to each span the first row in which no earlier span overlaps it.
 
     Args:
-        least: seconds; shorter spans are drawn with this length.
+        min_length: seconds; shorter spans are drawn with this length.
     """
     rows: list[list[Span]] = []
     given = []
@@ -116,8 +116,8 @@ def rows_of(spans: Sequence[Span], least: float = 0.0) -> list[int]:
             i
             for i, row in enumerate([*rows, []])
             if all(
-                span.first > max(one.last, one.first + least)
-                or max(span.last, span.first + least) < one.first
+                span.first > max(one.last, one.first + min_length)
+                or max(span.last, span.first + min_length) < one.first
                 for one in row
             )
         )

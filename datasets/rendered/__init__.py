@@ -67,9 +67,9 @@ def write_dataset(
         "min-height": (min_height, 1, LONGEST_SIDE),
         "workers": (1 if workers is None else workers, 1, 1024),
     }
-    for name, (value, least, most) in limits.items():
-        if not least <= value <= most:
-            raise UserError(f"{name}: expected {least} to {most}, found {value}")
+    for name, (value, low, high) in limits.items():
+        if not low <= value <= high:
+            raise UserError(f"{name}: expected {low} to {high}, found {value}")
     plan = make_plan(identities, frames, cameras, seed)
     asked = {
         "version": VERSION,

@@ -19,7 +19,7 @@ PEOPLE = {
     "group": (3, 10),
     "wide": (8, 20),
     "crowd": (12, 24),
-}  # least, most + 1
+}  # minimum, maximum + 1
 PASSERS = {"closeup": 0.4, "group": 0.6, "wide": 1.5, "crowd": 2.5}  # unlabelled people, on average
 
 

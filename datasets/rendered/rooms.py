@@ -105,8 +105,8 @@ def _furnish(
     site: Site, items: Sequence[tuple[Maker, int, int, float]], area: tuple | None = None
 ) -> None:
     """Scatter things at random; items: (maker, smallest number, largest number, radius)."""
-    for maker, least, most, radius in items:
-        site.scatter(maker, int(site.rng.integers(least, most + 1)), radius, area)
+    for maker, low, high, radius in items:
+        site.scatter(maker, int(site.rng.integers(low, high + 1)), radius, area)
 
 
 def hall(rng: np.random.Generator) -> Site:

@@ -50,9 +50,9 @@ def check_at_least(**limits: tuple[int, int]) -> None:
     Raises:
         UserError: one is too small.
     """
-    for name, (value, least) in limits.items():
-        if value < least:
-            raise UserError(f"{name}: expected at least {least}, found {value}")
+    for name, (value, minimum) in limits.items():
+        if value < minimum:
+            raise UserError(f"{name}: expected at least {minimum}, found {value}")
 
 
 def is_finished(out: str, asked: dict, record: str = RECORD) -> bool:

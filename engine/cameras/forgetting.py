@@ -18,9 +18,9 @@ def forget(
     people: LocalPeople,
     folder: Path,
     tracklets: Collection[int] | None,
-    wanted: PersonFilter | None,
+    person_filter: PersonFilter | None,
 ) -> tuple[int, set[int]]:
-    """Remove the people of these tracklets whom `wanted` selects.
+    """Remove the people of these tracklets whom `person_filter` selects.
 
     Every camera picture that shows one of them is removed, even if it shows other people too.
     FAISS's file is removed, and is built again when `engine.index.local.writing` ends.
@@ -29,7 +29,7 @@ def forget(
         people: the index, opened for writing.
         folder: its folder.
         tracklets: None: all.
-        wanted: None: all people of the tracklets.
+        person_filter: None: all people of the tracklets.
 
     Returns:
         The number of removed people, and the tracklets that have become empty.
@@ -41,7 +41,7 @@ def forget(
     pictures = Pictures(people, folder)
     ids, places, touched = [], set(), set()
     for person in _people_of(people, tracklets):
-        if wanted is not None and not wanted(person):
+        if person_filter is not None and not person_filter(person):
             continue
         ids.append(person.id)
         touched.add(person.tracklet)

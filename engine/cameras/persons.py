@@ -49,20 +49,20 @@ class NumberedPerson:
 def known_people(
     people: LocalPeople,
     identities: Identities,
-    wanted: PersonFilter | None = None,
+    person_filter: PersonFilter | None = None,
     numbers: Collection[int] | None = None,
 ) -> list[NumberedPerson]:
     """Return the persons, those with the most tracklets first.
 
     Args:
-        wanted: which detections count; None: all.
+        person_filter: which detections count; None: all.
         numbers: of the persons; None: all.
     """
     names, members = identities.names(), identities.members()
     if numbers is not None:
         members = {tracklet: one for tracklet, one in members.items() if one in numbers}
     found: dict[int, list[PersonTracklet]] = {}
-    for number, tracklet in _tracklets(people, sorted(members), wanted).items():
+    for number, tracklet in _tracklets(people, sorted(members), person_filter).items():
         found.setdefault(members[number], []).append(tracklet)
     known = [
         NumberedPerson(number, names.get(number, ""), sorted(some, key=_order))
@@ -77,14 +77,14 @@ def _order(tracklet: PersonTracklet) -> tuple:
 
 
 def _tracklets(
-    people: LocalPeople, tracklets: Sequence[int], wanted: PersonFilter | None
+    people: LocalPeople, tracklets: Sequence[int], person_filter: PersonFilter | None
 ) -> dict[int, PersonTracklet]:
     """Return each tracklet with its best detection that counts; for a camera, one with a
     picture."""
     best: dict[int, Person] = {}
     for person in people.persons(people.ids_of(tracklets)):
         known = best.get(person.tracklet)
-        counts = wanted is None or wanted(person)
+        counts = person_filter is None or person_filter(person)
         if counts and (known is None or _quality(person) > _quality(known)):
             best[person.tracklet] = person
     spans, pictured = people.spans(list(best)), people.pictured(list(best))

@@ -31,7 +31,7 @@ class Store(Protocol):
         queries: np.ndarray,
         count: int,
         exclude: Collection[Path] = (),
-        wanted: PersonFilter | None = None,
+        person_filter: PersonFilter | None = None,
     ) -> tuple[list[Person], float]: ...
 
     def spans(self, tracklets: Sequence[int]) -> dict[int, tuple[float, float]]: ...
@@ -64,7 +64,7 @@ class GalleryIndex:
         top: int,
         min_similarity: float = -np.inf,
         exclude: Collection[Path] = (),
-        wanted: PersonFilter | None = None,
+        person_filter: PersonFilter | None = None,
     ) -> list[Match]:
         """Return the `top` best matches, best first, at most one for each tracklet.
 
@@ -77,7 +77,7 @@ class GalleryIndex:
                 inner product with one of them.
             min_similarity: lowest similarity of a match.
             exclude: sources whose people are no matches.
-            wanted: who may be a match; None: everyone.
+            person_filter: who may be a match; None: everyone.
         """
         query_embeddings = query_embeddings.float().cpu()
         queries = np.ascontiguousarray(query_embeddings.numpy())
@@ -85,7 +85,7 @@ class GalleryIndex:
         count = max(64, 8 * top)
         while True:
             count = min(count, most)
-            people, bound = self.people.candidates(queries, count, exclude, wanted)
+            people, bound = self.people.candidates(queries, count, exclude, person_filter)
             found = _best_of_tracklets(people, query_embeddings)[:top]
             if bound == -np.inf or count == most or not top:
                 break

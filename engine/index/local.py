@@ -77,18 +77,18 @@ class LocalPeople(People):
         queries: np.ndarray,
         count: int,
         exclude: Collection[Path] = (),
-        wanted: PersonFilter | None = None,
+        person_filter: PersonFilter | None = None,
     ) -> tuple[list[Person], float]:
         """Find the people near to queries [q, D] float32.
 
         Returns:
             People who include the `count` nearest ones of every query, but no people of the sources
-            `exclude` and none whom `wanted` rejects; and an upper bound of the similarity of all
-            other people, -inf if there are none.
+            `exclude` and none whom `person_filter` rejects; and an upper bound of the similarity of
+            all other people, -inf if there are none.
         """
         ids, bound = self.nearest(queries, count)
         people = [p for p in self.persons(ids.tolist()) if p.path not in exclude]
-        people = [p for p in people if wanted is None or wanted(p)]
+        people = [p for p in people if person_filter is None or person_filter(p)]
         with self.parsing():
             if any(len(person.embedding) != queries.shape[1] for person in people):
                 raise ValueError("embeddings of different lengths")

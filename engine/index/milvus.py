@@ -194,15 +194,15 @@ class MilvusPeople:
         queries: np.ndarray,
         count: int,
         exclude: Collection[Path] = (),
-        wanted: PersonFilter | None = None,
+        person_filter: PersonFilter | None = None,
     ) -> tuple[list[Person], float]:
         """Find the people near to queries; see engine.index.local.LocalPeople.candidates."""
-        hits, bound = self._nearest(queries, count, _conditions(wanted))
+        hits, bound = self._nearest(queries, count, _conditions(person_filter))
         sources = self._sources_of(hits)
         recent = [row for row in sources.values() if time.time() - row["finished"] < RECENT]
         # The first search may have been before all people of these sources were visible.
         if recent and not self.address.lite:
-            hits, bound = self._nearest(queries, count, _conditions(wanted))
+            hits, bound = self._nearest(queries, count, _conditions(person_filter))
         people = [_person(hit, sources[hit["source"]]) for hit in hits if hit["source"] in sources]
         return [person for person in people if person.path not in exclude], bound
 
@@ -318,17 +318,19 @@ def open_people(address: Address, origin: Origin | None = None) -> MilvusPeople:
     return people
 
 
-def _conditions(wanted: PersonFilter | None) -> list[str]:
-    """Return filter expressions for PEOPLE that select the wanted people."""
-    if wanted is None:
+def _conditions(person_filter: PersonFilter | None) -> list[str]:
+    """Return filter expressions for PEOPLE that select the people of the filter."""
+    if person_filter is None:
         return []
     conditions = []
-    if wanted.cameras:
-        conditions.append(f"camera in {json.dumps([quoted(name) for name in wanted.cameras])}")
-    if wanted.after is not None or wanted.before is not None:
-        conditions.append(f"clock >= {max(wanted.after or 0.0, 0.0)}")
-    if wanted.before is not None:
-        conditions.append(f"clock <= {wanted.before}")
+    if person_filter.cameras:
+        conditions.append(
+            f"camera in {json.dumps([quoted(name) for name in person_filter.cameras])}"
+        )
+    if person_filter.after is not None or person_filter.before is not None:
+        conditions.append(f"clock >= {max(person_filter.after or 0.0, 0.0)}")
+    if person_filter.before is not None:
+        conditions.append(f"clock <= {person_filter.before}")
     return conditions
 
 

@@ -177,7 +177,9 @@ class PersonFilter:
         )
 
 
-def check_cameras(wanted: PersonFilter | None, list_sources: Callable[[], Iterable[Path]]) -> None:
+def check_cameras(
+    person_filter: PersonFilter | None, list_sources: Callable[[], Iterable[Path]]
+) -> None:
     """Check that the sources contain every camera of a filter.
 
     Args:
@@ -186,10 +188,10 @@ def check_cameras(wanted: PersonFilter | None, list_sources: Callable[[], Iterab
     Raises:
         UserError: naming the first one that they do not contain.
     """
-    if not (wanted and wanted.cameras):
+    if not (person_filter and person_filter.cameras):
         return
     known = {camera_name(path) for path in list_sources()}
-    if unknown := [name for name in wanted.cameras if name not in known]:
+    if unknown := [name for name in person_filter.cameras if name not in known]:
         raise UserError(
             f"--camera {printable(unknown[0])}: expected a camera, or the name of a file without "
             "its suffix, found none of this name"
@@ -197,11 +199,11 @@ def check_cameras(wanted: PersonFilter | None, list_sources: Callable[[], Iterab
 
 
 def check_indexed_cameras(
-    wanted: PersonFilter | None, known: Callable[[], Iterable[IndexedSource]]
+    person_filter: PersonFilter | None, known: Callable[[], Iterable[IndexedSource]]
 ) -> None:
     """Check that an index, whose sources `known` lists, contains every camera of a filter.
 
     Raises:
         UserError: naming the first one that it does not contain.
     """
-    check_cameras(wanted, lambda: [one.source.path for one in known()])
+    check_cameras(person_filter, lambda: [one.source.path for one in known()])

@@ -215,7 +215,7 @@ def run(description: str | None) -> None:
     check_damaged(cfg, args.overrides)
     out = args.out or Path(cfg.OUTPUT_DIR) / "demo"
     check(args, out)
-    wanted = filter_of(args)
+    person_filter = filter_of(args)
     arguments = args.query or [default_query()]
     pixels = [read_query(query, cfg.INPUT.MAX_PIXELS) for query in arguments]
     media, left = ([], []) if args.index else find_media(args.gallery, out)
@@ -225,9 +225,9 @@ def run(description: str | None) -> None:
     del checkpoint  # the network has its own copy of the weights
     if args.index:
         index = open_index(args.index, searcher.origin)
-        check_indexed_cameras(wanted, index.people.known)
+        check_indexed_cameras(person_filter, index.people.known)
     else:
-        check_cameras(wanted, lambda: [Path(os.path.realpath(file.path)) for file in media])
+        check_cameras(person_filter, lambda: [Path(os.path.realpath(file.path)) for file in media])
     queries = [choose_person(q, image, searcher, out) for q, image in zip(arguments, pixels)]
     make_folder(out, "--out")
     if not args.index:
@@ -239,7 +239,7 @@ def run(description: str | None) -> None:
     find = partial(
         searcher.search, query_embeddings, index, min_similarity=min_similarity, exclude=own
     )
-    matches, persons = answer(args, index, partial(find, wanted=wanted))
+    matches, persons = answer(args, index, partial(find, person_filter=person_filter))
     scenes = searched_images(index, matches, query_embeddings, all_pictures=not args.index)
     records = show.as_json(matches, folder_of(args.index))
     for record, person in zip(records, persons):

@@ -119,11 +119,11 @@ class Searcher:
         top: int = 8,
         min_similarity: float = -np.inf,
         exclude: Collection[Path] = (),
-        wanted: PersonFilter | None = None,
+        person_filter: PersonFilter | None = None,
     ) -> list[Match]:
         """Find the people who are most similar to the results of `embed`; see
         GalleryIndex.search."""
-        return index.search(query_embeddings, top, min_similarity, exclude, wanted)
+        return index.search(query_embeddings, top, min_similarity, exclude, person_filter)
 
     @cached_property
     def origin(self) -> Origin:
