@@ -26,6 +26,7 @@ from tools.experiments.rows import (
     CACHED,
     COMPARISONS,
     DDPS_OVER,
+    EQUAL_TEACHERS,
     EQUAL_TUNING,
     GROUPS,
     IN_EQUAL_TIME,
@@ -108,7 +109,8 @@ def tuning_text(results: Results, tuning: dict[str, Row]) -> str:
 def numbers(results: Results) -> dict[str, str]:
     """Return the numbers that sentences contain.
 
-    They are $map_KEY and $gain_KEY of every row, and $over_KEY, the gain of DDPS over KEY.
+    They are $map_KEY and $gain_KEY of every row, $map_KEY of the teachers over equal epochs, and
+    $over_KEY, the gain of DDPS over KEY.
     """
 
     def gain_text(found: Gain | None) -> str:
@@ -121,8 +123,9 @@ def numbers(results: Results) -> dict[str, str]:
         found[f"gain_{key}"] = gain_text(tables.gain_over(results, row, ROWS[row.base]))
     for ddps, row in DDPS_OVER:
         found[f"over_{row.key}"] = gain_text(tables.gain_over(results, ddps, row))
-    trained = results.teachers["teacher"]
-    found["map_teacher"] = f"{mean_and_deviation(trained, 'mAP')[0]:.1f}" if trained else NONE
+    for key in EQUAL_TEACHERS:
+        runs = results.teachers[key]
+        found[f"map_{key}"] = f"{mean_and_deviation(runs, 'mAP')[0]:.1f}" if runs else NONE
     return found
 
 
