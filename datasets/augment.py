@@ -15,10 +15,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from utils.errors import UserError
+from utils.targets import Target, select
 
-# "boxes" [n, 4] float32 x1 y1 x2 y2 pixels, "labels" [n] int64; further values have one entry for
-# each box, or are a single number for the image
-Target = dict[str, Tensor]
 Augmentation = Callable[[Tensor, Target, np.random.Generator], tuple[Tensor, Target]]
 
 LEAST_VISIBLE = 0.3  # share of a box that must be inside a crop for the person to stay labelled
@@ -145,11 +143,6 @@ def augment(
         if name in names and rng.random() < probability:
             image, target = apply(image, target, rng)
     return image, target
-
-
-def select(target: Target, keep: Tensor) -> Target:
-    """Return the target with the boxes that a mask [n] selects."""
-    return {key: value[keep] if value.dim() else value for key, value in target.items()}
 
 
 def _areas(boxes: Tensor) -> Tensor:

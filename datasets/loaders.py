@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datasets.augment import Target, augment, select
+from datasets.augment import augment
 from datasets.types import Scene
 from datasets.workers import PackedBatch, from_workers, prepare_worker
 from utils.errors import UserError
 from utils.limits import MAX_PIXELS
 from utils.media import PictureError, read_pixels
+from utils.targets import Target, select
 
 Batch = tuple[list[Tensor], list[Target]]
 

@@ -17,7 +17,7 @@ from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import box_iou
 
-Target = dict[str, Tensor]
+from utils.targets import Target, select
 
 
 def split_ignored(target: Target) -> Target:
@@ -25,8 +25,7 @@ def split_ignored(target: Target) -> Target:
     if "scores" not in target:
         return target
     person = target["scores"] > 0
-    people = {key: value[person] if value.dim() else value for key, value in target.items()}
-    return people | {"ignored": target["boxes"][~person]}
+    return select(target, person) | {"ignored": target["boxes"][~person]}
 
 
 def on_ignored(boxes: Tensor, target: Target, share: float) -> Tensor:

@@ -122,16 +122,16 @@ class Vectors:
         Returns:
             inner products [q, count] in descending order, and ids [q, count], -1 behind the last.
         """
-        self._set_effort(count)
+        leaves_out_cells = self._set_effort(count)
         similar, ids = self.index.search(queries, count)
-        if (ids[:, : self.index.ntotal] < 0).any():
+        if leaves_out_cells and (ids[:, : self.index.ntotal] < 0).any():
             self._set_effort(count, every_cell=True)
             similar, ids = self.index.search(queries, count)
         return similar, ids
 
-    def _set_effort(self, count: int, every_cell: bool = False) -> None:
+    def _set_effort(self, count: int, every_cell: bool = False) -> bool:
         """Set how many cells of an inverted file are searched: a sixteenth of them, but at least
-        eight, or all.
+        eight, or all. Return whether cells are left out.
 
         A kind with refinement ("…,RFlat") compares four times as many candidates.
         """
@@ -146,6 +146,7 @@ class Vectors:
             inner.nprobe = inner.nlist if every_cell else some
         if hasattr(inner, "hnsw"):
             inner.hnsw.efSearch = max(64, count)
+        return hasattr(inner, "nprobe") and inner.nprobe < inner.nlist
 
     def follow(self, people: People) -> "Vectors":
         """Remove people who were deleted and add new ones. If this is not possible, rebuild the

@@ -11,9 +11,9 @@ from typing import NamedTuple
 from torch import Tensor
 from yacs.config import CfgNode
 
-from datasets.loaders import Target
 from engine.distributed import rank, ranks
 from utils.errors import UserError
+from utils.targets import Target
 
 
 class Part(NamedTuple):

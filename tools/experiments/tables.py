@@ -212,11 +212,10 @@ def teacher_intervals_table(results: Results) -> str:
 def recipes_table(results: Results) -> str:
     """Return a table of the changes of DDPS that were tried with one seed, and their gain over
     DDPS. The student alone with this seed is the first row."""
-    lines = []
+    lines, base = [], results.tuning.get(RECIPE_BASE)
     for row in [EQUAL_TUNING[EQUAL_RATE], *RECIPES.values()]:
         if run := results.tuning.get(row.key):
             title = row.title if row.key in RECIPES else "the student alone"
-            base = results.tuning.get(RECIPE_BASE)
             gained = f"{run['scores']['mAP'] - base['scores']['mAP']:+.1f}" if base else NONE
             lines.append({"": title} | scores_cells([run]) | {"over DDPS": gained})
     return table(lines)
