@@ -217,14 +217,28 @@ GROUPS["equal: better teacher"] = [
 ]
 
 
-def recipe(key: str, title: str, values: tuple[str, ...] = (), method: str = "ddps") -> Row:
+RECIPE_BASE, BETTER_BASE = "recipe_ddps", "recipe_better"  # DDPS of the two teachers
+SHARE = "DISTILLER.GRADIENT_SHARE"
+
+
+def recipe(
+    key: str,
+    title: str,
+    values: tuple[str, ...] = (),
+    method: str = "ddps",
+    base: str = RECIPE_BASE,
+) -> Row:
     """Return a change of DDPS over EQUAL_EPOCHS, trained with TUNING_SEED to choose a recipe."""
     values = (*equal_values(), *TEACHER_HALF, *values)
-    return Row(f"recipe_{key}", title, method, values, base=RECIPE_BASE)
+    return Row(f"recipe_{key}", title, method, values, base=base)
 
 
-RECIPE_BASE = "recipe_ddps"
-SHARE = "DISTILLER.GRADIENT_SHARE"
+def better_recipe(key: str, title: str, *args) -> Row:
+    """Return a recipe with the better teacher, the ResNet-18."""
+    row = recipe(key, f"{title} of ResNet-18", *args, base=BETTER_BASE)
+    return replace(row, values=row.values + BETTER)
+
+
 RECIPES: dict[str, Row] = {
     row.key: row
     for row in [
@@ -237,14 +251,18 @@ RECIPES: dict[str, Row] = {
         recipe("contrastive", "CD contrastive", CONTRASTIVE),
         recipe("rpn", "LD on the RPN's logits too", method="ddps+rpn"),
         recipe("both", "CD contrastive, terms limited to half", (*CONTRASTIVE, SHARE, "0.5")),
+        better_recipe("better", "DDPS"),
+        better_recipe("better_contrastive", "DDPS with contrastive CD", CONTRASTIVE),
+        better_recipe("better_cd", "contrastive CD alone", CONTRASTIVE, "cd"),
     ]
 }
 # The recipe that was chosen with TUNING_SEED, a key of RECIPES; "" until one is chosen. It is then
-# trained with SEEDS and MORE_SEEDS, as is DDPS over the same epochs, its base.
+# trained with SEEDS and MORE_SEEDS, as is DDPS of its teacher over the same epochs, its base.
 CHOSEN = ""
 if CHOSEN:
-    EQUAL_DDPS = f"equal_{STUDENT}_ddps"
-    GROUPS["chosen"] = [replace(RECIPES[CHOSEN], key=f"equal_{STUDENT}_plus", base=EQUAL_DDPS)]
+    EQUAL_DDPS = {RECIPE_BASE: f"equal_{STUDENT}_ddps", BETTER_BASE: "equal_better_teacher"}
+    CHOSEN_BASE = EQUAL_DDPS[RECIPES[CHOSEN].base]
+    GROUPS["chosen"] = [replace(RECIPES[CHOSEN], key=f"equal_{STUDENT}_plus", base=CHOSEN_BASE)]
 
 
 BOTH = [f"{RUNS}/{key}/epoch_17.pth" for key in ("teacher", "second_teacher")]

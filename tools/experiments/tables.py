@@ -28,7 +28,6 @@ from tools.experiments.rows import (
     FPN_STUDENTS,
     GROUPS,
     OVER_TEACHER,
-    RECIPE_BASE,
     RECIPES,
     ROWS,
     SOURCES,
@@ -210,15 +209,25 @@ def teacher_intervals_table(results: Results) -> str:
 
 
 def recipes_table(results: Results) -> str:
-    """Return a table of the changes of DDPS that were tried with one seed, and their gain over
-    DDPS. The student alone with this seed is the first row."""
-    lines, base = [], results.tuning.get(RECIPE_BASE)
-    for row in [EQUAL_TUNING[EQUAL_RATE], *RECIPES.values()]:
-        if run := results.tuning.get(row.key):
-            title = row.title if row.key in RECIPES else "the student alone"
-            gained = f"{run['scores']['mAP'] - base['scores']['mAP']:+.1f}" if base else NONE
-            lines.append({"": title} | scores_cells([run]) | {"over DDPS": gained})
-    return table(lines)
+    """Return a table of the changes of DDPS that were tried with one seed, and their gains over
+    the student alone and over DDPS of the same teacher. The student alone is the first row."""
+    alone = EQUAL_TUNING[EQUAL_RATE]
+
+    def gained(row: Row, base: str) -> str:
+        if row.key in (base, alone.key) or not {row.key, base} <= results.tuning.keys():
+            return NONE
+        ours, theirs = (results.tuning[key]["scores"]["mAP"] for key in (row.key, base))
+        return f"{ours - theirs:+.1f}"
+
+    return table(
+        [
+            {"": "the student alone" if row is alone else row.title}
+            | scores_cells([results.tuning[row.key]])
+            | {"over alone": gained(row, alone.key), "over DDPS": gained(row, row.base)}
+            for row in [alone, *RECIPES.values()]
+            if row.key in results.tuning
+        ]
+    )
 
 
 def against_table(results: Results) -> str:
