@@ -7,7 +7,7 @@ own --box or --person. --join chooses how similarities to several queries are co
 mean (several views of one person) or by their maximum (several people).
 
 The output folder contains matches.json, index.html, contact_sheet.jpg and a drawing of each
-picture.
+picture. A later search with the same folder replaces these files and keeps all others.
 """
 
 from utils.early import leave_on_signals

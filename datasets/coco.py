@@ -53,6 +53,7 @@ class CustomData(SearchDataset):
         if not self.queries:
             raise UserError(
                 f"{self.root}/test.json: expected a person_id that occurs in two or more images"
+                + ("" if self.gallery else ", found no images")
             )
         unknown = sum(scene.camera == 0 for scene in self.gallery)
         if cross_camera and unknown:

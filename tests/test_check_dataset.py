@@ -118,6 +118,22 @@ def test_further_training_data_is_checked(check, tmp_path, missing):
         assert code == 0 and {"images 5 2", "boxes 6 3", "identities 3 2"} <= lines
 
 
+def test_data_without_test_images_are_for_further_training(tmp_path, program):
+    custom = "INPUT.DATASET", "COCO", "INPUT.DATA_ROOT", tmp_path
+    write_own(tmp_path, {"a.jpg": [(-1, 5, 6, 10, 20)]}, {})
+    code, out, _ = program(check_dataset.main, *custom)
+    assert code == 0 and "INPUT.EXTRA_TRAIN" in out
+    code, out, _ = program(
+        check_dataset.main, *custom, "INPUT.EXTRA_TRAIN", f"[[COCO, {tmp_path}, 1]]"
+    )
+    assert code == 1 and "test.json" in out
+    (tmp_path / "a.jpg").unlink()
+    code, out, _ = program(check_dataset.main, *custom)
+    assert code == 1 and "a.jpg: missing" in out
+    write_own(tmp_path, {}, {})
+    assert program(check_dataset.main, *custom)[0] == 1
+
+
 def test_settings_that_a_run_would_refuse(check):
     code, lines = check(lambda root: None, "EVAL_QUERY_FILE", "mini.txt")
     assert code == 1

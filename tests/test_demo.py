@@ -29,6 +29,7 @@ from utils.errors import run_main
 from utils.lettering import drawable, font, wrapped
 from utils.media import read_pixels
 from utils.pages import Figure, Section, Span, Timeline, page, period
+from utils.picture_folder import RECORD
 
 ROOT = Path(__file__).parent.parent
 
@@ -74,12 +75,19 @@ def test_draws_every_scene_a_sheet_and_a_page(run, tmp_path):
     assert code == 0
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     results = ["contact_sheet.jpg", "index.html", "matches.json"]
-    assert names == [*results, "scene_s0.jpg", "scene_s1.png", "scene_s2.png"]
+    assert names == [RECORD, *results, "scene_s0.jpg", "scene_s1.png", "scene_s2.png"]
     drawn = [name for name in names if name.endswith(("jpg", "png"))]
     assert all(Image.open(tmp_path / "out" / name).size[0] >= 800 for name in drawn)
     similarities = [float(row.split()[-1]) for row in out.splitlines()[2 : 2 + TOP]]
     assert similarities == sorted(similarities, reverse=True)
     assert str(tmp_path / "out" / "contact_sheet.jpg") in out
+
+
+def test_a_later_search_replaces_the_drawings(run, base, tmp_path):
+    run()
+    code, _, _ = run(gallery=base / "gallery" / "s1.png")
+    assert code == 0
+    assert [path.name for path in (tmp_path / "out").glob("scene_*")] == ["scene_s1.png"]
 
 
 def test_a_sheet_shows_no_more_than_fit_on_it(run, monkeypatch):
@@ -354,7 +362,7 @@ def test_a_picture_cut_short_is_named_and_the_others_are_searched(run, base, tmp
     assert "1 (._a.jpg)" in err and "1 (b.jpg)" in err
     drawn = sorted(path.name for path in (tmp_path / "out").iterdir())
     results = ["contact_sheet.jpg", "index.html", "matches.json"]
-    assert drawn == [*results, "scene_a.jpg", "scene_sub_a.jpg"]
+    assert drawn == [RECORD, *results, "scene_a.jpg", "scene_sub_a.jpg"]
     code, _, err = run(query=gallery / "b.jpg")
     assert code == 2 and "b.jpg" in err
 

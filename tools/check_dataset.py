@@ -1,6 +1,9 @@
 """Check a dataset before a long run: counts, irregularities, and errors that would end the run.
 
 python -m tools.check_dataset --cfg configs/... [KEY VALUE ...]    (exit code 1: there are errors)
+
+Custom data without test images, as tools.pseudo_label writes them, are checked as data for
+INPUT.EXTRA_TRAIN: they need no queries and no identities.
 """
 
 import functools
@@ -150,7 +153,12 @@ def refusals(dataset: SearchDataset, sizes: np.ndarray, cfg: CfgNode) -> list[st
 def main() -> int:
     parser = program_parser(__doc__)
     parser.add_argument("--cfg", metavar="FILE", help="YAML config (default: the defaults)")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY VALUE",
+        help="config values, for example INPUT.DATA_ROOT data/own",
+    )
     args = parser.parse_intermixed_args()
     cfg = load_cfg(args.cfg, args.overrides)
     try:
@@ -172,8 +180,14 @@ def main() -> int:
             skips = may_skip and isinstance(error, PictureError)
             (skipped if skips else problems).append(str(error))
         remarks += turned(scenes, looks)
-    problems += refusals(dataset, sizes, cfg)
-    protocols = check_protocols(dataset, problems)
+    protocols: list[list] = []
+    use = ""
+    if dataset.train and not (dataset.gallery or cfg.INPUT.EXTRA_TRAIN):
+        use = " that has these data as INPUT.EXTRA_TRAIN"
+        remarks.append(f"{dataset.root}: no test images, which a run needs of INPUT.DATA_ROOT")
+    else:
+        problems += refusals(dataset, sizes, cfg)
+        protocols = check_protocols(dataset, problems)
 
     print(
         tabulate(
@@ -184,7 +198,8 @@ def main() -> int:
     )
     if dataset.dropped:
         print(tabulate(sorted(dataset.dropped.items()), ["in the annotation files", ""]), "\n")
-    print(tabulate(protocols, ["protocol", "queries", "without a match", "matches"]), "\n")
+    if protocols:
+        print(tabulate(protocols, ["protocol", "queries", "without a match", "matches"]), "\n")
     for title, findings in (
         ("remark", remarks),
         ("skipped in training", skipped),
@@ -195,7 +210,7 @@ def main() -> int:
         if len(findings) > SHOWN:
             print(f"{title}: and {len(findings) - SHOWN} more")
     if not problems:
-        print("nothing that would break a run")
+        print(f"nothing that would break a run{use}")
     return 1 if problems else 0
 
 

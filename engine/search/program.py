@@ -40,6 +40,7 @@ from utils.files import make_folder, write_text
 from utils.media import read_pixels
 from utils.memory import keep_freed_memory
 from utils.names import output_names, printable
+from utils.picture_folder import replace_pictures
 from utils.sources import PICTURE, VIDEO, LeftOut, MediaFile, kind_of, print_left_out, told, walk
 
 
@@ -146,16 +147,16 @@ def draw(
     read: show.Reader,
     out: Path,
 ) -> None:
-    """Write a drawing of each picture, and the contact sheet, on which the queries' own pictures
-    are last."""
+    """Write a drawing of each picture, and remove those of an earlier search; write the contact
+    sheet, on which the queries' own pictures are last."""
     ranks = {match.person.id: rank for rank, match in enumerate(matches, 1)}
     of_path = {query.real_path: query for query in queries}
     names = show.names_of([scene.path for scene in scenes])
     labels = [
         names[s.path] if s.time is None else f"{names[s.path]}_{s.time:.2f}s.jpg" for s in scenes
     ]
-    for scene, name in zip(scenes, output_names(f"scene_{label}" for label in labels)):
-        save_picture(show.draw_scene(scene, ranks, of_path.get(scene.path), read), out / name)
+    drawings = (show.draw_scene(scene, ranks, of_path.get(scene.path), read) for scene in scenes)
+    replace_pictures(out, zip(output_names(f"scene_{label}" for label in labels), drawings))
     shown = sorted(scenes, key=lambda scene: scene.path in of_path)[: show.SCENES_SHOWN]
     small = [show.draw_scene(scene, ranks, of_path.get(scene.path), read, 500) for scene in shown]
     save_picture(show.draw_sheet(queries, matches, shown, small, read), out / "contact_sheet.jpg")
