@@ -3,18 +3,11 @@ one."""
 
 from utils.early import leave_on_signals
 
-
-def build(cfg, dataset, device):
-    """Build the model and the network, see engine.run.Build."""
-    from engine.training.build import build_distilled
-
-    return build_distilled(cfg, dataset, device)
-
-
 if __name__ == "__main__":
     leave_on_signals()
 
     from engine.run import run
+    from engine.training.build import build_distilled
     from utils.errors import run_main
 
-    run_main(lambda: run(__doc__, build))
+    run_main(lambda: run(__doc__, build_distilled))

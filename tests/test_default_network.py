@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import demo
-import train_base
 from configs.defaults import load_cfg
 from engine import default_network
 from engine.default_network import network_of
 from engine.run import run as train
+from engine.training.build import build_alone
 from engine.weights import save_weights
 from models.build import build_net
 from tests.annotations import write_image
@@ -61,7 +61,7 @@ def test_an_empty_checkpoint_of_a_training(program, tmp_path, option):
         "EVAL_USE_CACHE: True\n" if option == "--eval" else "SEED: 1\n"
     )
     words = "--cfg", tmp_path / "cfg.yaml", option, "--ckpt", "", "OUTPUT_DIR", tmp_path / "out"
-    code, _, err = program(lambda: train("", train_base.build), *words)
+    code, _, err = program(lambda: train("", build_alone), *words)
     assert code == 2 and "--ckpt: expected" in err
 
 

@@ -13,10 +13,9 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RPNHead
 from yacs.config import CfgNode
 
-import train_base
-import train_ddps
 from configs.defaults import get_cfg, load_cfg
 from datasets.types import UNLABELED
+from engine.training.build import build_alone, build_distilled
 from engine.training.train_step import loss_weights
 from models import distill
 from models.build import (
@@ -579,7 +578,7 @@ def test_init_student_copies_and_names_heads_rpn_and_fpn_outputs(tmp_path, capsy
     teacher = build_net(small_cfg(**{"BACKBONE.NAME": "resnet18"}), 4)
     cfg = teacher_of(teacher, tmp_path, **{"BACKBONE.NAME": "resnet18_x05"})
     cfg.DISTILLER.INIT_STUDENT = True
-    student = train_ddps.build(cfg, FOUR, torch.device("cpu"))[1].state_dict()
+    student = build_distilled(cfg, FOUR, torch.device("cpu"))[1].state_dict()
     said = capsys.readouterr().out
     names = said.partition(": ")[2].strip().split(", ")
     assert f" {len(names)} " in said
@@ -596,7 +595,7 @@ def test_init_student_copies_and_names_heads_rpn_and_fpn_outputs(tmp_path, capsy
     assert set(names) == {name for name in theirs if name.startswith(wanted)}
 
     cfg.DISTILLER.INIT_STUDENT = False
-    student = train_ddps.build(cfg, FOUR, torch.device("cpu"))[1].state_dict()
+    student = build_distilled(cfg, FOUR, torch.device("cpu"))[1].state_dict()
     assert not capsys.readouterr().out
     assert not student["rpn.head.conv.0.0.weight"].equal(theirs["rpn.head.conv.0.0.weight"])
 
@@ -606,7 +605,7 @@ def test_a_seed_gives_the_same_student_with_and_without_a_teacher(tmp_path):
     teacher = build_net(small_cfg(**{"BACKBONE.NAME": "resnet18"}), 4)
     cfg = teacher_of(teacher, tmp_path)
     starts = []
-    for build in (train_base.build, train_ddps.build):
+    for build in (build_alone, build_distilled):
         torch.manual_seed(3)
         starts.append(build(cfg, FOUR, torch.device("cpu"))[1].state_dict())
     assert all(value.equal(starts[1][name]) for name, value in starts[0].items())

@@ -90,9 +90,10 @@ def torchrun(base: Path, out: Path, *arguments: str, sabotage: str = "") -> tupl
     """
     code = (
         f"import torch; torch.set_num_threads(1)\n{sabotage}\n"
-        "import tests.tiny, train_base\n"
-        "from engine.run import run\nfrom utils.errors import run_main\n"
-        "run_main(lambda: run('', train_base.build))"
+        "import tests.tiny\n"
+        "from engine.run import run\nfrom engine.training.build import build_alone\n"
+        "from utils.errors import run_main\n"
+        "run_main(lambda: run('', build_alone))"
     )
     script = base / "script.py"
     script.write_text(code)

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 import demo
-import train_base
 from configs.defaults import load_cfg
 from engine.checkpoint import Checkpoint, load_net, load_teacher
 from engine.evaluation.records import evaluated_epoch, thresholds_of
 from engine.onnx_net import CHECKSUM, NO_CHECKSUM, stamped
 from engine.run import run
+from engine.training.build import build_alone
 from models.build import build_net
 from models.roi_heads import PERSON
 from models.search_net import SearchNet
@@ -300,7 +300,7 @@ def test_evaluation_accepts_the_file(
         line = "--cfg", exported.folder / "cfg.yaml", "--eval", "--ckpt", path
         keys = "OUTPUT_DIR", tmp_path / path.stem, "INPUT.DATA_ROOT", root
         size = "EVAL_GALLERY_SIZE", 50, "EVAL_USE_CBGM", True
-        code, _, err = program(lambda: run("", train_base.build), *line, *keys, *size)
+        code, _, err = program(lambda: run("", build_alone), *line, *keys, *size)
         assert code == 0, err
         found[path.suffix] = json.loads((tmp_path / path.stem / "results.json").read_text())
     for part in ("detection", "search", "detection_errors"):

@@ -10,11 +10,11 @@ from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file
 
 import demo
-import train_base
 from configs.defaults import load_cfg
 from engine.checkpoint import Checkpoint, load_net, load_teacher
 from engine.evaluation.records import thresholds_of
 from engine.run import run
+from engine.training.build import build_alone
 from engine.weights import TABLE, _checksum, load_weights, save_weights
 from models.build import build_distiller, build_net
 from models.search_net import SearchNet
@@ -129,7 +129,7 @@ def test_demo_and_evaluation_accept_the_file(
     for path in (weights, folder / "best.pth"):
         keys = "OUTPUT_DIR", folder / path.stem, "INPUT.DATA_ROOT", root
         line = "--cfg", folder / "cfg.yaml", "--eval", "--ckpt", path, *keys
-        assert program(lambda: run("", train_base.build), *line)[0] == 0
+        assert program(lambda: run("", build_alone), *line)[0] == 0
     evaluated = folder / "evaluated.safetensors"
     line = "--ckpt", folder / "best.pth", "--out", evaluated, "--evaluated", folder / "best"
     assert program(export_weights.main, *line)[0] == 0
@@ -143,7 +143,7 @@ def test_demo_and_evaluation_accept_the_file(
 def test_resume_is_refused(folder: Path, weights: Path, root: Path, program: Callable):
     keys = "OUTPUT_DIR", folder / "run", "INPUT.DATA_ROOT", root
     line = "--cfg", folder / "cfg.yaml", "--resume", "--ckpt", weights, *keys
-    code, _, err = program(lambda: run("", train_base.build), *line)
+    code, _, err = program(lambda: run("", build_alone), *line)
     assert (code, err.count("\n")) == (2, 1)
     assert f"{weights}: " in err
 

@@ -11,10 +11,8 @@ import pytest
 import torch
 from scipy.io import savemat
 
-import train_base
-import train_ddps
 from engine.run import run
-from tests.training import PROGRAM_CONFIG, Run, make_data
+from tests.training import PROGRAM_CONFIG, PROGRAMS, Run, make_data
 from tools import summarize
 from utils.errors import run_main
 
@@ -217,7 +215,6 @@ BAD = {
     "a device without computation": ("base", "DEVICE meta", ["DEVICE meta"]),
     "no cache": ("base", "--eval EVAL_USE_CACHE True OUTPUT_DIR {0}/new", ["eval_cache.pth"]),
 }
-PROGRAMS = {"base": train_base, "ddps": train_ddps}
 
 
 @pytest.fixture
@@ -225,7 +222,6 @@ def refuse(base, tmp_path, monkeypatch, capsys):
     """Return a function that runs a program in this process and returns its error line."""
 
     def call(program: str, *arguments: str) -> str:
-        module = PROGRAMS[program]
         given = [
             "--cfg",
             base / "tiny.yaml",
@@ -237,7 +233,7 @@ def refuse(base, tmp_path, monkeypatch, capsys):
         ]
         monkeypatch.setattr(sys, "argv", [f"train_{program}.py", *map(str, given)])
         with pytest.raises(SystemExit) as stop:
-            run_main(lambda: run(module.__doc__, module.build))
+            run_main(lambda: run("", PROGRAMS[program]))
         errors = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
         assert stop.value.code == 2 and len(errors) == 1
         return errors[0]

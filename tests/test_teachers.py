@@ -17,7 +17,6 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-import train_ddps
 from configs.defaults import load_cfg
 from datasets import load_dataset
 from datasets.loaders import SceneDataset, mirrored
@@ -29,6 +28,7 @@ from engine.teachers.sources import Embeddings, OwnTeacher, read_reid_teacher
 from engine.teachers.store import OutputStore
 from engine.teachers.tables import keys_of
 from engine.training.batching import Batching
+from engine.training.build import build_distilled
 from engine.training.inputs import describe_files
 from engine.training.train_step import TrainStep
 from models.build import build_net
@@ -112,7 +112,7 @@ def config(folder: Path, **values):
 def distiller(cfg):
     dataset = load_dataset("CUHK-SYSU", cfg.INPUT.DATA_ROOT)
     torch.manual_seed(1)
-    return train_ddps.build(cfg, dataset, CPU)[0].train(), dataset
+    return build_distilled(cfg, dataset, CPU)[0].train(), dataset
 
 
 def make_batch(dataset, turned: bool):

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import demo
-import train_base
 from configs.defaults import load_cfg
 from datasets.protocol import Protocol
 from engine.checkpoint import Checkpoint
@@ -20,6 +19,7 @@ from engine.evaluation import metrics
 from engine.evaluation.records import thresholds_of
 from engine.evaluation.thresholds import LOWEST, Similarities
 from engine.run import run
+from engine.training.build import build_alone
 from engine.weights import save_weights
 from tests.annotations import write_image
 from tests.tiny import TINY, pairs
@@ -119,7 +119,7 @@ def evaluated(checkpoint: Path, program):
 
     def call(path: Path, *overrides: str) -> dict:
         line = "--cfg", checkpoint.parent / "cfg.yaml", "--eval", "--ckpt", path, *overrides
-        code, out, err = program(lambda: run("", train_base.build), *line)
+        code, out, err = program(lambda: run("", build_alone), *line)
         assert code == 0, err
         assert out
         return json.loads((checkpoint.parent / "results.json").read_text())

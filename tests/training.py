@@ -20,10 +20,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import engine.training.epoch_evaluation as epoch_evaluation
-import train_base
-import train_ddps
 from datasets.synthetic import write_dataset
 from engine.run import run
+from engine.training.build import build_alone, build_distilled
 from tests import tiny  # noqa: F401 (adds the backbone)
 from utils.errors import run_main
 
@@ -43,7 +42,7 @@ SOLVER: {MAX_EPOCHS: 2, MILESTONES: [1], BASE_LR: 0.02}
 EVAL_USE_GT: True
 """
 PROGRAM_CONFIG = CONFIG.replace("NAME: tiny", "NAME: resnet18_x05")
-PROGRAMS = {"base": train_base, "ddps": train_ddps}
+PROGRAMS = {"base": build_alone, "ddps": build_distilled}
 # Processes are forked from a server that has imported all modules and computed nothing. A training
 # imports the last one for its evaluations only.
 FORKS = multiprocessing.get_context("forkserver")
@@ -190,8 +189,7 @@ def _main(
         draw_nothing()
     if sabotage:
         sabotage()
-    module = PROGRAMS[program]
-    run_main(lambda: run(module.__doc__, module.build))
+    run_main(lambda: run("", PROGRAMS[program]))
 
 
 def draw_nothing() -> None:
