@@ -38,10 +38,6 @@ class Camera:
     name: str
     source: str
 
-    @property
-    def shown(self) -> str:
-        return shown(self.source)
-
 
 @dataclass(frozen=True)
 class Shot:
