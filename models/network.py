@@ -40,10 +40,10 @@ class Network(ABC):
         """Switch to inference. A network that cannot be trained is always in this mode."""
         return self
 
-    def detect(self, images: list[Tensor]) -> list[Detections]:
-        """Detect the people of each image."""
+    def detect(self, images: list[Tensor], amp: torch.dtype | None = None) -> list[Detections]:
+        """Detect the people of each image, as `detect_and_embed` does."""
         nothing = [torch.zeros(0, 4, device=image.device) for image in images]
-        return self.detect_and_embed(images, nothing)[0]
+        return self.detect_and_embed(images, nothing, amp)[0]
 
     def embed(
         self, images: list[Tensor], boxes: Sequence[Tensor], amp: torch.dtype | None = None

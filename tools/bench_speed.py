@@ -148,7 +148,7 @@ def student(cfg_path: str, size: tuple[int, int], args: argparse.Namespace) -> R
     if args.runtime == "pytorch":
         fast = optimize_for_inference(net)
         image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-        return lambda: fast.detect_and_embed([image], [torch.zeros(0, 4)], amp_of(args))
+        return lambda: fast.detect([image], amp_of(args))
     run = session(to_onnx(net, {}).SerializeToString(), args.runtime, amp_of(args), cfg_path)
     feed = dict(zip(INPUTS, (pixels, np.zeros((0, 4), np.float32))))
     return lambda: run.run(list(OUTPUTS), feed)

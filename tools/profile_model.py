@@ -81,13 +81,13 @@ def fast_shares(net: SearchNet, image: Tensor, repeats: int) -> dict[str, float]
     bfloat16 is included if the processor supports it. On other processors it is many times slower
     than float32.
     """
-    fast, no_boxes = optimize_for_inference(net), [torch.zeros(0, 4, device=image.device)]
+    fast = optimize_for_inference(net)
     passes = {"": (net, None), "EVAL_FAST": (fast, None)}
     if image.is_cuda or torch.ops.mkldnn._is_mkldnn_bf16_supported():
         passes["EVAL_FAST, bf16"] = fast, torch.bfloat16
 
     def seconds(one: SearchNet, amp: torch.dtype | None) -> float:
-        return elapsed(lambda: one.detect_and_embed([image], no_boxes, amp), image.device)
+        return elapsed(lambda: one.detect([image], amp), image.device)
 
     rounds = [[seconds(*kind) for kind in passes.values()] for _ in range(repeats + 1)][1:]
     times = torch.tensor(rounds)

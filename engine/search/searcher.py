@@ -102,9 +102,8 @@ class Searcher:
         for group in groups.values():
             for start in range(0, len(group), self.batch_size):
                 some = group[start : start + self.batch_size]
-                boxes = [torch.zeros(0, 4)] * len(some)
-                people, _ = self._run([pixels[i] for i in some], boxes)
-                found |= dict(zip(some, people))
+                images = [pixels[i].to(self.device) for i in some]
+                found |= dict(zip(some, self.net.detect(images, self.amp)))
         return [_above_threshold(found[i], min_score) for i in range(len(pixels))]
 
     def embed(self, picture: Picture, boxes: Tensor) -> Tensor:
@@ -134,10 +133,6 @@ class Searcher:
         box = torch.tensor([[0.0, 0.0, width, height]])
         probe = self.embed(torch.from_numpy(pixels), box)[0]
         return Origin(self.name, self.settings, probe.numpy())
-
-    def _run(self, pixels: list[Tensor], boxes: list[Tensor]):
-        images = [image.to(self.device) for image in pixels]
-        return self.net.detect_and_embed(images, [b.to(self.device) for b in boxes], self.amp)
 
 
 def aggregate_queries(queries: Tensor, how: str) -> Tensor:
