@@ -28,6 +28,7 @@ from engine.evaluation.gallery import (
 from engine.evaluation.thresholds import Similarities, best_wrong
 
 SEARCH_SCORE = 0.5  # minimum detection score in a search
+MATCHED, NEAR = 0.5, 0.1  # IoU of a matched pair, and of a poorly placed detection
 TOP = (1, 5, 10)
 CHUNK = 64  # queries in one matrix: [64, 140k] similarities take 36 MB
 PAIRS = 1 << 19  # pairs of a person and a detection in one comparison: 170 bytes each, 90 MB
@@ -37,13 +38,12 @@ def detection(
     gt_boxes: Sequence[Tensor],
     dets: Sequence[Tensor],
     score_thr: float,
-    iou_thr: float = 0.5,
     labeled: Sequence[Tensor] | None = None,
 ) -> dict[str, float]:
     """Return "recall", and "ap": average precision over all detections, multiplied by the recall.
 
     A detection and a ground truth match if each has its largest IoU with the other (the first of
-    equal ones) and this IoU is at least `iou_thr`.
+    equal ones) and this IoU is at least MATCHED.
 
     Args:
         gt_boxes: [n, 4] x1 y1 x2 y2 for each image.
@@ -59,7 +59,7 @@ def detection(
         dets = [d if len(boxes) else d[:0] for d, boxes in zip(dets, gt_boxes)]
     scores, right = [torch.zeros(0)], [torch.zeros(0, dtype=torch.bool)]
     for some in _pieces(gt_boxes, dets):
-        pairs = _Pairs.of(gt_boxes[some], dets[some], score_thr, iou_thr)
+        pairs = _Pairs.of(gt_boxes[some], dets[some], score_thr)
         scores.append(pairs.scores)
         right.append(torch.zeros(len(pairs.scores), dtype=torch.bool))
         right[-1][pairs.det[pairs.matched]] = True
@@ -76,8 +76,6 @@ def detection_errors(
     dets: Sequence[Tensor],
     sure_thr: float,
     score_thr: float,
-    iou_thr: float = 0.5,
-    near_thr: float = 0.1,
 ) -> dict:
     """Return "people", the number of annotated people, and the share of them in each of four
     states.
@@ -91,15 +89,15 @@ def detection_errors(
         found: matched (as in `detection`) to a detection with a score of at least `sure_thr`.
         low_score: matched only to a detection with a score of at least `score_thr`.
         poorly_placed: not matched, but the best ground truth of a detection with an IoU of at
-            least `near_thr`.
+            least NEAR.
         missed: all others.
     """
     names = ("found", "low_score", "poorly_placed", "missed")
     counts = torch.zeros(len(names), dtype=torch.long)
     for some in _pieces(gt_boxes, dets):
-        sure = _Pairs.of(gt_boxes[some], dets[some], sure_thr, iou_thr)
-        every = _Pairs.of(gt_boxes[some], dets[some], score_thr, iou_thr)
-        near = every.is_best_gt & (every.iou >= near_thr)
+        sure = _Pairs.of(gt_boxes[some], dets[some], sure_thr)
+        every = _Pairs.of(gt_boxes[some], dets[some], score_thr)
+        near = every.is_best_gt & (every.iou >= NEAR)
         state = torch.full((every.people,), 3)
         for number, people in (
             (2, every.gt[near]),
@@ -131,15 +129,13 @@ class _Pairs:
     matched: Tensor  # [P] bool: each is the other's best, with sufficient IoU
 
     @staticmethod
-    def of(
-        gt_boxes: Sequence[Tensor], dets: Sequence[Tensor], score_thr: float, iou_thr: float
-    ) -> "_Pairs":
+    def of(gt_boxes: Sequence[Tensor], dets: Sequence[Tensor], score_thr: float) -> "_Pairs":
         found, truth = Gallery.above(dets, None, score_thr), join(gt_boxes, 4)
         image = row_of_each(gt_boxes)
         gt, det = spread(found.starts[image], found.counts[image])
         iou = pair_iou(truth[gt].double(), found.boxes[det])
         is_best_gt = _best(iou, det, len(found.image))
-        matched = (iou >= iou_thr) & _best(iou, gt, len(truth)) & is_best_gt
+        matched = (iou >= MATCHED) & _best(iou, gt, len(truth)) & is_best_gt
         return _Pairs(len(truth), found.scores, gt, det, iou, is_best_gt, matched)
 
 
