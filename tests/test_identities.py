@@ -300,6 +300,21 @@ def test_what_is_forgotten_is_on_no_file(index: Path, program) -> None:
     assert numbers(index) == {t: n for t, n in given.items() if n != 1}
 
 
+def test_who_is_no_longer_in_the_index_is_forgotten_too(index: Path, program) -> None:
+    """Their detections were removed before, as by tools.watch --keep-days."""
+    fill(index, range(20))
+    run(program, index, "--min-similarity", 0.5)
+    run(program, index, "--call", 1, "Annabella")
+    given = numbers(index)
+    mine = sorted(t for t, n in given.items() if n == 1)
+    (index / ALARMS).write_text(json.dumps({"tracklet": mine[0], "name": "Annabella"}) + "\n")
+    with writing(index, None) as gallery:
+        gallery.people.select(f"DELETE FROM people WHERE appearance IN {tuple(mine)}")
+    run(program, index, "--forget", "Annabella")
+    assert on_disk(index, [b"Annabella"]) == []
+    assert numbers(index) == {t: n for t, n in given.items() if n != 1}
+
+
 def test_forgetting_by_camera_and_time(index: Path, program) -> None:
     fill(index, range(10))
     run(program, index, "--min-similarity", 0.5)

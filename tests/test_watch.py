@@ -276,6 +276,39 @@ def test_a_receiver_that_is_down_loses_nothing(tmp_path: Path, monkeypatch, caps
     assert "secret" not in said and "secret" not in (tmp_path / alarms.SENT).read_text()
 
 
+def test_a_receiver_that_redirects_has_not_accepted(tmp_path: Path) -> None:
+    """The answer to a redirected request, which has no alarm in it, is no acceptance."""
+    asked = []
+
+    def answer(handler, body: bytes) -> None:
+        asked.append((handler.path, body))
+        handler.send_response(301 if handler.path == "/hook" else 200)
+        handler.send_header("Location", "/login")
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    with http_server(answer) as address:
+        reason, refused = Sender(tmp_path, f"{address}/hook")._post(b"{}\n")
+    assert "301" in reason and not refused
+    assert asked == [("/hook", b"{}\n")]
+
+
+def test_alarms_after_the_file_was_removed_are_sent(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(alarms, "POLL", 0.01)
+    file, got = AlarmFile(tmp_path), []
+    for numbers in ((1, 2), (3,)):
+        sender = Sender(tmp_path, "http://127.0.0.1:9/")
+        monkeypatch.setattr(
+            sender, "_post", lambda line: (got.append(json.loads(line)["number"]), ("", False))[1]
+        )
+        for number in numbers:
+            file.write({"number": number})
+        sender.start()
+        sender.stop()
+        file.path.unlink()
+    assert got == [1, 2, 3]
+
+
 def test_a_full_disk_does_not_stop_the_sending(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(alarms, "POLL", 0.01)
     file, got, written = AlarmFile(tmp_path), [], alarms.write_text

@@ -78,27 +78,38 @@ def drop_half_line(path: Path) -> None:
         file.truncate(whole)
 
 
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A handler that reports a redirection as an error.
+
+    urllib would follow it with a GET request without the alarm, and count the answer as acceptance.
+    """
+
+    def redirect_request(self, *_) -> None:
+        return None
+
+
 class Sender(Thread):
     """The thread that posts each line of alarms.jsonl to a URL.
 
-    If a receiver does not answer, sending is repeated after growing pauses. A line that the
-    receiver refuses TRIES times is skipped. A new receiver gets only new lines.
+    If a receiver does not answer, or redirects, sending is repeated after growing pauses. A line
+    that the receiver refuses TRIES times is skipped. A new receiver gets only new lines. If
+    alarms.jsonl becomes shorter, for example because it was removed, all of its lines are sent.
     """
 
     def __init__(self, folder: Path, url: str):
         super().__init__(name="alarms", daemon=True)
         self.url, self.alarms, self.places = url, folder / ALARMS, folder / SENT
         self.key = hashlib.sha256(url.encode()).hexdigest()[:16]
+        self.opener = urllib.request.build_opener(NoRedirect)
         self.stopping = Event()
         self.unrecorded = False  # whether the disk has refused the last position
-        places = read_places(self.places)
-        if self.key not in places:
-            size = self.alarms.stat().st_size if self.alarms.exists() else 0
-            self._record(size)
+        if self.key not in read_places(self.places):
+            self._record(self._size())
 
     def run(self) -> None:
         place, pause, tries = read_places(self.places)[self.key], FIRST_PAUSE, 0
         while True:
+            place = place if place <= self._size() else 0
             line = self._line_at(place)
             if line is None and self.stopping.wait(POLL):
                 return
@@ -126,6 +137,10 @@ class Sender(Thread):
         self.stopping.set()
         self.join()
 
+    def _size(self) -> int:
+        """Return the size of the file; 0 if there is none."""
+        return self.alarms.stat().st_size if self.alarms.exists() else 0
+
     def _line_at(self, place: int) -> bytes | None:
         """Return the line at a position of the file; None if there is no complete line."""
         if not self.alarms.exists():
@@ -141,7 +156,7 @@ class Sender(Thread):
         url, headers = _with_authorization(self.url)
         request = urllib.request.Request(url, line, headers)
         try:
-            with urllib.request.urlopen(request, timeout=ANSWER):
+            with self.opener.open(request, timeout=ANSWER):
                 return "", False
         except urllib.error.HTTPError as error:
             return f"answers {error.code}", 400 <= error.code < 500 and error.code not in LATER

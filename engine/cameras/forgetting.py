@@ -22,6 +22,7 @@ def forget(
 ) -> tuple[int, set[int]]:
     """Remove the people of these tracklets whom `person_filter` selects.
 
+    Alarms of the tracklets are removed too, even if the index has none of their people any more.
     Every camera picture that shows one of them is removed, even if it shows other people too.
     FAISS's file is removed, and is built again when `engine.index.local.writing` ends.
 
@@ -32,14 +33,15 @@ def forget(
         person_filter: None: all people of the tracklets.
 
     Returns:
-        The number of removed people, and the tracklets that have become empty.
+        The number of removed people, and the tracklets of which nobody is left.
     """
     if people.db.in_transaction:
         raise UserError("forgetting: expected no open transaction")
     people.db.execute("PRAGMA secure_delete = ON")
     people.db.execute("PRAGMA journal_mode = PERSIST")  # so that the journal can be overwritten
     pictures = Pictures(people, folder)
-    ids, places, touched = [], set(), set()
+    ids, places = [], set()
+    touched = set(tracklets or ()) if person_filter is None else set()
     for person in _people_of(people, tracklets):
         if person_filter is not None and not person_filter(person):
             continue
