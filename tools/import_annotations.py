@@ -25,6 +25,7 @@ from tools.convert_tracks import add_selection, check_selection
 from utils.arguments import nonempty, nonempty_path, program_parser
 from utils.errors import UserError, first_of, run_main
 from utils.files import folder_beside
+from utils.names import free_name
 
 SHARE = 0.5  # of the images that become the test if no other option decides
 USUAL = {"annotations", "default", "labels", "result", "data", "instances", "train", "test", "coco"}
@@ -168,11 +169,7 @@ def free(name: str, done: list[Imported]) -> str:
     """Return the name, or with a number if it is taken; upper and lower case may be equal in a file
     system."""
     taken = {one.name.casefold() for one in done}
-    number, found = 1, name
-    while found.casefold() in taken:
-        number += 1
-        found = f"{name}-{number}"
-    return found
+    return free_name(name, lambda found: found.casefold() in taken)
 
 
 def divide(done: list[Imported], args: argparse.Namespace) -> dict[str, list[SceneRows]]:

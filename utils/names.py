@@ -3,7 +3,7 @@
 import hashlib
 import os
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 LONGEST = 200  # bytes of a name made here; file systems allow 255, and its .part is longer
@@ -48,6 +48,15 @@ def shown(value: object) -> str:
         return f"a {type(value).__name__} that cannot be written"
 
 
+def free_name(stem: str, is_taken: Callable[[str], object], suffix: str = "") -> str:
+    """Return the name, or the first of STEM-2, STEM-3, ... with the suffix that is not taken."""
+    number, name = 1, stem + suffix
+    while is_taken(name):
+        number += 1
+        name = f"{stem}-{number}{suffix}"
+    return name
+
+
 def output_names(names: Iterable[str]) -> list[str]:
     """Return a file name for each picture to be written.
 
@@ -67,9 +76,6 @@ def _free(name: str, taken: set[str]) -> str:
     if len((stem + suffix).encode()) > LONGEST:
         mark = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
         stem = f"{stem.encode()[: LONGEST - 20].decode(errors='ignore')}_{mark}"
-    number, free = 1, stem + suffix
-    while free.casefold() in taken:
-        number += 1
-        free = f"{stem}-{number}{suffix}"
+    free = free_name(stem, lambda name: name.casefold() in taken, suffix)
     taken.add(free.casefold())
     return free

@@ -11,6 +11,7 @@ from datasets.importers.records import Labels, Options
 from datasets.json_fields import read_json
 from utils.errors import UserError, first_of
 from utils.files import content_of, open_file, read_text
+from utils.names import free_name
 from utils.sources import is_hidden
 
 KINDS = (
@@ -103,11 +104,7 @@ _PARSERS = {
 
 def unpack(archive: Path, folder: Path) -> Path:
     """Unpack a .zip below `folder`, and return the folder with its content."""
-    place = folder / archive.stem
-    number = 1
-    while place.exists():
-        number += 1
-        place = folder / f"{archive.stem}-{number}"
+    place = folder / free_name(archive.stem, lambda name: (folder / name).exists())
     with open_file(archive, "") as file, content_of(str(archive), "a .zip file"):
         zipfile.ZipFile(file).extractall(place)
     return place

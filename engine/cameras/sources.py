@@ -15,6 +15,7 @@ from torch import Tensor
 
 from utils.addresses import host_of, is_address
 from utils.errors import UserError
+from utils.names import free_name
 from utils.streams import SCHEMES, file_frames, is_stream, shown, stream_frames
 from utils.video_files import open_video
 from utils.videos import frame_pixels, video_pixels
@@ -67,7 +68,7 @@ def name_cameras(sources: Sequence[str]) -> list[Camera]:
     for argument in sources:
         given, source = _split(argument)
         _check(source)
-        name = given or _free(_usual_name(source), cameras)
+        name = given or free_name(_usual_name(source), cameras.__contains__)
         if not NAME.fullmatch(name):
             raise UserError(
                 f"--name {name}: expected letters, digits, spaces, '_', '.' and '-', at most 60"
@@ -98,14 +99,6 @@ def _check(source: str) -> None:
 def _usual_name(source: str) -> str:
     name = host_of(source) if is_address(source) else Path(source).stem
     return re.sub(r"[^\w .-]", "_", name).strip(" .-")[:50] or "camera"
-
-
-def _free(name: str, taken: dict[str, Camera]) -> str:
-    number, free = 1, name
-    while free in taken:
-        number += 1
-        free = f"{name}-{number}"
-    return free
 
 
 class Reader(Thread):
