@@ -28,14 +28,15 @@ FORMAT = 1
 
 
 class LocalPeople(People):
-    """The people in SQLite, with vectors of some of them in FAISS.
+    """The people in SQLite.
 
-    Without a path they are in memory, and FAISS is not used.
+    Attributes:
+        vectors: of some of them, in FAISS; None without FAISS.
     """
 
-    def __init__(self, path: Path | None = None, vectors: Vectors | None = None):
+    def __init__(self, path: Path | None = None):
         super().__init__(path)
-        self.vectors = vectors
+        self.vectors: Vectors | None = None
         self._identity = self._read_identity()
         self._unknown: tuple[tuple, np.ndarray, np.ndarray] | None = None
 

@@ -33,13 +33,15 @@ class Vectors:
     Args:
         index: FAISS's object.
         kind: FAISS's factory string.
+
+    Attributes:
         learned_from: number of people that it was trained on, 0 if it needs no training.
     """
 
-    def __init__(self, index: Any, kind: str, learned_from: int = 0):
+    def __init__(self, index: Any, kind: str):
         self.index = index
         self.kind = kind
-        self.learned_from = learned_from
+        self.learned_from = 0
 
     @staticmethod
     def empty(kind: str, width: int) -> "Vectors":

@@ -18,7 +18,7 @@ from engine.evaluation.records import evaluations_of
 from tools.experiments.runs import ROOT, SCORES, SECONDS, Run, teachers_of, values_of
 from tools.measure.machine import machine_name
 from tools.measure.network import count_flops, count_parameters, make_net
-from utils.files import read_text, write_text
+from utils.files import file_digest, read_text, write_text
 from utils.memory import keep_freed_memory
 
 
@@ -35,8 +35,8 @@ def config_hash(run: Run) -> str:
 
 @cache
 def file_hash(path: str) -> str:
-    """Return the first 12 digits of the SHA-256 of a file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+    """Return the first 12 digits of the SHA-256 of a checkpoint."""
+    return file_digest(path, "checkpoint")[:12]
 
 
 def commit() -> str:

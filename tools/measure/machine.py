@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+SIDE = 2048  # of the matrices whose product is timed
+
 
 def cpu_name() -> str:
     """Return the model name of the processor."""
@@ -62,9 +64,9 @@ def elapsed(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def matmul_flops(device: torch.device, side: int = 2048) -> float:
+def matmul_flops(device: torch.device) -> float:
     """Return the FLOP per second of a float32 product of two square matrices, the best of ten
     runs."""
-    a = torch.rand(side, side, device=device)
+    a = torch.rand(SIDE, SIDE, device=device)
     best = min(elapsed(lambda: a @ a, device) for _ in range(10))
-    return 2 * side**3 / best
+    return 2 * SIDE**3 / best
