@@ -8,10 +8,10 @@ from pathlib import Path
 from engine.cameras.alarms import ALARMS, SENT, read_places
 from engine.cameras.pictures import Pictures
 from engine.index.local import PEOPLE, VECTORS, LocalPeople
-from engine.index.people import CHUNK
 from engine.index.records import Person, PersonFilter, camera_of
 from utils.errors import UserError
 from utils.files import erase, overwritten, write_text
+from utils.sqlite import CHUNK, compact
 
 
 def forget(
@@ -38,7 +38,7 @@ def forget(
     if people.db.in_transaction:
         raise UserError("forgetting: expected no open transaction")
     people.db.execute("PRAGMA secure_delete = ON")
-    people.db.execute("PRAGMA journal_mode = PERSIST")  # so that the journal can be overwritten
+    people.db.execute("PRAGMA journal_mode = PERSIST")  # so that it can be overwritten
     pictures = Pictures(people, folder)
     ids, places = [], set()
     touched = set(tracklets or ()) if person_filter is None else set()
@@ -55,7 +55,7 @@ def forget(
     for path in files:
         erase(path)
     left = {person.tracklet for person in _people_of(people, touched)}
-    _compact(people, folder / PEOPLE)
+    compact(people.select, folder / PEOPLE)
     erase(folder / VECTORS)
     forget_alarms(folder, touched, files)
     return len(ids), touched - left
@@ -67,14 +67,6 @@ def _people_of(people: LocalPeople, tracklets: Collection[int] | None) -> Iterat
     numbers = people.numbers().tolist() if everyone else people.ids_of(sorted(tracklets))
     for start in range(0, len(numbers), CHUNK):
         yield from people.persons(numbers[start : start + CHUNK])
-
-
-def _compact(people: LocalPeople, path: Path) -> None:
-    """Rewrite the database without unused space, and overwrite the journal."""
-    people.select("VACUUM")
-    people.select("PRAGMA journal_mode = MEMORY")
-    erase(path.with_name(f"{path.name}-journal"))
-    people.select("PRAGMA journal_mode = DELETE")
 
 
 def forget_alarms(folder: Path, tracklets: Collection[int], files: Collection[Path]) -> None:

@@ -17,8 +17,7 @@ from engine.cameras.tracklet_table import TrackletTable, apart
 from engine.index.grouping import group, similarity_for
 from engine.index.local import LocalPeople
 from utils.errors import UserError
-from utils.files import erase
-from utils.transactions import transaction
+from utils.sqlite import compact, transaction
 
 FILE = "identities.sqlite"
 SCHEMA = """
@@ -172,13 +171,10 @@ class Identities:
 
     def forget(self, tracklets: Collection[int]) -> None:
         """Remove tracklets, persons without any, and the copies of both inside the file."""
-        self.db.execute("PRAGMA journal_mode = PERSIST")
+        self.db.execute("PRAGMA journal_mode = PERSIST")  # so that it can be overwritten
         kept = self.members().keys() - set(tracklets)
         self.keep(kept)
-        self._select("VACUUM")
-        self._select("PRAGMA journal_mode = MEMORY")
-        erase(self.path.with_name(f"{FILE}-journal"))
-        self._select("PRAGMA journal_mode = DELETE")
+        compact(self._select, self.path)
 
     # --- changes by a run ---
 

@@ -21,7 +21,7 @@ from engine.index.records import IndexedSource, Person, Sample, Source
 from engine.index.tracklets import MEMORY, Tracklets
 from models.outputs import Detections
 from utils.errors import UserError
-from utils.transactions import transaction
+from utils.sqlite import marks, select_in, transaction
 
 SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB);
@@ -45,7 +45,6 @@ CREATE TABLE IF NOT EXISTS pictures (
 """  # the frames of cameras that are kept as files; a pinned one belongs to an alarm
 HIDDEN = b"\0"  # suffix of the path of a new version that is not finished; no path contains it
 TIMEOUT = 60  # seconds to wait for another process's transaction
-CHUNK = 500  # values in one statement: SQLite's oldest limit is 999
 
 
 class People:
@@ -220,7 +219,7 @@ class People:
                     path = path + HIDDEN
                     db.execute("DELETE FROM sources WHERE path = ?", [path])
                 db.execute(
-                    f"INSERT INTO sources ({_SOURCE}) VALUES ({_marks(9)})", [id, path, *about]
+                    f"INSERT INTO sources ({_SOURCE}) VALUES ({marks(9)})", [id, path, *about]
                 )
                 db.executemany(_INSERT, part.select(_ROWS, [id]))
 
@@ -403,14 +402,9 @@ class People:
         return {name for (name,) in self.select(_TABLES)}
 
     def _in_chunks(self, statement: str, values: Sequence[int]) -> Iterator[tuple]:
-        """Run a statement that contains "IN ({})" for all values, CHUNK of them at a time."""
-        for start in range(0, len(values), CHUNK):
-            some = list(values[start : start + CHUNK])
-            yield from self.select(statement.format(_marks(len(some))), some)
-
-
-def _marks(count: int) -> str:
-    return ", ".join("?" * count)
+        """Run a statement that contains "IN ({})" for all values."""
+        with self._errors():
+            yield from select_in(self.db, statement, values)
 
 
 def _path(path: bytes) -> Path:
@@ -437,7 +431,7 @@ _FACT = "SELECT value FROM facts WHERE name = ?"
 _SET_FACT = "INSERT OR REPLACE INTO facts VALUES (?, ?)"
 _LAST = "SELECT seq FROM sqlite_sequence WHERE name = ?"
 _ROWS = "SELECT * FROM people WHERE source = ?"
-_INSERT = f"INSERT INTO people VALUES ({_marks(10)})"
+_INSERT = f"INSERT INTO people VALUES ({marks(10)})"
 
 
 def _matrix(rows: Sequence[bytes]) -> np.ndarray:

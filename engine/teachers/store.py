@@ -7,11 +7,10 @@ from pathlib import Path
 
 from utils.errors import UserError
 from utils.files import make_folder
-from utils.transactions import transaction
+from utils.sqlite import select_in, transaction
 
 APPLICATION = 0x44445053  # in the header of the file
 PATIENCE = 600  # seconds to wait for the writes of other ranks
-CHUNK = 500  # keys in one statement
 
 
 class OutputStore:
@@ -60,13 +59,9 @@ class OutputStore:
             self.db.executemany("INSERT OR REPLACE INTO outputs VALUES (?, ?)", rows)
 
     def _rows(self, keys: Sequence[bytes], columns: str) -> Iterator[tuple]:
-        for start in range(0, len(keys), CHUNK):
-            part = keys[start : start + CHUNK]
-            marks = ", ".join("?" * len(part))
-            with self._errors():
-                yield from self.db.execute(
-                    f"SELECT {columns} FROM outputs WHERE key IN ({marks})", part
-                ).fetchall()
+        statement = f"SELECT {columns} FROM outputs WHERE key IN ({{}})"
+        with self._errors():
+            yield from select_in(self.db, statement, keys)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
