@@ -92,9 +92,7 @@ def own_device(device: torch.device) -> torch.device:
     Raises:
         UserError: if `device` names one GPU for several ranks, or there are fewer GPUs than ranks.
     """
-    if device.type == "cpu":
-        return device
-    if ranks() == 1:
+    if device.type == "cpu" or ranks() == 1:
         return device
     if device.index is not None:
         raise UserError(

@@ -237,10 +237,15 @@ def run(description: str | None) -> None:
     embedded = [searcher.embed(query.pixels, query.box[None]) for query in queries]
     query_embeddings = aggregate_queries(torch.cat(embedded), args.join)
     own = {query.real_path for query in queries}
-    find = partial(
-        searcher.search, query_embeddings, index, min_similarity=min_similarity, exclude=own
+    search = partial(
+        searcher.search,
+        query_embeddings,
+        index,
+        min_similarity=min_similarity,
+        exclude=own,
+        person_filter=person_filter,
     )
-    matches, persons = answer(args, index, partial(find, person_filter=person_filter))
+    matches, persons = answer(args, index, search)
     scenes = searched_images(index, matches, query_embeddings, all_pictures=not args.index)
     records = show.as_json(matches, folder_of(args.index))
     for record, person in zip(records, persons):
