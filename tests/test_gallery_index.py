@@ -16,6 +16,7 @@ from engine.index.local import PEOPLE, VECTORS, LocalPeople
 from engine.index.people import People
 from engine.index.records import Origin, PersonFilter, Sample, Source
 from engine.index.vectors import CHECKSUM, MARK, Vectors
+from models.outputs import Detections
 from tests.indexes import ORIGIN, WIDTH, crowd, fill, units
 from tests.training import FORKS, die
 from utils.errors import UserError
@@ -76,18 +77,24 @@ def test_min_similarity_exclude_and_equal_people() -> None:
     assert len(left) == 220
 
 
-def test_no_more_is_asked_for_than_there_is(tmp_path: Path, monkeypatch) -> None:
+def test_no_more_is_asked_for_than_there_is(tmp_path: Path) -> None:
+    """The ids of people whom another rank has found are large."""
     with writing(tmp_path / "index", ORIGIN, "Flat") as index:
+        index.people.begin_at(1 << 40, 1 << 40)
         fill(index, range(5))
-    index, asked, nearest = open_index(tmp_path / "index"), [], LocalPeople.nearest
+    index = open_index(tmp_path / "index")
+    assert len(index.search(units(1, 9), 10**10)) == 50
 
-    def counting(self, queries, count):
-        asked.append(count)
-        return nearest(self, queries, count)
 
-    monkeypatch.setattr(LocalPeople, "nearest", counting)
-    assert len(index.search(units(1, 9), 10**8)) == 50
-    assert asked == [51]
+def test_equal_embeddings_hide_nobody(tmp_path: Path) -> None:
+    """They have no links to others in a graph of HNSW."""
+    still = Detections(torch.zeros(400, 4), torch.ones(400), units(1, 1).expand(400, -1))
+    with writing(tmp_path, ORIGIN, "HNSW16") as index:
+        index.people.add(Source(Path("/still.jpg"), 1, 1), [Sample(None, still)])
+        fill(index, range(20))
+    index, query_embeddings = open_index(tmp_path), units(1, 7)
+    assert len(found(index, query_embeddings, 999)) == 600
+    assert len(found(index, query_embeddings, 99, person_filter=PersonFilter(("7",)))) == 10
 
 
 def test_an_index_grows_forgets_and_changes_its_kind(tmp_path: Path) -> None:

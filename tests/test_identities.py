@@ -11,16 +11,25 @@ import torch
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import pdist
 
+from engine.cameras import identities as by_number
 from engine.cameras.alarms import ALARMS, SENT
-from engine.cameras.identities import FILE, Identities, choose_similarity, open_identities
+from engine.cameras.identities import (
+    FILE,
+    Identities,
+    choose_similarity,
+    identify,
+    open_identities,
+)
 from engine.cameras.pictures import Pictures, picture_path
 from engine.cameras.tracklet_table import apart, read_tracklets
 from engine.index.gallery_index import open_index, writing
 from engine.index.grouping import group, similarity_for
+from engine.index.local import PEOPLE
 from engine.index.people import People
 from engine.index.records import Origin, Sample, Source, camera_path
 from models.outputs import Detections
 from tools import identities
+from tools.web.persons import PersonsController
 from utils.errors import UserError
 
 WIDTH, PEOPLE_COUNT = 32, 8
@@ -251,6 +260,52 @@ def test_a_name_that_is_not_utf8(index: Path, program) -> None:
     words = "--index", index, "--call", 1, "Zo\udceb"
     assert program(identities.main, *words)[0] == 2
     assert set(open_identities(index, open_index(index).people).names().values()) == {""}
+
+
+def test_the_app_shows_a_file_whose_name_is_not_utf8(index: Path, program) -> None:
+    with writing(index, ORIGIN) as gallery:
+        person = Detections(torch.rand(1, 4), torch.ones(1), looks([1], np.random.default_rng(0)))
+        gallery.people.add(Source(Path("/Zo\udceb.jpg"), 1, 1), [Sample(None, person)])
+    run(program, index, "--min-similarity", 0.5)
+    controller = PersonsController(lambda: open_index(index), index)
+    (_, everyone), (_, tracklet) = controller.people()[0][0], controller.person(1)[1][0]
+    assert "Zo" in everyone.encode().decode() and "Zo" in tracklet.encode().decode()
+
+
+def test_no_decision_is_made_while_people_are_numbered(index: Path, monkeypatch) -> None:
+    """It is refused instead of lost, and the persons can be read meanwhile."""
+    fill(index, range(5))
+    people = open_index(index).people
+    numbered = open_identities(index, people)
+    identify(numbered, read_tracklets(people), 0.5)
+    monkeypatch.setattr(by_number, "TIMEOUT", 0)
+
+    def group_slowly(*args):
+        other = open_identities(index, people)
+        assert other.names()[1] == ""
+        with pytest.raises(UserError):
+            other.rename(1, "Eve")
+        return group(*args)
+
+    monkeypatch.setattr(by_number, "group", group_slowly)
+    fill(index, range(5, 8))
+    identify(numbered, read_tracklets(people), 0.5)
+    open_identities(index, people).rename(1, "Eve")
+    assert numbered.names()[1] == "Eve"
+
+
+def test_a_source_that_is_removed_while_it_is_read(index: Path, monkeypatch) -> None:
+    fill(index, range(2))
+    people, select = open_index(index).people, People.select
+
+    def removing(self, statement: str, values=()) -> list[tuple]:
+        rows = select(self, statement, values)
+        if self is people and "GROUP BY appearance" in statement:
+            People(index / PEOPLE).remove([camera_path("hall")])
+        return rows
+
+    monkeypatch.setattr(People, "select", removing)
+    assert len(read_tracklets(people)) == 8
 
 
 def test_too_little_is_known_for_a_precision(index: Path, program) -> None:

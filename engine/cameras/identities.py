@@ -58,8 +58,10 @@ class Identities:
             self.db.executescript(SCHEMA)
             self.db.execute("PRAGMA foreign_keys = ON")
             self.db.execute("PRAGMA secure_delete = ON")
-            self.db.execute("INSERT OR IGNORE INTO facts VALUES ('index', ?)", [index])
-            (found,) = self.db.execute("SELECT value FROM facts WHERE name = 'index'").fetchone()
+            statement = "SELECT value FROM facts WHERE name = 'index'"
+            if self.db.execute(statement).fetchone() is None:  # reading needs no write access
+                self.db.execute("INSERT OR IGNORE INTO facts VALUES ('index', ?)", [index])
+            (found,) = self.db.execute(statement).fetchone()
         if found != index:
             raise UserError(f"{self.path}: belongs to another index; remove it")
 
@@ -268,7 +270,9 @@ def identify(
     new = ~np.isin(found.tracklets, list(identities.members()))
     order = np.flatnonzero(new)
     for start in range(0, max(len(order), 1), CHUNK):
-        _identify(identities, found, order[start : start + CHUNK], min_similarity, overlapping)
+        some = order[start : start + CHUNK]
+        with identities.changing():  # no decision by hand is made meanwhile
+            _identify(identities, found, some, min_similarity, overlapping)
 
 
 def _identify(

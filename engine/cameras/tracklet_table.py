@@ -56,14 +56,12 @@ class TrackletTable:
 def read_tracklets(people: People) -> TrackletTable:
     """Read the tracklets of all sources, without hidden versions."""
     rows = people.select(
-        "SELECT appearance, source, MIN(time), MAX(time), MAX(score) FROM people "
-        "GROUP BY appearance ORDER BY appearance"
+        "SELECT appearance, path, MIN(time), MAX(time), MAX(score) FROM people "
+        "JOIN sources ON source = sources.id GROUP BY appearance ORDER BY appearance"
     )
-    paths = dict(people.select("SELECT id, path FROM sources"))
-    rows = [row for row in rows if not paths[row[1]].endswith(HIDDEN)]
+    rows = [row for row in rows if not row[1].endswith(HIDDEN)]
     tracklets = np.array([row[0] for row in rows], np.int64)
-    ids = list(dict.fromkeys(row[1] for row in rows))
-    place = {id: i for i, id in enumerate(ids)}
+    place = {path: i for i, path in enumerate(dict.fromkeys(row[1] for row in rows))}
     return TrackletTable(
         tracklets,
         np.array([place[row[1]] for row in rows], np.int64),
@@ -71,7 +69,7 @@ def read_tracklets(people: People) -> TrackletTable:
         np.array([row[3] for row in rows], np.float64),
         np.array([row[4] for row in rows], np.float64),
         _means(people, tracklets),
-        [Path(os.fsdecode(paths[id])) for id in ids],
+        [Path(os.fsdecode(path)) for path in place],
         np.array(people.select(_DOUBLED, [INSIDE]), np.int64).reshape(-1, 2),
     )
 

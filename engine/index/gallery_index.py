@@ -24,8 +24,6 @@ class Store(Protocol):
     """The functions of a store of people that a search needs; implemented by engine.index.local and
     .milvus."""
 
-    def most(self) -> int: ...
-
     def candidates(
         self,
         queries: np.ndarray,
@@ -81,13 +79,11 @@ class GalleryIndex:
         """
         query_embeddings = query_embeddings.float().cpu()
         queries = np.ascontiguousarray(query_embeddings.numpy())
-        most = self.people.most()
         count = max(64, 8 * top)
         while True:
-            count = min(count, most)
             people, bound = self.people.candidates(queries, count, exclude, person_filter)
             found = _best_of_tracklets(people, query_embeddings)[:top]
-            if bound == -np.inf or count == most or not top:
+            if bound == -np.inf or not top:
                 break
             if len(found) == top and found[-1].similarity > bound + MARGIN:
                 break

@@ -69,10 +69,6 @@ class LocalPeople(People):
 
     # --- searching ---
 
-    def most(self) -> int:
-        """Return a number larger than the number of people in SQLite or in FAISS."""
-        return self.last_given() + 1
-
     def candidates(
         self,
         queries: np.ndarray,
@@ -96,13 +92,20 @@ class LocalPeople(People):
         return people, bound
 
     def nearest(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, float]:
-        """Return the ids [n] of people near to the queries, and the bound, as in `candidates`."""
-        ids, bound = [], -np.inf
+        """Return the ids [n] of people near to the queries, and the bound, as in `candidates`.
+
+        If FAISS finds fewer than `count` of its people, everyone is compared instead: in the graph
+        of HNSW some people cannot be reached, for example beside hundreds of equal embeddings.
+        """
+        ids, bound, last = [], -np.inf, 0
         if self.vectors is not None:
             similar, known = self.vectors.nearest(queries, count)
-            ids.append(known[known >= 0])
-            bound = float(np.where(known[:, -1] >= 0, similar[:, -1], -np.inf).max(initial=-np.inf))
-        unknown, rows = self._not_in_vectors(queries.shape[1])
+            if (known[:, : self.vectors.index.ntotal] >= 0).all():
+                ids, last = [known[known >= 0]], self.vectors.last
+                bound = float(
+                    np.where(known[:, -1] >= 0, similar[:, -1], -np.inf).max(initial=-np.inf)
+                )
+        unknown, rows = self._after(last, queries.shape[1])
         similar = queries @ rows.T
         if len(unknown) > count:
             some = np.argpartition(-similar, count - 1)[:, :count]
@@ -113,11 +116,11 @@ class LocalPeople(People):
             ids.append(unknown)
         return np.unique(np.concatenate(ids)), bound
 
-    def _not_in_vectors(self, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ids [n] and embeddings [n, D] of the people whom FAISS does not contain."""
-        state = self.fact("state"), self.last_given()
+    def _after(self, last: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ids [n] and embeddings [n, D] of the people with higher ids than `last`."""
+        state = self.fact("state"), self.last_given(), last
         if self._unknown is None or self._unknown[0] != state:
-            parts = list(self.embeddings(self.vectors.last if self.vectors else 0))
+            parts = list(self.embeddings(last))
             ids = np.concatenate([np.zeros(0, np.int64), *(ids for ids, _ in parts)])
             with self.parsing():
                 empty = np.zeros((0, width), np.float32)

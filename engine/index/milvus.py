@@ -186,9 +186,6 @@ class MilvusPeople:
 
     # --- searching ---
 
-    def most(self) -> int:
-        return IDS
-
     def candidates(
         self,
         queries: np.ndarray,

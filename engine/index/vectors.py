@@ -122,8 +122,10 @@ class Vectors:
         cells are searched, so that a filter of the results can select from everyone.
 
         Returns:
-            inner products [q, count] in descending order, and ids [q, count], -1 behind the last.
+            inner products [q, n] in descending order, and ids [q, n], -1 behind the last; n is
+            `count`, or one more than the number of people if `count` is larger.
         """
+        count = min(count, self.index.ntotal + 1)
         leaves_out_cells = self._set_effort(count)
         similar, ids = self.index.search(queries, count)
         if leaves_out_cells and (ids[:, : self.index.ntotal] < 0).any():

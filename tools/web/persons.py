@@ -83,7 +83,7 @@ class PersonsController:
             return number, [], [], said, "", -1, None
         one = known[0]
         shown = [
-            (self._crop(one, i), f"{name_of(a.person.path)}\n{when(a)}")
+            (self._crop(one, i), f"{printable(name_of(a.person.path))}\n{when(a)}")
             for i, a in enumerate(one.tracklets[:MOST])
         ]
         tracklets = [a.person.tracklet for a in one.tracklets[:MOST]]
@@ -167,7 +167,7 @@ def _seen(known: NumberedPerson) -> str:
 
 
 def _caption(known: NumberedPerson) -> str:
-    return f"{known.title}\n{_seen(known)}, {', '.join(places(known))[:60]}"
+    return f"{known.title}\n{_seen(known)}, {printable(', '.join(places(known)))[:60]}"
 
 
 def timeline(known: NumberedPerson) -> str:
