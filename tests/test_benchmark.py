@@ -91,6 +91,19 @@ def test_config_hash_covers_the_values_that_scores_depend_on(monkeypatch):
     assert records.config_hash(rows.replace(run, cfg=cfg)) != before
 
 
+@pytest.mark.parametrize("term, other", [("kd", "LD"), ("rkd", "CD")])
+def test_terms_that_read_the_cache_of_another_term(term, other):
+    """Their scores depend on its options of the cache, and on no others of it."""
+    run = rows.method_row(term).run(1)
+    hashes = [records.config_hash(run)]
+    for key, value in (("CACHED", True), ("WEIGHT", 9.0)):
+        cfg = run.cfg.clone()
+        cfg.defrost()
+        cfg.DISTILLER[other][key] = value
+        hashes.append(records.config_hash(rows.replace(run, cfg=cfg)))
+    assert hashes[1] != hashes[0] == hashes[2]
+
+
 def test_the_commit_is_unknown_without_git(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert records.commit() == "unknown"

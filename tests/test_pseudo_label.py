@@ -279,6 +279,15 @@ def test_a_class_that_no_output_has(values):
         read(outputs, OutputPart("boxes"), OutputPart("scores"), None, **values)
 
 
+@pytest.mark.parametrize(
+    "found", [torch.rand(2, 3), torch.rand(6), torch.rand(2), torch.rand(3, 0)]
+)
+def test_scores_need_a_row_for_each_box(found):
+    """Numbers of another shape are not distributed over the boxes."""
+    with pytest.raises(UserError, match="scores: expected a row for each of 3 boxes"):
+        read({"b": BOXES, "s": found}, OutputPart("b"), OutputPart("s"), None, person=0)
+
+
 @pytest.mark.parametrize("fit", ["stretch", "centre", "corner"])
 @pytest.mark.parametrize("size", [(96, 64), (200, 40)])
 def test_boxes_are_those_of_the_picture(networks, tmp_path, fit, size):

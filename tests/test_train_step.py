@@ -307,6 +307,19 @@ def test_a_skipped_step_leaves_the_oim_tables():
         assert torch.equal(step.net.oim.lut, oim["lut"]) == skipped
 
 
+def test_a_skipped_first_step_leaves_no_momentum(monkeypatch):
+    """Not even that of memory which was never written."""
+    monkeypatch.setattr(torch, "empty_like", lambda values: torch.full_like(values, torch.nan))
+    cfg, weight = load_cfg(None, pairs({"SOLVER.AMP": "fp16"})), nn.Parameter(torch.zeros(2))
+    optimizer, scaler = make_optimizer(cfg, [weight]), torch.amp.GradScaler("cpu")
+    for factor in (torch.inf, 0.0):
+        optimizer.zero_grad()
+        scaler.scale((factor * weight).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    assert weight.tolist() == optimizer.state[weight]["momentum_buffer"].tolist() == [0, 0]
+
+
 def test_a_term_to_decay_must_be_one_of_the_run():
     cfg = load_cfg(None, pairs(SMALL | {"DISTILLER.TERMS": "[ld]", "DISTILLER.DECAY": "[dfd]"}))
     net = build_net(cfg, num_pids=3)

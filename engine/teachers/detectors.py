@@ -165,12 +165,14 @@ class Layout:
         table = self._table(outputs, part)
         if not count:
             return table.new_zeros(0, 1)
-        if not table.numel() or table.numel() % count:
+        if table.numel() == count:
+            return table.reshape(count, 1)
+        if len(table) != count or not table.numel():
             raise UserError(
-                f"{self.where}: {key}: expected one for each of {count} boxes, found "
-                f"{table.numel()}"
+                f"{self.where}: {key}: expected a row for each of {count} boxes, found "
+                f"{' x '.join(map(str, table.shape))} numbers"
             )
-        return table.reshape(count, -1)
+        return table
 
 
 @dataclass(frozen=True)

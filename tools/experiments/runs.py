@@ -47,6 +47,7 @@ SCORES = {
     "top-1": "search/top1",
 }
 SECONDS = "training seconds"
+CACHES = {"kd": "LD", "rkd": "CD"}  # terms -> another term whose cached teacher they read too
 # A run may continue with other values of these keys: no score depends on them.
 FREE_KEYS = ("DEVICE", "INPUT.NUM_WORKERS", "SOLVER.CKPT_")
 
@@ -165,7 +166,12 @@ def values_of(run: Run) -> dict[str, Any]:
     depend."""
     others = tuple(f"DISTILLER.{t.upper()}." for t in known_terms() if t not in run.terms)
     unread = FREE_KEYS + (others if run.terms else ("DISTILLER.",))
-    return {key: v for key, v in flatten(run.cfg).items() if not key.startswith(unread)}
+    cached = tuple(f"DISTILLER.{CACHES[t]}.CACHED" for t in run.terms if t in CACHES)
+    return {
+        key: value
+        for key, value in flatten(run.cfg).items()
+        if key.startswith(cached) or not key.startswith(unread)
+    }
 
 
 def read_scores(run: Run) -> dict[str, float] | None:
