@@ -1,4 +1,4 @@
-"""tools.bench_step, tools.bench_loader and tools.bench_watch on small networks and pictures."""
+"""tools.bench_step, tools.bench_eval, tools.bench_loader and tools.bench_watch on small cases."""
 
 import sys
 
@@ -8,7 +8,7 @@ from configs.defaults import load_cfg
 from tests.crowds import make_world, moving
 from tests.training import PROGRAM_CONFIG
 from tests.videos import write_video
-from tools import bench_loader, bench_step, bench_watch
+from tools import bench_eval, bench_loader, bench_step, bench_watch
 from utils.errors import UserError
 
 
@@ -44,8 +44,19 @@ def test_a_wrong_value_is_an_error_and_an_unsupported_option_is_skipped(
 def test_the_plain_step_is_for_published_options(teacher):
     assert bench_step.has_plain_step(load_cfg(None), teacher)
     assert not bench_step.has_plain_step(load_cfg(None, ["SOLVER.AMP", "bf16"]), teacher)
-    other = load_cfg(None, ["DISTILLER.TERMS", "[dfd, ld]"])
-    assert bench_step.has_plain_step(other, teacher) == (teacher is None)
+    for key, value in (("TERMS", "[dfd, ld]"), ("TEACHER_AMP", "bf16"), ("LD.CACHED", "True")):
+        other = load_cfg(None, [f"DISTILLER.{key}", value])
+        assert bench_step.has_plain_step(other, teacher) == (teacher is None)
+
+
+@pytest.mark.parametrize("count", [2, 9])
+def test_the_loop_computes_the_same_scores(count):
+    """Also if it shall run on more queries than there are."""
+    case = bench_eval.draw("small", 12, 5, 2, 10, 3, seed=1)
+    protocol = bench_eval.protocol_of(case, -1, seed=1)
+    for cbgm in (None, case.cbgm):
+        *_, difference, _ = bench_eval.search_row(case, protocol, cbgm, count)
+        assert difference < 1e-6
 
 
 def test_number_of_workers(monkeypatch, capsys):

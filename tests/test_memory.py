@@ -194,10 +194,10 @@ def test_counting_ahead_leaves_no_trace(learn):
     _, net, train_step = learn()
     before = copy.deepcopy(net.state_dict())
     images, targets = [torch.rand(3, 64, 112)], [{"boxes": BOXES, "labels": torch.tensor([1, 2])}]
-    states = generator_states()
+    states = generator_states(CPU)
     parts = [Part(images, targets), Part(images, targets, live=False)]
     counts, rows = train_step._run_ahead(parts, (64, 112))
     assert [len(part["cd"][0]) > 0 for part in rows.parts] == [True, False]
-    assert same(before, net.state_dict()) and same(states, generator_states())
-    restore_generators(states, "a test")
+    assert same(before, net.state_dict()) and same(states, generator_states(CPU))
+    restore_generators(states, CPU, "a test")
     assert counts["images"] == 1 and counts["proposals"] <= 16 and counts["labelled"] >= 2

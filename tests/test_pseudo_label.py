@@ -372,7 +372,7 @@ WRONG = {
     "a key twice": ("person: 1", "person: 1\nperson: 2", "'person' is given twice"),
     "a wrong form": ("fit:", "form: centre\nfit:", "form: expected xyxy or xywh or cxcywh"),
     "three columns": ("found[0:4]", "found[0:3]", "boxes: expected 4 numbers"),
-    "scores of nothing": ("found[4]", "found[9]", "scores: expected one for each of 3 boxes"),
+    "scores of nothing": ("found[4]", "found[9]", "scores: expected a row for each of 3 boxes"),
 }
 
 

@@ -11,6 +11,7 @@ from configs.defaults import load_cfg
 from datasets.base import SearchDataset
 from engine.training import epoch_evaluation
 from engine.training.folder import BEST
+from engine.training.generators import generator_states, restore_generators
 from engine.training.train import Trainer
 from models.build import build_net
 from tests.tiny import TINY, pairs
@@ -98,3 +99,24 @@ def test_a_resumed_run_continues_as_an_uninterrupted_one(dataset, tmp_path):
     assert train_epoch(resumed) == expected
     for ours, theirs in zip(resumed.net.state_dict().values(), whole.net.state_dict().values()):
         assert torch.equal(ours, theirs)
+
+
+def test_the_generator_of_the_gpu_of_the_run_is_restored(monkeypatch):
+    """Not that of the current GPU, which is another one with DEVICE cuda:1."""
+    states = {0: "current", 1: "own"}
+
+    def number(device: str | torch.device) -> int:
+        return torch.device(device).index or 0
+
+    def change(state: str, device: str | torch.device = "cuda") -> None:
+        states[number(device)] = state
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device="cuda": states[number(device)])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", change)
+    saved = generator_states(torch.device("cuda", 1))
+    change("another", "cuda:1")
+    restore_generators(saved, torch.device("cuda", 1), "a test")
+    assert states == {0: "current", 1: "own"}
+    assert generator_states(CPU)["cuda"] is None
+    restore_generators(saved, CPU, "a test")

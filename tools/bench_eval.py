@@ -154,6 +154,7 @@ def detection_row(case: Case) -> list:
 
 def search_row(case: Case, protocol: Protocol, cbgm: CBGM | None, count: int) -> list:
     """Return the table row for the search scores. The loop runs on `count` queries."""
+    count = min(count, len(case.matches))
     data = case.dets, case.feats, case.query_feats
     took, got = seconds(metrics.search, *data, protocol, 0.5, cbgm)
     some = some_queries(case, protocol, count)

@@ -201,8 +201,10 @@ def plain_step(cfg: CfgNode, teacher_cfg: CfgNode | None) -> Callable[[], object
 def has_plain_step(cfg: CfgNode, teacher: str | None) -> bool:
     """Return True if models/reference.py computes the step of this config."""
     forms = [cfg.MODEL.NECK, *([load_cfg(teacher).MODEL.NECK] if teacher else [])]
-    published = cfg.SOLVER.AMP == "" and cfg.SOLVER.ACCUMULATE == 1 and set(forms) == {"fpn"}
-    return published and not (teacher and sorted(cfg.DISTILLER.TERMS) != ["cd", "dfd", "ld"])
+    if cfg.SOLVER.AMP or cfg.SOLVER.ACCUMULATE > 1 or set(forms) != {"fpn"}:
+        return False
+    published = sorted(cfg.DISTILLER.TERMS) == ["cd", "dfd", "ld"] and not cached_reads(cfg)
+    return not teacher or (published and not cfg.DISTILLER.TEACHER_AMP)
 
 
 def _step() -> tuple[float, float]:

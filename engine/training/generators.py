@@ -15,8 +15,9 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def generator_states() -> dict:
-    """Return the states of the generators of Python, NumPy, PyTorch and CUDA.
+def generator_states(device: torch.device) -> dict:
+    """Return the states of the generators of Python, NumPy and PyTorch, and of `device` if it is a
+    GPU.
 
     They consist of tensors and numbers, which torch.load reads with weights_only. Loader workers
     have no generator: a batch depends only on seed, epoch and index.
@@ -27,15 +28,16 @@ def generator_states() -> dict:
         "python": [version, list(internal), gauss],
         "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
 
 
-def restore_generators(states: dict, where: str) -> None:
+def restore_generators(states: dict, device: torch.device, where: str) -> None:
     """Set the generators to the result of an earlier `generator_states`.
 
     Args:
         states: that result.
+        device: of the run.
         where: the file that holds it, for messages.
 
     Raises:
@@ -49,8 +51,8 @@ def restore_generators(states: dict, where: str) -> None:
             raise ValueError(f"NumPy's position is {place}")
         np.random.set_state((name, keys.numpy().astype(np.uint32), place, *rest))
         torch.set_rng_state(states["torch"])
-        if states["cuda"] is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(states["cuda"])
+        if states["cuda"] is not None and device.type == "cuda":
+            torch.cuda.set_rng_state(states["cuda"], device)
     except Exception as error:  # each library raises other types
         raise UserError(
             f"{where}: the random generator states cannot be restored ({reason_of(error)})"

@@ -20,7 +20,7 @@ def collect(net: SearchNet, terms: nn.Module, train_step: TrainStep) -> dict:
         "terms": terms.state_dict(),
         "optimizer": train_step.optimizer.state_dict(),
         "scaler": train_step.scaler.state_dict(),
-        "generators": from_all(generator_states()),
+        "generators": from_all(generator_states(train_step.device)),
     }
 
 
@@ -40,4 +40,4 @@ def restore(
     load_optimizer(train_step.optimizer, saved["optimizer"], where)
     load_scaler(train_step.scaler, saved["scaler"], where)
     if rank() < len(saved["generators"]):
-        restore_generators(saved["generators"][rank()], where)
+        restore_generators(saved["generators"][rank()], train_step.device, where)
