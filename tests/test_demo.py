@@ -25,7 +25,6 @@ from tests.tiny import pairs
 from tests.videos import write_video
 from tools import index_gallery
 from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes, save_picture
-from utils.errors import run_main
 from utils.lettering import drawable, font, wrapped
 from utils.media import read_pixels
 from utils.pages import Figure, Section, Span, Timeline, page, period
@@ -42,9 +41,8 @@ def base(tmp_path_factory):
 
 
 @pytest.fixture
-def run(base, tmp_path, monkeypatch, capsys):
-    """Return a function that runs the demo in this process and returns (exit code, stdout,
-    stderr)."""
+def run(base, tmp_path, program):
+    """Return a function that runs the demo with default options; see `program`."""
 
     def call(**options):
         args = {
@@ -62,10 +60,7 @@ def run(base, tmp_path, monkeypatch, capsys):
             if value is not None
             for part in (f"--{key.replace('_', '-')}", *str(value).split(" "))
         ]
-        monkeypatch.setattr(sys, "argv", ["demo.py", *line, *overrides])
-        with pytest.raises(SystemExit) as end:
-            run_main(demo.main)
-        return end.value.code, *capsys.readouterr()
+        return program(demo.main, *line, *overrides)
 
     return call
 

@@ -14,7 +14,6 @@ from scipy.io import savemat
 from engine.run import run
 from tests.training import PROGRAM_CONFIG, PROGRAMS, Run, make_data
 from tools import summarize
-from utils.errors import run_main
 
 pytestmark = pytest.mark.slow
 
@@ -218,10 +217,11 @@ BAD = {
 
 
 @pytest.fixture
-def refuse(base, tmp_path, monkeypatch, capsys):
-    """Return a function that runs a program in this process and returns its error line."""
+def refuse(base, tmp_path, program):
+    """Return a function that runs a training program in this process and returns its error
+    line."""
 
-    def call(program: str, *arguments: str) -> str:
+    def call(kind: str, *arguments: str) -> str:
         given = [
             "--cfg",
             base / "tiny.yaml",
@@ -231,11 +231,9 @@ def refuse(base, tmp_path, monkeypatch, capsys):
             tmp_path / "out",
             *arguments,
         ]
-        monkeypatch.setattr(sys, "argv", [f"train_{program}.py", *map(str, given)])
-        with pytest.raises(SystemExit) as stop:
-            run_main(lambda: run("", PROGRAMS[program]))
-        errors = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
-        assert stop.value.code == 2 and len(errors) == 1
+        code, _, said = program(lambda: run("", PROGRAMS[kind]), *given)
+        errors = [line for line in said.splitlines() if "error:" in line]
+        assert code == 2 and len(errors) == 1
         return errors[0]
 
     return call

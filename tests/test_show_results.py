@@ -5,7 +5,7 @@ import io
 import json
 import re
 import shutil
-import sys
+from functools import partial
 
 import pytest
 import torch
@@ -16,7 +16,6 @@ from engine.evaluation import evaluate as ev
 from engine.evaluation.cache import CACHE
 from tests.tiny import TINY, pairs
 from tools import show_results
-from utils.errors import run_main
 
 
 @pytest.fixture(scope="module")
@@ -32,16 +31,8 @@ def evaluated(net, dataset, root, tmp_path_factory):
 
 
 @pytest.fixture
-def show(evaluated, monkeypatch, capsys):
-    def call(*args):
-        monkeypatch.setattr(
-            sys, "argv", ["show_results", "--cfg", str(evaluated / "config.yaml"), *map(str, args)]
-        )
-        with pytest.raises(SystemExit) as end:
-            run_main(show_results.main)
-        return end.value.code, *capsys.readouterr()
-
-    return call
+def show(evaluated, program):
+    return partial(program, show_results.main, "--cfg", evaluated / "config.yaml")
 
 
 def test_the_page_shows_what_the_results_say(evaluated, show):
