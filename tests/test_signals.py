@@ -113,8 +113,10 @@ def ends(run: Run, number: int, saved: str = "") -> None:
     assert all_gone(run.process.pid)
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number, workers",
+    [(signal.SIGTERM, "0"), (signal.SIGTERM, "2"), (signal.SIGINT, "2"), (signal.SIGHUP, "2")],
+)
 def test_a_signal_in_a_step_saves_a_checkpoint(base, tmp_path, number, workers):
     run = Run(
         base,
