@@ -6,7 +6,7 @@ import pytest
 
 from configs.defaults import load_cfg
 from tests.crowds import make_world, moving
-from tests.training import PROGRAM_CONFIG
+from tests.training import PROGRAM_CONFIG, fork_measurements
 from tests.videos import write_video
 from tools import bench_eval, bench_loader, bench_step, bench_watch
 from utils.errors import UserError
@@ -14,6 +14,7 @@ from utils.errors import UserError
 
 @pytest.mark.slow
 def test_fast_and_plain_steps_are_measured(tmp_path, monkeypatch, capsys):
+    fork_measurements(monkeypatch, bench_step)
     (tmp_path / "tiny.yaml").write_text(PROGRAM_CONFIG)
     config = str(tmp_path / "tiny.yaml")
     line = ["--cfg", config, "--teacher", config, "--measures", "none", "--repeats", "1"]
@@ -29,6 +30,7 @@ def test_fast_and_plain_steps_are_measured(tmp_path, monkeypatch, capsys):
 def test_a_wrong_value_is_an_error_and_an_unsupported_option_is_skipped(
     tmp_path, program, monkeypatch
 ):
+    fork_measurements(monkeypatch, bench_step)
     (tmp_path / "tiny.yaml").write_text(PROGRAM_CONFIG)
     measures = {"none": [], "FROZEN_BN True": ["BACKBONE.FROZEN_BN", "True"]}
     monkeypatch.setattr(bench_step, "measures", lambda *_: measures)

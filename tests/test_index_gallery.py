@@ -4,6 +4,7 @@ import os
 import shutil
 import sqlite3
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,9 @@ from engine.index.local import PEOPLE
 from engine.index.people import People
 from engine.search.searcher import Searcher, to_pixels
 from tests.crowds import make_world, moving, noise
-from tests.training import FORKS, die, rank_environments
+from tests.training import die, fork, rank_environments
 from tests.videos import write_video
 from tools import index_gallery
-from utils.errors import run_main
 from utils.videos import sample_frames
 
 
@@ -317,9 +317,8 @@ def test_a_full_disk(run, base, tmp_path, monkeypatch):
 # --- killed, and many ranks ---
 
 
-def _killed(command: list[str], commits: int) -> None:
+def _die_after(commits: int) -> None:
     """Kill the process within a transaction, after a number of complete ones."""
-    torch.set_num_threads(1)
     add, calls = People.add, iter(range(1000))
 
     def dying(self, source, *args):
@@ -328,41 +327,40 @@ def _killed(command: list[str], commits: int) -> None:
             die()
 
     People.add = dying
-    sys.argv = command
-    run_main(index_gallery.main)
+
+
+def _command(base: Path, index: Path) -> list:
+    network = "--cfg", base / "cfg.yaml", "--ckpt", base / "everyone.pth"
+    return ["index", *network, "--index", index, base / "gallery", base / "walk.mp4", "--every=0.2"]
+
+
+@pytest.fixture(scope="module")
+def whole(base: Path, tmp_path_factory: pytest.TempPathFactory) -> GalleryIndex:
+    """Return an index that was made without an interruption."""
+    folder = tmp_path_factory.mktemp("whole")
+    process = fork(index_gallery.main, _command(base, folder / "index"), folder / "said")
+    process.join(60)
+    assert process.exitcode == 0, (folder / "said").read_text()
+    return open_index(folder / "index")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("commits", [0, 1, 3, 5, 8])
-def test_killed_at_any_moment_it_continues(run, base, tmp_path, commits):
-    torch.set_num_threads(1)  # as in the process that is killed
-    sources = base / "gallery", base / "walk.mp4", "--every", "0.2"
-    network = "--cfg", base / "cfg.yaml", "--ckpt", base / "everyone.pth"
-    command = ["index", *network, "--index", tmp_path / "index", *sources]
-    process = FORKS.Process(target=_killed, args=([str(c) for c in command], commits))
-    process.start()
+def test_killed_at_any_moment_it_continues(base, whole, tmp_path, program, commits):
+    torch.set_num_threads(1)  # as in the other processes
+    command, kill = _command(base, tmp_path / "index"), partial(_die_after, commits)
+    process = fork(index_gallery.main, command, tmp_path / "said", [kill])
     process.join(60)
     assert process.exitcode == -9
     if commits >= 3:
         query_embeddings = torch.eye(16)[:1]
         assert len(open_index(tmp_path / "index").search(query_embeddings, 3)) == 3
-    assert run(*sources)[0] == 0
-    run(*sources, "--index", tmp_path / "whole")
-    resumed, whole = (open_index(tmp_path / name) for name in ("index", "whole"))
+    assert program(index_gallery.main, *command[1:])[0] == 0
+    resumed = open_index(tmp_path / "index")
     question = "SELECT path, time, x1, score, embedding FROM people JOIN sources ON source = "
     question += "sources.id ORDER BY path, time, people.id"
     assert resumed.people.select(question) == whole.people.select(question)
     assert matches(resumed) == matches(whole)  # tracklets continue across the interruption
-
-
-def _rank(command: list[str], env: dict[str, str], said: Path) -> None:
-    os.environ.update(env)
-    with open(said, "w") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    torch.set_num_threads(1)
-    sys.argv = command
-    run_main(index_gallery.main)
 
 
 @pytest.mark.slow
@@ -370,14 +368,12 @@ def test_ranks_share_the_sources(run, base, tmp_path):
     network = ["--cfg", base / "cfg.yaml", "--ckpt", base / "everyone.pth"]
     shutil.copy(base / "walk.mp4", tmp_path / "walk2.mp4")
     sources = [base / "gallery", base / "walk.mp4", tmp_path / "walk2.mp4", "--every", "0.3"]
-    command = [str(c) for c in ("index", *network, "--index", tmp_path / "index", *sources)]
+    command = ["index", *network, "--index", tmp_path / "index", *sources]
     for words in ("3 pictures and 14 frames", "0 pictures and 0 frames"):
         started = [
-            FORKS.Process(target=_rank, args=(command, env, tmp_path / f"said{i}"))
+            fork(index_gallery.main, command, tmp_path / f"said{i}", env=env)
             for i, env in enumerate(rank_environments(2))
         ]
-        for process in started:
-            process.start()
         for process in started:
             process.join(120)
         said = [(tmp_path / f"said{i}").read_text() for i in range(2)]

@@ -10,7 +10,9 @@ from configs.defaults import load_cfg
 from models.build import build_net
 from tests.golden_net import PARAMETERS, UNUSED_REGRESSOR
 from tests.tiny import pairs
+from tests.training import fork_measurements
 from tools import profile_model
+from tools.measure import machine
 
 FOLDER = Path(__file__).parents[1] / "configs/cuhk_sysu"
 SMALL = {
@@ -35,7 +37,8 @@ def test_parts_add_up_to_the_published_counts(backbone):
 
 
 @pytest.mark.slow
-def test_flops_grow_by_what_wider_layers_cost():
+def test_flops_grow_by_what_wider_layers_cost(monkeypatch):
+    monkeypatch.setattr(machine, "SIDE", 64)
     small, wide = (
         profile_model.measure(CONFIG, pairs(SMALL | {"MODEL.FC_SIZE": size}), [1], 1)
         for size in (16, 40)
@@ -54,6 +57,7 @@ def test_flops_grow_by_what_wider_layers_cost():
 
 @pytest.mark.slow
 def test_table_has_a_column_per_model(monkeypatch, capsys):
+    fork_measurements(monkeypatch, profile_model)
     teacher = str(FOLDER / "resnet50_base.yaml")
     given = ["--cfg", teacher, "--cfg", CONFIG, "--batch", "2,1", "--repeats", "1"]
     arguments = [*given, *pairs(SMALL | {"MODEL.FC_SIZE": 16})]

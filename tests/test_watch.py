@@ -2,10 +2,7 @@
 
 import json
 import os
-import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from itertools import count
 from pathlib import Path
@@ -25,11 +22,11 @@ from engine.index.tracklets import Tracklets
 from models.outputs import Detections
 from tests.crowds import make_world, moving
 from tests.streams import http_server
+from tests.training import fork
 from tests.videos import write_video
 from tools import watch
 from utils.errors import UserError
 
-ROOT = Path(__file__).parent.parent
 BEGAN = "2026-01-31T08:00:00+00:00"
 SECONDS = 1769846400.0  # the same
 WANTED = ("--watch-for", "Anna={}/gallery/s0.jpg:1", "--min-similarity", "0.5")
@@ -344,20 +341,18 @@ def killed_at_any_moment(base: Path, index: Path, kills: int, seed: int) -> None
     """Kill tools.watch and start it again. No printed alarm and no earlier second may be lost."""
     rng = np.random.default_rng(seed)
     line = arguments(base, index, *WANTED, base / "hall.mp4", f"lobby={base / 'door.mp4'}")
-    command = [sys.executable, "-m", "tools.watch", *line]
     printed: list[str] = []
     for _ in range(kills):
         out = index.with_name("out")
-        with open(out, "wb") as file:
-            process = subprocess.Popen(
-                command, cwd=ROOT, stdout=file, env=os.environ | {"OMP_NUM_THREADS": "1"}
-            )
-            while process.poll() is None and not out.stat().st_size:
-                time.sleep(0.01)
-            time.sleep(float(rng.uniform(0, 1.5)))
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        whole = [text for text in out.read_text().splitlines(keepends=True) if text[-1] == "\n"]
+        out.write_text("")
+        process = fork(watch.main, ["watch", *line], out)
+        while process.is_alive() and "{" not in out.read_text():
+            time.sleep(0.01)
+        time.sleep(float(rng.uniform(0, 1.5)))
+        process.kill()
+        process.join()
+        lines = out.read_text().splitlines(keepends=True)
+        whole = [text for text in lines if text[0] == "{" and text[-1] == "\n"]
         assert whole
         printed += whole
         kept = (index / ALARMS).read_text()
@@ -370,8 +365,9 @@ def killed_at_any_moment(base: Path, index: Path, kills: int, seed: int) -> None
             ).fetchone()
             database.close()
             assert count and Path(one["picture"]).is_file()
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
+    process = fork(watch.main, ["watch", *line], index.with_name("out"))
+    process.join()
+    assert process.exitcode == 0, index.with_name("out").read_text()
     files, rows = files_and_rows(index)
     assert files == rows
     assert list(index.glob("**/*.part")) == []

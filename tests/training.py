@@ -6,9 +6,11 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import IO, Any
 
 import numpy as np
@@ -98,7 +100,7 @@ class Run:
         self.said.write_text("")
         self.out = folder / out
         root = root or folder / "data" / "CUHK-SYSU"
-        command = [
+        words = [
             "train",
             "--cfg",
             folder / "tiny.yaml",
@@ -108,11 +110,9 @@ class Run:
             "OUTPUT_DIR",
             self.out,
         ]
-        words = [str(word) for word in command]
-        self.process = FORKS.Process(
-            target=_main, args=(program, words, self.said, sabotage, env or {}, drawn)
-        )
-        self.process.start()
+        before = [] if drawn else [draw_nothing]
+        before += [sabotage] if sabotage else []
+        self.process = fork(partial(run, "", PROGRAMS[program]), words, self.said, before, env)
 
     def wait(self) -> int:
         """Wait for the end. Return the exit code, or the negative number of a signal."""
@@ -136,10 +136,8 @@ class Training:
     def __init__(self, command: list[str], stdout: IO, env: dict[str, str], **_: Any):
         program = Path(command[1]).stem.removeprefix("train_")
         own = {key: value for key, value in env.items() if os.environ.get(key) != value}
-        self.process = FORKS.Process(
-            target=_main, args=(program, command[1:], Path(stdout.name), None, own, False)
-        )
-        self.process.start()
+        main = partial(run, "", PROGRAMS[program])
+        self.process = fork(main, command[1:], Path(stdout.name), [draw_nothing], own)
 
     def wait(self) -> int:
         self.process.join()
@@ -150,6 +148,11 @@ def fork_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make `tools.experiments.runs` start its trainings as forked processes."""
     stand_in = SimpleNamespace(Popen=Training, STDOUT=None)
     monkeypatch.setattr("tools.experiments.runs.subprocess", stand_in)
+
+
+def fork_measurements(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> None:
+    """Make a program's measuring processes forks, which need not import all modules first."""
+    monkeypatch.setattr(module, "get_context", lambda _: FORKS)
 
 
 def rank_environments(count: int) -> list[dict[str, str]]:
@@ -169,13 +172,34 @@ def run_ranks(count: int, *args, **options) -> list[Run]:
     return runs
 
 
+def fork(
+    main: Callable[[], int | None],
+    command: Sequence[object],
+    said: Path,
+    before: Sequence[Callable[[], None]] = (),
+    env: dict[str, str] | None = None,
+) -> BaseProcess:
+    """Start a program in a forked process, which need not import all modules first.
+
+    Args:
+        main: of the program.
+        command: its name and arguments.
+        said: the file to which its output is appended.
+        before: functions that are called before the program, in its process.
+        env: environment variables.
+    """
+    words = [str(word) for word in command]
+    process = FORKS.Process(target=_main, args=(main, words, said, before, env or {}))
+    process.start()
+    return process
+
+
 def _main(
-    program: str,
+    main: Callable[[], int | None],
     command: list[str],
     said: Path,
-    sabotage: Callable | None,
+    before: Sequence[Callable[[], None]],
     env: dict[str, str],
-    drawn: bool,
 ) -> None:
     os.environ.update(env)
     with open(said, "a") as file:
@@ -185,11 +209,9 @@ def _main(
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
     multiprocessing.set_start_method("fork", force=True)  # a program's default, not a server's
     sys.argv = command
-    if not drawn:
-        draw_nothing()
-    if sabotage:
-        sabotage()
-    run_main(lambda: run("", PROGRAMS[program]))
+    for work in before:
+        work()
+    run_main(main)
 
 
 def draw_nothing() -> None:
