@@ -94,8 +94,17 @@ def read_boxes(path: Path, rules: Rules, left_out: Counter) -> dict[int, list[Pl
 
 
 def people_classes(labels: Path, wanted: tuple[str, ...]) -> frozenset[int]:
-    """Return the numbers of the classes of people: those of labels.txt if it exists, else 1."""
+    """Return the numbers of the classes of people: those of labels.txt if it exists, else 1.
+
+    Args:
+        wanted: names of classes; empty: see `people_names`.
+
+    Raises:
+        UserError: if no class has one of these names, or the file is missing.
+    """
     if not labels.exists():
+        if wanted:
+            raise UserError(f"{labels}: expected names of classes, for --label, found no such file")
         return frozenset({1})
     names = [line.strip() for line in read_text(labels, "").splitlines() if line.strip()]
     kept = people_names(names, wanted, str(labels))

@@ -637,6 +637,14 @@ def test_mot(run, tmp_path, labels):
     assert taken(tmp_path) == {f"00000{i}.jpg": [(xywh, "gate/3")] for i in (1, 2)}
 
 
+def test_a_label_needs_the_names_of_the_classes_of_mot(run, tmp_path):
+    write_image(tmp_path / "gate/img1/000001.jpg")
+    (tmp_path / "gate/gt").mkdir()
+    (tmp_path / "gate/gt/gt.txt").write_text("1,3,6,7,10,20,1,1,1\n")
+    code, said = run(tmp_path / "gate", "--label", "worker")
+    assert code == 2 and "--label" in said and "gt/labels.txt: " in said
+
+
 def test_the_file_of_mot_in_the_working_folder(run, tmp_path, monkeypatch):
     for frame in (1, 2):
         write_image(tmp_path / f"gate/img1/{frame:06d}.jpg")

@@ -43,7 +43,9 @@ def picture(seed: int, size: tuple[int, int] = (96, 64)) -> Image.Image:
 
 def test_what_is_no_picture_is_refused(searcher: Searcher) -> None:
     array = np.zeros((64, 96, 3), np.uint8)
-    for wrong in ("plaza.jpg", to_pixels(picture(0)), [array], [to_pixels(picture(0))[0]], [None]):
+    pixels = to_pixels(picture(0))
+    shapes = [pixels[0]], [pixels.permute(1, 2, 0)], [pixels[:1]]
+    for wrong in ("plaza.jpg", Path("plaza.jpg"), picture(0), pixels, [array], [None], *shapes):
         with pytest.raises(UserError, match="^pictures?: expected "):
             searcher.detect(wrong)
     with pytest.raises(UserError, match=r"^picture: expected .* found ndarray \[64, 96, 3\]$"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.cameras import sources
-from engine.cameras.sources import Camera, LiveCameras, name_cameras
+from engine.cameras.sources import Camera, LiveCameras, name_cameras, recorded_rounds
 from tests.crowds import moving
 from tests.streams import (
     begin_mjpeg,
@@ -210,3 +210,13 @@ def test_a_real_rtsp_server(tmp_path: Path) -> None:
     for name, size in (("a", (40, 64)), ("b", (80, 64))):
         with rtsp_server(tmp_path / f"{name}.mp4", free_port()) as address:
             assert watch(address, lambda sizes, _: bool(sizes))[0] == [size]
+
+
+def test_a_truncated_recording_is_named(tmp_path: Path, capsys) -> None:
+    pytest.importorskip("av")
+    path = tmp_path / "hall.mp4"
+    write_video(path, moving(40))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    shots = [shot for some in recorded_rounds([Camera("hall", str(path))], 0.0, 4) for shot in some]
+    assert 0 < len(shots) < 40
+    assert capsys.readouterr().err.startswith(f"{path}: ")

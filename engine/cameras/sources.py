@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from heapq import merge
 from itertools import islice
 from pathlib import Path
@@ -18,7 +19,7 @@ from utils.errors import UserError
 from utils.names import free_name
 from utils.streams import SCHEMES, file_frames, is_stream, shown, stream_frames
 from utils.video_files import open_video
-from utils.videos import frame_pixels, video_pixels
+from utils.videos import frame_pixels, sample_frames
 from utils.wall_clock import WallClock
 
 NAME = re.compile(r"[\w][\w .-]{0,59}")
@@ -236,7 +237,10 @@ class LiveCameras:
 def recorded_rounds(
     cameras: Sequence[Camera], began: float, batch_size: int
 ) -> Iterator[list[Shot]]:
-    """Yield all frames of recordings that began at the same time, in batches, in order of time."""
+    """Yield all frames of recordings that began at the same time, in batches, in order of time.
+
+    What is damaged or missing is printed to stderr.
+    """
     streams = [_recorded(i, Path(camera.source), began) for i, camera in enumerate(cameras)]
     shots = merge(*streams, key=lambda shot: shot.time)
     while some := list(islice(shots, batch_size)):
@@ -244,6 +248,6 @@ def recorded_rounds(
 
 
 def _recorded(camera: int, path: Path, began: float) -> Iterator[Shot]:
-    with open_video(path) as video:
-        for second, frame in video.frames():
-            yield Shot(camera, began + second, video_pixels(video, frame))
+    say = partial(print, f"{path}:", file=sys.stderr)
+    for frame in sample_frames(path, 0, None, say):
+        yield Shot(camera, began + frame.time, frame.pixels)

@@ -92,7 +92,7 @@ class Searcher:
         Raises:
             UserError: if a picture cannot be read, or is none.
         """
-        if isinstance(pictures, str):  # a list of pictures whose paths have one letter
+        if isinstance(pictures, str | Path | Image.Image):  # a text is a list of texts
             raise UserError(f"pictures: expected a list of pictures, found {pictures!r}")
         pixels = [to_pixels(picture, self.max_pixels) for picture in pictures]
         groups = defaultdict(list)
@@ -152,7 +152,7 @@ def to_pixels(picture: Picture, max_pixels: int = MAX_PIXELS) -> Tensor:
     Raises:
         UserError: if it cannot be read, or is none.
     """
-    if isinstance(picture, Tensor) and picture.ndim == 3:
+    if isinstance(picture, Tensor) and picture.ndim == 3 and len(picture) == 3:
         return picture
     if isinstance(picture, Image.Image):
         return pil_to_tensor(to_rgb(picture, upright=True))
