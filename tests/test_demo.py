@@ -19,6 +19,7 @@ from configs.defaults import load_cfg
 from engine.checkpoint import load_net
 from engine.search import arguments, presentation
 from engine.search.arguments import TOP
+from engine.search.presentation import QUERY, QueryPerson, SearchedImage, draw_scene
 from engine.search.searcher import Searcher
 from tests.crowds import SMALL, make_world, moving, noise
 from tests.tiny import pairs
@@ -395,6 +396,15 @@ def test_boxes_lie_where_they_should(size):
     red = np.argwhere((np.asarray(drawn) == (255, 0, 0)).all(-1))
     low = red.max(0)[::-1] / np.array(drawn.size)  # the label is at the opposite corner
     np.testing.assert_allclose(low, 0.75, atol=0.01)
+
+
+def test_every_query_in_a_picture_is_marked():
+    picture, path = Image.new("RGB", (400, 300)), Path("a.jpg")
+    boxes = (10, 20, 90, 200), (200, 20, 280, 200)
+    queries = [QueryPerson(path, torch.zeros(3, 300, 400), torch.tensor(box)) for box in boxes]
+    scene = SearchedImage(path, None, [], [])
+    drawn = draw_scene(scene, {}, queries, lambda *_: picture, 400)
+    assert [drawn.getpixel((box[0], 110)) for box in boxes] == [QUERY.color] * 2
 
 
 def test_no_boxes_and_boxes_beyond_the_picture():

@@ -194,7 +194,7 @@ def draw_query(pixels: Tensor, boxes: Tensor) -> Image.Image:
 def draw_scene(
     scene: SearchedImage,
     ranks: dict[int, int],
-    query: QueryPerson | None,
+    queries: Sequence[QueryPerson],
     read: Reader,
     long_side: int | None = None,
 ) -> Image.Image:
@@ -202,16 +202,16 @@ def draw_scene(
 
     Args:
         ranks: person id -> rank of the match.
-        query: the query if this is its picture. Its box replaces the detections that overlap it.
+        queries: those whose picture this is. Their boxes replace the detections that overlap them.
     """
     boxes = [person.box for person in scene.people]
     captions, styles = [], []
     for i, (person, similarity) in enumerate(zip(scene.people, scene.similarities)):
         rank = ranks.get(person.id)
         captions.append(f"#{rank}   {similarity:.2f}" if rank else f"{similarity:.2f}")
-        first = i == 0 and query is None
+        first = i == 0 and not queries
         styles.append((RANKED if rank else BEST) if first else ALSO_RANKED if rank else OTHER)
-    if query is not None:
+    for query in queries:
         where = torch.tensor(boxes).reshape(-1, 4)
         far = [i for i, iou in enumerate(box_iou(where, query.box[None])[:, 0]) if iou < 0.5]
         boxes = [*(boxes[i] for i in far), tuple(query.box.tolist())]

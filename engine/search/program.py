@@ -150,15 +150,21 @@ def draw(
     """Write a drawing of each picture, and remove those of an earlier search; write the contact
     sheet, on which the queries' own pictures are last."""
     ranks = {match.person.id: rank for rank, match in enumerate(matches, 1)}
-    of_path = {query.real_path: query for query in queries}
+    of_path: dict[Path, list[QueryPerson]] = {}
+    for query in queries:
+        of_path.setdefault(query.real_path, []).append(query)
     names = show.names_of([scene.path for scene in scenes])
     labels = [
         names[s.path] if s.time is None else f"{names[s.path]}_{s.time:.2f}s.jpg" for s in scenes
     ]
-    drawings = (show.draw_scene(scene, ranks, of_path.get(scene.path), read) for scene in scenes)
+    drawings = (
+        show.draw_scene(scene, ranks, of_path.get(scene.path, []), read) for scene in scenes
+    )
     replace_pictures(out, zip(output_names(f"scene_{label}" for label in labels), drawings))
     shown = sorted(scenes, key=lambda scene: scene.path in of_path)[: show.SCENES_SHOWN]
-    small = [show.draw_scene(scene, ranks, of_path.get(scene.path), read, 500) for scene in shown]
+    small = [
+        show.draw_scene(scene, ranks, of_path.get(scene.path, []), read, 500) for scene in shown
+    ]
     save_picture(show.draw_sheet(queries, matches, shown, small, read), out / "contact_sheet.jpg")
 
 
