@@ -9,7 +9,6 @@ inside the files. A PERSON is a number or a name.
 """
 
 import argparse
-import math
 import sys
 
 from engine.cameras.forgetting import forget
@@ -19,7 +18,7 @@ from engine.cameras.tracklet_table import read_tracklets
 from engine.index.gallery_index import index_folder
 from engine.index.local import LocalPeople, open_people, writing
 from engine.index.records import PersonFilter, camera_of, check_indexed_cameras
-from engine.search.arguments import add_filters, filter_of
+from engine.search.arguments import add_filters, check_min_similarity, filter_of
 from utils.arguments import nonempty_path, program_parser
 from utils.errors import UserError, run_main
 from utils.files import make_folder, write_text
@@ -83,8 +82,7 @@ def check(args: argparse.Namespace) -> None:
     """
     if args.precision is not None and not 0 < args.precision < 1:
         raise UserError(f"--precision {args.precision:g}: expected a share between 0 and 1")
-    if args.min_similarity is not None and math.isnan(args.min_similarity):
-        raise UserError("--min-similarity nan: expected a number")
+    check_min_similarity(args.min_similarity)
     if args.split and len(args.split) < 2:
         raise UserError("--split: expected PERSON and TRACKLET, found no TRACKLET")
     if args.split and not all(word.isdecimal() for word in args.split[1:]):

@@ -10,7 +10,6 @@ with its own command. A path that ends in .db is an index of Milvus Lite.
 """
 
 import argparse
-import math
 import os
 import sys
 from pathlib import Path
@@ -23,6 +22,7 @@ from engine.index.gallery_index import GalleryIndex, index_place, open_index, wr
 from engine.index.indexing import IndexStats, add_sources, check_damaged
 from engine.index.milvus import Address
 from engine.index.records import IndexedSource, camera_of
+from engine.search.arguments import add_every, check_every
 from engine.search.searcher import Searcher
 from utils.arguments import nonempty_path, program_parser
 from utils.errors import UserError, first_of, run_main
@@ -41,13 +41,7 @@ def parse_args() -> argparse.Namespace:
         metavar="PLACE",
         help="folder, FILE.db or http://HOST:PORT[/DATABASE]",
     )
-    parser.add_argument(
-        "--every",
-        type=float,
-        default=0,
-        metavar="SECONDS",
-        help="sample one frame of a video in this many seconds (default: every frame)",
-    )
+    add_every(parser)
     parser.add_argument(
         "--kind",
         metavar="STRING",
@@ -79,8 +73,7 @@ def check(args: argparse.Namespace) -> None:
     Raises:
         UserError: if options are out of range or do not fit together.
     """
-    if not math.isfinite(args.every) or args.every < 0:
-        raise UserError(f"--every {args.every}: expected seconds, 0 or more")
+    check_every(args.every)
     of_sources = {
         "--cfg": args.cfg,
         "--ckpt": args.ckpt,

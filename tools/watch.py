@@ -30,7 +30,12 @@ from engine.index.gallery_index import index_folder
 from engine.index.local import LocalPeople, follow, writing
 from engine.index.records import camera_path
 from engine.index.vectors import EXACT
-from engine.search.arguments import QueryArgument, min_similarity_of
+from engine.search.arguments import (
+    QueryArgument,
+    add_limits,
+    check_min_similarity,
+    min_similarity_of,
+)
 from engine.search.program import choose_person, read_query
 from engine.search.searcher import Searcher
 from utils.addresses import is_address
@@ -62,17 +67,7 @@ def parse_args() -> argparse.Namespace:
         help="raise an alarm for this person: a photograph, and the number of the person in it if "
         "it shows several; may be repeated",
     )
-    cut = parser.add_mutually_exclusive_group()
-    cut.add_argument(
-        "--min-similarity", type=float, metavar="S", help="minimum similarity of an alarm"
-    )
-    cut.add_argument(
-        "--false-alarms",
-        type=float,
-        metavar="SHARE",
-        help="take --min-similarity from the checkpoint's evaluation: the similarity at which this "
-        "share of queries has a false alarm; 0.01, 0.05 or 0.1",
-    )
+    add_limits(parser, "minimum similarity of an alarm")
     add("--post", metavar="URL", help="post each alarm to this address")
     add(
         "--keep-days",
@@ -119,8 +114,7 @@ def check(args: argparse.Namespace, cameras: list[Camera]) -> None:
         raise UserError("--watch-for: expected --false-alarms or --min-similarity with it")
     if (threshold or args.post is not None) and not args.watch_for:
         raise UserError("--false-alarms, --min-similarity, --post: expected --watch-for with it")
-    if args.min_similarity is not None and math.isnan(args.min_similarity):
-        raise UserError("--min-similarity nan: expected a number")
+    check_min_similarity(args.min_similarity)
     if args.post is not None and not (
         is_address(args.post) and args.post.lower().startswith("http")
     ):

@@ -75,7 +75,7 @@ def parse_args(description: str | None) -> argparse.Namespace:
         action="store_true",
         help="the best match of each person whom tools.identities has numbered",
     )
-    _add_limits(parser)
+    add_limits(parser, "lowest similarity of a match (default: none)")
     add(
         "--out",
         type=nonempty_path,
@@ -136,6 +136,11 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
         metavar="PLACE",
         help="search an index of tools.index_gallery: folder, FILE.db or http://HOST:PORT[/DATABASE]",
     )
+    add_every(parser)
+
+
+def add_every(parser: argparse.ArgumentParser) -> None:
+    """Add the option --every; see `check_every`."""
     parser.add_argument(
         "--every",
         type=float,
@@ -145,15 +150,19 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_limits(parser: argparse.ArgumentParser) -> None:
-    """Add the options --min-similarity or --false-alarms."""
+def check_every(every: float) -> None:
+    if not 0 <= every < math.inf:
+        raise UserError(f"--every {every:g}: expected seconds, 0 or more")
+
+
+def add_limits(parser: argparse.ArgumentParser, similarity: str) -> None:
+    """Add the options --min-similarity or --false-alarms; see `check_min_similarity`.
+
+    Args:
+        similarity: the text of --help on --min-similarity.
+    """
     cut = parser.add_mutually_exclusive_group()
-    cut.add_argument(
-        "--min-similarity",
-        type=float,
-        metavar="S",
-        help="lowest similarity of a match (default: none)",
-    )
+    cut.add_argument("--min-similarity", type=float, metavar="S", help=similarity)
     cut.add_argument(
         "--false-alarms",
         type=float,
@@ -161,6 +170,11 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         help="take --min-similarity from the checkpoint's evaluation: the similarity at which this "
         "share of queries has a false alarm; 0.01, 0.05 or 0.1",
     )
+
+
+def check_min_similarity(value: float | None) -> None:
+    if value is not None and math.isnan(value):
+        raise UserError("--min-similarity nan: expected a number")
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
@@ -262,8 +276,7 @@ def check(args: argparse.Namespace, out: Path) -> None:
     """
     if args.top < 1:
         raise UserError(f"--top {args.top}: expected at least 1")
-    if not 0 <= args.every < float("inf"):
-        raise UserError(f"--every {args.every:g}: expected seconds, 0 or more")
+    check_every(args.every)
     if args.every and args.index:
         raise UserError("--every: expected with --gallery, found with --index")
     if (args.after or args.before) and not args.index:
@@ -271,7 +284,6 @@ def check(args: argparse.Namespace, out: Path) -> None:
         raise UserError(f"{option}: expected with --index, found with --gallery")
     if args.persons and folder_of(args.index) is None:
         raise UserError("--persons: expected with --index FOLDER, found without")
-    if args.min_similarity is not None and math.isnan(args.min_similarity):
-        raise UserError("--min-similarity nan: expected a number")
+    check_min_similarity(args.min_similarity)
     if not args.index and out.resolve() == args.gallery.resolve():
         raise UserError(f"--out {out}: expected another folder than --gallery")
