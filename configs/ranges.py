@@ -60,7 +60,7 @@ SHARES = (  # numbers in 0..1
     "DISTILLER.CD.NMS_THRESH",
     "DISTILLER.RKD.NMS_THRESH",
 )
-LISTS = {  # type and number of the items
+LISTS: dict[str, tuple[type, int | None]] = {  # type and number of the items
     "MODEL.ANCHOR_SIZES": (int, None),
     "MODEL.RPN.PRE_NMS_TOP_N": (int, 2),
     "MODEL.RPN.POST_NMS_TOP_N": (int, 2),
@@ -90,28 +90,7 @@ def check_ranges(cfg: CfgNode) -> None:
         UserError: naming the first key whose value is out of range.
     """
     for key, value in flatten(cfg).items():
-        expected = ""
-        if isinstance(value, float) and not math.isfinite(value):
-            expected = "a finite number"
-        elif key in MINIMUM and not value >= MINIMUM[key]:
-            expected = f"at least {MINIMUM[key]}"
-        elif isinstance(value, int) and value > MAXIMUM.get(key, LARGEST):
-            expected = f"at most {MAXIMUM.get(key, LARGEST)}"
-        elif key in SHARES and not 0 <= value <= 1:
-            expected = "0 to 1"
-        elif key in BELOW_ONE and not 0 <= value < 1:
-            expected = "at least 0 and below 1"
-        elif key.endswith("TEMPERATURE") and not value > 0:
-            expected = "a number above 0"
-        elif ("LOSS_WEIGHTS" in key or key.endswith("WEIGHT")) and not value >= 0:
-            expected = "at least 0"
-        elif key in LISTS:
-            kind, count = LISTS[key]
-            if count not in (None, len(value)) or not all(type(item) is kind for item in value):
-                expected = f"{count or 'a list of'} {kind.__name__} values"
-            elif kind is int and not all(0 < item <= LARGEST for item in value):
-                expected = f"numbers above 0 and at most {LARGEST}"
-        if expected:
+        if expected := _expected(key, value):
             raise UserError(f"{key}: expected {expected}, found {shown(value)}")
     sizes = cfg.MODEL.ANCHOR_SIZES
     if not sizes or (cfg.MODEL.NECK == "fpn" and len(sizes) != 5):
@@ -123,3 +102,31 @@ def check_ranges(cfg: CfgNode) -> None:
         )
     if len(set(cfg.DISTILLER.TERMS)) < len(cfg.DISTILLER.TERMS):
         raise UserError(f"DISTILLER.TERMS: expected each term once, found {cfg.DISTILLER.TERMS}")
+
+
+def _expected(key: str, value: Any) -> str:
+    """Return what is expected instead of a value out of range; "" if it is in its range."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "a finite number"
+    if key in MINIMUM and not value >= MINIMUM[key]:
+        return f"at least {MINIMUM[key]}"
+    if isinstance(value, int) and value > MAXIMUM.get(key, LARGEST):
+        return f"at most {MAXIMUM.get(key, LARGEST)}"
+    if key in SHARES and not 0 <= value <= 1:
+        return "0 to 1"
+    if key in BELOW_ONE and not 0 <= value < 1:
+        return "at least 0 and below 1"
+    if key.endswith("TEMPERATURE") and not value > 0:
+        return "a number above 0"
+    if ("LOSS_WEIGHTS" in key or key.endswith("WEIGHT")) and not value >= 0:
+        return "at least 0"
+    return _expected_items(value, *LISTS[key]) if key in LISTS else ""
+
+
+def _expected_items(values: list, kind: type, count: int | None) -> str:
+    """Return what is expected instead of a list; "" if it has `count` valid items of the type."""
+    if count not in (None, len(values)) or not all(type(item) is kind for item in values):
+        return f"{count or 'a list of'} {kind.__name__} values"
+    if kind is int and not all(0 < item <= LARGEST for item in values):
+        return f"numbers above 0 and at most {LARGEST}"
+    return ""
