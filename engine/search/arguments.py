@@ -152,7 +152,7 @@ def add_every(parser: argparse.ArgumentParser) -> None:
 
 def check_every(every: float) -> None:
     if not 0 <= every < math.inf:
-        raise UserError(f"--every {every:g}: expected seconds, 0 or more")
+        raise UserError(f"--every {every}: expected seconds, 0 or more")
 
 
 def add_limits(parser: argparse.ArgumentParser, similarity: str) -> None:
