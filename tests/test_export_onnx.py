@@ -66,15 +66,12 @@ def lively(net: SearchNet) -> SearchNet:
     return net.eval()
 
 
-NETS = [
-    {"BACKBONE.NAME": "resnet18_x05"},
-    {"BACKBONE.NAME": "mobilenet_v3_large", "MODEL.NECK": "none", "MODEL.C4.MAXIMA": "rows"},
-]
+FPN = {"BACKBONE.NAME": "resnet18_x05"}
+C4 = {"BACKBONE.NAME": "mobilenet_v3_large", "MODEL.NECK": "none", "MODEL.C4.MAXIMA": "rows"}
 
 
-@pytest.fixture(scope="module", params=NETS, ids=[net["BACKBONE.NAME"] for net in NETS])
-def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    folder, settings = tmp_path_factory.mktemp("onnx"), TINY | request.param
+def export(settings: dict, folder: Path) -> Exported:
+    """Export a network of these settings with the program."""
     torch.manual_seed(1)
     cfg = load_cfg(None, pairs(settings))
     net = lively(build_net(cfg, num_pids=3))
@@ -91,6 +88,20 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         patch.setattr(sys, "argv", ["export_onnx", *line])
         export_onnx.main()
     return Exported(net, settings, folder)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Return a network with an FPN."""
+    return export(TINY | FPN, tmp_path_factory.mktemp("onnx"))
+
+
+@pytest.fixture(scope="module", params=["fpn", "c4"])
+def each(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Return a network of each form, for the tests of the graph's numbers."""
+    if request.param == "fpn":
+        return request.getfixturevalue("exported")
+    return export(TINY | C4, tmp_path_factory.mktemp("c4"))
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -120,12 +131,12 @@ def agree(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_same_detections_for_any_image_size(exported: Exported, height: int, width: int):
+def test_same_detections_for_any_image_size(each: Exported, height: int, width: int):
     image = picture(height, width)
     boxes = [[0.0, 0, width, height], [0.2 * width, 0.1 * height, 0.7 * width, 0.9 * height]]
-    theirs = in_pytorch(exported.net, image, boxes)
+    theirs = in_pytorch(each.net, image, boxes)
     assert len(theirs["boxes"])
-    agree(in_onnxruntime(exported.onnx, image, boxes), theirs)
+    agree(in_onnxruntime(each.onnx, image, boxes), theirs)
 
 
 @pytest.mark.parametrize(
@@ -138,16 +149,16 @@ def test_same_detections_for_any_image_size(exported: Exported, height: int, wid
     ],
     ids=["none", "one pixel", "pixels in corners", "no area, beyond, outside"],
 )
-def test_query_boxes_of_any_number_and_size(exported: Exported, boxes: list):
+def test_query_boxes_of_any_number_and_size(each: Exported, boxes: list):
     image = picture(48, 64)
-    ours = in_onnxruntime(exported.onnx, image, boxes)
+    ours = in_onnxruntime(each.onnx, image, boxes)
     assert ours["query_embeddings"].shape == (len(boxes), TINY["MODEL.EMBEDDING_SIZE"])
-    agree(ours, in_pytorch(exported.net, image, boxes))
+    agree(ours, in_pytorch(each.net, image, boxes))
 
 
 @pytest.mark.parametrize("name", ["net.onnx", "int8.onnx"])
-def test_queries_are_embedded_without_the_detector(exported: Exported, name: str):
-    net = exported.load(exported.folder / name)
+def test_queries_are_embedded_without_the_detector(each: Exported, name: str):
+    net = each.load(each.folder / name)
     part = onnx.load_from_string(net.file.of_queries().data)
     assert "NonMaxSuppression" not in {node.op_type for node in part.graph.node}
     images = [torch.from_numpy(picture(48, 64)).permute(2, 0, 1), torch.rand(3, 90, 51)]
@@ -156,46 +167,46 @@ def test_queries_are_embedded_without_the_detector(exported: Exported, name: str
     assert [len(one) for one in found] == [2, 0]
     for ours, theirs in zip(found, expected):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
-    (in_torch,) = exported.net.embed(images[:1], boxes[:1])
+    (in_torch,) = each.net.embed(images[:1], boxes[:1])
     assert (found[0] * in_torch).sum(1).min() > (1 - 1e-6 if name == "net.onnx" else 0.9)
 
 
 @pytest.mark.parametrize("boxes", [[], [[3.0, 4, 30, 40]]], ids=["no query", "a query"])
-def test_image_without_detections(exported: Exported, tmp_path: Path, boxes: list):
-    model = onnx.load(exported.onnx)
+def test_image_without_detections(each: Exported, tmp_path: Path, boxes: list):
+    model = onnx.load(each.onnx)
     (bias,) = (one for one in model.graph.initializer if one.name.endswith("cls_score.bias"))
     bias.CopyFrom(onnx.numpy_helper.from_array(np.array([99, -99], np.float32), bias.name))
     onnx.save(model, tmp_path / "nobody.onnx")
     image = picture(48, 64)
     ours = in_onnxruntime(tmp_path / "nobody.onnx", image, boxes)
     assert [len(value) for value in ours.values()] == [0, 0, 0, len(boxes)]
-    queries = in_pytorch(exported.net, image, boxes)["query_embeddings"]
+    queries = in_pytorch(each.net, image, boxes)["query_embeddings"]
     torch.testing.assert_close(ours["query_embeddings"], queries, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("shade", [0, 255])
-def test_uniform_image(exported: Exported, shade: int):
+def test_uniform_image(each: Exported, shade: int):
     """Scores and query embeddings agree; the order of equal scores is not defined."""
     image = np.full((64, 96, 3), shade, np.uint8)
     ours, theirs = (
         run(where, image, [[8.0, 8, 40, 60]])
-        for run, where in ((in_onnxruntime, exported.onnx), (in_pytorch, exported.net))
+        for run, where in ((in_onnxruntime, each.onnx), (in_pytorch, each.net))
     )
     for name in ("scores", "query_embeddings"):
         torch.testing.assert_close(ours[name], theirs[name], atol=1e-3, rtol=0)
 
 
-def test_metadata_of_the_file(exported: Exported):
-    model = onnx.load(exported.onnx)
+def test_metadata_of_the_file(each: Exported):
+    model = onnx.load(each.onnx)
     onnx.checker.check_model(model, full_check=True)
     assert [(one.domain, one.version) for one in model.opset_import] == [("", export_onnx.OPSET)]
     notes = {one.key: one.value for one in model.metadata_props}
-    assert notes["config"] == (exported.folder / "cfg.yaml").read_text()
+    assert notes["config"] == (each.folder / "cfg.yaml").read_text()
     names = [one.name for one in (*model.graph.input, *model.graph.output)]
     assert all(name in notes["usage"] for name in names)
     sizes = [side.dim_param for side in model.graph.input[0].type.tensor_type.shape.dim]
     assert sizes == ["height", "width", ""]
-    assert str(Path(__file__).parents[1]).encode() not in exported.onnx.read_bytes()
+    assert str(Path(__file__).parents[1]).encode() not in each.onnx.read_bytes()
 
 
 def test_damaged_files_are_refused(exported: Exported, tmp_path: Path):
@@ -239,22 +250,22 @@ def test_thresholds_are_exported(exported: Exported):
     assert evaluated_epoch(Checkpoint.read(exported.onnx), exported.folder) is None
 
 
-def test_int8_is_smaller_and_finds_people(exported: Exported):
-    path = exported.folder / "int8.onnx"
-    layers = (m for m in exported.net.roi_heads.modules() if isinstance(m, torch.nn.Linear))
+def test_int8_is_smaller_and_finds_people(each: Exported):
+    path = each.folder / "int8.onnx"
+    layers = (m for m in each.net.roi_heads.modules() if isinstance(m, torch.nn.Linear))
     saved = 3 * sum(layer.weight.numel() for layer in layers)  # bytes of each weight
     assert (
-        path.stat().st_size < exported.onnx.stat().st_size - saved // 3
+        path.stat().st_size < each.onnx.stat().st_size - saved // 3
     )  # what describes the numbers takes space too
     image, boxes = picture(48, 64), [[3.0, 4, 30, 40]]
     ours, theirs = (
         in_onnxruntime(path, image, boxes),
-        in_pytorch(exported.net, image, boxes),
+        in_pytorch(each.net, image, boxes),
     )
     assert len(ours["boxes"])
     similarity = (ours["query_embeddings"] * theirs["query_embeddings"]).sum()
     assert 0.9 < similarity < 1 - 1e-7
-    exported.load(path)
+    each.load(path)
 
 
 def test_check_detects_another_network(exported: Exported, capsys):
