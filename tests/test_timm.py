@@ -282,7 +282,7 @@ def test_an_exported_network_finds_and_embeds_the_same(tmp_path: Path, monkeypat
     """The program compares both networks; the exported one does not need timm."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
-    cfg, net = make_net()
+    cfg, net = make_net(**C4)
     lively(net.backbone.body)
     (tmp_path / "cfg.yaml").write_text(cfg.dump())
     torch.save({"model": net.state_dict(), "config": cfg.dump()}, tmp_path / "net.pth")
