@@ -2,8 +2,7 @@
 
 import copy
 import ctypes
-import subprocess
-import sys
+import resource
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 from torchvision.ops.poolers import initLevelMapper
 
+from engine.device import choose_device
 from models import reference
 from models.backbones import LeanFPN, make_backbone
 from models.distill.dfd import LevelLoss
@@ -30,8 +30,8 @@ from tests.golden_net import (
     load_named_weights,
 )
 from tests.tiny import PUBLIC
-
-ROOT = Path(__file__).parent.parent
+from tests.training import FORKS
+from utils.memory import keep_freed_memory
 
 
 def same_loss_and_gradients(fast: tuple, plain: tuple) -> None:
@@ -286,31 +286,31 @@ def test_half_precision_of_the_whole_network():
 
 # --- memory ------------------------------------------------------------------------------------
 
-TOUCH = """
-import resource, sys, torch
-from engine.device import choose_device
-from utils.memory import keep_freed_memory
-device = choose_device("cpu")
-if len(sys.argv) > 1:
-    keep_freed_memory(sys.argv[1])
-def faults():
-    [torch.zeros(2**23) for _ in range(10)]
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-faults()
-print(-faults() + faults())
-"""
+
+def count_faults(device_type: str, path: Path) -> None:
+    """Write to `path` the number of page faults for 320 MB that were freed before."""
+    choose_device("cpu")
+    if device_type:
+        keep_freed_memory(device_type)
+
+    def faults() -> int:
+        [torch.zeros(2**23) for _ in range(10)]  # at the same time
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+    faults()
+    path.write_text(str(-faults() + faults()))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs glibc")
-def test_programs_keep_freed_memory_and_libraries_do_not():
-    """Count the page faults for 320 MB that were freed before.
-
-    They are counted after choosing a device, and after `keep_freed_memory` for a GPU and for a CPU.
-    """
-    faults = [
-        int(subprocess.check_output([sys.executable, "-c", TOUCH, *kind], cwd=ROOT, text=True))
-        for kind in ([], ["cuda"], ["cpu"])
-    ]
+def test_programs_keep_freed_memory_and_libraries_do_not(tmp_path):
+    """Page faults are counted after choosing a device, and after `keep_freed_memory` for a GPU and
+    for a CPU, in a new process each."""
+    faults = []
+    for kind in ("", "cuda", "cpu"):
+        process = FORKS.Process(target=count_faults, args=(kind, tmp_path / f"{kind}.txt"))
+        process.start()
+        process.join(60)
+        faults.append(int((tmp_path / f"{kind}.txt").read_text()))
     print("page faults:", faults)
     assert faults[2] < 0.5 * min(faults[:2])  # a few of the ten blocks may find no room
