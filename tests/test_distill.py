@@ -339,6 +339,41 @@ def test_hierarchical_loss_by_hand():
     close(reviewkd.hierarchical_loss(*small), (5 + 4 / 2 + 4 / 4) / 1.75)
 
 
+def test_fusion_by_hand():
+    """The first attention weight is that of the level's own map, the second that of the deeper
+    one."""
+    fusion = reviewkd.Fusion(3, 4, deepest=False)
+    maps, deeper = normals("m", 2, 3, 4, 4), normals("d", 2, 4, 2, 2)
+    own = fusion.reduce(maps).detach()
+    torch.nn.init.zeros_(fusion.attention.weight)
+    enlarged = deeper.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    for bias, expected in (([50.0, -50], own), ([-50.0, 50], enlarged)):
+        fusion.attention.bias.data = torch.tensor(bias)
+        compared, fused = fusion(maps, deeper)
+        torch.testing.assert_close(fused, expected)
+        torch.testing.assert_close(compared, fusion.out(expected))
+
+
+def test_reviewkd_fuses_from_deep_to_shallow(monkeypatch):
+    """The compared map of each of the five levels depends on its own and on all deeper maps."""
+    compared = []
+
+    def keep(ours, theirs):
+        compared.append((ours, theirs))
+        return ours.sum()
+
+    monkeypatch.setattr(reviewkd, "hierarchical_loss", keep)
+    student, teacher = make_outputs("student"), make_outputs("teacher")
+    make_term("reviewkd", 8, 8, {})(student, teacher)
+    levels = ["pool", "3", "2", "1", "0"]
+    maps = [student.features[level] for level in levels]
+    assert len(compared) == len(levels)
+    for number, (ours, theirs) in enumerate(compared):
+        assert theirs is teacher.features[levels[number]]
+        found = torch.autograd.grad(ours.square().sum(), maps, retain_graph=True, allow_unused=True)
+        assert [one is not None for one in found] == [i <= number for i in range(5)]
+
+
 def test_kd_by_hand():
     student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[2 * np.log(3), 0.0]])
     kl = 0.75 * np.log(0.75 / 0.5) + 0.25 * np.log(0.25 / 0.5)
