@@ -5,6 +5,7 @@ import torch
 
 from configs.defaults import load_cfg
 from models.build import build_net
+from models.embedding import NormAwareEmbedding
 from tests.golden_net import (
     PARAMETERS,
     UNUSED_REGRESSOR,
@@ -13,6 +14,23 @@ from tests.golden_net import (
     load_named_weights,
 )
 from tests.tiny import TINY, pairs
+
+
+def test_initial_weights_of_the_embedding():
+    """As in the release, the weights of both layers, also of the norm, have the standard deviation
+    0.01."""
+    torch.manual_seed(0)
+    head = NormAwareEmbedding(500, 400, 256)
+    for layer in (*head.pooled, *head.fc):
+        assert layer.weight.std().item() == pytest.approx(0.01, rel=0.3)
+        assert abs(layer.weight.mean()) < 0.003 and not layer.bias.any()
+
+
+def test_a_single_region_is_embedded_in_training():
+    """BatchNorm alone would reject it."""
+    head = NormAwareEmbedding(6, 5, 8).train()
+    embeddings, norms = head(torch.rand(1, 6, 1, 1), torch.rand(1, 5))
+    assert embeddings.shape == (1, 8) and norms.shape == (1,) and embeddings.isfinite().all()
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from datasets import load_dataset
 from datasets.loaders import SceneDataset, mirrored
 from datasets.types import Scene
 from engine.teachers import sources, tables
-from engine.teachers.build import build_teacher
+from engine.teachers.build import _joined, build_teacher
 from engine.teachers.networks import read_crop_network
 from engine.teachers.sources import Embeddings, OwnTeacher, read_reid_teacher
 from engine.teachers.store import OutputStore
@@ -32,6 +32,8 @@ from engine.training.build import build_distilled
 from engine.training.inputs import describe_files
 from engine.training.train_step import TrainStep
 from models.build import build_net
+from models.cached_teacher import _background, tables_of
+from models.oim import OIM
 from tests.tiny import pairs
 from tests.training import Run, fix_regions, make_data, run_ranks, same
 from tools.experiments import records, rows
@@ -291,6 +293,30 @@ def test_own_networks_of_other_settings_are_other_teachers(base, tmp_path):
         digests.append(read_reid_teacher(str(tmp_path / "other.pth"), CPU).digest)
     own = read_reid_teacher(str(base / "teacher.pth"), CPU).digest
     assert [digest == own for digest in digests] == [False, True, True]
+
+
+def test_tables_by_hand():
+    """The row of an identity has the direction of the mean over boxes and mirror images, and
+    length 1. Identity 1 has no box; the last box is of an unlabelled person."""
+    people = torch.tensor([[1.0, 0], [0, 1], [1, 0], [1, 0], [0, 1], [0, -1]]).half()
+    oim = tables_of(people, torch.tensor([2, 2, 9]), OIM(2, 2, 2))
+    torch.testing.assert_close(oim.lut, torch.tensor([[0.0, 0], [3, 1]]) / 10**0.5)
+    assert oim.cq.tolist() == [[0, 1], [0, 0]]
+
+
+def test_people_of_a_low_score_are_in_no_table():
+    boxes, scores = np.zeros((2, 4), np.float32), np.float32([0.9, 0.2])
+    scene = Scene("a", "a", boxes, np.int64([1, 2]), 0, scores=scores)
+    dataset = SimpleNamespace(num_pids=2, train=[scene])
+    found = _joined([torch.ones(4, 3)], dataset, load_cfg(None))
+    assert found.oim.lut.any(dim=1).tolist() == [True, False]
+
+
+def test_background_boxes_are_on_nobody():
+    proposals = torch.tensor([[0.0, 0, 10, 10], [50, 50, 60, 60]])
+    found = _background(proposals, torch.tensor([[1.0, 0, 10, 10]]), 2)
+    assert found.tolist() == [[50, 50, 60, 60], [0, 0, 0, 0]]
+    assert _background(proposals, proposals[:0], 2).any(dim=1).all()
 
 
 def test_similarities_of_several_teachers_are_averaged(base):

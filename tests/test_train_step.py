@@ -208,20 +208,34 @@ def distill(cuts: int = 1, **settings) -> tuple[Tensor, int]:
     return (before - flat(step.parameters)) / RATE, count
 
 
-LD, STOPPED = {"DISTILLER.TERMS": "[ld]"}, {"DISTILLER.LD.WEIGHT": 0.0}
+LD = {"DISTILLER.TERMS": "[ld]"}
 
 
-@pytest.mark.parametrize("cuts", [1, 2])
-def test_gradient_of_terms_is_limited_to_its_share(cuts):
-    """With share 1/2, the gradient of the terms is at most as long as that of the student's
-    losses."""
-    strong = LD | {"DISTILLER.LD.WEIGHT": 1000.0}
-    own = distill(cuts, **LD | STOPPED)[0]
+@pytest.mark.parametrize("term, cuts", [("ld", 1), ("ld", 2), ("hint", 1)])
+def test_gradient_of_terms_is_limited_to_its_share(term, cuts):
+    """With share 1/2, the gradient of the terms on the student is at most as long as that of its
+    own losses. That on the weights of the terms is not limited."""
+    values, weight = {"DISTILLER.TERMS": f"[{term}]"}, f"DISTILLER.{term.upper()}.WEIGHT"
+    own, count = distill(cuts, **values, **{weight: 0.0})
+    strong = values | {weight: 1000.0}
     terms = distill(cuts, **strong)[0] - own
-    assert terms.norm() > own.norm()
+    assert terms[:count].norm() > own.norm()
     limited = distill(cuts, **strong, **{"DISTILLER.GRADIENT_SHARE": 0.5})[0] - own
+    torch.testing.assert_close(limited[count:], terms[count:], atol=1e-4, rtol=1e-3)
+    limited, terms = limited[:count], terms[:count]
     assert limited.norm() == pytest.approx(own.norm().item(), rel=1e-3)
     torch.testing.assert_close(limited / limited.norm(), terms / terms.norm(), atol=1e-3, rtol=0)
+
+
+def test_the_limit_starts_anew_with_each_batch():
+    step = distilling(**LD, **{"DISTILLER.GRADIENT_SHARE": 0.5})
+    step.net.oim.momentum, gradients = 1.0, []  # the table does not change
+    for _ in range(2):
+        torch.manual_seed(5)
+        step.step([Part(IMAGES, TARGETS)], 0.0, "a test")
+        gradients.append(torch.cat([p.grad.flatten() for p in step.parameters]))
+    assert gradients[0].any()
+    torch.testing.assert_close(*gradients)
 
 
 def test_a_share_that_is_not_exceeded_changes_nothing():
