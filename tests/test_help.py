@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.default_network import split_overrides
+from tools import index_gallery
 
 ROOT = Path(__file__).parent.parent
 OTHERS = {"__init__", "ranks"}  # the arguments of ranks are torchrun's
@@ -22,6 +23,11 @@ def test_help(name: str, program: Callable, monkeypatch: pytest.MonkeyPatch):
         code, out, err = program(module.main, "--help")
         assert (code, err) == (0, "") and out.startswith("usage: ")
         assert docstring is None or docstring.split("\n")[0] in out
+
+
+def test_an_empty_kind_of_an_index_is_not_the_default(program: Callable, tmp_path: Path):
+    code, _, err = program(index_gallery.main, "--index", tmp_path / "people", "--kind", "", "x")
+    assert code == 2 and "--kind" in err
 
 
 def test_a_file_may_have_the_name_of_a_config_key(tmp_path: Path, monkeypatch):

@@ -5,14 +5,17 @@ import resource
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
+import pytest
 import torch
 
-from engine.cameras import watch
+from engine.cameras import recorder, watch
 from engine.cameras.alarms import ALARMS, AlarmFile
 from engine.cameras.recorder import Limits, Recorder
 from engine.cameras.sources import Shot
 from engine.cameras.watcher import Report, TrackedFrame, Watcher
-from engine.index.local import PEOPLE, LocalPeople
+from engine.index.local import PEOPLE, LocalPeople, open_people, writing
+from engine.index.records import Origin
 from models.outputs import Detections
 
 SECONDS = 1769846400.0  # 2026-01-31
@@ -45,6 +48,21 @@ def test_no_two_tracklets_have_one_number_after_a_full_disk(tmp_path: Path, caps
     assert people.select("SELECT DISTINCT appearance FROM people") == [(1,), (2,)]
     assert people.select("SELECT SUM(bytes) FROM pictures") == [(recorder.pictures.bytes,)]
     assert "full" in capsys.readouterr().err
+
+
+def test_faiss_loses_who_is_too_old(tmp_path: Path, monkeypatch) -> None:
+    """It does so while the program runs, at most a day later."""
+    pytest.importorskip("faiss")
+    origin = Origin("net.pth", "", np.eye(64, dtype=np.float32)[0])
+    with writing(tmp_path, origin) as people:
+        record(Recorder(people, tmp_path, ["hall"], Limits(), None), seen_at(0, [1, 2]))
+    assert len(open_people(tmp_path).vectors.ids) == 2
+    monkeypatch.setattr(recorder, "FORGOTTEN", -1.0)
+    with writing(tmp_path, origin) as people:
+        late = Recorder(people, tmp_path, ["hall"], Limits(days=1), None)
+        late.followed = people.last_given()
+        late._care()
+        assert people.count() == 0 and len(open_people(tmp_path).vectors.ids) == 0
 
 
 def test_a_disk_that_refuses_everything_does_not_end_the_recorder(tmp_path: Path, capsys) -> None:

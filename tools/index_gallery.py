@@ -24,7 +24,7 @@ from engine.index.milvus import Address
 from engine.index.records import IndexedSource, camera_of
 from engine.search.arguments import add_every, check_every
 from engine.search.searcher import Searcher
-from utils.arguments import nonempty_path, program_parser
+from utils.arguments import nonempty, nonempty_path, program_parser
 from utils.errors import UserError, first_of, run_main
 from utils.memory import keep_freed_memory
 from utils.names import printable
@@ -44,6 +44,7 @@ def parse_args() -> argparse.Namespace:
     add_every(parser)
     parser.add_argument(
         "--kind",
+        type=nonempty,
         metavar="STRING",
         help="factory string of the FAISS index: Flat (exact, the default), HNSW32, "
         "IVF1024,Flat, IVF1024,PQ32, ...; in Milvus FLAT (the default), HNSW, IVF_FLAT,nlist=1024, "

@@ -17,7 +17,7 @@ from utils.addresses import is_address, shown_address
 from utils.errors import UserError, reason_of
 from utils.limits import MAX_PIXELS
 from utils.optional import optional
-from utils.video_files import REQUIREMENTS, open_video, shown_width
+from utils.video_files import NO_DECODER, REQUIREMENTS, open_video, shown_width
 
 SCHEMES = ("rtsp", "rtsps", "http", "https")
 PROTOCOLS = "rtsp,rtp,srtp,udp,tcp,tls,http,https,httpproxy,hls,crypto"
@@ -146,6 +146,8 @@ def open_stream(source: str) -> Iterator[tuple[Any, Any]]:
             if not container.streams.video:
                 raise UserError("has no video stream")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise UserError(NO_DECODER)
             stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
             stream.codec_context.thread_count = 1  # several threads delay frames
             yield container, stream

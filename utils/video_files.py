@@ -37,6 +37,7 @@ WAITING = 64 << 20  # bytes of packets that are kept until the requested second 
 # Of recordings in these forms that were joined byte by byte, FFmpeg reads the first alone.
 FIRST_ONLY = ("mov", "flv", "asf")
 PADDING = 8 << 20  # pixels that a decoder may add to a frame; FFmpeg's limit includes them
+NO_DECODER = "has a video stream of an unknown codec"
 HEAD = 12  # bytes with which recordings of one kind begin
 
 
@@ -203,6 +204,8 @@ def open_video(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Video]:
             if not streams:
                 raise UserError(f"{path}: has no video stream")
             stream = streams[0]
+            if stream.codec_context is None:
+                raise UserError(f"{path}: {NO_DECODER}")
             _check_size(path, stream, max_pixels)
             stream.codec_context.options = {"max_pixels": limit}
             stream.thread_type = "AUTO"

@@ -24,6 +24,7 @@ BETTER = 1.3  # by which a picture must be better to replace the earlier one of 
 AGAIN = 60.0  # seconds after which a disk that refused a picture is tried again
 CARE = 600.0  # seconds between removals of what is too old
 BEHIND = 50_000  # people whom FAISS does not contain, at most
+FORGOTTEN = 24 * 3600.0  # seconds after which FAISS loses people who were removed, at most
 WAITING = 64  # reports that may wait for the disk
 DAY = 24 * 3600.0
 
@@ -95,6 +96,7 @@ class Recorder(Thread):
         self.refused = False  # the last change of the database, by a full disk
         self.cared = -float("inf")
         self.followed = 0  # the last person in FAISS, if that is known
+        self.removed, self.forgot = 0, clocks.monotonic()  # people whom FAISS may still contain
 
     def put(self, camera: int, report: Report | None) -> None:
         """Pass a report to the thread. If the thread has failed, raise its error."""
@@ -241,22 +243,26 @@ class Recorder(Thread):
             return
         self.cared = clocks.monotonic()
         if self.limits.days < float("inf"):
-            remove_before(self.people, self.pictures, clocks.time() - DAY * self.limits.days)
-        if (last := self.people.last_given()) - self.followed > BEHIND:
+            oldest = clocks.time() - DAY * self.limits.days
+            self.removed += remove_before(self.people, self.pictures, oldest)
+        last, forget = self.people.last_given(), clocks.monotonic() - self.forgot > FORGOTTEN
+        if (forget and self.removed) or last - self.followed > BEHIND:
             follow(self.folder, self.people, self.people.fact("kind") or EXACT)
-            self.followed = last
+            self.followed, self.removed, self.forgot = last, 0, clocks.monotonic()
 
 
-def remove_before(people: LocalPeople, pictures: Pictures, time: float) -> None:
-    """Remove the people and pictures of cameras that are older than `time`."""
+def remove_before(people: LocalPeople, pictures: Pictures, time: float) -> int:
+    """Remove the people and pictures of cameras that are older than `time`. Return the number of
+    people."""
     with people.changing() as db:
-        db.execute(
+        removed = db.execute(
             "DELETE FROM people WHERE time < ? AND source IN "
             "(SELECT id FROM sources WHERE substr(path, 1, ?) = ?)",
             [time, len(CAMERA), CAMERA.encode()],
-        )
+        ).rowcount
         old = pictures.drop(pictures.before(time))
     erase_all(old)
+    return removed
 
 
 def erase_all(files: Iterable[Path]) -> None:
