@@ -10,7 +10,7 @@ import functools
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 
 import numpy as np
@@ -44,6 +44,23 @@ class ImageCheck:
     size: tuple[float, float] = (np.inf, np.inf)
     problem: UserError | None = None
     orientation: int = 1
+
+
+@dataclass
+class Findings:
+    """The findings on a dataset.
+
+    Attributes:
+        counts: of each split, by their title.
+        remarks: lines about what a run accepts.
+        skipped: the images that INPUT.SKIP_DAMAGED leaves out.
+        problems: what would break a run.
+    """
+
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
 def look_at(scene: Scene, max_pixels: int) -> ImageCheck:
@@ -150,6 +167,47 @@ def refusals(dataset: SearchDataset, sizes: np.ndarray, cfg: CfgNode) -> list[st
     return found
 
 
+def check_images(dataset: SearchDataset, cfg: CfgNode, found: Findings) -> np.ndarray:
+    """Read all images, and return the sizes of the gallery's, [n, 2]."""
+    for split, scenes in (("train", dataset.train), ("test", dataset.gallery)):
+        looks, sizes = walk(scenes, split, cfg.INPUT.NUM_WORKERS, cfg.INPUT.MAX_PIXELS)
+        bad = [look.problem for look in looks if look.problem]
+        found.counts[split] = survey(scenes, sizes, cfg.INPUT.MIN_SCORE) | {
+            "images missing or damaged": len(bad)
+        }
+        may_skip = split == "train" and cfg.INPUT.SKIP_DAMAGED and len(bad) < len(scenes)
+        for error in bad:
+            skips = may_skip and isinstance(error, PictureError)
+            (found.skipped if skips else found.problems).append(str(error))
+        found.remarks += turned(scenes, looks)
+    return sizes
+
+
+def report(dataset: SearchDataset, protocols: list[list], found: Findings) -> None:
+    """Print the tables and the findings."""
+    splits = found.counts
+    print(
+        tabulate(
+            [[row, *(counts[row] for counts in splits.values())] for row in splits["train"]],
+            [f"{dataset.name} in {dataset.root}", *splits],
+        ),
+        end="\n\n",
+    )
+    if dataset.dropped:
+        print(tabulate(sorted(dataset.dropped.items()), ["in the annotation files", ""]), "\n")
+    if protocols:
+        print(tabulate(protocols, ["protocol", "queries", "without a match", "matches"]), "\n")
+    for title, findings in (
+        ("remark", found.remarks),
+        ("skipped in training", found.skipped),
+        ("would break a run", list(dict.fromkeys(found.problems))),
+    ):
+        for finding in findings[:SHOWN]:
+            print(f"{title}: {finding}")
+        if len(findings) > SHOWN:
+            print(f"{title}: and {len(findings) - SHOWN} more")
+
+
 def main() -> int:
     parser = program_parser(__doc__)
     parser.add_argument("--cfg", metavar="FILE", help="YAML config (default: the defaults)")
@@ -166,52 +224,20 @@ def main() -> int:
     except UserError as error:
         print(f"would break a run: {error}", file=sys.stderr)
         return 1
-
-    splits = {"train": dataset.train, "test": dataset.gallery}
-    counts, problems, skipped, remarks = {}, [], [], []
-    for split, scenes in splits.items():
-        looks, sizes = walk(scenes, split, cfg.INPUT.NUM_WORKERS, cfg.INPUT.MAX_PIXELS)
-        bad = [look.problem for look in looks if look.problem]
-        counts[split] = survey(scenes, sizes, cfg.INPUT.MIN_SCORE) | {
-            "images missing or damaged": len(bad)
-        }
-        may_skip = split == "train" and cfg.INPUT.SKIP_DAMAGED and len(bad) < len(scenes)
-        for error in bad:
-            skips = may_skip and isinstance(error, PictureError)
-            (skipped if skips else problems).append(str(error))
-        remarks += turned(scenes, looks)
-    protocols: list[list] = []
-    use = ""
+    found, protocols, use = Findings(), [], ""
+    sizes = check_images(dataset, cfg, found)
     if dataset.train and not (dataset.gallery or cfg.INPUT.EXTRA_TRAIN):
         use = " that has these data as INPUT.EXTRA_TRAIN"
-        remarks.append(f"{dataset.root}: no test images, which a run needs of INPUT.DATA_ROOT")
+        found.remarks.append(
+            f"{dataset.root}: no test images, which a run needs of INPUT.DATA_ROOT"
+        )
     else:
-        problems += refusals(dataset, sizes, cfg)
-        protocols = check_protocols(dataset, problems)
-
-    print(
-        tabulate(
-            [[row, *(counts[split][row] for split in splits)] for row in counts["train"]],
-            [f"{dataset.name} in {dataset.root}", *splits],
-        ),
-        end="\n\n",
-    )
-    if dataset.dropped:
-        print(tabulate(sorted(dataset.dropped.items()), ["in the annotation files", ""]), "\n")
-    if protocols:
-        print(tabulate(protocols, ["protocol", "queries", "without a match", "matches"]), "\n")
-    for title, findings in (
-        ("remark", remarks),
-        ("skipped in training", skipped),
-        ("would break a run", list(dict.fromkeys(problems))),
-    ):
-        for finding in findings[:SHOWN]:
-            print(f"{title}: {finding}")
-        if len(findings) > SHOWN:
-            print(f"{title}: and {len(findings) - SHOWN} more")
-    if not problems:
+        found.problems += refusals(dataset, sizes, cfg)
+        protocols = check_protocols(dataset, found.problems)
+    report(dataset, protocols, found)
+    if not found.problems:
         print(f"nothing that would break a run{use}")
-    return 1 if problems else 0
+    return 1 if found.problems else 0
 
 
 if __name__ == "__main__":
