@@ -10,7 +10,7 @@ def spellings(name: str) -> list[str]:
     """Return a name as it is, with Windows' backslashes replaced by slashes, and with "%20"
     decoded."""
     forward = name.replace("\\", "/")
-    return list(dict.fromkeys([name, forward, unquote(forward)]))
+    return list(dict.fromkeys([name, forward, unquote(forward, errors="surrogateescape")]))
 
 
 def picture_paths(names: list[str], root: str, split: str) -> list[str]:

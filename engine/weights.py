@@ -9,16 +9,16 @@ import json
 import zlib
 from pathlib import Path
 
-from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from engine.metadata import Thresholds, parse_thresholds
 from utils.errors import DamagedError, UserError
-from utils.files import content_of, open_file, written_beside
+from utils.files import written_beside
 from utils.states import tensor_bytes
+from utils.weight_files import SAFETENSORS as SUFFIX
+from utils.weight_files import read_safetensors
 
-SUFFIX = ".safetensors"
 TABLE = "roi_heads.oim."  # prefix of the tensors that are left out
 
 
@@ -55,11 +55,8 @@ def load_weights(path: str | Path, what: str) -> dict:
     Raises:
         UserError: if the file is missing, damaged, or was not written by tools.export_weights.
     """
-    open_file(path, what).close()
     where = f"{what} {path}"
-    with content_of(where, f"a {SUFFIX} file"), safe_open(path, framework="pt") as file:
-        header = file.metadata() or {}
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    state, header = read_safetensors(path, what)
     if "config" not in header:
         raise UserError(
             f"{where}: expected weights written by tools.export_weights; found a "

@@ -71,7 +71,7 @@ def test_split_by_time(convert, tmp_path):
     original = (tmp_path / "gate/img1/000003.jpg").read_bytes()
     assert Path(data.gallery[0].path).read_bytes() == original
     for reason in ("its flag is 0", "class 8", "less than 0.25"):
-        assert len(re.findall(f"left out, since {reason}.*: 1 boxes", said)) == 1
+        assert len(re.findall(f"left out, {reason}.*: 1 boxes", said)) == 1
     assert len(data.protocol(-1).query) == 1
 
 
@@ -259,7 +259,7 @@ def test_the_form_of_cvat_and_datumaro(convert, tmp_path):
         [[11, 6, 21, 26]],
         [[12, 6, 22, 26]],
     ]
-    assert "left out, since class 1" in said and "remark: gate" in said
+    assert "left out, class 1" in said and "remark: gate" in said
 
 
 def test_only_pictures_are_frames(convert, tmp_path):
@@ -295,6 +295,13 @@ def test_two_sequences_of_one_name_are_refused(convert, tmp_path, name):
     with pytest.raises(UserError, match=f"SEQUENCE: .*gate and {name}"):
         convert(*sequences, "--test-share", "0.5")
     assert not (tmp_path / "own").exists()
+
+
+def test_boxes_outside_their_picture_are_left_out(convert, tmp_path):
+    """Otherwise they would be queries that cannot be embedded."""
+    rows = f"{ROWS}3,8,65,6,10,20\n4,8,65,6,10,20\n"
+    said = convert(make_sequence(tmp_path / "gate", rows=rows), "--test-share", "0.5")
+    assert "outside its image: 2 boxes" in said and "gate/8" not in people(tmp_path, "test")
 
 
 def test_an_id_that_a_frame_contains_twice_is_reported(convert, tmp_path):

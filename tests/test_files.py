@@ -39,6 +39,14 @@ def test_a_signal_removes_an_unfinished_folder(tmp_path):
     assert end.value.code == 128 + signal.SIGTERM and not list(tmp_path.iterdir())
 
 
+def test_a_missing_permission_is_one_line(program):
+    def main() -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "data/a.json")
+
+    code, _, err = program(main)
+    assert code == 2 and err.count("\n") == 1 and "data/a.json: " in err
+
+
 def test_one_run_per_output_dir(tmp_path):
     first, second, other = (sole_run(tmp_path / name) for name in ("run", "run", "other"))
     with first, other, pytest.raises(UserError, match="OUTPUT_DIR .*run: "), second:

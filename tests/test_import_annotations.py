@@ -253,6 +253,16 @@ def test_names_of_sources_differ_by_more_than_case(run, tmp_path):
     }
 
 
+def test_names_of_sources_in_other_scripts(run, tmp_path):
+    sources = []
+    for name in ("街", "广场"):
+        write_image(tmp_path / f"set/{name}.jpg")
+        content = coco([f"{name}.jpg"], [[(A, {"person_id": 1})]])
+        sources.append(write(tmp_path / f"set/{name}.json", content))
+    assert run(*sources, "--test", "广场")[0] == 0
+    assert {path.name for path in (tmp_path / "own/images").iterdir()} == {"街", "广场"}
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_tracks_of_several_sources(run, tmp_path, shared):
     for name in ("gate", "hall"):
@@ -655,6 +665,24 @@ def test_the_file_of_mot_in_the_working_folder(run, tmp_path, monkeypatch):
     assert taken(tmp_path) == {f"00000{i}.jpg": [(A, "gate/3")] for i in (1, 2)}
 
 
+def test_mot_sequences_of_one_folder(run, tmp_path):
+    """Their pictures have equal names. MOT17 contains each sequence once for each detector."""
+    for name, tone in (("MOT17-02-DPM", 40), ("MOT17-02-SDP", 40), ("MOT17-04-DPM", 200)):
+        folder = tmp_path / "all" / name
+        (folder / "img1").mkdir(parents=True)
+        (folder / "gt").mkdir()
+        for frame in (1, 2):
+            Image.new("L", (64, 48), tone + frame).save(folder / f"img1/{frame:06d}.png")
+        (folder / "gt/gt.txt").write_text("1,3,6,7,10,20,1,1,1\n2,3,6,7,10,20,1,1,1\n")
+    code, said = run(tmp_path / "all", "--images", tmp_path / "all")
+    assert code == 2 and "--images: " in said
+    code, said = run(tmp_path / "all")
+    assert code == 0 and "MOT17-02-SDP" in said
+    made = (tmp_path / "own/images").glob("*/000001.png")
+    shown = {path.parent.name: Image.open(path).getpixel((0, 0)) for path in made}
+    assert shown == {"MOT17-02-DPM": 41, "MOT17-04-DPM": 201}
+
+
 def test_mot_without_ids_is_refused(run, tmp_path):
     write_image(tmp_path / "gate/img1/000001.jpg")
     (tmp_path / "gate/gt").mkdir()
@@ -722,6 +750,17 @@ def test_hidden_files_of_yolo_are_left_out(run, tmp_path):
     (folder / "labels/._a.txt").write_bytes(b"\0\xff")
     code, _ = run(folder)
     assert code == 0 and sorted(taken(tmp_path)) == ["a.jpg", "b.jpg"]
+
+
+def test_yolo_files_are_in_the_order_of_their_numbers(run, tmp_path):
+    """The names may contain dots, although the files have another suffix than the images."""
+    names = [f"gate.1_{number}" for number in (1, 2, 10)]
+    (tmp_path / "gate/labels").mkdir(parents=True)
+    for name in names:
+        write_image(tmp_path / f"gate/images/{name}.jpg")
+        (tmp_path / f"gate/labels/{name}.txt").write_text(f"{YOLO} 3")
+    assert run(tmp_path / "gate")[0] == 0
+    assert list(taken(tmp_path)) == [f"{name}.jpg" for name in names]
 
 
 def test_yolo_without_tracks_is_refused(run, tmp_path):
@@ -822,6 +861,14 @@ WRONG = {
     "other camera": (write_cvat_images, ["--camera", "gate(9)"], "--camera gate(9): expected"),
     "every image": (write_cvat_images, ["--every", "2"], "--every: expected with a video"),
     "shared": (write_cvat_images, ["--shared-identities"], "--shared-identities: expected with"),
+    "shared names": (
+        lambda f: [
+            write_cvat_video(f, attribute="Anna"),
+            *(write_image(f / f"frame_{frame:06d}.jpg") for frame in range(6)),
+        ],
+        ["--shared-identities"],
+        "--shared-identities: expected with",
+    ),
     "no visibility": (
         write_cvat_images,
         ["--min-visibility", "0"],

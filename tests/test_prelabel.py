@@ -1,6 +1,7 @@
 """Labels proposed by a network: forms, identities, and the work that they save."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 
 from datasets import load_dataset
 from datasets.importers import read_source
-from datasets.importers.records import Box, Options
+from datasets.importers.forms import label_studio_json
+from datasets.importers.records import Box, LabelledImage, Labels, Options
+from datasets.picture_paths import spellings
 from engine.search.proposals import group
 from engine.search.savings import compare
 from tests.crowds import make_world, moving, noise
@@ -109,6 +112,30 @@ def test_a_network_that_finds_nobody(run, world, tmp_path):
     assert set(map(len, boxes_of(tmp_path / "a.xml").values())) == {0}
 
 
+def test_an_address_of_a_name_that_is_no_utf8():
+    name = os.fsdecode(b"a\xff.png")
+    labels = Labels(Path(), "", [LabelledImage(name, [])])
+    [task] = json.loads(label_studio_json(labels, "/files/?d="))
+    assert task["data"]["image"] == "/files/?d=a%FF.png"
+    assert name in spellings("a%FF.png")
+
+
+def write_yolo(folder: Path, content: dict) -> Path:
+    """Write the content of a COCO file as YOLO's text files, whose boxes are shares."""
+    (folder / "labels").mkdir(parents=True)
+    for image in content["images"]:
+        width, height = image["width"], image["height"]
+        lines = []
+        for row in content["annotations"]:
+            if row["image_id"] == image["id"]:
+                x, y, w, h = row["bbox"]
+                shares = (x + w / 2) / width, (y + h / 2) / height, w / width, h / height
+                lines.append(" ".join(map(str, [0, *shares, row["attributes"]["person_id"]])))
+        file = folder / "labels" / Path(image["file_name"]).with_suffix(".txt").name
+        file.write_text("\n".join(lines))
+    return folder
+
+
 def test_what_is_saved(run, world, tmp_path):
     """Compared with themselves, all proposals are right; compared with other boxes, those that
     overlap enough."""
@@ -119,6 +146,10 @@ def test_what_is_saved(run, world, tmp_path):
     assert {"boxes, true 20", "proposed so (IoU ≥ 0.75) 20 100.0"} <= rows
     assert {"to be drawn 0 0.0", "to be written 0 0.0"} <= rows
     content = json.loads((tmp_path / "truth.json").read_text())
+    code, said = run(world / "gallery", "--truth", write_yolo(tmp_path / "yolo", content))
+    assert {"boxes, true 20", "proposed so (IoU ≥ 0.75) 20 100.0"} <= {
+        " ".join(line.split()) for line in said.splitlines()
+    }
     del content["images"][0]
     content["annotations"] = [row for row in content["annotations"] if row["image_id"] != 1]
     content["annotations"][0]["bbox"] = [0, 0, 1.5, 1.5]

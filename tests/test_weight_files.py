@@ -1,13 +1,16 @@
 """BACKBONE.WEIGHTS: state dicts that other programs have wrapped, prefixed or renamed."""
 
+import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.torch import save
+from torch import Tensor, nn
 
+from engine.teachers.networks import read_crop_network
 from models.backbones import BACKBONES, make_backbone
 from utils.errors import UserError
 from utils.weight_files import select_tensors
@@ -60,13 +63,33 @@ def test_wrapped_and_prefixed(tmp_path: Path, state: State, kind: str):
     check(tmp_path / "a.pth.tar", state)
 
 
-@pytest.mark.parametrize("prefix", ["", "module.backbone."])
-def test_safetensors(tmp_path: Path, state: State, prefix: str):
-    save_file(under(prefix, state), tmp_path / "a.safetensors", {"format": "pt"})
-    check(tmp_path / "a.safetensors", state)
-    (tmp_path / "a.safetensors").write_bytes(b"not of this format")
-    with pytest.raises(UserError, match=r"BACKBONE\.WEIGHTS .*a\.safetensors: damaged"):
-        load(tmp_path / "a.safetensors")
+@pytest.mark.parametrize("name, prefix", [(b"a", ""), (b"\xff", "module.backbone.")])
+def test_safetensors(tmp_path: Path, state: State, name: bytes, prefix: str):
+    path = tmp_path / os.fsdecode(name + b".safetensors")
+    path.write_bytes(save(under(prefix, state), {"format": "pt"}))
+    check(path, state)
+    path.write_bytes(b"not of this format")
+    with pytest.raises(UserError, match=r"BACKBONE\.WEIGHTS .*\.safetensors: damaged"):
+        load(path)
+
+
+def test_programs_of_torch_export(tmp_path: Path, caplog):
+    """The name may be no UTF-8. A damaged file is one line, without a traceback in torch's log."""
+    example, logger = torch.zeros(2, 3, 4, 2), logging.getLogger("torch.export")
+    torch.export.save(torch.export.export(nn.Flatten(), (example,)), tmp_path / "net.pt2")
+    path = (tmp_path / "net.pt2").rename(tmp_path / os.fsdecode(b"\xff.pt2"))
+    path.with_suffix(".yaml").write_text("size: [4, 2]\n")
+    network = read_crop_network(str(path), "KEY", torch.device("cpu"))
+    assert network.batch == 2 and network.length() == 24
+    path.write_bytes(b"no archive")
+    logger.addHandler(caplog.handler)
+    caplog.clear()  # records of the export
+    try:
+        with pytest.raises(UserError, match=r"KEY .*\.pt2: damaged"):
+            read_crop_network(str(path), "KEY", torch.device("cpu"))
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert not caplog.records
 
 
 OLDER = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean"}

@@ -16,7 +16,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from datasets.coco_files import PersonRow, write_annotations
-from datasets.importers.writer import SceneRows, put
+from datasets.importers.writer import SceneRows, put, unusable
 from datasets.track_files import Rules
 from datasets.tracks import Sequence, drop_copies, read_sequence
 from utils.arguments import nonempty_path, program_parser
@@ -167,13 +167,27 @@ def convert(sequence: Sequence, out: Path, args: argparse.Namespace) -> list[Sce
             "camera": sequence.name,
             "frame": frame,
         }
-        shared = args.shared_identities
-        people: list[PersonRow] = [
-            (xywh, None if person < 0 else person if shared else f"{sequence.name}/{person}")
-            for person, xywh in sequence.people.get(frame, [])
-        ]
-        scenes.append((image, people))
+        scenes.append((image, people_in(sequence, frame, size, args.shared_identities)))
     return scenes
+
+
+def people_in(
+    sequence: Sequence, frame: int, size: tuple[int, int], shared: bool
+) -> list[PersonRow]:
+    """Return the people in a picture, and count boxes that cannot be used in `sequence.left_out`.
+
+    Args:
+        size: width and height of the picture.
+        shared: whether equal ids in different sequences are the same person.
+    """
+    people: list[PersonRow] = []
+    for person, xywh in sequence.people.get(frame, []):
+        if reason := unusable(xywh, size):
+            sequence.left_out[reason] += 1
+            continue
+        name = person if shared else f"{sequence.name}/{person}"
+        people.append((xywh, None if person < 0 else name))
+    return people
 
 
 def divide(
@@ -194,7 +208,7 @@ def report(splits: dict[str, list[SceneRows]], left_out: Counter) -> None:
         rows.append([split, len(scenes), len(people), len({*people} - {None}), len(cameras)])
     print(tabulate(rows, ["", "images", "boxes", "people", "cameras"]))
     for reason, count in sorted(left_out.items()):
-        print(f"left out, since {reason}: {count} boxes")
+        print(f"left out, {reason}: {count} boxes")
 
 
 def main() -> None:

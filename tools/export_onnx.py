@@ -15,7 +15,6 @@ detections, with boxes within 0.05 pixels and embeddings within 0.001.
 
 import argparse
 import json
-import logging
 import re
 import warnings
 from pathlib import Path
@@ -43,6 +42,7 @@ from tools.export.parity import NUMBERS, PICTURES, PIXELS, check, pictures
 from utils.arguments import program_parser
 from utils.errors import UserError, run_main
 from utils.files import check_target, written_beside
+from utils.logs import quiet_logs
 from utils.optional import optional
 
 ENDS = [f"  {name}: {text}" for name, text in (INPUTS | OUTPUTS).items()]
@@ -144,13 +144,10 @@ def quantize(model: Any, path: Path) -> None:
     quantization = optional("onnxruntime.quantization", f"--int8 {path}", REQUIREMENTS)
     with TemporaryDirectory() as folder:  # the function does not write atomically
         part = Path(folder) / path.name
-        logging.disable(logging.WARNING)  # advice on convolutions, which are not quantized
-        try:
+        with quiet_logs():  # advice on convolutions, which are not quantized
             quantization.quantize_dynamic(
                 model, part, op_types_to_quantize=["Gemm", "MatMul"], per_channel=True
             )
-        finally:
-            logging.disable(logging.NOTSET)
         with written_beside(path) as file:
             file.write(stamped(part.read_bytes()))
 

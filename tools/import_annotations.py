@@ -126,15 +126,26 @@ def check_effects(args: argparse.Namespace, done: list[Imported]) -> None:
     Raises:
         UserError: if one had none.
     """
-    for option, given in (
-        ("--every", args.every > 1),
-        ("--shared-identities", args.shared_identities),
+    is_mot = [one.kind == mot.KIND for one in done]
+    for option, given, used, needed in (
+        ("--every", args.every > 1, [one.tracks for one in done], "a video or a sequence"),
+        (
+            "--shared-identities",
+            args.shared_identities,
+            [one.tracks and not one.named for one in done],
+            "tracks that are identities",
+        ),
+        (
+            "--min-visibility",
+            args.min_visibility != Rules.visibility,
+            is_mot,
+            f"a source of {mot.KIND}",
+        ),
+        ("--images", args.images, [not one for one in is_mot], f"another source than {mot.KIND}"),
     ):
-        if given and not any(one.tracks for one in done):
-            raise UserError(f"{option}: expected with a video or a sequence, found with images")
-    if args.min_visibility != Rules.visibility and all(one.kind != mot.KIND for one in done):
-        found = first_of(dict.fromkeys(one.kind for one in done))
-        raise UserError(f"--min-visibility: expected with a source of {mot.KIND}, found {found}")
+        if given and not any(used):
+            found = first_of(dict.fromkeys(one.kind for one in done))
+            raise UserError(f"{option}: expected with {needed}, found {found}")
     # in COCO's form, the identities of such a key are tracks instead of names
     is_track = (args.person_key or "").endswith("track_id")
     if args.person_key and not is_track and not any(one.named for one in done):
@@ -156,8 +167,8 @@ def name_of(source: Path, labels: Labels, several: bool) -> str:
     there are several files, the name of the task, subset or file is appended.
     """
     source = source.resolve().parents[1] if source.name == "gt.txt" else source.resolve()
-    words = re.split(r"[^a-z]+", source.stem.lower())
-    usual = source.is_file() and all(word in USUAL for word in words if word)
+    words = {*re.split(r"[\W\d_]+", source.stem.lower())} - {""}
+    usual = source.is_file() and set() < words <= USUAL
     name = source.parent.name if usual else source.stem
     if several:
         sequence = labels.path.parents[1].name if labels.path.name == "gt.txt" else ""

@@ -20,7 +20,7 @@ from tabulate import tabulate
 from datasets.importers import read_source
 from datasets.importers.finder import Finder
 from datasets.importers.forms import check_names, coco_json, cvat_xml, label_studio_json
-from datasets.importers.records import Box, Labels, Options
+from datasets.importers.records import LabelledImage, Labels, Options
 from engine.default_network import add_network_options, network_of, parse_sources
 from engine.search.proposals import propose_in_images, propose_in_video
 from engine.search.savings import Savings, compare
@@ -121,19 +121,17 @@ def choose_media(sources: list[Path]) -> list[MediaFile]:
     return media
 
 
-def truth_of(args: argparse.Namespace, media: list[MediaFile]) -> dict[Path | int, list[Box]]:
-    """Return the true boxes by image, or by frame of the video."""
+def truth_of(args: argparse.Namespace, media: list[MediaFile]) -> dict[Path | int, LabelledImage]:
+    """Return the true labels by image, or by frame of the video."""
     read = read_source(args.truth, Options())
     if media[0].kind == VIDEO:
-        frames = [image for labels in read for image in labels.images if image.frame is not None]
-        return {image.frame: image.boxes for image in frames if image.frame is not None}
+        every = [image for labels in read for image in labels.images]
+        return {image.frame: image for image in every if image.frame is not None}
     finder = Finder(args.sources)
-    found: dict[Path | int, list[Box]] = {}
+    found: dict[Path | int, LabelledImage] = {}
     for labels in read:
         paths = finder.find([(image.name, ()) for image in labels.images])
-        for image, path in zip(labels.images, paths):
-            if path:
-                found[path] = image.boxes
+        found |= {path: image for image, path in zip(labels.images, paths) if path}
     return found
 
 
@@ -194,8 +192,11 @@ def main() -> None:
     print(f"{len(labels.images)} images, {len(boxes)} boxes, {len(people)} proposed people")
     if args.truth:
         keys = [image.path or image.frame for image in labels.images]
-        proposed = [image.boxes for image in labels.images]
-        pairs = [(boxes, truth[key]) for key, boxes in zip(keys, proposed) if key in truth]
+        pairs = [
+            (image.boxes, truth[key].boxes_in_pixels(image.size))
+            for key, image in zip(keys, labels.images)
+            if key in truth and image.size
+        ]
         exact = EXACT if args.exact is None else args.exact
         report(compare(pairs, exact), exact)
 

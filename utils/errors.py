@@ -15,9 +15,12 @@ from utils.early import leave
 from utils.names import at_home, printable
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-# Errors of the machine, anywhere in a program. Any other OSError that is not caught is a defect.
+# Errors of the machine and missing permissions, anywhere in a program. Any other OSError that is
+# not caught is a defect.
 LIMITS = (
     *FULL,
+    errno.EACCES,
+    errno.EPERM,
     errno.EMFILE,
     errno.ENFILE,
     errno.ENOMEM,

@@ -41,14 +41,30 @@ def read_tensors(path: str | Path, option: str) -> dict[str, Tensor]:
     """
     where = f"{option} {path}"
     if Path(path).suffix == SAFETENSORS:
-        open_file(path, option).close()
-        with content_of(where, f"a {SAFETENSORS} file"), safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors, _ = read_safetensors(path, option)
     else:
         tensors = dict(_flat(load_file(path, option)))
     if name := not_finite(tensors):
         raise DamagedError(f"{where}: {name} is not finite")
     return tensors
+
+
+def read_safetensors(path: str | Path, option: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the tensors and the metadata of a file of safetensors.
+
+    The file is opened by its number, since safetensors refuses paths that are not UTF-8.
+
+    Raises:
+        UserError: if the file is missing or damaged.
+    """
+    where = f"{option} {path}"
+    with (
+        open_file(path, option) as file,
+        content_of(where, f"a {SAFETENSORS} file"),
+        safe_open(f"/dev/fd/{file.fileno()}", framework="pt") as content,
+    ):
+        tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+        return tensors, content.metadata() or {}
 
 
 def _flat(

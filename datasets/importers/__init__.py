@@ -54,7 +54,7 @@ def read_source(source: Path, options: Options) -> list[Labels]:
 def _read_folder(folder: Path, options: Options) -> list[Labels]:
     sequences = [one for one in (folder, *sorted(folder.iterdir())) if mot.is_sequence(one)]
     if sequences:
-        return [labels for one in sequences for labels in mot.read(one, options)]
+        return mot.read(sequences, options)
     files = [labels for file in _files(folder) for labels in _read_file(file, options)]
     return files or (yolo.read(folder, options) if yolo.is_yolo(folder) else [])
 

@@ -56,8 +56,8 @@ class Finder:
         """Return the best images for a name, each with the folder to which the name is relative."""
         ranked: list[tuple[tuple[bool, int, int], Path, Path]] = []
         for order, parts in enumerate(ends_of(name)):
-            same = self.named.get(parts[-1], [])
-            for path in same or self.stems.get(Path(parts[-1]).stem, []):
+            same, stems = self.named.get(parts[-1], []), self.stems
+            for path in same or stems.get(parts[-1]) or stems.get(Path(parts[-1]).stem, []):
                 agree = agreement(path.parts[:-1], parts[:-1])
                 hinted = any(hint in path.parts for hint in hints)
                 base = path.parents[agree]

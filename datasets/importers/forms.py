@@ -115,7 +115,7 @@ def label_studio_json(labels: Labels, prefix: str = "") -> str:
         results: list[dict] = []
         for number, box in enumerate(image.boxes):
             results += _regions(str(number), box, image.size or (1, 1))
-        address = prefix + (quote(image.name) if prefix else image.name)
+        address = prefix + (quote(image.name, errors="surrogateescape") if prefix else image.name)
         prediction = {"model_version": "prelabel", "result": results}
         tasks.append({"data": {"image": address}, "predictions": [prediction]})
     return json.dumps(tasks, indent=1)

@@ -18,8 +18,9 @@ Source = Path | Image.Image | None  # None: not found
 
 def locate(labels: Labels, finder: Finder) -> Iterator[tuple[LabelledImage, Source]]:
     """Yield every image with its file, or with its pixels if it is a frame of a video."""
-    names = [(image.name, hints_of(labels, image)) for image in labels.images]
-    paths = [image.path or path for image, path in zip(labels.images, finder.find(names))]
+    names = [(image.name, hints_of(labels, image)) for image in labels.images if not image.path]
+    found = iter(finder.find(names))
+    paths = [image.path or next(found) for image in labels.images]
     frames = {image.frame: image for image in labels.images if image.frame is not None}
     if any(paths) or len(frames) < len(labels.images) or not frames:
         yield from zip(labels.images, paths)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from datasets.importers.records import Box, LabelledImage, Labels, Options
 from datasets.track_files import Rules
-from datasets.tracks import read_sequence
+from datasets.tracks import Sequence, drop_copies, read_sequence
 
 KIND = "MOT"
 
@@ -13,9 +13,17 @@ def is_sequence(folder: Path) -> bool:
     return (folder / "gt" / "gt.txt").is_file()
 
 
-def read(folder: Path, options: Options) -> list[Labels]:
+def read(folders: list[Path], options: Options) -> list[Labels]:
+    """Read the sequences, without the copies that MOT17 contains for each detector."""
     rules = Rules(visibility=options.min_visibility, labels=tuple(options.labels))
-    sequence = read_sequence(folder, None, rules)
+    found = [read_sequence(folder, None, rules) for folder in folders]
+    kept, remarks = drop_copies(found)
+    labels = [labels_of(*pair) for pair in zip(folders, found) if pair[1] in kept]
+    labels[0].remarks[:0] = remarks
+    return labels
+
+
+def labels_of(folder: Path, sequence: Sequence) -> Labels:
     images = []
     for frame, path in sequence.pictures.items():
         boxes = [
@@ -26,4 +34,4 @@ def read(folder: Path, options: Options) -> list[Labels]:
         images.append(LabelledImage(name, boxes, sequence.size, frame=frame - 1, path=path))
     left_out = sequence.left_out
     remarks = [remark.removeprefix(f"{sequence.name}: ") for remark in sequence.remarks]
-    return [Labels(folder / "gt" / "gt.txt", KIND, images, left_out, remarks, tracks=True)]
+    return Labels(folder / "gt" / "gt.txt", KIND, images, left_out, remarks, tracks=True)

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from datasets.coco_files import PERSON_KEYS, people_names
@@ -75,6 +75,16 @@ class LabelledImage:
     shares: bool = False
     frame: int | None = None
     path: Path | None = None
+
+    def boxes_in_pixels(self, size: tuple[int, int]) -> list[Box]:
+        """Return the boxes in pixels. size: width and height of the image file."""
+        if not self.shares:
+            return self.boxes
+        sides = size * 2
+        return [
+            replace(box, xywh=[round(v * side, 3) for v, side in zip(box.xywh, sides)])
+            for box in self.boxes
+        ]
 
 
 @dataclass

@@ -137,12 +137,11 @@ class ImportWriter:
         camera = self._camera_of(labels, image, done.name)
         about |= {"camera": camera} if camera else {}
         people: list[PersonRow] = []
-        for box in image.boxes:
-            xywh = pixels_of(box, size) if image.shares else box.xywh
-            if reason := unusable(xywh, size):
+        for box in image.boxes_in_pixels(size):
+            if reason := unusable(box.xywh, size):
                 done.leave_out(reason, image.name)
             else:
-                people.append((xywh, self._person(box, done)))
+                people.append((box.xywh, self._person(box, done)))
         done.scenes.append((about, people))
         done.subsets.append(subset_of(labels, image))
         return None
@@ -158,11 +157,6 @@ class ImportWriter:
             found = self.camera.search(image.name)
             return found[found.re.groups and 1] if found else None
         return image.camera or (name if labels.tracks else None)
-
-
-def pixels_of(box: Box, size: tuple[int, int]) -> list[float]:
-    """Convert a box from fractions of an image to pixels."""
-    return [round(share * length, 3) for share, length in zip(box.xywh, size * 2)]
 
 
 def unusable(xywh: Sequence[float], size: tuple[int, int]) -> str:

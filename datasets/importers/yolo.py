@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from datasets.importers.locate import natural
 from datasets.importers.records import (
     NO_PERSON,
     Box,
@@ -33,11 +34,14 @@ def is_yolo(folder: Path) -> bool:
 
 
 def read(folder: Path, options: Options) -> list[Labels]:
-    """Return the images that have a text file, in order of name."""
+    """Return the images that have a text file, in the order of their names and numbers."""
     files = sorted(
-        path
-        for path in folder.rglob("*.txt")
-        if path.parent != folder and not is_hidden(path, folder)
+        (
+            path
+            for path in folder.rglob("*.txt")
+            if path.parent != folder and not is_hidden(path, folder)
+        ),
+        key=natural,
     )
     rows = {file: rows_of(file) for file in files}
     names = class_names(folder)

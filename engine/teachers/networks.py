@@ -23,6 +23,7 @@ from engine.teachers.preparation import (
 from models.timm_networks import REQUIREMENTS_TIMM, TIMM, create_timm
 from utils.errors import UserError, first_of, reason_of
 from utils.files import content_of, file_digest, open_file
+from utils.logs import quiet_logs
 from utils.optional import optional
 from utils.states import state_digest
 
@@ -184,14 +185,15 @@ def _program(
     name: str, option: str, output: str | int | None, device: torch.device
 ) -> tuple[Callable[[Tensor], Tensor], list]:
     """Return the function of a torch.export program, and the shape of its input."""
-    open_file(name, option).close()
-    with content_of(f"{option} {name}", "a program of torch.export"):
-        program = torch.export.load(name)
+    where = f"{option} {name}"
+    with open_file(name, option) as file, content_of(where, "a program of torch.export"):
+        with quiet_logs():  # the traceback of torch's first attempt at a damaged or older file
+            program = torch.export.load(file)
         module = program.module().to(device)
     users = set(program.graph_signature.user_inputs)
     inputs = [node.meta["val"] for node in program.graph.nodes if node.name in users]
     if len(inputs) != 1:
-        raise UserError(f"{option} {name}: expected a network with one input, found {len(inputs)}")
+        raise UserError(f"{where}: expected a network with one input, found {len(inputs)}")
 
     @torch.no_grad()
     def run(pictures: Tensor) -> Tensor:
