@@ -30,6 +30,28 @@ def test_an_empty_kind_of_an_index_is_not_the_default(program: Callable, tmp_pat
     assert code == 2 and "--kind" in err
 
 
+@pytest.mark.parametrize(
+    "name, option",
+    [
+        ("bench_loader", "--images"),
+        ("benchmark", "--out"),
+        ("convert_release", "--out"),
+        ("export_onnx", "--check"),
+        ("export_onnx", "--int8"),
+        ("export_onnx", "--out"),
+        ("export_weights", "--evaluated"),
+        ("export_weights", "--out"),
+        ("prelabel", "--out"),
+        ("prelabel", "--truth"),
+        ("show_results", "--out"),
+    ],
+)
+def test_an_empty_path_is_refused(name: str, option: str, program: Callable):
+    """An unset shell variable does not mean the current folder."""
+    code, _, err = program(importlib.import_module(f"tools.{name}").main, option, "")
+    assert code == 2 and f"argument {option}: " in err
+
+
 def test_a_file_may_have_the_name_of_a_config_key(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert split_overrides(["SEED", "3", "a.jpg"]) == (["a.jpg"], ["SEED", "3"])

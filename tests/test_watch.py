@@ -127,6 +127,12 @@ def test_bad_arguments_are_one_line(base: Path, tmp_path: Path, program) -> None
     assert not (tmp_path / "people").exists()
 
 
+def test_only_the_given_option_is_named(base: Path, tmp_path: Path, program) -> None:
+    words = arguments(base, tmp_path / "people", base / "hall.mp4", "--min-similarity", 0.5)
+    code, _, err = program(watch.main, *words)
+    assert code == 2 and "--min-similarity" in err and "--post" not in err
+
+
 def test_a_photograph_of_several_people(base: Path, tmp_path: Path, program) -> None:
     """The message names the option of this program."""
     line = base / "hall.mp4", WANTED[0], WANTED[1].removesuffix(":1"), *WANTED[2:]

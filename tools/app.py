@@ -345,14 +345,19 @@ def parse_args() -> argparse.Namespace:
         metavar="PLACE",
         help="index to search: folder, FILE.db or http://HOST:PORT[/DATABASE] (Milvus)",
     )
-    parser.add_argument("--top", type=int, default=12, metavar="N", help="number of matches")
+    parser.add_argument(
+        "--top", type=int, default=12, metavar="N", help="number of matches (default: %(default)s)"
+    )
     parser.add_argument(
         "--host",
         type=nonempty,  # an empty one would mean 0.0.0.0
         default="127.0.0.1",
-        help="address to serve; 0.0.0.0: every machine can reach it",
+        metavar="ADDRESS",
+        help="address to serve; 0.0.0.0: every machine can reach it (default: %(default)s)",
     )
-    parser.add_argument("--port", type=int, default=7860)
+    parser.add_argument(
+        "--port", type=int, default=7860, metavar="N", help="of the page (default: %(default)s)"
+    )
     parser.add_argument(
         "--host-name",
         action="append",

@@ -22,7 +22,7 @@ from tabulate import tabulate
 from datasets.loaders import SceneDataset
 from datasets.types import Scene
 from tools.measure.machine import describe_machine
-from utils.arguments import add_size, positive, program_parser
+from utils.arguments import add_size, nonempty_path, positive, program_parser
 from utils.errors import UserError, run_main
 from utils.media import picture_size
 
@@ -56,7 +56,10 @@ def main() -> None:
     parser = program_parser(__doc__)
     add_size(parser, (1920, 1080), "the generated JPEGs")
     parser.add_argument(
-        "--images", type=Path, metavar="FOLDER", help="read the .jpg files of this folder instead"
+        "--images",
+        type=nonempty_path,
+        metavar="FOLDER",
+        help="read the .jpg files of this folder instead",
     )
     parser.add_argument(
         "--steps",

@@ -219,15 +219,28 @@ def size_of(text: str) -> tuple[int, int]:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = program_parser(__doc__)
-    parser.add_argument("--cfg", nargs="+", default=CONFIGS, metavar="FILE", help="YAML configs")
-    parser.add_argument("--runtime", choices=RUNTIMES, default="openvino")
-    parser.add_argument("--bf16", action="store_true", help="bfloat16 (pytorch and openvino)")
-    parser.add_argument("--sizes", type=size_of, nargs="+", default=[(384, 640)], metavar="HxW")
-    parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    parser.add_argument("--people", type=positive, default=8, help="in the picture (default: 8)")
-    parser.add_argument("--rounds", type=positive, default=30, help="(default: 30)")
-    parser.add_argument("--threads", type=positive, default=2, help="(default: 2)")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config values")
+    add = parser.add_argument
+    add("--cfg", nargs="+", default=CONFIGS, metavar="FILE", help="YAML configs")
+    add("--runtime", choices=RUNTIMES, default="openvino", help="default: %(default)s")
+    add("--bf16", action="store_true", help="bfloat16 (pytorch and openvino)")
+    add(
+        "--sizes",
+        type=size_of,
+        nargs="+",
+        default=[(384, 640)],
+        metavar="HxW",
+        help="of the picture (default: 384x640)",
+    )
+    add(
+        "--clock",
+        choices=CLOCKS,
+        default="wall",
+        help="time that is measured (default: %(default)s)",
+    )
+    add("--people", type=positive, default=8, metavar="N", help="in the picture (default: 8)")
+    add("--rounds", type=positive, default=30, metavar="N", help="of all networks (default: 30)")
+    add("--threads", type=positive, default=2, metavar="N", help="CPU threads (default: 2)")
+    add("overrides", nargs="*", metavar="KEY VALUE", help="config values")
     args = parser.parse_intermixed_args(argv)
     if args.bf16 and args.runtime == "onnxruntime":
         raise UserError("--bf16: expected --runtime pytorch or openvino, found onnxruntime")

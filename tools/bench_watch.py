@@ -93,7 +93,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=positive, default=20, metavar="N", help="of a turn (default: 20)"
     )
-    parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="default: 5")
+    parser.add_argument(
+        "--rounds", type=positive, default=5, metavar="N", help="turns of each (default: 5)"
+    )
     parser.add_argument(
         "sources", nargs="+", metavar="VIDEO", help="a camera; also config values as KEY VALUE"
     )

@@ -53,7 +53,7 @@ from tools.experiments.rows import (
     in_order,
 )
 from tools.experiments.runs import Run, check_run, finish_all, teachers_of
-from utils.arguments import positive, program_parser
+from utils.arguments import nonempty_path, positive, program_parser
 from utils.errors import UserError, run_main
 from utils.files import make_folder, read_text
 
@@ -220,7 +220,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=nonempty_path,
         default=Path("docs/benchmark"),
         metavar="FOLDER",
         help="folder of the results; the page is FOLDER.md (default: docs/benchmark)",

@@ -27,7 +27,7 @@ from tools.export.release_format import (
     rename_adapter,
     renumber_prw,
 )
-from utils.arguments import program_parser
+from utils.arguments import nonempty, program_parser
 from utils.errors import UserError, no_memory, reason_of, run_main
 from utils.files import expect_new, folder_beside, load_file, read_text, save_file, write_text
 from utils.states import incompatibilities
@@ -226,7 +226,11 @@ def main() -> None:
     parser.add_argument("--cfg", required=True, metavar="FILE", help="the release's config.yaml")
     parser.add_argument("--ckpt", required=True, metavar="FILE", help="the release's checkpoint")
     parser.add_argument(
-        "--out", required=True, metavar="FOLDER", help="new folder for config.yaml and checkpoint"
+        "--out",
+        required=True,
+        type=nonempty,
+        metavar="FOLDER",
+        help="new folder for config.yaml and checkpoint",
     )
     args = parser.parse_args()
     convert(args.cfg, args.ckpt, args.out)

@@ -39,7 +39,7 @@ from models.onnx_graph import SearchGraph
 from models.search_net import SearchNet
 from models.timm_networks import is_of_timm
 from tools.export.parity import NUMBERS, PICTURES, PIXELS, check, pictures
-from utils.arguments import program_parser
+from utils.arguments import nonempty_path, program_parser
 from utils.errors import UserError, run_main
 from utils.files import check_target, written_beside
 from utils.logs import quiet_logs
@@ -57,18 +57,18 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML config")
     parser.add_argument("--ckpt", required=True, metavar="FILE", help="checkpoint of that config")
     parser.add_argument(
-        "--out", required=True, type=Path, metavar=f"FILE{SUFFIX}", help="file to write"
+        "--out", required=True, type=nonempty_path, metavar=f"FILE{SUFFIX}", help="file to write"
     )
     parser.add_argument(
         "--int8",
-        type=Path,
+        type=nonempty_path,
         metavar=f"FILE{SUFFIX}",
         help="also write a file whose fully connected layers have 8-bit weights (dynamic "
         "quantization); its differences from PyTorch are printed but not limited",
     )
     parser.add_argument(
         "--check",
-        type=Path,
+        type=nonempty_path,
         nargs="+",
         default=PICTURES,
         metavar="IMAGE",

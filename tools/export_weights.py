@@ -23,7 +23,7 @@ from engine.evaluation.cache import CACHE
 from engine.evaluation.records import last_thresholds, thresholds_of
 from engine.metadata import Thresholds
 from engine.weights import SUFFIX, save_weights
-from utils.arguments import program_parser
+from utils.arguments import nonempty_path, program_parser
 from utils.errors import UserError, run_main
 from utils.files import check_target, load_file
 
@@ -34,14 +34,14 @@ def parse_args() -> argparse.Namespace:
         "--ckpt", required=True, metavar="FILE", help="checkpoint of a training run"
     )
     parser.add_argument(
-        "--out", required=True, type=Path, metavar=f"FILE{SUFFIX}", help="file to write"
+        "--out", required=True, type=nonempty_path, metavar=f"FILE{SUFFIX}", help="file to write"
     )
     parser.add_argument(
         "--half", action="store_true", help="store float16 values: the file is half as large"
     )
     parser.add_argument(
         "--evaluated",
-        type=Path,
+        type=nonempty_path,
         metavar="FOLDER",
         help="OUTPUT_DIR of an evaluation of these weights: write its input size and thresholds",
     )

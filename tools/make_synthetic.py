@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
         default="cuhk",
         choices=("cuhk", "prw", "both", "coco", "video"),
         help="what is written: OUT/CUHK-SYSU, OUT/PRW, both with the same scenes, OUT/COCO (the "
-        "form of custom data), or videos and their tracks in OUT/video",
+        "form of custom data), or videos and their tracks in OUT/video (default: cuhk)",
     )
     add(
         "--identities",

@@ -25,7 +25,7 @@ from engine.default_network import add_network_options, network_of, parse_source
 from engine.search.proposals import propose_in_images, propose_in_video
 from engine.search.savings import Savings, compare
 from engine.search.searcher import Searcher
-from utils.arguments import program_parser
+from utils.arguments import nonempty_path, program_parser
 from utils.errors import UserError, run_main
 from utils.files import check_target, write_text
 from utils.names import short_names
@@ -46,7 +46,9 @@ def parse_args() -> argparse.Namespace:
         metavar="SOURCE",
         help="images, folders, or one video; also config values, as KEY VALUE: DEVICE cpu",
     )
-    add("--out", type=Path, metavar="FILE", help="file to write: .xml for CVAT, else .json")
+    add(
+        "--out", type=nonempty_path, metavar="FILE", help="file to write: .xml for CVAT, else .json"
+    )
     add("--form", choices=FORMS, help="its form (default: cvat for .xml, coco for .json)")
     add_network_options(parser)
     add("--every", type=int, default=1, metavar="N", help="of a video, the first frame of every N")
@@ -62,7 +64,12 @@ def parse_args() -> argparse.Namespace:
         metavar="TEXT",
         help=f"Label Studio: prefix of an image's name (default: {ADDRESS})",
     )
-    add("--truth", type=Path, metavar="FILE", help="annotations of the images, to compare with")
+    add(
+        "--truth",
+        type=nonempty_path,
+        metavar="FILE",
+        help="annotations of the images, to compare with",
+    )
     add(
         "--exact",
         type=float,

@@ -21,7 +21,7 @@ from engine.evaluation import metrics
 from engine.evaluation.cache import CACHE, load_cache
 from engine.evaluation.evaluate import check_settings, context_of
 from engine.evaluation.metrics import SEARCH_SCORE
-from utils.arguments import program_parser
+from utils.arguments import nonempty_path, program_parser
 from utils.drawing import Color, Style, Tile, contact_sheet, cut_out, draw_boxes, save_picture
 from utils.errors import UserError, run_main
 from utils.files import check_target, write_text
@@ -54,7 +54,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, metavar="N", help="of --show random (default: 0)")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=nonempty_path,
         metavar="FILE",
         help="HTML or PNG file (default: OUTPUT_DIR/queries.html)",
     )

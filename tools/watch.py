@@ -107,13 +107,16 @@ def check(args: argparse.Namespace, cameras: list[Camera]) -> None:
     if not cameras:
         raise UserError("SOURCE: expected at least one camera, found none")
     for option in ("keep_days", "max_gb"):
-        if not getattr(args, option) > 0:
-            raise UserError(f"--{option.replace('_', '-')}: expected more than 0")
+        if not (value := getattr(args, option)) > 0:
+            raise UserError(f"--{option.replace('_', '-')}: expected more than 0, found {value:g}")
     threshold = args.min_similarity is not None or args.false_alarms is not None
     if args.watch_for and not threshold:
         raise UserError("--watch-for: expected --false-alarms or --min-similarity with it")
-    if (threshold or args.post is not None) and not args.watch_for:
-        raise UserError("--false-alarms, --min-similarity, --post: expected --watch-for with it")
+    for option in ("false_alarms", "min_similarity", "post"):
+        if getattr(args, option) is not None and not args.watch_for:
+            raise UserError(
+                f"--{option.replace('_', '-')}: expected with --watch-for, found without"
+            )
     check_min_similarity(args.min_similarity)
     if args.post is not None and not (
         is_address(args.post) and args.post.lower().startswith("http")

@@ -69,7 +69,7 @@ def write_dataset(
     }
     for name, (value, low, high) in limits.items():
         if not low <= value <= high:
-            raise UserError(f"{name}: expected {low} to {high}, found {value}")
+            raise UserError(f"--{name}: expected {low} to {high}, found {value}")
     plan = make_plan(identities, frames, cameras, seed)
     asked = {
         "version": VERSION,

@@ -28,7 +28,7 @@ def check_size(size: tuple[int, int]) -> None:
     """
     for side in size:
         if not 64 <= side <= LONGEST_SIDE:
-            raise UserError(f"size: expected sides of 64 to {LONGEST_SIDE} pixels, found {side}")
+            raise UserError(f"sides of images: expected 64 to {LONGEST_SIDE} pixels, found {side}")
 
 
 def check_common(size: tuple[int, int], workers: int | None, difficulty: float) -> None:
@@ -39,9 +39,9 @@ def check_common(size: tuple[int, int], workers: int | None, difficulty: float) 
     """
     check_size(size)
     if workers is not None and workers < 1:
-        raise UserError(f"workers: expected at least 1, found {workers}")
+        raise UserError(f"--workers: expected at least 1, found {workers}")
     if not 0 <= difficulty <= 1.5:
-        raise UserError(f"difficulty: expected 0 to 1.5, found {difficulty}")
+        raise UserError(f"--difficulty: expected 0 to 1.5, found {difficulty}")
 
 
 def check_at_least(**limits: tuple[int, int]) -> None:
@@ -52,7 +52,7 @@ def check_at_least(**limits: tuple[int, int]) -> None:
     """
     for name, (value, minimum) in limits.items():
         if value < minimum:
-            raise UserError(f"{name}: expected at least {minimum}, found {value}")
+            raise UserError(f"--{name}: expected at least {minimum}, found {value}")
 
 
 def is_finished(out: str, asked: dict, record: str = RECORD) -> bool:
@@ -112,7 +112,7 @@ def in_parallel(
         yield from pool.map(draw, frames, chunksize=chunk)
     except BrokenProcessPool:
         raise UserError(
-            f"workers: expected fewer than {workers}: one of these processes was killed, as the "
+            f"--workers: expected fewer than {workers}: one of these processes was killed, as the "
             "system does when memory runs out"
         ) from None
     finally:

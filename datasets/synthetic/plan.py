@@ -80,7 +80,7 @@ def _queries(
     order = [places[r] for r in range(rounds) for places in found if r < len(places)]
     if len(order) < count:
         raise UserError(
-            f"queries: expected at most {len(order)} with {len(gallery)} gallery frames, found "
+            f"--queries: expected at most {len(order)} with {len(gallery)} gallery frames, found "
             f"{count}; use more frames or fewer identities"
         )
     return order[:count]

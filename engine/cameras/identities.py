@@ -124,7 +124,8 @@ class Identities:
         if word.isdecimal() and int(word) in names:
             found = [int(word)]
         if len(found) != 1:
-            raise UserError(f"person {word}: expected a number or a name, found {len(found)} such")
+            people = f"{len(found)} people of this name" if found else "nobody"
+            raise UserError(f"person {word}: expected the number or name of one, found {people}")
         return found[0]
 
     # --- decisions by hand ---
