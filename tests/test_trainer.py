@@ -10,6 +10,7 @@ import torch
 from configs.defaults import load_cfg
 from datasets.base import SearchDataset
 from engine.training import epoch_evaluation
+from engine.training.build import build_alone
 from engine.training.folder import BEST
 from engine.training.generators import generator_states, restore_generators
 from engine.training.train import Trainer
@@ -120,3 +121,10 @@ def test_the_generator_of_the_gpu_of_the_run_is_restored(monkeypatch):
     assert states == {0: "current", 1: "own"}
     assert generator_states(CPU)["cuda"] is None
     restore_generators(saved, CPU, "a test")
+
+
+@pytest.mark.parametrize("teacher, lines", [("", 0), ("teacher.pth", 1)])
+def test_a_teacher_that_is_not_used_is_reported(dataset, capsys, teacher, lines):
+    cfg = load_cfg(None, pairs(TINY | {"DISTILLER.TEACHER_CKPT": teacher}))
+    build_alone(cfg, dataset, CPU)
+    assert capsys.readouterr().err.count("DISTILLER.TEACHER_CKPT") == lines

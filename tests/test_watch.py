@@ -103,6 +103,8 @@ def test_a_search_shows_the_picture_of_a_camera(base: Path, tmp_path: Path, prog
     assert json.loads((tmp_path / "found/matches.json").read_text()) == []
     assert program(lambda: run(None), *line, "--before", "noon")[0] == 2
     assert program(lambda: run(None), *line, "--camera", "cellar")[0] == 2
+    code, _, err = program(lambda: run(None), *line, "--persons")
+    assert code == 0 and "person 0: 3 " in err
 
 
 def test_bad_arguments_are_one_line(base: Path, tmp_path: Path, program) -> None:

@@ -73,7 +73,8 @@ def parse_args(description: str | None) -> argparse.Namespace:
     add(
         "--persons",
         action="store_true",
-        help="the best match of each person whom tools.identities has numbered",
+        help="the best match of each person, with the numbers of tools.identities; 0: a match "
+        "without a number",
     )
     add_limits(parser, "lowest similarity of a match (default: none)")
     add(

@@ -252,6 +252,12 @@ def run(description: str | None) -> None:
         person_filter=person_filter,
     )
     matches, persons = answer(args, index, search)
+    if unnumbered := sum(person.number == 0 for person in persons):
+        print(
+            f"person 0: {unnumbered} matches of people who have no number yet; "
+            "python -m tools.identities gives numbers",
+            file=sys.stderr,
+        )
     scenes = searched_images(index, matches, query_embeddings, all_pictures=not args.index)
     records = show.as_json(matches, folder_of(args.index))
     for record, person in zip(records, persons):

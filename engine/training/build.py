@@ -1,11 +1,14 @@
 """Construction of what is trained from a config: a network alone, or a distilled student."""
 
+import sys
+
 import torch
 from torch import nn
 from yacs.config import CfgNode
 
 from datasets.base import SearchDataset
 from engine.device import precision_of
+from engine.distributed import rank
 from engine.teachers.build import build_teacher
 from models.build import build_distiller, build_net, init_from_teacher
 from models.search_net import SearchNet
@@ -15,7 +18,15 @@ from utils.errors import UserError
 def build_alone(
     cfg: CfgNode, dataset: SearchDataset, device: torch.device
 ) -> tuple[nn.Module, SearchNet]:
-    """Build a network that is trained without a teacher, and return it twice."""
+    """Build a network that is trained without a teacher, and return it twice.
+
+    The first rank reports a teacher in the config, which is not used.
+    """
+    if cfg.DISTILLER.TEACHER_CKPT and rank() == 0:
+        print(
+            "DISTILLER.TEACHER_CKPT: not used, since train_base.py trains without a teacher",
+            file=sys.stderr,
+        )
     net = build_net(cfg, dataset.num_pids).to(device)
     return net, net
 
