@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from datasets.boxes import enclosing
 from datasets.json_fields import (
     box,
     convert,
@@ -29,6 +30,7 @@ from datasets.json_fields import (
     score,
     text,
 )
+from datasets.mat import LARGEST
 from utils.errors import UserError, first_of
 from utils.files import write_text
 
@@ -87,7 +89,8 @@ def parse_annotations(
     """Return the annotations of a file.
 
     Boxes of other categories, of people who have left a video (attributes.outside) and, unless
-    `training`, of crowds are left out and counted in `dropped`.
+    `training`, of crowds are left out and counted in `dropped`. A rotated box (attributes.rotation,
+    clockwise about its centre) is replaced by the box around it.
 
     Args:
         content: the file's JSON.
@@ -122,6 +125,9 @@ def parse_annotations(
             if crowd:
                 dropped[f"{prefix}iscrowd, an ignore region"] += 1
                 person, sure = None, 0.0
+            turned = lookup(record, "attributes.rotation")
+            if isinstance(turned, int | float) and abs(turned) < LARGEST:
+                xywh = enclosing(xywh, turned, corner=False)
             rows.append((name, index[image], xywh, labelled(person), sure))
     ids, image, boxes, people, scores = zip(*rows) if rows else ((), (), (), (), ())
     xywh = np.array(boxes, np.float64).reshape(-1, 4)

@@ -399,6 +399,15 @@ def test_a_person_who_has_left_a_video_is_not_boxed(own):
     assert [number for why, number in data.dropped.items() if "attributes.outside" in why] == [1]
 
 
+def test_a_rotated_box_of_cvat_becomes_the_box_around_it(own):
+    path = own / "test.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0] |= {"bbox": [20, 10, 20, 10], "attributes": {"rotation": 90.0}}
+    path.write_text(json.dumps(content))
+    first = load_dataset("COCO", str(own)).gallery[0]
+    np.testing.assert_allclose(first.boxes[0], [25, 5, 35, 25], atol=1e-3)
+
+
 def test_keys_that_are_not_taken_for_identities_are_named(own):
     def change(content):
         for row in content["annotations"]:

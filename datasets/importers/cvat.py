@@ -13,6 +13,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
+from datasets.boxes import around, enclosing
 from datasets.importers.records import (
     NO_PERSON,
     OUTSIDE,
@@ -20,8 +21,6 @@ from datasets.importers.records import (
     LabelledImage,
     Labels,
     Options,
-    around,
-    enclosing,
     identity,
     people_labels,
 )

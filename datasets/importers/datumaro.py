@@ -8,9 +8,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from datasets.boxes import around
 from datasets.coco_files import lookup
 from datasets.importers import coco
-from datasets.importers.records import Labels, Options, around
+from datasets.importers.records import Labels, Options
 from datasets.json_fields import records
 from utils.errors import UserError
 

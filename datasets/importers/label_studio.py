@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datasets.boxes import enclosing
 from datasets.coco_files import lookup
 from datasets.importers.records import (
     NO_PERSON,
@@ -23,7 +24,6 @@ from datasets.importers.records import (
     LabelledImage,
     Labels,
     Options,
-    enclosing,
     identity,
     people_labels,
 )

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from datasets.boxes import around
 from datasets.importers.locate import natural
 from datasets.importers.records import (
     NO_PERSON,
@@ -19,7 +20,6 @@ from datasets.importers.records import (
     LabelledImage,
     Labels,
     Options,
-    around,
     people_labels,
 )
 from utils.errors import UserError
