@@ -228,7 +228,7 @@ def recipe(
 
 def better_recipe(key: str, title: str, *args) -> Row:
     """Return a recipe with the better teacher, the ResNet-18."""
-    row = recipe(key, f"{title} of ResNet-18", *args, base=BETTER_BASE)
+    row = recipe(key, f"{title}, teacher ResNet-18", *args, base=BETTER_BASE)
     return replace(row, values=row.values + BETTER)
 
 
@@ -245,7 +245,7 @@ RECIPES: dict[str, Row] = {
         recipe("rpn", "LD on the RPN's logits too", method="ddps+rpn"),
         recipe("both", "CD contrastive, terms limited to half", (*CONTRASTIVE, SHARE, "0.5")),
         better_recipe("better", "DDPS"),
-        better_recipe("better_contrastive", "DDPS with contrastive CD", CONTRASTIVE),
+        better_recipe("better_contrastive", "DDPS, CD contrastive", CONTRASTIVE),
         better_recipe("better_cd", "contrastive CD alone", CONTRASTIVE, "cd"),
     ]
 }
