@@ -80,7 +80,7 @@ def write_dataset(
     """
     layouts = {"both": ("cuhk", "prw")}.get(layout, (layout,))
     if not set(layouts) <= FOLDERS.keys():
-        raise UserError(f"layout: expected cuhk, prw, both or coco, found {layout!r}")
+        raise UserError(f"--layout: expected cuhk, prw, both or coco, found {layout!r}")
     check_common(size, workers, difficulty)
     plan = make_plan(identities, frames, queries, seed, alike=0.55 * difficulty)
     asked = {

@@ -26,9 +26,9 @@ def check_size(size: tuple[int, int]) -> None:
     Raises:
         UserError: one is out of its range.
     """
-    for side in size:
+    for name, side in zip(("width", "height"), size):
         if not 64 <= side <= LONGEST_SIDE:
-            raise UserError(f"sides of images: expected 64 to {LONGEST_SIDE} pixels, found {side}")
+            raise UserError(f"--{name}: expected 64 to {LONGEST_SIDE} pixels, found {side}")
 
 
 def check_common(size: tuple[int, int], workers: int | None, difficulty: float) -> None:

@@ -194,9 +194,11 @@ def write_videos(
     optional("av", "--layout video", "requirements-index.txt")
     check_at_least(identities=(identities, 1), cameras=(cameras, 1), rate=(rate, 1), seed=(seed, 0))
     if not 1 <= seconds <= 36000:
-        raise UserError(f"seconds: expected 1 to 36000, found {seconds:g}")
+        raise UserError(f"--seconds: expected 1 to 36000, found {seconds:g}")
     if size[0] % 2 or size[1] % 2:
-        raise UserError(f"size: expected even numbers of pixels, found {size[0]} x {size[1]}")
+        raise UserError(
+            f"--width, --height: expected even numbers of pixels, found {size[0]} and {size[1]}"
+        )
     asked = {
         "version": VERSION,
         "layout": "video",
