@@ -25,7 +25,7 @@ from engine.training.generators import seed_everything
 from engine.training.lock import sole_run
 from engine.training.train import Trainer
 from models.search_net import SearchNet
-from utils.arguments import nonempty
+from utils.arguments import add_overrides, nonempty
 from utils.errors import UserError
 from utils.memory import keep_freed_memory
 from utils.signals import Signals, Stopped
@@ -52,12 +52,7 @@ def parse_args(description: str) -> argparse.Namespace:
     parser.add_argument(
         "--ckpt", type=nonempty, metavar="FILE", help="checkpoint to evaluate or to resume from"
     )
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY VALUE",
-        help="config values, for example SOLVER.BASE_LR 0.01",
-    )
+    add_overrides(parser, "config values, for example SOLVER.BASE_LR 0.01")
     return parser.parse_intermixed_args()
 
 

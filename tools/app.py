@@ -41,7 +41,7 @@ from engine.search.searcher import Searcher, to_pixels
 from tools.web.persons import CSS as PERSONS_CSS
 from tools.web.persons import PEOPLE_GALLERY, PersonsController, message, persons_tab
 from tools.web.server import REQUIREMENTS, address_of, names_of, no_connections, serve
-from utils.arguments import nonempty, program_parser
+from utils.arguments import add_overrides, nonempty, program_parser
 from utils.drawing import PLAIN, cut_out, draw_boxes
 from utils.errors import UserError, run_main
 from utils.memory import keep_freed_memory
@@ -366,9 +366,7 @@ def parse_args() -> argparse.Namespace:
         help="another name under which the page may be reached, for example through a proxy; may "
         "be repeated (default: this machine's own names)",
     )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY VALUE", help="config values, for example DEVICE cpu"
-    )
+    add_overrides(parser, "config values, for example DEVICE cpu")
     return parser.parse_intermixed_args()
 
 

@@ -21,7 +21,7 @@ from engine.device import choose_device
 from models.network import Network
 from tools.export.parity import PICTURES
 from tools.measure.machine import describe_machine
-from utils.arguments import positive, program_parser
+from utils.arguments import add_overrides, positive, program_parser
 from utils.errors import run_main
 from utils.media import read_pixels
 from utils.memory import keep_freed_memory
@@ -53,7 +53,7 @@ def parse_args() -> argparse.Namespace:
         metavar="N",
         help="timed rounds over the pictures (default: 10)",
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config values")
+    add_overrides(parser)
     return parser.parse_intermixed_args()
 
 

@@ -35,7 +35,7 @@ from models.fast.inference import optimize_for_inference
 from tools.export_onnx import to_onnx
 from tools.measure.machine import describe_machine
 from tools.measure.network import make_net
-from utils.arguments import positive, program_parser
+from utils.arguments import add_overrides, positive, program_parser
 from utils.errors import UserError, run_main
 
 CONFIGS = [
@@ -240,7 +240,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--people", type=positive, default=8, metavar="N", help="in the picture (default: 8)")
     add("--rounds", type=positive, default=30, metavar="N", help="of all networks (default: 30)")
     add("--threads", type=positive, default=2, metavar="N", help="CPU threads (default: 2)")
-    add("overrides", nargs="*", metavar="KEY VALUE", help="config values")
+    add_overrides(parser)
     args = parser.parse_intermixed_args(argv)
     if args.bf16 and args.runtime == "onnxruntime":
         raise UserError("--bf16: expected --runtime pytorch or openvino, found onnxruntime")

@@ -39,7 +39,7 @@ from models.cached_teacher import CachedEmbeddings, CachedLogits, CachedTeacher
 from models.distill import reads_of
 from models.search_net import SearchNet
 from tools.measure.machine import describe_machine, matmul_flops, peak_memory
-from utils.arguments import positive, program_parser
+from utils.arguments import add_overrides, positive, program_parser
 from utils.errors import UserError, no_memory, run_main
 from utils.memory import keep_freed_memory
 
@@ -326,7 +326,7 @@ def parse_args() -> argparse.Namespace:
         metavar="N",
         help="timed steps after a warm-up (default: 3)",
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config values")
+    add_overrides(parser)
     return parser.parse_intermixed_args()
 
 

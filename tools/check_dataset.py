@@ -23,7 +23,7 @@ from datasets import UNLABELED, Scene, SearchDataset, load_dataset
 from datasets.loaders import scene_pixels
 from engine.evaluation.evaluate import check_settings
 from engine.evaluation.extract import check_queries, queries_of, query_boxes
-from utils.arguments import program_parser
+from utils.arguments import add_overrides, program_parser
 from utils.errors import UserError, run_main
 from utils.media import PictureError, orientation
 
@@ -211,12 +211,7 @@ def report(dataset: SearchDataset, protocols: list[list], found: Findings) -> No
 def main() -> int:
     parser = program_parser(__doc__)
     parser.add_argument("--cfg", metavar="FILE", help="YAML config (default: the defaults)")
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY VALUE",
-        help="config values, for example INPUT.DATA_ROOT data/own",
-    )
+    add_overrides(parser, "config values, for example INPUT.DATA_ROOT data/own")
     args = parser.parse_intermixed_args()
     cfg = load_cfg(args.cfg, args.overrides)
     try:

@@ -20,7 +20,7 @@ from tools.experiments.comparison import write
 from tools.experiments.methods import ALONE, METHODS
 from tools.experiments.runs import Run, finish_all, make_run
 from tools.measure.network import count_parameters
-from utils.arguments import positive, program_parser
+from utils.arguments import add_overrides, positive, program_parser
 from utils.errors import UserError, run_main
 
 
@@ -84,9 +84,7 @@ def parse_args() -> argparse.Namespace:
         metavar="N",
         help="train nothing, print gradient norms for N steps",
     )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY VALUE", help="config values of all runs"
-    )
+    add_overrides(parser, "config values of all runs")
     args = parser.parse_intermixed_args()
     known = get_cfg()
     for values in (args.methods, args.seeds):  # argparse adds the KEY VALUE pairs to the last list

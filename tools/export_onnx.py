@@ -39,7 +39,7 @@ from models.onnx_graph import SearchGraph
 from models.search_net import SearchNet
 from models.timm_networks import is_of_timm
 from tools.export.parity import NUMBERS, PICTURES, PIXELS, check, pictures
-from utils.arguments import nonempty_path, program_parser
+from utils.arguments import add_overrides, nonempty_path, program_parser
 from utils.errors import UserError, run_main
 from utils.files import check_target, written_beside
 from utils.logs import quiet_logs
@@ -74,7 +74,7 @@ def parse_args() -> argparse.Namespace:
         metavar="IMAGE",
         help="pictures for the comparison, with people in them (default: three of demo_imgs)",
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config values")
+    add_overrides(parser)
     return parser.parse_intermixed_args()
 
 

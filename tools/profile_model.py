@@ -24,7 +24,7 @@ from models.fast.inference import optimize_for_inference
 from models.search_net import SearchNet
 from tools.measure.machine import describe_machine, elapsed, matmul_flops, peak_memory
 from tools.measure.network import count_flops, make_net
-from utils.arguments import numbers, positive, program_parser
+from utils.arguments import add_overrides, numbers, positive, program_parser
 from utils.errors import UserError, run_main
 from utils.memory import keep_freed_memory
 from utils.names import short_names
@@ -195,9 +195,7 @@ def main() -> None:
         metavar="N",
         help="timed passes per median (default: 5)",
     )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY VALUE", help="config values for all models"
-    )
+    add_overrides(parser, "config values for all models")
     args = parser.parse_intermixed_args()
     cfgs = [load_cfg(path, args.overrides) for path in args.cfg]  # errors appear before any work
     choose_device(cfgs[0].DEVICE)

@@ -21,7 +21,7 @@ from engine.evaluation import metrics
 from engine.evaluation.cache import CACHE, load_cache
 from engine.evaluation.evaluate import check_settings, context_of
 from engine.evaluation.metrics import SEARCH_SCORE
-from utils.arguments import nonempty_path, program_parser
+from utils.arguments import add_overrides, nonempty_path, program_parser
 from utils.drawing import Color, Style, Tile, contact_sheet, cut_out, draw_boxes, save_picture
 from utils.errors import UserError, run_main
 from utils.files import check_target, write_text
@@ -58,11 +58,8 @@ def parse_args() -> argparse.Namespace:
         metavar="FILE",
         help="HTML or PNG file (default: OUTPUT_DIR/queries.html)",
     )
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY VALUE",
-        help="config values, for example EVAL_GALLERY_SIZE 50; the first of several sizes counts",
+    add_overrides(
+        parser, "config values, for example EVAL_GALLERY_SIZE 50; the first of several sizes counts"
     )
     args = parser.parse_intermixed_args()
     check(args)

@@ -46,6 +46,11 @@ def program_parser(docstring: str | None) -> argparse.ArgumentParser:
     )
 
 
+def add_overrides(parser: argparse.ArgumentParser, what: str = "config values") -> None:
+    """Add the arguments KEY VALUE, which --help explains as `what`."""
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help=what)
+
+
 def add_size(parser: argparse.ArgumentParser, size: tuple[int, int], what: str) -> None:
     """Add the option --size W H, pixels of `what`, with its default."""
     parser.add_argument(

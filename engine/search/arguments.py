@@ -13,7 +13,7 @@ from engine.default_network import add_network_options
 from engine.evaluation.records import thresholds_of
 from engine.index.gallery_index import folder_of, index_place
 from engine.index.records import PersonFilter
-from utils.arguments import nonempty_path, program_parser
+from utils.arguments import add_overrides, nonempty_path, program_parser
 from utils.errors import UserError
 from utils.files import read_text
 
@@ -83,7 +83,7 @@ def parse_args(description: str | None) -> argparse.Namespace:
         metavar="FOLDER",
         help="output folder (default: OUTPUT_DIR/demo)",
     )
-    add("overrides", nargs="*", metavar="KEY VALUE", help="config values, for example DEVICE cpu")
+    add_overrides(parser, "config values, for example DEVICE cpu")
     return parser.parse_intermixed_args()
 
 
