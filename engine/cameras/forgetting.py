@@ -38,7 +38,7 @@ def forget(
     if people.db.in_transaction:
         raise UserError("forgetting: expected no open transaction")
     people.db.execute("PRAGMA secure_delete = ON")
-    people.db.execute("PRAGMA journal_mode = PERSIST")  # so that it can be overwritten
+    people.db.execute("PRAGMA journal_mode = PERSIST")  # so that the journal can be overwritten
     pictures = Pictures(people, folder)
     ids, places = [], set()
     touched = set(tracklets or ()) if person_filter is None else set()

@@ -174,7 +174,7 @@ class Identities:
 
     def forget(self, tracklets: Collection[int]) -> None:
         """Remove tracklets, persons without any, and the copies of both inside the file."""
-        self.db.execute("PRAGMA journal_mode = PERSIST")  # so that it can be overwritten
+        self.db.execute("PRAGMA journal_mode = PERSIST")  # so that the journal can be overwritten
         kept = self.members().keys() - set(tracklets)
         self.keep(kept)
         compact(self._select, self.path)

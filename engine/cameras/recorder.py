@@ -24,9 +24,9 @@ BETTER = 1.3  # by which a picture must be better to replace the earlier one of 
 AGAIN = 60.0  # seconds after which a disk that refused a picture is tried again
 CARE = 600.0  # seconds between removals of what is too old
 BEHIND = 50_000  # people whom FAISS does not contain, at most
-FORGOTTEN = 24 * 3600.0  # seconds after which FAISS loses people who were removed, at most
 WAITING = 64  # reports that may wait for the disk
 DAY = 24 * 3600.0
+FORGOTTEN = DAY  # after which FAISS loses people who were removed, at most
 
 
 @dataclass(frozen=True)
