@@ -97,7 +97,6 @@ TEACHER_HALF = ("DISTILLER.TEACHER_AMP", "bf16")
 # Times of a step of STUDENT with DDPS and of the teacher, as multiples of that of STUDENT alone:
 # medians of 12 steps in bfloat16 that were measured in turn, on one core.
 DDPS_STEP_TIME, TEACHER_STEP_TIME = 1.54, 3.23
-EQUAL_STUDENTS = (STUDENT, "mobilenet_v2")
 
 # Trained with TUNING_SEED; configs/benchmark/_student.yaml has the best of these learning rates.
 TUNING = {
@@ -136,14 +135,17 @@ def epochs_in_equal_time() -> int:
     return 2 * round(EQUAL_EPOCHS * (TEACHER_STEP_TIME + DDPS_STEP_TIME) / 2)
 
 
-def equal_rows(student: str) -> list[Row]:
-    """Return the rows of a student that is trained as long as its teacher, alone and by DDPS."""
-    key, values = f"equal_{student}", equal_values()
-    title, alone = f"{STUDENTS[student]}, {EQUAL_EPOCHS} epochs", f"{key}_alone"
-    return [
-        Row(alone, f"{title}, alone", ALONE, values, student, alone),
-        Row(f"{key}_ddps", f"{title}, DDPS", "ddps", values + TEACHER_HALF, student, alone),
-    ]
+def equal_row(
+    key: str,
+    title: str,
+    method: str = "ddps",
+    values: tuple[str, ...] = (),
+    student: str = STUDENT,
+) -> Row:
+    """Return a row of a student that is trained as long as its teacher."""
+    title = f"{STUDENTS[student]}, {EQUAL_EPOCHS} epochs, {title}"
+    values = (*equal_values(), *(() if method == ALONE else TEACHER_HALF), *values)
+    return Row(f"equal_{key}", title, method, values, student, f"equal_{student}_alone")
 
 
 EQUAL_TUNING = {
@@ -183,24 +185,11 @@ GROUPS: dict[str, list[Row]] = {
         Row("ddps_twice", "DDPS, twice the epochs", "ddps", TWICE, base="alone_twice"),
     ],
 }
-GROUPS |= {f"equal: {student}": equal_rows(student) for student in EQUAL_STUDENTS}
-EQUAL_ALONE, EQUAL_TIME = f"equal_{STUDENT}_alone", f"equal_{STUDENT}_time"
-TAUGHT = (*equal_values(), *TEACHER_HALF)
-GROUPS["equal: more"] = [
-    Row(
-        "equal_better_teacher",
-        f"{STUDENTS[STUDENT]}, {EQUAL_EPOCHS} epochs, DDPS of ResNet-18",
-        "ddps",
-        TAUGHT + BETTER,
-        base=EQUAL_ALONE,
-    ),
-    Row(
-        f"equal_{STUDENT}_contrastive",
-        f"{STUDENTS[STUDENT]}, {EQUAL_EPOCHS} epochs, DDPS, CD contrastive",
-        "ddps",
-        TAUGHT + CONTRASTIVE,
-        base=EQUAL_ALONE,
-    ),
+EQUAL_TIME = f"equal_{STUDENT}_time"
+GROUPS[f"equal: {STUDENT}"] = [
+    equal_row(f"{STUDENT}_alone", "alone", ALONE),
+    equal_row(f"{STUDENT}_ddps", "DDPS"),
+    equal_row("better_teacher", "DDPS of ResNet-18", values=BETTER),
     Row(  # the student alone, for the time of the teacher's training and its own with DDPS
         EQUAL_TIME,
         f"{STUDENTS[STUDENT]}, {epochs_in_equal_time()} epochs, alone",
@@ -209,15 +198,24 @@ GROUPS["equal: more"] = [
         base=EQUAL_TIME,
     ),
 ]
+GROUPS |= {
+    f"equal: {student}": [
+        equal_row(f"{student}_alone", "alone", ALONE, student=student),
+        equal_row(f"{student}_better", "DDPS of ResNet-18", values=BETTER, student=student),
+    ]
+    for student in ("mobilenet_v2_slim", "mobilenet_v2")
+}
 
 
 RECIPE_BASE, BETTER_BASE = "recipe_ddps", "recipe_better"  # DDPS of the two teachers
-SHARE = "DISTILLER.GRADIENT_SHARE"
+LIMITED = ("DISTILLER.GRADIENT_SHARE", "0.2")
+DECAY = ("DISTILLER.DECAY", "['dfd']")
 
 
 def recipe(key: str, title: str, values: tuple[str, ...] = (), method: str = "ddps") -> Row:
     """Return a change of DDPS over EQUAL_EPOCHS, trained with TUNING_SEED to choose a recipe."""
-    return Row(f"recipe_{key}", title, method, TAUGHT + values, base=RECIPE_BASE)
+    values = (*equal_values(), *TEACHER_HALF, *values)
+    return Row(f"recipe_{key}", title, method, values, base=RECIPE_BASE)
 
 
 def of_better_teacher(row: Row) -> Row:
@@ -231,16 +229,15 @@ RECIPES: dict[str, Row] = {
     for row in [
         recipe("ddps", "DDPS"),
         recipe("rate", "learning rate 0.004", ("SOLVER.BASE_LR", "0.004")),
-        recipe("share_half", "terms limited to half of the gradient", (SHARE, "0.5")),
-        recipe("share_fifth", "terms limited to a fifth of the gradient", (SHARE, "0.2")),
-        recipe("decay", "weight of DFD falls over the epochs", ("DISTILLER.DECAY", "['dfd']")),
+        recipe("share_fifth", "terms limited to a fifth of the gradient", LIMITED),
         recipe("stopped", "terms stopped after two thirds", ("DISTILLER.STOP_EPOCH", "12")),
-        recipe("contrastive", "CD contrastive", CONTRASTIVE),
-        recipe("rpn", "LD on the RPN's logits too", method="ddps+rpn"),
-        recipe("both", "CD contrastive, terms limited to half", (*CONTRASTIVE, SHARE, "0.5")),
         of_better_teacher(recipe("better", "DDPS")),
         of_better_teacher(recipe("better_contrastive", "DDPS, CD contrastive", CONTRASTIVE)),
-        of_better_teacher(recipe("better_cd", "contrastive CD alone", method="cd_contrastive")),
+        of_better_teacher(recipe("better_decay", "weight of DFD falls over the epochs", DECAY)),
+        of_better_teacher(
+            recipe("better_share", "terms limited to a fifth of the gradient", LIMITED)
+        ),
+        of_better_teacher(recipe("better_rpn", "LD on the RPN's logits too", method="ddps+rpn")),
     ]
 }
 # The recipe that was chosen with TUNING_SEED, a key of RECIPES; "" until one is chosen. It is then
@@ -276,7 +273,7 @@ CACHED: dict[str, Row] = {
             f"{EQUAL_EPOCHS} epochs, LD and CD cached",
             "ld+cd",
             equal_values() + CACHED_LD_CD,
-            EQUAL_ALONE,
+            f"equal_{STUDENT}_alone",
         ),
     ]
 }
@@ -284,9 +281,7 @@ ROWS: dict[str, Row] = {row.key: row for rows in GROUPS.values() for row in rows
 # (row, base) of every tested gain: every row over its base, DDPS over every other method, DDPS over
 # the student alone in equal time, and the C4 form over the same backbone with an FPN.
 DDPS_OVER = [(ROWS[f"{STUDENT}_ddps"], row) for row in GROUPS["methods"]]
-IN_EQUAL_TIME = [
-    (ROWS[f"equal_{STUDENT}_{how}"], ROWS[EQUAL_TIME]) for how in ("ddps", "contrastive")
-]
+IN_EQUAL_TIME = [(ROWS[f"equal_{STUDENT}_ddps"], ROWS[EQUAL_TIME])]
 C4_OVER_FPN = [
     (ROWS[f"{c4}_{how}"], ROWS[f"{student}_{how}"])
     for c4 in C4_STUDENTS
