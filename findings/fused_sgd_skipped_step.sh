@@ -6,8 +6,8 @@
 # fp16 the first step is often skipped, since the initial scale is 65536. SGD without fused=True and
 # fused AdamW are right.
 #
-# Output seen (Linux x86_64, Python 3.11, CPU), means over 100,000 weights; some of the memory was zero:
-#   SGD, fused: momentum after a skipped first step 2.3, weight after a second step of gradient 0: -0.21
+# Output seen (Linux x86_64, Python 3.11, CPU), means over 100,000 weights (on another machine 2.3 and -0.21):
+#   SGD, fused: momentum after a skipped first step 7.0, weight after a second step of gradient 0: -0.63
 #   SGD: no momentum after a skipped first step, weight after a second step of gradient 0: 0.00
 # Exit code 0: as described; 1: the behaviour has changed.
 set -euo pipefail

@@ -245,9 +245,8 @@ def train(folder: Path, jobs: int, keys: Iterable[str]) -> int:
     if any(key.startswith(EQUAL_KEYS) for key in keys):
         benchmark.finish(in_order(EQUAL_TUNING.values(), (TUNING_SEED,)))
         check_rate(folder, EQUAL_TUNING, EQUAL_RATE, "EQUAL_RATE in tools/experiments/rows.py")
-    for name, rows in GROUPS.items():
-        seeds = SEEDS + MORE_SEEDS if name == "chosen" else SEEDS
-        benchmark.finish(in_order([row for row in rows if row.key in keys], seeds))
+    for rows in GROUPS.values():
+        benchmark.finish(in_order([row for row in rows if row.key in keys], SEEDS))
     benchmark.finish(in_order([r for r in RECIPES.values() if r.key in keys], (TUNING_SEED,)))
     benchmark.finish(in_order([row for row in CACHED.values() if row.key in keys], SEEDS))
     rows = results.undecided(results.load(folder))

@@ -240,15 +240,6 @@ RECIPES: dict[str, Row] = {
         of_better_teacher(recipe("better_rpn", "LD on the RPN's logits too", method="ddps+rpn")),
     ]
 }
-# The recipe that was chosen with TUNING_SEED, a key of RECIPES; "" until one is chosen. It is then
-# trained with SEEDS and MORE_SEEDS, as is DDPS of its teacher over the same epochs, its base.
-CHOSEN = ""
-if CHOSEN:
-    EQUAL_DDPS = {RECIPE_BASE: f"equal_{STUDENT}_ddps", BETTER_BASE: "equal_better_teacher"}
-    CHOSEN_BASE = EQUAL_DDPS[RECIPES[CHOSEN].base]
-    GROUPS["chosen"] = [replace(RECIPES[CHOSEN], key=f"equal_{STUDENT}_plus", base=CHOSEN_BASE)]
-
-
 BOTH = [f"{RUNS}/{key}/epoch_17.pth" for key in ("teacher", "second_teacher")]
 CACHED_LD_CD = ("DISTILLER.CD.CACHED", "True", "DISTILLER.LD.CACHED", "True")
 
