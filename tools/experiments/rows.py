@@ -207,37 +207,23 @@ GROUPS |= {
 }
 
 
-RECIPE_BASE, BETTER_BASE = "recipe_ddps", "recipe_better"  # DDPS of the two teachers
-LIMITED = ("DISTILLER.GRADIENT_SHARE", "0.2")
-DECAY = ("DISTILLER.DECAY", "['dfd']")
-
-
-def recipe(key: str, title: str, values: tuple[str, ...] = (), method: str = "ddps") -> Row:
+def recipe(key: str, title: str, *values: str) -> Row:
     """Return a change of DDPS over EQUAL_EPOCHS, trained with TUNING_SEED to choose a recipe."""
     values = (*equal_values(), *TEACHER_HALF, *values)
-    return Row(f"recipe_{key}", title, method, values, base=RECIPE_BASE)
+    return Row(f"recipe_{key}", title, "ddps", values, base="recipe_ddps")
 
 
-def of_better_teacher(row: Row) -> Row:
-    """Return the recipe with the better teacher, the ResNet-18."""
-    title = f"{row.title}, teacher ResNet-18"
-    return replace(row, title=title, values=row.values + BETTER, base=BETTER_BASE)
-
-
+FIFTH = "terms limited to a fifth of the gradient"
+DECAY = "weight of DFD falls over the epochs, teacher ResNet-18"
 RECIPES: dict[str, Row] = {
     row.key: row
     for row in [
         recipe("ddps", "DDPS"),
-        recipe("rate", "learning rate 0.004", ("SOLVER.BASE_LR", "0.004")),
-        recipe("share_fifth", "terms limited to a fifth of the gradient", LIMITED),
-        recipe("stopped", "terms stopped after two thirds", ("DISTILLER.STOP_EPOCH", "12")),
-        of_better_teacher(recipe("better", "DDPS")),
-        of_better_teacher(recipe("better_contrastive", "DDPS, CD contrastive", CONTRASTIVE)),
-        of_better_teacher(recipe("better_decay", "weight of DFD falls over the epochs", DECAY)),
-        of_better_teacher(
-            recipe("better_share", "terms limited to a fifth of the gradient", LIMITED)
-        ),
-        of_better_teacher(recipe("better_rpn", "LD on the RPN's logits too", method="ddps+rpn")),
+        recipe("rate", "learning rate 0.004", "SOLVER.BASE_LR", "0.004"),
+        recipe("share_fifth", FIFTH, "DISTILLER.GRADIENT_SHARE", "0.2"),
+        recipe("stopped", "terms stopped after two thirds", "DISTILLER.STOP_EPOCH", "12"),
+        recipe("better_contrastive", "CD contrastive, teacher ResNet-18", *CONTRASTIVE, *BETTER),
+        recipe("better_decay", DECAY, "DISTILLER.DECAY", "['dfd']", *BETTER),
     ]
 }
 BOTH = [f"{RUNS}/{key}/epoch_17.pth" for key in ("teacher", "second_teacher")]

@@ -211,21 +211,25 @@ def teacher_intervals_table(results: Results) -> str:
 def recipes_table(results: Results) -> str:
     """Return a table of the changes of DDPS that were tried with one seed, and their gains over
     the student alone and over DDPS of the same teacher. The student alone is the first row."""
-    alone = EQUAL_TUNING[EQUAL_RATE]
+    alone, found = EQUAL_TUNING[EQUAL_RATE], results.tuning
 
     def gained(row: Row, base: str) -> str:
-        if row.key in (base, alone.key) or not {row.key, base} <= results.tuning.keys():
+        if row.key in (base, alone.key) or not {row.key, base} <= found.keys():
             return NONE
-        ours, theirs = (results.tuning[key]["scores"]["mAP"] for key in (row.key, base))
+        ours, theirs = (found[key]["scores"]["mAP"] for key in (row.key, base))
         return f"{ours - theirs:+.1f}"
+
+    def over_ddps(row: Row) -> str:
+        ours, theirs = (found.get(key, {}).get("teacher") for key in (row.key, row.base))
+        return gained(row, row.base) if ours == theirs else NONE
 
     return table(
         [
             {"": "the student alone" if row is alone else row.title}
-            | scores_cells([results.tuning[row.key]])
-            | {"over alone": gained(row, alone.key), "over DDPS": gained(row, row.base)}
+            | scores_cells([found[row.key]])
+            | {"over alone": gained(row, alone.key), "over DDPS": over_ddps(row)}
             for row in [alone, *RECIPES.values()]
-            if row.key in results.tuning
+            if row.key in found
         ]
     )
 
