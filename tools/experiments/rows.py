@@ -135,6 +135,9 @@ def epochs_in_equal_time() -> int:
     return 2 * round(EQUAL_EPOCHS * (TEACHER_STEP_TIME + DDPS_STEP_TIME) / 2)
 
 
+TAUGHT = (*equal_values(), *TEACHER_HALF)  # of a student that learns from a teacher
+
+
 def equal_row(
     key: str,
     title: str,
@@ -144,7 +147,7 @@ def equal_row(
 ) -> Row:
     """Return a row of a student that is trained as long as its teacher."""
     title = f"{STUDENTS[student]}, {EQUAL_EPOCHS} epochs, {title}"
-    values = (*equal_values(), *(() if method == ALONE else TEACHER_HALF), *values)
+    values = (equal_values() if method == ALONE else TAUGHT) + values
     return Row(f"equal_{key}", title, method, values, student, f"equal_{student}_alone")
 
 
@@ -209,23 +212,33 @@ GROUPS |= {
 
 def recipe(key: str, title: str, *values: str) -> Row:
     """Return a change of DDPS over EQUAL_EPOCHS, trained with TUNING_SEED to choose a recipe."""
-    values = (*equal_values(), *TEACHER_HALF, *values)
-    return Row(f"recipe_{key}", title, "ddps", values, base="recipe_ddps")
+    return Row(f"recipe_{key}", title, "ddps", TAUGHT + values, base="recipe_ddps")
 
 
-FIFTH = "terms limited to a fifth of the gradient"
-DECAY = "weight of DFD falls over the epochs, teacher ResNet-18"
 RECIPES: dict[str, Row] = {
     row.key: row
     for row in [
         recipe("ddps", "DDPS"),
         recipe("rate", "learning rate 0.004", "SOLVER.BASE_LR", "0.004"),
-        recipe("share_fifth", FIFTH, "DISTILLER.GRADIENT_SHARE", "0.2"),
+        recipe(
+            "share_fifth",
+            "terms limited to a fifth of the gradient",
+            "DISTILLER.GRADIENT_SHARE",
+            "0.2",
+        ),
         recipe("stopped", "terms stopped after two thirds", "DISTILLER.STOP_EPOCH", "12"),
         recipe("better_contrastive", "CD contrastive, teacher ResNet-18", *CONTRASTIVE, *BETTER),
-        recipe("better_decay", DECAY, "DISTILLER.DECAY", "['dfd']", *BETTER),
+        recipe(
+            "better_decay",
+            "weight of DFD falls over the epochs, teacher ResNet-18",
+            "DISTILLER.DECAY",
+            "['dfd']",
+            *BETTER,
+        ),
     ]
 }
+
+
 BOTH = [f"{RUNS}/{key}/epoch_17.pth" for key in ("teacher", "second_teacher")]
 CACHED_LD_CD = ("DISTILLER.CD.CACHED", "True", "DISTILLER.LD.CACHED", "True")
 

@@ -214,20 +214,18 @@ def recipes_table(results: Results) -> str:
     alone, found = EQUAL_TUNING[EQUAL_RATE], results.tuning
 
     def gained(row: Row, base: str) -> str:
-        if row.key in (base, alone.key) or not {row.key, base} <= found.keys():
+        ours, theirs = found[row.key], found.get(base)
+        if row.key in (base, alone.key) or theirs is None:
             return NONE
-        ours, theirs = (found[key]["scores"]["mAP"] for key in (row.key, base))
-        return f"{ours - theirs:+.1f}"
-
-    def over_ddps(row: Row) -> str:
-        ours, theirs = (found.get(key, {}).get("teacher") for key in (row.key, row.base))
-        return gained(row, row.base) if ours == theirs else NONE
+        if theirs["teacher"] not in (None, ours["teacher"]):  # None: the student alone
+            return NONE
+        return f"{ours['scores']['mAP'] - theirs['scores']['mAP']:+.1f}"
 
     return table(
         [
             {"": "the student alone" if row is alone else row.title}
             | scores_cells([found[row.key]])
-            | {"over alone": gained(row, alone.key), "over DDPS": over_ddps(row)}
+            | {"over alone": gained(row, alone.key), "over DDPS": gained(row, row.base)}
             for row in [alone, *RECIPES.values()]
             if row.key in found
         ]
