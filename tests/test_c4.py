@@ -28,7 +28,8 @@ from utils.errors import UserError
 
 FOLDER = Path(__file__).parents[1] / "configs"
 C4 = {"MODEL.NECK": "none", "MODEL.C4.POOL_SIZE": 4, "MODEL.ANCHOR_SIZES": "[16, 32]"}
-BOXES = torch.tensor([[10.0, 10, 40, 60], [60, 5, 80, 50]])
+# Three people: RKD compares ratios of distances, which are always equal between two people.
+BOXES = torch.tensor([[10.0, 10, 40, 60], [60, 5, 80, 50], [86, 8, 108, 56]])
 CHANNELS = WIDTHS[2]  # of the map of stride 16
 ALL_TERMS = ["dfd", "ld", "cd", "pkd", "reviewkd", "kd", "hint", "rkd"]
 
@@ -47,7 +48,7 @@ def batch() -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
     generator = torch.Generator().manual_seed(1)
     images = [torch.rand(3, 64, width, generator=generator) for width in (112, 96)]
     nobody = {"boxes": BOXES[:0], "labels": torch.zeros(0, dtype=torch.int64)}
-    return images, [{"boxes": BOXES, "labels": torch.tensor([1, UNLABELED])}, nobody]
+    return images, [{"boxes": BOXES, "labels": torch.tensor([1, 2, UNLABELED])}, nobody]
 
 
 # --- the network ----------------------------------------------------------------------------------
