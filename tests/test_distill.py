@@ -374,6 +374,19 @@ def test_reviewkd_fuses_from_deep_to_shallow(monkeypatch):
         assert [one is not None for one in found] == [i <= number for i in range(5)]
 
 
+def test_reviewkd_needs_two_values_per_channel():
+    student, teacher = make_outputs("student"), make_outputs("teacher")
+    term = make_term("reviewkd", 8, 8, {})
+    for outputs in (student, teacher):
+        outputs.features["pool"] = outputs.features["pool"][:, :, :1, :1]
+    assert term(student, teacher).isfinite()  # two images
+    for outputs in (student, teacher):
+        outputs.features = {level: maps[:1] for level, maps in outputs.features.items()}
+    with pytest.raises(UserError, match="reviewkd .* two images"):
+        term(student, teacher)
+    assert term.eval()(student, teacher).isfinite()
+
+
 def test_kd_by_hand():
     student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[2 * np.log(3), 0.0]])
     kl = 0.75 * np.log(0.75 / 0.5) + 0.25 * np.log(0.25 / 0.5)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from models.distill import FPN_LEVELS
 from models.outputs import ForwardOutputs
+from utils.errors import UserError
 
 POOLED_SIDES = (4, 2, 1)
 
@@ -80,9 +81,20 @@ class Term(nn.Module):
         )
 
     def forward(self, student: ForwardOutputs, teacher: ForwardOutputs) -> Tensor:
-        """Compute the loss, a scalar, from both networks' maps [N, C, H, W] of the same images."""
+        """Compute the loss, a scalar, from both networks' maps [N, C, H, W] of the same images.
+
+        Raises:
+            UserError: in training, if a map of the batch has one value per channel, which cannot be
+                normalized.
+        """
         losses, fused = [], None
         for level, fusion in self.fusions.items():
-            reviewed, fused = fusion(student.features[level], fused)
+            features = student.features[level]
+            if self.training and features[:, 0].numel() == 1:
+                raise UserError(
+                    "DISTILLER.TERMS: reviewkd expected a batch of two images, or images of more "
+                    f"than 64 pixels, found one image with one value per channel in map {level!r}"
+                )
+            reviewed, fused = fusion(features, fused)
             losses.append(hierarchical_loss(reviewed, teacher.features[level]))
         return torch.stack(losses).sum()

@@ -94,9 +94,9 @@ EQUAL_EPOCHS, EQUAL_MILESTONE = 18, 11
 EQUAL_RATE = "0.002"  # the best of EQUAL_TUNING
 HALF = ("SOLVER.AMP", "bf16")
 TEACHER_HALF = ("DISTILLER.TEACHER_AMP", "bf16")
-# Student -> times of a step with DDPS and of a step of its teacher, as multiples of the time of a step
-# of the student alone, in bfloat16 on one core: of STUDENT and the ResNet-50, medians of 12 steps
-# that were measured in turn; of MobileNetV2 and the ResNet-18, means of trainings.
+# Student -> times of its step with DDPS and of its teacher's step, as multiples of that of its step
+# alone, in bfloat16 on one core. STUDENT and the ResNet-50: medians of 12 steps that were measured
+# in turn. MobileNetV2 and the ResNet-18: means of trainings.
 STEP_TIMES = {STUDENT: (1.54, 3.23), "mobilenet_v2": (1.19, 1.18)}
 
 # Trained with TUNING_SEED; configs/benchmark/_student.yaml has the best of these learning rates.
