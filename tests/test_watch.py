@@ -24,7 +24,7 @@ from tests.crowds import make_world, moving
 from tests.streams import http_server
 from tests.training import fork
 from tests.videos import write_video
-from tools import watch
+from tools import identities, watch
 from utils.errors import UserError
 
 BEGAN = "2026-01-31T08:00:00+00:00"
@@ -81,6 +81,24 @@ def test_what_cameras_saw_is_in_the_index(base: Path, tmp_path: Path, program) -
     assert people.pictured(tracklets).keys() == set(tracklets)
     seen = people.select("SELECT appearance, time FROM people")
     assert len(set(seen)) == len(seen)  # a tracklet is at most once in a frame
+
+
+def test_a_recording_is_indexed_once(base: Path, tmp_path: Path, program) -> None:
+    """The next recording of the same camera may begin before the end of the last one."""
+    index = tmp_path / "people"
+    hall = "--recorded", BEGAN, base / "hall.mp4"
+    assert program(watch.main, *arguments(base, index, *hall))[0] == 0
+    before = open_index(index).people.count()
+    for words in (hall, ("--recorded", BEGAN.replace(":00+", ":01+"), base / "hall.mp4")):
+        code, _, err = program(watch.main, *arguments(base, index, *words))
+        assert code == 2 and len(err.splitlines()) == 1 and "hall: " in err
+    assert open_index(index).people.count() == before > 0
+    later = "--recorded", BEGAN.replace(":00+", ":02+"), base / "hall.mp4"  # 2.5 s long
+    assert program(watch.main, *arguments(base, index, *later))[0] == 0
+    assert open_index(index).people.count() > before
+    forget = "--index", index, "--forget", "--camera", "hall"
+    assert program(identities.main, *map(str, forget))[0] == 0
+    assert program(watch.main, *arguments(base, index, *hall))[0] == 0
 
 
 def test_a_search_shows_the_picture_of_a_camera(base: Path, tmp_path: Path, program) -> None:

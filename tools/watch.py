@@ -22,7 +22,7 @@ from torch import Tensor
 from engine.cameras.alarms import Sender, Wanted
 from engine.cameras.recorder import Limits, Recorder
 from engine.cameras.sources import Camera, LiveCameras, name_cameras, recorded_rounds
-from engine.cameras.times import seconds_of
+from engine.cameras.times import local_time, seconds_of
 from engine.cameras.watch import StatusLine, recording, watch, watched_for
 from engine.cameras.watcher import Watcher
 from engine.default_network import add_network_options, network_of, parse_sources
@@ -44,7 +44,10 @@ from utils.errors import UserError, run_main
 from utils.memory import keep_freed_memory
 from utils.signals import Signals, Stopped
 from utils.streams import is_stream
+from utils.videos import video_seconds
 from utils.wall_clock import WallClock
+
+MARGIN = 2.0  # seconds
 
 
 def parse_args() -> argparse.Namespace:
@@ -159,6 +162,29 @@ def make_recorder(people: LocalPeople, args: argparse.Namespace, cameras: list[C
     return recorder
 
 
+def check_new(people: LocalPeople, cameras: list[Camera], began: float) -> None:
+    """Check that the index contains nobody of the time of these recordings, since the same people
+    would be added again.
+
+    Successive recordings may overlap by MARGIN, since TIME is often rounded.
+
+    Raises:
+        UserError: if it does.
+    """
+    for camera in cameras:
+        length = video_seconds(Path(camera.source))
+        length = math.inf if length is None else length
+        margin = min(MARGIN, length / 4)
+        span = began + margin, began + length - margin
+        if seen := people.seen_between(camera_path(camera.name), *span):
+            first, last = map(local_time, seen)
+            raise UserError(
+                f"{camera.name}: expected a recording that the index does not contain, found "
+                f"people of this camera from {first} to {last}; to read it again, remove them with "
+                f"tools.identities --forget --camera {camera.name} --after TIME --before TIME"
+            )
+
+
 def clocks_of(people: LocalPeople, cameras: list[Camera]) -> list[WallClock]:
     """Return a clock for each camera, which begins after what the index already contains of it."""
     clocks = []
@@ -184,6 +210,7 @@ def run_watch(args: argparse.Namespace, cameras: list[Camera], searcher: Searche
         sender = Sender(args.index, args.post) if args.post else None
         stopped = lambda: bool(signals.number)  # noqa: E731
         if args.recorded:
+            check_new(people, cameras, seconds_of(args.recorded))
             rounds = recorded_rounds(cameras, seconds_of(args.recorded), searcher.batch_size)
             stack.enter_context(recording(recorder, sender))
             return watch(rounds, searcher, watchers, recorder, stopped)

@@ -147,6 +147,12 @@ def read_frame(path: Path, time: float, max_pixels: int = MAX_PIXELS) -> Tensor:
     raise UserError(f"{path}: no frame at {time:.3f} s")
 
 
+def video_seconds(path: Path) -> float | None:
+    """Return the duration of a video according to its header, or None if it does not contain it."""
+    with open_video(path) as video:
+        return video.length
+
+
 def samples_expected(
     path: Path, every: float, after: float = 0, max_pixels: int = MAX_PIXELS
 ) -> int:

@@ -7,12 +7,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from threading import Thread
 
 from engine.cameras.alarms import AlarmFile
 from engine.cameras.pictures import Pictures, picture_path
+from engine.cameras.times import local_time
 from engine.cameras.watcher import EVERY, Fired, Report, TrackedFrame
 from engine.index.local import LocalPeople, follow
 from engine.index.records import CAMERA, Sample, Source, camera_path
@@ -220,7 +220,7 @@ class Recorder(Thread):
         return {
             "name": fired.wanted.name,
             "camera": name,
-            "time": datetime.fromtimestamp(seen.time).astimezone().isoformat("T", "milliseconds"),
+            "time": local_time(seen.time),
             "box": [round(value, 1) for value in box],
             "similarity": round(fired.similarity, 4),
             "false_alarms": self.false_alarms,

@@ -1,8 +1,13 @@
-"""Times of day in arguments: local time, as 2026-01-31T08:00:00."""
+"""Times of day in arguments and results: local time, as 2026-01-31T08:00:00."""
 
 from datetime import datetime
 
 from utils.errors import UserError
+
+
+def local_time(seconds: float) -> str:
+    """Convert seconds since 1970 to ISO 8601, in local time."""
+    return datetime.fromtimestamp(seconds).astimezone().isoformat("T", "milliseconds")
 
 
 def seconds_of(text: str, option: str = "--recorded") -> float:

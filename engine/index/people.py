@@ -370,6 +370,17 @@ class People:
         with self.parsing():
             return next((float(until) for (until,) in rows if until is not None), 0.0)
 
+    def seen_between(self, path: Path, first: float, last: float) -> tuple[float, float] | None:
+        """Return the first and last second between two seconds in which a source has people, or
+        None if it has none."""
+        rows = self.select(
+            "SELECT MIN(time), MAX(time) FROM people JOIN sources ON source = sources.id "
+            "WHERE path = ? AND time BETWEEN ? AND ?",
+            [os.fsencode(path), first, last],
+        )
+        with self.parsing():
+            return next(((float(a), float(b)) for a, b in rows if a is not None), None)
+
     def spans(self, tracklets: Sequence[int]) -> dict[int, tuple[float, float]]:
         """Return the first and last second of each of these tracklets that belongs to a video."""
         rows = self._in_chunks(

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ from torchvision.ops import box_iou
 from torchvision.transforms.functional import to_pil_image
 
 from engine.cameras.pictures import picture_path
+from engine.cameras.times import local_time
 from engine.index.gallery_index import GalleryIndex, similarities
 from engine.index.records import Match, Person, camera_of
 from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes, stack
@@ -117,7 +117,7 @@ def time_in_json(path: Path, seconds: float) -> float | str:
     """Return a time in a source: in ISO 8601 for a camera, in seconds for a video."""
     if camera_of(path) is None:
         return round(seconds, 3)
-    return datetime.fromtimestamp(seconds).astimezone().isoformat("T", "milliseconds")
+    return local_time(seconds)
 
 
 def names_of(paths: Sequence[Path]) -> dict[Path, str]:
