@@ -69,7 +69,7 @@ class Backbone:
         stage_channels: of their output.
         imagenet: whether torchvision or timm has pretrained weights for it.
         batch_norm: whether it has BatchNorm, which BACKBONE.FROZEN_BN can freeze.
-        timm: of a network of timm.
+        timm: what it needs of a network of timm; None for one of torchvision.
     """
 
     make: Callable[..., nn.Module]
@@ -234,7 +234,7 @@ class CheckpointedLayers(nn.ModuleDict):
         self.everywhere = everywhere
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Image [N, 3, H, W] -> the outputs of the layers in `levels`."""
+        """Compute the outputs of the layers in `levels` for images [N, 3, H, W]."""
         outputs = OrderedDict()
         for name, layer in self.items():
             first_on_cpu = not outputs and x.device.type == "cpu"

@@ -52,7 +52,7 @@ class StageHead(nn.Module):
         self.checkpointed = checkpointed
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """[R, C, P, P] -> [R, channels of the stage]."""
+        """Compute [R, channels of the stage] from pooled regions [R, C, P, P]."""
         x = pooled
         for layer in self.stage:
             x = apply_layer(layer, x, self.training and self.checkpointed)

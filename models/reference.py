@@ -470,8 +470,8 @@ def rerank(sims: dict, feats, listed: dict, people: Tensor, k1: int) -> None:
     """Re-rank by context bipartite graph matching.
 
     `people` [k2, D] of the query's image, the query first, are matched to the detections of each
-    image that has one of the k1 best, at the largest total similarity. The query's match then gets
-    the largest single similarity of the matching.
+    image that has one of the k1 best, one to one, so that the total similarity is largest. The
+    query's match then gets the largest single similarity of the matching.
     """
     best = sorted(
         (-s, image, d)

@@ -32,9 +32,8 @@ def on_ignored(boxes: Tensor, target: Target, share: float) -> Tensor:
     """Return which boxes [n, 4] lie on an ignore region of the target, [n] bool.
 
     Such a box has at least `share` of its area in one of the regions. This is not IoU, since the
-    region may be a crowd, which is larger than the people in it. A box with an IoU of `share` has
-    at least this share of its area in the region, so that a region treats all boxes alike that
-    would not be background if it was a person.
+    region may be a crowd, which is larger than the people in it. A box whose IoU with a region is
+    at least `share` also has at least this share of its area in it.
     """
     if not len(target.get("ignored", ())):
         return boxes.new_zeros(len(boxes)).bool()

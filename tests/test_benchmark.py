@@ -249,7 +249,7 @@ def fake(bar: dict[str, list[float]]) -> Results:
     return Results(
         {key: {} for key in ROWS} | runs,
         {},
-        {one.key: [] for one in TEACHERS},
+        {one.key: {} for one in TEACHERS},
         {"queries": [{"person": 0}]},
     )
 
@@ -289,7 +289,7 @@ def test_the_order_of_runs(monkeypatch, tmp_path):
     for name in ("check_data", "check_rate"):
         monkeypatch.setattr(benchmark, name, lambda *_: None)
     monkeypatch.setattr(benchmark.Benchmark, "finish", finish)
-    found = Results(results, {}, {one.key: [] for one in TEACHERS}, {"queries": [{"person": 0}]})
+    found = Results(results, {}, {one.key: {} for one in TEACHERS}, {"queries": [{"person": 0}]})
     monkeypatch.setattr(results_module, "load", lambda folder: found)
     monkeypatch.setattr(page, "write", lambda folder: None)
     names = [*PAIR, "dfd", "ld"]
@@ -302,10 +302,10 @@ def test_the_order_of_runs(monkeypatch, tmp_path):
 
 
 def test_gain_over_the_teacher_of_each_run():
-    """A student of seed s is compared with the teacher of seed s; a student alone with the mean of
-    both teachers."""
+    """A student is compared with its own teacher, a student alone with the mean of both teachers.
+    A repetition of a training with identical results has no weight in this mean."""
     key, alone = "equal_resnet18_x05_ddps", "equal_resnet18_x05_alone"
-    teachers = [result(1, [ap], checkpoint=name) for ap, name in ((0.4, "a"), (0.6, "b"))]
+    teachers = {name: result(1, [ap]) for name, ap in (("a", 0.4), ("b", 0.6), ("c", 0.4))}
     runs = {key: {1: result(1, [0.5], teacher="b"), 2: result(2, [0.5], teacher="a")}}
     runs |= {alone: {1: result(1, [0.9], teacher=None)}}
     found = Results(runs, {}, {"teacher": teachers}, {"queries": [{"person": 0}]})
@@ -352,7 +352,7 @@ def test_page_is_written_from_the_kept_results(monkeypatch, tmp_path):
 
 def test_the_readme_agrees_with_the_results():
     results = results_module.load(FOLDER)
-    trained = {TEACHERS[0].title: results.teachers["teacher"]}
+    trained = {TEACHERS[0].title: results.teachers("teacher")}
     for student in STUDENTS:
         for row in GROUPS[f"students: {student}"]:
             runs = results.runs[row.key]

@@ -2,8 +2,9 @@
 
     python -m tools.bench_rendered --frames 12 --people 8
 
-Every frame shows another place. The time of a frame includes its people, scene, labels and JPEG.
-The time to load the body model is reported separately. The program needs requirements-render.txt.
+Every scene is at another place, and each of its cameras records one frame. The time of a frame
+includes its people, scene, labels and JPEG. The time to load the body model is reported separately.
+The program needs requirements-render.txt.
 """
 
 import io

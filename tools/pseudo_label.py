@@ -1,4 +1,4 @@
-"""People of unlabelled pictures and videos, found by trained networks, as custom data.
+"""Annotate the people of unlabelled pictures and videos by trained networks, as custom data.
 
 python -m tools.pseudo_label --detector FILE --reid FILE SOURCE [SOURCE ...] --out data/pseudo
 
@@ -62,7 +62,7 @@ def parse_args() -> argparse.Namespace:
         "--every",
         type=float,
         metavar="SECONDS",
-        help=f"take one frame of a video in this many seconds; 0: every frame (default: {EVERY})",
+        help=f"take one frame of a video every SECONDS seconds; 0: every frame (default: {EVERY})",
     )
     add(
         "--min-score",

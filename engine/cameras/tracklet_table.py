@@ -91,8 +91,9 @@ def _means(people: People, tracklets: np.ndarray) -> np.ndarray:
 def apart(one: TrackletTable, two: TrackletTable, overlapping: Collection[str] = ()) -> np.ndarray:
     """Return which tracklets are certainly of different people, [n, m] bool.
 
-    These are two tracklets in one picture, in one video at the same time, or in two cameras at
-    the same time. Two boxes of which one lies within the other may show the same person.
+    These are two tracklets in one picture, in one video at the same time, or for more than a second
+    at the same time in two cameras that do not overlap. Two boxes of which one lies within the
+    other may show the same person.
 
     Args:
         overlapping: names of cameras that see the same place, so that one person can be in several.

@@ -73,8 +73,8 @@ def parse_args(description: str | None) -> argparse.Namespace:
     add(
         "--persons",
         action="store_true",
-        help="the best match of each person, with the numbers of tools.identities; 0: a match "
-        "without a number",
+        help="show the best match of each person, with the person's number from tools.identities "
+        "(0: no number yet)",
     )
     add_limits(parser, "lowest similarity of a match (default: none)")
     add(
@@ -147,7 +147,7 @@ def add_every(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0,
         metavar="SECONDS",
-        help="sample one frame of a video in this many seconds (default: every frame)",
+        help="take one frame of a video every SECONDS seconds (default: every frame)",
     )
 
 
@@ -185,7 +185,7 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="only people whom this camera saw, or of the video or picture with this name; may be "
+        help="only people seen by this camera, or in the video or picture of this name; may be "
         "repeated",
     )
     for option, what in (("--after", "from this time on"), ("--before", "until this time")):

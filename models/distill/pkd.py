@@ -47,10 +47,10 @@ def channel_moments(student: Tensor, teacher: Tensor) -> Tensor:
 def loss_of_moments(moments: Tensor) -> Tensor:
     """Return the loss of PKD of maps with these moments [..., C, 6], one for each level: [...].
 
-    The loss is half the mean squared error of the normalised maps, which is 1 - their mean
-    correlation. Each channel is normalised to zero mean and unit standard deviation over N, H and
-    W, so that the squares of a map add up to n - 1. In double precision the differences below are
-    accurate enough for the loss.
+    The loss is half the mean squared error of the normalised maps, which is (n - 1) / n times 1 -
+    their mean correlation. Each channel is normalised to zero mean and unit standard deviation over
+    N, H and W, so that the squares of a map add up to n - 1. In double precision the differences
+    below are accurate enough for the loss.
     """
     n, s, t, ss, tt, st = moments.unbind(dim=-1)
     squares = [(ss - s * s / n), (tt - t * t / n)]

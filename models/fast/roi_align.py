@@ -25,7 +25,7 @@ class GatheredRoIAlign(MultiScaleRoIAlign):
     def forward(
         self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
     ) -> Tensor:
-        """Maps [N, C, H, W] by name, boxes [n_i, 4] per image in pixels -> [R, C, 7, 7]."""
+        """Pool boxes [n_i, 4] of each image, in pixels, from maps [N, C, H, W]: [R, C, 7, 7]."""
         levels = [x[name] for name in self.featmap_names]
         if not levels[0].is_cpu:
             return super().forward(x, boxes, image_shapes)

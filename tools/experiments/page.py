@@ -56,7 +56,7 @@ def teachers_text(results: Results) -> str:
     converged."""
     lines = []
     for one in TEACHERS:
-        for run in results.teachers[one.key]:
+        for run in results.teachers(one.key):
             past = ", ".join(f"{epoch}: {mAP}" for epoch, mAP in run["mAP by epoch"].items())
             lines.append(f"- {one.title}: mAP by epoch, {past}.")
     return "\n".join(lines) or NOT_YET
@@ -124,7 +124,7 @@ def numbers(results: Results) -> dict[str, str]:
     for ddps, row in DDPS_OVER:
         found[f"over_{row.key}"] = gain_text(tables.gain_over(results, ddps, row))
     for key in EQUAL_TEACHERS:
-        runs = results.teachers[key]
+        runs = results.teachers(key)
         found[f"map_{key}"] = f"{mean_and_deviation(runs, 'mAP')[0]:.1f}" if runs else NONE
     return found
 
@@ -174,7 +174,7 @@ def plot(results: Results, path: Path) -> None:
     figure = Figure(figsize=(7, 4.5), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     marks: dict[str, Line2D | ErrorbarContainer] = {}
-    for run in results.teachers["teacher"]:
+    for run in results.teachers("teacher"):
         [mark] = axes.plot(run["gflop"], run["scores"]["mAP"], "k*", markersize=12)
         marks[TEACHERS[0].title] = mark
     for number, (student, title) in enumerate(STUDENTS.items()):

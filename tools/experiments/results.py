@@ -36,13 +36,13 @@ class Results:
     Attributes:
         runs: of each row, by seed.
         tuning: by key, of the rows that are trained with TUNING_SEED.
-        teachers: by key, one record per training, with the hash of its "checkpoint".
+        checkpoints: by key, the records of teachers by the hash of their checkpoint.
         queries: facts about the data and the queries, see tools.experiments.queries.
     """
 
     runs: dict[str, dict[int, dict]]
     tuning: dict[str, dict]
-    teachers: dict[str, list[dict]]
+    checkpoints: dict[str, dict[str, dict]]
     queries: dict
 
     @property
@@ -50,10 +50,15 @@ class Results:
         """Return the person of each query, [Q]."""
         return np.array([query["person"] for query in self.queries["queries"]])
 
+    def teachers(self, key: str) -> list[dict]:
+        """Return one record per training of a teacher. Repetitions with identical results count
+        once, since they are not independent."""
+        return list({str(run["query_ap"]): run for run in self.checkpoints[key].values()}.values())
+
     def all(self) -> list[dict]:
         """Return the records of all runs, including teachers and tuning."""
-        groups = [list(runs.values()) for runs in (self.tuning, *self.runs.values())]
-        return [run for group in [*groups, *self.teachers.values()] for run in group]
+        groups = [self.tuning, *self.runs.values(), *self.checkpoints.values()]
+        return [run for group in groups for run in group.values()]
 
 
 def load(folder: Path) -> Results:
@@ -69,14 +74,14 @@ def load(folder: Path) -> Results:
     keys = [row.key for group in (TUNING, EQUAL_TUNING, RECIPES) for row in group.values()]
     tuned = {key: folder / "runs" / f"{key}_seed{TUNING_SEED}.json" for key in keys}
     tuning = {key: read(path) for key, path in tuned.items() if path.is_file()}
-    teachers = {
-        one.key: [
-            read(path) | {"checkpoint": path.stem.rpartition("_")[2]}
+    checkpoints = {
+        one.key: {
+            path.stem.rpartition("_")[2]: read(path)
             for path in sorted((folder / "runs").glob(f"{one.key}_*.json"))
-        ]
+        }
         for one in TEACHERS
     }
-    return Results(runs, tuning, teachers, read(folder / "queries.json"))
+    return Results(runs, tuning, checkpoints, read(folder / "queries.json"))
 
 
 class Interval(NamedTuple):
@@ -164,8 +169,8 @@ def teachers_of(results: Results, row: Row) -> dict[int, dict]:
 
     A student alone is compared with the mean over all trainings of the first teacher.
     """
-    made = {one["checkpoint"]: one for runs in results.teachers.values() for one in runs}
-    if not (first := results.teachers[TEACHERS[0].key]):
+    made = {hash: run for runs in results.checkpoints.values() for hash, run in runs.items()}
+    if not (first := results.teachers(TEACHERS[0].key)):
         return {}
     mean = {"query_ap": np.mean([one["query_ap"] for one in first], axis=0)}
     return {seed: made.get(run["teacher"], mean) for seed, run in results.runs[row.key].items()}

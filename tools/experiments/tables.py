@@ -120,7 +120,7 @@ def cost_cells(run: dict) -> dict[str, str]:
 def students_table(results: Results) -> str:
     """Return the table of the teacher, and of every student alone and with DDPS."""
     lines = []
-    if trained := results.teachers["teacher"]:
+    if trained := results.teachers("teacher"):
         cells = cost_cells(trained[0]) | teacher_cells(trained)
         lines.append({"": TEACHERS[0].title} | cells)
     return table(lines + student_lines(results, STUDENTS))
@@ -184,7 +184,7 @@ def equal_table(results: Results) -> str:
     time."""
     lines = []
     for one in TEACHERS:
-        trained = results.teachers[one.key]
+        trained = results.teachers(one.key)
         if trained and one.key in EQUAL_TEACHERS:
             last = {"over the teacher": NONE, "last two epochs": f"{last_gain(trained):+.1f}"}
             lines.append(
@@ -246,7 +246,7 @@ def errors_table(results: Results, rows: Sequence[Row]) -> str:
     boxes."""
     named = [(row.title, list(results.runs[row.key].values())) for row in rows]
     lines = []
-    for title, runs in [(TEACHERS[0].title, results.teachers["teacher"]), *named]:
+    for title, runs in [(TEACHERS[0].title, results.teachers("teacher")), *named]:
         if runs:
             errors = {
                 name.replace("_", " "): statistics.mean(r["detection_errors"][name] for r in runs)
@@ -266,7 +266,7 @@ def thirds(name: str, values: Sequence[float]) -> dict[str, np.ndarray]:
 
 def query_groups(results: Results) -> dict[str, np.ndarray]:
     """Return the indices of queries by difficulty: AP of the teacher, height, occlusion."""
-    teachers = [run["query_ap"] for run in results.teachers["teacher"]]
+    teachers = [run["query_ap"] for run in results.teachers("teacher")]
     facts = results.queries["queries"]
     is_hidden = np.array([query["hidden"] > 0 for query in facts])
     halves = {"not occluded": ~is_hidden, "occluded by others": is_hidden}
