@@ -21,6 +21,7 @@ PATHS = (  # "~" is expanded, NUL is rejected
     "DISTILLER.CACHE_FILE",
     "EVAL_QUERY_FILE",
 )
+FOLDERS = ("OUTPUT_DIR", "INPUT.DATA_ROOT")  # an empty text would mean the current folder
 # A Python literal, or else a YAML value: `true`, `[dfd, ld]`, plain words.
 READERS = (ast.literal_eval, yaml.safe_load)
 GALLERIES = "EVAL_GALLERY_SIZE"  # a number, a name, or a list of them
@@ -129,9 +130,9 @@ def fitted(key: str, default: Any, value: Any, where: str) -> Any:
     elif type(value) is kind:
         if key not in PATHS:
             return value
-        if "\0" not in value:
+        expected = "a path, without NUL characters" if "\0" in value else "a path"
+        if "\0" not in value and (value or key not in FOLDERS):
             return at_home(value)
-        expected = "a path, without NUL characters"
     elif kind is list:
         expected = f'a list, written as "[{shown(value)}]"'
     else:

@@ -197,6 +197,20 @@ def test_gradients_are_those_of_the_training(root, net, tmp_path):
     assert len(norms("INPUT.EXTRA_TRAIN", f"[[CUHK-SYSU, {root}, 1.0]]")) == 2
     (started,) = norms("MODEL.WEIGHTS", str(weights))
     assert started["rpn_cls"] != plain["rpn_cls"]
+    damaged = tmp_path / "out/none_seed1/epoch_00.pth"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"damaged")
+    with pytest.raises(UserError, match="every checkpoint is damaged"):
+        norms()
+    assert list(damaged.parent.iterdir()) == [damaged]  # not renamed
+
+
+def test_terms_that_decrease_are_those_of_each_method(tmp_path):
+    config = tmp_path / "tiny.yaml"
+    config.write_text("DISTILLER: {DECAY: [dfd, cd]}\n")
+    expected = {"none": [], "ddps": ["dfd", "cd"], "ld+cd": ["cd"], "pkd": []}
+    for method, decay in expected.items():
+        assert decay == runs.describe_run(str(config), [], method, 1).cfg.DISTILLER.DECAY
 
 
 def test_a_folder_with_a_run_of_other_data_is_refused(root, tmp_path):

@@ -225,6 +225,8 @@ def test_all_keys_that_are_paths_are_listed():
             "a\0b",
             r"override OUTPUT_DIR: expected a path, without NUL characters, found 'a",
         ),
+        ("OUTPUT_DIR", "", "override OUTPUT_DIR: expected a path, found ''"),
+        ("INPUT.DATA_ROOT", "''", "override INPUT.DATA_ROOT: expected a path, found ''"),
         ("SOLVER.BASE_LRR", "1", r"no such key: SOLVER.BASE_LRR \(did you mean SOLVER.BASE_LR\?\)"),
         ("SOLVER", "1", "override SOLVER: expected one of the keys under it"),
         ("EVAL_GALLERY_SIZE", "[[1]]", "expected a size .* or a list of them"),

@@ -222,7 +222,9 @@ def test_decisions_by_hand_are_kept(index: Path, program, tmp_path: Path) -> Non
     assert page.count("<section>") == len(set(numbers(index).values()))
     shown = {int(number) for number in re.findall(r"tracklet (\d+)", page)}  # for --split
     assert {numbers(index)[tracklet] for tracklet in shown} == set(numbers(index).values())
+    one = next(tracklet for tracklet, number in numbers(index).items() if number == 1)
     for wrong in (
+        ("--split", 1, one, 999),
         ("--merge", 1, 1),
         ("--merge", 1, "Otto"),
         ("--split", 1),

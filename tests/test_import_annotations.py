@@ -665,6 +665,17 @@ def test_the_file_of_mot_in_the_working_folder(run, tmp_path, monkeypatch):
     assert taken(tmp_path) == {f"00000{i}.jpg": [(A, "gate/3")] for i in (1, 2)}
 
 
+def test_the_file_of_mot_in_another_folder(run, tmp_path):
+    """Files beside this folder are not read instead."""
+    write_image(tmp_path / "all/gate/img1/000001.jpg")
+    for name in ("gate/gt.txt", "yard/gt.txt"):
+        (tmp_path / "all" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "all" / name).write_text("1,3,6,7,10,20,1,1,1\n")
+    (tmp_path / "all/train.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    code, said = run(tmp_path / "all/gate/gt.txt")
+    assert code == 2 and "SEQUENCE/gt/gt.txt" in said and "train.json" not in said
+
+
 def test_mot_sequences_of_one_folder(run, tmp_path):
     """Their pictures have equal names. MOT17 contains each sequence once for each detector."""
     for name, tone in (("MOT17-02-DPM", 40), ("MOT17-02-SDP", 40), ("MOT17-04-DPM", 200)):
@@ -714,6 +725,13 @@ def test_yolo_with_tracks(run, tmp_path, line, layout):
     assert {name: near(rows) for name, rows in taken(tmp_path).items()} == {
         name: [(A, "gate/3")] for name in ("a.jpg", "b.jpg")
     }
+
+
+def test_a_date_that_is_none_in_the_names_of_yolo(run, tmp_path):
+    folder = write_yolo(tmp_path / "gate", f"{YOLO} 1")
+    (folder / "data.yaml").write_text("names: {0: person}\ndate: 2024-13-45\n")
+    code, said = run(folder)
+    assert code == 2 and "data.yaml: expected YAML" in said
 
 
 def test_large_track_ids_of_yolo_stay_different(tmp_path):

@@ -258,7 +258,8 @@ def page(controller: AppController, hint: str) -> Any:
     ):
         search_tab(gr, controller, hint)
         if controller.folder is not None:
-            persons_tab(gr, PersonsController(controller.current, controller.folder))
+            limit = controller.searcher.max_pixels
+            persons_tab(gr, PersonsController(controller.current, controller.folder, limit))
     return blocks
 
 

@@ -223,8 +223,8 @@ def parse_args() -> argparse.Namespace:
         help="factor on the real numbers of images and queries, at least 0.01 (default: 1)",
     )
     args = parser.parse_args()
-    if not args.scale >= 0.01:
-        raise UserError(f"--scale: expected at least 0.01, found {args.scale:g}")
+    if not 0.01 <= args.scale <= 100:
+        raise UserError(f"--scale: expected 0.01 to 100, found {args.scale:g}")
     return args
 
 

@@ -223,15 +223,12 @@ def convert(cfg_path: str, ckpt_path: str, out: str) -> None:
 
 def main() -> None:
     parser = program_parser(__doc__)
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="the release's config.yaml")
-    parser.add_argument("--ckpt", required=True, metavar="FILE", help="the release's checkpoint")
-    parser.add_argument(
-        "--out",
-        required=True,
-        type=nonempty,
-        metavar="FOLDER",
-        help="new folder for config.yaml and checkpoint",
-    )
+    for option, kind, text in (
+        ("--cfg", "FILE", "the release's config.yaml"),
+        ("--ckpt", "FILE", "the release's checkpoint"),
+        ("--out", "FOLDER", "new folder for config.yaml and checkpoint"),
+    ):
+        parser.add_argument(option, required=True, type=nonempty, metavar=kind, help=text)
     args = parser.parse_args()
     convert(args.cfg, args.ckpt, args.out)
 

@@ -14,13 +14,14 @@ not be used for.
 import argparse
 import math
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
 from torch import Tensor
 
 from engine.cameras.alarms import Sender, Wanted
-from engine.cameras.recorder import Limits, Recorder
+from engine.cameras.recorder import DAY, Limits, Recorder
 from engine.cameras.sources import Camera, LiveCameras, name_cameras, recorded_rounds
 from engine.cameras.times import local_time, seconds_of
 from engine.cameras.watch import StatusLine, recording, watch, watched_for
@@ -126,7 +127,12 @@ def check(args: argparse.Namespace, cameras: list[Camera]) -> None:
     ):
         raise UserError("--post: expected an address that begins with http:// or https://")
     if args.recorded is not None:
-        seconds_of(args.recorded)
+        age = time.time() - seconds_of(args.recorded)
+        if age > DAY * args.keep_days:
+            raise UserError(
+                f"--keep-days: expected at least the {age / DAY:.1f} days since --recorded, found "
+                f"{args.keep_days:g}: everyone in the recordings would be removed at once"
+            )
     live = [camera.name for camera in cameras if is_stream(camera.source)]
     if args.recorded and live:
         raise UserError(f"--recorded: expected files only, found the camera {live[0]}")
@@ -162,7 +168,7 @@ def make_recorder(people: LocalPeople, args: argparse.Namespace, cameras: list[C
     return recorder
 
 
-def check_new(people: LocalPeople, cameras: list[Camera], began: float) -> None:
+def check_new(people: LocalPeople, cameras: list[Camera], began: float, max_pixels: int) -> None:
     """Check that the index contains nobody of the time of these recordings, since the same people
     would be added again.
 
@@ -172,7 +178,7 @@ def check_new(people: LocalPeople, cameras: list[Camera], began: float) -> None:
         UserError: if it does.
     """
     for camera in cameras:
-        length = video_seconds(Path(camera.source))
+        length = video_seconds(Path(camera.source), max_pixels)
         length = math.inf if length is None else length
         margin = min(MARGIN, length / 4)
         span = began + margin, began + length - margin
@@ -210,13 +216,14 @@ def run_watch(args: argparse.Namespace, cameras: list[Camera], searcher: Searche
         sender = Sender(args.index, args.post) if args.post else None
         stopped = lambda: bool(signals.number)  # noqa: E731
         if args.recorded:
-            check_new(people, cameras, seconds_of(args.recorded))
-            rounds = recorded_rounds(cameras, seconds_of(args.recorded), searcher.batch_size)
+            began, limit = seconds_of(args.recorded), searcher.max_pixels
+            check_new(people, cameras, began, limit)
+            rounds = recorded_rounds(cameras, began, searcher.batch_size, limit)
             stack.enter_context(recording(recorder, sender))
             return watch(rounds, searcher, watchers, recorder, stopped)
         clocks = clocks_of(people, cameras)
         stack.enter_context(recording(recorder, sender))
-        readers = stack.enter_context(LiveCameras(cameras, clocks))
+        readers = stack.enter_context(LiveCameras(cameras, clocks, searcher.max_pixels))
         status = StatusLine(readers.readers)
         now = clocks[0].now
         return watch(readers.rounds(), searcher, watchers, recorder, stopped, now, status)
@@ -224,9 +231,9 @@ def run_watch(args: argparse.Namespace, cameras: list[Camera], searcher: Searche
 
 def main() -> None:
     args = parse_args()
-    cameras = name_cameras([*args.name, *args.sources])
-    check(args, cameras)
     cfg, checkpoint = network_of(args.cfg, args.ckpt, args.overrides)
+    cameras = name_cameras([*args.name, *args.sources], cfg.INPUT.MAX_PIXELS)
+    check(args, cameras)
     if args.watch_for:
         args.min_similarity = min_similarity_of(args, checkpoint)
     searcher = Searcher.load(cfg, checkpoint)

@@ -17,7 +17,7 @@ from utils.addresses import is_address, shown_address
 from utils.errors import UserError, reason_of
 from utils.limits import MAX_PIXELS
 from utils.optional import optional
-from utils.video_files import NO_DECODER, REQUIREMENTS, open_video, shown_width
+from utils.video_files import NO_DECODER, PADDING, REQUIREMENTS, open_video, shown_width
 
 SCHEMES = ("rtsp", "rtsps", "http", "https")
 PROTOCOLS = "rtsp,rtp,srtp,udp,tcp,tls,http,https,httpproxy,hls,crypto"
@@ -81,16 +81,21 @@ class Schedule:
         return max(early, 0.0)
 
 
-def stream_frames(source: str, stop: Event) -> Iterator[tuple[Any, int]]:
+def stream_frames(
+    source: str, stop: Event, max_pixels: int = MAX_PIXELS
+) -> Iterator[tuple[Any, int]]:
     """Yield (PyAV's frame, its width with square pixels) of a live stream until it ends or `stop`
     is set.
 
     A stream must not be used after its container has been closed; frames may.
 
+    Args:
+        max_pixels: larger frames are not decoded.
+
     Raises:
         UserError: if it cannot be opened, breaks off, or sends nothing for SILENT seconds.
     """
-    with open_stream(source) as (container, stream):
+    with open_stream(source, max_pixels) as (container, stream):
         av = optional("av", shown(source), REQUIREMENTS)
         segmented, schedule, pace = container.format.name == "hls", Schedule(), Pace()
         context = stream.codec_context
@@ -111,10 +116,10 @@ def stream_frames(source: str, stop: Event) -> Iterator[tuple[Any, int]]:
                 yield frame, shown_width(stream, frame.width)
 
 
-def file_frames(path: Path, stop: Event) -> Iterator[tuple[Any, int]]:
+def file_frames(path: Path, stop: Event, max_pixels: int = MAX_PIXELS) -> Iterator[tuple[Any, int]]:
     """Yield (PyAV's frame, its width with square pixels) of a file at the pace at which it was
     recorded."""
-    with open_video(path) as video:
+    with open_video(path, max_pixels) as video:
         video.stream.codec_context.thread_count = 1  # each camera has a thread; more cost time
         began: float | None = None
         for second, frame in video.frames():
@@ -126,7 +131,7 @@ def file_frames(path: Path, stop: Event) -> Iterator[tuple[Any, int]]:
 
 
 @contextmanager
-def open_stream(source: str) -> Iterator[tuple[Any, Any]]:
+def open_stream(source: str, max_pixels: int = MAX_PIXELS) -> Iterator[tuple[Any, Any]]:
     """Open a live stream; yield PyAV's container and its first video stream.
 
     Raises:
@@ -137,7 +142,8 @@ def open_stream(source: str) -> Iterator[tuple[Any, Any]]:
     options = {} if device else {"protocol_whitelist": PROTOCOLS, "format_whitelist": FORMATS}
     if source.startswith("rtsp"):
         options["rtsp_transport"] = "tcp"  # with UDP, lost packets damage frames
-    options |= {"fflags": "nobuffer", "flags": "low_delay", "max_pixels": str(MAX_PIXELS)}
+    limit = str(max_pixels + PADDING)
+    options |= {"fflags": "nobuffer", "flags": "low_delay", "max_pixels": limit}
     form = {"format": "video4linux2"} if device else {}
     try:
         with av.open(
@@ -148,7 +154,7 @@ def open_stream(source: str) -> Iterator[tuple[Any, Any]]:
             stream = container.streams.video[0]
             if stream.codec_context is None:
                 raise UserError(NO_DECODER)
-            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            stream.codec_context.options = {"max_pixels": limit}
             stream.codec_context.thread_count = 1  # several threads delay frames
             yield container, stream
     except UserError:

@@ -147,9 +147,9 @@ def read_frame(path: Path, time: float, max_pixels: int = MAX_PIXELS) -> Tensor:
     raise UserError(f"{path}: no frame at {time:.3f} s")
 
 
-def video_seconds(path: Path) -> float | None:
+def video_seconds(path: Path, max_pixels: int = MAX_PIXELS) -> float | None:
     """Return the duration of a video according to its header, or None if it does not contain it."""
-    with open_video(path) as video:
+    with open_video(path, max_pixels) as video:
         return video.length
 
 

@@ -40,7 +40,7 @@ def read_source(source: Path, options: Options) -> list[Labels]:
     if source.is_dir():
         found = _read_folder(source, options)
     elif source.name == "gt.txt":
-        found = _read_folder(source.absolute().parent.parent, options)
+        found = mot.read([_sequence_of(source)], options)
     elif source.name in yolo.NAMES:
         found = yolo.read(source.parent, options)
     else:
@@ -49,6 +49,18 @@ def read_source(source: Path, options: Options) -> list[Labels]:
         inside = sorted(os.listdir(source)) if source.is_dir() else [source.name]
         raise UserError(f"{source}: expected {KINDS}, found {first_of(inside)}")
     return found
+
+
+def _sequence_of(file: Path) -> Path:
+    """Return the folder of the sequence of a gt.txt.
+
+    Raises:
+        UserError: if the file is not in a folder called gt.
+    """
+    folder = file.absolute().parent
+    if folder.name != "gt":
+        raise UserError(f"{file}: expected SEQUENCE/gt/gt.txt, found gt.txt in {folder.name!r}")
+    return folder.parent
 
 
 def _read_folder(folder: Path, options: Options) -> list[Labels]:

@@ -22,7 +22,7 @@ from datasets.importers.records import (
     Options,
     people_labels,
 )
-from utils.errors import UserError
+from utils.errors import UserError, reason_of
 from utils.files import read_text
 from utils.sources import is_hidden
 
@@ -114,8 +114,8 @@ def class_names(folder: Path) -> dict[float, str]:
         return dict(enumerate(line.strip() for line in text.splitlines() if line.strip()))
     try:
         content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: expected YAML ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # YAML's own, and those of numbers, dates and nesting
+        raise UserError(f"{path}: expected YAML ({reason_of(error)})") from None
     names: Any = content.get("names") if isinstance(content, dict) else None
     if isinstance(names, list):
         names = dict(enumerate(names))

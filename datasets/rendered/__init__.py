@@ -61,7 +61,7 @@ def write_dataset(
         UserError: a parameter is out of its range, a package is missing, or `out` holds something
             else.
     """
-    check_size(size)
+    check_size(size, ("--size", "--size"))
     limits = {
         "min-visible": (min_visible, 0, 1),
         "min-height": (min_height, 1, LONGEST_SIDE),

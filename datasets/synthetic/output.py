@@ -20,15 +20,18 @@ RECORD = "synthetic.json"
 LONGEST_SIDE = 4096  # pixels; drawing takes gigabytes beyond it, and JPEG files end at 65,500
 
 
-def check_size(size: tuple[int, int]) -> None:
+def check_size(size: tuple[int, int], options: tuple[str, str] = ("--width", "--height")) -> None:
     """Check the width and height of the pictures.
+
+    Args:
+        options: the names of both in messages.
 
     Raises:
         UserError: one is out of its range.
     """
-    for name, side in zip(("width", "height"), size):
+    for option, side in zip(options, size):
         if not 64 <= side <= LONGEST_SIDE:
-            raise UserError(f"--{name}: expected 64 to {LONGEST_SIDE} pixels, found {side}")
+            raise UserError(f"{option}: expected 64 to {LONGEST_SIDE} pixels, found {side}")
 
 
 def check_common(size: tuple[int, int], workers: int | None, difficulty: float) -> None:

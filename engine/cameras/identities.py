@@ -16,7 +16,7 @@ import numpy as np
 from engine.cameras.tracklet_table import TrackletTable, apart
 from engine.index.grouping import group, similarity_for
 from engine.index.local import LocalPeople
-from utils.errors import UserError
+from utils.errors import UserError, first_of
 from utils.sqlite import compact, transaction
 
 FILE = "identities.sqlite"
@@ -158,8 +158,16 @@ class Identities:
         return keep
 
     def split(self, person: int, tracklets: Collection[int]) -> int:
-        """Move some of a person's tracklets to a new person, and return its number."""
+        """Move some of a person's tracklets to a new person, and return its number.
+
+        Raises:
+            UserError: if one is not a tracklet of this person, or if none would remain.
+        """
         mine = self.tracklets(person)
+        if others := sorted(set(tracklets) - set(mine)):
+            raise UserError(
+                f"person {person}: expected their tracklets, found {first_of(map(str, others))}"
+            )
         moved = [tracklet for tracklet in mine if tracklet in tracklets]
         if not moved or len(moved) == len(mine):
             raise UserError(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from utils.addresses import host_of, is_address
 from utils.errors import UserError
+from utils.limits import MAX_PIXELS
 from utils.names import free_name
 from utils.streams import SCHEMES, file_frames, is_stream, shown, stream_frames
 from utils.video_files import open_video
@@ -56,11 +57,14 @@ class Shot:
     pixels: Tensor
 
 
-def name_cameras(sources: Sequence[str]) -> list[Camera]:
+def name_cameras(sources: Sequence[str], max_pixels: int = MAX_PIXELS) -> list[Camera]:
     """Return the cameras that arguments of the form SOURCE or NAME=SOURCE describe.
 
     A camera without a name is named after its file, device or host. If that name is taken, a number
     is appended.
+
+    Args:
+        max_pixels: of a file's frame.
 
     Raises:
         UserError: if two cameras have the same name, or an argument is no source.
@@ -68,7 +72,7 @@ def name_cameras(sources: Sequence[str]) -> list[Camera]:
     cameras: dict[str, Camera] = {}
     for argument in sources:
         given, source = _split(argument)
-        _check(source)
+        _check(source, max_pixels)
         name = given or free_name(_usual_name(source), cameras.__contains__)
         if not NAME.fullmatch(name):
             raise UserError(
@@ -88,12 +92,12 @@ def _split(argument: str) -> tuple[str, str]:
     return name, source
 
 
-def _check(source: str) -> None:
+def _check(source: str, max_pixels: int) -> None:
     if is_address(source) and source.partition("://")[0].lower() not in SCHEMES:
         schemes = ", ".join(f"{scheme}://" for scheme in SCHEMES)
         raise UserError(f"SOURCE {shown(source)}: expected {schemes}, a device or a file")
     if not is_stream(source):
-        with open_video(Path(source)):
+        with open_video(Path(source), max_pixels):
             pass
 
 
@@ -108,6 +112,10 @@ class Reader(Thread):
     It keeps only the newest frame. After the loss of a stream it reconnects, with growing pauses
     between attempts.
 
+    Args:
+        ready: notified of each frame.
+        max_pixels: of a frame.
+
     Attributes:
         received: number of decoded frames.
         taken: number of frames that `take` has returned.
@@ -115,9 +123,9 @@ class Reader(Thread):
         ended: whether a file was read to its end.
     """
 
-    def __init__(self, camera: Camera, clock: WallClock, ready: Condition):
+    def __init__(self, camera: Camera, clock: WallClock, ready: Condition, max_pixels: int):
         super().__init__(name=f"camera {camera.name}", daemon=True)
-        self.camera, self.clock, self.ready = camera, clock, ready
+        self.camera, self.clock, self.ready, self.max_pixels = camera, clock, ready, max_pixels
         self.received = self.taken = 0
         self.lost, self.ended = "not open yet", False
         self.stopping = Event()
@@ -140,13 +148,11 @@ class Reader(Thread):
 
     def _read(self) -> str:
         """Read the camera until its stream ends, and return the reason."""
-        live = is_stream(self.camera.source)
+        source, limits = self.camera.source, (self.stopping, self.max_pixels)
+        live = is_stream(source)
         try:
-            if live:
-                frames = stream_frames(self.camera.source, self.stopping)
-            else:
-                frames = file_frames(Path(self.camera.source), self.stopping)
-            for frame, width in frames:
+            opened = stream_frames(source, *limits) if live else file_frames(Path(source), *limits)
+            for frame, width in opened:
                 self._put(frame, width)
         except UserError as error:
             return str(error)
@@ -190,7 +196,7 @@ class Reader(Thread):
             return None
         self.taken += 1
         time_seen, frame, width = newest
-        return time_seen, frame_pixels(self.camera.name, frame, width)
+        return time_seen, frame_pixels(self.camera.name, frame, width, self.max_pixels)
 
 
 class LiveCameras:
@@ -198,11 +204,17 @@ class LiveCameras:
 
     Args:
         clocks: one for each camera.
+        max_pixels: of a frame.
     """
 
-    def __init__(self, cameras: Sequence[Camera], clocks: Sequence[WallClock]):
+    def __init__(
+        self,
+        cameras: Sequence[Camera],
+        clocks: Sequence[WallClock],
+        max_pixels: int = MAX_PIXELS,
+    ):
         self.ready = Condition()
-        self.readers = [Reader(*pair, self.ready) for pair in zip(cameras, clocks)]
+        self.readers = [Reader(*pair, self.ready, max_pixels) for pair in zip(cameras, clocks)]
 
     def __enter__(self) -> "LiveCameras":
         for reader in self.readers:
@@ -235,19 +247,24 @@ class LiveCameras:
 
 
 def recorded_rounds(
-    cameras: Sequence[Camera], began: float, batch_size: int
+    cameras: Sequence[Camera], began: float, batch_size: int, max_pixels: int = MAX_PIXELS
 ) -> Iterator[list[Shot]]:
     """Yield all frames of recordings that began at the same time, in batches, in order of time.
 
     What is damaged or missing is printed to stderr.
+
+    Raises:
+        UserError: if a frame has more than `max_pixels` pixels.
     """
-    streams = [_recorded(i, Path(camera.source), began) for i, camera in enumerate(cameras)]
+    streams = [
+        _recorded(i, Path(camera.source), began, max_pixels) for i, camera in enumerate(cameras)
+    ]
     shots = merge(*streams, key=lambda shot: shot.time)
     while some := list(islice(shots, batch_size)):
         yield some
 
 
-def _recorded(camera: int, path: Path, began: float) -> Iterator[Shot]:
+def _recorded(camera: int, path: Path, began: float, max_pixels: int) -> Iterator[Shot]:
     say = partial(print, f"{path}:", file=sys.stderr)
-    for frame in sample_frames(path, 0, None, say):
+    for frame in sample_frames(path, 0, None, say, max_pixels):
         yield Shot(camera, began + frame.time, frame.pixels)

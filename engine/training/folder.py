@@ -110,10 +110,15 @@ class CheckpointFolder:
             )
         return Path(path), load_checkpoint(path)
 
-    def load_newest(self, say: Callable[[str], None]) -> tuple[Path, dict] | None:
+    def load_newest(
+        self, say: Callable[[str], None], rename: bool = True
+    ) -> tuple[Path, dict] | None:
         """Read the newest undamaged checkpoint.
 
-        Newer damaged ones are renamed to NAME.damaged and reported through `say`.
+        Newer damaged ones are reported through `say`.
+
+        Args:
+            rename: whether damaged ones are renamed to NAME.damaged.
 
         Returns:
             The path and the content, or None if the folder holds no checkpoint.
@@ -129,7 +134,8 @@ class CheckpointFolder:
                 damaged.append((path, error))
                 continue
             for bad, error in damaged:
-                say(f"{error}; renamed to {put_aside(bad).name}, continuing with {path.name}")
+                renamed = f"renamed to {put_aside(bad).name}, " if rename else ""
+                say(f"{error}; {renamed}continuing with {path.name}")
             return found
         if damaged:
             raise UserError(

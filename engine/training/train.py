@@ -119,7 +119,11 @@ class Trainer:
         if found is None:
             print(f"no checkpoint in {self.folder}; starting from the beginning")
             return
-        path, saved = found
+        self.continue_from(*found)
+        from_first(lambda: self.evaluation.history.forget_after(self.epoch))
+
+    def continue_from(self, path: Path, saved: dict) -> None:
+        """Restore the state of the run from the content of the checkpoint `path`."""
         for change in check_place(saved, self.cfg, self.inputs, self.steps_per_epoch, str(path)):
             print(change)
         self.inputs |= {key: saved["data"][key] for key in INITIAL if key in saved.get("data", {})}
@@ -127,7 +131,6 @@ class Trainer:
         self.epoch, self.step, self.checkpoint = saved["epoch"], saved["step"], path
         self.done = saved.get("done", self.epoch * self.steps_per_epoch + self.step)
         self.saved = self.done
-        from_first(lambda: self.evaluation.history.forget_after(self.epoch))
         print(f"resumed from {path}: {self.epoch} epochs and {self.step} steps done")
 
     # --- the run ---

@@ -7,11 +7,13 @@ from tabulate import tabulate
 
 from datasets import load_dataset
 from engine.device import choose_device
+from engine.evaluation.evaluate import check_settings
 from engine.run import build_from
 from engine.training.build import build_alone, build_distilled
 from engine.training.folder import CheckpointFolder
 from engine.training.generators import seed_everything
 from engine.training.train import Trainer
+from engine.training.train_step import loss_weights
 from tools.experiments.runs import Run
 from utils.memory import keep_freed_memory
 
@@ -20,19 +22,28 @@ def measure(run: Run, steps: int) -> list[dict[str, float]]:
     """Return gradient norms before each of the next training steps of a run.
 
     The run starts from its newest checkpoint, or from its initial weights. It takes at most the
-    rest of one epoch. The steps are not saved, and the folder of the run does not change.
+    rest of one epoch. The steps are not saved, and the folder of the run does not change. After the
+    last epoch of a run, the losses have the weights of this epoch.
+
+    Raises:
+        UserError: if the dataset does not fit the config or has no training images.
     """
     cfg, device = run.cfg, choose_device(run.cfg.DEVICE)
     keep_freed_memory(device.type)
     dataset = load_dataset(cfg.INPUT.DATASET, cfg.INPUT.DATA_ROOT, cfg.INPUT.EXTRA_TRAIN)
+    check_settings(dataset, cfg)
+    dataset.check_training()
     seed_everything(cfg.SEED)
-    continues = bool(CheckpointFolder(run.folder, cfg.SOLVER.CKPT_KEEP).newest_first())
+    found = CheckpointFolder(run.folder, cfg.SOLVER.CKPT_KEEP).load_newest(print, rename=False)
     build = build_distilled if run.terms else build_alone
-    model, net = build_from(cfg, build, dataset, device, continues)
+    model, net = build_from(cfg, build, dataset, device, continues=found is not None)
     trainer = Trainer(cfg, model, net, dataset, device)
-    trainer.resume(None)
-    norms = []
-    for images, targets in islice(trainer.start_epoch(), steps):
+    if found is not None:
+        trainer.continue_from(*found)
+    batches, norms = trainer.start_epoch(), []
+    epoch = min(trainer.epoch, cfg.SOLVER.MAX_EPOCHS - 1)
+    trainer.train_step.weights = loss_weights(cfg, epoch)
+    for images, targets in islice(batches, steps):
         norms.append(trainer.train_step.gradient_norms(images, targets))
         trainer.run_step(images, targets)
         trainer.step += 1

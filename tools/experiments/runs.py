@@ -88,8 +88,12 @@ def describe_run(path: str, overrides: list[str], method: str, seed: int) -> Run
     terms = [term for part in parts for term in part.terms]
     options = [option for part in parts for option in part.options]
     name = "+".join(part.name for part in parts)
-    folder = Path(load_cfg(path, overrides).OUTPUT_DIR) / f"{name}_seed{seed}"
+    base = load_cfg(path, overrides)
+    folder = Path(base.OUTPUT_DIR) / f"{name}_seed{seed}"
     own = ["DISTILLER.TERMS", str(terms), "SEED", str(seed), "OUTPUT_DIR", str(folder)]
+    if decay := base.DISTILLER.DECAY:  # other methods have the other terms; unknown names stay
+        others = set(known_terms()) - set(terms)
+        own += ["DISTILLER.DECAY", str([term for term in decay if term not in others])]
     overrides = [*overrides, *options, *own]
     return Run(path, name, terms, seed, overrides, load_cfg(path, overrides))
 

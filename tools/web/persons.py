@@ -6,12 +6,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from engine.cameras.identities import Identities, open_identities
 from engine.cameras.persons import NumberedPerson, known_people, places, when
 from engine.index.gallery_index import GalleryIndex
+from engine.index.records import Person
 from engine.search.presentation import RANKED, name_of, read_scene
 from utils.drawing import cut_out, draw_boxes
 from utils.errors import UserError
+from utils.limits import MAX_PIXELS
 from utils.names import printable
 from utils.pages import period
 
@@ -45,10 +49,13 @@ class PersonsController:
     Args:
         index: returns the current index.
         folder: of the index.
+        max_pixels: of a picture or frame that is shown.
     """
 
-    def __init__(self, index: Callable[[], GalleryIndex], folder: Path):
-        self.index, self.folder = index, folder
+    def __init__(
+        self, index: Callable[[], GalleryIndex], folder: Path, max_pixels: int = MAX_PIXELS
+    ):
+        self.index, self.folder, self.max_pixels = index, folder, max_pixels
 
     def people(self) -> tuple[list, list[int], str]:
         """Return pictures with captions, the numbers of these people, and a message."""
@@ -143,7 +150,7 @@ class PersonsController:
         if not known or place >= len(known[0].tracklets):
             return None
         person = known[0].tracklets[place].person
-        picture = read_scene(person.path, person.time, self.folder)
+        picture = self._picture(person)
         return draw_boxes(picture, [person.box], [known[0].title], RANKED, 900)
 
     def _known(self, numbers: set[int] | None = None) -> list[NumberedPerson]:
@@ -153,7 +160,10 @@ class PersonsController:
 
     def _crop(self, known: NumberedPerson, place: int) -> Any:
         person = known.tracklets[place].person
-        return cut_out(read_scene(person.path, person.time, self.folder), person.box, CROP)
+        return cut_out(self._picture(person), person.box, CROP)
+
+    def _picture(self, person: Person) -> Image.Image:
+        return read_scene(person.path, person.time, self.folder, self.max_pixels)
 
 
 def message(text: str, kind: str = "good") -> str:
