@@ -38,7 +38,9 @@ def measure(run: Run, steps: int) -> list[dict[str, float]]:
     build = build_distilled if run.terms else build_alone
     model, net = build_from(cfg, build, dataset, device, continues=found is not None)
     trainer = Trainer(cfg, model, net, dataset, device)
-    if found is not None:
+    if found is None:
+        print(f"no checkpoint in {run.folder}: the weights are the initial ones")
+    else:
         trainer.continue_from(*found)
     batches, norms = trainer.start_epoch(), []
     epoch = min(trainer.epoch, cfg.SOLVER.MAX_EPOCHS - 1)
