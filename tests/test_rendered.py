@@ -202,8 +202,9 @@ def test_the_plan_keeps_training_and_test_apart():
     ],
 )
 def test_numbers_out_of_range_are_named(key, value, tmp_path):
-    option = "height" if key == "size" else key.replace("_", "-")
-    with pytest.raises(UserError, match=f"^--{option}: expected .* found {np.max(value)}"):
+    with pytest.raises(
+        UserError, match=f"^--{key.replace('_', '-')}: expected .* found {np.max(value)}"
+    ):
         rendered.write_dataset(str(tmp_path / "out"), **SMALL | {key: value})
     assert not (tmp_path / "out").exists()
 
