@@ -214,6 +214,12 @@ GROUPS |= {
     for student in ("mobilenet_v2_slim", "mobilenet_v2")
 }
 GROUPS["equal: mobilenet_v2"] += [
+    equal_row(
+        "mobilenet_v2_contrastive",
+        "DDPS of ResNet-18, CD contrastive",
+        values=BETTER + CONTRASTIVE,
+        student="mobilenet_v2",
+    ),
     time_row("mobilenet_v2", teacher=False),
     time_row("mobilenet_v2"),
 ]
@@ -298,7 +304,8 @@ C4_OVER_FPN = [
     for how in ("alone", "ddps")
 ]
 OVER_BASE = [(row, ROWS[row.base]) for row in ROWS.values() if row.key != row.base]
-COMPARISONS = OVER_BASE + DDPS_OVER + IN_EQUAL_TIME + C4_OVER_FPN
+OVER_DDPS = [(ROWS["equal_mobilenet_v2_contrastive"], ROWS["equal_mobilenet_v2_better"])]
+COMPARISONS = OVER_BASE + DDPS_OVER + IN_EQUAL_TIME + C4_OVER_FPN + OVER_DDPS
 # The rows that are compared with their teacher.
 OVER_TEACHER = [row for name, rows in GROUPS.items() if name.startswith("equal: ") for row in rows]
 
