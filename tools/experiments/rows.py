@@ -84,6 +84,7 @@ PLAIN = ("DISTILLER.DFD.NORMALIZE", "False")
 CONSTANT = ("DISTILLER.CD.RANK_BY", "constant")
 CONTRASTIVE = ("DISTILLER.CD.FORM", "contrastive")
 TWICE = ("SOLVER.MAX_EPOCHS", "6", "SOLVER.MILESTONES", "[4]")
+DECAYING = ("DISTILLER.DECAY", "['dfd']")
 STOPPED = ("DISTILLER.STOP_EPOCH", "2")
 WEAK = ("DISTILLER.TEACHER_CKPT", f"{RUNS}/weak_teacher/epoch_03.pth")
 BETTER = ("DISTILLER.TEACHER_CKPT", f"{RUNS}/resnet18_teacher/epoch_17.pth")
@@ -220,6 +221,12 @@ GROUPS["equal: mobilenet_v2"] += [
         values=BETTER + CONTRASTIVE,
         student="mobilenet_v2",
     ),
+    equal_row(
+        "mobilenet_v2_decay",
+        "DDPS of ResNet-18, weight of DFD falls",
+        values=BETTER + DECAYING,
+        student="mobilenet_v2",
+    ),
     time_row("mobilenet_v2", teacher=False),
     time_row("mobilenet_v2"),
 ]
@@ -246,8 +253,7 @@ RECIPES: dict[str, Row] = {
         recipe(
             "better_decay",
             "weight of DFD falls over the epochs, teacher ResNet-18",
-            "DISTILLER.DECAY",
-            "['dfd']",
+            *DECAYING,
             *BETTER,
         ),
         recipe(
@@ -304,7 +310,10 @@ C4_OVER_FPN = [
     for how in ("alone", "ddps")
 ]
 OVER_BASE = [(row, ROWS[row.base]) for row in ROWS.values() if row.key != row.base]
-OVER_DDPS = [(ROWS["equal_mobilenet_v2_contrastive"], ROWS["equal_mobilenet_v2_better"])]
+OVER_DDPS = [
+    (ROWS[f"equal_mobilenet_v2_{change}"], ROWS["equal_mobilenet_v2_better"])
+    for change in ("contrastive", "decay")
+]
 COMPARISONS = OVER_BASE + DDPS_OVER + IN_EQUAL_TIME + C4_OVER_FPN + OVER_DDPS
 # The rows that are compared with their teacher.
 OVER_TEACHER = [row for name, rows in GROUPS.items() if name.startswith("equal: ") for row in rows]
