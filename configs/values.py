@@ -130,9 +130,12 @@ def fitted(key: str, default: Any, value: Any, where: str) -> Any:
     elif type(value) is kind:
         if key not in PATHS:
             return value
-        expected = "a path, without NUL characters" if "\0" in value else "a path"
-        if "\0" not in value and (value or key not in FOLDERS):
+        if "\0" in value:
+            expected = "a path, without NUL characters"
+        elif value or key not in FOLDERS:
             return at_home(value)
+        else:
+            expected = "a path"
     elif kind is list:
         expected = f'a list, written as "[{shown(value)}]"'
     else:

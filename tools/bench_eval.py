@@ -220,7 +220,7 @@ def parse_args() -> argparse.Namespace:
         type=float,
         default=1.0,
         metavar="X",
-        help="factor on the real numbers of images and queries, at least 0.01 (default: 1)",
+        help="factor on the real numbers of images and queries, 0.01 to 100 (default: 1)",
     )
     args = parser.parse_args()
     if not 0.01 <= args.scale <= 100:

@@ -165,9 +165,7 @@ class Identities:
         """
         mine = self.tracklets(person)
         if others := sorted(set(tracklets) - set(mine)):
-            raise UserError(
-                f"person {person}: expected their tracklets, found {first_of(map(str, others))}"
-            )
+            raise UserError(f"person {person}: expected their tracklets, found {first_of(others)}")
         moved = [tracklet for tracklet in mine if tracklet in tracklets]
         if not moved or len(moved) == len(mine):
             raise UserError(

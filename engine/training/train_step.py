@@ -28,11 +28,14 @@ def loss_weights(cfg: CfgNode, epoch: int = 0) -> dict[str, float]:
 
     Args:
         epoch: number of finished epochs. From DISTILLER.STOP_EPOCH on, the weights of the terms are
-            0; with DISTILLER.DECAY they decrease before that.
+            0; with DISTILLER.DECAY they decrease before that. After the last epoch, all weights are
+            those of this epoch.
     """
+    epochs = max(cfg.SOLVER.MAX_EPOCHS, 1)
+    epoch = min(epoch, epochs - 1)
     own = {name.lower(): weight for name, weight in cfg.SOLVER.LOSS_WEIGHTS.items()}
     stopped = 0 < cfg.DISTILLER.STOP_EPOCH <= epoch
-    left = 1 - epoch / max(cfg.SOLVER.MAX_EPOCHS, 1)
+    left = 1 - epoch / epochs
     factors = {
         name: 0.0 if stopped else left if name in cfg.DISTILLER.DECAY else 1.0
         for name in cfg.DISTILLER.TERMS

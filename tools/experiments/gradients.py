@@ -13,7 +13,6 @@ from engine.training.build import build_alone, build_distilled
 from engine.training.folder import CheckpointFolder
 from engine.training.generators import seed_everything
 from engine.training.train import Trainer
-from engine.training.train_step import loss_weights
 from tools.experiments.runs import Run
 from utils.memory import keep_freed_memory
 
@@ -22,8 +21,7 @@ def measure(run: Run, steps: int) -> list[dict[str, float]]:
     """Return gradient norms before each of the next training steps of a run.
 
     The run starts from its newest checkpoint, or from its initial weights. It takes at most the
-    rest of one epoch. The steps are not saved, and the folder of the run does not change. After the
-    last epoch of a run, the losses have the weights of this epoch.
+    rest of one epoch. The steps are not saved, and the folder of the run does not change.
 
     Raises:
         UserError: if the dataset does not fit the config or has no training images.
@@ -42,10 +40,8 @@ def measure(run: Run, steps: int) -> list[dict[str, float]]:
         print(f"no checkpoint in {run.folder}: the weights are the initial ones")
     else:
         trainer.continue_from(*found)
-    batches, norms = trainer.start_epoch(), []
-    epoch = min(trainer.epoch, cfg.SOLVER.MAX_EPOCHS - 1)
-    trainer.train_step.weights = loss_weights(cfg, epoch)
-    for images, targets in islice(batches, steps):
+    norms = []
+    for images, targets in islice(trainer.start_epoch(), steps):
         norms.append(trainer.train_step.gradient_norms(images, targets))
         trainer.run_step(images, targets)
         trainer.step += 1

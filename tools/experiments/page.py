@@ -111,8 +111,7 @@ def numbers(results: Results) -> dict[str, str]:
     """Return the numbers that sentences contain.
 
     They are $map_KEY and $gain_KEY of every row, $map_KEY of the teachers over equal epochs, and
-    $over_KEY, the gain of DDPS over KEY. $less_STUDENT is what a student with DDPS loses to itself
-    alone in equal time.
+    $over_KEY, the gain of DDPS over KEY.
     """
 
     def gain_text(found: Gain | None) -> str:
@@ -124,10 +123,7 @@ def numbers(results: Results) -> dict[str, str]:
         found[f"map_{key}"] = f"{mean_and_deviation(runs, 'mAP')[0]:.1f}" if runs else NONE
         found[f"gain_{key}"] = gain_text(tables.gain_over(results, row, ROWS[row.base]))
     for ddps, row in DDPS_OVER + IN_EQUAL_TIME:
-        gained = tables.gain_over(results, ddps, row)
-        found[f"over_{row.key}"] = gain_text(gained)
-        if row.key == f"equal_{row.student}_time":
-            found[f"less_{row.student}"] = NONE if gained is None else f"{-gained.mean:.1f}"
+        found[f"over_{row.key}"] = gain_text(tables.gain_over(results, ddps, row))
     for key in EQUAL_TEACHERS:
         runs = results.teachers(key)
         found[f"map_{key}"] = f"{mean_and_deviation(runs, 'mAP')[0]:.1f}" if runs else NONE

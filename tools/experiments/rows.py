@@ -214,19 +214,15 @@ GROUPS |= {
     ]
     for student in ("mobilenet_v2_slim", "mobilenet_v2")
 }
+CHANGES = {  # of DDPS, that are tested with MobileNetV2
+    "mobilenet_v2_contrastive": ("CD contrastive", CONTRASTIVE),
+    "mobilenet_v2_decay": ("weight of DFD falls", DECAYING),
+}
 GROUPS["equal: mobilenet_v2"] += [
-    equal_row(
-        "mobilenet_v2_contrastive",
-        "DDPS of ResNet-18, CD contrastive",
-        values=BETTER + CONTRASTIVE,
-        student="mobilenet_v2",
-    ),
-    equal_row(
-        "mobilenet_v2_decay",
-        "DDPS of ResNet-18, weight of DFD falls",
-        values=BETTER + DECAYING,
-        student="mobilenet_v2",
-    ),
+    equal_row(key, f"DDPS of ResNet-18, {title}", values=BETTER + values, student="mobilenet_v2")
+    for key, (title, values) in CHANGES.items()
+]
+GROUPS["equal: mobilenet_v2"] += [
     time_row("mobilenet_v2", teacher=False),
     time_row("mobilenet_v2"),
 ]
@@ -296,7 +292,8 @@ CACHED: dict[str, Row] = {
 }
 ROWS: dict[str, Row] = {row.key: row for rows in GROUPS.values() for row in rows}
 # (row, base) of every tested gain: every row over its base, DDPS over every other method, DDPS over
-# the student alone in equal time, and the C4 form over the same backbone with an FPN.
+# the student alone in equal time, the C4 form over the same backbone with an FPN, and DDPS with a
+# change over DDPS.
 DDPS_OVER = [(ROWS[f"{STUDENT}_ddps"], row) for row in GROUPS["methods"]]
 IN_EQUAL_TIME = [
     (ROWS[f"equal_{STUDENT}_ddps"], ROWS[f"equal_{STUDENT}_time"]),
@@ -310,10 +307,7 @@ C4_OVER_FPN = [
     for how in ("alone", "ddps")
 ]
 OVER_BASE = [(row, ROWS[row.base]) for row in ROWS.values() if row.key != row.base]
-OVER_DDPS = [
-    (ROWS[f"equal_mobilenet_v2_{change}"], ROWS["equal_mobilenet_v2_better"])
-    for change in ("contrastive", "decay")
-]
+OVER_DDPS = [(ROWS[f"equal_{key}"], ROWS["equal_mobilenet_v2_better"]) for key in CHANGES]
 COMPARISONS = OVER_BASE + DDPS_OVER + IN_EQUAL_TIME + C4_OVER_FPN + OVER_DDPS
 # The rows that are compared with their teacher.
 OVER_TEACHER = [row for name, rows in GROUPS.items() if name.startswith("equal: ") for row in rows]
