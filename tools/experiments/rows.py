@@ -85,6 +85,7 @@ CONSTANT = ("DISTILLER.CD.RANK_BY", "constant")
 CONTRASTIVE = ("DISTILLER.CD.FORM", "contrastive")
 TWICE = ("SOLVER.MAX_EPOCHS", "6", "SOLVER.MILESTONES", "[4]")
 DECAYING = ("DISTILLER.DECAY", "['dfd']")
+PRETRAINED = ("BACKBONE.WEIGHTS", "imagenet")  # all other rows start from random weights
 STOPPED = ("DISTILLER.STOP_EPOCH", "2")
 WEAK = ("DISTILLER.TEACHER_CKPT", f"{RUNS}/weak_teacher/epoch_03.pth")
 BETTER = ("DISTILLER.TEACHER_CKPT", f"{RUNS}/resnet18_teacher/epoch_17.pth")
@@ -149,11 +150,17 @@ def equal_row(
     method: str = "ddps",
     values: tuple[str, ...] = (),
     student: str = STUDENT,
+    base: str | None = None,
 ) -> Row:
-    """Return a row of a student that is trained as long as its teacher."""
+    """Return a row of a student that is trained as long as its teacher.
+
+    Args:
+        base: key of the row with which it is compared. None: that of the student alone.
+    """
     title = f"{STUDENTS[student]}, {EQUAL_EPOCHS} epochs, {title}"
     values = (equal_values() if method == ALONE else TAUGHT) + values
-    return Row(f"equal_{key}", title, method, values, student, f"equal_{student}_alone")
+    base = base or f"equal_{student}_alone"
+    return Row(f"equal_{key}", title, method, values, student, base)
 
 
 def time_row(student: str, teacher: bool = True) -> Row:
@@ -223,6 +230,14 @@ GROUPS["equal: mobilenet_v2"] += [
     for key, (title, values) in CHANGES.items()
 ]
 GROUPS["equal: mobilenet_v2"] += [
+    equal_row("pretrained_alone", "ImageNet weights, alone", ALONE, PRETRAINED, "mobilenet_v2"),
+    equal_row(
+        "pretrained_better",
+        "ImageNet weights, DDPS of ResNet-18",
+        values=BETTER + PRETRAINED,
+        student="mobilenet_v2",
+        base="equal_pretrained_alone",
+    ),
     time_row("mobilenet_v2", teacher=False),
     time_row("mobilenet_v2"),
 ]
