@@ -15,7 +15,7 @@ from yacs.config import CfgNode
 from configs.defaults import load_cfg
 from datasets import load_dataset
 from datasets.base import SearchDataset
-from engine.checkpoint import Checkpoint, load_initial_weights
+from engine.checkpoint import RUNTIMES, Checkpoint, load_initial_weights, load_teacher
 from engine.device import choose_device
 from engine.distributed import from_first, own_device, patience, process_group, rank, ranks
 from engine.evaluation.evaluate import check_settings, evaluate
@@ -23,7 +23,8 @@ from engine.evaluation.records import evaluated_epoch
 from engine.training.folder import CheckpointFolder
 from engine.training.generators import seed_everything
 from engine.training.lock import sole_run
-from engine.training.train import Trainer
+from engine.training.train import Trainer, check_values
+from models.build import init_from_teacher
 from models.search_net import SearchNet
 from utils.arguments import add_overrides, nonempty
 from utils.errors import UserError
@@ -91,7 +92,11 @@ def build_from(
     Args:
         continues: whether the run continues from a checkpoint. The initial weights are then not
             read again, since their files may be missing.
+
+    Raises:
+        UserError: if the config contradicts itself, or a file cannot be used.
     """
+    check_values(cfg)  # first, since a cached teacher may be computed for hours
     start = cfg.clone()
     start.defrost()
     if continues:
@@ -101,6 +106,10 @@ def build_from(
     model, net = build(start, dataset, device)
     if start.MODEL.WEIGHTS:
         load_initial_weights(net, start)
+    if cfg.DISTILLER.INIT_STUDENT and not continues:
+        teacher, _ = load_teacher(cfg.DISTILLER.TEACHER_CKPT, device)
+        copied = init_from_teacher(net, teacher)
+        print(f"network initialised with {len(copied)} teacher tensors: {', '.join(copied)}")
     return model, net
 
 
@@ -119,6 +128,8 @@ def work(args: argparse.Namespace, build: Build, signals: Signals) -> None:
         raise UserError("--eval: expected --ckpt FILE, or EVAL_USE_CACHE True")
     if cfg.EVAL_USE_CACHE and not args.eval:
         raise UserError("EVAL_USE_CACHE True: expected --eval, found training")
+    if RUNTIMES[0] != cfg.RUNTIME and not args.eval:
+        raise UserError(f"RUNTIME {cfg.RUNTIME}: expected --eval, found training")
     device = own_device(choose_device(cfg.DEVICE))
     keep_freed_memory(device.type)
     net = epoch = weights = None

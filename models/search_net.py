@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
+from models.backbones import FrozenNormStatistics
 from models.filtering import DetectionLimits
 from models.network import Network, as_floats
 from models.outputs import Detections, ForwardOutputs, Regions, TrainingOutput
@@ -116,9 +117,14 @@ class SearchNet(nn.Module, Network):
         return outputs
 
     def on_proposals(self, outputs: ForwardOutputs, proposals: Regions) -> ForwardOutputs:
-        """Return the training pass with other proposals, and with their class logits."""
+        """Return the training pass with other proposals, and with their class logits.
+
+        The running statistics of norms, which the C4 form has in its heads, are those of the
+        sampled regions only.
+        """
         sizes = outputs.images.image_sizes
-        logits, _ = self.roi_heads.classify(outputs.features, proposals.boxes, sizes)
+        with FrozenNormStatistics(self.roi_heads):
+            logits, _ = self.roi_heads.classify(outputs.features, proposals.boxes, sizes)
         return replace(outputs, proposals=proposals, class_logits=logits)
 
     def forward_teacher(self, student: ForwardOutputs) -> ForwardOutputs:

@@ -53,6 +53,17 @@ def _create(timm: ModuleType, name: str, pretrained: bool, **options: Any) -> nn
         return timm.create_model(name, pretrained=pretrained, **options)
 
 
+def synchronise_norms(module: nn.Module) -> None:
+    """Replace each BatchNorm in a module by PyTorch's SyncBatchNorm.
+
+    PyTorch's conversion copies weights and statistics, but not FED_BY.
+    """
+    before = {n: norm.fed_by for n, norm in module.named_modules() if hasattr(norm, FED_BY)}
+    nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    for name, convolution in before.items():
+        setattr(module.get_submodule(name), FED_BY, convolution)
+
+
 class NormThenActivation(nn.Sequential):
     """A BatchNorm and the activation after it, which timm computes in one module.
 

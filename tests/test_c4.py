@@ -1,6 +1,7 @@
 """The C4 form: network, distillation, and the programs that use a network."""
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,17 @@ def test_gradients_reach_every_weight(heads, checkpointed):
     sum(again(*batch()).losses.values()).backward()
     expected = sum(float(p.grad.square().sum()) for p in again.parameters() if p.grad is not None)
     assert total == pytest.approx(expected, rel=1e-4)
+
+
+def test_other_regions_leave_running_statistics_as_they_are():
+    """As those of a cached teacher, which are not the sampled ones."""
+    net = make_net().train()
+    outputs = net.forward_train(*batch())
+    before = {name: value.clone() for name, value in net.named_buffers()}
+    boxes = [boxes + 3 for boxes in outputs.proposals.boxes]
+    other = net.on_proposals(outputs, replace(outputs.proposals, boxes=boxes))
+    assert not other.class_logits.equal(outputs.class_logits)
+    assert all(value.equal(before[name]) for name, value in net.named_buffers())
 
 
 def test_both_heads_start_as_the_backbones_last_stage(tmp_path):

@@ -153,7 +153,11 @@ def test_another_config_is_refused(base):
     cfg.defrost()
     cfg.OUTPUT_DIR, cfg.DISTILLER.TERMS, cfg.DEVICE = str(run), [], "auto"
     (run / "config.yaml").write_text(cfg.dump())
-    runs.make_run(str(base / "tiny.yaml"), [], "none", 9)  # DEVICE and DISTILLER do not matter
+    with pytest.raises(UserError, match="INIT_STUDENT: expected False"):
+        runs.make_run(str(base / "tiny.yaml"), [], "none", 9)
+    cfg.DISTILLER.INIT_STUDENT, cfg.DISTILLER.LD.WEIGHT = False, 2.0
+    (run / "config.yaml").write_text(cfg.dump())
+    runs.make_run(str(base / "tiny.yaml"), [], "none", 9)  # DEVICE and terms do not matter
     with pytest.raises(UserError, match="SOLVER.BASE_LR: .*0.1.*0.02"):
         runs.make_run(str(base / "tiny.yaml"), ["SOLVER.BASE_LR", "0.1"], "none", 9)
 
@@ -205,12 +209,19 @@ def test_gradients_are_those_of_the_training(root, net, tmp_path):
     assert list(damaged.parent.iterdir()) == [damaged]  # not renamed
 
 
-def test_terms_that_decrease_are_those_of_each_method(tmp_path):
+def test_each_method_has_the_values_of_its_terms(tmp_path):
     config = tmp_path / "tiny.yaml"
-    config.write_text("DISTILLER: {DECAY: [dfd, cd]}\n")
-    expected = {"none": [], "ddps": ["dfd", "cd"], "ld+cd": ["cd"], "pkd": []}
-    for method, decay in expected.items():
-        assert decay == runs.describe_run(str(config), [], method, 1).cfg.DISTILLER.DECAY
+    cached = "LD: {CACHED: True}, REID_TEACHER: crops.onnx"
+    config.write_text(f"DISTILLER: {{DECAY: [dfd, cd], {cached}}}\n")
+    for method, decay, logits, people in [
+        ("none", [], False, ""),
+        ("ddps", ["dfd", "cd"], True, "crops.onnx"),
+        ("ld", [], True, ""),
+        ("rkd", [], False, "crops.onnx"),
+        ("pkd", [], False, ""),
+    ]:
+        node = runs.describe_run(str(config), [], method, 1).cfg.DISTILLER
+        assert (decay, logits, people) == (node.DECAY, node.LD.CACHED, node.REID_TEACHER)
 
 
 def test_a_folder_with_a_run_of_other_data_is_refused(root, tmp_path):

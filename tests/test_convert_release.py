@@ -196,7 +196,7 @@ def test_incompatible_tensors_are_listed_and_nothing_is_written(
         ("- 1", "--cfg .*config.yaml"),
         ("INPUT: {DATASET: market}", "INPUT.DATASET: expected CUHK-SYSU or PRW; found market"),
         ("INPUT: {DATASET: [PRW]}", "INPUT.DATASET: expected CUHK-SYSU or PRW; found"),
-        ("SOLVER: {MAX_EPOCHS: -3}", "SOLVER.MAX_EPOCHS: expected at least 0, found -3"),
+        ("SOLVER: {MAX_EPOCHS: -3}", "SOLVER.MAX_EPOCHS: expected at least 1, found -3"),
         ("SOLVER: {MAX_EPOCHS: null}", "SOLVER.MAX_EPOCHS: expected"),
         ("INPUT: {MIN_SIZE: tall}", "INPUT.MIN_SIZE: expected a whole number, found 'tall'"),
         ("SOLVER: {BASE_LR: fast}", "SOLVER.BASE_LR: expected a number, found 'fast'"),

@@ -15,6 +15,7 @@ from yacs.config import CfgNode
 
 from configs.defaults import get_cfg, load_cfg
 from datasets.types import UNLABELED
+from engine.run import build_from
 from engine.training.build import build_alone, build_distilled
 from engine.training.train_step import loss_weights
 from models import distill
@@ -625,9 +626,11 @@ def test_scale_boxes_by_is_the_size_that_a_map_covers():
 def test_init_student_copies_and_names_heads_rpn_and_fpn_outputs(tmp_path, capsys):
     teacher = build_net(small_cfg(**{"BACKBONE.NAME": "resnet18"}), 4)
     cfg = teacher_of(teacher, tmp_path, **{"BACKBONE.NAME": "resnet18_x05"})
-    cfg.DISTILLER.INIT_STUDENT = True
-    student = build_distilled(cfg, FOUR, torch.device("cpu"))[1].state_dict()
-    said = capsys.readouterr().out
+    cfg.DISTILLER.INIT_STUDENT, device = True, torch.device("cpu")
+    alone = build_from(cfg, build_alone, FOUR, device, False)[1].state_dict()
+    student = build_from(cfg, build_distilled, FOUR, device, False)[1].state_dict()
+    first, said = capsys.readouterr().out.splitlines()
+    assert first == said
     names = said.partition(": ")[2].strip().split(", ")
     assert f" {len(names)} " in said
     theirs = teacher.state_dict()
@@ -641,9 +644,9 @@ def test_init_student_copies_and_names_heads_rpn_and_fpn_outputs(tmp_path, capsy
         "roi_heads.embedding_head.",
     )
     assert set(names) == {name for name in theirs if name.startswith(wanted)}
+    assert all(alone[name].equal(theirs[name]) for name in names)
 
-    cfg.DISTILLER.INIT_STUDENT = False
-    student = build_distilled(cfg, FOUR, torch.device("cpu"))[1].state_dict()
+    student = build_from(cfg, build_distilled, FOUR, device, True)[1].state_dict()  # --resume
     assert not capsys.readouterr().out
     assert not student["rpn.head.conv.0.0.weight"].equal(theirs["rpn.head.conv.0.0.weight"])
 

@@ -6,6 +6,8 @@ import torch
 from configs.defaults import load_cfg
 from engine.checkpoint import load_initial_weights
 from engine.onnx_net import OnnxFile
+from engine.run import build_from
+from engine.training.build import build_alone
 from engine.weights import TABLE, save_weights
 from models.build import build_net
 from tests.tiny import TINY, pairs
@@ -58,3 +60,22 @@ def test_a_graph_is_refused(tmp_path, trained, monkeypatch):
     monkeypatch.setattr("engine.checkpoint.read_onnx", lambda path, option: file)
     with pytest.raises(UserError, match=r"MODEL\.WEIGHTS .*net\.onnx: an ONNX file"):
         load_initial_weights(trained, cfg)
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("MODEL.WEIGHTS", "net.pth"),
+        ("INPUT.AUGMENT", "[spin]"),
+        ("SOLVER.ACCUMULATE", "9"),
+        ("SOLVER.AMP", "half"),
+        ("DISTILLER.TEACHER_AMP", "half"),
+        ("DISTILLER.TERMS", "[none]"),
+        ("DISTILLER.DECAY", "[pkd]"),
+    ],
+)
+def test_values_are_checked_before_files_are_read(key, value):
+    values = TINY | {"DISTILLER.INIT_STUDENT": True, key: value}
+    missing = {"DISTILLER.TEACHER_CKPT": "no.pth", "BACKBONE.WEIGHTS": "no.pth"}
+    with pytest.raises(UserError, match=key):
+        build_from(load_cfg(None, pairs(values | missing)), build_alone, None, None, False)

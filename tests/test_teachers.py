@@ -29,7 +29,7 @@ from engine.teachers.store import OutputStore
 from engine.teachers.tables import keys_of
 from engine.training.batching import Batching
 from engine.training.build import build_distilled
-from engine.training.inputs import describe_files
+from engine.training.inputs import INIT_STUDENT, TEACHER, TEACHERS, changed_inputs, describe_files
 from engine.training.train_step import TrainStep
 from models.build import build_net
 from models.cached_teacher import _background, tables_of
@@ -391,12 +391,6 @@ REFUSED = {
         "",
         "CD.CACHED: expected False",
     ),
-    "two sources of weights": (
-        {"DISTILLER.INIT_STUDENT": True, "MODEL.WEIGHTS": "teacher.pth"},
-        CD,
-        "",
-        "MODEL.WEIGHTS: expected ''",
-    ),
     "no term": ({"DISTILLER.CD.CACHED": True}, LD, "", "CD.CACHED: expected cd or rkd"),
     "nothing in bfloat16": (
         {"DISTILLER.CD.CACHED": True, "DISTILLER.TEACHER_AMP": "bf16"},
@@ -431,14 +425,31 @@ def test_mistakes_are_one_line(base, tmp_path, case):
 
 def test_a_missing_description_is_named(base, tmp_path):
     shutil.copy(base / "two.onnx", tmp_path)
-    with pytest.raises(UserError, match=r"two\.onnx: expected two\.yaml beside it"):
+    with pytest.raises(UserError, match=r"two\.onnx: expected two\.yaml beside it with size,"):
         read_crop_network(str(tmp_path / "two.onnx"), "KEY", CPU)
 
 
 def test_inputs_name_the_teachers_that_are_read(base):
     reid = {"DISTILLER.REID_TEACHER": [str(base / "crops.onnx"), "timm:resnet18"]}
-    assert list(describe_files(config(base, **CD, **reid))) == ["DISTILLER.REID_TEACHER"]
-    assert list(describe_files(config(base, **LD))) == ["DISTILLER.TEACHER_CKPT"]
+    cfg = config(base, **CD, **reid)
+    files = describe_files(cfg)
+    assert list(files) == list(TEACHERS[1:])
+    description, changed = base / "crops.yaml", {}
+    before = description.read_text()
+    try:
+        description.write_text(before + "colours: bgr\n")
+        changed = changed_inputs(files, describe_files(cfg))
+    finally:
+        description.write_text(before)
+    assert list(changed) == [TEACHERS[2]]
+    init = {"DISTILLER.INIT_STUDENT": True}
+    for terms, taught, keys in [
+        (LD, True, [TEACHER]),
+        (LD, False, []),
+        (LD | init, True, [INIT_STUDENT, TEACHER]),
+        (LD | init, False, [INIT_STUDENT]),
+    ]:
+        assert list(describe_files(config(base, **terms), taught)) == keys
 
 
 def test_rows_of_cached_teachers_name_files_of_the_benchmark():

@@ -19,7 +19,7 @@ from models.backbones import BATCH_NORMS, backbone_of, make_backbone
 from models.build import build_distiller, build_net, reference_sizes
 from models.fast.inference import fold_norms, optimize_for_inference
 from models.pixels import IMAGENET_MEAN, IMAGENET_STD
-from models.timm_networks import NormThenActivation
+from models.timm_networks import NormThenActivation, synchronise_norms
 from tests.interruptions import At
 from tests.tiny import TINY, pairs
 from tests.training import Run, differences, make_data
@@ -113,9 +113,9 @@ def test_no_activation_is_lost_with_its_norm():
     body = lively(make(NAMES[0]).body)
     assert any(isinstance(m, NormThenActivation) for m in body.modules())
     expected = body(IMAGES)
-    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(body)
-    assert not any(type(m) is nn.BatchNorm2d for m in synchronised.modules())
-    close(synchronised(IMAGES), expected, 1e-6)
+    synchronise_norms(body)
+    assert not any(type(m) is nn.BatchNorm2d for m in body.modules())
+    close(body(IMAGES), expected, 1e-6)
     fold_norms(body)
     assert not any(isinstance(m, BATCH_NORMS) for m in body.modules())
     close(body(IMAGES), expected, 1e-5)
@@ -123,9 +123,12 @@ def test_no_activation_is_lost_with_its_norm():
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_a_norm_of_a_sum_is_not_folded():
+@pytest.mark.parametrize("synchronised", [False, True])
+def test_a_norm_of_a_sum_is_not_folded(synchronised):
     """In RepViT a convolution is registered before a norm that normalises a sum."""
     body = lively(make("repvit_m0_9").body)
+    if synchronised:
+        synchronise_norms(body)
     expected, kept = body(IMAGES), [m for m in body.modules() if isinstance(m, BATCH_NORMS)]
     fold_norms(body)
     left = [m for m in body.modules() if isinstance(m, BATCH_NORMS)]

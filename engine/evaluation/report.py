@@ -61,14 +61,19 @@ def thresholds_table(thresholds: dict[str, dict[str, float]]) -> str:
 
 
 def draw_sizes(results: dict, path: Path) -> None:
-    """Plot mAP and top-1 over the gallery size if there are several sizes. Subsets have no size."""
+    """Plot mAP and top-1 over the gallery size if there are several sizes. Subsets have no size.
+
+    Otherwise remove the plot of an earlier evaluation.
+    """
     whole = results["protocol"]["gallery_images"]
     sized = {
         whole if g["gallery_size"] == -1 else g["gallery_size"]: g
         for g in results["galleries"]
         if isinstance(g["gallery_size"], int)
     }
-    if len(sized) > 1:
+    if len(sized) < 2:
+        path.unlink(missing_ok=True)
+    else:
         curves = {"mAP": "mAP", "top-1": "top1"}
         curves = {title: [g[name] for g in sized.values()] for title, name in curves.items()}
         title = results["protocol"]["dataset"] + (" + CBGM" if results["protocol"]["cbgm"] else "")

@@ -26,12 +26,14 @@ CACHE = "teachers.sqlite"  # in INPUT.DATA_ROOT
 
 def build_teacher(
     cfg: CfgNode, dataset: SearchDataset, device: torch.device
-) -> tuple[SearchNet | CachedTeacher, CfgNode, SearchNet | None]:
+) -> tuple[SearchNet | CachedTeacher, CfgNode]:
     """Build the teacher of a run. Missing outputs in the cache are computed first.
 
     Returns:
-        The teacher, a config that describes its outputs, and the network of DISTILLER.TEACHER_CKPT,
-        or None if that is not needed.
+        The teacher, and a config that describes its outputs.
+
+    Raises:
+        UserError: if no term needs a teacher, or the teacher cannot be used.
     """
     check_caching(cfg)
     net, teacher_cfg = None, cfg.clone()
@@ -44,14 +46,14 @@ def build_teacher(
                 "DISTILLER.TERMS: expected at least one term, found none; train_base.py trains "
                 "without a teacher"
             )
-        return net, teacher_cfg, net
+        return net, teacher_cfg
     live = net if reads_of(cfg.DISTILLER.TERMS) - cached else None
     embeddings, logits = _read(cfg, dataset, net, cached, device)
     if embeddings:
         teacher_cfg = teacher_cfg.clone()
         teacher_cfg.defrost()
         teacher_cfg.MODEL.EMBEDDING_SIZE = embeddings.people.shape[1]
-    return CachedTeacher(embeddings, logits, live), teacher_cfg, net
+    return CachedTeacher(embeddings, logits, live), teacher_cfg
 
 
 def _read(

@@ -2,11 +2,18 @@
 
 from yacs.config import CfgNode
 
+from configs.ranges import flatten
 from models.distill import reads_of
 from utils.errors import UserError
 
 REID_TEACHER = "DISTILLER.REID_TEACHER"
 TORCHVISION = "torchvision:"  # before the name of a detector of torchvision
+# Keys that select a cached teacher -> the output that is cached.
+CACHED_OUTPUTS = {
+    REID_TEACHER: "embeddings",
+    "DISTILLER.CD.CACHED": "embeddings",
+    "DISTILLER.LD.CACHED": "class_logits",
+}
 
 
 def reid_teachers(cfg: CfgNode) -> list[str]:
@@ -24,9 +31,9 @@ def cached_reads(cfg: CfgNode) -> set[str]:
 
 
 def needs_checkpoint(cfg: CfgNode) -> bool:
-    """Return whether a run needs DISTILLER.TEACHER_CKPT."""
+    """Return whether the terms of a config need DISTILLER.TEACHER_CKPT."""
     foreign = {"embeddings"} if reid_teachers(cfg) else set()
-    return cfg.DISTILLER.INIT_STUDENT or bool(reads_of(cfg.DISTILLER.TERMS) - foreign)
+    return bool(reads_of(cfg.DISTILLER.TERMS) - foreign)
 
 
 def check_caching(cfg: CfgNode) -> None:
@@ -36,12 +43,9 @@ def check_caching(cfg: CfgNode) -> None:
         UserError: if they do.
     """
     node, reads = cfg.DISTILLER, reads_of(cfg.DISTILLER.TERMS)
-    for key, wanted, given in (
-        (REID_TEACHER, "embeddings", bool(reid_teachers(cfg))),
-        ("DISTILLER.CD.CACHED", "embeddings", node.CD.CACHED),
-        ("DISTILLER.LD.CACHED", "class_logits", node.LD.CACHED),
-    ):
-        if given and wanted not in reads:
+    values = flatten(cfg)
+    for key, wanted in CACHED_OUTPUTS.items():
+        if values[key] and wanted not in reads:
             terms = "cd or rkd" if wanted == "embeddings" else "ld or kd"
             raise UserError(f"{key}: expected {terms} in DISTILLER.TERMS, found {node.TERMS}")
     if node.CD.CACHED and reid_teachers(cfg):

@@ -14,7 +14,7 @@ from torchvision.transforms.v2.functional import resize
 
 from configs.files import parse
 from models.pixels import IMAGENET_MEAN, IMAGENET_STD
-from utils.errors import UserError, first_of
+from utils.errors import UserError
 from utils.files import read_text
 from utils.names import shown
 
@@ -108,9 +108,9 @@ def read_fields(path: Path, fields: dict[str, tuple[Any, ...]], what: str) -> di
         UserError: if the file is missing, or has unknown or wrong keys.
     """
     if not path.is_file():
-        needed = ", ".join(key for key, (*_, last) in fields.items() if isinstance(last, str))
+        needed = [key for key, rule in fields.items() if len(rule) == 2]  # without a default
         raise UserError(
-            f"{what}: expected {path.name} beside it with {needed or first_of(fields)}, "
+            f"{what}: expected {path.name} beside it with {', '.join(needed)}, "
             "found no such file (docs/teachers.md)"
         )
     content = parse(read_text(path, ""), f"{path}: ")

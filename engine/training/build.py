@@ -10,9 +10,8 @@ from datasets.base import SearchDataset
 from engine.device import precision_of
 from engine.distributed import rank
 from engine.teachers.build import build_teacher
-from models.build import build_distiller, build_net, init_from_teacher
+from models.build import build_distiller, build_net
 from models.search_net import SearchNet
-from utils.errors import UserError
 
 
 def build_alone(
@@ -22,7 +21,7 @@ def build_alone(
 
     The first rank reports a teacher in the config, which is not used.
     """
-    if cfg.DISTILLER.TEACHER_CKPT and rank() == 0:
+    if cfg.DISTILLER.TEACHER_CKPT and not cfg.DISTILLER.INIT_STUDENT and rank() == 0:
         print(
             "DISTILLER.TEACHER_CKPT: not used, since train_base.py trains without a teacher",
             file=sys.stderr,
@@ -45,15 +44,7 @@ def build_distilled(
     Raises:
         UserError: if the config contradicts itself, or its teacher cannot be used.
     """
-    if cfg.DISTILLER.INIT_STUDENT and cfg.MODEL.WEIGHTS:
-        raise UserError(
-            "MODEL.WEIGHTS: expected '' with DISTILLER.INIT_STUDENT True, found "
-            f"{cfg.MODEL.WEIGHTS}"
-        )
     student = build_net(cfg, dataset.num_pids).to(device)
-    teacher, teacher_cfg, net = build_teacher(cfg, dataset, device)
-    if cfg.DISTILLER.INIT_STUDENT:
-        copied = init_from_teacher(student, net)
-        print(f"student initialised with {len(copied)} teacher tensors: {', '.join(copied)}")
+    teacher, teacher_cfg = build_teacher(cfg, dataset, device)
     precision = precision_of("DISTILLER.TEACHER_AMP", cfg.DISTILLER.TEACHER_AMP)
     return build_distiller(cfg, student, teacher, teacher_cfg, precision).to(device), student

@@ -14,13 +14,17 @@ from yacs.config import CfgNode
 from configs.ranges import flatten
 from datasets.base import SearchDataset, digest, pictures_digest
 from engine.teachers.choice import REID_TEACHER, cached_reads, needs_checkpoint, reid_teachers
+from engine.teachers.preparation import description_of
 from utils.errors import UserError
 from utils.files import file_digest, read_text, write_text
 
 INPUTS = "inputs.json"
 TEACHER = "DISTILLER.TEACHER_CKPT"
-TEACHERS = (TEACHER, REID_TEACHER)
-INITIAL = ("BACKBONE.WEIGHTS", "MODEL.WEIGHTS")  # files that only the start of a run reads
+DESCRIPTION = f"{REID_TEACHER} (description)"
+TEACHERS = (TEACHER, REID_TEACHER, DESCRIPTION)
+WEIGHTS = ("BACKBONE.WEIGHTS", "MODEL.WEIGHTS")
+INIT_STUDENT = "DISTILLER.INIT_STUDENT"  # names the file of TEACHER that is read at the start
+INITIAL = (*WEIGHTS, INIT_STUDENT)  # files that only the start of a run reads
 
 
 def describe_data(dataset: SearchDataset) -> dict[str, Any]:
@@ -35,16 +39,26 @@ def describe_data(dataset: SearchDataset) -> dict[str, Any]:
     }
 
 
-def describe_files(cfg: CfgNode) -> dict[str, str]:
-    """Return digests of the teachers and of the files with initial weights that a run reads."""
+def describe_files(cfg: CfgNode, taught: bool = True) -> dict[str, str]:
+    """Return digests of the teachers and of the files with initial weights that a run reads.
+
+    Args:
+        taught: whether the run has a teacher.
+    """
     values = flatten(cfg)
-    keys = [key for key in INITIAL if values[key] not in ("", "imagenet")]
-    keys += [TEACHER] if needs_checkpoint(cfg) and values[TEACHER] else []
-    found = {key: file_digest(values[key], key) for key in keys if Path(values[key]).is_file()}
-    reid = [name for name in reid_teachers(cfg) if "embeddings" in cached_reads(cfg)]
-    reid = [name for name in reid if Path(name).is_file()]
-    digests = " ".join(file_digest(name, REID_TEACHER) for name in reid)
-    return found | ({REID_TEACHER: digests} if digests else {})
+    files = {key: [values[key]] for key in WEIGHTS if values[key] != "imagenet"}
+    if cfg.DISTILLER.INIT_STUDENT:
+        files[INIT_STUDENT] = [values[TEACHER]]
+    if taught and needs_checkpoint(cfg):
+        files[TEACHER] = [values[TEACHER]]
+    if taught and "embeddings" in cached_reads(cfg):
+        files[REID_TEACHER] = reid_teachers(cfg)
+        files[DESCRIPTION] = [description_of(name) for name in reid_teachers(cfg)]
+    digests = {
+        key: " ".join(file_digest(path, key) for path in paths if Path(path).is_file())
+        for key, paths in files.items()
+    }
+    return {key: digest for key, digest in digests.items() if digest}
 
 
 def write_inputs(inputs: dict[str, Any], folder: Path) -> None:

@@ -59,11 +59,12 @@ def check_place(
     changed_keys = [change.partition(" ")[0] for change in changes]
     if "SOLVER.OPTIMIZER" in changed_keys:
         raise UserError(f"{where}: contains the state of another optimizer: {'; '.join(changes)}")
-    for key in TEACHERS:
-        if key in moved and key not in changed_keys:
+    for name in TEACHERS:
+        key = name.partition(" ")[0]
+        if name in moved and key not in changed_keys:
             raise UserError(
                 f"{key} {flatten(cfg)[key]}: expected the file that the run in {where} began "
-                f"with, found another content ({moved[key]}); restore it, or give the new teacher "
+                f"with, found another content ({moved[name]}); restore it, or give the new teacher "
                 "under another path"
             )
     return _lines(changes, moved, len(saved["generators"]), where)

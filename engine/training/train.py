@@ -13,6 +13,7 @@ from yacs.config import CfgNode
 from datasets.augment import check_augmentations
 from datasets.base import SearchDataset
 from datasets.loaders import Batch, Loader, SceneDataset, epoch_length, train_loader
+from engine.device import precision_of
 from engine.distributed import from_all, from_first, rank, ranks
 from engine.training.batching import Batching
 from engine.training.curves import Curves, curves_in
@@ -22,12 +23,33 @@ from engine.training.inputs import INITIAL, describe_data, describe_files, write
 from engine.training.resume import check_place
 from engine.training.schedule import learning_rate, scaled_lr
 from engine.training.state import collect, restore
-from engine.training.train_step import TrainStep, loss_weights
+from engine.training.train_step import TrainStep, check_decay, loss_weights
+from models.distill import check_terms
 from models.search_net import SearchNet
 from utils.errors import UserError, no_memory
 from utils.files import write_text
 from utils.signals import Signals, Stopped
 from utils.states import not_finite
+
+
+def check_values(cfg: CfgNode) -> None:
+    """Check the values of a training that depend on no model.
+
+    Raises:
+        UserError: if values do not fit each other, or are unknown names.
+    """
+    node = cfg.DISTILLER
+    if node.INIT_STUDENT and cfg.MODEL.WEIGHTS:
+        raise UserError(
+            "MODEL.WEIGHTS: expected '' with DISTILLER.INIT_STUDENT True, found "
+            f"{cfg.MODEL.WEIGHTS}"
+        )
+    Batching.of(cfg)
+    check_augmentations(cfg.INPUT.AUGMENT)
+    check_terms(node.TERMS)
+    check_decay(cfg)
+    precision_of("SOLVER.AMP", cfg.SOLVER.AMP)
+    precision_of("DISTILLER.TEACHER_AMP", node.TEACHER_AMP)
 
 
 class Trainer:
@@ -59,7 +81,6 @@ class Trainer:
             max_pixels=cfg.INPUT.MAX_PIXELS,
             min_score=cfg.INPUT.MIN_SCORE,
         )
-        check_augmentations(cfg.INPUT.AUGMENT)
         self.batching = Batching.of(cfg)
         self.train_step = TrainStep(cfg, model, net, device)
         self.base_lr = scaled_lr(
@@ -67,7 +88,9 @@ class Trainer:
         )
         self.folder = Path(cfg.OUTPUT_DIR)
         self.checkpoints = CheckpointFolder(self.folder, cfg.SOLVER.CKPT_KEEP)
-        self.inputs = from_first(lambda: describe_data(dataset) | describe_files(cfg))
+        self.inputs = from_first(
+            lambda: describe_data(dataset) | describe_files(cfg, model is not net)
+        )
         self.epoch_scenes = epoch_length(self.scenes.shares)
         self.steps_per_epoch = self.batching.steps(self.epoch_scenes)
         self.epoch = self.step = 0  # finished epochs, and finished steps of the next one

@@ -20,6 +20,7 @@ from models.distill import check_terms
 from models.distiller import Rows, only_own
 from models.outputs import BATCH, TrainingOutput
 from models.search_net import SearchNet
+from models.timm_networks import synchronise_norms
 from utils.errors import UserError
 
 
@@ -31,7 +32,7 @@ def loss_weights(cfg: CfgNode, epoch: int = 0) -> dict[str, float]:
             0; with DISTILLER.DECAY they decrease before that. After the last epoch, all weights are
             those of this epoch.
     """
-    epochs = max(cfg.SOLVER.MAX_EPOCHS, 1)
+    epochs = cfg.SOLVER.MAX_EPOCHS
     epoch = min(epoch, epochs - 1)
     own = {name.lower(): weight for name, weight in cfg.SOLVER.LOSS_WEIGHTS.items()}
     stopped = 0 < cfg.DISTILLER.STOP_EPOCH <= epoch
@@ -116,8 +117,8 @@ class TrainStep:
         if self.solver.SYNC_BN:
             if device.type == "cpu":
                 raise UserError("SOLVER.SYNC_BN: PyTorch's SyncBatchNorm needs GPUs; found the CPU")
-            nn.SyncBatchNorm.convert_sync_batchnorm(net)
-            nn.SyncBatchNorm.convert_sync_batchnorm(self.terms)
+            synchronise_norms(net)
+            synchronise_norms(self.terms)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(cfg, self.parameters)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.solver.AMP == "fp16")

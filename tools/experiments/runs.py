@@ -16,24 +16,26 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from yacs.config import CfgNode
 
-from configs.defaults import load_cfg
+from configs.defaults import get_cfg, load_cfg
 from configs.ranges import flatten
 from datasets import load_dataset
 from engine.evaluation.records import evaluations_of
 from engine.teachers.choice import (
+    CACHED_OUTPUTS,
     REID_TEACHER,
     cached_reads,
     needs_checkpoint,
     reid_teachers,
 )
 from engine.training.inputs import (
+    INIT_STUDENT,
     TEACHER,
     changed_inputs,
     describe_data,
     describe_files,
     read_inputs,
 )
-from models.distill import known_terms
+from models.distill import known_terms, reads_of
 from models.timm_networks import TIMM
 from tools.experiments.methods import parse_method
 from utils.errors import UserError
@@ -91,9 +93,14 @@ def describe_run(path: str, overrides: list[str], method: str, seed: int) -> Run
     base = load_cfg(path, overrides)
     folder = Path(base.OUTPUT_DIR) / f"{name}_seed{seed}"
     own = ["DISTILLER.TERMS", str(terms), "SEED", str(seed), "OUTPUT_DIR", str(folder)]
-    if decay := base.DISTILLER.DECAY:  # other methods have the other terms; unknown names stay
+    # What other methods use is set to its default; unknown names stay.
+    if decay := base.DISTILLER.DECAY:
         others = set(known_terms()) - set(terms)
         own += ["DISTILLER.DECAY", str([term for term in decay if term not in others])]
+    values, defaults = flatten(base), flatten(get_cfg())
+    for key, output in CACHED_OUTPUTS.items():
+        if values[key] and output not in reads_of(terms):
+            own += [key, repr(defaults[key])]
     overrides = [*overrides, *options, *own]
     return Run(path, name, terms, seed, overrides, load_cfg(path, overrides))
 
@@ -132,7 +139,8 @@ def check_run(run: Run) -> None:
 
 def teachers_of(cfg: CfgNode) -> list[tuple[str, str]]:
     """Return (config key, file) of each teacher that a run with this config needs."""
-    own = [(TEACHER, cfg.DISTILLER.TEACHER_CKPT)] if needs_checkpoint(cfg) else []
+    is_read = needs_checkpoint(cfg) or cfg.DISTILLER.INIT_STUDENT
+    own = [(TEACHER, cfg.DISTILLER.TEACHER_CKPT)] if is_read else []
     others = [name for name in reid_teachers(cfg) if not name.startswith(TIMM)]
     return own + [(REID_TEACHER, name) for name in others if "embeddings" in cached_reads(cfg)]
 
@@ -170,11 +178,11 @@ def values_of(run: Run) -> dict[str, Any]:
     depend."""
     others = tuple(f"DISTILLER.{t.upper()}." for t in known_terms() if t not in run.terms)
     unread = FREE_KEYS + (others if run.terms else ("DISTILLER.",))
-    cached = tuple(f"DISTILLER.{CACHES[t]}.CACHED" for t in run.terms if t in CACHES)
+    read = (INIT_STUDENT, *(f"DISTILLER.{CACHES[t]}.CACHED" for t in run.terms if t in CACHES))
     return {
         key: value
         for key, value in flatten(run.cfg).items()
-        if key.startswith(cached) or not key.startswith(unread)
+        if key.startswith(read) or not key.startswith(unread)
     }
 
 
