@@ -241,6 +241,11 @@ def test_several_queries_are_joined(base, tmp_path, program):
     assert code == 2 and err.startswith("error: --person 1: expected once")
 
 
+def test_every_needs_a_video(run):
+    code, _, err = run(every=0.5)
+    assert code == 2 and "--every" in err and err.count("\n") == 1
+
+
 @pytest.mark.slow
 def test_open_set_search(run, base, tmp_path):
     run(top=999)

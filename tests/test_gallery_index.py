@@ -145,6 +145,22 @@ def test_too_few_people_to_train_a_kind(tmp_path: Path) -> None:
     assert len(open_index(tmp_path).people.vectors.ids) == 200
 
 
+def test_too_few_people_are_left_for_the_kind(tmp_path: Path, capsys) -> None:
+    """The index stays usable, and has its kind again when there are enough people."""
+    with writing(tmp_path, ORIGIN, "IVF4,Flat") as index:
+        fill(index, range(5))
+    for _ in range(2):
+        with writing(tmp_path, ORIGIN) as index, index.people.changing() as db:
+            db.execute("DELETE FROM people WHERE id > 3")
+            (tmp_path / VECTORS).unlink(missing_ok=True)  # as tools.identities --forget does
+        assert "IVF4,Flat" in capsys.readouterr().err and not (tmp_path / VECTORS).exists()
+        assert len(found(open_index(tmp_path), units(1, 7))) == 3
+    with writing(tmp_path, ORIGIN) as index:
+        fill(index, range(5, 10))
+    vectors = open_index(tmp_path).people.vectors
+    assert vectors.kind == "IVF4,Flat" and len(vectors.ids) == 53
+
+
 @pytest.mark.parametrize("kind", ["Nonsense", "LSH"])
 def test_no_such_kind(tmp_path: Path, kind: str) -> None:
     with (

@@ -31,6 +31,7 @@ from models.outputs import Detections
 from tools import identities
 from tools.web.persons import PersonsController
 from utils.errors import UserError
+from utils.pages import clock, period
 
 WIDTH, PEOPLE_COUNT = 32, 8
 ORIGIN = Origin("net.pth", "MIN_SIZE 64", np.eye(WIDTH, dtype=np.float32)[0])
@@ -383,3 +384,49 @@ def test_forgetting_by_camera_and_time(index: Path, program) -> None:
     assert kept.count(("camera:hall", True)) == kept.count(("camera:door", True)) == 40
     assert kept.count(("camera:door", False)) == 40
     assert numbers(index).keys() == {one.tracklet for one in left}
+
+
+def test_alarms_of_people_who_are_gone_are_forgotten_by_camera_and_time(index, program) -> None:
+    """As of people whom --keep-days has removed."""
+    fill(index, range(1))
+    kept = {"name": "Anna", "camera": "hall", "time": "2026-01-31T08:00:30+00:00"}
+    kept |= {"tracklet": None, "picture": None}
+    changes = {"time": "2026-01-30T08:00:00+00:00"}, {"camera": "door"}
+    lines = [json.dumps(kept | change) + "\n" for change in ({}, *changes)]
+    (index / ALARMS).write_text("".join(lines))
+    run(program, index, "--forget", "--camera", "hall", "--after", "2026-01-31T08:00:10+00:00")
+    assert (index / ALARMS).read_text() == "".join(lines[1:])
+    run(program, index, "--forget", "--camera", "hall")
+    assert (index / ALARMS).read_text() == lines[2]
+
+
+def test_pictures_of_others_stay(index: Path, program) -> None:
+    """The user's own folder `pictures` may be within the index."""
+    fill(index, range(1))
+    own = index / "pictures/hall/holiday_1.jpg", index / "pictures/2024/1.5.jpg"
+    left = index / "pictures/hall/12.500.jpg", index / "pictures/hall/13.000.jpg.2.part"
+    for path in (*own, *left):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"picture")
+    run(program, index, "--forget", "--camera", "door")
+    assert [path.exists() for path in (*own, *left)] == [True, True, False, False]
+
+
+def test_a_person_in_a_video_and_before_a_camera(index: Path, program, tmp_path: Path) -> None:
+    """Times of the video are not compared with times of day."""
+    rng = np.random.default_rng(0)
+    person = lambda: Detections(torch.rand(1, 4), torch.ones(1), looks([1], rng))  # noqa: E731
+    video = Source(tmp_path / "walk.mp4", 1, 1, 1.0)
+    with writing(index, ORIGIN) as gallery:
+        for source, began in ((video, 0.0), (Source(camera_path("hall"), 0, 0, 1.0), BEGAN)):
+            given = [None]
+            for second in range(3):
+                samples = [(Sample(began + second, person()), given)]
+                (given,) = gallery.people.add_tracked(source, samples)
+    out = run(program, index, "--min-similarity", 0.5)
+    assert clock(BEGAN) in out and clock(BEGAN + 2) in out and clock(0.0) not in out
+    controller = PersonsController(lambda: open_index(index), index)
+    (number,) = controller.people()[1]
+    shown = controller.person(number)[3]
+    assert period(0.0, 2.0) in shown and period(BEGAN, BEGAN + 2) in shown
+    assert period(0.0, BEGAN + 2) not in shown and "width:100.00%" in shown

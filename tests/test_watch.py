@@ -135,6 +135,7 @@ def test_bad_arguments_are_one_line(base: Path, tmp_path: Path, program) -> None
         (hall, *WANTED[:2], "--false-alarms", 0.03),
         (hall, *WANTED, "--post", "ftp://user:secret@host/"),
         (hall, *WANTED, "--post", ""),
+        (hall, *WANTED, "--post", "httpx://host/"),
         (hall, "--keep-days", 0),
         (hall, "--recorded", ""),
         (hall, "--recorded", "today"),

@@ -123,7 +123,7 @@ def check(args: argparse.Namespace, cameras: list[Camera]) -> None:
             )
     check_min_similarity(args.min_similarity)
     if args.post is not None and not (
-        is_address(args.post) and args.post.lower().startswith("http")
+        is_address(args.post) and args.post.lower().startswith(("http://", "https://"))
     ):
         raise UserError("--post: expected an address that begins with http:// or https://")
     if args.recorded is not None:
@@ -154,7 +154,7 @@ def wanted_people(args: argparse.Namespace, searcher: Searcher) -> list[Wanted]:
             choice=":{}",
         )
         pixels = read_query(query, searcher.max_pixels)
-        chosen = choose_person(query, pixels, searcher, args.index)
+        chosen = choose_person(query, pixels, searcher, args.index, "--index")
         photos.setdefault(name, []).append(searcher.embed(pixels, chosen.box[None]))
     return watched_for(photos)
 

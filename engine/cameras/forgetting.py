@@ -7,6 +7,7 @@ from pathlib import Path
 
 from engine.cameras.alarms import ALARMS, SENT, read_places
 from engine.cameras.pictures import Pictures
+from engine.cameras.times import seconds_of
 from engine.index.local import PEOPLE, VECTORS, LocalPeople
 from engine.index.records import Person, PersonFilter, camera_of
 from utils.errors import UserError
@@ -22,7 +23,8 @@ def forget(
 ) -> tuple[int, set[int]]:
     """Remove the people of these tracklets whom `person_filter` selects.
 
-    Alarms of the tracklets are removed too, even if the index has none of their people any more.
+    Alarms of the tracklets, or of all that `person_filter` selects, are removed too, even if the
+    index has none of their people any more.
     Every camera picture that shows one of them is removed, even if it shows other people too.
     FAISS's file is removed, and is built again when `engine.index.local.writing` ends.
 
@@ -57,7 +59,7 @@ def forget(
     left = {person.tracklet for person in _people_of(people, touched)}
     compact(people.select, folder / PEOPLE)
     erase(folder / VECTORS)
-    forget_alarms(folder, touched, files)
+    forget_alarms(folder, touched, files, person_filter if tracklets is None else None)
     return len(ids), touched - left
 
 
@@ -69,8 +71,14 @@ def _people_of(people: LocalPeople, tracklets: Collection[int] | None) -> Iterat
         yield from people.persons(numbers[start : start + CHUNK])
 
 
-def forget_alarms(folder: Path, tracklets: Collection[int], files: Collection[Path]) -> None:
-    """Remove the lines of these tracklets, or with these pictures, from alarms.jsonl."""
+def forget_alarms(
+    folder: Path,
+    tracklets: Collection[int],
+    files: Collection[Path],
+    person_filter: PersonFilter | None,
+) -> None:
+    """Remove the lines of these tracklets, with these pictures, or of the cameras and times that
+    `person_filter` selects, from alarms.jsonl."""
     path, pictures = folder / ALARMS, {str(file.absolute()) for file in files}
     if not path.exists():
         return
@@ -78,7 +86,7 @@ def forget_alarms(folder: Path, tracklets: Collection[int], files: Collection[Pa
     places, kept, before, after = read_places(folder / SENT), [], 0, 0
     moved = dict.fromkeys(places, 0)
     for line in lines:
-        stays = not _names(line, tracklets, pictures)
+        stays = not _names(line, tracklets, pictures, person_filter)
         before += len(line)
         after += len(line) if stays else 0
         moved |= {key: after for key, place in places.items() if place >= before}
@@ -89,9 +97,18 @@ def forget_alarms(folder: Path, tracklets: Collection[int], files: Collection[Pa
         write_text(json.dumps(moved), folder / SENT)
 
 
-def _names(line: bytes, tracklets: Collection[int], pictures: Collection[str]) -> bool:
+def _names(
+    line: bytes,
+    tracklets: Collection[int],
+    pictures: Collection[str],
+    person_filter: PersonFilter | None,
+) -> bool:
     try:
         record = json.loads(line)
-        return record["tracklet"] in tracklets or record["picture"] in pictures
-    except (ValueError, KeyError, TypeError):
+        if record["tracklet"] in tracklets or record["picture"] in pictures:
+            return True
+        return person_filter is not None and person_filter.selects(
+            record["camera"], seconds_of(record["time"], ALARMS)
+        )
+    except (ValueError, KeyError, TypeError, UserError):
         return False

@@ -9,11 +9,11 @@ from tabulate import tabulate
 
 from engine.cameras.identities import Identities
 from engine.index.local import LocalPeople
-from engine.index.records import Match, Person, PersonFilter
+from engine.index.records import Match, Person, PersonFilter, camera_of
 from engine.search import presentation as show
 from utils.drawing import cut_out, draw_boxes
 from utils.names import printable
-from utils.pages import Figure, Section, Span, clock, page, period
+from utils.pages import Figure, Section, Span, Timeline, clock, page, period
 
 SHOWN = 12  # pictures of a person on the page
 PEOPLE_SHOWN = 200  # on the page and in the table
@@ -106,27 +106,38 @@ def when(tracklet: PersonTracklet) -> str:
     return "" if tracklet.span is None else period(*tracklet.span)
 
 
+def most_shown(known: Sequence[NumberedPerson]) -> str:
+    """Return a sentence if not all persons are shown."""
+    return f"The first {PEOPLE_SHOWN} are shown." if len(known) > PEOPLE_SHOWN else ""
+
+
 def table(known: Sequence[NumberedPerson]) -> str:
+    """Return a table of the first PEOPLE_SHOWN persons.
+
+    The times of persons whom a camera has seen are those of cameras.
+    """
     rows = []
     for one in known[:PEOPLE_SHOWN]:
-        seconds = [second for each in one.tracklets for second in each.span or ()]
+        live = [each for each in one.tracklets if camera_of(each.person.path)]
+        seconds = [second for each in live or one.tracklets for second in each.span or ()]
         first, last = (clock(min(seconds)), clock(max(seconds))) if seconds else ("", "")
         where = printable(", ".join(places(one)))
         rows.append([one.number, printable(one.name), len(one.tracklets), where, first, last])
-    return tabulate(rows, ["person", "name", "tracklets", "cameras", "first", "last"])
+    lines = tabulate(rows, ["person", "name", "tracklets", "cameras", "first", "last"])
+    return f"{lines}\n{most_shown(known)}".rstrip("\n")
 
 
 def persons_page(known: Sequence[NumberedPerson], people: LocalPeople, folder: Path) -> str:
     """Render one self-contained page; folder: of the index."""
     sections = [_section(one, people, folder) for one in known[:PEOPLE_SHOWN]]
     intro = f"{len(known)} people; each with their best pictures, and when each camera saw them."
-    return page("People", Markup.escape(intro), sections)
+    return page("People", Markup.escape(f"{intro} {most_shown(known)}"), sections)
 
 
 def _section(known: NumberedPerson, people: LocalPeople, folder: Path) -> Section:
     chosen = sorted(known.tracklets, key=lambda one: -_quality(one.person))[:SHOWN]
     chosen.sort(key=_order)
-    figures, lines = [], {}
+    figures = []
     for i, one in enumerate(chosen):
         picture = show.read_scene(one.person.path, one.person.time, folder)
         scene = draw_boxes(picture, [one.person.box], [str(known.number)], show.RANKED, show.SCENE)
@@ -134,12 +145,17 @@ def _section(known: NumberedPerson, people: LocalPeople, folder: Path) -> Sectio
         name = show.name_of(one.person.path)
         note = f"tracklet {one.person.tracklet} {when(one)}".strip()
         figures.append(Figure(cut, scene, COLOR, f"{i + 1} {name}", note))
+    details = f"{len(known.tracklets)} tracklets in {', '.join(places(known))}"
+    return Section(f"Person {known.title}", details, figures, timelines_of(chosen, people))
+
+
+def timelines_of(tracklets: Sequence[PersonTracklet], people: LocalPeople) -> list[Timeline]:
+    """Return when each video and camera saw these tracklets, with their positions."""
+    lines: dict[Path, list[Span]] = {}
+    for i, one in enumerate(tracklets):
         if one.span is not None:
             lines.setdefault(one.person.path, []).append(Span(*one.span, i))
-    names = show.names_of(list(lines))
-    details = f"{len(known.tracklets)} tracklets in {', '.join(places(known))}"
-    timelines = show.timelines(lines, names, people.read_until)
-    return Section(f"Person {known.title}", details, figures, timelines)
+    return show.timelines(lines, show.names_of(list(lines)), people.read_until)
 
 
 def as_json(known: NumberedPerson) -> dict:

@@ -1,11 +1,12 @@
 """Frames of cameras, stored as JPEG files in an index's folder.
 
-The table `pictures` of the index lists them. Files that it does not list were left by a killed
-process, and are removed.
+The table `pictures` of the index lists them. Files with such names that it does not list were left
+by a killed process, and are removed. Other files in the folder are not those of this program.
 """
 
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from engine.index.records import camera_of, camera_path
 from utils.files import make_folder, remove, written_beside
 
 FOLDER = "pictures"
+NAMES = re.compile(r"\d+\.\d{3}\.jpg((\.\d+)?\.part)?")  # of pictures, and of incomplete ones
 QUALITY = 85
 Place = tuple[str, float]  # a camera's name, and seconds since 1970 in whole milliseconds
 
@@ -40,7 +42,7 @@ class Pictures:
             db.execute(PICTURES)
         listed = {picture_path(folder, *place) for place, _ in self._rows()}
         for path in (folder / FOLDER).glob("*/*"):
-            if path not in listed:
+            if path not in listed and NAMES.fullmatch(path.name):
                 remove(path)
         self.bytes = sum(size for _, size in self._rows())
 

@@ -16,9 +16,9 @@ import numpy as np
 
 from engine.index.people import People
 from engine.index.records import Origin, Person, PersonFilter
-from engine.index.vectors import EXACT, MARK, Vectors
+from engine.index.vectors import EXACT, MARK, TooFewPeopleError, Vectors
 from utils.errors import DamagedError, UserError
-from utils.files import make_folder
+from utils.files import make_folder, remove
 from utils.locks import locked
 from utils.names import printable
 
@@ -193,14 +193,29 @@ def absorb_parts(folder: Path, people: People) -> None:
 
 
 def follow(folder: Path, people: LocalPeople, kind: str) -> None:
-    """Bring the FAISS file up to date; rebuild it if it is invalid or of another kind."""
+    """Bring the FAISS file up to date; rebuild it if it is invalid or of another kind.
+
+    Without the people that the index's kind needs for its training, the file is removed, and is
+    built again when there are enough.
+
+    Raises:
+        TooFewPeopleError: if a new kind cannot be trained.
+    """
     path, vectors = folder / VECTORS, Vectors.empty(kind, len(people.origin.probe))
     if path.exists() and people.fact("kind") == kind:
         try:
             vectors = _read_vectors(path, people)
         except DamagedError as error:
             _report_rebuilt(error)
-    _save_vectors(path, people, vectors.follow(people))
+    try:
+        vectors = vectors.follow(people)
+    except TooFewPeopleError as error:
+        if people.fact("kind") != kind:
+            raise
+        print(error, file=sys.stderr)
+        remove(path)
+    else:
+        _save_vectors(path, people, vectors)
 
 
 def _load_vectors(folder: Path, people: LocalPeople) -> Vectors | None:
@@ -214,7 +229,7 @@ def _load_vectors(folder: Path, people: LocalPeople) -> Vectors | None:
         _report_rebuilt(error)
     try:
         vectors = Vectors.empty(people.fact("kind"), len(people.origin.probe)).made_from(people)
-    except UserError as error:  # too few people to train this kind
+    except TooFewPeopleError as error:
         print(error, file=sys.stderr)
         return None
     with suppress(UserError), locked(folder / LOCK, f"--index {folder}"):

@@ -166,11 +166,15 @@ class PersonFilter:
         return self != PersonFilter()
 
     def __call__(self, person: Person) -> bool:
-        if self.cameras and camera_name(person.path) not in self.cameras:
+        time = person.time if camera_of(person.path) is not None else None
+        return self.selects(camera_name(person.path), time)
+
+    def selects(self, camera: str, time: float | None) -> bool:
+        """Return True for a camera's name and a time in seconds since 1970; None: unknown."""
+        if self.cameras and camera not in self.cameras:
             return False
         if self.after is None and self.before is None:
             return True
-        time = person.time if camera_of(person.path) is not None else None
         first = -np.inf if self.after is None else self.after
         return time is not None and first <= time <= (
             np.inf if self.before is None else self.before

@@ -27,6 +27,10 @@ TRAINED_ON = 200_000  # largest number of people that a kind is trained on
 PIECE = 1 << 24  # bytes read at once
 
 
+class TooFewPeopleError(UserError):
+    """The error that an index has too few people to train its kind."""
+
+
 class Vectors:
     """A FAISS index of inner products.
 
@@ -176,7 +180,7 @@ class Vectors:
         """Build an index of the same kind from all people.
 
         Raises:
-            UserError: if they are too few to train it.
+            TooFewPeopleError: if they are too few to train it.
         """
         made, count = Vectors.empty(self.kind, self.index.d), people.count()
         if not made.index.is_trained:
@@ -186,7 +190,7 @@ class Vectors:
                     np.concatenate(sample or [np.zeros((0, self.index.d), np.float32)])
                 )
             except RuntimeError as error:
-                raise UserError(
+                raise TooFewPeopleError(
                     f"--kind {self.kind}: cannot be trained on {count} people "
                     f"({_reason(error)}); until there are more people or --kind is "
                     "changed, everyone is compared one by one"

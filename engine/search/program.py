@@ -66,9 +66,12 @@ def read_query(query: QueryArgument, max_pixels: int) -> Tensor:
 
 
 def choose_person(
-    query: QueryArgument, pixels: Tensor, searcher: Searcher, out: Path
+    query: QueryArgument, pixels: Tensor, searcher: Searcher, out: Path, option: str = "--out"
 ) -> QueryPerson:
     """Choose the query person by --box, or by the number from left to right.
+
+    Args:
+        out, option: a folder, and the option that names it.
 
     Raises:
         UserError: if nobody is found, or if there are several people and no valid number is given.
@@ -85,7 +88,7 @@ def choose_person(
     number = 1 if query.person is None and len(boxes) == 1 else query.person or 0
     if 1 <= number <= len(boxes):
         return QueryPerson(query.path, pixels, boxes[number - 1])
-    make_folder(out, "--out")
+    make_folder(out, option)
     drawn = out / output_names([f"query_{query.path.name}"])[0]
     save_picture(show.draw_query(pixels, boxes), drawn)
     given = "" if query.person is None else query.choice.format(query.person)
@@ -226,6 +229,8 @@ def run(description: str | None) -> None:
     arguments = args.query or [default_query()]
     pixels = [read_query(query, cfg.INPUT.MAX_PIXELS) for query in arguments]
     media, left = ([], []) if args.index else find_media(args.gallery, out)
+    if args.every and not any(one.kind == VIDEO for one in media):
+        raise UserError(f"--every: expected a video in --gallery {args.gallery}, found none")
     searcher = Searcher.load(cfg, checkpoint)
     keep_freed_memory(searcher.device.type)
     min_similarity = min_similarity_of(args, checkpoint)

@@ -9,15 +9,16 @@ from typing import Any
 from PIL import Image
 
 from engine.cameras.identities import Identities, open_identities
-from engine.cameras.persons import NumberedPerson, known_people, places, when
+from engine.cameras.persons import NumberedPerson, known_people, places, timelines_of, when
 from engine.index.gallery_index import GalleryIndex
+from engine.index.local import LocalPeople
 from engine.index.records import Person
 from engine.search.presentation import RANKED, name_of, read_scene
 from utils.drawing import cut_out, draw_boxes
 from utils.errors import UserError
 from utils.limits import MAX_PIXELS
 from utils.names import printable
-from utils.pages import period
+from utils.pages import Timeline, period
 
 CROP = (150, 240)  # width and height of a picture, pixels
 MOST = 120  # people shown, and tracklets of a person
@@ -94,7 +95,7 @@ class PersonsController:
             for i, a in enumerate(one.tracklets[:MOST])
         ]
         tracklets = [a.person.tracklet for a in one.tracklets[:MOST]]
-        return number, shown, tracklets, timeline(one), one.name, -1, None
+        return number, shown, tracklets, timeline(one, self.index().people), one.name, -1, None
 
     def rename(self, person: int, name: str) -> tuple:
         """Name a person. Return the content of the tab, as `people` and `person` do."""
@@ -180,27 +181,29 @@ def _caption(known: NumberedPerson) -> str:
     return f"{known.title}\n{_seen(known)}, {printable(', '.join(places(known)))[:60]}"
 
 
-def timeline(known: NumberedPerson) -> str:
-    """Render when each camera saw a person. All cameras have the same scale."""
-    timed = [one for one in known.tracklets if one.span is not None]
-    spans = [one.span for one in timed]
+def timeline(known: NumberedPerson, people: LocalPeople) -> str:
+    """Render when each video and camera saw a person. All cameras have the same scale."""
     title = f"Person {known.title}: {_seen(known)}"
-    if not spans:
+    lines = timelines_of(known.tracklets, people)
+    if not lines:
         return message(f"{title}, in pictures only")
-    start, end = min(first for first, _ in spans), max(last for _, last in spans)
-    scale = 100 / max(end - start, 0.001)
     rows = []
-    for i, name in enumerate(dict.fromkeys(name_of(one.person.path) for one in timed)):
-        mine = [one.span for one in timed if name_of(one.person.path) == name]
-        bars = "".join(
-            f'<i title="{period(first, last)}" '
-            f'style="left:min({(first - start) * scale:.2f}%,100% - 4px);'
-            f'width:{(last - first) * scale:.2f}%;background:{COLORS[i % len(COLORS)]}"></i>'
-            for first, last in mine
-        )
-        rows.append(f"<span>{html.escape(printable(name))}</span><div>{bars}</div>")
-    ends = f"<span></span><span>{period(start, end)}</span>"
-    return f'{message(title)}<div class="lines">{"".join(rows)}{ends}</div>'
+    for i, (line, after) in enumerate(zip(lines, [*lines[1:], None])):
+        rows.append(f"<span>{html.escape(printable(line.title))}</span>")
+        rows.append(f"<div>{_bars(line, COLORS[i % len(COLORS)])}</div>")
+        if after is None or (after.start, after.end) != (line.start, line.end):
+            rows.append(f"<span></span><span>{period(line.start, line.end)}</span>")
+    return f'{message(title)}<div class="lines">{"".join(rows)}</div>'
+
+
+def _bars(line: Timeline, color: str) -> str:
+    scale = 100 / max(line.end - line.start, 0.001)
+    return "".join(
+        f'<i title="{period(span.first, span.last)}" '
+        f'style="left:min({(span.first - line.start) * scale:.2f}%,100% - 4px);'
+        f'width:{(span.last - span.first) * scale:.2f}%;background:{color}"></i>'
+        for span in line.spans
+    )
 
 
 def persons_tab(gr: Any, controller: PersonsController) -> None:
