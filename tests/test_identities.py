@@ -22,8 +22,9 @@ from engine.cameras.identities import (
 )
 from engine.cameras.pictures import Pictures, picture_path
 from engine.cameras.tracklet_table import apart, read_tracklets
+from engine.index import grouping
 from engine.index.gallery_index import open_index, writing
-from engine.index.grouping import group, similarity_for
+from engine.index.grouping import components, group, similarity_for
 from engine.index.local import PEOPLE
 from engine.index.people import People
 from engine.index.records import Origin, Sample, Source, camera_path
@@ -108,6 +109,28 @@ def test_groups_are_average_linkage() -> None:
     alone = group(np.ones((30, 30)), different, 0.5)
     assert (alone == alone[0]).sum() == 1 and len(set(alone[1:])) == 1
     assert len(group(np.ones((1, 1)), np.zeros((1, 1), bool), 0.5)) == 1
+
+
+@pytest.mark.parametrize("min_similarity", [0.3, 0.5, 0.7])
+def test_parts_are_grouped_as_the_whole(monkeypatch, min_similarity: float) -> None:
+    monkeypatch.setattr(grouping, "BLOCK", 7)
+    rng = np.random.default_rng(2)
+    rows = np.eye(24)[rng.integers(24, size=200)] + rng.normal(0, 0.15, (200, 24))
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    owner = np.minimum(rng.permutation(200), 170)  # 30 rows of one person
+    apart = np.triu(rng.random((200, 200)) < 0.02, 1)
+    apart = (apart | apart.T) & (owner[:, None] != owner)
+    similarity = rows @ rows.T
+    similarity[owner[:, None] == owner] = np.inf
+    whole, divided = group(similarity, apart, min_similarity), np.zeros(200, int)
+    parts = components(rows, owner, min_similarity)
+    for part in parts:
+        pairs = np.ix_(part, part)
+        divided[part] = divided.max() + group(similarity[pairs], apart[pairs], min_similarity)
+    assert sorted(np.concatenate(parts)) == list(range(200))
+    assert np.array_equal(whole[:, None] == whole, divided[:, None] == divided)
+    assert len(parts) > 5 or min_similarity == 0.3
+    assert components(rows[:0], owner[:0], 0.5) == []
 
 
 @pytest.mark.parametrize("precision", [0.8, 0.95])

@@ -2,8 +2,12 @@
 
 import numpy as np
 from scipy.cluster.hierarchy import cophenet, fcluster, linkage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import squareform
 
+BLOCK = 1000
+ROUNDING = 1e-6  # more than the error of a mean similarity in float32
 NEVER = 1e9  # distance of two different people; no mean of other distances compensates for it
 
 
@@ -26,6 +30,28 @@ def group(similarity: np.ndarray, apart: np.ndarray, min_similarity: float) -> n
     return fcluster(tree, 1 - min_similarity, "distance")
 
 
+def components(rows: np.ndarray, owner: np.ndarray, min_similarity: float) -> list[np.ndarray]:
+    """Return the positions of rows in parts that can be grouped one by one, with the same result.
+
+    A mean of similarities is at most the largest of them, so average linkage joins groups only
+    along a chain of pairs with `min_similarity`. The rows of one owner are in one part. At a time,
+    BLOCK rows are compared with all.
+
+    Args:
+        rows: [n, D] of unit length.
+        owner: [n] int; equal for rows that are known to be one person.
+    """
+    _, labels = np.unique(owner, return_inverse=True)
+    for start in range(0, len(rows), BLOCK):
+        near = rows[start : start + BLOCK] @ rows.T > min_similarity - ROUNDING
+        one, other = near.nonzero()
+        ends = labels[one + start], labels[other]
+        edges = coo_array((np.ones(len(one), bool), ends), (len(rows), len(rows)))
+        labels = connected_components(edges, directed=False)[1][labels]
+    order = np.argsort(labels, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1) if len(order) else []
+
+
 def similarity_for(precision: float, similarity: np.ndarray, apart: np.ndarray) -> float | None:
     """Return the lowest `min_similarity` at which a grouping reaches a precision.
 
@@ -45,4 +71,5 @@ def similarity_for(precision: float, similarity: np.ndarray, apart: np.ndarray) 
     precise = 1 - wrong * len(order) / pairs >= precision
     last = np.append(np.diff(together[order]) > 0, True)  # of the pairs that are joined at once
     fitting = together[order][precise & last]
-    return float(1 - fitting[-1]) if len(fitting) else None
+    # A grouping must join at this distance too, although it may add in another order.
+    return float(1 - fitting[-1] - ROUNDING) if len(fitting) else None
