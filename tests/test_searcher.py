@@ -79,6 +79,14 @@ def test_pillows_images_are_what_their_files_are(tmp_path: Path) -> None:
             assert torch.equal(to_pixels(opened), to_pixels(tmp_path / "a.png"))
 
 
+def test_a_truncated_pillow_image_is_one_line(tmp_path):
+    picture(0).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "b.png").write_bytes(data[: len(data) // 2])
+    with Image.open(tmp_path / "b.png") as opened, pytest.raises(UserError, match="picture: "):
+        to_pixels(opened)
+
+
 @pytest.mark.parametrize("amp", [None, torch.bfloat16])
 def test_embed_runs_no_detection(searcher: Searcher, monkeypatch, amp) -> None:
     """The embedding of a query equals that of detect_and_embed, without proposals."""

@@ -21,7 +21,7 @@ from engine.index.records import Match, Origin, PersonFilter
 from models.fast.inference import optimize_for_inference
 from models.network import Network
 from models.outputs import Detections
-from utils.errors import UserError
+from utils.errors import UserError, reason_of
 from utils.limits import MAX_PIXELS
 from utils.media import read_pixels, to_rgb
 
@@ -155,7 +155,10 @@ def to_pixels(picture: Picture, max_pixels: int = MAX_PIXELS) -> Tensor:
     if isinstance(picture, Tensor) and picture.ndim == 3 and len(picture) == 3:
         return picture
     if isinstance(picture, Image.Image):
-        return pil_to_tensor(to_rgb(picture, upright=True))
+        try:  # Pillow decodes a file when its pixels are needed
+            return pil_to_tensor(to_rgb(picture, upright=True))
+        except Exception as error:  # its decoders raise many types
+            raise UserError(f"picture: cannot be decoded ({reason_of(error)})") from None
     if isinstance(picture, str | Path):
         return read_pixels(picture, True, max_pixels)
     found = f"{type(picture).__name__} {list(getattr(picture, 'shape', ''))}".removesuffix(" []")
