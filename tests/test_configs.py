@@ -33,7 +33,7 @@ C4 = {"mobilenet_v2_c4", "mobilenet_v3_large_c4"}
 def test_every_network_has_configs_for_both_datasets():
     names = {f"{b}_base" for b in PUBLIC} | {f"{b}_ddps" for b in set(PUBLIC) - TEACHERS}
     names |= {f"{form}_{kind}" for form in SLIM | C4 for kind in ("base", "ddps")}
-    names |= {"resnet50_c4_base"}
+    names |= {"resnet50_c4_base", "mobilenet_v2_ddps_plus"}
     for dataset in DATASETS:
         assert {path.stem for path in PUBLISHED if path.parent.name == dataset} == names
 
@@ -63,7 +63,8 @@ def test_config_is_what_its_name_says(path):
     else:
         assert f"runs/{dataset}_resnet50_base/epoch_19.pth" == cfg.DISTILLER.TEACHER_CKPT
         terms = build_terms(cfg, get_cfg())
-        assert (kind, list(terms)) == ("ddps", ["dfd", "ld", "cd"])
+        assert (kind.removesuffix("_plus"), list(terms)) == ("ddps", ["dfd", "ld", "cd"])
+        assert (["dfd"] if kind == "ddps_plus" else []) == cfg.DISTILLER.DECAY
         assert set(terms) < set(loss_weights(cfg))
     if cfg.SOLVER.OPTIMIZER == "adamw":
         assert cfg.BACKBONE.NAME == "convnext_tiny"

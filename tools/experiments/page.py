@@ -34,6 +34,7 @@ from tools.experiments.rows import (
     OVER_BASE,
     OVER_DDPS,
     OVER_TEACHER,
+    PLUS_IN_EQUAL_TIME,
     RECIPES,
     ROWS,
     SEEDS,
@@ -110,8 +111,9 @@ def tuning_text(results: Results, tuning: dict[str, Row]) -> str:
 def numbers(results: Results) -> dict[str, str]:
     """Return the numbers that sentences contain.
 
-    They are $map_KEY and $gain_KEY of every row, $map_KEY of the teachers over equal epochs, and
-    $over_KEY, the gain of DDPS over KEY.
+    They are $map_KEY and $gain_KEY of every row, $map_KEY of the teachers over equal epochs,
+    $over_KEY, the gain of DDPS over KEY, $changed_KEY, the gain of DDPS with a change over DDPS,
+    and $plus_KEY, the gain of the recipe over KEY.
     """
 
     def gain_text(found: Gain | None) -> str:
@@ -124,6 +126,10 @@ def numbers(results: Results) -> dict[str, str]:
         found[f"gain_{key}"] = gain_text(tables.gain_over(results, row, ROWS[row.base]))
     for ddps, row in DDPS_OVER + IN_EQUAL_TIME:
         found[f"over_{row.key}"] = gain_text(tables.gain_over(results, ddps, row))
+    for row, ddps in OVER_DDPS:
+        found[f"changed_{row.key}"] = gain_text(tables.gain_over(results, row, ddps))
+    for plus, row in PLUS_IN_EQUAL_TIME:
+        found[f"plus_{row.key}"] = gain_text(tables.gain_over(results, plus, row))
     for key in EQUAL_TEACHERS:
         runs = results.teachers(key)
         found[f"map_{key}"] = f"{mean_and_deviation(runs, 'mAP')[0]:.1f}" if runs else NONE
@@ -152,7 +158,9 @@ def page(folder: Path) -> str:
         "cached_gains": tables.intervals_table(results, cached),
         "errors": tables.errors_table(results, rows),
         "groups": tables.groups_table(results),
-        "intervals": tables.intervals_table(results, OVER_BASE + IN_EQUAL_TIME + OVER_DDPS),
+        "intervals": tables.intervals_table(
+            results, OVER_BASE + IN_EQUAL_TIME + OVER_DDPS + PLUS_IN_EQUAL_TIME
+        ),
         "over_teacher": tables.teacher_intervals_table(results),
         "equal": tables.equal_table(results),
         "recipes": tables.recipes_table(results),

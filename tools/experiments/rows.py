@@ -307,13 +307,17 @@ CACHED: dict[str, Row] = {
 }
 ROWS: dict[str, Row] = {row.key: row for rows in GROUPS.values() for row in rows}
 # (row, base) of every tested gain: every row over its base, DDPS over every other method, DDPS over
-# the student alone in equal time, the C4 form over the same backbone with an FPN, and DDPS with a
-# change over DDPS.
+# the student alone in equal time, the C4 form over the same backbone with an FPN, DDPS with a
+# change over DDPS, and the recipe over the student alone in equal time.
 DDPS_OVER = [(ROWS[f"{STUDENT}_ddps"], row) for row in GROUPS["methods"]]
 IN_EQUAL_TIME = [
     (ROWS[f"equal_{STUDENT}_ddps"], ROWS[f"equal_{STUDENT}_time"]),
     (ROWS["equal_mobilenet_v2_better"], ROWS["equal_mobilenet_v2_step_time"]),
     (ROWS["equal_mobilenet_v2_better"], ROWS["equal_mobilenet_v2_time"]),
+]
+PLUS = ROWS["equal_mobilenet_v2_decay"]  # the recipe, configs/*/mobilenet_v2_ddps_plus.yaml
+PLUS_IN_EQUAL_TIME = [
+    (PLUS, ROWS[key]) for key in ("equal_mobilenet_v2_step_time", "equal_mobilenet_v2_time")
 ]
 C4_OVER_FPN = [
     (ROWS[f"{c4}_{how}"], ROWS[f"{student}_{how}"])
@@ -323,7 +327,7 @@ C4_OVER_FPN = [
 ]
 OVER_BASE = [(row, ROWS[row.base]) for row in ROWS.values() if row.key != row.base]
 OVER_DDPS = [(ROWS[f"equal_{key}"], ROWS["equal_mobilenet_v2_better"]) for key in CHANGES]
-COMPARISONS = OVER_BASE + DDPS_OVER + IN_EQUAL_TIME + C4_OVER_FPN + OVER_DDPS
+COMPARISONS = OVER_BASE + DDPS_OVER + IN_EQUAL_TIME + C4_OVER_FPN + OVER_DDPS + PLUS_IN_EQUAL_TIME
 # The rows that are compared with their teacher.
 OVER_TEACHER = [row for name, rows in GROUPS.items() if name.startswith("equal: ") for row in rows]
 
