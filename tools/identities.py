@@ -22,6 +22,7 @@ from engine.search.arguments import add_filters, check_min_similarity, filter_of
 from utils.arguments import nonempty_path, program_parser
 from utils.errors import UserError, run_main
 from utils.files import make_folder, write_text
+from utils.names import printable
 
 PRECISION = 0.95
 
@@ -107,7 +108,7 @@ def decide(args: argparse.Namespace, identities: Identities) -> bool:
     """Apply --merge, --split and --call. Return whether any of them was given."""
     if args.merge:
         kept = identities.merge(*map(identities.number_of, args.merge))
-        print(f"merged: person {kept}")
+        print(f"merged: person {kept} {printable(identities.names()[kept])}".rstrip())
     if args.split:
         person = identities.number_of(args.split[0])
         print(f"split off: person {identities.split(person, set(map(int, args.split[1:])))}")
