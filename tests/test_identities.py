@@ -24,7 +24,7 @@ from engine.cameras.pictures import Pictures, picture_path
 from engine.cameras.tracklet_table import apart, read_tracklets
 from engine.index import grouping
 from engine.index.gallery_index import open_index, writing
-from engine.index.grouping import components, group, similarity_for
+from engine.index.grouping import components, group, group_people, similarity_for
 from engine.index.local import PEOPLE
 from engine.index.people import People
 from engine.index.records import Origin, Sample, Source, camera_path
@@ -119,14 +119,12 @@ def test_parts_are_grouped_as_the_whole(monkeypatch, min_similarity: float) -> N
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     owner = np.minimum(rng.permutation(200), 170)  # 30 rows of one person
     apart = np.triu(rng.random((200, 200)) < 0.02, 1)
-    apart = (apart | apart.T) & (owner[:, None] != owner)
+    apart |= apart.T
     similarity = rows @ rows.T
     similarity[owner[:, None] == owner] = np.inf
-    whole, divided = group(similarity, apart, min_similarity), np.zeros(200, int)
+    whole = group(similarity, apart[owner[:, None], owner], min_similarity)
+    divided = group_people(rows, owner, apart, min_similarity)
     parts = components(rows, owner, min_similarity)
-    for part in parts:
-        pairs = np.ix_(part, part)
-        divided[part] = divided.max() + group(similarity[pairs], apart[pairs], min_similarity)
     assert sorted(np.concatenate(parts)) == list(range(200))
     assert np.array_equal(whole[:, None] == whole, divided[:, None] == divided)
     assert len(parts) > 5 or min_similarity == 0.3
@@ -313,7 +311,7 @@ def test_no_decision_is_made_while_people_are_numbered(index: Path, monkeypatch)
             other.rename(1, "Eve")
         return group(*args)
 
-    monkeypatch.setattr(by_number, "group", group_slowly)
+    monkeypatch.setattr(grouping, "group", group_slowly)
     fill(index, range(5, 8))
     identify(numbered, read_tracklets(people), 0.5)
     open_identities(index, people).rename(1, "Eve")

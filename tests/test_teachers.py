@@ -434,7 +434,7 @@ def test_inputs_name_the_teachers_that_are_read(base):
     cfg = config(base, **CD, **reid)
     files = describe_files(cfg)
     assert list(files) == list(TEACHERS[1:])
-    description, changed = base / "crops.yaml", {}
+    description = base / "crops.yaml"
     before = description.read_text()
     try:
         description.write_text(before + "colours: bgr\n")

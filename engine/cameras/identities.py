@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.cameras.tracklet_table import TrackletTable, apart
-from engine.index.grouping import components, group, similarity_for
+from engine.index.grouping import group_people, similarity_for
 from engine.index.local import LocalPeople
 from utils.errors import UserError, first_of
 from utils.sqlite import compact, transaction
@@ -298,12 +298,8 @@ def _identify(
         if one in place and other in place:
             different[place[one], place[other]] = different[place[other], place[one]] = True
     rows = _representatives(owner)
-    mine, labels = owner[rows], np.zeros(len(rows), int)
-    for part in components(here.means[rows], mine, min_similarity):
-        similarity, whose = here.means[rows[part]] @ here.means[rows[part]].T, mine[part]
-        similarity[whose[:, None] == whose] = np.inf
-        found = group(similarity, different[whose[:, None], whose], min_similarity)
-        labels[part] = labels.max() + found
+    mine = owner[rows]
+    labels = group_people(here.means[rows], mine, different, min_similarity)
     people: dict[int, set[int]] = {}
     tracklets: dict[int, list[int]] = {}
     for label, one, tracklet in zip(labels.tolist(), mine.tolist(), here.tracklets[rows].tolist()):

@@ -106,9 +106,9 @@ def when(tracklet: PersonTracklet) -> str:
     return "" if tracklet.span is None else period(*tracklet.span)
 
 
-def most_shown(known: Sequence[NumberedPerson]) -> str:
-    """Return a sentence if not all persons are shown."""
-    return f"The first {PEOPLE_SHOWN} are shown." if len(known) > PEOPLE_SHOWN else ""
+def only_first(known: Sequence[NumberedPerson], most: int) -> list[str]:
+    """Return a sentence if only the first `most` persons are shown, else nothing."""
+    return [f"The first {most} are shown."] if len(known) > most else []
 
 
 def table(known: Sequence[NumberedPerson]) -> str:
@@ -124,14 +124,15 @@ def table(known: Sequence[NumberedPerson]) -> str:
         where = printable(", ".join(places(one)))
         rows.append([one.number, printable(one.name), len(one.tracklets), where, first, last])
     lines = tabulate(rows, ["person", "name", "tracklets", "cameras", "first", "last"])
-    return f"{lines}\n{most_shown(known)}".rstrip("\n")
+    return "\n".join([lines, *only_first(known, PEOPLE_SHOWN)])
 
 
 def persons_page(known: Sequence[NumberedPerson], people: LocalPeople, folder: Path) -> str:
     """Render one self-contained page; folder: of the index."""
     sections = [_section(one, people, folder) for one in known[:PEOPLE_SHOWN]]
     intro = f"{len(known)} people; each with their best pictures, and when each camera saw them."
-    return page("People", Markup.escape(f"{intro} {most_shown(known)}"), sections)
+    words = " ".join([intro, *only_first(known, PEOPLE_SHOWN)])
+    return page("People", Markup.escape(words), sections)
 
 
 def _section(known: NumberedPerson, people: LocalPeople, folder: Path) -> Section:

@@ -30,6 +30,27 @@ def group(similarity: np.ndarray, apart: np.ndarray, min_similarity: float) -> n
     return fcluster(tree, 1 - min_similarity, "distance")
 
 
+def group_people(
+    rows: np.ndarray, owner: np.ndarray, apart: np.ndarray, min_similarity: float
+) -> np.ndarray:
+    """Group the embeddings of people as `group` does, part by part.
+
+    Args:
+        rows: [n, D] of unit length.
+        owner: [n] int; equal for rows that are known to be one person.
+        apart: [g, g] bool, symmetric: which owners are known to be different people.
+
+    Returns:
+        [n] int, equal for those of one group.
+    """
+    labels = np.zeros(len(rows), int)
+    for part in components(rows, owner, min_similarity):
+        similarity, mine = rows[part] @ rows[part].T, owner[part]
+        similarity[mine[:, None] == mine] = np.inf
+        labels[part] = labels.max() + group(similarity, apart[mine[:, None], mine], min_similarity)
+    return labels
+
+
 def components(rows: np.ndarray, owner: np.ndarray, min_similarity: float) -> list[np.ndarray]:
     """Return the positions of rows in parts that can be grouped one by one, with the same result.
 

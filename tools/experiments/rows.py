@@ -228,8 +228,7 @@ CHANGES = {  # of DDPS, that are tested with MobileNetV2
 GROUPS["equal: mobilenet_v2"] += [
     equal_row(key, f"DDPS of ResNet-18, {title}", values=BETTER + values, student="mobilenet_v2")
     for key, (title, values) in CHANGES.items()
-]
-GROUPS["equal: mobilenet_v2"] += [
+] + [
     equal_row("pretrained_alone", "ImageNet weights, alone", ALONE, PRETRAINED, "mobilenet_v2"),
     equal_row(
         "pretrained_better",
@@ -310,15 +309,14 @@ ROWS: dict[str, Row] = {row.key: row for rows in GROUPS.values() for row in rows
 # the student alone in equal time, the C4 form over the same backbone with an FPN, DDPS with a
 # change over DDPS, and the recipe over the student alone in equal time.
 DDPS_OVER = [(ROWS[f"{STUDENT}_ddps"], row) for row in GROUPS["methods"]]
+EQUAL_DDPS = ROWS["equal_mobilenet_v2_better"]
+PLUS = ROWS["equal_mobilenet_v2_decay"]  # the recipe, configs/*/mobilenet_v2_ddps_plus.yaml
+LONGER = [ROWS[f"equal_mobilenet_v2_{key}"] for key in ("step_time", "time")]
 IN_EQUAL_TIME = [
     (ROWS[f"equal_{STUDENT}_ddps"], ROWS[f"equal_{STUDENT}_time"]),
-    (ROWS["equal_mobilenet_v2_better"], ROWS["equal_mobilenet_v2_step_time"]),
-    (ROWS["equal_mobilenet_v2_better"], ROWS["equal_mobilenet_v2_time"]),
+    *((EQUAL_DDPS, row) for row in LONGER),
 ]
-PLUS = ROWS["equal_mobilenet_v2_decay"]  # the recipe, configs/*/mobilenet_v2_ddps_plus.yaml
-PLUS_IN_EQUAL_TIME = [
-    (PLUS, ROWS[key]) for key in ("equal_mobilenet_v2_step_time", "equal_mobilenet_v2_time")
-]
+PLUS_IN_EQUAL_TIME = [(PLUS, row) for row in LONGER]
 C4_OVER_FPN = [
     (ROWS[f"{c4}_{how}"], ROWS[f"{student}_{how}"])
     for c4 in C4_STUDENTS
@@ -326,7 +324,7 @@ C4_OVER_FPN = [
     for how in ("alone", "ddps")
 ]
 OVER_BASE = [(row, ROWS[row.base]) for row in ROWS.values() if row.key != row.base]
-OVER_DDPS = [(ROWS[f"equal_{key}"], ROWS["equal_mobilenet_v2_better"]) for key in CHANGES]
+OVER_DDPS = [(ROWS[f"equal_{key}"], EQUAL_DDPS) for key in CHANGES]
 COMPARISONS = OVER_BASE + DDPS_OVER + IN_EQUAL_TIME + C4_OVER_FPN + OVER_DDPS + PLUS_IN_EQUAL_TIME
 # The rows that are compared with their teacher.
 OVER_TEACHER = [row for name, rows in GROUPS.items() if name.startswith("equal: ") for row in rows]

@@ -9,7 +9,14 @@ from typing import Any
 from PIL import Image
 
 from engine.cameras.identities import Identities, open_identities
-from engine.cameras.persons import NumberedPerson, known_people, places, timelines_of, when
+from engine.cameras.persons import (
+    NumberedPerson,
+    known_people,
+    only_first,
+    places,
+    timelines_of,
+    when,
+)
 from engine.index.gallery_index import GalleryIndex
 from engine.index.local import LocalPeople
 from engine.index.records import Person
@@ -68,9 +75,9 @@ class PersonsController:
             none = "There are no numbered people yet: run python -m tools.identities."
             return [], [], message(none)
         shown = [(self._crop(one, 0), _caption(one)) for one in known[:MOST]]
-        more = f" The first {MOST} are shown." if len(known) > MOST else ""
         numbers = [one.number for one in known[:MOST]]
-        return shown, numbers, message(f"{len(known)} people.{more} Click on one.")
+        said = [f"{len(known)} people.", *only_first(known, MOST), "Click on one."]
+        return shown, numbers, message(" ".join(said))
 
     def person(self, number: int) -> tuple:
         """Return what the tab shows of a person, of whom no tracklet is chosen.
