@@ -73,6 +73,10 @@ def test_number_of_workers(monkeypatch, capsys):
     assert [row[-1] for row in rows] == ["3", "3"]  # 15 images a second
 
 
+def test_an_option_without_effect_is_refused(program):
+    assert program(bench_loader.main, "--size", 64, 48, "--images", "pictures")[0] == 2
+
+
 def test_a_turn_without_a_frame_is_one_line():
     with pytest.raises(UserError, match="--seconds: "):
         bench_watch.measure(lambda: 0)

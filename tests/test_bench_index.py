@@ -84,3 +84,8 @@ def test_files_are_in_the_given_folder_and_are_deleted(
     options = "--people", 100, "--kinds", "Flat", "--width", 16, "--folder", tmp_path
     assert program(bench_index.main, *options)[0] == 0
     assert used == [tmp_path] and list(tmp_path.iterdir()) == []
+
+
+def test_queries_to_milvus_need_milvus(program) -> None:
+    code, _, err = program(bench_index.main, "--milvus-queries", 3)
+    assert code == 2 and "--milvus" in err

@@ -30,7 +30,7 @@ from engine.index.vectors import MARK, Vectors, load_faiss
 from models.outputs import Detections
 from tools.measure.machine import describe_machine, peak_gib
 from utils.arguments import positive, program_parser, whole
-from utils.errors import run_main
+from utils.errors import UserError, run_main
 from utils.files import make_folder
 
 VIEWS = 10  # detections of each identity
@@ -38,6 +38,7 @@ PART = 50_000  # people drawn together
 SPREAD = 0.6  # standard deviation of views, relative to that of identities
 PICTURE = 10  # people in each picture
 QUERIES, TOP = 100, 10
+MILVUS_QUERIES = 10
 
 
 class Crowd:
@@ -190,7 +191,9 @@ def bench(count: int, kinds: list[str], args: argparse.Namespace) -> list[list]:
             rows.append(measure(kind, crowd, people, truth, folder))
             print(f"{kind} of {count:,} people: built in {rows[-1][2]:.1f} s", flush=True)
         for kind in args.milvus:
-            rows.append(measure_milvus(kind, crowd, truth, folder, args.milvus_queries))
+            rows.append(
+                measure_milvus(kind, crowd, truth, folder, args.milvus_queries or MILVUS_QUERIES)
+            )
         if people:
             people.close()
     return rows
@@ -237,14 +240,15 @@ def main() -> None:
     parser.add_argument(
         "--milvus-queries",
         type=positive,
-        default=10,
         metavar="N",
-        help="number of queries to Milvus Lite (default: 10)",
+        help=f"number of queries to Milvus Lite (default: {MILVUS_QUERIES})",
     )
     parser.add_argument(
         "--seed", type=whole, default=1, metavar="N", help="of the embeddings (default: 1)"
     )
     args = parser.parse_args()
+    if args.milvus_queries and not args.milvus:
+        raise UserError("--milvus-queries: expected with --milvus, found without")
     if args.folder:
         make_folder(Path(args.folder), "--folder")
     load_faiss("tools.bench_index").omp_set_num_threads(args.threads)

@@ -54,8 +54,9 @@ def rate(read: Callable[[int], object], count: int, seconds: float = 3) -> float
 
 def main() -> None:
     parser = program_parser(__doc__)
-    add_size(parser, (1920, 1080), "the generated JPEGs")
-    parser.add_argument(
+    pictures = parser.add_mutually_exclusive_group()
+    add_size(pictures, (1920, 1080), "the generated JPEGs")
+    pictures.add_argument(
         "--images",
         type=nonempty_path,
         metavar="FOLDER",

@@ -51,8 +51,8 @@ def add_overrides(parser: argparse.ArgumentParser, what: str = "config values") 
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help=what)
 
 
-def add_size(parser: argparse.ArgumentParser, size: tuple[int, int], what: str) -> None:
-    """Add the option --size W H, pixels of `what`, with its default."""
+def add_size(parser: argparse._ActionsContainer, size: tuple[int, int], what: str) -> None:
+    """Add the option --size W H, pixels of `what`, with its default, to a parser or a group."""
     parser.add_argument(
         "--size",
         type=positive,
