@@ -61,7 +61,7 @@ _C.MODEL.C4.POOL_SIZE = 14  # side of a pooled region
 # The first half of an embedding is computed from the maximum of each channel over the pooled
 # "region", as in SeqNet, or over each of its "rows", which keeps what is above and below apart.
 _C.MODEL.C4.MAXIMA = "region"
-_C.MODEL.C4.RPN_CHANNELS = 0  # after the RPN's first convolution; 0: as many as the map has
+_C.MODEL.C4.RPN_CHANNELS = 0  # of the RPN's hidden layer; 0: those of the map
 _C.MODEL.FPN_CHANNELS = 256  # only with NECK "fpn"
 _C.MODEL.FC_SIZE = 1024  # width of the two fully connected layers of each branch; with NECK "fpn"
 _C.MODEL.EMBEDDING_SIZE = 256  # length of a re-id embedding, an even number
@@ -126,7 +126,8 @@ _C.DISTILLER.DECAY = []
 # The largest share of the terms' gradient, |terms| / (|terms| + |own losses|), on the student's
 # weights; longer gradients of the terms are scaled down. 0: no limit.
 _C.DISTILLER.GRADIENT_SHARE = 0.0
-_C.DISTILLER.INIT_STUDENT = False  # start the student with the teacher's weights of equal shape
+# Start the student with the teacher's FPN output layers, RPN and heads, where shapes are equal.
+_C.DISTILLER.INIT_STUDENT = False
 _C.DISTILLER.DFD = CN()  # foreground/background feature distillation; as the only term: FGD
 _C.DISTILLER.DFD.WEIGHT = 1.0
 _C.DISTILLER.DFD.FG_WEIGHT = 5e-5  # of features on people
@@ -140,7 +141,8 @@ _C.DISTILLER.DFD.SCALE_BOXES_BY = "image"  # "image": published; "padded": corre
 _C.DISTILLER.DFD.NORMALIZE = False
 _C.DISTILLER.LD = CN()  # decoupled logit distillation; as the only term: DKD
 _C.DISTILLER.LD.WEIGHT = 1.0
-# The teacher's logits on annotated people and fixed background boxes are computed once, for kd too.
+# True: the teacher's logits on annotated people and fixed background boxes are computed once. This
+# applies to kd too.
 _C.DISTILLER.LD.CACHED = False
 _C.DISTILLER.LD.CACHED_REGIONS = 64  # people and background boxes of a picture together
 _C.DISTILLER.LD.TEMPERATURE = 4.0
@@ -149,7 +151,8 @@ _C.DISTILLER.LD.ALPHA = 1.0  # weight of the target-class part
 _C.DISTILLER.LD.BETA = 0.5  # weight of the part of the other classes, zero with two classes
 _C.DISTILLER.CD = CN()  # re-id distillation
 _C.DISTILLER.CD.WEIGHT = 1.0
-# The embeddings of annotated people by TEACHER_CKPT are computed once, for rkd too.
+# True: the embeddings of annotated people by TEACHER_CKPT are computed once. This applies to rkd
+# too.
 _C.DISTILLER.CD.CACHED = False
 _C.DISTILLER.CD.FORM = "correlation"  # "correlation": published; "contrastive": InfoNCE
 _C.DISTILLER.CD.RANK_BY = "teacher"  # "teacher": by its confidence; "constant": as in the release

@@ -24,7 +24,8 @@ def add_network_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--ckpt",
         metavar="FILE",
-        help=f"its checkpoint (default: weights/{DEFAULT.name}, if it exists)",
+        help="checkpoint, exported weights or .onnx file (default without --cfg: "
+        f"weights/{DEFAULT.name}, if it exists)",
     )
 
 

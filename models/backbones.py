@@ -30,7 +30,7 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 def resnet18_x05(norm_layer: Callable[..., nn.Module] = nn.BatchNorm2d) -> ResNet:
-    """ResNet-18 with every width halved: 32, 64, 128, 256."""
+    """Return ResNet-18 with every width halved: 32, 64, 128, 256."""
     net = ResNet(BasicBlock, [2, 2, 2, 2], norm_layer=norm_layer)
     net.conv1, net.bn1 = nn.Conv2d(3, 32, 7, 2, 3, bias=False), norm_layer(32)
     net.layer1 = _layer(32, 32, norm_layer)

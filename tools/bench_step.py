@@ -316,8 +316,9 @@ def parse_args() -> argparse.Namespace:
         "--measures",
         choices=("none", "all", "teachers"),
         default="all",
-        help="measure every memory-saving option, only fast and plain, or in turn the step alone, "
-        "with --teacher, and with its cached outputs (default: all)",
+        help="none: only the fast and the plain step; all: also every memory-saving option; "
+        "teachers: in turn the step alone, with --teacher, and with its cached outputs "
+        "(default: all)",
     )
     parser.add_argument(
         "--repeats",

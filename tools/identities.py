@@ -3,9 +3,10 @@
     python -m tools.identities --index people [--out FOLDER]
 
 Without other options, everyone who was seen since the last run gets a number: that of a known
-person, or a new one. Two people in one picture, or at the same time (for more than a second) in two
-cameras that do not overlap, never get the same number. --forget removes people from the index:
-rows, pictures and vectors, and copies of them inside the files. A PERSON is a number or a name.
+person, or a new one. Two people in one picture, in one video at the same time, or at the same time
+(for more than a second) in two cameras that do not overlap, never get the same number; two boxes of
+which one lies within the other may. --forget removes people from the index: rows, pictures and
+vectors, and copies of them inside the files. A PERSON is a number or a name.
 """
 
 import argparse

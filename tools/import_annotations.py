@@ -1,6 +1,6 @@
 """Convert the files of annotation tools to a dataset (INPUT.DATASET COCO), and copy the images.
 
-python -m tools.import_annotations SOURCE [SOURCE ...] --out data/custom
+python -m tools.import_annotations SOURCE [SOURCE ...] --out data/own
 
 A source is a file, a folder or a .zip: CVAT XML (for images or video), COCO as written by CVAT,
 Datumaro, FiftyOne, Roboflow and others, Datumaro JSON, Label Studio JSON, JSON_MIN, CSV or TSV,

@@ -63,7 +63,7 @@ def put(image: Path | Image.Image, path: Path) -> None:
 
 
 class ImportWriter:
-    """Writes the images of several files' labels to images/NAME/ in a folder.
+    """A writer of the images of several files' labels to images/NAME/ in a folder.
 
     Args:
         every: one of this many frames of a video or sequence is taken, beginning with the first.

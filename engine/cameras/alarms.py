@@ -35,7 +35,7 @@ class Wanted:
     """A person who is searched for in live pictures.
 
     Attributes:
-        query_embeddings: [q, D], those of their photographs.
+        query_embeddings: [1, D], the mean of the embeddings of their photographs.
     """
 
     name: str

@@ -261,7 +261,8 @@ class MilvusPeople:
         return [_person(row, version) for row in sorted(rows, key=lambda row: row["id"])]
 
     def spans(self, tracklets: Sequence[int]) -> dict[int, tuple[float, float]]:
-        """Return the first and last second of each of these tracklets that belongs to a video."""
+        """Return the first and last second of each of these tracklets that belongs to a video or a
+        camera."""
         times: dict[int, list[float]] = {}
         for row in self._of(
             PEOPLE, "tracklet", tracklets, f" and time != {NONE}", ["tracklet", "time"]
@@ -295,7 +296,7 @@ class MilvusPeople:
         return (row["bytes"], row["changed"]) if row else None
 
     def read_until(self, path: Path) -> float:
-        """Return the second of a video's last sample."""
+        """Return the second of the last sample of a video or a camera; 0 for an unknown source."""
         row = self.row_of(path)
         return max(row["until"], 0.0) if row else 0.0
 

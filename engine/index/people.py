@@ -365,7 +365,7 @@ class People:
         return rows[0][1:3] if rows else None
 
     def read_until(self, path: Path) -> float:
-        """Return the second of a video's last sample."""
+        """Return the second of the last sample of a video or a camera; 0 for an unknown source."""
         rows = self.select("SELECT until FROM sources WHERE path = ?", [os.fsencode(path)])
         with self.parsing():
             return next((float(until) for (until,) in rows if until is not None), 0.0)
@@ -382,7 +382,8 @@ class People:
             return next(((float(a), float(b)) for a, b in rows if a is not None), None)
 
     def spans(self, tracklets: Sequence[int]) -> dict[int, tuple[float, float]]:
-        """Return the first and last second of each of these tracklets that belongs to a video."""
+        """Return the first and last second of each of these tracklets that belongs to a video or a
+        camera."""
         rows = self._in_chunks(
             "SELECT appearance, MIN(time), MAX(time) FROM people WHERE appearance IN ({}) "
             "GROUP BY appearance",

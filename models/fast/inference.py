@@ -22,8 +22,9 @@ from models.timm_networks import FED_BY, NormThenActivation
 def optimize_for_inference(net: SearchNet) -> SearchNet:
     """Return a copy of `net` that is faster and cannot be trained.
 
-    It detects the same people. Under half precision all layers are computed in half precision;
-    boxes, scores and embeddings stay float32.
+    It detects the same people, except that the choice between proposals with nearly equal scores
+    may differ. Under half precision all layers are computed in half precision; boxes, scores and
+    embeddings stay float32.
     """
     net = deepcopy(net).eval().requires_grad_(False)
     fold_norms(net)

@@ -77,6 +77,7 @@ def strengths(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def chunks(*maps: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Split maps along their last dimension, the positions."""
+    """Return tuples of parts of the maps, split along their last dimension: CHUNK positions each on
+    a CPU, one part elsewhere."""
     places = CHUNK if maps[0].is_cpu else maps[0].shape[-1]
     return zip(*(one.split(places, dim=-1) for one in maps))
