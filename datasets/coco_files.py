@@ -233,9 +233,16 @@ def people_categories(path: str, content: dict, wanted: Collection[str] = ()) ->
 
     Args:
         wanted: names of the categories; if empty, the first name of PEOPLE that exists is used.
+
+    Raises:
+        UserError: if the file has none of them.
     """
     categories = content.get("categories")
-    if not isinstance(categories, list) or (len(categories) < 2 and not wanted):
+    if not isinstance(categories, list):
+        if wanted:
+            raise UserError(f"{path}: expected categories, for {', '.join(wanted)}, found none")
+        return set()
+    if len(categories) < 2 and not wanted:
         return set()
     names: dict[str, set[str]] = {}
     for number, record in enumerate(categories):

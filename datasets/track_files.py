@@ -19,6 +19,7 @@ from utils.errors import UserError
 from utils.files import read_text
 
 COLUMNS = range(6, 11)
+WITH_CLASS, WITH_VISIBILITY = {8, 9}, {9}  # numbers of columns; a tenth means another form
 DIGITS = 9  # of a whole number in seqinfo.ini
 LABELS = "labels.txt"  # beside gt.txt, as CVAT and Datumaro write it
 Place = tuple[int, list[float]]  # identity, -1 unlabelled; x y w h in pixels from 0 on
@@ -60,14 +61,16 @@ def read_info(path: Path) -> dict[str, str]:
     return info
 
 
-def read_boxes(path: Path, rules: Rules, left_out: Counter) -> dict[int, list[Place]]:
+def read_boxes(
+    path: Path, rules: Rules, left_out: Counter
+) -> tuple[dict[int, list[Place]], set[int]]:
     """Read a file of boxes.
 
     Args:
         left_out: the number of boxes that are not used, by reason, is added here.
 
     Returns:
-        The people by frame; frames without people are missing.
+        The people by frame, without frames that have none, and the numbers of columns of the lines.
 
     Raises:
         UserError: if a line is damaged, or if no box is left.
@@ -76,10 +79,12 @@ def read_boxes(path: Path, rules: Rules, left_out: Counter) -> dict[int, list[Pl
     origin = 0 if labels.exists() else 1
     classes = rules.classes or people_classes(labels, rules.labels)
     people: dict[int, list[Place]] = {}
+    columns: set[int] = set()
     for number, line in enumerate(read_text(path, "").splitlines(), 1):
         if not line.strip():
             continue
         row = numbers_in(line, f"{path}, line {number}")
+        columns.add(len(row))
         if reason := why_not(row, classes, rules.visibility):
             left_out[reason] += 1
             continue
@@ -90,7 +95,7 @@ def read_boxes(path: Path, rules: Rules, left_out: Counter) -> dict[int, list[Pl
         reasons = ", ".join(f"{count}: {reason}" for reason, count in left_out.items())
         why = f" that are used ({reasons})" if reasons else ""
         raise UserError(f"{path}: expected boxes of people, found none{why}")
-    return people
+    return people, columns
 
 
 def people_classes(labels: Path, wanted: tuple[str, ...]) -> frozenset[int]:
@@ -130,8 +135,8 @@ def why_not(row: list[float], classes: frozenset[int], visibility: float) -> str
     """Return the reason why a box is not used, with the option that decides it, or ""."""
     if len(row) > 6 and row[6] == 0:
         return "its flag is 0"
-    if len(row) in (8, 9) and int(row[7]) not in {-1, *classes}:
+    if len(row) in WITH_CLASS and int(row[7]) not in {-1, *classes}:
         return f"class {row[7]:g} (--classes)"
-    if len(row) == 9 and -1 != row[8] < visibility:
+    if len(row) in WITH_VISIBILITY and -1 != row[8] < visibility:
         return f"less than {visibility:g} of it is visible (--min-visibility)"
     return ""

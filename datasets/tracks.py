@@ -26,6 +26,7 @@ class Sequence:
         people: by frame; frames without people are missing.
         pictures: of a folder, by frame; empty for a video.
         size: width and height in seqinfo.ini, or None.
+        columns: the numbers of columns of the lines in the file of boxes.
         left_out: number of boxes by reason.
         remarks: lines to print.
     """
@@ -35,6 +36,7 @@ class Sequence:
     pictures: dict[int, Path]
     video: Path | None
     size: tuple[int, int] | None
+    columns: set[int]
     left_out: Counter
     remarks: list[str] = field(default_factory=list)
 
@@ -67,11 +69,13 @@ def read_sequence(path: Path, boxes: Path | None, rules: Rules) -> Sequence:
         raise UserError(f"{path}: no such folder or video")
     left_out: Counter = Counter()
     if not path.is_dir():
-        people = read_boxes(boxes or path.with_suffix(".txt"), rules, left_out)
-        return Sequence(path.stem, people, {}, path, None, left_out, repeated(people, path.stem))
+        people, columns = read_boxes(boxes or path.with_suffix(".txt"), rules, left_out)
+        remarks = repeated(people, path.stem)
+        return Sequence(path.stem, people, {}, path, None, columns, left_out, remarks)
     boxes = boxes or path / "gt" / "gt.txt"
     info = read_info(path / "seqinfo.ini")
-    people, pictures = read_boxes(boxes, rules, left_out), find_pictures(path, info)
+    people, columns = read_boxes(boxes, rules, left_out)
+    pictures = find_pictures(path, info)
     if beyond := sorted(people.keys() - pictures.keys()):
         raise UserError(f"{boxes}: frame {beyond[0]}: no such picture in {path}")
     size = int(info.get("imwidth", 0)), int(info.get("imheight", 0))
@@ -83,7 +87,7 @@ def read_sequence(path: Path, boxes: Path | None, rules: Rules) -> Sequence:
             "have left; CVAT XML marks them (tools.import_annotations)"
         )
     whole = size if all(size) else None
-    return Sequence(name, people, pictures, None, whole, left_out, remarks)
+    return Sequence(name, people, pictures, None, whole, columns, left_out, remarks)
 
 
 def repeated(people: dict[int, list[Place]], name: str) -> list[str]:

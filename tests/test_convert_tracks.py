@@ -207,12 +207,17 @@ def test_what_is_wrong_is_one_line(convert, tmp_path, case):
         (["--test-share", "0.01"], "nothing is left for test.json"),
         (["--test-share", "0.5", "--every", "0"], "--every: expected at least 1"),
         (["--test-share", "0.5", "--min-visibility", "2"], "--min-visibility: expected 0 to 1"),
+        (["--test-share", "0.5", "--classes", "7", "--boxes", "BOXES"], "--classes: .* found 6"),
+        (["--test-share", "0.5", "--min-visibility", "0", "--boxes", "BOXES"], "--min-vis.* 9 col"),
         (["--test-share", "0.5", "--boxes", "a", "b"], "--boxes: expected one file for each of 1"),
         (["--test-sequences", "yard"], "--test-sequences yard: expected one of gate"),
         (["--test-sequences", "gate"], "nothing is left for train.json"),
     ],
 )
 def test_options_without_a_valid_value_are_refused(convert, tmp_path, arguments, said):
+    boxes = tmp_path / "boxes.txt"
+    boxes.write_text("1,5,11,6,10,20\n")
+    arguments = [boxes if one == "BOXES" else one for one in arguments]
     with pytest.raises(UserError, match=said):
         convert(make_sequence(tmp_path / "gate"), *arguments)
 

@@ -221,6 +221,30 @@ def test_videos_of_one_name(run, tmp_path):
     assert code == 2 and "walk.mp4 and " in said and not (tmp_path / "own").exists()
 
 
+def test_the_video_of_a_file_counts_before_the_frames_of_another_one(run, tmp_path):
+    """Frames of different videos have equal names."""
+    pytest.importorskip("av")
+    from tests.videos import write_video
+
+    folder = write_cvat_video(tmp_path / "gate")
+    write_video(folder / "walk.mp4", [np.full((48, 64, 3), 40, np.uint8)] * 6)
+    for frame in range(6):
+        write_image(folder / f"earlier/frame_{frame:06d}.jpg")
+    assert run(folder)[0] == 0
+    for path in (tmp_path / "own/images/gate").iterdir():
+        assert abs(np.asarray(Image.open(path)).mean() - 40) < 8
+
+
+@pytest.mark.parametrize("others", [["gate/6.png"], ["hall/0.png"]])
+def test_more_images_than_frames(run, tmp_path, others):
+    """Which of them are the frames is unknown."""
+    folder = write_cvat_video(tmp_path / "shop")
+    for name in [f"gate/{frame}.png" for frame in range(6)] + others:
+        write_image(folder / name)
+    code, said = run(folder)
+    assert code == 2 and "found 7 images" in said and not (tmp_path / "own").exists()
+
+
 def test_names_count_before_tracks(run, tmp_path):
     """An attribute person_id of tracks denotes the same person in every source."""
     for name in ("gate", "hall"):
@@ -469,6 +493,113 @@ def test_another_key_and_other_labels(run, tmp_path):
     assert run(path, "--person-key", "who")[0] == 2  # neither label is called person
     code, _ = run(path, "--person-key", "who", "--label", "Worker")
     assert code == 0 and taken(tmp_path)["a.jpg"] == [(A, "Anna")]
+
+
+@pytest.mark.parametrize("key", ["person_id", "track_id"])
+def test_coco_of_a_video(run, tmp_path, key):
+    """The frames are those of the video, whatever identifies the people."""
+    pytest.importorskip("av")
+    from tests.videos import write_video
+
+    rows = [[(A, attributes(**{key: 7}))]] * 4
+    content = coco([f"frame_{i:06d}.png" for i in range(4)], rows)
+    path = write(tmp_path / "gate/gate.json", content)
+    write_video(path.parent / "any.mp4", [np.full((48, 64, 3), 40 * i, np.uint8) for i in range(4)])
+    assert run(path, "--every", "3")[0] == 0
+    person = "7" if key == "person_id" else "gate/7"
+    assert taken(tmp_path) == {f"frame_{i:06d}.jpg": [(A, person)] for i in (0, 3)}
+    data = load_dataset("COCO", str(tmp_path / "own"))
+    assert [scene.camera for scene in data.train + data.gallery] == [1, 1]
+
+
+def test_coco_of_several_videos(run, tmp_path):
+    """Each video is a camera, and a track is one within its video."""
+    names = [f"{video}/frame_{i:06d}.png" for video in ("gate", "hall") for i in range(2)]
+    content = coco(names, [[(A, {"track_id": 1})]] * 4)
+    content["videos"] = [{"id": 1, "name": "gate"}, {"id": 2, "name": "hall"}]
+    for number, image in enumerate(content["images"]):
+        image["video_id"] = 1 + number // 2
+        write_image(tmp_path / "all" / image["file_name"])
+    code, _ = run(write(tmp_path / "all/labels.json", content), "--test", "hall")
+    assert code == 0
+    data = load_dataset("COCO", str(tmp_path / "own"))
+    assert [[scene.camera for scene in some] for some in (data.train, data.gallery)] == [
+        [1, 1],
+        [2, 2],
+    ]
+    for split, name in (("train", "gate"), ("test", "hall")):
+        rows = json.loads((tmp_path / f"own/{split}.json").read_text())["annotations"]
+        assert [row["person_id"] for row in rows] == [f"{name}/1"] * 2
+
+
+@pytest.mark.parametrize("missing", ["cam1/1.jpg", "cam2/1.jpg"])
+@pytest.mark.parametrize("annotated", [True, False])
+def test_a_missing_image_does_not_get_another_one_of_its_name(run, tmp_path, missing, annotated):
+    """It does not, whether the other one is annotated or not."""
+    present = ["cam1/2.jpg", "cam2/2.jpg", f"cam{3 - int(missing[3])}/1.jpg"]
+    names = [missing, *present] if annotated else [missing, *present[:2]]
+    rows = [[(A, {"person_id": name})] for name in names]
+    path = write(tmp_path / "shop/labels.json", coco(names, rows))
+    for name in present:
+        write_image(path.parent / "images" / name)
+    code, said = run(path)
+    assert code == 0 and f"missing image: 1 (first: {missing})" in said
+    assert {name: person for name, [(_, person)] in taken(tmp_path).items()} == {
+        name: name for name in names[1:]
+    }
+
+
+def test_a_missing_subset_does_not_get_the_images_of_another_one(run, tmp_path):
+    """The images of two subsets have equal names."""
+    for subset in ("train", "val"):
+        content = coco(["1.jpg", "2.jpg"], [[(A, {"person_id": subset})]] * 2)
+        write(tmp_path / f"set/annotations/instances_{subset}.json", content)
+    for name in ("val/1.jpg", "val/2.jpg"):
+        write_image(tmp_path / "set/images" / name)
+    code, said = run(tmp_path / "set", "--test-share", "0.5")
+    assert code == 2 and "instances_train.json" in said and "2 of missing image" in said
+
+
+def test_scores_and_crowds_are_kept(run, tmp_path):
+    rows = [(A, {"person_id": 1, "score": 0.7}), (B, {"iscrowd": 1})]
+    path = write(tmp_path / "shop/labels.json", coco(["a.jpg", "b.jpg"], [rows, rows]))
+    for name in ("a.jpg", "b.jpg"):
+        write_image(path.parent / name)
+    code, said = run(path)
+    assert code == 0 and "target: 2" in said and "ignore region: 2" in said
+    content = json.loads((tmp_path / "own/train.json").read_text())
+    assert [row.get("score") for row in content["annotations"]] == [0.7, None]
+    assert [row["iscrowd"] for row in content["annotations"]] == [0, 1]
+    (scene,) = load_dataset("COCO", str(tmp_path / "own")).train
+    assert np.allclose(scene.scores, [0.7, 0])
+
+
+def test_a_label_needs_categories(run, tmp_path):
+    content = coco(["a.jpg"], [[(A, {"person_id": 1})]])
+    del content["categories"]
+    write_image(tmp_path / "shop/a.jpg")
+    code, said = run(write(tmp_path / "shop/labels.json", content), "--label", "car")
+    assert code == 2 and "labels.json: " in said and "car" in said
+
+
+def test_cameras_of_videos_and_of_names(run, tmp_path):
+    """--camera finds the cameras of images; a video is a camera in any case."""
+    names = ["c1_a.jpg", "c2_a.jpg"]
+    shop = write(tmp_path / "shop/labels.json", coco(names, [[(A, {"person_id": 1})]] * 2))
+    frames = [f"frame_{i:06d}.jpg" for i in range(2)]
+    gate = write(tmp_path / "gate/gate.json", coco(frames, [[(A, {"person_id": 1})]] * 2))
+    for path, some in ((shop, names), (gate, frames)):
+        for name in some:
+            write_image(path.parent / name)
+    assert run(shop, gate, "--camera", r"(c\d)_", "--test-share", "0.5")[0] == 0
+    cameras = [
+        [
+            image["camera"]
+            for image in json.loads((tmp_path / f"own/{split}.json").read_text())["images"]
+        ]
+        for split in ("train", "test")
+    ]
+    assert cameras == [["c1", "gate"], ["c2", "gate"]]
 
 
 # --- Label Studio ---
@@ -740,6 +871,20 @@ def test_large_track_ids_of_yolo_stay_different(tmp_path):
     assert [box.track for box in boxes] == ["1234567", "1234568"]
 
 
+def test_yolo_of_a_video(run, tmp_path):
+    pytest.importorskip("av")
+    from tests.videos import write_video
+
+    folder = tmp_path / "gate"
+    (folder / "labels").mkdir(parents=True)
+    for frame in range(2):
+        (folder / f"labels/frame_{frame:06d}.txt").write_text(f"{YOLO} 3\n")
+    write_video(folder / "walk.mp4", [np.full((48, 64, 3), 40, np.uint8)] * 2)
+    assert run(folder)[0] == 0
+    found = {name: near(rows) for name, rows in taken(tmp_path).items()}
+    assert found == {f"frame_{frame:06d}.jpg": [(A, "gate/3")] for frame in range(2)}
+
+
 def test_polygons_of_yolo(tmp_path):
     """The identity is not known of a polygon, which has no column for it."""
     folder = write_yolo(tmp_path / "gate", f"{YOLO} 3\n0 0.25 0.5 0.5 0.75 0.25 1 0.125 0.75\n")
@@ -890,7 +1035,7 @@ WRONG = {
     "no visibility": (
         write_cvat_images,
         ["--min-visibility", "0"],
-        "--min-visibility: expected with a source of MOT, found CVAT, images",
+        "--min-visibility: expected with a source of MOT that ",
     ),
     "no camera": (write_cvat_images, ["--camera", ""], "--camera: expected"),
     "no key": (write_cvat_images, ["--person-key", ""], "--person-key: expected"),

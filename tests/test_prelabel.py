@@ -86,6 +86,16 @@ def test_a_video_becomes_tracks(run, tmp_path, program):
     assert code == 0, said
     data = load_dataset("COCO", str(tmp_path / "own"))
     assert len(data.train) + len(data.gallery) == 5 and data.num_pids
+    code, _ = run(tmp_path / "walk.mp4", "--out", tmp_path / "walk.json", "--every", "2")
+    assert code == 0
+    [labels] = read_source(tmp_path / "walk.json", Options())
+    assert labels.video == "walk.mp4" and [image.frame for image in labels.images] == [0, 2, 4]
+    code, said = run(tmp_path / "walk.mp4", "--truth", tmp_path / "walk.json", "--every", "2")
+    assert code == 0 and "100.0" in said
+    code, said = run(
+        tmp_path / "walk.mp4", "--out", tmp_path / "tasks.json", "--form", "label-studio"
+    )
+    assert code == 2 and "--form label-studio: " in said and not (tmp_path / "tasks.json").exists()
 
 
 def test_pictures_of_one_name_in_two_folders(run, world, tmp_path):

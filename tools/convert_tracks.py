@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from datasets.coco_files import PersonRow, write_annotations
 from datasets.importers.writer import SceneRows, put, unusable
-from datasets.track_files import Rules
+from datasets.track_files import WITH_CLASS, WITH_VISIBILITY, Rules
 from datasets.tracks import Sequence, drop_copies, read_sequence
 from utils.arguments import nonempty_path, program_parser
 from utils.errors import UserError, run_main
@@ -139,6 +139,22 @@ def read_all(args: argparse.Namespace) -> tuple[list[Sequence], list[str]]:
     return sequences, remarks
 
 
+def check_effects(args: argparse.Namespace, sequences: list[Sequence]) -> None:
+    """Check that the files of boxes contain what the options select.
+
+    Raises:
+        UserError: if none of them does.
+    """
+    columns = {number for sequence in sequences for number in sequence.columns}
+    for option, given, needed in (
+        ("--classes", args.classes, WITH_CLASS),
+        ("--min-visibility", args.min_visibility != Rules.visibility, WITH_VISIBILITY),
+    ):
+        if given and not columns & needed:
+            expected, found = (" or ".join(map(str, sorted(some))) for some in (needed, columns))
+            raise UserError(f"{option}: expected lines of {expected} columns, found {found}")
+
+
 def convert(sequence: Sequence, out: Path, args: argparse.Namespace) -> list[SceneRows]:
     """Write one of every `args.every` pictures into out/images/NAME.
 
@@ -203,7 +219,7 @@ def divide(
 def report(splits: dict[str, list[SceneRows]], left_out: Counter) -> None:
     rows = []
     for split, scenes in splits.items():
-        people = [person for _, people in scenes for _, person in people]
+        people = [person for _, people in scenes for _, person, *_ in people]
         cameras = {image["camera"] for image, _ in scenes}
         rows.append([split, len(scenes), len(people), len({*people} - {None}), len(cameras)])
     print(tabulate(rows, ["", "images", "boxes", "people", "cameras"]))
@@ -214,6 +230,7 @@ def report(splits: dict[str, list[SceneRows]], left_out: Counter) -> None:
 def main() -> None:
     args = parse_args()
     sequences, remarks = read_all(args)
+    check_effects(args, sequences)
     splits: dict[str, list[SceneRows]] = {"train": [], "test": []}
     with folder_beside(args.out, "--out") as out:
         for sequence in sequences:

@@ -18,6 +18,7 @@ from tabulate import tabulate
 from datasets.coco_files import PERSON_KEYS, write_annotations
 from datasets.importers import mot, read_source, unpack, yolo
 from datasets.importers.finder import Finder
+from datasets.importers.locate import locate
 from datasets.importers.records import Labels, Options
 from datasets.importers.writer import Imported, ImportWriter, SceneRows
 from datasets.track_files import Rules
@@ -107,7 +108,7 @@ def import_all(args: argparse.Namespace, out: Path) -> list[Imported]:
         UserError: if a source cannot be used.
     """
     options = Options(args.person_key or "", args.label, args.min_visibility)
-    writer = ImportWriter(out, args.every, args.shared_identities, args.camera)
+    writer = ImportWriter(out, args.shared_identities, args.camera)
     done: list[Imported] = []
     with TemporaryDirectory(dir=out.parent) as folder:
         for source in args.sources:
@@ -115,8 +116,11 @@ def import_all(args: argparse.Namespace, out: Path) -> list[Imported]:
             found = read_source(place, options)
             finder = Finder(args.images or [place if place.is_dir() else place.parent])
             for labels in found:
+                if labels.tracks:
+                    labels.images = labels.images[:: args.every]
+            for labels, located in zip(found, locate(found, finder)):
                 name = name_of(source, labels, len(found) > 1)
-                done.append(writer.write(labels, free(name, done), finder))
+                done.append(writer.write(labels, free(name, done), located))
     return done
 
 
@@ -138,8 +142,8 @@ def check_effects(args: argparse.Namespace, done: list[Imported]) -> None:
         (
             "--min-visibility",
             args.min_visibility != Rules.visibility,
-            is_mot,
-            f"a source of {mot.KIND}",
+            [one.visibility for one in done],
+            f"a source of {mot.KIND} that states the visibility",
         ),
         ("--images", args.images, [not one for one in is_mot], f"another source than {mot.KIND}"),
     ):
@@ -153,7 +157,7 @@ def check_effects(args: argparse.Namespace, done: list[Imported]) -> None:
             f"--person-key {args.person_key}: expected the name of a field or attribute of boxes, "
             "found only tracks without it"
         )
-    if args.camera and not any("camera" in image for one in done for image, _ in one.scenes):
+    if args.camera and not any(one.matched for one in done):
         raise UserError(
             f"--camera {args.camera.pattern}: expected an expression that finds the camera in the "
             "names of the images, found none"
@@ -221,7 +225,7 @@ def report(done: list[Imported], splits: dict[str, list[SceneRows]]) -> None:
 
 
 def counts(scenes: list[SceneRows]) -> list[int]:
-    people = [person for _, people in scenes for _, person in people]
+    people = [person for _, people in scenes for _, person, *_ in people]
     cameras = {image["camera"] for image, _ in scenes if "camera" in image}
     named = {*people} - {None}
     return [len(scenes), len(people), people.count(None), len(named), len(cameras)]
@@ -233,14 +237,14 @@ def check_identities(done: list[Imported], options: str) -> None:
     Raises:
         UserError: if none has.
     """
-    if any(person is not None for one in done for _, people in one.scenes for _, person in people):
+    people = [person for one in done for _, some in one.scenes for _, person, *_ in some]
+    if any(person is not None for person in people):
         return
-    boxes = sum(len(people) for one in done for _, people in one.scenes)
     remarks = [remark for one in done for remark in one.remarks]
     more = f" ({'; '.join(remarks[:3])})" if remarks else ""
     raise UserError(
         f"{first_of(one.name for one in done)}: expected identities in {options}, found none for "
-        f"{boxes} boxes{more}; give another key with --person-key"
+        f"{len(people)} boxes{more}; give another key with --person-key"
     )
 
 

@@ -137,7 +137,7 @@ def truth_of(args: argparse.Namespace, media: list[MediaFile]) -> dict[Path | in
     finder = Finder(args.sources)
     found: dict[Path | int, LabelledImage] = {}
     for labels in read:
-        paths = finder.find([(image.name, ()) for image in labels.images])
+        (paths,) = finder.find([[(image.name, ()) for image in labels.images]])
         found |= {path: image for image, path in zip(labels.images, paths) if path}
     return found
 
@@ -167,6 +167,8 @@ def main() -> None:
     media = choose_media(args.sources)
     if args.every > 1 and media[0].kind == PICTURE:
         raise UserError("--every: expected with a video, found with images")
+    if args.form == "label-studio" and media[0].kind == VIDEO:
+        raise UserError("--form label-studio: expected with images, found with a video")
     if args.form == "cvat":
         check_names(file.name for file in media if file.kind == PICTURE)
     truth = truth_of(args, media) if args.truth else {}
@@ -200,7 +202,7 @@ def main() -> None:
     if args.truth:
         keys = [image.path or image.frame for image in labels.images]
         pairs = [
-            (image.boxes, truth[key].boxes_in_pixels(image.size))
+            (image.boxes, [one for one in truth[key].boxes_in_pixels(image.size) if one.score])
             for key, image in zip(keys, labels.images)
             if key in truth and image.size
         ]

@@ -85,6 +85,7 @@ def read_video(path: Path, tracks: list[Element], about: Element, options: Optio
     labels.video = about.findtext("source") or about.findtext(".//source") or ""
     people = people_in(tracks, options, path)
     step = step_of(about, str(path))
+    labels.length = length_of(about) if step == 1 else None
     frames: dict[int, list[Box]] = {}
     drawn = 0
     for number, track in enumerate(tracks):
@@ -121,6 +122,14 @@ def step_of(task: Element, where: str) -> int:
     if step < 1 or step % 1:
         raise UserError(f"{where}: frame_filter: expected step=N, found {text!r}")
     return int(step)
+
+
+def length_of(task: Element) -> int | None:
+    """Return the number of a task's frames; None if it is not stated, or they are not the first
+    ones of the video."""
+    size, start = ((task.findtext(tag) or "").strip() for tag in ("size", "start_frame"))
+    whole = task.tag == "task" and size.isdecimal() and start in ("", "0")
+    return int(size) if whole else None
 
 
 def between(places: dict[int, list[float] | None], step: int) -> dict[int, list[float] | None]:

@@ -3,8 +3,9 @@ names."""
 
 import filecmp
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from datasets.picture_paths import spellings
@@ -13,6 +14,22 @@ from utils.sources import PICTURE, VIDEO, walk
 
 HASH = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an uploaded file
 Parts = tuple[str, ...]
+# The name of an image in an annotation file, with the names of folders that may contain the image.
+Named = tuple[str, Collection[str]]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An image that a name may denote.
+
+    Attributes:
+        rank: how well the two agree; the highest is best.
+        base: the folder to which the name is relative.
+    """
+
+    rank: tuple[bool, int, int]
+    base: Path
+    path: Path
 
 
 class Finder:
@@ -30,55 +47,93 @@ class Finder:
             self.named.setdefault(path.name, []).append(path)
             self.stems.setdefault(path.stem, []).append(path)
 
-    def find(self, names: Sequence[tuple[str, Collection[str]]]) -> list[Path | None]:
-        """Find the image of each name; None if there is none.
+    def find(self, files: Sequence[Sequence[Named]]) -> list[list[Path | None]]:
+        """Find the images of all annotation files of a source.
 
-        If several images fit, those that share the most folders with the name are kept; of these,
-        those in a folder among the hints; of these, those in the folder in which most names have an
-        image.
+        If several images fit a name, those that share the most folders with it are kept; of these,
+        those in a folder among the hints; of these, those in the folder in which most names of the
+        file have an image. An image belongs to the names that agree best with it, so that a name
+        whose image is missing does not get that of another one.
 
         Args:
-            names: each with hints, the names of folders that may contain the image.
+            files: the names in each annotation file.
+
+        Returns:
+            For each file the images of its names; None if there is none.
 
         Raises:
             UserError: if several different images remain.
         """
-        found = [self._candidates(name, hints) for name, hints in names]
-        bases = Counter(base for some in found for base in {base for base, _ in some})
-        chosen: list[Path | None] = []
-        for (name, _), some in zip(names, found):
-            most = max((bases[base] for base, _ in some), default=0)
-            best = list(dict.fromkeys(path for base, path in some if bases[base] == most))
-            chosen.append(only(best, f"{name}: expected one image of this name"))
-        return chosen
+        found = [self._candidates(names) for names in files]
+        most: dict[Path, tuple[bool, int, int]] = {}
+        for one in (one for names in found for some in names for one in some):
+            most[one.path] = max(one.rank, most.get(one.path, one.rank))
+        own = [
+            [[one for one in some if one.rank == most[one.path]] for some in names]
+            for names in found
+        ]
+        return [_choose(names, some) for names, some in zip(files, own)]
 
-    def _candidates(self, name: str, hints: Collection[str]) -> list[tuple[Path, Path]]:
-        """Return the best images for a name, each with the folder to which the name is relative."""
-        ranked: list[tuple[tuple[bool, int, int], Path, Path]] = []
-        for order, parts in enumerate(ends_of(name)):
-            same, stems = self.named.get(parts[-1], []), self.stems
-            for path in same or stems.get(parts[-1]) or stems.get(Path(parts[-1]).stem, []):
-                agree = agreement(path.parts[:-1], parts[:-1])
-                hinted = any(hint in path.parts for hint in hints)
-                base = path.parents[agree]
-                ranked.append(((bool(same), 2 * agree + hinted, -order), base, path))
-        best = max((rank for rank, _, _ in ranked), default=None)
-        return [(base, path) for rank, base, path in ranked if rank == best]
+    def _candidates(self, names: Sequence[Named]) -> list[list[Candidate]]:
+        """Return the images that each name of one annotation file may denote.
+
+        The folders of a path and a name are compared from the end. Where they first differ, the
+        path must not have a folder that another name has there: cam2/1.jpg is not the image of
+        "cam1/1.jpg" if "cam2/7.jpg" is a name too.
+        """
+        folders: dict[int, set[str]] = defaultdict(set)
+        ends = [ends_of(name) for name, _ in names]
+        for parts in (parts for some in ends for parts in some):
+            for level, folder in enumerate(reversed(parts[:-1])):
+                folders[level].add(folder)
+        found: list[list[Candidate]] = []
+        for some, (_, hints) in zip(ends, names):
+            found.append([])
+            for order, parts in enumerate(some):
+                same, stems = self.named.get(parts[-1], []), self.stems
+                for path in same or stems.get(parts[-1]) or stems.get(Path(parts[-1]).stem, []):
+                    agree = agreement(path.parts[:-1], parts[:-1])
+                    differing = path.parts[:-1][::-1][agree : agree + 1]
+                    if agree < len(parts) - 1 and folders[agree].intersection(differing):
+                        continue
+                    hinted = any(hint in path.parts for hint in hints)
+                    rank = bool(same), 2 * agree + hinted, -order
+                    found[-1].append(Candidate(rank, path.parents[agree], path))
+        return found
+
+    def videos_named(self, name: str, hints: Collection[str]) -> list[Path]:
+        """Return the videos with this name; if some of them are in a folder among the hints, only
+        these."""
+        wanted = PurePosixPath(name.replace("\\", "/")).name
+        found = [video for video in self.videos if video.name == wanted]
+        return [video for video in found if any(hint in video.parts for hint in hints)] or found
 
     def video(self, name: str, hints: Collection[str]) -> Path | None:
-        """Return the video with this name, or the only video if there is just one.
-
-        Of several videos with this name, those in a folder among the hints are kept.
+        """Return the video with this name, with or without its suffix, or the only video if there
+        is just one.
 
         Raises:
-            UserError: if several different videos remain.
+            UserError: if there are several different videos with this name.
         """
-        wanted = PurePosixPath(name.replace("\\", "/"))
-        found = [video for video in self.videos if video.name == wanted.name]
-        found = found or [video for video in self.videos if name and video.stem == wanted.stem]
+        found = self.videos_named(name, hints)
+        stem = PurePosixPath(name.replace("\\", "/")).stem
+        found = found or [video for video in self.videos if name and video.stem == stem]
         found = found or (self.videos if len(self.videos) == 1 else [])
         hinted = [video for video in found if any(hint in video.parts for hint in hints)]
         return only(hinted or found, f"{name}: expected one video of this name")
+
+
+def _choose(names: Sequence[Named], found: Sequence[Sequence[Candidate]]) -> list[Path | None]:
+    """Return the image of each name of one annotation file; None if there is none."""
+    ranks = [max((one.rank for one in some), default=None) for some in found]
+    best = [[one for one in some if one.rank == rank] for some, rank in zip(found, ranks)]
+    bases = Counter(base for some in best for base in {one.base for one in some})
+    chosen = []
+    for (name, _), some in zip(names, best):
+        most = max((bases[one.base] for one in some), default=0)
+        paths = list(dict.fromkeys(one.path for one in some if bases[one.base] == most))
+        chosen.append(only(paths, f"{name}: expected one image of this name"))
+    return chosen
 
 
 def only(paths: Sequence[Path], expected: str) -> Path | None:

@@ -83,7 +83,8 @@ def coco_json(labels: Labels) -> str:
     annotations: list[dict] = []
     for number, image in enumerate(labels.images, 1):
         width, height = image.size or (0, 0)
-        images.append({"id": number, "file_name": image.name, "width": width, "height": height})
+        about = {"id": number, "file_name": image.name, "width": width, "height": height}
+        images.append(about | ({"video_id": 1} if labels.video else {}))
         for box in image.boxes:
             annotations.append(
                 {
@@ -99,7 +100,8 @@ def coco_json(labels: Labels) -> str:
             )
     categories = [{"id": 1, "name": LABEL, "supercategory": ""}]
     content = {"images": images, "annotations": annotations, "categories": categories}
-    return json.dumps(content, indent=1)
+    videos = {"videos": [{"id": 1, "name": labels.video}]} if labels.video else {}
+    return json.dumps(content | videos, indent=1)
 
 
 def label_studio_json(labels: Labels, prefix: str = "") -> str:

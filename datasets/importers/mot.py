@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from datasets.importers.records import Box, LabelledImage, Labels, Options
-from datasets.track_files import Rules
+from datasets.track_files import WITH_VISIBILITY, Rules
 from datasets.tracks import Sequence, drop_copies, read_sequence
 
 KIND = "MOT"
@@ -34,4 +34,6 @@ def labels_of(folder: Path, sequence: Sequence) -> Labels:
         images.append(LabelledImage(name, boxes, sequence.size, frame=frame - 1, path=path))
     left_out = sequence.left_out
     remarks = [remark.removeprefix(f"{sequence.name}: ") for remark in sequence.remarks]
-    return Labels(folder / "gt" / "gt.txt", KIND, images, left_out, remarks, tracks=True)
+    labels = Labels(folder / "gt" / "gt.txt", KIND, images, left_out, remarks, tracks=True)
+    labels.visibility = bool(sequence.columns & WITH_VISIBILITY)
+    return labels

@@ -47,11 +47,13 @@ class Box:
         xywh: in pixels of the upright image, counted from 0.
         name: an identity, which is the same person in every source.
         track: an identity within its file only, used if no box of the file has a name.
+        score: how certain the box is, above 0 and at most 1; 0: a crowd.
     """
 
     xywh: list[float]
     name: str | None = None
     track: str | None = None
+    score: float = 1.0
 
 
 @dataclass
@@ -94,6 +96,8 @@ class Labels:
         kind: the tool and the form, for messages.
         task: its name if a file contains several.
         video: the name of the video whose frames the images are.
+        length: the number of its frames, if the file states it.
+        visibility: whether the file states which share of a person is visible.
     """
 
     path: Path
@@ -103,7 +107,14 @@ class Labels:
     remarks: list[str] = field(default_factory=list)
     task: str = ""
     video: str = ""
+    length: int | None = None
+    visibility: bool = False
     tracks: bool = False  # the images are frames of one camera, in order
+
+    def frames(self) -> dict[int, LabelledImage]:
+        """Return the images by frame; {} if they are not all different frames of a video."""
+        found = {image.frame: image for image in self.images if image.frame is not None}
+        return found if len(found) == len(self.images) else {}
 
 
 def identity(value: object) -> str | None:

@@ -11,8 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from datasets.coco_files import PersonRow
-from datasets.importers.finder import Finder
-from datasets.importers.locate import locate, subset_of
+from datasets.importers.locate import Located, subset_of
 from datasets.importers.records import Box, LabelledImage, Labels
 from utils.errors import UserError, first_of, reason_of
 from utils.files import make_folder
@@ -29,9 +28,10 @@ class Imported:
     """The result of importing one file's labels.
 
     Attributes:
-        tracks: as in Labels.
+        tracks, visibility: as in Labels.
         named: whether a box has a name, so that tracks are not used.
         subsets: "train", "test" or "" for each scene.
+        matched: the number of images in whose names the expression finds the camera.
         left_out: the number of boxes and images left out, by reason.
         examples: the first image for each reason.
     """
@@ -39,9 +39,11 @@ class Imported:
     name: str
     kind: str
     tracks: bool = False
+    visibility: bool = False
     named: bool = False
     scenes: list[SceneRows] = field(default_factory=list)
     subsets: list[str] = field(default_factory=list)
+    matched: int = 0
     left_out: Counter = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
@@ -66,29 +68,26 @@ class ImportWriter:
     """A writer of the images of several files' labels to images/NAME/ in a folder.
 
     Args:
-        every: one of this many frames of a video or sequence is taken, beginning with the first.
         shared: whether equal track ids in different files mean the same person.
         camera: a regular expression whose first group, in an image's name, is the camera.
     """
 
-    def __init__(self, out: Path, every: int, shared: bool, camera: "re.Pattern[str] | None"):
-        self.out, self.every, self.shared, self.camera = out, every, shared, camera
+    def __init__(self, out: Path, shared: bool, camera: "re.Pattern[str] | None"):
+        self.out, self.shared, self.camera = out, shared, camera
         self.taken: dict[Path, str] = {}  # files that were copied, and for which labels
 
-    def write(self, labels: Labels, name: str, finder: Finder) -> Imported:
-        if labels.tracks:
-            labels.images = labels.images[:: self.every]
+    def write(self, labels: Labels, name: str, located: Located) -> Imported:
         done = Imported(
             name,
             labels.kind,
             labels.tracks,
+            labels.visibility,
             any(box.name for image in labels.images for box in image.boxes),
             left_out=labels.left_out,
             remarks=labels.remarks,
         )
-        located = tqdm(locate(labels, finder), name, len(labels.images), unit="image")
         found = []
-        for image, source in located:
+        for image, source in tqdm(located, name, len(labels.images), unit="image"):
             if isinstance(source, Image.Image):
                 path = Path(f"frame_{image.frame:06d}.jpg")
                 self._add(labels, image, source, path, done)
@@ -134,14 +133,14 @@ class ImportWriter:
         put(source, self.out / target)
         about = {"file_name": target.as_posix(), "width": size[0], "height": size[1]}
         about |= {} if image.frame is None else {"frame": image.frame}
-        camera = self._camera_of(labels, image, done.name)
+        camera = self._camera_of(labels, image, done)
         about |= {"camera": camera} if camera else {}
         people: list[PersonRow] = []
         for box in image.boxes_in_pixels(size):
             if reason := unusable(box.xywh, size):
                 done.leave_out(reason, image.name)
             else:
-                people.append((box.xywh, self._person(box, done)))
+                people.append((box.xywh, self._person(box, done), more_of(box)))
         done.scenes.append((about, people))
         done.subsets.append(subset_of(labels, image))
         return None
@@ -152,11 +151,18 @@ class ImportWriter:
             return box.name
         return box.track if self.shared else f"{done.name}/{box.track}"
 
-    def _camera_of(self, labels: Labels, image: LabelledImage, name: str) -> str | None:
-        if self.camera:
-            found = self.camera.search(image.name)
-            return found[found.re.groups and 1] if found else None
-        return image.camera or (name if labels.tracks else None)
+    def _camera_of(self, labels: Labels, image: LabelledImage, done: Imported) -> str | None:
+        if self.camera and (found := self.camera.search(image.name)):
+            done.matched += 1
+            return found[found.re.groups and 1]
+        return image.camera or (done.name if labels.tracks else None)
+
+
+def more_of(box: Box) -> dict:
+    """Return what train.json says of a box beside its place and its identity."""
+    if box.score == 0:
+        return {"iscrowd": 1}
+    return {} if box.score == 1 else {"score": box.score}
 
 
 def unusable(xywh: Sequence[float], size: tuple[int, int]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from datasets.boxes import around
-from datasets.importers.locate import natural
+from datasets.importers.locate import frame_of, natural
 from datasets.importers.records import (
     NO_PERSON,
     Box,
@@ -53,7 +53,6 @@ def read(folder: Path, options: Options) -> list[Labels]:
         f"{folder}: classes",
     )
     tracked = [size for size in (6, 7) if is_tracked([row for row in every if len(row) == size])]
-    labels.tracks = bool(tracked)
     if every and not tracked:
         labels.remarks.append("no line has a track id")
     for file, some in rows.items():
@@ -67,7 +66,9 @@ def read(folder: Path, options: Options) -> list[Labels]:
                 labels.left_out[NO_PERSON] += 1
         name = file.relative_to(folder).with_suffix("")
         parts = ["images" if part == "labels" else part for part in name.parts]
-        labels.images.append(LabelledImage("/".join(parts), boxes, shares=True))
+        image = LabelledImage("/".join(parts), boxes, shares=True, frame=frame_of(parts[-1]))
+        labels.images.append(image)
+    labels.tracks = bool(tracked or labels.frames())
     return [labels]
 
 
