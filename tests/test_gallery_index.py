@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine.index import local
 from engine.index.gallery_index import GalleryIndex, open_index, writing
 from engine.index.local import PEOPLE, VECTORS, LocalPeople
 from engine.index.people import People
-from engine.index.records import Origin, PersonFilter, Sample, Source
+from engine.index.records import Origin, PersonFilter, Sample, Source, camera_path
 from engine.index.vectors import CHECKSUM, MARK, Vectors
 from models.outputs import Detections
 from tests.indexes import ORIGIN, WIDTH, crowd, fill, units
@@ -56,6 +57,31 @@ def test_a_filter_finds_people_in_every_cell(tmp_path: Path, kind: str) -> None:
     others = {Path(f"/pictures/{i}.jpg") for i in range(1, 64)}
     assert len(found(index, query_embeddings, 99, exclude=others)) == 10
     assert len(found(index, query_embeddings, 999)) == 640
+
+
+def test_selected_people_are_compared_as_everyone(tmp_path: Path, monkeypatch) -> None:
+    """Whether a filter is applied to the nearest people or before the comparison makes no
+    difference."""
+    index, query_embeddings = GalleryIndex(), units(2, 7)
+    for name in ("hall", "door"):
+        source = Source(camera_path(name), 0, 0, 0.0)
+        for second in range(20):
+            index.people.add_tracked(source, [(Sample(second, crowd(5, second)), [None] * 5)])
+    fill(index, range(20))
+    for chosen in (
+        PersonFilter(("hall",)),
+        PersonFilter(("7", "door"), 4.5, 17),
+        PersonFilter((), 3, None),
+        PersonFilter((), None, -1),
+    ):
+        results = []
+        for limit in (np.inf, 0):
+            monkeypatch.setattr(local, "FILTERED", limit)
+            results.append(
+                [found(index, query_embeddings, n, person_filter=chosen) for n in (3, 99)]
+            )
+        assert results[0] == results[1]
+        assert bool(results[0][0]) == (chosen.before != -1)
 
 
 def test_min_similarity_exclude_and_equal_people() -> None:
@@ -333,6 +359,34 @@ def test_a_changed_source_is_replaced_when_it_is_finished() -> None:
     index.people.add(new, samples[:2], finished=False)
     assert index.people.remove([walk]) == 1
     assert len(index.people.numbers()) == 0
+
+
+def test_tracklets_do_not_depend_on_how_a_video_is_read(tmp_path: Path, monkeypatch) -> None:
+    """It is read at once, sample by sample, by two processes in turn, or with a failed
+    transaction. Earlier samples are read again only where another process continues."""
+    samples = [Sample(i / 10, crowd(3, i // 4)) for i in range(12)]
+    source, replayed = Source(Path("/walk.mp4"), 1, 1, 0.0), []
+    whole = People()
+    whole.add(source, samples)
+    replay = People._tracklets
+    monkeypatch.setattr(
+        People, "_tracklets", lambda self, *who: replayed.append(who) or replay(self, *who)
+    )
+
+    def rows(people: People) -> list[tuple]:
+        return people.select("SELECT time, appearance FROM people ORDER BY id")
+
+    alone = People()
+    for i, sample in enumerate(samples):
+        alone.add(source, [sample], finished=i == 11)
+    assert rows(alone) == rows(whole) and len(replayed) == 1
+    one, other = People(tmp_path / PEOPLE), People(tmp_path / PEOPLE)
+    for i, sample in enumerate(samples):
+        with pytest.raises(KeyboardInterrupt), one.changing():
+            one.add(source, [sample], finished=False)
+            raise KeyboardInterrupt
+        (one if i % 3 else other).add(source, [sample], finished=False)
+    assert rows(one) == rows(whole)
 
 
 def test_a_part_of_another_rank_replaces_a_changed_source() -> None:

@@ -27,9 +27,10 @@ from engine.index.gallery_index import open_index, writing
 from engine.index.grouping import components, group, group_people, similarity_for
 from engine.index.local import PEOPLE
 from engine.index.people import People
-from engine.index.records import Origin, Sample, Source, camera_path
+from engine.index.records import Origin, PersonFilter, Sample, Source, camera_path
 from models.outputs import Detections
 from tools import identities
+from tools.web import persons
 from tools.web.persons import PersonsController
 from utils.errors import UserError
 from utils.pages import clock, period
@@ -318,6 +319,20 @@ def test_no_decision_is_made_while_people_are_numbered(index: Path, monkeypatch)
     assert numbered.names()[1] == "Eve"
 
 
+def test_two_runs_at_once_keep_what_the_other_one_has_numbered(index: Path) -> None:
+    fill(index, range(2))
+    people = open_index(index).people
+    numbered = open_identities(index, people)
+    found = read_tracklets(people)  # by a run that is slower than the following
+    fill(index, range(2, 4))
+    identify(numbered, read_tracklets(people), 0.5)
+    newest = max(numbered.members())
+    numbered.rename(numbered.members()[newest], "Eve")
+    before = numbered.members(), numbered.names()
+    identify(numbered, found, 0.5)
+    assert (numbered.members(), numbered.names()) == before
+
+
 def test_a_source_that_is_removed_while_it_is_read(index: Path, monkeypatch) -> None:
     fill(index, range(2))
     people, select = open_index(index).people, People.select
@@ -405,6 +420,67 @@ def test_forgetting_by_camera_and_time(index: Path, program) -> None:
     assert kept.count(("camera:hall", True)) == kept.count(("camera:door", True)) == 40
     assert kept.count(("camera:door", False)) == 40
     assert numbers(index).keys() == {one.tracklet for one in left}
+
+
+def test_times_continue_after_the_people_who_are_left(index: Path, program) -> None:
+    """A wrong time of a camera is repaired by forgetting."""
+    fill(index, range(3))
+    run(program, index, "--forget", "--camera", "hall", "--after", "2026-01-31T08:01:00+00:00")
+    people = open_index(index).people
+    assert people.read_until(camera_path("hall")) == BEGAN + 3
+    assert people.read_until(camera_path("door")) == BEGAN + 123
+    run(program, index, "--forget", "--camera", "hall")
+    assert people.read_until(camera_path("hall")) == 0
+
+
+def test_an_unfinished_new_version_of_a_file_is_forgotten_too(index: Path, program) -> None:
+    old, new = (Source(Path("/walk.mp4"), size, 1, 0.0) for size in (1, 2))
+    walker = Detections(torch.rand(1, 4), torch.ones(1), looks([1], np.random.default_rng(0)))
+    with writing(index, ORIGIN) as gallery:
+        gallery.people.add(old, [Sample(0.0, walker)])
+        gallery.people.add(new, [Sample(0.0, walker)], finished=False)
+    run(program, index, "--forget", "--camera", "walk")
+    people = open_index(index).people
+    assert not len(people.numbers())
+    assert [one.source for one in people.known(hidden=True)] == [old]
+
+
+def test_a_filter_by_time_prefers_pictures_of_that_time(index: Path) -> None:
+    with writing(index, ORIGIN) as gallery:
+        hall, pictures = Source(camera_path("hall"), 0, 0, 1.0), Pictures(gallery.people, index)
+        look = looks([1], np.random.default_rng(0))
+        given = [None]
+        for second, side in ((0, 30), (5, 20), (9, 40)):
+            box = torch.tensor([[0.0, 0, side, 2 * side]])
+            sample = Sample(BEGAN + second, Detections(box, torch.ones(1), look))
+            (given,) = gallery.people.add_tracked(hall, [(sample, given)])
+            if second < 9:
+                pictures.add(("hall", BEGAN + second), 100, False)
+    opened = open_index(index)
+
+    def when(after: float, before: float) -> float:
+        chosen = PersonFilter((), BEGAN + after, BEGAN + before)
+        (match,) = opened.search(look, 1, person_filter=chosen)
+        return match.person.time - BEGAN
+
+    assert [when(0, 9), when(4, 9), when(8, 9)] == [0, 5, 0]
+    best = opened.people.best_of(given, PersonFilter((), BEGAN + 4, BEGAN + 8))
+    assert [one.time - BEGAN for one in best.values()] == [5]
+    assert opened.people.best_of(given)[given[0]].time == BEGAN + 9
+
+
+def test_the_app_shows_the_newest_tracklets(index: Path, program, monkeypatch) -> None:
+    fill(index, range(4))
+    run(program, index, "--min-similarity", 0.5)
+    monkeypatch.setattr(persons, "MOST", 2)
+    controller = PersonsController(lambda: open_index(index), index)
+    number = controller.people()[1][0]
+    members = numbers(index)
+    mine = sorted(tracklet for tracklet, who in members.items() if who == number)
+    assert len(mine) > 2
+    _, pictures, tracklets, *_ = controller.person(number)
+    assert sorted(tracklets) == mine[-2:] and len(pictures) == 2
+    assert controller.scene(number, 1) is not None and controller.scene(number, 2) is None
 
 
 def test_alarms_of_people_who_are_gone_are_forgotten_by_camera_and_time(index, program) -> None:

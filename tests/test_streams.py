@@ -24,6 +24,7 @@ from utils import streams
 from utils.addresses import shown_address, without_secrets
 from utils.errors import UserError
 from utils.locks import locked
+from utils.media import check_size
 from utils.streams import BEHIND, JUMP, Pace, Schedule, stream_frames
 from utils.videos import frame_pixels
 from utils.wall_clock import WallClock
@@ -49,7 +50,7 @@ def watch(source: str, until) -> tuple[list[tuple[int, int]], list[str]]:
     pytest.importorskip("av")
     sizes: list[tuple[int, int]] = []
     reasons: list[str] = []
-    with LiveCameras([Camera("hall", source)], [WallClock()]) as cameras:
+    with LiveCameras([Camera("hall", source)], WallClock()) as cameras:
         began = time.monotonic()
         for shots in cameras.rounds():
             for shot in shots:
@@ -108,7 +109,7 @@ def test_a_file_is_played_at_its_pace_and_ends(tmp_path: Path) -> None:
     pytest.importorskip("av")
     write_video(tmp_path / "a.mp4", moving(6))  # the last frame is due after half a second
     began = time.monotonic()
-    with LiveCameras([Camera("a", str(tmp_path / "a.mp4"))], [WallClock()]) as cameras:
+    with LiveCameras([Camera("a", str(tmp_path / "a.mp4"))], WallClock()) as cameras:
         times = [shot.time for shots in cameras.rounds() for shot in shots]
     assert cameras.readers[0].received == 6 and cameras.readers[0].ended
     assert times == sorted(times) and time.monotonic() - began > 0.45
@@ -134,6 +135,20 @@ def test_a_camera_that_sends_another_size_dies_in_mid_frame_and_is_silent(capsys
     assert len(sizes) >= 3 and set(sizes) == {(64, 48), (48, 64)}
     said = [line for line in capsys.readouterr().err.splitlines() if "no picture" in line]
     assert any("does not answer" in line for line in said) and len(said) <= len(connections)
+
+
+def test_a_camera_of_large_frames_is_named_once(monkeypatch, capsys) -> None:
+    cameras = LiveCameras([Camera("hall", "")], WallClock(), max_pixels=9)
+    (reader,) = cameras.readers
+    sizes = iter([(2, 9), (2, 9), (2, 4), (2, 4), (2, 9)])
+    monkeypatch.setattr(sources, "frame_pixels", lambda name, size, *_: check_size(name, *size, 9))
+    seen = []
+    for size in sizes:
+        reader._put(size, 0)
+        seen.append(cameras._shot(0) is not None)
+    assert seen == [False, False, True, True, False]
+    said = capsys.readouterr().err.splitlines()
+    assert ["no picture" in line for line in said] == [True, False, True]
 
 
 def test_pace() -> None:

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from engine.cameras import alarms
+from engine.cameras import alarms, recorder
 from engine.cameras.alarms import ALARMS, AlarmFile, Sender
 from engine.cameras.pictures import Pictures
+from engine.cameras.sources import Camera
 from engine.index.gallery_index import open_index
-from engine.index.local import PEOPLE
+from engine.index.local import PEOPLE, LocalPeople
 from engine.index.people import People
-from engine.index.records import camera_of
+from engine.index.records import Sample, Source, camera_of, camera_path
 from engine.index.tracklets import Tracklets
 from models.outputs import Detections
 from tests.crowds import make_world, moving
@@ -132,6 +133,7 @@ def test_bad_arguments_are_one_line(base: Path, tmp_path: Path, program) -> None
         (hall, hall, "--name", f"a={hall}", "--name", f"a={hall}"),
         (hall, "--watch-for", "Anna=x.jpg"),
         (hall, "--min-similarity", 0.5),
+        (hall, "--recorded", "2999-01-31"),
         (hall, *WANTED[:2], "--false-alarms", 0.03),
         (hall, *WANTED, "--post", "ftp://user:secret@host/"),
         (hall, *WANTED, "--post", ""),
@@ -190,6 +192,32 @@ def test_the_oldest_pictures_go_first(base: Path, tmp_path: Path, program) -> No
     assert times and min(times) > SECONDS + 3600  # the recordings are older than a day
     files, rows = files_and_rows(index)
     assert files == rows and {name.split()[0] for name in files} == {"door"}
+
+
+def test_old_people_are_removed_while_nobody_is_seen(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(recorder, "CARE", 0.02)
+    hall, old = Source(camera_path("hall"), 0, 0, 1.0), time.time() - 8 * recorder.DAY
+    people, other = LocalPeople(tmp_path / PEOPLE), People(tmp_path / PEOPLE)
+    thread = recorder.Recorder(people, tmp_path, ["hall"], recorder.Limits(7.0), None)
+    thread.start()
+    for _ in range(2):  # before and after a removal
+        other.add_tracked(hall, [(Sample(old, person(0)), [None])])
+        began = time.monotonic()
+        while other.count() and time.monotonic() - began < 30:
+            time.sleep(0.01)
+        assert other.count() == 0
+    thread.stop()
+
+
+def test_all_cameras_have_one_clock(tmp_path: Path, capsys) -> None:
+    """If the machine's clock was set back, the times of all continue after the latest one."""
+    people, ahead = People(tmp_path / PEOPLE), time.time() + 3600
+    for name, second in (("hall", SECONDS), ("door", ahead)):
+        source = Source(camera_path(name), 0, 0, 1.0)
+        people.add_tracked(source, [(Sample(second, person(0)), [None])])
+    clock = watch.clock_of(people, [Camera(name, "") for name in ("hall", "door", "yard")])
+    assert clock.now() >= ahead and "door: " in capsys.readouterr().err
+    assert watch.clock_of(people, [Camera("hall", "")]).ahead() < 1
 
 
 # --- tracklets and alarms by themselves ---

@@ -171,7 +171,7 @@ def figure(
     """
     picture = read(scene.path, scene.upright, max_pixels)
     whole = draw_boxes(picture, [box], [""], Style(color, 1), SCENE)
-    return Figure(cut_out(picture, box, CROP), whole, color, title, scene.name, similarity)
+    return Figure.of(cut_out(picture, box, CROP), whole, color, title, scene.name, similarity)
 
 
 def sheet(title: str, sections: list[Section]) -> Image.Image:

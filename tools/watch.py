@@ -128,6 +128,8 @@ def check(args: argparse.Namespace, cameras: list[Camera]) -> None:
         raise UserError("--post: expected an address that begins with http:// or https://")
     if args.recorded is not None:
         age = time.time() - seconds_of(args.recorded)
+        if age < 0:
+            raise UserError(f"--recorded {args.recorded}: expected a time in the past")
         if age > DAY * args.keep_days:
             raise UserError(
                 f"--keep-days: expected at least the {age / DAY:.1f} days since --recorded, found "
@@ -191,18 +193,18 @@ def check_new(people: LocalPeople, cameras: list[Camera], began: float, max_pixe
             )
 
 
-def clocks_of(people: LocalPeople, cameras: list[Camera]) -> list[WallClock]:
-    """Return a clock for each camera, which begins after what the index already contains of it."""
-    clocks = []
-    for camera in cameras:
-        clocks.append(WallClock(people.read_until(camera_path(camera.name))))
-        if (ahead := clocks[-1].ahead()) > 1:
-            print(
-                f"{camera.name}: this machine's clock is {ahead:.0f} s behind the index; times "
-                "continue from its last one",
-                file=sys.stderr,
-            )
-    return clocks
+def clock_of(people: LocalPeople, cameras: list[Camera]) -> WallClock:
+    """Return a clock that begins after what the index already contains of these cameras."""
+    until = {camera.name: people.read_until(camera_path(camera.name)) for camera in cameras}
+    last = max(until, key=until.__getitem__)
+    clock = WallClock(until[last])
+    if (ahead := clock.ahead()) > 1:
+        print(
+            f"{last}: this machine's clock is {ahead:.0f} s behind the index; times of all cameras "
+            "continue from its last one",
+            file=sys.stderr,
+        )
+    return clock
 
 
 def run_watch(args: argparse.Namespace, cameras: list[Camera], searcher: Searcher, signals) -> int:
@@ -221,12 +223,11 @@ def run_watch(args: argparse.Namespace, cameras: list[Camera], searcher: Searche
             rounds = recorded_rounds(cameras, began, searcher.batch_size, limit)
             stack.enter_context(recording(recorder, sender))
             return watch(rounds, searcher, watchers, recorder, stopped)
-        clocks = clocks_of(people, cameras)
+        clock = clock_of(people, cameras)
         stack.enter_context(recording(recorder, sender))
-        readers = stack.enter_context(LiveCameras(cameras, clocks, searcher.max_pixels))
+        readers = stack.enter_context(LiveCameras(cameras, clock, searcher.max_pixels))
         status = StatusLine(readers.readers)
-        now = clocks[0].now
-        return watch(readers.rounds(), searcher, watchers, recorder, stopped, now, status)
+        return watch(readers.rounds(), searcher, watchers, recorder, stopped, clock.now, status)
 
 
 def main() -> None:

@@ -28,15 +28,29 @@ class Figure:
     """The crop of a person, the whole picture, and texts.
 
     Attributes:
+        person, scene: data URLs of JPEGs, which take less memory than images.
         similarity: the figure is hidden if the slider is above this value; None: never.
     """
 
-    person: Image.Image
-    scene: Image.Image
+    person: Markup
+    scene: Markup
     color: Color
     title: str
     note: str
     similarity: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        person: Image.Image,
+        scene: Image.Image,
+        color: Color,
+        title: str,
+        note: str,
+        similarity: float | None = None,
+    ) -> "Figure":
+        """Return the figure of two images."""
+        return cls(data_url(person), data_url(scene), color, title, note, similarity)
 
 
 @dataclass(frozen=True)
@@ -93,7 +107,7 @@ def _template():
         undefined=StrictUndefined,
         finalize=_printable,
     )
-    environment.filters |= {"css": css, "data_url": data_url, "period": period, "rows": rows_of}
+    environment.filters |= {"css": css, "period": period, "rows": rows_of}
     return environment.get_template("page.html")
 
 

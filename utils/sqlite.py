@@ -32,11 +32,17 @@ def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         raise
 
 
-def select_in(db: sqlite3.Connection, statement: str, values: Sequence) -> Iterator[tuple]:
-    """Run a statement that contains "IN ({})" for all values, CHUNK of them at a time."""
+def select_in(
+    db: sqlite3.Connection, statement: str, values: Sequence, more: Sequence = ()
+) -> Iterator[tuple]:
+    """Run a statement that contains "IN ({})" for all values, CHUNK of them at a time.
+
+    Args:
+        more: values of the statement's later parameters.
+    """
     for start in range(0, len(values), CHUNK):
         some = list(values[start : start + CHUNK])
-        yield from db.execute(statement.format(marks(len(some))), some).fetchall()
+        yield from db.execute(statement.format(marks(len(some))), [*some, *more]).fetchall()
 
 
 def marks(count: int) -> str:

@@ -42,18 +42,20 @@ def forget(
     people.db.execute("PRAGMA secure_delete = ON")
     people.db.execute("PRAGMA journal_mode = PERSIST")  # so that the journal can be overwritten
     pictures = Pictures(people, folder)
-    ids, places = [], set()
+    ids, places, paths = [], set(), set()
     touched = set(tracklets or ()) if person_filter is None else set()
     for person in _people_of(people, tracklets):
         if person_filter is not None and not person_filter(person):
             continue
         ids.append(person.id)
         touched.add(person.tracklet)
+        paths.add(person.path)
         if (camera := camera_of(person.path)) is not None and person.time is not None:
             places.add((camera, person.time))
     with people.changing() as db:
         db.executemany("DELETE FROM people WHERE id = ?", [(id,) for id in ids])
         files = pictures.drop(sorted(places))
+        people.forget_places(paths)
     for path in files:
         erase(path)
     left = {person.tracklet for person in _people_of(people, touched)}

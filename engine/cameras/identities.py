@@ -181,17 +181,20 @@ class Identities:
     def forget(self, tracklets: Collection[int]) -> None:
         """Remove tracklets, persons without any, and the copies of both inside the file."""
         self.db.execute("PRAGMA journal_mode = PERSIST")  # so that the journal can be overwritten
-        kept = self.members().keys() - set(tracklets)
-        self.keep(kept)
+        self._remove(tracklets)
         compact(self._select, self.path)
 
     # --- changes by a run ---
 
-    def keep(self, tracklets: Collection[int]) -> None:
-        """Remove the tracklets that the index no longer has, and people without any."""
+    def keep(self, tracklets: Collection[int], last: int) -> None:
+        """Remove the tracklets up to number `last` that the index no longer has, and people without
+        any. Later ones may have been added by another process."""
         gone = self.members().keys() - set(tracklets)
+        self._remove([tracklet for tracklet in gone if tracklet <= last])
+
+    def _remove(self, tracklets: Collection[int]) -> None:
         with self.changing() as db:
-            db.executemany("DELETE FROM members WHERE tracklet = ?", [(t,) for t in gone])
+            db.executemany("DELETE FROM members WHERE tracklet = ?", [(t,) for t in tracklets])
             db.execute("DELETE FROM persons WHERE number NOT IN (SELECT person FROM members)")
 
     def assign(self, people: Sequence[set[int]], tracklets: Sequence[Sequence[int]]) -> None:
@@ -273,7 +276,7 @@ def identify(
 ) -> None:
     """Assign a person to every tracklet without one. Existing persons may be merged but not
     split."""
-    identities.keep(found.tracklets.tolist())
+    identities.keep(found.tracklets.tolist(), found.until)
     new = ~np.isin(found.tracklets, list(identities.members()))
     order = np.flatnonzero(new)
     for start in range(0, max(len(order), 1), CHUNK):

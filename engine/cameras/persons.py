@@ -16,7 +16,8 @@ from utils.names import printable
 from utils.pages import Figure, Section, Span, Timeline, clock, page, period
 
 SHOWN = 12  # pictures of a person on the page
-PEOPLE_SHOWN = 200  # on the page and in the table
+PEOPLE_SHOWN = 200  # in the table
+ON_PAGE = 60  # people on the page, whose pictures are within it
 COLOR = (64, 132, 255)
 
 
@@ -81,13 +82,8 @@ def _tracklets(
 ) -> dict[int, PersonTracklet]:
     """Return each tracklet with its best detection that counts; for a camera, one with a
     picture."""
-    best: dict[int, Person] = {}
-    for person in people.persons(people.ids_of(tracklets)):
-        known = best.get(person.tracklet)
-        counts = person_filter is None or person_filter(person)
-        if counts and (known is None or _quality(person) > _quality(known)):
-            best[person.tracklet] = person
-    spans, pictured = people.spans(list(best)), people.pictured(list(best))
+    best = people.best_of(tracklets, person_filter)
+    spans, pictured = people.spans(list(best)), people.pictured(list(best), person_filter)
     return {t: PersonTracklet(pictured.get(t, one), spans.get(t)) for t, one in best.items()}
 
 
@@ -129,9 +125,9 @@ def table(known: Sequence[NumberedPerson]) -> str:
 
 def persons_page(known: Sequence[NumberedPerson], people: LocalPeople, folder: Path) -> str:
     """Render one self-contained page; folder: of the index."""
-    sections = [_section(one, people, folder) for one in known[:PEOPLE_SHOWN]]
+    sections = [_section(one, people, folder) for one in known[:ON_PAGE]]
     intro = f"{len(known)} people; each with their best pictures, and when each camera saw them."
-    words = " ".join([intro, *only_first(known, PEOPLE_SHOWN)])
+    words = " ".join([intro, *only_first(known, ON_PAGE)])
     return page("People", Markup.escape(words), sections)
 
 
@@ -145,7 +141,7 @@ def _section(known: NumberedPerson, people: LocalPeople, folder: Path) -> Sectio
         cut = cut_out(picture, one.person.box, show.CROP)
         name = show.name_of(one.person.path)
         note = f"tracklet {one.person.tracklet} {when(one)}".strip()
-        figures.append(Figure(cut, scene, COLOR, f"{i + 1} {name}", note))
+        figures.append(Figure.of(cut, scene, COLOR, f"{i + 1} {name}", note))
     details = f"{len(known.tracklets)} tracklets in {', '.join(places(known))}"
     return Section(f"Person {known.title}", details, figures, timelines_of(chosen, people))
 

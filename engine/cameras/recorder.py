@@ -5,6 +5,7 @@ import sys
 import time as clocks
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,19 +114,24 @@ class Recorder(Thread):
             raise self.error
 
     def run(self) -> None:
+        """Write reports until the end. What is too old is removed even if nobody is seen."""
+        report, ended = None, False
         while True:
-            item = self.reports.get()
             try:
-                if item is None:
+                if ended:
                     self.cared = -float("inf")
-                if self.error is None and item is not None:
-                    self._write(*item)
+                if self.error is None and report is not None:
+                    self._write(*report)
                 if self.error is None:
                     self._care()
             except BaseException as error:  # raised in the main thread
                 self.error = error
-            if item is None:
+            if ended:
                 return
+            report = None
+            with suppress(queue.Empty):
+                report = self.reports.get(timeout=CARE)
+                ended = report is None
 
     def _write(self, camera: int, report: Report) -> None:
         kept, places = self.kept[camera], {id(fired.seen) for fired in report.fired}

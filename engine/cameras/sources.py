@@ -130,6 +130,9 @@ class Reader(Thread):
         self.lost, self.ended = "not open yet", False
         self.stopping = Event()
         self._newest: tuple[float, Any, int] | None = None
+        self._unusable = (
+            False  # the last frame: a further one does not mean that there is a picture
+        )
 
     def run(self) -> None:
         pause = FIRST_PAUSE
@@ -163,12 +166,16 @@ class Reader(Thread):
 
     def _put(self, frame: Any, width: int) -> None:
         with self.ready:
-            if self.lost and self.received:
-                print(f"{self.camera.name}: back", file=sys.stderr)
-            self.lost = ""
+            if not self._unusable:
+                self._found()
             self.received += 1
             self._newest = self.clock.now(), frame, width
             self.ready.notify_all()
+
+    def _found(self) -> None:
+        if self.lost and self.received:
+            print(f"{self.camera.name}: back", file=sys.stderr)
+        self.lost = ""
 
     def lose(self, reason: str) -> None:
         """Report once that the camera is lost."""
@@ -194,27 +201,36 @@ class Reader(Thread):
             newest, self._newest = self._newest, None
         if newest is None:
             return None
-        self.taken += 1
         time_seen, frame, width = newest
-        return time_seen, frame_pixels(self.camera.name, frame, width, self.max_pixels)
+        try:
+            pixels = frame_pixels(self.camera.name, frame, width, self.max_pixels)
+        except UserError:
+            self._unusable = True
+            raise
+        with self.ready:
+            if self._unusable:
+                self._found()
+            self._unusable = False
+            self.taken += 1
+        return time_seen, pixels
 
 
 class LiveCameras:
     """The threads of all cameras, which run within the context.
 
     Args:
-        clocks: one for each camera.
+        clock: of all cameras.
         max_pixels: of a frame.
     """
 
     def __init__(
         self,
         cameras: Sequence[Camera],
-        clocks: Sequence[WallClock],
+        clock: WallClock,
         max_pixels: int = MAX_PIXELS,
     ):
         self.ready = Condition()
-        self.readers = [Reader(*pair, self.ready, max_pixels) for pair in zip(cameras, clocks)]
+        self.readers = [Reader(camera, clock, self.ready, max_pixels) for camera in cameras]
 
     def __enter__(self) -> "LiveCameras":
         for reader in self.readers:

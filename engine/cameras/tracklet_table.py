@@ -27,6 +27,7 @@ class TrackletTable:
         means: [n, D] float32, unit: the mean of the embeddings.
         doubled: [k, 2] pairs of tracklets that may show one person in two boxes at the same time,
             for example the whole person and their upper part.
+        until: the last tracklet that was given when the table was read.
     """
 
     tracklets: np.ndarray
@@ -37,6 +38,7 @@ class TrackletTable:
     means: np.ndarray
     paths: list[Path]
     doubled: np.ndarray
+    until: int
 
     def __getitem__(self, keep: np.ndarray) -> "TrackletTable":
         return replace(
@@ -55,6 +57,7 @@ class TrackletTable:
 
 def read_tracklets(people: People) -> TrackletTable:
     """Read the tracklets of all sources, without hidden versions."""
+    until = people.last_given()
     rows = people.select(
         "SELECT appearance, path, MIN(time), MAX(time), MAX(score) FROM people "
         "JOIN sources ON source = sources.id GROUP BY appearance ORDER BY appearance"
@@ -71,6 +74,7 @@ def read_tracklets(people: People) -> TrackletTable:
         _means(people, tracklets),
         [Path(os.fsdecode(path)) for path in place],
         np.array(people.select(_DOUBLED, [INSIDE]), np.int64).reshape(-1, 2),
+        until,
     )
 
 

@@ -42,7 +42,9 @@ class Store(Protocol):
 
     def read_until(self, path: Path) -> float: ...
 
-    def pictured(self, tracklets: Sequence[int]) -> dict[int, Person]: ...
+    def pictured(
+        self, tracklets: Sequence[int], person_filter: PersonFilter | None = None
+    ) -> dict[int, Person]: ...
 
     def in_scene(self, path: Path, time: float | None) -> list[Person]: ...
 
@@ -92,7 +94,8 @@ class GalleryIndex:
             count *= 4
         found = [match for match in found if match.similarity >= min_similarity]
         tracklets = [match.person.tracklet for match in found]
-        spans, pictured = self.people.spans(tracklets), self.people.pictured(tracklets)
+        spans = self.people.spans(tracklets)
+        pictured = self.people.pictured(tracklets, person_filter)
         return [
             Match(pictured.get(number, m.person), m.similarity, m.query, spans.get(number))
             for number, m in zip(tracklets, found)

@@ -25,6 +25,7 @@ from utils.names import printable
 PEOPLE, VECTORS, LOCK = "people.sqlite", "people.faiss", "lock"
 PARTS = "people.rank"  # followed by a rank's number and .sqlite
 FORMAT = 1
+FILTERED = 4096  # candidates from which on those whom a filter selects are compared, not everyone
 
 
 class LocalPeople(People):
@@ -83,7 +84,10 @@ class LocalPeople(People):
             `exclude` and none whom `person_filter` rejects; and an upper bound of the similarity of
             all other people, -inf if there are none.
         """
-        ids, bound = self.nearest(queries, count)
+        if person_filter is not None and count > FILTERED:
+            ids, bound = self._selected_nearest(queries, count, person_filter)
+        else:
+            ids, bound = self.nearest(queries, count)
         people = [p for p in self.persons(ids.tolist()) if p.path not in exclude]
         people = [p for p in people if person_filter is None or person_filter(p)]
         with self.parsing():
@@ -115,6 +119,26 @@ class LocalPeople(People):
         else:
             ids.append(unknown)
         return np.unique(np.concatenate(ids)), bound
+
+    def _selected_nearest(
+        self, queries: np.ndarray, count: int, person_filter: PersonFilter
+    ) -> tuple[np.ndarray, float]:
+        """Compare all people whom a filter selects.
+
+        Returns:
+            As `nearest`, but of these people only.
+        """
+        which, values = self._selected(person_filter)
+        ids = np.zeros((len(queries), 0), np.int64)
+        best, bound = np.zeros(ids.shape, np.float32), -np.inf
+        for found, rows in self._embeddings_of(which, values):
+            similar = np.concatenate([best, queries @ rows.T], 1)
+            ids = np.concatenate([ids, np.broadcast_to(found, (len(queries), len(found)))], 1)
+            some = np.argpartition(-similar, min(count, similar.shape[1]) - 1, 1)
+            kept, left = some[:, :count], some[:, count:]
+            bound = max(bound, float(np.take_along_axis(similar, left, 1).max(initial=-np.inf)))
+            best, ids = (np.take_along_axis(one, kept, 1) for one in (similar, ids))
+        return np.unique(ids), bound
 
     def _after(self, last: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the ids [n] and embeddings [n, D] of the people with higher ids than `last`."""

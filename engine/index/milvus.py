@@ -248,7 +248,9 @@ class MilvusPeople:
         """Return the row of a source's visible version. The ids of its people follow its own id."""
         return next(iter(visible(self._of(SOURCES, "path", [quoted(path)]))), None)
 
-    def pictured(self, tracklets: Sequence[int]) -> dict[int, Person]:
+    def pictured(
+        self, tracklets: Sequence[int], person_filter: PersonFilter | None = None
+    ) -> dict[int, Person]:
         """Return {}: only local indexes have pictures of live cameras."""
         return {}
 

@@ -6,6 +6,7 @@ source is stored hidden, beside the old version, and replaces it in the transact
 it.
 """
 
+import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.index.records import IndexedSource, Person, Sample, Source
+from engine.index.records import (
+    IndexedSource,
+    Person,
+    PersonFilter,
+    Sample,
+    Source,
+    camera_of,
+)
 from engine.index.tracklets import MEMORY, Tracklets
 from models.outputs import Detections
 from utils.errors import UserError
@@ -44,6 +52,7 @@ CREATE TABLE IF NOT EXISTS pictures (
     PRIMARY KEY (source, time))
 """  # the frames of cameras that are kept as files; a pinned one belongs to an alarm
 HIDDEN = b"\0"  # suffix of the path of a new version that is not finished; no path contains it
+PART = 1 << 16  # embeddings read together
 TIMEOUT = 60  # seconds to wait for another process's transaction
 
 
@@ -59,6 +68,8 @@ class People:
 
     def __init__(self, path: Path | None = None):
         self.path = path
+        # for each unfinished source, until when it was read, and its current tracklets
+        self._current: dict[int, tuple[float | None, Tracklets]] = {}
         with self._errors():
             self.db = sqlite3.connect(
                 path or ":memory:", timeout=TIMEOUT, isolation_level=None, check_same_thread=False
@@ -156,7 +167,9 @@ class People:
         """
         with self.changing() as db:
             id, until = self._row_of(db, source)
-            tracklets = self._tracklets(id, until)
+            read, tracklets = self._current.pop(id, (None, None))
+            if tracklets is None or read != until:  # of another process, or a failed transaction
+                tracklets = self._tracklets(id, until)
             for sample in samples:
                 linked: list[int | None] = [None] * len(sample.people.boxes)
                 if sample.time is not None:
@@ -173,6 +186,8 @@ class People:
                 "UPDATE sources SET until = ?, finished = ?, note = ? WHERE id = ?",
                 [until, finished, note, id],
             )
+            if not finished:
+                self._current[id] = until, tracklets
 
     def add_tracked(
         self, source: Source, samples: Iterable[tuple[Sample, Sequence[int | None]]]
@@ -231,6 +246,23 @@ class People:
                 count += db.execute("DELETE FROM sources WHERE path = ?", [path]).rowcount
                 db.execute("DELETE FROM sources WHERE path = ?", [path + HIDDEN])
             return count
+
+    def forget_places(self, paths: Iterable[Path]) -> None:
+        """Adapt the sources of people who were removed.
+
+        An unfinished new version of a file, which may contain the same people, is removed: the file
+        is read again from its beginning. A camera's times continue after the people who remain.
+        """
+        with self.changing() as db:
+            for path in paths:
+                key = os.fsencode(path)
+                db.execute("DELETE FROM sources WHERE path = ?", [key + HIDDEN])
+                if camera_of(path) is not None:
+                    db.execute(
+                        "UPDATE sources SET until = "
+                        "(SELECT MAX(time) FROM people WHERE source = sources.id) WHERE path = ?",
+                        [key],
+                    )
 
     def _row_of(self, db, source: Source) -> tuple[int, float | None]:
         """Return the id of this version of a source, and until when it was read. Add a row if there
@@ -332,14 +364,29 @@ class People:
         """
         while rows := self.select(
             "SELECT id, embedding FROM people WHERE id > ? AND id % ? = 0 ORDER BY id "
-            f"LIMIT {1 << 16}",
+            f"LIMIT {PART}",
             [after, one_in],
         ):
             after = rows[-1][0]
-            with self.parsing():
-                ids, matrix = np.array([id for id, _ in rows]), _matrix([row for _, row in rows])
-            finite = np.isfinite(matrix).all(1)
-            yield ids[finite], matrix[finite]
+            yield self._finite(rows)
+
+    def _embeddings_of(
+        self, which: str, values: Sequence
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield ids and finite embeddings in parts, as `embeddings`, of the people who meet an SQL
+        condition."""
+        with self._errors():
+            cursor = self.db.execute(f"SELECT id, embedding FROM people WHERE {which}", values)
+            while rows := cursor.fetchmany(PART):
+                yield self._finite(rows)
+
+    def _finite(self, rows: Sequence[tuple]) -> tuple[np.ndarray, np.ndarray]:
+        """Return ids [n] and embeddings [n, D] of rows (id, embedding), without those that are not
+        finite."""
+        with self.parsing():
+            ids, matrix = np.array([id for id, _ in rows]), _matrix([row for _, row in rows])
+        finite = np.isfinite(matrix).all(1)
+        return ids[finite], matrix[finite]
 
     def persons(self, ids: Sequence[int]) -> list[Person]:
         """Return the people with these ids, in any order, without those that were removed.
@@ -397,26 +444,63 @@ class People:
         rows = self._in_chunks("SELECT id FROM people WHERE appearance IN ({})", tracklets)
         return [id for (id,) in rows]
 
-    def pictured(self, tracklets: Sequence[int]) -> dict[int, Person]:
-        """Return, for each camera tracklet with stored pictures, the largest person in one of
-        these."""
+    def best_of(
+        self, tracklets: Sequence[int], person_filter: PersonFilter | None = None
+    ) -> dict[int, Person]:
+        """Return the best person of each tracklet among those whom `person_filter` selects.
+
+        The best one has the largest product of score and area of the box.
+        """
+        which, values = self._selected(person_filter)
+        rows = self._in_chunks(
+            f"SELECT id, MAX({_QUALITY}) FROM people WHERE appearance IN ({{}}) AND {which} "
+            "GROUP BY appearance",
+            tracklets,
+            values,
+        )
+        return {one.tracklet: one for one in self.persons([id for id, _ in rows])}
+
+    def pictured(
+        self, tracklets: Sequence[int], person_filter: PersonFilter | None = None
+    ) -> dict[int, Person]:
+        """Return, for each camera tracklet with stored pictures, the best person in one of these.
+
+        People whom `person_filter` selects precede others.
+        """
         if "pictures" not in self._tables():
             return {}
+        which, values = self._selected(person_filter)
         rows = self._in_chunks(
             f"{_PERSON}appearance IN ({{}}) AND EXISTS (SELECT 1 FROM pictures WHERE "
             "pictures.source = people.source AND pictures.time = people.time) "
-            "ORDER BY score * (x2 - x1) * (y2 - y1)",
+            f"ORDER BY {which}, {_QUALITY}",
             tracklets,
+            values,
         )
         return {person.tracklet: person for person in self._people(rows)}
+
+    def _selected(self, person_filter: PersonFilter | None) -> tuple[str, list]:
+        """Return an SQL condition on people, and its values: those whom `person_filter` selects."""
+        if not person_filter:
+            return "1", []
+        rows = self.select("SELECT id, path FROM sources")
+        with self.parsing():
+            sources = [id for id, path in rows if person_filter.may_select(_path(path))]
+        which, values = "source IN (SELECT value FROM json_each(?))", [json.dumps(sources)]
+        for limit, compared in ((person_filter.after, ">="), (person_filter.before, "<=")):
+            if limit is not None:
+                which, values = f"{which} AND time {compared} ?", [*values, limit]
+        return f"({which})", values
 
     def _tables(self) -> set[str]:
         return {name for (name,) in self.select(_TABLES)}
 
-    def _in_chunks(self, statement: str, values: Sequence[int]) -> Iterator[tuple]:
-        """Run a statement that contains "IN ({})" for all values."""
+    def _in_chunks(
+        self, statement: str, values: Sequence[int], more: Sequence = ()
+    ) -> Iterator[tuple]:
+        """Run a statement that contains "IN ({})" for all values; see `select_in`."""
         with self._errors():
-            yield from select_in(self.db, statement, values)
+            yield from select_in(self.db, statement, values, more)
 
 
 def _path(path: bytes) -> Path:
@@ -438,6 +522,7 @@ def _seconds(value: Any) -> float | None:
 _TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 _SOURCE = "id, path, bytes, changed, every, samples, until, finished, note"
 _PERSON = "SELECT people.*, path FROM people JOIN sources ON source = sources.id WHERE "
+_QUALITY = "score * (x2 - x1) * (y2 - y1)"
 _VERSION = "SELECT id, bytes, changed, every FROM sources WHERE path = ?"
 _FACT = "SELECT value FROM facts WHERE name = ?"
 _SET_FACT = "INSERT OR REPLACE INTO facts VALUES (?, ?)"

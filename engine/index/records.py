@@ -133,7 +133,7 @@ class Match:
 
     Attributes:
         person: the most similar detection of the tracklet; of a live camera, one whose picture is
-            kept.
+            kept, which a filter by time may reject if it rejects all with a picture.
         similarity: the largest inner product with a query embedding.
         query: row of that query embedding.
         span: first and last second of the tracklet; None for a picture.
@@ -164,6 +164,12 @@ class PersonFilter:
     def __bool__(self) -> bool:
         """Return True if the filter may reject anyone."""
         return self != PersonFilter()
+
+    def may_select(self, path: Path) -> bool:
+        """Return False for a source of which no person can be selected."""
+        timed = self.after is not None or self.before is not None
+        named = not self.cameras or camera_name(path) in self.cameras
+        return named and not (timed and camera_of(path) is None)
 
     def __call__(self, person: Person) -> bool:
         time = person.time if camera_of(person.path) is not None else None

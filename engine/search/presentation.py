@@ -274,7 +274,7 @@ def result_page(
         picture = to_pil_image(query.pixels)
         scene = draw_boxes(picture, [query.box], [""], QUERY, SCENE)
         cut = cut_out(picture, query.box, CROP)
-        query_figures.append(Figure(cut, scene, QUERY.color, "query", query.path.name))
+        query_figures.append(Figure.of(cut, scene, QUERY.color, "query", query.path.name))
     names = names_of([match.person.path for match in matches])
     found = []
     for rank, match in enumerate(matches, 1):
@@ -283,7 +283,7 @@ def result_page(
         words = f"{rank} · {match.similarity:.2f}" + _of_query(match, matches)
         note = label(names[person.path], person.time)
         cut = cut_out(picture, person.box, CROP)
-        found.append(Figure(cut, scene, RANKED.color, words, note, match.similarity))
+        found.append(Figure.of(cut, scene, RANKED.color, words, note, match.similarity))
     intro = Markup(
         '<b style="color:{}">Query</b> and the most similar people; rank · similarity, image. '
         "Click to enlarge."

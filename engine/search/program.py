@@ -25,6 +25,7 @@ from engine.index.indexing import add_sources, check_damaged
 from engine.index.records import Match, check_cameras, check_indexed_cameras
 from engine.search import presentation as show
 from engine.search.arguments import (
+    TOP,
     QueryArgument,
     check,
     default_query,
@@ -271,7 +272,7 @@ def run(description: str | None) -> None:
     read_scene = partial(
         show.read_scene, index=folder_of(args.index), max_pixels=cfg.INPUT.MAX_PIXELS
     )
-    read = lru_cache(maxsize=64)(read_scene)  # each picture is drawn several times
+    read = lru_cache(maxsize=TOP)(read_scene)  # each picture is drawn several times
     draw(queries, matches, scenes, read, out)
     title = f"Person search in {printable(str(args.index or args.gallery))}"
     write_text(show.result_page(title, queries, matches, index, read), out / "index.html")

@@ -3,6 +3,7 @@
 import html
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,13 +97,16 @@ class PersonsController:
         if not known:
             said = message("This person has been removed.", "bad") if number else ""
             return number, [], [], said, "", -1, None
-        one = known[0]
+        one = _newest(known[0])
         shown = [
             (self._crop(one, i), f"{printable(name_of(a.person.path))}\n{when(a)}")
-            for i, a in enumerate(one.tracklets[:MOST])
+            for i, a in enumerate(one.tracklets)
         ]
-        tracklets = [a.person.tracklet for a in one.tracklets[:MOST]]
-        return number, shown, tracklets, timeline(one, self.index().people), one.name, -1, None
+        tracklets = [a.person.tracklet for a in one.tracklets]
+        lines = timeline(known[0], self.index().people)
+        if len(known[0].tracklets) > MOST:
+            lines += message(f"The pictures show the newest {MOST} tracklets.")
+        return number, shown, tracklets, lines, one.name, -1, None
 
     def rename(self, person: int, name: str) -> tuple:
         """Name a person. Return the content of the tab, as `people` and `person` do."""
@@ -155,9 +159,10 @@ class PersonsController:
             known = self._known({number})
         except UserError:  # `person` shows it
             return None
-        if not known or place >= len(known[0].tracklets):
+        shown = _newest(known[0]).tracklets if known else []
+        if place >= len(shown):
             return None
-        person = known[0].tracklets[place].person
+        person = shown[place].person
         picture = self._picture(person)
         return draw_boxes(picture, [person.box], [known[0].title], RANKED, 900)
 
@@ -177,6 +182,11 @@ class PersonsController:
 def message(text: str, kind: str = "good") -> str:
     """Render a text; kind: "good", or "bad" for a mistake."""
     return f'<p class="{kind}">{html.escape(printable(text))}</p>'
+
+
+def _newest(known: NumberedPerson) -> NumberedPerson:
+    """Return a person with the last MOST of their tracklets."""
+    return replace(known, tracklets=known.tracklets[-MOST:])
 
 
 def _seen(known: NumberedPerson) -> str:
