@@ -1,6 +1,7 @@
 """All config options, each with its published value. A YAML file contains only values that
 differ."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -233,3 +234,19 @@ def with_overrides(cfg: CfgNode, overrides: Sequence[str]) -> CfgNode:
     check_ranges(cfg)
     cfg.freeze()
     return cfg
+
+
+def take_overrides(args: argparse.Namespace, *lists: str) -> None:
+    """Move pairs KEY VALUE that follow a list option, which argparse adds to the list, to the
+    overrides.
+
+    Args:
+        lists: names of the list options; their values must be texts.
+    """
+    known = get_cfg()
+    for name in lists:
+        values = list(getattr(args, name))
+        keys = (i for i, value in enumerate(values) if value.partition(".")[0] in known)
+        start = next(keys, len(values))
+        setattr(args, name, values[:start])
+        args.overrides = [*args.overrides, *values[start:]]

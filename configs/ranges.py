@@ -17,7 +17,7 @@ MINIMUM = {
     "INPUT.BATCH_SIZE_TRAIN": 1,
     "INPUT.BATCH_SIZE_TEST": 1,
     "INPUT.NUM_WORKERS": 0,
-    "MODEL.C4.POOL_SIZE": 2,
+    "MODEL.C4.POOL_SIZE": 3,  # as for MIN_SIZE, after the stage of stride 2
     "MODEL.C4.RPN_CHANNELS": 0,
     "MODEL.FPN_CHANNELS": 1,
     "MODEL.FC_SIZE": 1,

@@ -21,7 +21,8 @@ from utils.errors import UserError
 T = TypeVar("T")
 TIMEOUT = timedelta(minutes=30)  # of a collective call; longer than rank 0 scores an evaluation
 # Parts of PyTorch's messages when another rank has ended.
-LOST_RANK = ("Connection closed", "Connection reset", "Broken pipe", "Socket", "NCCL", "timed out")
+LOST_RANK = ("connection closed", "connection reset", "broken pipe", "socket", "nccl", "timed out")
+PATIENT = timedelta(days=30)
 
 
 def ranks() -> int:
@@ -74,13 +75,18 @@ def process_group() -> Iterator[None]:
         if not first:
             time.sleep(10)  # torchrun ends this rank; the first failed rank has reported the error
             sys.exit(2)
-        if not isinstance(error, UserError) and any(sign in str(error) for sign in LOST_RANK):
+        if not isinstance(error, UserError) and is_lost_rank(error):
             raise UserError(
                 f"rank {number} lost another rank, which has ended or does not answer; torchrun "
                 f"names it below ({str(error).splitlines()[0]})"
             ) from None
         raise
     dist.destroy_process_group()
+
+
+def is_lost_rank(error: Exception) -> bool:
+    """Return whether an error means that another rank has ended or does not answer."""
+    return any(sign in str(error).lower() for sign in LOST_RANK)
 
 
 def own_device(device: torch.device) -> torch.device:
@@ -124,6 +130,18 @@ def from_all(value: Any) -> list:
         values = [None] * ranks()
         dist.all_gather_object(values, value)
     return values
+
+
+def patient_barrier() -> Callable[[], object]:
+    """Return a function with which all ranks wait for each other, without the limit TIMEOUT.
+
+    It is for work whose duration may differ by hours between ranks. All ranks must call
+    `patient_barrier` within TIMEOUT of each other.
+    """
+    if ranks() == 1:
+        return lambda: None
+    group = dist.new_group(backend="gloo", timeout=PATIENT)
+    return lambda: dist.barrier(group)
 
 
 def total(values: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ def build_from(
     Raises:
         UserError: if the config contradicts itself, or a file cannot be used.
     """
-    check_values(cfg)  # first, since a cached teacher may be computed for hours
+    check_values(cfg, device)  # first, since a cached teacher may be computed for hours
     start = cfg.clone()
     start.defrost()
     if continues:
@@ -150,6 +150,7 @@ def work(args: argparse.Namespace, build: Build, signals: Signals) -> None:
     dataset.check_training()
     seed_everything(cfg.SEED)
     folder = CheckpointFolder(Path(cfg.OUTPUT_DIR), cfg.SOLVER.CKPT_KEEP)
+    from_first(lambda: folder.check_unused(args.resume, args.ckpt))  # before hours of computing
     continues = args.resume and from_first(lambda: bool(args.ckpt or folder.newest_first()))
     model, net = build_from(cfg, build, dataset, device, continues)
     if rank():  # models start equal; each rank then draws regions of its own images

@@ -15,7 +15,7 @@ from pathlib import Path
 from tabulate import tabulate
 from torch import Tensor
 
-from configs.defaults import load_cfg
+from configs.defaults import load_cfg, take_overrides
 from engine.checkpoint import load_net
 from engine.device import choose_device
 from models.network import Network
@@ -54,7 +54,9 @@ def parse_args() -> argparse.Namespace:
         help="timed rounds over the pictures (default: 10)",
     )
     add_overrides(parser)
-    return parser.parse_intermixed_args()
+    args = parser.parse_intermixed_args()
+    take_overrides(args, "onnx", "pictures")
+    return args
 
 
 def seconds(net: Network, image: Tensor) -> float:

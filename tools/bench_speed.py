@@ -28,14 +28,14 @@ import torch
 from tabulate import tabulate
 from torch import Tensor, nn
 
-from configs.defaults import load_cfg
+from configs.defaults import load_cfg, take_overrides
 from engine.onnx_net import INPUTS, OUTPUTS, OnnxFile
 from engine.runtimes.openvino_session import OpenVinoSession
 from models.fast.inference import optimize_for_inference
 from tools.export_onnx import to_onnx
 from tools.measure.machine import describe_machine
 from tools.measure.network import make_net
-from utils.arguments import add_overrides, positive, program_parser
+from utils.arguments import add_overrides, converted, positive, program_parser
 from utils.errors import UserError, run_main
 
 CONFIGS = [
@@ -225,9 +225,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--bf16", action="store_true", help="bfloat16 (pytorch and openvino)")
     add(
         "--sizes",
-        type=size_of,
         nargs="+",
-        default=[(384, 640)],
+        default=["384x640"],
         metavar="HxW",
         help="of the picture (default: 384x640)",
     )
@@ -242,6 +241,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--threads", type=positive, default=2, metavar="N", help="CPU threads (default: 2)")
     add_overrides(parser)
     args = parser.parse_intermixed_args(argv)
+    take_overrides(args, "cfg", "sizes")
+    args.sizes = converted(parser, "--sizes", args.sizes, size_of)
     if args.bf16 and args.runtime == "onnxruntime":
         raise UserError("--bf16: expected --runtime pytorch or openvino, found onnxruntime")
     return args

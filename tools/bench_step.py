@@ -27,13 +27,15 @@ from torch.nn.functional import normalize
 from torch.utils.flop_counter import FlopCounterMode
 from yacs.config import CfgNode
 
-from configs.defaults import load_cfg
+from configs.defaults import get_cfg, load_cfg
+from configs.ranges import flatten
 from engine.device import choose_device, precision_of
 from engine.teachers.choice import cached_reads
 from engine.training.batching import Batching
 from engine.training.generators import seed_everything
 from engine.training.train_step import TrainStep
 from models import reference
+from models.backbones import backbone_of
 from models.build import build_distiller, build_net, reference_sizes
 from models.cached_teacher import CachedEmbeddings, CachedLogits, CachedTeacher
 from models.distill import reads_of
@@ -45,6 +47,12 @@ from utils.memory import keep_freed_memory
 
 PEOPLE = 8  # per image
 IDENTITIES = 5532
+# Keys, and beginnings of keys, of which models/reference.py has the published values only.
+OF_NETWORK = ("BACKBONE.FREEZE", "MODEL.RPN.BATCH_SIZE", "MODEL.ROI.POSITIVE_FRACTION")
+OF_NETWORK += ("MODEL.OIM.MOMENTUM", "MODEL.OIM.SCALE")
+OF_NETWORK += ("SOLVER.AMP", "SOLVER.ACCUMULATE", "SOLVER.OPTIMIZER")
+OF_TERMS = ("DISTILLER.DFD.", "DISTILLER.LD.", "DISTILLER.CD.", "DISTILLER.REID_TEACHER")
+OF_TERMS += ("DISTILLER.TEACHER_AMP", "DISTILLER.GRADIENT_SHARE")
 
 
 def measures(batch: int, device: torch.device) -> dict[str, list[str]]:
@@ -200,11 +208,16 @@ def plain_step(cfg: CfgNode, teacher_cfg: CfgNode | None) -> Callable[[], object
 
 def has_plain_step(cfg: CfgNode, teacher: str | None) -> bool:
     """Return True if models/reference.py computes the step of this config."""
-    forms = [cfg.MODEL.NECK, *([load_cfg(teacher).MODEL.NECK] if teacher else [])]
-    if cfg.SOLVER.AMP or cfg.SOLVER.ACCUMULATE > 1 or set(forms) != {"fpn"}:
+    published, values = flatten(get_cfg()), flatten(cfg)
+    fixed = OF_NETWORK + (OF_TERMS if teacher else ())
+    if any(values[key] != published[key] for key in values if key.startswith(fixed)):
         return False
-    published = sorted(cfg.DISTILLER.TERMS) == ["cd", "dfd", "ld"] and not cached_reads(cfg)
-    return not teacher or (published and not cfg.DISTILLER.TEACHER_AMP)
+    networks = [cfg, *([load_cfg(teacher)] if teacher else [])]
+    if not all(
+        one.MODEL.NECK == "fpn" and backbone_of(one.BACKBONE.NAME).layers for one in networks
+    ):
+        return False
+    return not teacher or sorted(cfg.DISTILLER.TERMS) == ["cd", "dfd", "ld"]
 
 
 def _step() -> tuple[float, float]:
@@ -258,6 +271,7 @@ def compare_teachers(path: str, teacher: str, overrides: list[str], repeats: int
     """Return a table of the step alone, with a teacher, and with cached teachers."""
     terms = ["DISTILLER.TERMS"]
     cd, ld = ["DISTILLER.CD.CACHED", "True"], ["DISTILLER.LD.CACHED", "True"]
+    overrides = [*overrides, "DISTILLER.DECAY", "[]"]  # costs nothing, and names other terms
     settings = {
         "alone": (None, overrides),
         "teacher": (teacher, overrides),

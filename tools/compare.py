@@ -14,7 +14,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from configs.defaults import get_cfg, load_cfg
+from configs.defaults import load_cfg, take_overrides
 from tools.experiments import gradients
 from tools.experiments.comparison import write
 from tools.experiments.methods import ALONE, METHODS
@@ -47,7 +47,8 @@ def compare(methods: dict[str, list[Run]], out: Path, jobs: int) -> int:
             for method, group in methods.items()
         }
         table = write(out, {m: found for m, found in scores.items() if found}, failed, parameters)
-    print(f"\n{table}\nwrote {out}/comparison.md, .csv, .json and .png")
+    written = [file.name for file in sorted(out.glob("comparison.*"))]
+    print(f"\n{table}\nwrote {', '.join(written)} in {out}")
     return 1 if failed else 0
 
 
@@ -86,12 +87,7 @@ def parse_args() -> argparse.Namespace:
     )
     add_overrides(parser, "config values of all runs")
     args = parser.parse_intermixed_args()
-    known = get_cfg()
-    for values in (args.methods, args.seeds):  # argparse adds the KEY VALUE pairs to the last list
-        keys = (i for i, value in enumerate(values) if value.partition(".")[0] in known)
-        start = next(keys, len(values))
-        args.overrides += values[start:]
-        del values[start:]
+    take_overrides(args, "methods", "seeds")
     if args.gradients and args.jobs > 1:
         raise UserError(f"--jobs: expected 1 with --gradients, found {args.jobs}")
     if not args.methods or not args.seeds:

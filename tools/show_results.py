@@ -15,13 +15,13 @@ import torch
 from markupsafe import Markup
 from PIL import Image
 
-from configs.defaults import load_cfg
+from configs.defaults import load_cfg, take_overrides
 from datasets import Scene, load_dataset
 from engine.evaluation import metrics
 from engine.evaluation.cache import CACHE, load_cache
 from engine.evaluation.evaluate import check_settings, context_of
 from engine.evaluation.metrics import SEARCH_SCORE
-from utils.arguments import add_overrides, nonempty_path, program_parser
+from utils.arguments import add_overrides, converted, nonempty_path, program_parser
 from utils.drawing import Color, Style, Tile, contact_sheet, cut_out, draw_boxes, save_picture
 from utils.errors import UserError, run_main
 from utils.files import check_target, write_text
@@ -46,7 +46,6 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--query",
-        type=int,
         nargs="+",
         metavar="N",
         help="show these queries, by their number in results.json",
@@ -62,6 +61,9 @@ def parse_args() -> argparse.Namespace:
         parser, "config values, for example EVAL_GALLERY_SIZE 50; the first of several sizes counts"
     )
     args = parser.parse_intermixed_args()
+    if args.query:
+        take_overrides(args, "query")
+        args.query = converted(parser, "--query", args.query, int)
     check(args)
     return args
 

@@ -1,7 +1,9 @@
 """Types for argparse options. Their messages name the expected and the found value."""
 
 import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 
 def whole(text: str) -> int:
@@ -61,3 +63,16 @@ def add_size(parser: argparse._ActionsContainer, size: tuple[int, int], what: st
         metavar=("W", "H"),
         help=f"pixels of {what} (default: {size[0]} {size[1]})",
     )
+
+
+def converted(
+    parser: argparse.ArgumentParser, option: str, texts: Sequence[str], kind: Callable[[str], Any]
+) -> list:
+    """Convert the values of a list option after `configs.defaults.take_overrides`.
+
+    A value that `kind` rejects ends the program, as argparse does.
+    """
+    try:
+        return [kind(text) for text in texts]
+    except (argparse.ArgumentTypeError, ValueError) as error:
+        parser.error(f"argument {option}: {error}")

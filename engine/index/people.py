@@ -486,7 +486,8 @@ class People:
         rows = self.select("SELECT id, path FROM sources")
         with self.parsing():
             sources = [id for id, path in rows if person_filter.may_select(_path(path))]
-        which, values = "source IN (SELECT value FROM json_each(?))", [json.dumps(sources)]
+        which = "source IN (SELECT value FROM json_each(?))"
+        values: list[Any] = [json.dumps(sources)]
         for limit, compared in ((person_filter.after, ">="), (person_filter.before, "<=")):
             if limit is not None:
                 which, values = f"{which} AND time {compared} ?", [*values, limit]

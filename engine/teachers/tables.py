@@ -13,7 +13,7 @@ from tqdm import tqdm
 from datasets.base import end_of_file
 from datasets.loaders import Loader, SceneDataset, clipped, mirrored
 from datasets.types import Scene
-from engine.distributed import from_all, rank, ranks
+from engine.distributed import patient_barrier, rank, ranks
 from engine.teachers.sources import TeacherSource
 from engine.teachers.store import OutputStore
 from utils.errors import UserError
@@ -58,14 +58,16 @@ def fill(
         data: further arguments of SceneDataset.
     """
     keys = [keys_of(scene, source) for scene in scenes]
+    wait = patient_barrier()
     dataset = SceneDataset(scenes, **data)
     for part, parts in ((rank(), ranks()), (0, 1)):
         lacking = store.missing([key for scene in keys for key in scene.all(source)])
         missing = [i for i, scene in enumerate(keys) if not lacking.isdisjoint(scene.all(source))]
+        wait()  # before any rank stores values, so that all divide the same pictures
         loader = Loader(dataset, [[(0, i)] for i in missing[part::parts]], workers)
         for numbers in _computed(loader, source, keys):
             store.put(numbers)
-        from_all(None)  # the ranks wait for each other
+        wait()
     return keys
 
 

@@ -23,8 +23,14 @@ from engine.training.inputs import INITIAL, describe_data, describe_files, write
 from engine.training.resume import check_place
 from engine.training.schedule import learning_rate, scaled_lr
 from engine.training.state import collect, restore
-from engine.training.train_step import TrainStep, check_decay, loss_weights
-from models.distill import check_terms
+from engine.training.train_step import (
+    TrainStep,
+    check_decay,
+    check_sync_bn,
+    loss_weights,
+    make_optimizer,
+)
+from models.build import build_terms
 from models.search_net import SearchNet
 from utils.errors import UserError, no_memory
 from utils.files import write_text
@@ -32,8 +38,8 @@ from utils.signals import Signals, Stopped
 from utils.states import not_finite
 
 
-def check_values(cfg: CfgNode) -> None:
-    """Check the values of a training that depend on no model.
+def check_values(cfg: CfgNode, device: torch.device) -> None:
+    """Check the values of a training that depend on no teacher.
 
     Raises:
         UserError: if values do not fit each other, or are unknown names.
@@ -46,8 +52,11 @@ def check_values(cfg: CfgNode) -> None:
         )
     Batching.of(cfg)
     check_augmentations(cfg.INPUT.AUGMENT)
-    check_terms(node.TERMS)
     check_decay(cfg)
+    check_sync_bn(cfg, device)
+    with torch.random.fork_rng([]):  # the initial weights of the run do not depend on this
+        build_terms(cfg, cfg)  # checks the options of the terms
+        make_optimizer(cfg, [nn.Parameter(torch.zeros(1))])
     precision_of("SOLVER.AMP", cfg.SOLVER.AMP)
     precision_of("DISTILLER.TEACHER_AMP", node.TEACHER_AMP)
 

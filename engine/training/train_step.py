@@ -1,5 +1,6 @@
 """One training step: the gradient of a whole batch, computed in one or more parts."""
 
+import math
 import warnings
 from collections.abc import Callable, Collection
 from contextlib import nullcontext
@@ -94,6 +95,16 @@ def make_optimizer(cfg: CfgNode, parameters: list[nn.Parameter]) -> torch.optim.
     raise UserError(f"SOLVER.OPTIMIZER: expected sgd or adamw, found {name}")
 
 
+def check_sync_bn(cfg: CfgNode, device: torch.device) -> None:
+    """Check that SOLVER.SYNC_BN is False on a CPU.
+
+    Raises:
+        UserError: if it is not.
+    """
+    if cfg.SOLVER.SYNC_BN and device.type == "cpu":
+        raise UserError("SOLVER.SYNC_BN: PyTorch's SyncBatchNorm needs GPUs; found the CPU")
+
+
 class TrainStep:
     """A model, its optimizer, and the step that updates the model and the OIM table.
 
@@ -114,9 +125,8 @@ class TrainStep:
         self.solver, self.model, self.net, self.device = cfg.SOLVER, model, net, device
         self.terms: nn.ModuleDict = getattr(model, "terms", nn.ModuleDict())
         self.dtype = precision_of("SOLVER.AMP", self.solver.AMP)
+        check_sync_bn(cfg, device)
         if self.solver.SYNC_BN:
-            if device.type == "cpu":
-                raise UserError("SOLVER.SYNC_BN: PyTorch's SyncBatchNorm needs GPUs; found the CPU")
             synchronise_norms(net)
             synchronise_norms(self.terms)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -184,16 +194,25 @@ class TrainStep:
         part = self._on_device(Part(images, targets))
         with FrozenNormStatistics(self.net):
             losses = self._forward(self.model, part, None, self.active_terms()).losses
-        norms, scale = dict.fromkeys(losses, 0.0), self.scaler.get_scale()
+        norms = dict.fromkeys(losses, 0.0)
         losses = self._weighted(losses)
         losses["total"] = sum(losses.values(), self._no_loss())
-        for name, loss in losses.items():
+        return norms | {name: self._norm(loss, weights) for name, loss in losses.items()}
+
+    def _norm(self, loss: Tensor, weights: list[nn.Parameter]) -> float:
+        """Return the norm of a loss's gradient. The graph is kept.
+
+        The scale that prevents underflow in fp16 is halved until the gradient does not overflow.
+        """
+        scale = self.scaler.get_scale()
+        while True:
             gradients = torch.autograd.grad(
                 loss * scale, weights, retain_graph=True, allow_unused=True
             )
-            squares = sum(g.square().sum() for g in gradients if g is not None)
-            norms[name] = float(squares) ** 0.5 / scale
-        return norms
+            squares = sum(float(g.double().square().sum()) for g in gradients if g is not None)
+            if math.isfinite(squares) or scale <= 1:
+                return squares**0.5 / scale
+            scale /= 2
 
     def _weighted(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the losses whose weight is not 0, multiplied by their weights."""

@@ -98,7 +98,7 @@ def plot(rows: list[dict], scores: dict[str, list[dict]], path: Path) -> None:
 
 
 def write(folder: Path, scores: dict[str, list[dict]], failed: list[dict], parameters: int) -> str:
-    """Write folder/comparison.{md,csv,json,png}.
+    """Write folder/comparison.{md,csv,json,png}; without a finished run, only .md and .json.
 
     Args:
         scores: scores of the finished runs of each method.
@@ -121,4 +121,7 @@ def write(folder: Path, scores: dict[str, list[dict]], failed: list[dict], param
         table.writerows(rows)
         write_text(lines.getvalue(), folder / "comparison.csv")
         plot(rows, scores, folder / "comparison.png")
+    else:  # those of an earlier comparison
+        for suffix in (".csv", ".png"):
+            (folder / f"comparison{suffix}").unlink(missing_ok=True)
     return text

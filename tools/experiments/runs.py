@@ -102,7 +102,11 @@ def describe_run(path: str, overrides: list[str], method: str, seed: int) -> Run
         if values[key] and output not in reads_of(terms):
             own += [key, repr(defaults[key])]
     overrides = [*overrides, *options, *own]
-    return Run(path, name, terms, seed, overrides, load_cfg(path, overrides))
+    cfg = load_cfg(path, overrides)
+    if reads_of(terms) == cached_reads(cfg):  # the teacher itself does not run
+        overrides += ["DISTILLER.TEACHER_AMP", repr(defaults["DISTILLER.TEACHER_AMP"])]
+        cfg = load_cfg(path, overrides)
+    return Run(path, name, terms, seed, overrides, cfg)
 
 
 def make_run(path: str, overrides: list[str], method: str, seed: int) -> Run:
