@@ -18,6 +18,7 @@ def test_fast_and_plain_steps_are_measured(tmp_path, monkeypatch, capsys):
     (tmp_path / "tiny.yaml").write_text(PROGRAM_CONFIG)
     config = str(tmp_path / "tiny.yaml")
     line = ["--cfg", config, "--teacher", config, "--measures", "none", "--repeats", "1"]
+    line += ["BACKBONE.FREEZE", "True"]
     monkeypatch.setattr(sys, "argv", ["bench_step", *line])
     bench_step.main()
     said = capsys.readouterr().out
@@ -46,7 +47,17 @@ def test_a_wrong_value_is_an_error_and_an_unsupported_option_is_skipped(
 def test_the_plain_step_is_for_published_options(teacher):
     assert bench_step.has_plain_step(load_cfg(None), teacher)
     assert not bench_step.has_plain_step(load_cfg(None, ["SOLVER.AMP", "bf16"]), teacher)
-    for key, value in (("TERMS", "[dfd, ld]"), ("TEACHER_AMP", "bf16"), ("LD.CACHED", "True")):
+    for key, value in (
+        ("BACKBONE.FREEZE", "False"),
+        ("BACKBONE.NAME", "timm:hrnet_w18_small"),  # its maps are no outputs of layers in a row
+        ("SOLVER.OPTIMIZER", "adamw"),
+        ("MODEL.ROI.POSITIVE_FRACTION", "0.5"),
+    ):
+        assert not bench_step.has_plain_step(load_cfg(None, [key, value]), teacher)
+    for key, value in (
+        *(("TERMS", "[dfd, ld]"), ("TEACHER_AMP", "bf16"), ("LD.CACHED", "True")),
+        ("DFD.NORMALIZE", "True"),
+    ):
         other = load_cfg(None, [f"DISTILLER.{key}", value])
         assert bench_step.has_plain_step(other, teacher) == (teacher is None)
 

@@ -31,5 +31,9 @@ def test_students_in_pytorch(tmp_path: Path, program, monkeypatch: pytest.Monkey
     options = "--runtime", "pytorch", "--rounds", 1, "--sizes", "64x96", "--clock", "cpu"
     code, out, _ = program(bench_speed.main, "--cfg", tmp_path / "tiny_base.yaml", *options)
     assert code == 0 and "64x96" in out and "tiny" in out
+    args = bench_speed.parse_args(["--cfg", "a", "--sizes", "3x4", "5x6", "MODEL.FC_SIZE", "64"])
+    assert (args.cfg, args.sizes) == (["a"], [(3, 4), (5, 6)])
+    assert args.overrides == ["MODEL.FC_SIZE", "64"]
+    assert program(bench_speed.main, "--sizes", "3")[0] == 2
     code, _, err = program(bench_speed.main, "--runtime", "onnxruntime", "--bf16")
     assert code == 2 and err.count("\n") == 1

@@ -169,7 +169,7 @@ def test_a_narrow_rpn_has_narrow_weights():
         ("MODEL.NECK", "pan"),
         ("MODEL.C4.HEADS", "triple"),
         ("MODEL.C4.MAXIMA", "columns"),
-        ("MODEL.C4.POOL_SIZE", 1),
+        ("MODEL.C4.POOL_SIZE", 2),
         ("MODEL.C4.RPN_CHANNELS", -1),
         ("MODEL.ANCHOR_SIZES", "[]"),
     ],

@@ -14,13 +14,14 @@ from configs.defaults import load_cfg
 from configs.ranges import flatten
 from datasets import load_dataset
 from engine.checkpoint import load_checkpoint
+from engine.teachers.choice import check_caching
 from engine.training.inputs import describe_data, write_inputs
 from models.build import build_net, build_terms
 from tests.tiny import TINY, pairs
 from tests.training import CONFIG, PROGRAM_CONFIG, fork_trainings, make_data
 from tools import compare
 from tools.experiments import gradients, runs
-from tools.experiments.comparison import SECONDS, make_rows, markdown
+from tools.experiments.comparison import SECONDS, make_rows, markdown, write
 from tools.experiments.methods import METHODS
 from utils.errors import UserError
 from utils.files import save_file
@@ -222,6 +223,24 @@ def test_each_method_has_the_values_of_its_terms(tmp_path):
     ]:
         node = runs.describe_run(str(config), [], method, 1).cfg.DISTILLER
         assert (decay, logits, people) == (node.DECAY, node.LD.CACHED, node.REID_TEACHER)
+
+
+def test_the_precision_of_a_teacher_counts_where_it_runs(tmp_path):
+    config = tmp_path / "tiny.yaml"
+    config.write_text("DISTILLER: {TEACHER_AMP: bf16, CD: {CACHED: True}}\n")
+    for method, precision in (("cd", ""), ("rkd", ""), ("ddps", "bf16"), ("ld", "bf16")):
+        cfg = runs.describe_run(str(config), [], method, 1).cfg
+        assert precision == cfg.DISTILLER.TEACHER_AMP
+        check_caching(cfg)
+
+
+def test_files_of_an_earlier_comparison_do_not_stay(tmp_path):
+    scores = {"none": [dict.fromkeys(runs.SCORES, 50.0) | {SECONDS: 1.0, "seed": 1}]}
+    write(tmp_path, scores, [], 1000)
+    assert len(list(tmp_path.glob("comparison.*"))) == 4
+    failed = [{"method": "none", "seed": 1, "reason": "x", "log": "y"}]
+    write(tmp_path, {}, failed, 1000)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".md", ".json"}
 
 
 def test_a_folder_with_a_run_of_other_data_is_refused(root, tmp_path):

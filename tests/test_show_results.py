@@ -35,6 +35,11 @@ def show(evaluated, program):
     return partial(program, show_results.main, "--cfg", evaluated / "config.yaml")
 
 
+def test_config_values_after_the_numbers_of_queries(evaluated, show):
+    assert show("--query", 1, 2, "EVAL_GALLERY_SIZE", 50)[0] == 0
+    assert show("--query", "one")[0] == 2
+
+
 def test_the_page_shows_what_the_results_say(evaluated, show):
     assert show("--show", "worst")[0] == 0
     page = (evaluated / "queries.html").read_text()

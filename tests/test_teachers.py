@@ -1,8 +1,10 @@
 """Teachers whose outputs are computed once: re-id networks of other programs and own
 checkpoints."""
 
+import os
 import shutil
 import sqlite3
+import time
 import warnings
 from dataclasses import replace
 from functools import partial
@@ -21,6 +23,7 @@ from configs.defaults import load_cfg
 from datasets import load_dataset
 from datasets.loaders import SceneDataset, mirrored
 from datasets.types import Scene
+from engine.run import build_from
 from engine.teachers import sources, tables
 from engine.teachers.build import _joined, build_teacher
 from engine.teachers.networks import read_crop_network
@@ -407,6 +410,31 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("DISTILLER.CD.FORM", "contrastve"),
+        ("DISTILLER.LD.LOGITS", "round"),
+        ("SOLVER.OPTIMIZER", "lion"),
+        ("SOLVER.SYNC_BN", True),
+    ],
+)
+def test_mistakes_are_found_before_outputs_are_computed(base, tmp_path, key, value):
+    cfg = config(base, **caching(base, tmp_path), **{key: value})
+    state = torch.get_rng_state()
+    with pytest.raises(UserError, match=f"^{key}: "):
+        build_from(cfg, build_distilled, load_dataset("CUHK-SYSU", cfg.INPUT.DATA_ROOT), CPU, False)
+    assert not list(tmp_path.iterdir()) and torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_used_folder_is_found_before_outputs_are_computed(base, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/epoch_00.pth").touch()
+    run = Run(base, tmp_path / "out", *pairs(caching(base, tmp_path)), program="ddps")
+    assert run.wait() == 2 and "epoch_00.pth" in run.text
+    assert not (tmp_path / "cache.sqlite").exists()
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_mistakes_are_one_line(base, tmp_path, case):
     values, terms, description, message = REFUSED[case]
@@ -475,10 +503,14 @@ def caching(base: Path, folder: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_two_ranks_share_a_cache(base, tmp_path):
-    """Both ranks compute a part of the pictures. The next run, of one rank, computes none."""
+    """Both ranks compute a part of the pictures, also if one of them is later. The next run, of one
+    rank, computes none."""
     values = caching(base, tmp_path) | {"INPUT.BATCH_SIZE_TRAIN": 2, "SOLVER.MAX_EPOCHS": 1}
-    runs = run_ranks(2, base, tmp_path / "two", *pairs(values), program="ddps")
+    options = dict(program="ddps", sabotage=partial(count_of_a_late_rank, tmp_path))
+    runs = run_ranks(2, base, tmp_path / "two", *pairs(values), **options)
     assert [run.wait() for run in runs] == [0, 0], runs[0].text + runs[1].text
+    computed = [len((tmp_path / f"computed{rank}").read_text()) for rank in (0, 1)]
+    assert abs(computed[0] - computed[1]) <= 1 and sum(computed) == 12  # of the training
     one = Run(base, tmp_path / "one", *pairs(values), program="ddps", sabotage=compute_nothing)
     assert one.wait() == 0, one.text
 
@@ -497,6 +529,25 @@ def test_two_runs_may_create_a_cache_at_the_same_time(tmp_path, monkeypatch):
     monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Overtaken))
     OutputStore(path, "KEY").put([(b"1", b"2")])
     assert OutputStore(path, "KEY").missing([b"1", b"3"]) == {b"3"}
+
+
+def count_of_a_late_rank(folder: Path) -> None:
+    """Delay the second rank before it lists what is missing, and write one character per computed
+    picture to a file of each rank."""
+    rank, missing, compute = os.environ["RANK"], OutputStore.missing, OwnTeacher.compute
+    file = folder / f"computed{rank}"
+    file.touch()
+
+    def late(*args):
+        time.sleep(int(rank))
+        return missing(*args)
+
+    def counted(*args):
+        with file.open("a") as text:
+            text.write(".")
+        return compute(*args)
+
+    OutputStore.missing, OwnTeacher.compute = late, counted
 
 
 def compute_nothing() -> None:

@@ -55,6 +55,21 @@ def take_step(**settings) -> Tensor:
     return (before - flat(step.parameters)) / RATE
 
 
+def test_norms_of_gradients_that_overflow_in_half_precision():
+    """They are nearly those of float32."""
+    norms = []
+    for precision in ("", "fp16"):
+        torch.manual_seed(3)
+        settings = {"SOLVER.AMP": precision, "SOLVER.LOSS_WEIGHTS.PROPOSAL_REG": 1e4}
+        net = build_net(cfg := load_cfg(None, pairs(SMALL | settings)), num_pids=3)
+        step = TrainStep(cfg, net.train(), net, CPU)
+        torch.manual_seed(5)
+        norms.append(step.gradient_norms(IMAGES, TARGETS))
+    assert norms[0]["total"] > 1e3
+    for name in ("proposal_reg", "total", "rpn_cls"):
+        assert norms[1][name] == pytest.approx(norms[0][name], rel=0.05)
+
+
 def flat(parameters: list[nn.Parameter]) -> Tensor:
     return torch.cat([p.detach().flatten() for p in parameters]).double()
 
