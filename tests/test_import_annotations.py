@@ -512,10 +512,11 @@ def test_coco_of_a_video(run, tmp_path, key):
     assert [scene.camera for scene in data.train + data.gallery] == [1, 1]
 
 
-def test_coco_of_several_videos(run, tmp_path):
+@pytest.mark.parametrize("key", ["person_id", "track_id"])
+def test_coco_of_several_videos(run, tmp_path, key):
     """Each video is a camera, and a track is one within its video."""
-    names = [f"{video}/frame_{i:06d}.png" for video in ("gate", "hall") for i in range(2)]
-    content = coco(names, [[(A, {"track_id": 1})]] * 4)
+    names = [f"{video}/{i}.png" for video in ("gate", "hall") for i in range(2)]
+    content = coco(names, [[(A, {key: 1})]] * 4)
     content["videos"] = [{"id": 1, "name": "gate"}, {"id": 2, "name": "hall"}]
     for number, image in enumerate(content["images"]):
         image["video_id"] = 1 + number // 2
@@ -529,7 +530,8 @@ def test_coco_of_several_videos(run, tmp_path):
     ]
     for split, name in (("train", "gate"), ("test", "hall")):
         rows = json.loads((tmp_path / f"own/{split}.json").read_text())["annotations"]
-        assert [row["person_id"] for row in rows] == [f"{name}/1"] * 2
+        person = "1" if key == "person_id" else f"{name}/1"
+        assert [row["person_id"] for row in rows] == [person] * 2
 
 
 @pytest.mark.parametrize("missing", ["cam1/1.jpg", "cam2/1.jpg"])

@@ -42,7 +42,7 @@ def read(path: Path, content: Any, options: Options) -> list[Labels]:
     labels = Labels(path, "COCO", images, left_out, remarks)
     parts = by_video(labels, content)
     for part in parts:
-        part.tracks = is_track or bool(part.frames())
+        part.tracks = is_track or len(parts) > 1 or bool(part.frames())
     return parts
 
 
