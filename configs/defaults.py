@@ -246,7 +246,7 @@ def take_overrides(args: argparse.Namespace, *lists: str) -> None:
     known = get_cfg()
     for name in lists:
         values = list(getattr(args, name))
-        keys = (i for i, value in enumerate(values) if value.partition(".")[0] in known)
+        keys = (i for i, value in enumerate(values) if str(value).partition(".")[0] in known)
         start = next(keys, len(values))
         setattr(args, name, values[:start])
         args.overrides = [*args.overrides, *values[start:]]

@@ -321,7 +321,7 @@ def test_evaluation_accepts_the_file(
 def test_bench_onnx_has_a_row_per_network(exported: Exported, program: Callable):
     names = "--cfg", exported.folder / "cfg.yaml", "--ckpt", exported.folder / "best.pth"
     files = "--onnx", exported.onnx, exported.folder / "int8.onnx"
-    code, out, err = program(bench_onnx.main, *names, *files, "--repeats", 2)
+    code, out, err = program(bench_onnx.main, *names, "--repeats", 2, *files, "DEVICE", "cpu")
     assert code == 0, err
     rows = [line.split() for line in out.splitlines() if line.endswith("×")]
     assert [row[0] for row in rows] == ["PyTorch", "net.onnx", "int8.onnx"]
