@@ -149,11 +149,11 @@ def work(args: argparse.Namespace, build: Build, signals: Signals) -> None:
     check_settings(dataset, cfg)
     dataset.check_training()
     seed_everything(cfg.SEED)
-    folder = CheckpointFolder(Path(cfg.OUTPUT_DIR), cfg.SOLVER.CKPT_KEEP)
-    from_first(lambda: folder.check_unused(args.resume, args.ckpt))  # before hours of computing
-    continues = args.resume and from_first(lambda: bool(args.ckpt or folder.newest_first()))
-    model, net = build_from(cfg, build, dataset, device, continues)
-    if rank():  # models start equal; each rank then draws regions of its own images
-        seed_everything(cfg.SEED + rank())
     with sole_run(Path(cfg.OUTPUT_DIR)):
+        folder = CheckpointFolder(Path(cfg.OUTPUT_DIR), cfg.SOLVER.CKPT_KEEP)
+        from_first(lambda: folder.check_unused(args.resume, args.ckpt))  # before hours of computing
+        continues = args.resume and from_first(lambda: bool(args.ckpt or folder.newest_first()))
+        model, net = build_from(cfg, build, dataset, device, continues)
+        if rank():  # models start equal; each rank then draws regions of its own images
+            seed_everything(cfg.SEED + rank())
         Trainer(cfg, model, net, dataset, device, signals).run(args.resume, args.ckpt)
