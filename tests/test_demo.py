@@ -28,7 +28,7 @@ from tools import index_gallery
 from utils.drawing import Style, Tile, contact_sheet, cut_out, draw_boxes, save_picture
 from utils.lettering import drawable, font, wrapped
 from utils.media import read_pixels
-from utils.pages import Figure, Section, Span, Timeline, page, period
+from utils.pages import Figure, Section, Span, Timeline, data_url, page, period
 from utils.picture_folder import RECORD
 
 ROOT = Path(__file__).parent.parent
@@ -421,7 +421,7 @@ def test_no_boxes_and_boxes_beyond_the_picture():
 
 def test_timelines_show_people_at_the_same_time_in_rows():
     image = Image.new("RGB", (8, 8))
-    figures = [Figure.of(image, image, (1, 2, 3), str(i), "", 0.5) for i in range(4)]
+    figures = [Figure(image, data_url(image), (1, 2, 3), str(i), "", 0.5) for i in range(4)]
     spans = [Span(0, 4, 0), Span(3, 5, 1), Span(4.5, 8, 2), Span(5, 5, 3)]
     html = page("t", "", [Section("a", "b", figures, [Timeline("<v>.mp4", 8, spans)])])
     assert re.findall(r"top:(\d+)px;left:min\(([\d.]+)%, 100% - 15px\);width:([\d.]+)%", html) == [

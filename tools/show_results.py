@@ -26,7 +26,7 @@ from utils.drawing import Color, Style, Tile, contact_sheet, cut_out, draw_boxes
 from utils.errors import UserError, run_main
 from utils.files import check_target, write_text
 from utils.media import read_picture
-from utils.pages import Figure, Section, css, page
+from utils.pages import Figure, Section, css, data_url, page
 
 COUNT, TOP = 12, 10  # default number of queries; matches of each
 GREEN, RED, BLUE = (22, 160, 90), (214, 54, 54), (52, 108, 216)
@@ -173,7 +173,8 @@ def figure(
     """
     picture = read(scene.path, scene.upright, max_pixels)
     whole = draw_boxes(picture, [box], [""], Style(color, 1), SCENE)
-    return Figure.of(cut_out(picture, box, CROP), whole, color, title, scene.name, similarity)
+    cut = cut_out(picture, box, CROP)
+    return Figure(cut, data_url(whole), color, title, scene.name, similarity)
 
 
 def sheet(title: str, sections: list[Section]) -> Image.Image:

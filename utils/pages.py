@@ -28,29 +28,16 @@ class Figure:
     """The crop of a person, the whole picture, and texts.
 
     Attributes:
-        person, scene: data URLs of JPEGs, which take less memory than images.
+        scene: a `data_url`, which takes less memory than the image.
         similarity: the figure is hidden if the slider is above this value; None: never.
     """
 
-    person: Markup
+    person: Image.Image
     scene: Markup
     color: Color
     title: str
     note: str
     similarity: float | None = None
-
-    @classmethod
-    def of(
-        cls,
-        person: Image.Image,
-        scene: Image.Image,
-        color: Color,
-        title: str,
-        note: str,
-        similarity: float | None = None,
-    ) -> "Figure":
-        """Return the figure of two images."""
-        return cls(data_url(person), data_url(scene), color, title, note, similarity)
 
 
 @dataclass(frozen=True)
@@ -107,7 +94,7 @@ def _template():
         undefined=StrictUndefined,
         finalize=_printable,
     )
-    environment.filters |= {"css": css, "period": period, "rows": rows_of}
+    environment.filters |= {"css": css, "data_url": data_url, "period": period, "rows": rows_of}
     return environment.get_template("page.html")
 
 

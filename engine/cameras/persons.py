@@ -13,7 +13,7 @@ from engine.index.records import Match, Person, PersonFilter, camera_of
 from engine.search import presentation as show
 from utils.drawing import cut_out, draw_boxes
 from utils.names import printable
-from utils.pages import Figure, Section, Span, Timeline, clock, page, period
+from utils.pages import Figure, Section, Span, Timeline, clock, data_url, page, period
 
 SHOWN = 12  # pictures of a person on the page
 PEOPLE_SHOWN = 200  # in the table
@@ -141,7 +141,7 @@ def _section(known: NumberedPerson, people: LocalPeople, folder: Path) -> Sectio
         cut = cut_out(picture, one.person.box, show.CROP)
         name = show.name_of(one.person.path)
         note = f"tracklet {one.person.tracklet} {when(one)}".strip()
-        figures.append(Figure.of(cut, scene, COLOR, f"{i + 1} {name}", note))
+        figures.append(Figure(cut, data_url(scene), COLOR, f"{i + 1} {name}", note))
     details = f"{len(known.tracklets)} tracklets in {', '.join(places(known))}"
     return Section(f"Person {known.title}", details, figures, timelines_of(chosen, people))
 

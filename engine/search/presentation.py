@@ -22,7 +22,7 @@ from utils.errors import UserError
 from utils.limits import MAX_PIXELS
 from utils.media import read_picture
 from utils.names import printable, short_names
-from utils.pages import Figure, Section, Span, Timeline, clock, css, page
+from utils.pages import Figure, Section, Span, Timeline, clock, css, data_url, page
 from utils.videos import read_frame
 
 CUT_OUT = (160, 320)  # width and height of a crop on the contact sheet, pixels
@@ -274,7 +274,7 @@ def result_page(
         picture = to_pil_image(query.pixels)
         scene = draw_boxes(picture, [query.box], [""], QUERY, SCENE)
         cut = cut_out(picture, query.box, CROP)
-        query_figures.append(Figure.of(cut, scene, QUERY.color, "query", query.path.name))
+        query_figures.append(Figure(cut, data_url(scene), QUERY.color, "query", query.path.name))
     names = names_of([match.person.path for match in matches])
     found = []
     for rank, match in enumerate(matches, 1):
@@ -283,7 +283,7 @@ def result_page(
         words = f"{rank} · {match.similarity:.2f}" + _of_query(match, matches)
         note = label(names[person.path], person.time)
         cut = cut_out(picture, person.box, CROP)
-        found.append(Figure.of(cut, scene, RANKED.color, words, note, match.similarity))
+        found.append(Figure(cut, data_url(scene), RANKED.color, words, note, match.similarity))
     intro = Markup(
         '<b style="color:{}">Query</b> and the most similar people; rank · similarity, image. '
         "Click to enlarge."
