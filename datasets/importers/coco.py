@@ -32,26 +32,24 @@ def read(path: Path, content: Any, options: Options) -> list[Labels]:
         LabelledImage(name, boxes, size, camera, frame=frame_of(name))
         for name, boxes, size, camera in zip(file.names, people, file.sizes, file.cameras)
     ]
-    remarks = [f"{why}: {n}" for why, n in left_out.items() if any(kept in why for kept in KEPT)]
+    reasons = [reason for reason in left_out if any(kept in reason for kept in KEPT)]
+    remarks = [f"{reason}: {left_out.pop(reason)}" for reason in reasons]
     if unsure := sum(0 < score < 1 for score in scores):
         remarks.append(f"boxes with a score below 1, which training uses as their target: {unsure}")
     if lookup(content, "info.contributor") == "Label Studio" and file.key is None:
         remarks.append("Label Studio leaves out the fields of regions in this format: export JSON")
-    for reason in [reason for reason in left_out if any(kept in reason for kept in KEPT)]:
-        del left_out[reason]
-    labels = Labels(path, "COCO", images, left_out, remarks)
-    parts = by_video(labels, content)
+    parts = by_video(Labels(path, "COCO", images, left_out, remarks), content)
     for part in parts:
         part.tracks = is_track or len(parts) > 1 or bool(part.frames())
     return parts
 
 
-def by_video(labels: Labels, content: Any) -> list[Labels]:
+def by_video(labels: Labels, content: dict) -> list[Labels]:
     """Return the labels of each video, if the images name their videos; otherwise these labels.
 
     As in the form CocoVID, an image has a `video_id`, and `videos` is a list of ids and names.
     """
-    listed = content.get("videos") if isinstance(content, dict) else None
+    listed = content.get("videos")
     names = {
         str(lookup(video, "id")): str(lookup(video, "name") or "")
         for video in (listed if isinstance(listed, list) else [])

@@ -101,12 +101,11 @@ class Finder:
                     found[-1].append(Candidate(rank, path.parents[agree], path))
         return found
 
-    def videos_named(self, name: str, hints: Collection[str]) -> list[Path]:
+    def videos_named(self, name: str, hints: Collection[str]) -> Sequence[Path]:
         """Return the videos with this name; if some of them are in a folder among the hints, only
         these."""
         wanted = PurePosixPath(name.replace("\\", "/")).name
-        found = [video for video in self.videos if video.name == wanted]
-        return [video for video in found if any(hint in video.parts for hint in hints)] or found
+        return _hinted([video for video in self.videos if video.name == wanted], hints)
 
     def video(self, name: str, hints: Collection[str]) -> Path | None:
         """Return the video with this name, with or without its suffix, or the only video if there
@@ -119,8 +118,12 @@ class Finder:
         stem = PurePosixPath(name.replace("\\", "/")).stem
         found = found or [video for video in self.videos if name and video.stem == stem]
         found = found or (self.videos if len(self.videos) == 1 else [])
-        hinted = [video for video in found if any(hint in video.parts for hint in hints)]
-        return only(hinted or found, f"{name}: expected one video of this name")
+        return only(_hinted(found, hints), f"{name}: expected one video of this name")
+
+
+def _hinted(paths: Sequence[Path], hints: Collection[str]) -> Sequence[Path]:
+    """Return the files in a folder among the hints; all of them if there is none."""
+    return [path for path in paths if any(hint in path.parts for hint in hints)] or paths
 
 
 def _choose(names: Sequence[Named], found: Sequence[Sequence[Candidate]]) -> list[Path | None]:
