@@ -176,7 +176,6 @@ class Trainer:
         Raises:
             Stopped: after a checkpoint was saved, if a signal has come.
         """
-        from_first(lambda: self.checkpoints.check_unused(resume, checkpoint))
         if resume:
             self.resume(checkpoint)
         from_first(self.describe)
